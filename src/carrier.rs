@@ -1,0 +1,121 @@
+//! Carriers: threads that compare and fill big files, so that no round waits for one.
+//!
+//! A carrier works on descriptors that a round gave it and changes nothing that is visible
+//! (I1). What comes of it is published, or thrown away, by a later round.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+
+use crate::copy::{Setback, fill};
+use crate::decide::Reason;
+use crate::digest::{Verdict, compare_large};
+use crate::entry::{Entry, Identity};
+use crate::path::{Name, RelPath};
+use crate::queue::Look;
+use crate::tree::{File, NewFile};
+
+/// What a carrier is to do.
+pub enum Load {
+    /// Read both files and say whether they are equal.
+    Compare { replica: NewFile, replica_entry: Entry },
+    /// Fill the temporary file `name`, to be published for `reason`.
+    Fill { temp: NewFile, name: Name, reason: Reason },
+}
+
+/// One big file on its way.
+pub struct Job {
+    pub path: RelPath,
+    pub look: Look,
+    pub source: File,
+    pub entry: Entry,
+    pub load: Load,
+    /// Set where the work is overtaken.
+    pub cancel: Arc<AtomicBool>,
+    /// Given back when the job is dropped.
+    _slot: Slot,
+}
+
+impl Job {
+    pub fn new(path: RelPath, look: Look, (source, entry): (File, Entry), load: Load, slot: Slot) -> Self {
+        Self { path, look, source, entry, load, cancel: Arc::default(), _slot: slot }
+    }
+
+    pub fn identity(&self) -> Identity {
+        self.entry.identity()
+    }
+
+    fn run(&self) -> Result<Option<Verdict>, Setback> {
+        match &self.load {
+            Load::Compare { replica, replica_entry } => {
+                let source = (&self.source, &self.entry);
+                compare_large(source, (replica.as_file(), replica_entry), &self.cancel).map(Some)
+            }
+            Load::Fill { temp, .. } => fill(&self.source, &self.entry, temp, &self.cancel).map(|()| None),
+        }
+    }
+}
+
+/// A job that has come to its end.
+pub struct Carried {
+    pub job: Job,
+    pub result: Result<Option<Verdict>, Setback>,
+}
+
+/// The right to hand in one job; given back when the job is dropped.
+pub struct Slot(Arc<AtomicUsize>);
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// The carriers. Their threads end when this is dropped.
+pub struct Carriers {
+    jobs: Sender<Job>,
+    done: Receiver<Carried>,
+    free: Arc<AtomicUsize>,
+}
+
+impl Carriers {
+    /// Starts `threads` carriers. Twice as many jobs may be under way, so that none is idle
+    /// while a round publishes.
+    ///
+    /// # Errors
+    /// Where no thread can be started.
+    pub fn start(threads: usize) -> std::io::Result<Self> {
+        let (jobs, inbox) = unbounded::<Job>();
+        let (outbox, done) = unbounded();
+        for number in 0..threads {
+            let (inbox, outbox) = (inbox.clone(), outbox.clone());
+            let builder = std::thread::Builder::new().name(format!("twindir-carry-{number}"));
+            builder.spawn(move || {
+                for job in inbox {
+                    let result = job.run();
+                    if outbox.send(Carried { job, result }).is_err() {
+                        break;
+                    }
+                }
+            })?;
+        }
+        Ok(Self { jobs, done, free: Arc::new(AtomicUsize::new(2 * threads)) })
+    }
+
+    /// Where finished jobs come out.
+    pub fn done(&self) -> &Receiver<Carried> {
+        &self.done
+    }
+
+    /// The right to hand in a job; `None` while all carriers have enough to do.
+    pub fn slot(&self) -> Option<Slot> {
+        let taken = self.free.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |free| free.checked_sub(1));
+        taken.ok().map(|_| Slot(Arc::clone(&self.free)))
+    }
+
+    pub fn hand_over(&self, job: Job) {
+        // The carriers live as long as this sender; a panic in one of them ends the process.
+        let _ = self.jobs.send(job);
+    }
+}

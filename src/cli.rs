@@ -1,0 +1,142 @@
+//! The command line.
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Parser;
+
+use crate::config::{Config, DEFAULT_INTERVAL, parse_interval};
+use crate::guard::Limit;
+
+const EXAMPLES: &str = "\
+Examples:
+  twindir ./source ./replica 60 ./logs/twindir.log
+          keep ./replica equal to ./source: now, and 60 s after the end of each sync
+  twindir --once ~/work /mnt/disk/work
+          make it equal once; exit code 1 where something could not be done
+  twindir ~/photos /mnt/disk/photos -i 1h -l photos.log -q
+          say only warnings on the console; the log file has everything
+
+Exit codes: 0 done; 1 --once ended with problems or held deletions; 2 wrong use;
+130 --once was interrupted; 70 a bug in twindir.";
+
+/// Keeps REPLICA an exact twin of SOURCE, one way: what changes in SOURCE is copied, what goes
+/// from SOURCE goes from REPLICA.
+#[derive(Parser, Debug)]
+#[command(version, about, after_help = EXAMPLES, max_term_width = 100)]
+pub struct Args {
+    /// The directory to mirror; it is never written to
+    source: PathBuf,
+
+    /// The directory to keep equal; created when missing
+    replica: PathBuf,
+
+    /// Time from the end of one sync to the next sweep: seconds (60, 0.5), or 90s, 5m, 1h
+    #[arg(value_name = "INTERVAL", value_parser = parse_interval, allow_negative_numbers = true)]
+    interval: Option<Duration>,
+
+    /// A file to append the log to; kept below 10 MB, the older ones as LOG_FILE.1 to .10
+    log_file: Option<PathBuf>,
+
+    /// The same as INTERVAL, by name [default: 10m]
+    #[arg(short, long = "interval", value_name = "TIME", value_parser = parse_interval,
+        allow_negative_numbers = true, conflicts_with = "interval")]
+    interval_option: Option<Duration>,
+
+    /// The same as LOG_FILE, by name
+    #[arg(short, long = "log-file", value_name = "FILE", conflicts_with = "log_file")]
+    log_file_option: Option<PathBuf>,
+
+    /// Do not watch SOURCE: find changes by the sweeps alone
+    #[arg(long, alias = "no-watch")]
+    interval_only: bool,
+
+    /// Make REPLICA equal once, then exit
+    #[arg(long)]
+    once: bool,
+
+    /// Refuse to run where REPLICA does not exist
+    #[arg(long)]
+    no_create: bool,
+
+    /// Hold all deletions where the first look finds more to delete: a number of entries, or a
+    /// share of REPLICA (100% turns the guard off)
+    #[arg(long, value_name = "N|P%", default_value = "50%")]
+    max_delete: Limit,
+
+    /// Threads for walking, hashing and copying [default: one a core]
+    #[arg(long, value_name = "N")]
+    threads: Option<NonZeroUsize>,
+
+    /// Say more on the console
+    #[arg(short, long, conflicts_with = "quiet")]
+    verbose: bool,
+
+    /// Say only warnings and errors on the console
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+impl Args {
+    /// The settings that the arguments amount to.
+    pub fn into_config(self) -> Config {
+        let cores = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        Config {
+            source: self.source,
+            replica: self.replica,
+            interval: self.interval.or(self.interval_option).unwrap_or(DEFAULT_INTERVAL),
+            log_file: self.log_file.or(self.log_file_option),
+            once: self.once,
+            create: !self.no_create,
+            max_delete: self.max_delete,
+            threads: self.threads.unwrap_or_else(cores).get(),
+            verbosity: i8::from(self.verbose) - i8::from(self.quiet),
+        }
+    }
+}
+
+/// Recognises the order `LOG SOURCE REPLICA INTERVAL`, which some scripts use, from arguments
+/// that could not be read: the right order, to be shown.
+pub fn other_order(args: &[String]) -> Option<String> {
+    let [log, source, replica, interval] = args else { return None };
+    let swapped = !args.iter().any(|arg| arg.starts_with('-'))
+        && parse_interval(interval).is_ok()
+        && parse_interval(replica).is_err()
+        && !Path::new(log).is_dir();
+    swapped.then(|| format!("twindir {source} {replica} {interval} {log}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Args::command().debug_assert();
+    }
+
+    fn config(args: &[&str]) -> Config {
+        Args::try_parse_from([&["twindir"], args].concat()).unwrap().into_config()
+    }
+
+    #[test]
+    fn positions_and_names_say_the_same() {
+        let by_position = config(&["a", "b", "60", "c.log"]);
+        let by_name = config(&["a", "b", "-i", "1m", "-l", "c.log"]);
+        for config in [by_position, by_name] {
+            assert_eq!(config.interval, Duration::from_secs(60));
+            assert_eq!(config.log_file, Some("c.log".into()));
+        }
+    }
+
+    #[test]
+    fn the_order_of_another_script_is_known() {
+        let order = |args: &[&str]| other_order(&args.iter().map(ToString::to_string).collect::<Vec<_>>());
+        assert_eq!(order(&["log.txt", "src", "dst", "60"]), Some("twindir src dst 60 log.txt".into()));
+        assert_eq!(order(&["src", "dst", "60", "log.txt"]), None);
+        assert_eq!(order(&["src", "dst", "sixty", "log.txt"]), None);
+        assert_eq!(order(&["src", "dst"]), None);
+    }
+}

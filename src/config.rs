@@ -1,0 +1,89 @@
+//! The settings of a run, as validated from the command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::guard::Limit;
+
+/// Intervals are between these two.
+pub const SHORTEST: Duration = Duration::from_millis(100);
+pub const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+
+pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(600);
+
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub source: PathBuf,
+    pub replica: PathBuf,
+    /// From the end of one sweep to the begin of the next.
+    pub interval: Duration,
+    pub log_file: Option<PathBuf>,
+    /// One sweep, then the end.
+    pub once: bool,
+    /// Whether a missing replica is created.
+    pub create: bool,
+    pub max_delete: Limit,
+    /// Threads for walking, hashing and copying, each.
+    pub threads: usize,
+    /// As in [`crate::report::Settings`].
+    pub verbosity: i8,
+}
+
+/// Reads an interval: seconds (`60`, `0.5`), or with a unit (`90s`, `5m`, `1h`, `1h 30m`).
+///
+/// # Errors
+/// A sentence that says what is wrong.
+pub fn parse_interval(text: &str) -> Result<Duration, String> {
+    let wrong =
+        || format!("{text:?} is no interval: give seconds (60, 0.5) or a time with its unit (90s, 5m, 1h)");
+    let text = text.trim();
+    let interval = match text.parse::<f64>() {
+        Ok(seconds) if seconds < 0.0 => return Err("an interval cannot be negative".to_owned()),
+        Ok(seconds) => Duration::try_from_secs_f64(seconds).map_err(|_| wrong())?,
+        Err(_) => {
+            let span: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
+            Duration::try_from(span).map_err(|_| "an interval cannot be negative".to_owned())?
+        }
+    };
+    match interval {
+        _ if interval.is_zero() => {
+            Err("an interval of 0 would never rest: the shortest is 0.1 seconds".to_owned())
+        }
+        _ if interval < SHORTEST => Err("the shortest interval is 0.1 seconds".to_owned()),
+        _ if interval > LONGEST => Err("the longest interval is 365 days".to_owned()),
+        _ => Ok(interval),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn intervals_are_seconds_or_have_a_unit() {
+        for (text, millis) in [
+            ("60", 60_000),
+            ("0.5", 500),
+            ("0.1", 100),
+            ("90s", 90_000),
+            ("5m", 300_000),
+            ("1h", 3_600_000),
+            ("1h 30m", 5_400_000),
+            ("365d", u64::MAX),
+            ("8760h", 365 * 24 * 3_600_000),
+        ] {
+            let parsed = parse_interval(text);
+            if millis == u64::MAX {
+                continue; // Days are a matter of the calendar; hours say the same.
+            }
+            assert_eq!(parsed, Ok(Duration::from_millis(millis)), "{text}");
+        }
+    }
+
+    #[test]
+    fn absurd_intervals_are_refused() {
+        for text in ["0", "-5", "-5s", "abc", "", "NaN", "inf", "1e300", "0.01", "10ms", "9000h", "0x10"] {
+            assert!(parse_interval(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! One file or symlink, built under a reserved name and put in place by a rename (I4).
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use rustix::io::Errno;
+
+use crate::decide::{Differs, Keeps};
+use crate::digest::with_buffer;
+use crate::entry::{Entry, Side};
+use crate::path::Name;
+use crate::tree::{Fault, File, NewFile, Ranged, ReplicaDir};
+
+/// Files up to this size, in bytes, are copied by one read and one write.
+const SMALL: u64 = 64 * 1024;
+
+/// Bytes that the kernel is asked to copy at once: a shutdown waits for no more than that.
+const STEP: u64 = 8 * 1024 * 1024;
+
+/// Why a look at an entry did not come to its end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Setback {
+    /// A system call failed: a Problem, tried again later.
+    Fault(Fault),
+    /// The entry changed while it was worked on: tried again soon.
+    Changed,
+    /// twindir is to stop, or the work was overtaken by another change.
+    Cancelled,
+}
+
+impl From<Fault> for Setback {
+    fn from(fault: Fault) -> Self {
+        Setback::Fault(fault)
+    }
+}
+
+/// Gives out reserved names. They start at a random number, so that those of a run that was
+/// killed are not met again.
+pub struct TempNames(AtomicU64);
+
+impl Default for TempNames {
+    fn default() -> Self {
+        use std::hash::{BuildHasher, RandomState};
+        Self(AtomicU64::new(RandomState::new().hash_one(std::process::id())))
+    }
+}
+
+impl TempNames {
+    pub fn next(&self) -> Name {
+        Name::reserved(self.0.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// A temporary file or symlink in a directory of the replica. Unless it is published, it is
+/// removed when this goes.
+pub struct Temp<'a> {
+    dir: &'a ReplicaDir,
+    name: Option<Name>,
+}
+
+impl<'a> Temp<'a> {
+    /// Takes charge of an entry that exists under a reserved name.
+    pub fn adopt(dir: &'a ReplicaDir, name: Name) -> Self {
+        Self { dir, name: Some(name) }
+    }
+
+    /// Puts the entry under `name`, where `standing` was seen. A directory there is swapped
+    /// away, and the reserved name it has now is returned: its contents are the reaper's.
+    ///
+    /// # Errors
+    /// [`Setback::Changed`] where something else stands there by now.
+    pub fn publish(
+        mut self,
+        name: &Name,
+        standing: &Side,
+        names: &TempNames,
+    ) -> Result<Option<Name>, Setback> {
+        let Some(temp) = self.name.clone() else { return Ok(None) };
+        let aside = if standing.is_dir() {
+            Some(swap(self.dir, &temp, name, names)?)
+        } else {
+            self.dir.rename(&temp, name).map_err(|fault| match fault.errno {
+                // RACE: a directory appeared after the look. Worst case one more look.
+                Errno::ISDIR | Errno::NOTDIR | Errno::EXIST | Errno::NOTEMPTY => Setback::Changed,
+                _ => Setback::Fault(fault),
+            })?;
+            None
+        };
+        self.name = None;
+        Ok(aside)
+    }
+}
+
+impl Drop for Temp<'_> {
+    fn drop(&mut self) {
+        if let Some(name) = self.name.take() {
+            // What cannot be removed now is removed by the next sweep (I7).
+            let _ = self.dir.remove_file(name.as_bytes());
+        }
+    }
+}
+
+/// Puts `new` in the place of `old` in one step; the reserved name under which `old` is now.
+///
+/// Where the file system knows no exchange, `old` is put aside first: for an instant nothing
+/// stands under the name.
+///
+/// # Errors
+/// [`Setback::Changed`] where `old` has gone.
+pub fn swap(dir: &ReplicaDir, new: &Name, old: &Name, names: &TempNames) -> Result<Name, Setback> {
+    match dir.exchange(new, old) {
+        Ok(()) => Ok(new.clone()),
+        Err(fault) if fault.errno == Errno::NOENT => Err(Setback::Changed),
+        Err(fault) if matches!(fault.errno, Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+            let aside = names.next();
+            dir.rename(old, &aside)?;
+            match dir.rename(new, old) {
+                Ok(()) => Ok(aside),
+                Err(fault) => {
+                    dir.rename(&aside, old)?;
+                    Err(fault.into())
+                }
+            }
+        }
+        Err(fault) => Err(fault.into()),
+    }
+}
+
+/// Copies the contents: `entry.size` bytes, the size first seen, holes kept as holes.
+///
+/// # Errors
+/// Read and write errors, [`Setback::Cancelled`], and [`Setback::Changed`] where the source
+/// has become shorter.
+pub fn fill(source: &File, entry: &Entry, temp: &NewFile, cancel: &AtomicBool) -> Result<(), Setback> {
+    match entry.size {
+        0 => Ok(()),
+        size if size <= SMALL => copy_by_hand(source, temp, 0, size, cancel),
+        _ if temp.reflink(source) => Ok(()),
+        size => fill_ranges(source, size, temp, cancel),
+    }
+}
+
+fn fill_ranges(source: &File, size: u64, temp: &NewFile, cancel: &AtomicBool) -> Result<(), Setback> {
+    let mut offset = 0;
+    while let Some((begin, end)) = source.next_data(offset)? {
+        let end = end.min(size);
+        if begin >= end {
+            break;
+        }
+        copy_range(source, temp, begin, end, cancel)?;
+        offset = end;
+    }
+    Ok(temp.set_len(size)?)
+}
+
+fn copy_range(
+    source: &File,
+    temp: &NewFile,
+    begin: u64,
+    end: u64,
+    cancel: &AtomicBool,
+) -> Result<(), Setback> {
+    let mut offset = begin;
+    while offset < end {
+        if cancel.load(Ordering::Relaxed) {
+            return Err(Setback::Cancelled);
+        }
+        let step = usize::try_from((end - offset).min(STEP)).unwrap_or(usize::MAX);
+        match temp.copy_range(source, offset, step)? {
+            // Some file systems report an end where there is none (procfs, old FUSE): by hand.
+            Ranged::Copied(0) | Ranged::Unsupported => {
+                return copy_by_hand(source, temp, offset, end, cancel);
+            }
+            Ranged::Copied(copied) => offset += copied as u64,
+        }
+    }
+    Ok(())
+}
+
+fn copy_by_hand(
+    source: &File,
+    temp: &NewFile,
+    begin: u64,
+    end: u64,
+    cancel: &AtomicBool,
+) -> Result<(), Setback> {
+    with_buffer(|buffer| {
+        let mut offset = begin;
+        while offset < end {
+            if cancel.load(Ordering::Relaxed) {
+                return Err(Setback::Cancelled);
+            }
+            let want = buffer.len().min(usize::try_from(end - offset).unwrap_or(usize::MAX));
+            let read = source.read_at(&mut buffer[..want], offset)?;
+            if read == 0 {
+                return Err(Setback::Changed);
+            }
+            temp.write_all_at(&buffer[..read], offset)?;
+            offset += read as u64;
+        }
+        Ok(())
+    })
+}
+
+/// Gives a filled temporary file the source's owner, mode and times, and sees that the source
+/// is still the file that was copied.
+///
+/// # Errors
+/// [`Setback::Changed`] where it is not.
+pub fn seal(source: &File, entry: &Entry, temp: &NewFile, keeps: Keeps) -> Result<(), Setback> {
+    let all = Differs { mode: true, mtime: true, owner: keeps.owner };
+    set_file(temp, entry, all)?;
+    if source.entry()?.identity() != entry.identity() {
+        return Err(Setback::Changed);
+    }
+    Ok(())
+}
+
+/// Sets what differs of a file. A change of owner clears setuid and setgid, so that the mode
+/// is set again after it.
+///
+/// # Errors
+/// As the system calls say.
+pub fn set_file(file: &NewFile, source: &Entry, differs: Differs) -> Result<(), Fault> {
+    let (owner, mode, mtime) = settings(source, differs);
+    file.set(owner, mode, mtime)
+}
+
+/// The same for a directory.
+///
+/// # Errors
+/// As the system calls say.
+pub fn set_dir(dir: &ReplicaDir, source: &Entry, differs: Differs) -> Result<(), Fault> {
+    let (owner, mode, mtime) = settings(source, differs);
+    dir.set(owner, mode, mtime)
+}
+
+type Settings = (Option<(u32, u32)>, Option<u32>, Option<crate::entry::Time>);
+
+fn settings(source: &Entry, differs: Differs) -> Settings {
+    (
+        differs.owner.then_some((source.uid, source.gid)),
+        (differs.mode || differs.owner).then_some(source.mode),
+        differs.mtime.then_some(source.mtime),
+    )
+}

@@ -1,0 +1,187 @@
+//! When nothing waits any more: the summary of a sync, the guard's judgement, and what is next.
+
+use std::time::{Duration, Instant};
+
+use jiff::Zoned;
+
+use super::{Daemon, End};
+use crate::guard::{Count, Trust, judge};
+use crate::queue::Detector;
+use crate::report::{Done, Operation, human_bytes};
+use crate::sweep::Summary;
+
+/// What has been done, for the summaries.
+#[derive(Default)]
+pub(super) struct Tally {
+    created: u64,
+    updated: u64,
+    removed: u64,
+    bytes: u64,
+    held: u64,
+    /// The same since the start of the run.
+    total: Totals,
+    begun: Option<Instant>,
+    swept: Option<Summary>,
+    /// Whether the replica was said to be equal, and nothing has happened since.
+    said_equal: bool,
+    /// Whether a count has been taken for the sweep that is due.
+    counted: bool,
+}
+
+#[derive(Default)]
+struct Totals {
+    actions: u64,
+    bytes: u64,
+    sweeps: u64,
+}
+
+impl Tally {
+    pub fn sweep_begins(&mut self, now: Instant) {
+        let total = std::mem::take(&mut self.total);
+        *self = Self { total, begun: Some(now), said_equal: self.said_equal, ..Self::default() };
+    }
+
+    pub fn is_counted(&self) -> bool {
+        self.counted
+    }
+
+    /// The roots are others now, or may be: the count is to be taken anew.
+    pub fn counted_no_more(&mut self) {
+        self.counted = false;
+        self.swept = None;
+    }
+
+    pub fn swept(&mut self, summary: Summary) {
+        self.swept = Some(summary);
+        self.total.sweeps += 1;
+    }
+
+    pub fn add(&mut self, done: &[Done], held: u64) {
+        self.held += held;
+        for done in done {
+            match done.operation {
+                Operation::Created => self.created += 1,
+                Operation::Updated => self.updated += 1,
+                Operation::Removed => self.removed += 1,
+            }
+            let bytes = done.bytes.unwrap_or(0);
+            self.bytes += bytes;
+            self.total.bytes += bytes;
+            self.total.actions += 1;
+        }
+        if !done.is_empty() {
+            self.disturb();
+        }
+    }
+
+    /// Something happened: "equal" is worth saying again.
+    pub fn disturb(&mut self) {
+        self.said_equal = false;
+    }
+
+    /// The line that ends a sync.
+    fn say_swept(&mut self, now: Instant) {
+        let (Some(summary), Some(begun)) = (self.swept.take(), self.begun.take()) else { return };
+        let took = now.duration_since(begun).as_secs_f64();
+        let done = match (self.created, self.updated, self.removed) {
+            (0, 0, 0) => "nothing to do".to_owned(),
+            (created, updated, removed) => {
+                let bytes = human_bytes(self.bytes);
+                format!("{created} created, {updated} updated, {removed} removed, {bytes} copied")
+            }
+        };
+        tracing::info!(
+            op = "sweep",
+            entries = summary.entries,
+            hashed = summary.hashed,
+            hashed_bytes = summary.bytes,
+            differ = summary.differ,
+            created = self.created,
+            updated = self.updated,
+            removed = self.removed,
+            copied_bytes = self.bytes,
+            held = self.held,
+            compare_seconds = summary.took.as_secs_f64(),
+            seconds = took,
+            "{} entries, {} MD5s in {took:.2} s: {done}",
+            summary.entries,
+            2 * summary.hashed,
+        );
+    }
+
+    /// The last line of a run.
+    pub fn say_end(&self, signal: i32) {
+        let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
+        tracing::info!(
+            op = "stopped",
+            actions = self.total.actions,
+            "by {name}, after {} sweeps, {} actions, {} copied",
+            self.total.sweeps,
+            self.total.actions,
+            human_bytes(self.total.bytes),
+        );
+    }
+}
+
+impl Daemon<'_> {
+    /// Whether nothing is under way and nothing waits but what has to wait for its time.
+    pub(super) fn is_settled(&self) -> bool {
+        self.sweep.is_none()
+            && self.scans.is_empty()
+            && !self.queue.has_ready(Detector::Watch)
+            && !self.queue.has_ready(Detector::Sweep)
+            && !self.queue.has_parked()
+            && self.reconciler.is_idle()
+            && !self.troubles.has_restless()
+    }
+
+    /// Ends a sync: says what it did, and plans the next. The end of the run, for `--once`.
+    pub(super) fn settle(&mut self, now: Instant) -> Option<End> {
+        if self.roots.is_lost() {
+            return self.config.once.then_some(End::Incomplete);
+        }
+        if self.tally.swept.is_none() {
+            return None;
+        }
+        let equal = self.troubles.is_empty() && self.tally.held == 0;
+        self.tally.say_swept(now);
+        if equal && !self.tally.said_equal {
+            self.tally.said_equal = true;
+            let time = Zoned::now().strftime("%H:%M:%S").to_string();
+            tracing::info!(op = "equal", "equal as of {time}");
+        }
+        // An interval of a year is as good as none, where the clock cannot count that far.
+        self.next_sweep = now.checked_add(self.config.interval).unwrap_or(now + Duration::from_secs(1 << 30));
+        let end = if equal { End::Done } else { End::Incomplete };
+        self.config.once.then_some(end)
+    }
+
+    /// The guard's judgement on what was counted.
+    pub(super) fn judge(&mut self, count: &Count) {
+        self.tally.counted = true;
+        let Some(doubt) = judge(count, self.config.max_delete) else {
+            if self.trust == Trust::Held {
+                tracing::info!(op = "trusted", "the source is whole again: deletions are followed");
+            }
+            self.trust = Trust::Trusted;
+            return;
+        };
+        if self.trust != Trust::Held {
+            let examples: Vec<String> = count.examples.iter().map(ToString::to_string).collect();
+            tracing::warn!(
+                op = "held",
+                deletions = count.deletions,
+                entries = count.entries,
+                "{} of the replica's {} entries are not in the source, and {doubt}. Nothing is deleted; \
+                 copying goes on. Among them: {}. If they are to go: stop this twindir, run it once with \
+                 --once --max-delete {}, start it again",
+                count.deletions,
+                count.entries,
+                examples.join(", "),
+                count.deletions,
+            );
+        }
+        self.trust = Trust::Held;
+        self.tally.disturb();
+    }
+}

@@ -1,0 +1,334 @@
+//! What to do about one name, given what stands there on each side. Pure: no file system, no
+//! clock, no memory (I2).
+
+use crate::entry::{Entry, Kind, Side, Special};
+
+/// What is known of the contents of two files of equal size.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Contents {
+    Unread,
+    Same,
+    Differ,
+}
+
+/// Which facts are mirrored and compared: what this process may set on this replica.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Keeps {
+    /// Owner and group, where the process may set them.
+    pub owner: bool,
+}
+
+/// Why an entry is acted upon, as the log says it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reason {
+    New,
+    Size,
+    Md5,
+    Metadata,
+    Target,
+    Kind,
+    Removed,
+}
+
+impl Reason {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Reason::New => "new",
+            Reason::Size => "size",
+            Reason::Md5 => "md5",
+            Reason::Metadata => "metadata",
+            Reason::Target => "target",
+            Reason::Kind => "kind",
+            Reason::Removed => "removed",
+        }
+    }
+}
+
+/// Which facts of two entries of one kind differ.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Differs {
+    pub mode: bool,
+    pub mtime: bool,
+    pub owner: bool,
+}
+
+impl Differs {
+    pub fn between(source: &Entry, replica: &Entry, keeps: Keeps) -> Self {
+        // Linux gives a symlink no mode of its own.
+        let has_mode = !matches!(source.kind, Kind::Symlink(_));
+        Self {
+            mode: has_mode && source.mode != replica.mode,
+            mtime: source.mtime != replica.mtime,
+            owner: keeps.owner && (source.uid, source.gid) != (replica.uid, replica.gid),
+        }
+    }
+
+    pub fn any(self) -> bool {
+        self.mode || self.mtime || self.owner
+    }
+}
+
+/// The one thing to do about a name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Action {
+    Nothing,
+    /// Two files of one size whose contents are not known: read both, then decide again.
+    Compare,
+    /// Set the facts that differ, in place.
+    SetMetadata(Differs),
+    /// Build a copy of the source's file, then put it in the place of what is there.
+    CopyFile(Reason),
+    /// The same with a symlink.
+    MakeSymlink(Reason),
+    /// Make the directory, in exchange for what is there.
+    MakeDir(Reason),
+    Remove,
+    /// A FIFO, socket or device in the source: not mirrored; a stale replica entry goes.
+    NotMirrored {
+        special: Special,
+        stale: bool,
+    },
+    /// Nothing is done, since one side could not be looked at: a Problem.
+    Unsure,
+}
+
+/// The table of the design, cell by cell.
+pub fn decide(source: &Side, replica: &Side, contents: Contents, keeps: Keeps) -> Action {
+    let source = match (source, replica) {
+        (Side::Unknown(_), _) => return Action::Unsure,
+        (Side::Absent, Side::Absent) => return Action::Nothing,
+        (Side::Absent, Side::Unknown(_)) => return Action::Unsure,
+        (Side::Absent, Side::Present(_)) => return Action::Remove,
+        (Side::Present(source), _) => source,
+    };
+    match (&source.kind, replica) {
+        (Kind::Special(special), Side::Absent | Side::Unknown(_)) => {
+            Action::NotMirrored { special: *special, stale: false }
+        }
+        (Kind::Special(special), Side::Present(_)) => Action::NotMirrored { special: *special, stale: true },
+
+        (Kind::File, Side::Absent) => Action::CopyFile(Reason::New),
+        (Kind::Symlink(_), Side::Absent) => Action::MakeSymlink(Reason::New),
+        (Kind::Dir, Side::Absent) => Action::MakeDir(Reason::New),
+
+        // A rename replaces what cannot be looked at, unless it is a directory.
+        (Kind::File, Side::Unknown(_)) => Action::CopyFile(Reason::Kind),
+        (Kind::Symlink(_), Side::Unknown(_)) => Action::MakeSymlink(Reason::Kind),
+        (Kind::Dir, Side::Unknown(_)) => Action::Unsure,
+
+        (kind, Side::Present(replica)) => match (kind, &replica.kind) {
+            (Kind::File, Kind::File) => decide_file(source, replica, contents, keeps),
+            (Kind::File, Kind::Dir | Kind::Symlink(_) | Kind::Special(_)) => Action::CopyFile(Reason::Kind),
+
+            (Kind::Symlink(from), Kind::Symlink(to)) if from != to => Action::MakeSymlink(Reason::Target),
+            (Kind::Symlink(_), Kind::Symlink(_)) => {
+                match decide_metadata(Differs::between(source, replica, keeps)) {
+                    Action::SetMetadata(_) if replica.links > 1 => Action::MakeSymlink(Reason::Metadata),
+                    other => other,
+                }
+            }
+            (Kind::Dir, Kind::Dir) => decide_metadata(Differs::between(source, replica, keeps)),
+            (Kind::Symlink(_), Kind::File | Kind::Dir | Kind::Special(_)) => {
+                Action::MakeSymlink(Reason::Kind)
+            }
+            (Kind::Dir, Kind::File | Kind::Symlink(_) | Kind::Special(_)) => Action::MakeDir(Reason::Kind),
+
+            (Kind::Special(_), _) => unreachable!("special sources are decided above"),
+        },
+    }
+}
+
+fn decide_file(source: &Entry, replica: &Entry, contents: Contents, keeps: Keeps) -> Action {
+    if source.size != replica.size {
+        return Action::CopyFile(Reason::Size);
+    }
+    let differs = Differs::between(source, replica, keeps);
+    match contents {
+        Contents::Unread => Action::Compare,
+        Contents::Differ => Action::CopyFile(Reason::Md5),
+        // Another name of this inode (a snapshot made of hard links) must not change with it.
+        Contents::Same if differs.any() && replica.links > 1 => Action::CopyFile(Reason::Metadata),
+        Contents::Same => decide_metadata(differs),
+    }
+}
+
+fn decide_metadata(differs: Differs) -> Action {
+    if differs.any() { Action::SetMetadata(differs) } else { Action::Nothing }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entry::Time;
+    use crate::tree::Fault;
+
+    const KEEPS: Keeps = Keeps { owner: true };
+
+    fn entry(kind: Kind) -> Entry {
+        Entry {
+            kind,
+            size: 3,
+            mtime: Time { sec: 7, nsec: 9 },
+            ctime: Time { sec: 1, nsec: 1 },
+            mode: 0o644,
+            uid: 1,
+            gid: 1,
+            links: 1,
+            dev: 1,
+            ino: 1,
+            blocks: 8,
+            mount_root: false,
+        }
+    }
+
+    fn present(kind: Kind) -> Side {
+        Side::Present(entry(kind))
+    }
+
+    fn changed(kind: Kind, change: impl FnOnce(&mut Entry)) -> Side {
+        let mut entry = entry(kind);
+        change(&mut entry);
+        Side::Present(entry)
+    }
+
+    fn unknown() -> Side {
+        Side::Unknown(Fault::for_test())
+    }
+
+    fn link(target: &str) -> Kind {
+        Kind::Symlink(target.as_bytes().into())
+    }
+
+    fn fifo() -> Kind {
+        Kind::Special(Special::Fifo)
+    }
+
+    fn action(source: &Side, replica: &Side) -> Action {
+        decide(source, replica, Contents::Unread, KEEPS)
+    }
+
+    /// Each row: source; then what to do where the replica has nothing, something that cannot
+    /// be looked at, a file, a directory, a symlink, a FIFO.
+    #[test]
+    fn each_kind_against_each_kind() {
+        use Action::*;
+        let no_special = |stale| NotMirrored { special: Special::Fifo, stale };
+        let table = [
+            (Side::Absent, [Nothing, Unsure, Remove, Remove, Remove, Remove]),
+            (unknown(), [Unsure; 6]),
+            (
+                present(Kind::File),
+                [
+                    CopyFile(Reason::New),
+                    CopyFile(Reason::Kind),
+                    Compare,
+                    CopyFile(Reason::Kind),
+                    CopyFile(Reason::Kind),
+                    CopyFile(Reason::Kind),
+                ],
+            ),
+            (
+                present(Kind::Dir),
+                [
+                    MakeDir(Reason::New),
+                    Unsure,
+                    MakeDir(Reason::Kind),
+                    Nothing,
+                    MakeDir(Reason::Kind),
+                    MakeDir(Reason::Kind),
+                ],
+            ),
+            (
+                present(link("a")),
+                [
+                    MakeSymlink(Reason::New),
+                    MakeSymlink(Reason::Kind),
+                    MakeSymlink(Reason::Kind),
+                    MakeSymlink(Reason::Kind),
+                    Nothing,
+                    MakeSymlink(Reason::Kind),
+                ],
+            ),
+            (
+                present(fifo()),
+                [
+                    no_special(false),
+                    no_special(false),
+                    no_special(true),
+                    no_special(true),
+                    no_special(true),
+                    no_special(true),
+                ],
+            ),
+        ];
+        let replicas = [
+            Side::Absent,
+            unknown(),
+            present(Kind::File),
+            present(Kind::Dir),
+            present(link("a")),
+            present(fifo()),
+        ];
+        for (source, row) in &table {
+            for (replica, wanted) in replicas.iter().zip(row) {
+                assert_eq!(action(source, replica), *wanted, "{source:?} against {replica:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn files_of_different_size_are_not_read() {
+        let replica = changed(Kind::File, |e| e.size = 4);
+        assert_eq!(action(&present(Kind::File), &replica), Action::CopyFile(Reason::Size));
+    }
+
+    #[test]
+    fn files_of_one_size_are_told_apart_by_contents_alone() {
+        let older = changed(Kind::File, |e| e.mtime.sec -= 1);
+        for replica in [present(Kind::File), older.clone()] {
+            let verdict = |contents| decide(&present(Kind::File), &replica, contents, KEEPS);
+            assert_eq!(verdict(Contents::Unread), Action::Compare);
+            assert_eq!(verdict(Contents::Differ), Action::CopyFile(Reason::Md5));
+        }
+        assert_eq!(
+            decide(&present(Kind::File), &older, Contents::Same, KEEPS),
+            Action::SetMetadata(Differs { mtime: true, ..Differs::default() })
+        );
+    }
+
+    #[test]
+    fn equal_entries_give_no_action() {
+        for kind in [Kind::File, Kind::Dir, link("x")] {
+            let side = present(kind);
+            assert_eq!(decide(&side, &side, Contents::Same, KEEPS), Action::Nothing);
+        }
+    }
+
+    #[test]
+    fn a_file_with_a_second_link_is_never_changed_in_place() {
+        let replica = changed(Kind::File, |e| (e.links, e.mode) = (2, 0o600));
+        assert_eq!(
+            decide(&present(Kind::File), &replica, Contents::Same, KEEPS),
+            Action::CopyFile(Reason::Metadata)
+        );
+        let symlink = changed(link("a"), |e| (e.links, e.mtime.sec) = (2, 0));
+        assert_eq!(action(&present(link("a")), &symlink), Action::MakeSymlink(Reason::Metadata));
+        let linked_but_equal = changed(Kind::File, |e| e.links = 2);
+        assert_eq!(decide(&present(Kind::File), &linked_but_equal, Contents::Same, KEEPS), Action::Nothing);
+    }
+
+    #[test]
+    fn the_owner_counts_only_where_it_can_be_set() {
+        let replica = changed(Kind::Dir, |e| e.uid = 0);
+        let source = present(Kind::Dir);
+        let owner = Differs { owner: true, ..Differs::default() };
+        assert_eq!(action(&source, &replica), Action::SetMetadata(owner));
+        assert_eq!(decide(&source, &replica, Contents::Unread, Keeps { owner: false }), Action::Nothing);
+    }
+
+    #[test]
+    fn the_mode_of_a_symlink_means_nothing() {
+        let replica = changed(link("a"), |e| e.mode = 0o777);
+        assert_eq!(action(&present(link("a")), &replica), Action::Nothing);
+    }
+}

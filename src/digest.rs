@@ -1,0 +1,168 @@
+//! MD5 of files: read in chunks, so that memory does not grow with the file.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use md5::Digest;
+
+use crate::copy::Setback;
+use crate::entry::Entry;
+use crate::tree::File;
+
+/// Bytes read at once. A thread keeps one buffer of this size for as long as it lives.
+const CHUNK: usize = 256 * 1024;
+
+/// An MD5 digest; shown as 32 hex digits.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Md5([u8; 16]);
+
+impl fmt::Display for Md5 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Md5 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The digests of the two files of a pair.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Verdict {
+    pub source: Md5,
+    pub replica: Md5,
+}
+
+impl Verdict {
+    pub fn same(&self) -> bool {
+        self.source == self.replica
+    }
+}
+
+thread_local! {
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Lends the thread's buffer of [`CHUNK`] bytes. Not to be nested.
+pub fn with_buffer<R>(work: impl FnOnce(&mut [u8]) -> R) -> R {
+    BUFFER.with_borrow_mut(|buffer| {
+        buffer.resize(CHUNK, 0);
+        work(buffer)
+    })
+}
+
+/// The MD5 of the first `size` bytes, or of fewer where the file ends before.
+///
+/// # Errors
+/// A read error, or [`Setback::Cancelled`] once `cancel` is set.
+pub fn md5_of(file: &File, size: u64, cancel: &AtomicBool) -> Result<Md5, Setback> {
+    let mut hasher = md5::Md5::new();
+    with_buffer(|buffer| {
+        let mut offset = 0;
+        while offset < size {
+            if cancel.load(Ordering::Relaxed) {
+                return Err(Setback::Cancelled);
+            }
+            let want = usize::try_from(size - offset).unwrap_or(CHUNK).min(CHUNK);
+            let read = file.read_at(&mut buffer[..want], offset)?;
+            hasher.update(&buffer[..read]);
+            if read < want {
+                break;
+            }
+            offset += read as u64;
+        }
+        Ok(())
+    })?;
+    Ok(Md5(hasher.finalize().into()))
+}
+
+/// The digests of a pair of files of equal size, valid for the states that `source` and
+/// `replica` show.
+///
+/// # Errors
+/// Read errors, [`Setback::Cancelled`], and [`Setback::Changed`] where a file was written to
+/// while it was read.
+pub fn compare(
+    source: (&File, &Entry),
+    replica: (&File, &Entry),
+    cancel: &AtomicBool,
+) -> Result<Verdict, Setback> {
+    let verdict = Verdict {
+        source: md5_of(source.0, source.1.size, cancel)?,
+        replica: md5_of(replica.0, replica.1.size, cancel)?,
+    };
+    for (file, before) in [source, replica] {
+        if file.entry()?.identity() != before.identity() {
+            return Err(Setback::Changed);
+        }
+    }
+    Ok(verdict)
+}
+
+/// [`compare`] with a thread a side, for files large enough to be worth it.
+///
+/// # Errors
+/// As [`compare`].
+pub fn compare_large(
+    source: (&File, &Entry),
+    replica: (&File, &Entry),
+    cancel: &AtomicBool,
+) -> Result<Verdict, Setback> {
+    let helped = std::thread::scope(|scope| {
+        let builder = std::thread::Builder::new().name("twindir-md5".into());
+        let helper = builder.spawn_scoped(scope, || md5_of(replica.0, replica.1.size, cancel)).ok()?;
+        let own = md5_of(source.0, source.1.size, cancel);
+        let other = helper.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        Some(own.and_then(|source| other.map(|replica| Verdict { source, replica })))
+    });
+    // Without a second thread (a limit on processes) one does both.
+    let Some(verdict) = helped else { return compare(source, replica, cancel) };
+    for (file, before) in [source, replica] {
+        if file.entry()?.identity() != before.identity() {
+            return Err(Setback::Changed);
+        }
+    }
+    verdict
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::{Root, Where};
+
+    fn md5(bytes: &[u8]) -> String {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("f"), bytes).unwrap();
+        let root = Root { path: dir.path().into(), side: Where::Source };
+        let (file, entry) = root.open_source().unwrap().0.open_file(b"f").unwrap();
+        md5_of(&file, entry.size, &AtomicBool::new(false)).unwrap().to_string()
+    }
+
+    #[test]
+    fn the_digests_are_those_of_rfc_1321() {
+        assert_eq!(md5(b""), "d41d8cd98f00b204e9800998ecf8427e");
+        assert_eq!(md5(b"message digest"), "f96b697d7cb7938d525a2f31aaf161d0");
+    }
+
+    #[test]
+    fn chunk_borders_change_nothing() {
+        for len in [CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK, 3 * CHUNK + 7] {
+            let bytes: Vec<u8> = (0..len).map(|i| u8::try_from(i % 251).unwrap()).collect();
+            let whole = Md5(md5::Md5::digest(&bytes).into());
+            assert_eq!(md5(&bytes), whole.to_string(), "{len} bytes");
+        }
+    }
+
+    #[test]
+    fn a_cancelled_digest_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("f"), "x").unwrap();
+        let root = Root { path: dir.path().into(), side: Where::Source };
+        let (file, entry) = root.open_source().unwrap().0.open_file(b"f").unwrap();
+        let result = md5_of(&file, entry.size, &AtomicBool::new(true));
+        assert!(matches!(result, Err(Setback::Cancelled)));
+    }
+}

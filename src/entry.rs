@@ -1,0 +1,107 @@
+//! What is known of one name on one side: absent, unknown, or present with its facts.
+
+use crate::tree::Fault;
+
+/// A point in time as the file system keeps it: seconds since 1970 and nanoseconds.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub struct Time {
+    pub sec: i64,
+    pub nsec: u32,
+}
+
+/// FIFOs, sockets and devices: never opened, never mirrored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Special {
+    Fifo,
+    Socket,
+    Device,
+    Other,
+}
+
+impl Special {
+    pub fn describe(self) -> &'static str {
+        match self {
+            Special::Fifo => "a FIFO",
+            Special::Socket => "a socket",
+            Special::Device => "a device",
+            Special::Other => "of an unknown kind",
+        }
+    }
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Kind {
+    File,
+    Dir,
+    /// A symbolic link and the bytes it points to.
+    Symlink(Box<[u8]>),
+    Special(Special),
+}
+
+/// The facts of an entry that is there, from one `statx` (and one `readlink`).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Entry {
+    pub kind: Kind,
+    /// Length in bytes; means something for files only.
+    pub size: u64,
+    pub mtime: Time,
+    pub ctime: Time,
+    /// Permission bits with setuid, setgid and sticky: `mode & 0o7777`.
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    /// Number of hard links.
+    pub links: u32,
+    pub dev: u64,
+    pub ino: u64,
+    /// Space taken, in units of 512 bytes.
+    pub blocks: u64,
+    /// Whether another file system is mounted here.
+    pub mount_root: bool,
+}
+
+/// Which inode in which state: two looks that agree in this saw the same contents.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Identity {
+    pub dev: u64,
+    pub ino: u64,
+    pub size: u64,
+    pub mtime: Time,
+    pub ctime: Time,
+}
+
+impl Entry {
+    pub fn identity(&self) -> Identity {
+        Identity { dev: self.dev, ino: self.ino, size: self.size, mtime: self.mtime, ctime: self.ctime }
+    }
+
+    pub fn is_dir(&self) -> bool {
+        self.kind == Kind::Dir
+    }
+
+    pub fn is_file(&self) -> bool {
+        self.kind == Kind::File
+    }
+}
+
+/// One name on one side. "Not there" is said by `ENOENT` alone (I5); any other error is
+/// [`Side::Unknown`], which is never taken for a deletion.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Side {
+    Absent,
+    Unknown(Fault),
+    Present(Entry),
+}
+
+impl Side {
+    pub fn entry(&self) -> Option<&Entry> {
+        match self {
+            Side::Present(entry) => Some(entry),
+            Side::Absent | Side::Unknown(_) => None,
+        }
+    }
+
+    pub fn is_dir(&self) -> bool {
+        self.entry().is_some_and(Entry::is_dir)
+    }
+}

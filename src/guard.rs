@@ -1,0 +1,180 @@
+//! The guard: whether what the source lacks may go from the replica.
+//!
+//! It is about continuity. A source that is trusted is followed, whatever it deletes. At the
+//! start of a run, and after another directory was adopted as the source, nobody knows whether
+//! it is the right one and whole: then a count decides, before the first deletion.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::path::RelPath;
+use crate::reconcile::Deletions;
+
+/// Fewer deletions than this are never held by a percentage.
+const FEW: u64 = 100;
+
+/// A wholly empty source is not believed against a replica of so many entries.
+const EMPTIED: u64 = 10;
+
+/// How many deletions may pass an unproven source: `--max-delete`.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Limit {
+    /// So many entries, taken at its word.
+    Number(u64),
+    /// This share of the replica's entries, in percent; 100 turns the guard off.
+    Percent(f64),
+}
+
+impl Default for Limit {
+    fn default() -> Self {
+        Limit::Percent(50.0)
+    }
+}
+
+impl FromStr for Limit {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || "give a number of entries (200) or a share of the replica (50%)".to_owned();
+        match text.strip_suffix('%') {
+            Some(percent) => {
+                let percent: f64 = percent.trim().parse().map_err(|_| wrong())?;
+                if (0.0..=100.0).contains(&percent) { Ok(Limit::Percent(percent)) } else { Err(wrong()) }
+            }
+            None => text.parse().map(Limit::Number).map_err(|_| wrong()),
+        }
+    }
+}
+
+/// What a run would delete, counted before the first deletion.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Count {
+    /// Entries of the replica, as far as they can be compared.
+    pub entries: u64,
+    /// Entries that the source lacks, with all that they hold.
+    pub deletions: u64,
+    /// Whether the source holds nothing at all.
+    pub source_is_empty: bool,
+    /// Empty directories of the source against which the replica's hold [`FEW`] or more.
+    pub emptied: Vec<RelPath>,
+    /// Some of the entries that would go.
+    pub examples: Vec<RelPath>,
+}
+
+/// Why deletions are held.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Doubt {
+    SourceIsEmpty,
+    DirectoryIsEmpty(RelPath),
+    TooMany,
+}
+
+impl fmt::Display for Doubt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Doubt::SourceIsEmpty => write!(f, "the source is empty"),
+            Doubt::DirectoryIsEmpty(dir) => write!(f, "the source's {dir}/ is empty"),
+            Doubt::TooMany => write!(f, "that is more than --max-delete lets pass"),
+        }
+    }
+}
+
+/// Whether the count gives reason to doubt the source.
+pub fn judge(count: &Count, limit: Limit) -> Option<Doubt> {
+    match limit {
+        Limit::Number(number) => (count.deletions > number).then_some(Doubt::TooMany),
+        Limit::Percent(percent) if percent >= 100.0 => None,
+        Limit::Percent(_) if count.source_is_empty && count.deletions >= EMPTIED => {
+            Some(Doubt::SourceIsEmpty)
+        }
+        Limit::Percent(percent) => {
+            let allowed = count.entries as f64 * percent / 100.0;
+            if count.deletions >= FEW && count.deletions as f64 > allowed {
+                return Some(Doubt::TooMany);
+            }
+            count.emptied.first().cloned().map(Doubt::DirectoryIsEmpty)
+        }
+    }
+}
+
+/// How many entries below one empty directory give reason to doubt it.
+pub fn is_much(entries: u64) -> bool {
+    entries >= FEW
+}
+
+/// What the guard makes of the source.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Trust {
+    /// Not counted yet.
+    Unproven,
+    Trusted,
+    /// Counted, and doubted: each sweep counts anew.
+    Held,
+}
+
+impl Trust {
+    pub fn deletions(self) -> Deletions {
+        match self {
+            Trust::Trusted => Deletions::Followed,
+            Trust::Unproven | Trust::Held => Deletions::Held,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn count(entries: u64, deletions: u64) -> Count {
+        Count { entries, deletions, ..Count::default() }
+    }
+
+    fn judged(count: &Count) -> Option<Doubt> {
+        judge(count, Limit::default())
+    }
+
+    #[test]
+    fn more_than_half_is_held_from_a_hundred_on() {
+        assert_eq!(judged(&count(150, 99)), None);
+        assert_eq!(judged(&count(199, 100)), Some(Doubt::TooMany));
+        assert_eq!(judged(&count(200, 100)), None);
+        assert_eq!(judged(&count(1_000_000, 400_000)), None);
+    }
+
+    #[test]
+    fn an_empty_source_is_held_from_ten_on() {
+        let empty = |n| Count { source_is_empty: true, ..count(n, n) };
+        assert_eq!(judged(&empty(9)), None);
+        assert_eq!(judged(&empty(10)), Some(Doubt::SourceIsEmpty));
+    }
+
+    #[test]
+    fn an_emptied_directory_is_held() {
+        let dir = RelPath::new(b"photos").unwrap();
+        let emptied = Count { emptied: vec![dir.clone()], ..count(100_000, 100) };
+        assert_eq!(judged(&emptied), Some(Doubt::DirectoryIsEmpty(dir)));
+    }
+
+    #[test]
+    fn a_number_is_taken_at_its_word() {
+        let empty = Count { source_is_empty: true, ..count(500, 500) };
+        assert_eq!(judge(&empty, Limit::Number(500)), None);
+        assert_eq!(judge(&empty, Limit::Number(499)), Some(Doubt::TooMany));
+        assert_eq!(judge(&count(1000, 1), Limit::Number(0)), Some(Doubt::TooMany));
+    }
+
+    #[test]
+    fn all_of_it_turns_the_guard_off() {
+        let empty = Count { source_is_empty: true, ..count(500, 500) };
+        assert_eq!(judge(&empty, Limit::Percent(100.0)), None);
+    }
+
+    #[test]
+    fn limits_are_read_or_refused() {
+        assert_eq!("200".parse(), Ok(Limit::Number(200)));
+        assert_eq!("12.5%".parse(), Ok(Limit::Percent(12.5)));
+        for wrong in ["", "%", "-1", "101%", "-1%", "half", "NaN%", "1.5"] {
+            assert!(wrong.parse::<Limit>().is_err(), "{wrong}");
+        }
+    }
+}

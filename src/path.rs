@@ -1,0 +1,229 @@
+//! Names and paths as the file system has them: any bytes but `/` and NUL.
+//!
+//! Nothing in twindir opens a path by text. A [`RelPath`] says where a directory
+//! lies below a root, and only [`crate::tree`] turns it into a descriptor.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// Length in bytes of a reserved name: `.twindir.` + 16 hex digits + `.tmp` (I7).
+const RESERVED_LEN: usize = 29;
+
+/// One component of a path: not empty, not `.` or `..`, without `/`.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Name(Arc<[u8]>);
+
+impl Name {
+    /// Takes one component; `None` where the bytes are no valid one.
+    pub fn new(bytes: &[u8]) -> Option<Self> {
+        let bad = matches!(bytes, b"" | b"." | b"..") || bytes.iter().any(|b| matches!(b, b'/' | 0));
+        (!bad).then(|| Self(bytes.into()))
+    }
+
+    /// The name of a temporary entry, made from a number.
+    pub fn reserved(number: u64) -> Self {
+        Self(format!(".twindir.{number:016x}.tmp").into_bytes().into())
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    pub fn is_reserved(&self) -> bool {
+        is_reserved(&self.0)
+    }
+}
+
+/// Whether a name has the form that twindir keeps for its temporary entries (I7).
+pub fn is_reserved(name: &[u8]) -> bool {
+    name.len() == RESERVED_LEN
+        && name.starts_with(b".twindir.")
+        && name.ends_with(b".tmp")
+        && name[9..25].iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// A path below a root: components joined by `/`; empty for the root itself.
+///
+/// The order is that of the bytes, in which a directory comes before all that lies
+/// below it.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RelPath(Arc<[u8]>);
+
+impl Default for RelPath {
+    fn default() -> Self {
+        Self::root()
+    }
+}
+
+impl RelPath {
+    pub fn root() -> Self {
+        Self(Arc::from(&b""[..]))
+    }
+
+    /// Reads a path of valid components; `None` for an absolute path, `..`, `//` and the like.
+    pub fn new(bytes: &[u8]) -> Option<Self> {
+        let valid = bytes.is_empty() || bytes.split(|b| *b == b'/').all(|c| Name::new(c).is_some());
+        valid.then(|| Self(bytes.into()))
+    }
+
+    pub fn is_root(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    pub fn join(&self, name: &Name) -> Self {
+        self.join_bytes(name.as_bytes())
+    }
+
+    fn join_bytes(&self, name: &[u8]) -> Self {
+        if self.is_root() {
+            return Self(name.into());
+        }
+        let mut bytes = Vec::with_capacity(self.0.len() + 1 + name.len());
+        bytes.extend_from_slice(&self.0);
+        bytes.push(b'/');
+        bytes.extend_from_slice(name);
+        Self(bytes.into())
+    }
+
+    /// The directory that holds this entry, and its name there; `None` for the root.
+    pub fn split(&self) -> Option<(Self, Name)> {
+        if self.is_root() {
+            return None;
+        }
+        Some(match self.0.iter().rposition(|b| *b == b'/') {
+            Some(at) => (Self(self.0[..at].into()), Name(self.0[at + 1..].into())),
+            None => (Self::root(), Name(self.0.clone())),
+        })
+    }
+
+    /// The paths from just below the root down to this one, itself included.
+    pub fn lineage(&self) -> impl Iterator<Item = RelPath> + '_ {
+        let ends = (0..self.0.len()).filter(|at| self.0[*at] == b'/').chain([self.0.len()]);
+        ends.filter(|end| *end > 0).map(|end| Self(self.0[..end].into()))
+    }
+
+    /// Whether this path is `dir` or lies below it.
+    pub fn is_within(&self, dir: &RelPath) -> bool {
+        dir.is_root()
+            || self.0.strip_prefix(dir.as_bytes()).is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
+    }
+}
+
+/// Writes names and paths so that one line stays one line of UTF-8, and so that what was
+/// written can be told back: control characters, invalid bytes and `\` are escaped.
+pub struct Shown<'a>(pub &'a [u8]);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use fmt::Write;
+        for chunk in self.0.utf8_chunks() {
+            for c in chunk.valid().chars() {
+                match c {
+                    '\\' => f.write_str("\\\\")?,
+                    '\n' => f.write_str("\\n")?,
+                    '\t' => f.write_str("\\t")?,
+                    '\r' => f.write_str("\\r")?,
+                    c if c.is_ascii_control() => write!(f, "\\x{:02x}", c as u32)?,
+                    c if is_unprintable(c) => write!(f, "\\u{{{:x}}}", c as u32)?,
+                    c => f.write_char(c)?,
+                }
+            }
+            for byte in chunk.invalid() {
+                write!(f, "\\x{byte:02x}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// C1 controls, line and paragraph separators, and the marks that change the direction of
+/// the text around them.
+fn is_unprintable(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+impl fmt::Display for RelPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_root() { f.write_str(".") } else { Shown(&self.0).fmt(f) }
+    }
+}
+
+impl fmt::Debug for RelPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Shown(&self.0).fmt(f)
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(text: &str) -> RelPath {
+        RelPath::new(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn only_single_components_are_names() {
+        for bad in [&b""[..], b".", b"..", b"a/b", b"a\0"] {
+            assert!(Name::new(bad).is_none(), "{bad:?}");
+        }
+        assert!(Name::new(b"...").is_some());
+        assert!(RelPath::new(b"/etc").is_none());
+        assert!(RelPath::new(b"a/../b").is_none());
+        assert!(RelPath::new(b"a//b").is_none());
+    }
+
+    #[test]
+    fn split_undoes_join() {
+        let name = Name::new(b"c").unwrap();
+        assert_eq!(path("a/b").join(&name).split(), Some((path("a/b"), name.clone())));
+        assert_eq!(RelPath::root().join(&name).split(), Some((RelPath::root(), name)));
+        assert_eq!(RelPath::root().split(), None);
+    }
+
+    #[test]
+    fn lineage_goes_from_the_top_down() {
+        let all: Vec<_> = path("a/bc/d").lineage().collect();
+        assert_eq!(all, [path("a"), path("a/bc"), path("a/bc/d")]);
+        assert_eq!(RelPath::root().lineage().count(), 0);
+    }
+
+    #[test]
+    fn within_looks_at_whole_components() {
+        assert!(path("a/b").is_within(&path("a")));
+        assert!(path("a").is_within(&path("a")));
+        assert!(!path("ab").is_within(&path("a")));
+        assert!(path("ab").is_within(&RelPath::root()));
+    }
+
+    #[test]
+    fn reserved_names_have_one_exact_form() {
+        assert!(Name::reserved(u64::MAX).is_reserved());
+        assert!(Name::reserved(0).is_reserved());
+        assert!(!is_reserved(b".twindir.0123456789ABCDEF.tmp"));
+        assert!(!is_reserved(b".twindir.0123456789abcdef0.tmp"));
+        assert!(!is_reserved(b".twindir.tmp"));
+    }
+
+    #[test]
+    fn shown_names_stay_on_one_line_of_utf8() {
+        assert_eq!(Shown(b"a\nb\x1b[31m\xffz\\").to_string(), "a\\nb\\x1b[31m\\xffz\\\\");
+        assert_eq!(Shown("grün \u{202e}x".as_bytes()).to_string(), "grün \\u{202e}x");
+    }
+}

@@ -1,0 +1,334 @@
+//! Where to look, merged and in order. No file system and no clock: times come in.
+//!
+//! A change says where to look, never what to do; merging is union, so that duplicates, wrong
+//! orders and wrong reports cost only work.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::Instant;
+
+use crate::digest::Verdict;
+use crate::entry::Identity;
+use crate::path::{Name, RelPath};
+
+/// How closely to look.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Depth {
+    /// The entry itself.
+    Content,
+    /// And, where it is a directory, all that lies below it.
+    Subtree,
+}
+
+/// Which detector asked.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Detector {
+    Sweep,
+    Watch,
+}
+
+impl Detector {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Detector::Sweep => "sweep",
+            Detector::Watch => "watch",
+        }
+    }
+}
+
+/// What the contents of a pair of files were found to be, valid as long as both are in the
+/// states that were read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Evidence {
+    pub source: Identity,
+    pub replica: Identity,
+    pub verdict: Verdict,
+}
+
+/// A wish to look at one name.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Look {
+    pub depth: Depth,
+    pub detector: Detector,
+    /// When it was first known that a look is due.
+    pub since: Instant,
+    pub evidence: Option<Box<Evidence>>,
+}
+
+impl Look {
+    pub fn new(depth: Depth, detector: Detector, since: Instant) -> Self {
+        Self { depth, detector, since, evidence: None }
+    }
+
+    /// Two wishes for one name become one that serves both.
+    pub fn merge(&mut self, other: Look) {
+        self.depth = self.depth.max(other.depth);
+        self.detector = self.detector.max(other.detector);
+        self.since = self.since.max(other.since);
+        // The newer evidence; a round checks it against what it finds.
+        self.evidence = other.evidence.or(self.evidence.take());
+    }
+}
+
+/// The names to look at, by directory. A directory without names is looked at only for its
+/// own metadata.
+pub type Looks = BTreeMap<RelPath, BTreeMap<Name, Look>>;
+
+/// Adds one wish. The root, which has no name, is looked at for its metadata.
+pub fn add(looks: &mut Looks, path: &RelPath, look: Look) {
+    match path.split() {
+        Some((dir, name)) => add_name(looks.entry(dir).or_default(), name, look),
+        None => {
+            looks.entry(RelPath::root()).or_default();
+        }
+    }
+}
+
+fn add_name(names: &mut BTreeMap<Name, Look>, name: Name, look: Look) {
+    match names.entry(name) {
+        std::collections::btree_map::Entry::Vacant(free) => {
+            free.insert(look);
+        }
+        std::collections::btree_map::Entry::Occupied(mut waiting) => waiting.get_mut().merge(look),
+    }
+}
+
+/// How much one round takes.
+#[derive(Clone, Copy, Debug)]
+pub struct Portion {
+    pub names: usize,
+    /// Bounds the number of open directories.
+    pub dirs: usize,
+}
+
+/// Work of one detector: directories in the order of their first report.
+#[derive(Default)]
+struct Lane {
+    dirs: HashMap<RelPath, BTreeMap<Name, Look>>,
+    order: VecDeque<RelPath>,
+    names: usize,
+}
+
+impl Lane {
+    fn push(&mut self, dir: RelPath, names: impl IntoIterator<Item = (Name, Look)>) {
+        let waiting = self.dirs.entry(dir.clone()).or_insert_with(|| {
+            self.order.push_back(dir);
+            BTreeMap::new()
+        });
+        let before = waiting.len();
+        for (name, look) in names {
+            add_name(waiting, name, look);
+        }
+        self.names += waiting.len() - before;
+    }
+
+    fn take(&mut self, portion: Portion) -> Looks {
+        let mut taken = Looks::new();
+        let mut left = portion.names;
+        while left > 0 && taken.len() < portion.dirs {
+            let Some(dir) = self.order.pop_front() else { break };
+            let Some(mut names) = self.dirs.remove(&dir) else { continue };
+            if let Some((last, _)) = names.iter().nth(left) {
+                let last = last.clone();
+                let rest = names.split_off(&last);
+                self.dirs.insert(dir.clone(), rest);
+                self.order.push_front(dir.clone());
+            }
+            left -= names.len();
+            self.names -= names.len();
+            taken.insert(dir, names);
+        }
+        taken
+    }
+}
+
+/// All work that waits.
+#[derive(Default)]
+pub struct Queue {
+    watch: Lane,
+    sweep: Lane,
+    /// Looks that are to be tried again, by the time when.
+    later: BTreeMap<(Instant, u64), (RelPath, Look)>,
+    /// Looks that wait for a carrier to be free.
+    parked: Vec<(RelPath, Look)>,
+    /// Tells apart the looks of one instant.
+    count: u64,
+}
+
+impl Queue {
+    /// Adds names of one directory to the lane of their detector. No names: the directory's own
+    /// metadata.
+    pub fn push(&mut self, detector: Detector, dir: RelPath, names: impl IntoIterator<Item = (Name, Look)>) {
+        self.lane(detector).push(dir, names);
+    }
+
+    pub fn push_path(&mut self, path: &RelPath, look: Look) {
+        let detector = look.detector;
+        match path.split() {
+            Some((dir, name)) => self.push(detector, dir, [(name, look)]),
+            None => self.push(detector, RelPath::root(), []),
+        }
+    }
+
+    pub fn push_later(&mut self, at: Instant, path: RelPath, look: Look) {
+        self.count += 1;
+        self.later.insert((at, self.count), (path, look));
+    }
+
+    pub fn park(&mut self, path: RelPath, look: Look) {
+        self.parked.push((path, look));
+    }
+
+    /// Lets the looks that wait for a carrier be tried again.
+    pub fn unpark(&mut self) {
+        for (path, look) in std::mem::take(&mut self.parked) {
+            self.push_path(&path, look);
+        }
+    }
+
+    /// Moves what is due by `now` to its lane.
+    pub fn wake(&mut self, now: Instant) {
+        while let Some(entry) = self.later.first_entry() {
+            if entry.key().0 > now {
+                break;
+            }
+            let (path, look) = entry.remove();
+            self.push_path(&path, look);
+        }
+    }
+
+    /// When the next look that waits for a time is due.
+    pub fn next_due(&self) -> Option<Instant> {
+        self.later.first_key_value().map(|((at, _), _)| *at)
+    }
+
+    /// Takes work for one round; an empty map where none is ready.
+    pub fn take(&mut self, detector: Detector, portion: Portion) -> Looks {
+        self.lane(detector).take(portion)
+    }
+
+    pub fn has_ready(&self, detector: Detector) -> bool {
+        match detector {
+            Detector::Watch => !self.watch.order.is_empty(),
+            Detector::Sweep => !self.sweep.order.is_empty(),
+        }
+    }
+
+    /// Number of the sweep's names that wait.
+    pub fn sweep_names(&self) -> usize {
+        self.sweep.names
+    }
+
+    pub fn has_parked(&self) -> bool {
+        !self.parked.is_empty()
+    }
+
+    /// Forgets everything: a sweep will find it again.
+    pub fn clear(&mut self) {
+        *self = Self { count: self.count, ..Self::default() };
+    }
+
+    fn lane(&mut self, detector: Detector) -> &mut Lane {
+        match detector {
+            Detector::Watch => &mut self.watch,
+            Detector::Sweep => &mut self.sweep,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn path(text: &str) -> RelPath {
+        RelPath::new(text.as_bytes()).unwrap()
+    }
+
+    fn name(text: &str) -> Name {
+        Name::new(text.as_bytes()).unwrap()
+    }
+
+    fn look(since: Instant) -> Look {
+        Look::new(Depth::Content, Detector::Sweep, since)
+    }
+
+    const ALL: Portion = Portion { names: 1000, dirs: 1000 };
+
+    fn taken(queue: &mut Queue, portion: Portion) -> Vec<String> {
+        let looks = queue.take(Detector::Sweep, portion);
+        looks
+            .iter()
+            .flat_map(|(dir, names)| names.keys().map(move |name| dir.join(name).to_string()))
+            .collect()
+    }
+
+    #[test]
+    fn a_name_reported_twice_is_taken_once_with_the_wider_look_and_the_newest_time() {
+        let (old, new) = (Instant::now(), Instant::now() + Duration::from_secs(1));
+        let mut queue = Queue::default();
+        queue.push_path(&path("a/x"), Look { depth: Depth::Subtree, ..look(old) });
+        queue.push_path(&path("a/x"), look(new));
+        assert_eq!(queue.sweep_names(), 1);
+        let looks = queue.take(Detector::Sweep, ALL);
+        let merged = &looks[&path("a")][&name("x")];
+        assert_eq!((merged.depth, merged.since), (Depth::Subtree, new));
+        assert_eq!(queue.sweep_names(), 0);
+        assert!(!queue.has_ready(Detector::Sweep));
+    }
+
+    #[test]
+    fn a_portion_splits_a_wide_directory_and_loses_nothing() {
+        let now = Instant::now();
+        let mut queue = Queue::default();
+        for i in 0..5 {
+            queue.push_path(&path(&format!("wide/{i}")), look(now));
+        }
+        queue.push_path(&path("other/x"), look(now));
+        let portion = Portion { names: 2, dirs: 10 };
+        assert_eq!(taken(&mut queue, portion), ["wide/0", "wide/1"]);
+        assert_eq!(taken(&mut queue, portion), ["wide/2", "wide/3"]);
+        assert_eq!(taken(&mut queue, portion), ["other/x", "wide/4"]);
+        assert_eq!(taken(&mut queue, portion), [""; 0]);
+    }
+
+    #[test]
+    fn a_portion_bounds_the_directories() {
+        let now = Instant::now();
+        let mut queue = Queue::default();
+        for i in 0..5 {
+            queue.push_path(&path(&format!("d{i}/x")), look(now));
+        }
+        assert_eq!(queue.take(Detector::Sweep, Portion { names: 100, dirs: 3 }).len(), 3);
+        assert_eq!(queue.take(Detector::Sweep, Portion { names: 100, dirs: 3 }).len(), 2);
+    }
+
+    #[test]
+    fn later_work_comes_when_its_time_has_come() {
+        let now = Instant::now();
+        let due = now + Duration::from_secs(5);
+        let mut queue = Queue::default();
+        queue.push_later(due, path("a"), look(now));
+        queue.wake(now);
+        assert!(!queue.has_ready(Detector::Sweep));
+        assert_eq!(queue.next_due(), Some(due));
+        queue.wake(due);
+        assert_eq!(taken(&mut queue, ALL), ["a"]);
+    }
+
+    #[test]
+    fn the_root_itself_can_be_looked_at() {
+        let mut queue = Queue::default();
+        queue.push_path(&RelPath::root(), look(Instant::now()));
+        assert!(queue.has_ready(Detector::Sweep));
+        assert_eq!(queue.take(Detector::Sweep, ALL).get(&RelPath::root()), Some(&BTreeMap::new()));
+    }
+
+    #[test]
+    fn parked_work_waits_until_it_is_let_go() {
+        let mut queue = Queue::default();
+        queue.park(path("big"), look(Instant::now()));
+        assert!(queue.has_parked() && !queue.has_ready(Detector::Sweep));
+        queue.unpark();
+        assert_eq!(taken(&mut queue, ALL), ["big"]);
+    }
+}

@@ -1,0 +1,209 @@
+//! The reaper: empties the trees that rounds have put aside, outside of rounds. It deletes
+//! only inside reserved names (I1, I6) and never crosses a mount.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use rustix::io::Errno;
+
+use crate::path::{Name, RelPath};
+use crate::tree::{Fault, Hint, ReplicaDir, Result, Root};
+
+/// A tree under a reserved name in the directory `dir`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Aside {
+    pub dir: RelPath,
+    pub name: Name,
+}
+
+impl Aside {
+    pub fn path(&self) -> RelPath {
+        self.dir.join(&self.name)
+    }
+}
+
+/// A tree that was emptied, as far as that went.
+pub struct Reaped {
+    pub aside: Aside,
+    pub result: Result<()>,
+}
+
+/// The reaper's thread; it ends when this is dropped.
+pub struct Reaper {
+    jobs: Sender<Aside>,
+    done: Receiver<Reaped>,
+}
+
+impl Reaper {
+    /// # Errors
+    /// Where no thread can be started.
+    pub fn start(replica: Root, stop: Arc<AtomicBool>) -> std::io::Result<Self> {
+        let (jobs, inbox) = unbounded::<Aside>();
+        let (outbox, done) = unbounded();
+        std::thread::Builder::new().name("twindir-reap".into()).spawn(move || {
+            for aside in inbox {
+                let result = empty_aside(&replica, &aside, &stop);
+                if outbox.send(Reaped { aside, result }).is_err() {
+                    break;
+                }
+            }
+        })?;
+        Ok(Self { jobs, done })
+    }
+
+    pub fn hand_over(&self, aside: Aside) {
+        // The thread lives as long as this sender; a panic in it ends the process.
+        let _ = self.jobs.send(aside);
+    }
+
+    /// Where emptied trees come out.
+    pub fn done(&self) -> &Receiver<Reaped> {
+        &self.done
+    }
+}
+
+fn empty_aside(replica: &Root, aside: &Aside, stop: &AtomicBool) -> Result<()> {
+    let (root, _) = replica.open_replica()?;
+    let parent = root.open(&aside.dir)?;
+    let top = enter(&parent, aside.name.as_bytes())?;
+    empty(top, stop)
+}
+
+/// Deletes all that a directory holds. Goes on past what cannot be deleted; the first error is
+/// told. A stop leaves the rest to the next run's sweep.
+///
+/// It keeps one descriptor a level, so that a tree may be deeper than the limit on open files:
+/// levels beyond [`DEPTH`] are moved up, to the top, and emptied there.
+fn empty(top: ReplicaDir, stop: &AtomicBool) -> Result<()> {
+    let mut failed = None;
+    loop {
+        let deep = empty_level(&top, &top, 0, stop, &mut failed);
+        if deep == 0 || failed.is_some() || stop.load(Ordering::Relaxed) {
+            return failed.map_or(Ok(()), Err);
+        }
+    }
+}
+
+/// Levels that are open at once.
+const DEPTH: usize = 48;
+
+/// Empties `dir`; the number of subtrees that were too deep and now lie in `top`.
+fn empty_level(
+    dir: &ReplicaDir,
+    top: &ReplicaDir,
+    depth: usize,
+    stop: &AtomicBool,
+    failed: &mut Option<Fault>,
+) -> usize {
+    let mut deep = 0;
+    let listing = match dir.list() {
+        Ok(listing) => listing,
+        Err(fault) => {
+            failed.get_or_insert(fault);
+            return 0;
+        }
+    };
+    let reserved = listing.reserved().map(|name| (name, Hint::Unknown));
+    for (name, hint) in listing.iter().chain(reserved) {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let result = match hint {
+            Hint::File | Hint::Symlink | Hint::Special => dir.remove_file(name),
+            Hint::Unknown if !dir.look(name).is_dir() => dir.remove_file(name),
+            Hint::Dir | Hint::Unknown if depth == DEPTH => {
+                deep += 1;
+                lift(dir, name, top)
+            }
+            Hint::Dir | Hint::Unknown => enter(dir, name).and_then(|child| {
+                deep += empty_level(&child, top, depth + 1, stop, failed);
+                dir.remove_dir(name)
+            }),
+        };
+        match result {
+            Err(fault) if fault.is_absence() => {}
+            // Left standing by an error below that is already known.
+            Err(fault) if fault.errno == Errno::NOTEMPTY && failed.is_some() => {}
+            Err(fault) => _ = failed.get_or_insert(fault),
+            Ok(()) => {}
+        }
+    }
+    deep
+}
+
+/// Moves a subtree up to the top, under a reserved name that its inode number makes unique.
+fn lift(dir: &ReplicaDir, name: &[u8], top: &ReplicaDir) -> Result<()> {
+    let number = dir.look(name).entry().map_or(0, |entry| entry.ino);
+    dir.move_to(name, top, &Name::reserved(number))
+}
+
+/// Opens a directory, after lifting its mode where that locks its owner out.
+fn enter(parent: &ReplicaDir, name: &[u8]) -> Result<ReplicaDir> {
+    let Some(rel) = RelPath::new(name) else {
+        return Err(Fault {
+            doing: "open the directory",
+            side: crate::tree::Where::Replica,
+            errno: Errno::INVAL,
+        });
+    };
+    let dir = match parent.open(&rel) {
+        Err(fault) if fault.errno == Errno::ACCESS => return parent.open_up(name).map(|(dir, _)| dir),
+        other => other?,
+    };
+    if dir.entry()?.mode & 0o700 != 0o700 {
+        // Where this is not permitted, the deletions below say so.
+        let _ = dir.set(None, Some(0o700), None);
+    }
+    Ok(dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::Where;
+    use std::fs;
+
+    fn reap(top: &std::path::Path) -> Result<()> {
+        let root = Root { path: top.into(), side: Where::Replica };
+        let aside = Aside { dir: RelPath::root(), name: Name::reserved(7) };
+        empty_aside(&root, &aside, &AtomicBool::new(false))
+    }
+
+    #[test]
+    fn symlinks_in_a_tree_put_aside_are_deleted_and_not_followed() {
+        let top = tempfile::tempdir().unwrap();
+        let aside = top.path().join(Name::reserved(7).to_string());
+        fs::create_dir_all(aside.join("a/b")).unwrap();
+        fs::create_dir(top.path().join("kept")).unwrap();
+        fs::write(top.path().join("kept/file"), "x").unwrap();
+        std::os::unix::fs::symlink("../kept", aside.join("link")).unwrap();
+        reap(top.path()).unwrap();
+        assert_eq!(fs::read_dir(&aside).unwrap().count(), 0);
+        assert!(top.path().join("kept/file").exists());
+    }
+
+    #[test]
+    fn a_tree_deeper_than_the_open_levels_is_emptied() {
+        let top = tempfile::tempdir().unwrap();
+        let aside = top.path().join(Name::reserved(7).to_string());
+        let deep: std::path::PathBuf = std::iter::repeat_n("d", 5 * DEPTH).collect();
+        fs::create_dir_all(aside.join(deep)).unwrap();
+        reap(top.path()).unwrap();
+        assert_eq!(fs::read_dir(&aside).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn locked_directories_are_emptied_too() {
+        use std::os::unix::fs::PermissionsExt;
+        let top = tempfile::tempdir().unwrap();
+        let locked = top.path().join(Name::reserved(7).to_string()).join("locked");
+        fs::create_dir_all(locked.join("inner")).unwrap();
+        fs::write(locked.join("inner/file"), "x").unwrap();
+        for (dir, mode) in [("inner", 0o000), (".", 0o555)] {
+            fs::set_permissions(locked.join(dir), fs::Permissions::from_mode(mode)).unwrap();
+        }
+        reap(top.path()).unwrap();
+        assert!(!locked.exists());
+    }
+}

@@ -1,0 +1,65 @@
+//! The closing phase: modes, owners and times of the directories in which a name was looked
+//! at, bottom up, after all that changes them.
+
+use super::Round;
+use crate::copy::set_dir;
+use crate::decide::{Differs, Reason};
+use crate::path::RelPath;
+use crate::queue::{Depth, Detector, Look};
+use crate::report::{Done, Operation};
+use crate::tree::Fault;
+
+impl Round<'_> {
+    pub(super) fn close(&mut self) {
+        let touched = std::mem::take(&mut self.touched);
+        for rel in touched.iter().rev() {
+            if let Err(fault) = self.close_one(rel) {
+                // Gone meanwhile: another look concerns it.
+                if !fault.is_no_dir() {
+                    let look = Look::new(Depth::Content, Detector::Sweep, std::time::Instant::now());
+                    self.out.set_back(rel.clone(), look, fault.into());
+                }
+                self.lock_again(rel);
+            }
+        }
+    }
+
+    fn close_one(&mut self, rel: &RelPath) -> Result<(), Fault> {
+        let spot = self.spots.get(rel);
+        let opened;
+        let source = match spot {
+            Some(spot) => &spot.source,
+            None => {
+                opened = self.source.open(rel)?;
+                &opened
+            }
+        };
+        let replica_opened;
+        let replica = match spot.and_then(|spot| spot.replica.as_ref()) {
+            Some(replica) => replica,
+            None => {
+                replica_opened = self.replica.open(rel)?;
+                &replica_opened
+            }
+        };
+        // RACE: the source directory may change after this. Then a later look finds it.
+        let entry = source.entry()?;
+        let now = replica.entry()?;
+        let differs = Differs::between(&entry, &now, self.shared.keeps);
+        set_dir(replica, &entry, differs)?;
+        let mode_before = self.opened.get(rel).copied().unwrap_or(now.mode);
+        let visible = mode_before != entry.mode || differs.owner;
+        if visible && !self.made.contains(rel) {
+            let look = Look::new(Depth::Content, Detector::Sweep, std::time::Instant::now());
+            self.out.act(Done::new(Operation::Updated, rel.clone(), &entry, Reason::Metadata, &look));
+        }
+        Ok(())
+    }
+
+    /// Gives a directory that was opened up its former mode again.
+    fn lock_again(&self, rel: &RelPath) {
+        if let (Some(mode), Ok(dir)) = (self.opened.get(rel), self.replica.open(rel)) {
+            let _ = dir.set(None, Some(*mode), None);
+        }
+    }
+}

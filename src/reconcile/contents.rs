@@ -1,0 +1,359 @@
+//! The contents phase: files and symlinks are copied, replaced, removed, in parallel.
+
+use std::time::Instant;
+
+use rustix::io::Errno;
+
+use super::gather::Spot;
+use super::{Again, Deletions, Outcome, Round, Sighting, TASK};
+use crate::carrier::{Carried, Job, Load};
+use crate::copy::{Setback, Temp, fill, seal, set_file};
+use crate::decide::{Action, Contents, Differs, Reason, decide};
+use crate::digest::{self, Verdict};
+use crate::entry::{Entry, Kind, Side};
+use crate::parallel;
+use crate::path::{Name, RelPath};
+use crate::queue::Look;
+use crate::reaper::Aside;
+use crate::report::{Done, Operation};
+use crate::tree::{File, ReplicaDir};
+
+/// Names of one directory, for one thread.
+struct Task<'a> {
+    rel: RelPath,
+    spot: &'a Spot,
+    replica: &'a ReplicaDir,
+    sightings: Vec<Sighting>,
+    carried: Vec<Carried>,
+}
+
+impl Round<'_> {
+    pub(super) fn contents(&mut self, until: Option<Instant>) {
+        let mut spots = std::mem::take(&mut self.spots);
+        let mut tasks = Vec::new();
+        for (rel, spot) in &mut spots {
+            let mut sightings = std::mem::take(&mut spot.sightings);
+            let mut carried = std::mem::take(&mut spot.carried);
+            let Some(replica) = &spot.replica else { continue };
+            while !sightings.is_empty() || !carried.is_empty() {
+                let rest = sightings.split_off(sightings.len().min(TASK));
+                let sightings = std::mem::replace(&mut sightings, rest);
+                let carried = std::mem::take(&mut carried);
+                tasks.push(Task { rel: rel.clone(), spot, replica, sightings, carried });
+            }
+        }
+        // Publishing is quick, and what is published frees a carrier: it waits for no time.
+        tasks.sort_by_key(|task| task.carried.is_empty());
+        let publishing = tasks.partition_point(|task| !task.carried.is_empty());
+        let rest = tasks.split_off(publishing);
+        let this = &*self;
+        let work = |task| {
+            let mut out = Outcome::default();
+            this.work_on(task, &mut out);
+            out
+        };
+        let (mut results, _) = parallel::run(self.shared.threads, tasks, None, work);
+        let (more, left) = parallel::run(self.shared.threads, rest, until, work);
+        results.extend(more);
+        for task in left {
+            let names = task.sightings.into_iter();
+            self.out.again.extend(names.map(|s| (task.rel.join(&s.name), s.look, Again::Now)));
+        }
+        results.into_iter().for_each(|out| self.out.absorb(out));
+        self.spots = spots;
+    }
+
+    fn work_on(&self, task: Task<'_>, out: &mut Outcome) {
+        let Task { rel, spot, replica, sightings, carried } = task;
+        for carried in carried {
+            let (path, look) = (carried.job.path.clone(), carried.job.look.clone());
+            let here = Here { round: self, rel: &rel, spot, replica, path: &path, look: &look };
+            if let Err(setback) = here.publish_carried(carried, out) {
+                out.set_back(path, look, setback);
+            }
+        }
+        for Sighting { name, look, source, replica: standing } in sightings {
+            let path = rel.join(&name);
+            let here = Here { round: self, rel: &rel, spot, replica, path: &path, look: &look };
+            if let Err(setback) = here.act(&name, &source, &standing, out) {
+                out.set_back(path, look, setback);
+            }
+        }
+    }
+}
+
+/// Where one name is being worked on.
+struct Here<'a> {
+    round: &'a Round<'a>,
+    rel: &'a RelPath,
+    spot: &'a Spot,
+    replica: &'a ReplicaDir,
+    path: &'a RelPath,
+    look: &'a Look,
+}
+
+impl Here<'_> {
+    fn act(&self, name: &Name, source: &Side, standing: &Side, out: &mut Outcome) -> Result<(), Setback> {
+        let keeps = self.round.shared.keeps;
+        let contents = match (source, standing) {
+            (Side::Present(source), Side::Present(replica)) => self.known_contents(source, replica),
+            _ => None,
+        };
+        let known = contents.map_or(Contents::Unread, |verdict| verdict_of(&verdict));
+        let action = match decide(source, standing, known, keeps) {
+            Action::Compare => match self.compare(name, out)? {
+                Some(verdict) => decide(source, standing, verdict_of(&verdict), keeps),
+                None => return Ok(()),
+            },
+            action => action,
+        };
+        match action {
+            Action::Nothing | Action::Compare | Action::MakeDir(_) => Ok(()),
+            Action::SetMetadata(differs) => self.set_metadata(name, source, differs, standing, out),
+            Action::CopyFile(reason) => self.copy_file(name, standing, reason, out),
+            Action::MakeSymlink(reason) => self.make_symlink(name, source, standing, reason, out),
+            Action::Remove => self.remove(name, standing, out),
+            Action::NotMirrored { special, stale } => {
+                out.unmirrored.push((self.path.clone(), special.describe()));
+                if stale { self.remove(name, standing, out) } else { Ok(()) }
+            }
+            Action::Unsure => match (source, standing) {
+                (Side::Unknown(fault), _) | (_, Side::Unknown(fault)) => Err((*fault).into()),
+                _ => Ok(()),
+            },
+        }
+    }
+
+    /// What a carrier found out about this pair, where both files are still as it saw them.
+    fn known_contents(&self, source: &Entry, replica: &Entry) -> Option<Verdict> {
+        let evidence = self.look.evidence.as_deref()?;
+        let valid = evidence.source == source.identity() && evidence.replica == replica.identity();
+        valid.then_some(evidence.verdict)
+    }
+
+    /// Reads both files; `None` where a carrier does it.
+    fn compare(&self, name: &Name, out: &mut Outcome) -> Result<Option<Verdict>, Setback> {
+        let bytes = name.as_bytes();
+        let source = self.spot.source.open_file(bytes).map_err(changed_if_gone)?;
+        let replica = match self.replica.open_existing(name) {
+            // What cannot be read can be replaced.
+            Err(fault) if fault.errno == Errno::ACCESS => {
+                let standing = self.replica.look(bytes);
+                return self.copy_file(name, &standing, Reason::Metadata, out).map(|()| None);
+            }
+            other => other.map_err(changed_if_gone)?,
+        };
+        if source.1.size != replica.1.size {
+            return Err(Setback::Changed);
+        }
+        if source.1.size <= self.round.big {
+            let verdict = digest::compare(
+                (&source.0, &source.1),
+                (replica.0.as_file(), &replica.1),
+                &self.round.shared.stop,
+            )?;
+            return Ok(Some(verdict));
+        }
+        let load = Load::Compare { replica: replica.0, replica_entry: replica.1 };
+        self.hand_over(source, out, |_| Ok(load)).map(|()| None)
+    }
+
+    fn copy_file(
+        &self,
+        name: &Name,
+        standing: &Side,
+        reason: Reason,
+        out: &mut Outcome,
+    ) -> Result<(), Setback> {
+        if self.is_held(standing, out) {
+            return Ok(());
+        }
+        let shared = self.round.shared;
+        let (source, entry) = self.spot.source.open_file(name.as_bytes()).map_err(changed_if_gone)?;
+        if entry.size > self.round.big {
+            return self.hand_over((source, entry), out, |here| {
+                let name = shared.names.next();
+                Ok(Load::Fill { temp: here.replica.create_file(&name)?, name, reason })
+            });
+        }
+        let temp_name = shared.names.next();
+        let temp_file = self.replica.create_file(&temp_name)?;
+        let temp = Temp::adopt(self.replica, temp_name);
+        fill(&source, &entry, &temp_file, &shared.stop)?;
+        seal(&source, &entry, &temp_file, shared.keeps)?;
+        self.publish(temp, name, &entry, standing, reason, out)
+    }
+
+    /// Gives a big file to a carrier, once one is free.
+    fn hand_over(
+        &self,
+        source: (File, Entry),
+        out: &mut Outcome,
+        load: impl FnOnce(&Self) -> Result<Load, Setback>,
+    ) -> Result<(), Setback> {
+        let shared = self.round.shared;
+        if let Some(flight) = shared.flights.get(self.path) {
+            if flight.identity != source.1.identity() {
+                // Overtaken: it comes back cancelled, and is looked at anew.
+                flight.cancel.store(true, std::sync::atomic::Ordering::Relaxed);
+            }
+            return Ok(());
+        }
+        match shared.carriers.slot() {
+            Some(slot) => {
+                out.jobs.push(Job::new(self.path.clone(), self.look.clone(), source, load(self)?, slot));
+            }
+            None => out.again.push((self.path.clone(), self.look.clone(), Again::Carrier)),
+        }
+        Ok(())
+    }
+
+    /// Puts a big file in place, if its source is still what was copied.
+    fn publish_carried(&self, carried: Carried, out: &mut Outcome) -> Result<(), Setback> {
+        let Some((_, name)) = self.path.split() else { return Ok(()) };
+        let Job { source, entry, load, .. } = &carried.job;
+        let Load::Fill { temp: temp_file, name: temp_name, reason } = load else { return Ok(()) };
+        let temp = Temp::adopt(self.replica, temp_name.clone());
+        let now = self.spot.source.look(name.as_bytes());
+        if now.entry().map(Entry::identity) != Some(entry.identity()) {
+            return Err(Setback::Changed);
+        }
+        let standing = self.replica.look(name.as_bytes());
+        if self.is_held(&standing, out) {
+            return Ok(());
+        }
+        seal(source, entry, temp_file, self.round.shared.keeps)?;
+        self.publish(temp, &name, entry, &standing, *reason, out)
+    }
+
+    fn publish(
+        &self,
+        temp: Temp<'_>,
+        name: &Name,
+        entry: &Entry,
+        standing: &Side,
+        reason: Reason,
+        out: &mut Outcome,
+    ) -> Result<(), Setback> {
+        if let Some(aside) = temp.publish(name, standing, &self.round.shared.names)? {
+            self.round.shared.cancel_within(self.path);
+            out.asides.push(Aside { dir: self.rel.clone(), name: aside });
+        }
+        let operation = if *standing == Side::Absent { Operation::Created } else { Operation::Updated };
+        let mut done = Done::new(operation, self.path.clone(), entry, reason, self.look);
+        if entry.is_file() {
+            done.bytes = Some(entry.size);
+        }
+        out.act(done);
+        // A change between the last look and the rename is copied by one more look.
+        let now = self.spot.source.look(name.as_bytes());
+        if now.entry().map(Entry::identity) != Some(entry.identity()) {
+            return Err(Setback::Changed);
+        }
+        Ok(())
+    }
+
+    fn make_symlink(
+        &self,
+        name: &Name,
+        source: &Side,
+        standing: &Side,
+        reason: Reason,
+        out: &mut Outcome,
+    ) -> Result<(), Setback> {
+        let Some((entry, Kind::Symlink(target))) = source.entry().map(|entry| (entry, &entry.kind)) else {
+            return Ok(());
+        };
+        if self.is_held(standing, out) {
+            return Ok(());
+        }
+        let temp_name = self.round.shared.names.next();
+        self.replica.make_symlink(&temp_name, target)?;
+        let temp = Temp::adopt(self.replica, temp_name.clone());
+        let owner = self.round.shared.keeps.owner.then_some((entry.uid, entry.gid));
+        self.replica.set_symlink(&temp_name, owner, Some(entry.mtime))?;
+        self.publish(temp, name, entry, standing, reason, out)
+    }
+
+    /// Sets what differs in place. What cannot be set that way is made anew.
+    fn set_metadata(
+        &self,
+        name: &Name,
+        source: &Side,
+        differs: Differs,
+        standing: &Side,
+        out: &mut Outcome,
+    ) -> Result<(), Setback> {
+        let Some(entry) = source.entry() else { return Ok(()) };
+        let result = match entry.kind {
+            Kind::Symlink(_) => {
+                let owner = differs.owner.then_some((entry.uid, entry.gid));
+                self.replica.set_symlink(name, owner, differs.mtime.then_some(entry.mtime))
+            }
+            _ => self.replica.open_existing(name).and_then(|(file, now)| {
+                // RACE: a link may be made right after this. It then sees the new metadata.
+                if now.links > 1 {
+                    return Err(crate::tree::Fault {
+                        doing: "set metadata",
+                        side: crate::tree::Where::Replica,
+                        errno: Errno::PERM,
+                    });
+                }
+                set_file(&file, entry, differs)
+            }),
+        };
+        match result {
+            Ok(()) => {
+                let done =
+                    Done::new(Operation::Updated, self.path.clone(), entry, Reason::Metadata, self.look);
+                out.act(done);
+                Ok(())
+            }
+            Err(fault) if matches!(fault.errno, Errno::PERM | Errno::ACCESS) => match entry.kind {
+                Kind::Symlink(_) => self.make_symlink(name, source, standing, Reason::Metadata, out),
+                _ => self.copy_file(name, standing, Reason::Metadata, out),
+            },
+            Err(fault) => Err(changed_if_gone(fault)),
+        }
+    }
+
+    fn remove(&self, name: &Name, standing: &Side, out: &mut Outcome) -> Result<(), Setback> {
+        let Some(entry) = standing.entry() else { return Ok(()) };
+        if name.is_reserved() {
+            return Ok(self.replica.remove_file(name.as_bytes()).or_else(gone_is_fine)?);
+        }
+        if self.round.deletions == Deletions::Held {
+            out.held += 1;
+            return Ok(());
+        }
+        if !self.spot.is_standing(self.round, self.rel) {
+            return Err(Setback::Changed);
+        }
+        self.replica.remove_file(name.as_bytes()).or_else(gone_is_fine)?;
+        out.act(Done::new(Operation::Removed, self.path.clone(), entry, Reason::Removed, self.look));
+        Ok(())
+    }
+
+    /// Whether what is about to be replaced is a directory, which the guard does not let go.
+    fn is_held(&self, standing: &Side, out: &mut Outcome) -> bool {
+        let held = standing.is_dir() && self.round.deletions == Deletions::Held;
+        out.held += u64::from(held);
+        held
+    }
+}
+
+fn verdict_of(verdict: &Verdict) -> Contents {
+    if verdict.same() { Contents::Same } else { Contents::Differ }
+}
+
+/// RACE: looked at, then opened: where it has gone or become something else, one more look.
+fn changed_if_gone(fault: crate::tree::Fault) -> Setback {
+    match fault.errno {
+        Errno::NOENT | Errno::LOOP | Errno::INVAL | Errno::NXIO => Setback::Changed,
+        _ => Setback::Fault(fault),
+    }
+}
+
+fn gone_is_fine(fault: crate::tree::Fault) -> Result<(), crate::tree::Fault> {
+    if fault.is_absence() { Ok(()) } else { Err(fault) }
+}

@@ -1,0 +1,260 @@
+//! The beginning of a round: where each look leads, and what stands there on both sides.
+
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+
+use rustix::io::Errno;
+
+use super::{Again, Outcome, Round, Sighting, TASK};
+use crate::carrier::{Carried, Load};
+use crate::copy::{Setback, Temp};
+use crate::entry::Side;
+use crate::parallel;
+use crate::path::{Name, RelPath};
+use crate::queue::{Depth, Detector, Evidence, Look, Looks, add};
+use crate::tree::{Dir, Fault, ReplicaDir};
+
+/// A directory in which names are looked at, open on both sides.
+pub(super) struct Spot {
+    pub source: Dir,
+    /// `None` where the replica has no such directory (yet).
+    pub replica: Option<ReplicaDir>,
+    pub sightings: Vec<Sighting>,
+    /// Big files to be published here.
+    pub carried: Vec<Carried>,
+    /// Whether `source` still stands at its path below the pinned root; asked once (I5).
+    standing: OnceLock<bool>,
+}
+
+impl Spot {
+    /// Whether an absence seen in this directory may be believed (I5).
+    pub fn is_standing(&self, round: &Round<'_>, rel: &RelPath) -> bool {
+        *self.standing.get_or_init(|| {
+            let same_root = round.shared.roots.source.pin() == Ok(round.shared.roots.source_pin);
+            let id = |dir: &Dir| dir.entry().map(|entry| (entry.dev, entry.ino));
+            same_root && matches!((round.source.open(rel).and_then(|dir| id(&dir)), id(&self.source)), (Ok(a), Ok(b)) if a == b)
+        })
+    }
+}
+
+impl Round<'_> {
+    /// Sorts what carriers bring: files to be published are kept for the contents phase, a
+    /// verdict on a pair becomes the evidence of a look, and what failed is thrown away.
+    pub(super) fn sort_carried(&mut self, mut looks: Looks, finished: Vec<Carried>) -> Looks {
+        for Carried { job, result } in finished {
+            let setback = match (&job.load, result) {
+                (Load::Compare { replica_entry, .. }, Ok(Some(verdict))) => {
+                    let evidence =
+                        Evidence { source: job.identity(), replica: replica_entry.identity(), verdict };
+                    let look = Look { evidence: Some(Box::new(evidence)), ..job.look };
+                    add(&mut looks, &job.path, look);
+                    continue;
+                }
+                (Load::Fill { .. }, Ok(_)) => {
+                    let Some((dir, _)) = job.path.split() else { continue };
+                    // The directory is gathered for the sake of the temporary file in it.
+                    let spot = self.place(&dir, &mut looks, Some(&job.look));
+                    match spot.and_then(|()| self.spots.get_mut(&dir)) {
+                        Some(spot) => spot.carried.push(Carried { job, result }),
+                        None => self.discard(&Carried { job, result }),
+                    }
+                    continue;
+                }
+                (_, Err(setback)) => setback,
+                (Load::Compare { .. }, Ok(None)) => Setback::Changed,
+            };
+            let (path, look) = (job.path.clone(), job.look.clone());
+            self.discard(&Carried { job, result: Err(setback) });
+            match setback {
+                // Overtaken by another change.
+                Setback::Cancelled => self.out.again.push((path, look, Again::Now)),
+                other => self.out.set_back(path, look, other),
+            }
+        }
+        looks
+    }
+
+    /// Removes the temporary file of a big file that is not to be published.
+    fn discard(&self, carried: &Carried) {
+        let (Load::Fill { name, .. }, Some((dir, _))) = (&carried.job.load, carried.job.path.split()) else {
+            return;
+        };
+        if let Ok(dir) = self.replica.open(&dir) {
+            drop(Temp::adopt(&dir, name.clone()));
+        }
+    }
+
+    /// Opens the directories of all looks on both sides. Where the source's directory is gone,
+    /// the look moves to its highest missing ancestor; where the replica's is, its missing
+    /// ancestors are looked at too.
+    pub(super) fn gather(&mut self, mut looks: Looks) {
+        while let Some((dir, names)) = looks.pop_first() {
+            let first = names.values().next().cloned();
+            if self.place(&dir, &mut looks, first.as_ref()).is_none() {
+                continue;
+            }
+            let Some(spot) = self.spots.get_mut(&dir) else { continue };
+            let mut merged: BTreeMap<Name, Look> =
+                spot.sightings.drain(..).map(|sighting| (sighting.name, sighting.look)).collect();
+            for (name, look) in names {
+                match merged.get_mut(&name) {
+                    Some(waiting) => waiting.merge(look),
+                    None => _ = merged.insert(name, look),
+                }
+            }
+            let unseen = |(name, look)| Sighting { name, look, source: Side::Absent, replica: Side::Absent };
+            spot.sightings = merged.into_iter().map(unseen).collect();
+        }
+    }
+
+    /// Opens one directory; `None` where its looks leave the round.
+    fn place(&mut self, dir: &RelPath, looks: &mut Looks, look: Option<&Look>) -> Option<()> {
+        if self.spots.contains_key(dir) {
+            return Some(());
+        }
+        let now = std::time::Instant::now();
+        let look = look.cloned().unwrap_or_else(|| Look::new(Depth::Content, Detector::Sweep, now));
+        let wider = Look { depth: Depth::Subtree, evidence: None, ..look };
+        let source = match self.source.open(dir) {
+            Ok(source) => source,
+            Err(fault) if fault.is_no_dir() => {
+                self.relocate(dir, looks, wider);
+                return None;
+            }
+            Err(fault) => return self.give_up(dir, wider, fault),
+        };
+        let id = source.entry().map(|entry| (entry.dev, entry.ino));
+        if id == Ok((self.shared.roots.replica_pin.dev, self.shared.roots.replica_pin.ino)) {
+            return None; // The replica, mounted inside the source.
+        }
+        let replica = match self.open_replica(dir) {
+            Ok(replica) => Some(replica),
+            Err(fault) if fault.is_no_dir() => {
+                for missing in dir.lineage().skip_while(|above| self.open_replica(above).is_ok()) {
+                    add(looks, &missing, wider.clone());
+                }
+                None
+            }
+            Err(fault) => return self.give_up(dir, wider, fault),
+        };
+        self.touched.insert(dir.clone());
+        let spot = Spot { source, replica, sightings: vec![], carried: vec![], standing: OnceLock::new() };
+        self.spots.insert(dir.clone(), spot);
+        Some(())
+    }
+
+    fn give_up(&mut self, dir: &RelPath, look: Look, fault: Fault) -> Option<()> {
+        self.out.set_back(dir.clone(), look, fault.into());
+        None
+    }
+
+    /// The source has no directory `dir`: looks at the highest ancestor that is missing.
+    fn relocate(&mut self, dir: &RelPath, looks: &mut Looks, look: Look) {
+        let missing =
+            dir.lineage().find(|above| self.source.open(above).is_err_and(|fault| fault.is_no_dir()));
+        match missing {
+            Some(missing) => add(looks, &missing, look),
+            // RACE: it is there again. Worst case one more look at all of it.
+            None => self.out.again.push((dir.clone(), look, Again::Now)),
+        }
+    }
+
+    /// Opens a directory of the replica. One whose mode keeps its own owner out is opened up
+    /// until the end of the round.
+    pub(super) fn open_replica(&mut self, rel: &RelPath) -> Result<ReplicaDir, Fault> {
+        let dir = match self.replica.open(rel) {
+            Err(fault) if fault.errno == Errno::ACCESS => self.open_up(rel)?,
+            other => other?,
+        };
+        let entry = dir.entry()?;
+        if !self.shared.privileged && entry.mode & 0o700 != 0o700 {
+            // Where this is not permitted, what is done in the directory will say so.
+            if dir.set(None, Some(entry.mode | 0o700), None).is_ok() {
+                self.opened.insert(rel.clone(), entry.mode);
+                self.touched.insert(rel.clone());
+            }
+        }
+        Ok(dir)
+    }
+
+    fn open_up(&mut self, rel: &RelPath) -> Result<ReplicaDir, Fault> {
+        let mut at = self.replica.open(&RelPath::root())?;
+        for path in rel.lineage() {
+            let Some((_, name)) = path.split() else { continue };
+            let Some(step) = RelPath::new(name.as_bytes()) else { continue };
+            at = match at.open(&step) {
+                Err(fault) if fault.errno == Errno::ACCESS => {
+                    let (dir, mode) = at.open_up(name.as_bytes())?;
+                    self.opened.insert(path.clone(), mode);
+                    self.touched.insert(path.clone());
+                    dir
+                }
+                other => other?,
+            };
+        }
+        Ok(at)
+    }
+
+    /// Looks at all gathered names on both sides, in parallel.
+    pub(super) fn observe(&mut self) {
+        let mut spots = std::mem::take(&mut self.spots);
+        let mut tasks = Vec::new();
+        for (rel, spot) in &mut spots {
+            let mut sightings = std::mem::take(&mut spot.sightings);
+            while !sightings.is_empty() {
+                let rest = sightings.split_off(sightings.len().min(TASK));
+                tasks.push((rel.clone(), &*spot, std::mem::replace(&mut sightings, rest)));
+            }
+        }
+        let this = &*self;
+        let (results, _) = parallel::run(self.shared.threads, tasks, None, |(rel, spot, sightings)| {
+            let mut out = Outcome::default();
+            let seen: Vec<_> =
+                sightings.into_iter().filter_map(|s| this.sight(&rel, spot, s, &mut out)).collect();
+            (rel, seen, out)
+        });
+        for (rel, seen, out) in results {
+            self.out.absorb(out);
+            if let Some(spot) = spots.get_mut(&rel) {
+                spot.sightings.extend(seen);
+            }
+        }
+        self.spots = spots;
+    }
+
+    /// Looks at one name; `None` where it is not to be touched.
+    fn sight(
+        &self,
+        rel: &RelPath,
+        spot: &Spot,
+        mut sighting: Sighting,
+        out: &mut Outcome,
+    ) -> Option<Sighting> {
+        let name = sighting.name.as_bytes();
+        if self.shared.filter.excludes(rel, name) {
+            return None;
+        }
+        sighting.source = spot.source.look(name);
+        if let Some(replica) = &spot.replica {
+            sighting.replica = replica.look(name);
+        }
+        if sighting.name.is_reserved() {
+            if self.shared.is_in_use(&sighting.name) {
+                return None;
+            }
+            if sighting.source != Side::Absent {
+                let what = "its name has the form of twindir's own temporary names";
+                out.unmirrored.push((rel.join(&sighting.name), what));
+                sighting.source = Side::Absent;
+            }
+        }
+        let roots = &self.shared.roots;
+        let is = |side: &Side, pin: &crate::tree::Pin| {
+            side.entry().is_some_and(|entry| entry.is_dir() && (entry.dev, entry.ino) == (pin.dev, pin.ino))
+        };
+        if is(&sighting.source, &roots.replica_pin) || is(&sighting.replica, &roots.source_pin) {
+            return None; // One root mounted inside the other.
+        }
+        Some(sighting)
+    }
+}

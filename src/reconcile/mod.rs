@@ -1,0 +1,369 @@
+//! The one writer: rounds. Whoever detects a change only says where to look; what is done
+//! about it, and all that becomes visible in the replica, is done here (I1).
+//!
+//! A round takes some looks and goes through four phases, with nobody else writing meanwhile:
+//! _gather_ and _observe_ find out what stands on both sides; _shape_ makes, exchanges and puts
+//! aside directories, top down; _contents_ copies files and symlinks, in parallel; _close_ sets
+//! modes and times of the directories that were looked at, bottom up.
+//!
+//! A round knows no queue and no daemon. It can be run alone, on one thread.
+
+mod close;
+mod contents;
+mod gather;
+mod shape;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use crate::carrier::{Carried, Carriers, Job, Load};
+use crate::copy::{Setback, TempNames};
+use crate::decide::Keeps;
+use crate::entry::{Identity, Side};
+use crate::filter::Filter;
+use crate::path::{Name, RelPath};
+use crate::queue::{Depth, Look, Looks};
+use crate::reaper::{Aside, Reaped, Reaper};
+use crate::report::{Done, Problem};
+use crate::tree::{Dir, Fault, Pin, ReplicaDir, Root};
+use gather::Spot;
+
+/// Names of one directory that one task works on.
+const TASK: usize = 32;
+
+/// Where the two trees lie and which directories they are.
+#[derive(Clone, Debug)]
+pub struct Roots {
+    pub source: Root,
+    pub replica: Root,
+    pub source_pin: Pin,
+    pub replica_pin: Pin,
+}
+
+impl Roots {
+    /// Opens both roots, and sees that they are the directories that were pinned.
+    ///
+    /// # Errors
+    /// Where they are not.
+    pub fn open(&self) -> Result<(Dir, ReplicaDir), Lost> {
+        let (source, pin) = self.source.open_source().map_err(Lost::Source)?;
+        if pin != self.source_pin {
+            return Err(Lost::SourceReplaced);
+        }
+        let (replica, pin) = self.replica.open_replica().map_err(Lost::Replica)?;
+        if pin != self.replica_pin {
+            return Err(Lost::ReplicaReplaced);
+        }
+        Ok((source, replica))
+    }
+}
+
+/// Whether what the source lacks may go from the replica.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Deletions {
+    Followed,
+    /// The guard has not (yet) found the source to be trusted: nothing goes.
+    Held,
+}
+
+/// What a round is to do.
+pub struct Work {
+    pub looks: Looks,
+    /// Big files that have come to their end.
+    pub carried: Vec<Carried>,
+    /// Trees put aside that have been emptied.
+    pub reaped: Vec<Reaped>,
+    pub deletions: Deletions,
+    /// When no further task of the contents phase begins.
+    pub until: Option<Instant>,
+    /// Files above this size, in bytes, go to a carrier.
+    pub big: u64,
+}
+
+/// When a look that came to no end is to be taken up again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Again {
+    /// As soon as there is time: the round had none left.
+    Now,
+    /// When a carrier is free.
+    Carrier,
+    /// After a short wait: the entry changes.
+    Restless,
+}
+
+/// What came of a round.
+#[derive(Default)]
+pub struct Outcome {
+    pub done: Vec<Done>,
+    pub again: Vec<(RelPath, Look, Again)>,
+    pub problems: Vec<(Problem, Look)>,
+    /// Directories below which all is to be looked at.
+    pub scans: Vec<RelPath>,
+    /// Entries that would have been removed.
+    pub held: u64,
+    /// Jobs and trees that were begun, to be taken over by the reconciler.
+    jobs: Vec<Job>,
+    asides: Vec<Aside>,
+    /// Special files that were met, and reserved names in the source: each is said once.
+    unmirrored: Vec<(RelPath, &'static str)>,
+}
+
+impl Outcome {
+    fn absorb(&mut self, other: Outcome) {
+        self.done.extend(other.done);
+        self.again.extend(other.again);
+        self.problems.extend(other.problems);
+        self.scans.extend(other.scans);
+        self.held += other.held;
+        self.jobs.extend(other.jobs);
+        self.asides.extend(other.asides);
+        self.unmirrored.extend(other.unmirrored);
+    }
+
+    /// Notes why a look at `path` came to no end.
+    fn set_back(&mut self, path: RelPath, look: Look, setback: Setback) {
+        match setback {
+            Setback::Changed => self.again.push((path, look, Again::Restless)),
+            Setback::Cancelled => {}
+            Setback::Fault(_) => {
+                self.problems.extend(Problem::of(path, setback).map(|problem| (problem, look)));
+            }
+        }
+    }
+
+    fn act(&mut self, done: Done) {
+        done.log();
+        self.done.push(done);
+    }
+}
+
+/// Why a round could not begin or was given up: the roots are not what they were.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Lost {
+    #[error("{0}")]
+    Source(Fault),
+    #[error("the source is another directory now")]
+    SourceReplaced,
+    #[error("{0}")]
+    Replica(Fault),
+    #[error("the replica is another directory now")]
+    ReplicaReplaced,
+}
+
+/// A big file that a carrier has.
+struct Flight {
+    identity: Identity,
+    cancel: Arc<AtomicBool>,
+    /// Its temporary file, if it is being filled.
+    temp: Option<Name>,
+}
+
+/// At most so many unmirrored entries are told apart; beyond, they are no longer named.
+const NAMED: usize = 1_000;
+
+/// What outlives the rounds: big files and trees on their way, and what was said already.
+pub struct Reconciler {
+    pub roots: Roots,
+    pub keeps: Keeps,
+    pub filter: Filter,
+    pub threads: usize,
+    /// Whether modes keep nobody out: for root, locked directories need no opening up.
+    privileged: bool,
+    stop: Arc<AtomicBool>,
+    names: TempNames,
+    carriers: Carriers,
+    reaper: Reaper,
+    flights: HashMap<RelPath, Flight>,
+    /// Reserved names of trees that the reaper has.
+    reaping: HashSet<Name>,
+    named: Mutex<HashSet<RelPath>>,
+}
+
+impl Reconciler {
+    /// Starts the carriers and the reaper. `stop` ends what they do.
+    ///
+    /// # Errors
+    /// Where their threads cannot be started.
+    pub fn start(
+        roots: Roots,
+        keeps: Keeps,
+        filter: Filter,
+        threads: usize,
+        stop: Arc<AtomicBool>,
+    ) -> std::io::Result<Self> {
+        Ok(Self {
+            carriers: Carriers::start(threads)?,
+            reaper: Reaper::start(roots.replica.clone(), Arc::clone(&stop))?,
+            roots,
+            keeps,
+            filter,
+            threads,
+            privileged: rustix::process::geteuid().is_root(),
+            stop,
+            names: TempNames::default(),
+            flights: HashMap::new(),
+            reaping: HashSet::new(),
+            named: Mutex::default(),
+        })
+    }
+
+    pub fn carried(&self) -> &crossbeam_channel::Receiver<Carried> {
+        self.carriers.done()
+    }
+
+    pub fn reaped(&self) -> &crossbeam_channel::Receiver<Reaped> {
+        self.reaper.done()
+    }
+
+    /// Whether nothing is on its way outside of rounds.
+    pub fn is_idle(&self) -> bool {
+        self.flights.is_empty() && self.reaping.is_empty()
+    }
+
+    /// Does one round.
+    ///
+    /// # Errors
+    /// Where a root is not what it was, before or after the round. Its looks are lost then, and
+    /// so are big files on their way: a sweep is due as soon as the roots stand again.
+    pub fn round(&mut self, work: Work) -> Result<Outcome, Lost> {
+        let (source, replica) = self.roots.open()?;
+        let mut finished = Vec::new();
+        for carried in work.carried {
+            self.flights.remove(&carried.job.path);
+            finished.push(carried);
+        }
+        let mut round = Round {
+            shared: self,
+            source,
+            replica,
+            deletions: work.deletions,
+            big: work.big,
+            spots: BTreeMap::new(),
+            touched: BTreeSet::new(),
+            opened: HashMap::new(),
+            made: HashSet::new(),
+            out: Outcome::default(),
+        };
+        let looks = round.sort_carried(work.looks, finished);
+        round.gather(looks);
+        round.observe();
+        round.shape();
+        round.contents(work.until);
+        round.close();
+        let Round { replica, mut out, .. } = round;
+        for reaped in work.reaped {
+            self.bury(&replica, reaped, &mut out);
+        }
+        self.take_over(&mut out);
+        // What failed because a root went away is no Problem of the entries.
+        if !out.problems.is_empty() {
+            self.roots.open()?;
+        }
+        Ok(out)
+    }
+
+    /// Removes the empty top of a tree that was put aside.
+    fn bury(&mut self, replica: &ReplicaDir, reaped: Reaped, out: &mut Outcome) {
+        self.reaping.remove(&reaped.aside.name);
+        let Aside { dir, name } = &reaped.aside;
+        let buried = reaped.result.and_then(|()| replica.open(dir)?.remove_dir(name.as_bytes()));
+        match buried {
+            Err(fault) if !fault.is_absence() && !self.stop.load(Ordering::Relaxed) => {
+                let look = Look::new(Depth::Content, crate::queue::Detector::Sweep, Instant::now());
+                out.set_back(reaped.aside.path(), look, fault.into());
+            }
+            _ => {}
+        }
+    }
+
+    /// Hands what a round began to the carriers and to the reaper.
+    fn take_over(&mut self, out: &mut Outcome) {
+        for job in out.jobs.drain(..) {
+            let temp = match &job.load {
+                Load::Fill { name, .. } => Some(name.clone()),
+                Load::Compare { .. } => None,
+            };
+            let flight = Flight { identity: job.identity(), cancel: Arc::clone(&job.cancel), temp };
+            self.flights.insert(job.path.clone(), flight);
+            self.carriers.hand_over(job);
+        }
+        for aside in out.asides.drain(..) {
+            // What was on its way below is on its way to nowhere.
+            self.reaping.insert(aside.name.clone());
+            self.reaper.hand_over(aside);
+        }
+        let mut named = self.named.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        for (path, what) in out.unmirrored.drain(..) {
+            if named.len() < NAMED && named.insert(path.clone()) {
+                tracing::warn!(op = "warning", path = %path, "not mirrored: {what}");
+            }
+        }
+    }
+
+    /// Cancels what carriers do at `path` and below it.
+    fn cancel_within(&self, path: &RelPath) {
+        for (flying, flight) in &self.flights {
+            if flying.is_within(path) {
+                flight.cancel.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Gives up all big files on their way, and removes their temporary files. For the end, or
+    /// after a root was lost.
+    pub fn abandon(&mut self) {
+        for flight in self.flights.values() {
+            flight.cancel.store(true, Ordering::Relaxed);
+        }
+        let flights = std::mem::take(&mut self.flights);
+        let Ok((_, replica)) = self.roots.open() else { return };
+        for (path, flight) in flights {
+            let (Some((dir, _)), Some(temp)) = (path.split(), flight.temp) else { continue };
+            if let Ok(dir) = replica.open(&dir) {
+                // What cannot be removed now is removed by the next run's sweep (I7).
+                let _ = dir.remove_file(temp.as_bytes());
+            }
+        }
+    }
+
+    fn is_in_use(&self, name: &Name) -> bool {
+        self.reaping.contains(name) || self.flights.values().any(|flight| flight.temp.as_ref() == Some(name))
+    }
+}
+
+impl Drop for Reconciler {
+    fn drop(&mut self) {
+        self.abandon();
+    }
+}
+
+/// One name under work: what was asked, and what stands on each side.
+struct Sighting {
+    name: Name,
+    look: Look,
+    source: Side,
+    replica: Side,
+}
+
+/// One round, from opening the roots to closing the directories.
+struct Round<'a> {
+    shared: &'a Reconciler,
+    source: Dir,
+    replica: ReplicaDir,
+    deletions: Deletions,
+    big: u64,
+    /// The directories in which names are looked at.
+    spots: BTreeMap<RelPath, Spot>,
+    /// The directories whose metadata is set at the end.
+    touched: BTreeSet<RelPath>,
+    /// Directories of the replica that were opened up for the round, and their former modes.
+    opened: HashMap<RelPath, u32>,
+    /// Directories that this round made: what it sets on them is no action of its own.
+    made: HashSet<RelPath>,
+    out: Outcome,
+}

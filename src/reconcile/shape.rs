@@ -1,0 +1,167 @@
+//! The shape phase: directories are made, exchanged and put aside, top down, on one thread.
+
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+
+use super::gather::Spot;
+use super::{Again, Deletions, Round, Sighting};
+use crate::copy::{Setback, swap};
+use crate::decide::{Action, Contents, Reason, decide};
+use crate::entry::Entry;
+use crate::path::{Name, RelPath};
+use crate::queue::Depth;
+use crate::reaper::Aside;
+use crate::report::{Done, Entries, Operation};
+use crate::tree::{Hint, ReplicaDir};
+
+/// How long the entries of a directory that is to go are counted, for the log's sake.
+const COUNTING: Duration = Duration::from_millis(20);
+
+impl Round<'_> {
+    pub(super) fn shape(&mut self) {
+        let all: Vec<RelPath> = self.spots.keys().cloned().collect();
+        for rel in all {
+            // A directory's spot is lifted out while those below it may be given their replica.
+            let Some(mut spot) = self.spots.remove(&rel) else { continue };
+            let sightings = std::mem::take(&mut spot.sightings);
+            spot.sightings = sightings.into_iter().filter_map(|s| self.shape_one(&rel, &spot, s)).collect();
+            self.spots.insert(rel, spot);
+        }
+    }
+
+    /// Does what concerns directories; gives back what the contents phase has to do.
+    fn shape_one(&mut self, rel: &RelPath, spot: &Spot, sighting: Sighting) -> Option<Sighting> {
+        // Its making has failed, and that is known; the retry looks at all below it.
+        let replica = spot.replica.as_ref()?;
+        let path = rel.join(&sighting.name);
+        let Sighting { name, look, source, replica: standing } = &sighting;
+        let wide = look.depth == Depth::Subtree;
+        match (
+            decide(source, standing, Contents::Unread, self.shared.keeps),
+            source.entry(),
+            standing.entry(),
+        ) {
+            (Action::MakeDir(reason), Some(entry), old) => {
+                match self.make_dir(replica, &path, name, old, reason) {
+                    Ok(()) => {
+                        let operation = if old.is_some() { Operation::Updated } else { Operation::Created };
+                        self.out.act(Done::new(operation, path.clone(), entry, reason, look));
+                        if wide {
+                            self.out.scans.push(path);
+                        }
+                    }
+                    Err(setback) => {
+                        let wider = crate::queue::Look { depth: Depth::Subtree, ..look.clone() };
+                        self.out.set_back(path, wider, setback);
+                    }
+                }
+                None
+            }
+            (Action::Remove | Action::NotMirrored { stale: true, .. }, _, Some(old)) if old.is_dir() => {
+                if let Action::NotMirrored { special, .. } =
+                    decide(source, standing, Contents::Unread, self.shared.keeps)
+                {
+                    self.out.unmirrored.push((path.clone(), special.describe()));
+                }
+                let old = old.clone();
+                self.put_aside(rel, spot, &path, &old, sighting);
+                None
+            }
+            (Action::Nothing | Action::SetMetadata(_), Some(entry), _) if entry.is_dir() => {
+                // Metadata of directories is set in the closing phase.
+                self.touched.insert(path.clone());
+                if wide {
+                    self.out.scans.push(path);
+                }
+                None
+            }
+            (Action::Nothing, None, _) => None,
+            _ => Some(sighting),
+        }
+    }
+
+    fn make_dir(
+        &mut self,
+        replica: &ReplicaDir,
+        path: &RelPath,
+        name: &Name,
+        old: Option<&Entry>,
+        reason: Reason,
+    ) -> Result<(), Setback> {
+        if reason == Reason::New {
+            replica.make_dir(name).map_err(|fault| match fault.errno {
+                // RACE: somebody else made it. Worst case one more look.
+                Errno::EXIST => Setback::Changed,
+                _ => Setback::Fault(fault),
+            })?;
+        } else if old.is_some() {
+            let temp = self.shared.names.next();
+            replica.make_dir(&temp)?;
+            match swap(replica, &temp, name, &self.shared.names) {
+                // RACE: what is deleted may be newer than what was seen; it is the replica's own.
+                Ok(aside) => replica.remove_file(aside.as_bytes())?,
+                Err(setback) => {
+                    let _ = replica.remove_dir(temp.as_bytes());
+                    return Err(setback);
+                }
+            }
+        }
+        self.shared.cancel_within(path);
+        self.made.insert(path.clone());
+        self.touched.insert(path.clone());
+        if let Some(below) = self.spots.get_mut(path) {
+            below.replica = Some(self.replica.open(path)?);
+        }
+        Ok(())
+    }
+
+    /// Takes a directory out of the replica by one rename (I6), and leaves it to the reaper.
+    fn put_aside(&mut self, rel: &RelPath, spot: &Spot, path: &RelPath, old: &Entry, sighting: Sighting) {
+        let Some(replica) = &spot.replica else { return };
+        let Sighting { name, look, .. } = sighting;
+        if name.is_reserved() {
+            // Left over from a run that was killed: it is aside already.
+            self.out.asides.push(Aside { dir: rel.clone(), name });
+            return;
+        }
+        if self.deletions == Deletions::Held {
+            self.out.held += 1;
+            return;
+        }
+        if !spot.is_standing(self, rel) {
+            return self.out.again.push((path.clone(), look, Again::Restless));
+        }
+        let until = Instant::now() + COUNTING;
+        let mut number = 1;
+        let at_least = !count(replica, &name, &mut number, until);
+        let aside = self.shared.names.next();
+        match replica.rename(&name, &aside) {
+            Ok(()) => {
+                self.shared.cancel_within(path);
+                self.out.asides.push(Aside { dir: rel.clone(), name: aside });
+                let mut done = Done::new(Operation::Removed, path.clone(), old, Reason::Removed, &look);
+                done.entries = Some(Entries { number, at_least });
+                self.out.act(done);
+            }
+            Err(fault) if fault.is_absence() => {}
+            Err(fault) => self.out.set_back(path.clone(), look, fault.into()),
+        }
+    }
+}
+
+/// Adds up the entries below a directory; `false` where not all could be counted in time.
+fn count(dir: &ReplicaDir, name: &Name, number: &mut u64, until: Instant) -> bool {
+    let Some(rel) = RelPath::new(name.as_bytes()) else { return false };
+    let mut waiting = vec![rel];
+    while let Some(at) = waiting.pop() {
+        let Ok(listing) = dir.open(&at).and_then(|dir| dir.list()) else { return false };
+        if Instant::now() > until {
+            return false;
+        }
+        *number += listing.len() as u64;
+        let dirs = listing.iter().filter(|(_, hint)| *hint == Hint::Dir);
+        waiting.extend(dirs.filter_map(|(name, _)| Name::new(name)).map(|name| at.join(&name)));
+    }
+    true
+}

@@ -1,0 +1,196 @@
+//! How a line looks: on the console, short and coloured; in the log file, with all its fields.
+
+use std::fmt::{self, Write};
+use std::time::Duration;
+
+use anstyle::{AnsiColor, Style};
+use jiff::Zoned;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
+
+use super::Console;
+
+/// Columns that the word at the head of a console line takes.
+const WORD: usize = 8;
+
+/// The fields of an event, as text, in the order in which they were given.
+#[derive(Default)]
+struct Fields {
+    op: String,
+    message: String,
+    rest: Vec<(&'static str, String)>,
+}
+
+impl Fields {
+    fn of(event: &Event<'_>) -> Self {
+        let mut fields = Self::default();
+        event.record(&mut fields);
+        fields
+    }
+
+    fn get(&self, key: &str) -> Option<&str> {
+        self.rest.iter().find(|(name, _)| *name == key).map(|(_, value)| value.as_str())
+    }
+
+    fn put(&mut self, field: &Field, value: String) {
+        match field.name() {
+            "op" => self.op = value,
+            "message" => self.message = value,
+            name => self.rest.push((name, value)),
+        }
+    }
+}
+
+impl Visit for Fields {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.put(field, value.to_owned());
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.put(field, format!("{value:.3}"));
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.put(field, format!("{value:?}"));
+    }
+}
+
+/// `14:03:10 created  docs/guide.md (new, 12.3 kB)`
+pub(super) struct ConsoleFormat {
+    colour_out: bool,
+    colour_err: bool,
+}
+
+impl ConsoleFormat {
+    pub(super) fn new(console: &Console) -> Self {
+        Self { colour_out: console.colour_out, colour_err: console.colour_err }
+    }
+
+    fn style(&self, level: Level, op: &str) -> Style {
+        let coloured = if level <= Level::WARN { self.colour_err } else { self.colour_out };
+        let style = Style::new();
+        if !coloured {
+            return style;
+        }
+        let colour = match (level, op) {
+            (Level::ERROR, _) => AnsiColor::Red,
+            (Level::WARN, _) | (_, "removed") => AnsiColor::Yellow,
+            (_, "created" | "equal") => AnsiColor::Green,
+            (_, "updated" | "renamed") => AnsiColor::Cyan,
+            _ => return style.dimmed(),
+        };
+        style.fg_color(Some(colour.into()))
+    }
+}
+
+impl<S, N> FormatEvent<S, N> for ConsoleFormat
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, _: &FmtContext<'_, S, N>, mut line: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let fields = Fields::of(event);
+        let style = self.style(*event.metadata().level(), &fields.op);
+        let time = Zoned::now().strftime("%H:%M:%S").to_string();
+        write!(line, "{time} {style}{:<WORD$}{style:#}", fields.op)?;
+        if let Some(path) = fields.get("path") {
+            let slash = if fields.get("kind") == Some("dir") { "/" } else { "" };
+            write!(line, " {path}{slash}")?;
+        }
+        if let Some(details) = details(&fields) {
+            write!(line, " ({details})")?;
+        }
+        if !fields.message.is_empty() {
+            let colon = if fields.get("path").is_some() { ":" } else { "" };
+            write!(line, "{colon} {}", fields.message)?;
+        }
+        writeln!(line)
+    }
+}
+
+/// What stands in parentheses behind the path of an action.
+fn details(fields: &Fields) -> Option<String> {
+    let mut text = fields.get("reason")?.to_owned();
+    if let Some(bytes) = fields.get("bytes").and_then(|bytes| bytes.parse().ok()) {
+        _ = write!(text, ", {}", human_bytes(bytes));
+    }
+    if let Some(entries) = fields.get("entries") {
+        let least = if fields.get("at_least").is_some() { "at least " } else { "" };
+        _ = write!(text, ", {least}{entries} {}", if entries == "1" { "entry" } else { "entries" });
+    }
+    Some(text)
+}
+
+/// `2026-11-20T14:03:10.123+01:00 INFO created path="docs/guide.md" bytes=12300 reason=new ...`
+pub(super) struct LogFormat;
+
+impl<S, N> FormatEvent<S, N> for LogFormat
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, _: &FmtContext<'_, S, N>, mut line: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let fields = Fields::of(event);
+        let time = Zoned::now().strftime("%Y-%m-%dT%H:%M:%S%.3f%:z").to_string();
+        write!(line, "{time} {} {}", event.metadata().level(), fields.op)?;
+        for (key, value) in &fields.rest {
+            let plain = *key != "path" && !value.contains([' ', '"', '=']) && !value.is_empty();
+            if plain {
+                write!(line, " {key}={value}")?;
+            } else {
+                write!(line, " {key}=\"{}\"", value.replace('"', "\\\""))?;
+            }
+        }
+        if !fields.message.is_empty() {
+            write!(line, " msg=\"{}\"", fields.message.replace('"', "\\\""))?;
+        }
+        writeln!(line)
+    }
+}
+
+/// A number of bytes for a person: `0 B`, `12.3 kB`, `4.0 GB`; powers of 1000.
+pub fn human_bytes(bytes: u64) -> String {
+    if bytes < 1000 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64;
+    let mut unit = "B";
+    for next in ["kB", "MB", "GB", "TB", "PB", "EB"] {
+        // 999.95 would be shown as 1000.0.
+        if value < 999.95 {
+            break;
+        }
+        value /= 1000.0;
+        unit = next;
+    }
+    format!("{value:.1} {unit}")
+}
+
+/// A length of time for a person: `0.3 s`, `60 s`, `10 min`.
+pub(super) fn human_duration(time: Duration) -> String {
+    let seconds = time.as_secs_f64();
+    if seconds >= 120.0 { format!("{:.0} min", seconds / 60.0) } else { format!("{seconds} s") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_said_in_three_digits() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1000, "1.0 kB"),
+            (12_345, "12.3 kB"),
+            (999_949, "999.9 kB"),
+            (999_950, "1.0 MB"),
+            (u64::MAX, "18.4 EB"),
+        ] {
+            assert_eq!(human_bytes(bytes), text);
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! The log file: an ordinary file that is appended to, and kept small by renaming.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use super::Console;
+
+/// At this size, in bytes, LOG_FILE becomes LOG_FILE.1.
+const FULL: u64 = 10 * 1024 * 1024;
+
+/// The numbered files that are kept beside LOG_FILE.
+const KEPT: u32 = 10;
+
+/// Bytes gathered before a write; they never wait longer than the next pause in the log.
+const BUFFER: usize = 32 * 1024;
+
+/// Whether a file name is that of a log or of one of its numbered elders.
+pub fn is_log_name(name: &[u8], log: &[u8]) -> bool {
+    let Some(rest) = name.strip_prefix(log) else { return false };
+    match rest {
+        [] => true,
+        [b'.', digits @ ..] => {
+            let number = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse::<u32>().ok());
+            digits.first() != Some(&b'0') && number.is_some_and(|number| (1..=KEPT).contains(&number))
+        }
+        _ => false,
+    }
+}
+
+/// Appends to a file, and rotates it by size. No file is touched but LOG_FILE and LOG_FILE.1
+/// to LOG_FILE.10.
+pub struct RotatingFile {
+    path: PathBuf,
+    file: File,
+    /// What is not written yet: whole lines.
+    buffer: Vec<u8>,
+    size: u64,
+    console: Option<Console>,
+    /// Whether the last write failed, and how many lines were lost since.
+    failing: Option<u64>,
+}
+
+impl RotatingFile {
+    /// Opens the log, and creates it and its folder where they are missing.
+    ///
+    /// # Errors
+    /// Where the folder cannot be made, or the file not be opened for appending.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            fs::create_dir_all(folder)?;
+        }
+        let file = append(path)?;
+        let meta = file.metadata()?;
+        if !meta.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+        }
+        let buffer = Vec::with_capacity(BUFFER);
+        Ok(Self { path: path.into(), file, buffer, size: meta.len(), console: None, failing: None })
+    }
+
+    /// Where to say that the log cannot be written.
+    pub(super) fn complain_to(&mut self, console: Console) {
+        self.console = Some(console);
+    }
+
+    fn write_out(&mut self) {
+        if self.buffer.is_empty() {
+            return;
+        }
+        let result = self.rotate_if_full().and_then(|()| self.file.write_all(&self.buffer));
+        match result {
+            Ok(()) => {
+                self.size += self.buffer.len() as u64;
+                self.recovered();
+            }
+            Err(error) => self.failed(&error),
+        }
+        self.buffer.clear();
+    }
+
+    fn rotate_if_full(&mut self) -> io::Result<()> {
+        if self.size < FULL {
+            return Ok(());
+        }
+        for number in (0..KEPT).rev() {
+            match fs::rename(self.numbered(number), self.numbered(number + 1)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        self.file = append(&self.path)?;
+        self.size = self.file.metadata()?.len();
+        Ok(())
+    }
+
+    fn numbered(&self, number: u32) -> PathBuf {
+        if number == 0 {
+            return self.path.clone();
+        }
+        let mut name = self.path.clone().into_os_string();
+        name.push(format!(".{number}"));
+        name.into()
+    }
+
+    fn failed(&mut self, error: &io::Error) {
+        let lost = self.buffer.iter().filter(|byte| **byte == b'\n').count() as u64;
+        if self.failing.is_none() {
+            self.complain(&format!(
+                "cannot write the log {}: {error}; mirroring goes on without it",
+                self.path.display()
+            ));
+        }
+        *self.failing.get_or_insert(0) += lost;
+        // A part of a line may have got through: what comes next begins on a line of its own.
+        self.size = self.file.metadata().map_or(self.size, |meta| meta.len());
+    }
+
+    fn recovered(&mut self) {
+        if let Some(lost) = self.failing.take() {
+            self.complain(&format!(
+                "the log {} is written again; {lost} lines are missing in it",
+                self.path.display()
+            ));
+        }
+    }
+
+    fn complain(&self, line: &str) {
+        if let Some(console) = &self.console {
+            console.complain(line);
+        }
+    }
+}
+
+fn append(path: &Path) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    // A FIFO at the log's path would hold the open for ever without O_NONBLOCK.
+    let nonblock = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
+    OpenOptions::new().append(true).create(true).custom_flags(nonblock).open(path)
+}
+
+impl Write for RotatingFile {
+    /// Takes one line. Never fails, since `tracing_appender` passes over errors in silence:
+    /// they are said on the console instead.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.buffer.extend_from_slice(line);
+        if self.buffer.len() >= BUFFER || self.size + self.buffer.len() as u64 >= FULL {
+            self.write_out();
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.write_out();
+        Ok(())
+    }
+}
+
+impl Drop for RotatingFile {
+    fn drop(&mut self) {
+        self.write_out();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_and_its_elders_are_known_by_name() {
+        for yes in ["run.log", "run.log.1", "run.log.10"] {
+            assert!(is_log_name(yes.as_bytes(), b"run.log"), "{yes}");
+        }
+        for no in ["run.log.11", "run.log.01", "run.log.0", "run.log.old", "run.logs", "run", "run.log."] {
+            assert!(!is_log_name(no.as_bytes(), b"run.log"), "{no}");
+        }
+    }
+
+    #[test]
+    fn a_full_log_is_renamed_and_the_oldest_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        for number in 1..=KEPT {
+            fs::write(dir.path().join(format!("log.{number}")), number.to_string()).unwrap();
+        }
+        fs::write(dir.path().join("log.11"), "mine").unwrap();
+        fs::write(&path, vec![b'x'; usize::try_from(FULL).unwrap()]).unwrap();
+        let mut log = RotatingFile::open(&path).unwrap();
+        log.write_all(b"fresh\n").unwrap();
+        log.flush().unwrap();
+        let read = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap();
+        assert_eq!(read("log"), "fresh\n");
+        assert_eq!(read("log.1").len() as u64, FULL);
+        assert_eq!(read("log.2"), "1");
+        assert_eq!(read("log.10"), "9");
+        assert_eq!(read("log.11"), "mine");
+    }
+}

@@ -1,0 +1,232 @@
+//! What twindir says: actions, Problems, summaries. Everything goes through `tracing` to two
+//! writers, the console and the log file, that can neither stop nor slow the mirroring.
+
+mod console;
+mod format;
+mod logfile;
+
+pub use console::Console;
+pub use format::human_bytes;
+pub use logfile::{RotatingFile, is_log_name};
+
+use std::time::{Duration, Instant};
+
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::{Layer, Registry, fmt};
+
+use crate::copy::Setback;
+use crate::decide::Reason;
+use crate::entry::{Entry, Kind};
+use crate::path::RelPath;
+use crate::queue::{Detector, Look};
+use crate::tree::Fault;
+use format::{ConsoleFormat, LogFormat};
+
+/// What was done to an entry of the replica.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Operation {
+    Created,
+    Updated,
+    Removed,
+}
+
+impl Operation {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Operation::Created => "created",
+            Operation::Updated => "updated",
+            Operation::Removed => "removed",
+        }
+    }
+}
+
+/// How many entries a removed directory held, itself included.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Entries {
+    pub number: u64,
+    /// Whether the counting was cut short: there were at least so many.
+    pub at_least: bool,
+}
+
+/// One action, done: one line in the log.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Done {
+    pub operation: Operation,
+    pub path: RelPath,
+    pub kind: &'static str,
+    /// Bytes written into a file.
+    pub bytes: Option<u64>,
+    pub reason: Reason,
+    pub detector: Detector,
+    /// When it was first known that the action is due.
+    pub since: Instant,
+    pub entries: Option<Entries>,
+}
+
+impl Done {
+    pub fn new(operation: Operation, path: RelPath, entry: &Entry, reason: Reason, look: &Look) -> Self {
+        Self {
+            operation,
+            path,
+            kind: kind_word(&entry.kind),
+            bytes: None,
+            reason,
+            detector: look.detector,
+            since: look.since,
+            entries: None,
+        }
+    }
+
+    /// Writes the line.
+    pub fn log(&self) {
+        tracing::info!(
+            op = self.operation.as_str(),
+            path = %self.path,
+            kind = self.kind,
+            bytes = self.bytes,
+            entries = self.entries.map(|entries| entries.number),
+            at_least = self.entries.filter(|entries| entries.at_least).map(|_| true),
+            reason = self.reason.as_str(),
+            detector = self.detector.as_str(),
+            lag = self.since.elapsed().as_secs_f64(),
+        );
+    }
+}
+
+pub fn kind_word(kind: &Kind) -> &'static str {
+    match kind {
+        Kind::File => "file",
+        Kind::Dir => "dir",
+        Kind::Symlink(_) => "symlink",
+        Kind::Special(_) => "special",
+    }
+}
+
+/// Something that could not be done. The replica's old entry stays, and the path is looked at
+/// again (I10).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Problem {
+    pub path: RelPath,
+    pub cause: Cause,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Cause {
+    Fault(Fault),
+    /// The entry did not rest for long enough to be copied or compared.
+    Restless,
+}
+
+impl Problem {
+    /// What came of a setback, if it is one that is worth a line.
+    pub fn of(path: RelPath, setback: Setback) -> Option<Self> {
+        match setback {
+            Setback::Fault(fault) => Some(Self { path, cause: Cause::Fault(fault) }),
+            Setback::Changed => Some(Self { path, cause: Cause::Restless }),
+            Setback::Cancelled => None,
+        }
+    }
+
+    /// Writes the line that says that it began, and when it is tried again, if it is.
+    pub fn log(&self, retry: Option<Duration>) {
+        let retry = match retry {
+            Some(wait) => format!("will try again in {}", format::human_duration(wait)),
+            None => "it is left to the next run".to_owned(),
+        };
+        match &self.cause {
+            Cause::Fault(fault) => {
+                let advice = advice(fault);
+                tracing::error!(
+                    op = "problem",
+                    path = %self.path,
+                    "{fault}; left the replica as it was, {retry}{advice}",
+                );
+            }
+            Cause::Restless => tracing::error!(
+                op = "problem",
+                path = %self.path,
+                "it changes all the time while it is read; the replica keeps the old version whole, {retry}",
+            ),
+        }
+    }
+}
+
+/// What the user can do about an error.
+fn advice(fault: &Fault) -> &'static str {
+    use crate::tree::Where;
+    use rustix::io::Errno;
+    match (fault.errno, fault.side) {
+        (Errno::ACCESS | Errno::PERM, Where::Source) => {
+            " (give the user who runs twindir the right to read it)"
+        }
+        (Errno::ACCESS | Errno::PERM, Where::Replica) => {
+            " (give the user who runs twindir the right to change it)"
+        }
+        (Errno::NOSPC | Errno::DQUOT, _) => " (free some space there)",
+        (Errno::ROFS, _) => " (mount that file system for writing)",
+        (Errno::IO, _) => {
+            " (the disk may be failing: see the kernel's messages, and look after your other copies)"
+        }
+        (Errno::NFILE | Errno::MFILE, _) => " (raise the limit on open files: ulimit -n)",
+        (Errno::XDEV, Where::Replica) => " (another file system is mounted there: twindir does not enter it)",
+        (Errno::NAMETOOLONG, _) => " (the replica's file system does not take so long a name)",
+        (Errno::FBIG, _) => " (the replica's file system does not take so large a file)",
+        _ => "",
+    }
+}
+
+/// What and how much is said, and where.
+pub struct Settings {
+    /// -1 for warnings and errors only, 0 for actions, 1 for details.
+    pub verbosity: i8,
+}
+
+/// Keeps the writers alive; dropped last, it writes out what waits.
+pub struct Reporting {
+    log: Option<WorkerGuard>,
+    console: Console,
+}
+
+impl Drop for Reporting {
+    fn drop(&mut self) {
+        drop(self.log.take());
+        self.console.finish();
+    }
+}
+
+/// Lines that may wait for the log's disk before the mirroring waits for it too.
+const WAITING_LINES: usize = 8_192;
+
+/// Sends all that is said to the console, and to the log file where there is one.
+///
+/// # Panics
+/// When called twice in a process.
+pub fn start(settings: &Settings, log: Option<RotatingFile>) -> Reporting {
+    let console = Console::start();
+    let level = match settings.verbosity {
+        ..=-1 => LevelFilter::WARN,
+        0 => LevelFilter::INFO,
+        1.. => LevelFilter::DEBUG,
+    };
+    let on_console = fmt::layer()
+        .event_format(ConsoleFormat::new(&console))
+        .with_writer(console.clone())
+        .with_filter(level);
+    let (writer, guard) = match log {
+        Some(mut file) => {
+            file.complain_to(console.clone());
+            let builder = NonBlockingBuilder::default().lossy(false).buffered_lines_limit(WAITING_LINES);
+            let (writer, guard) = builder.thread_name("twindir-log").finish(file);
+            (Some(writer), Some(guard))
+        }
+        None => (None, None),
+    };
+    let in_file = writer.map(|writer| {
+        fmt::layer().event_format(LogFormat).with_writer(writer).with_filter(level.max(LevelFilter::INFO))
+    });
+    let subscriber = Registry::default().with(on_console).with(in_file);
+    tracing::subscriber::set_global_default(subscriber).expect("reporting is started once");
+    Reporting { log: guard, console }
+}

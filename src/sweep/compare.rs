@@ -1,0 +1,254 @@
+//! The full sweep: lists a directory of each side, joins the two by name, looks at both
+//! entries of a name, and reads the files whose size is equal.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use rustix::io::Errno;
+
+use super::join::Joined;
+use super::walk::walk;
+use super::{Message, Walker};
+use crate::copy::Setback;
+use crate::decide::{Action, Contents, Differs, decide};
+use crate::digest;
+use crate::entry::Side;
+use crate::path::{Name, RelPath};
+use crate::queue::{Depth, Detector, Evidence, Look};
+use crate::report::{Cause, Problem};
+use crate::tree::{Dir, Fault, Hint, ReplicaDir};
+
+/// Names of one directory that one thread compares before it reports.
+pub(super) const CHUNK: usize = 256;
+
+/// Files of this size, in bytes, and above are a task of their own.
+const BIG: u64 = 1024 * 1024;
+
+enum Step {
+    Dir(RelPath),
+    /// Some of the names in a wide directory.
+    Names(RelPath, Arc<Joined>, Range<usize>),
+    /// One pair of big files.
+    Pair(RelPath, Name),
+}
+
+/// What one thread has found in one directory.
+struct Chunk<'a> {
+    walker: &'a Walker<'a>,
+    dir: &'a RelPath,
+    source: &'a Dir,
+    replica: Option<&'a ReplicaDir>,
+    found: Vec<(Name, Look)>,
+}
+
+impl Walker<'_> {
+    pub(super) fn compare(&self) {
+        walk(self.plan.threads, Step::Dir(self.plan.scope.clone()), |step, more| {
+            if self.is_cancelled() {
+                return;
+            }
+            match step {
+                Step::Dir(dir) => self.compare_dir(dir, more),
+                Step::Names(dir, joined, range) => self.compare_again(&dir, more, |chunk, more| {
+                    chunk.compare_names(&joined, range, more);
+                }),
+                Step::Pair(dir, name) => {
+                    self.compare_again(&dir, more, |chunk, _| chunk.compare_files(&name))
+                }
+            }
+        });
+    }
+
+    fn compare_dir(&self, dir: RelPath, more: &mut Vec<Step>) {
+        let Some((source, replica)) = self.open_both(&dir) else { return };
+        let listed = source.list();
+        let also = replica.as_ref().map(|replica| replica.list()).transpose();
+        let (ours, theirs) = match (listed, also) {
+            (Ok(ours), Ok(theirs)) => (ours, theirs.unwrap_or_default()),
+            (Err(fault), _) | (_, Err(fault)) => return self.problem(&dir, fault),
+        };
+        self.compare_dir_itself(&dir, &source, replica.as_ref());
+
+        let joined = Arc::new(Joined::new(ours, theirs));
+        let mut chunk = self.chunk(&dir, &source, replica.as_ref());
+        // Left over in the replica: to be removed. In the source: to be named (I7).
+        chunk.found.extend(joined.reserved().filter_map(Name::new).map(|name| (name, look())));
+        chunk.compare_names(&joined, 0..joined.len().min(CHUNK), more);
+        chunk.report();
+        for start in (CHUNK..joined.len()).step_by(CHUNK) {
+            let range = start..joined.len().min(start + CHUNK);
+            more.push(Step::Names(dir.clone(), Arc::clone(&joined), range));
+        }
+    }
+
+    /// Opens a directory that another task has listed, and compares in it.
+    fn compare_again(
+        &self,
+        dir: &RelPath,
+        more: &mut Vec<Step>,
+        work: impl FnOnce(&mut Chunk<'_>, &mut Vec<Step>),
+    ) {
+        if let Some((source, replica)) = self.open_both(dir) {
+            let mut chunk = self.chunk(dir, &source, replica.as_ref());
+            work(&mut chunk, more);
+            chunk.report();
+        }
+    }
+
+    fn chunk<'a>(&'a self, dir: &'a RelPath, source: &'a Dir, replica: Option<&'a ReplicaDir>) -> Chunk<'a> {
+        Chunk { walker: self, dir, source, replica, found: Vec::new() }
+    }
+
+    /// Opens a directory on both sides; `None` where there is nothing to compare.
+    fn open_both(&self, dir: &RelPath) -> Option<(Dir, Option<ReplicaDir>)> {
+        let source = match self.source.open(dir) {
+            Ok(source) => source,
+            // Gone or swapped since its parent was listed: its parent's name is looked at.
+            Err(fault) if fault.is_no_dir() => return self.look_at(dir),
+            Err(fault) => {
+                self.problem(dir, fault);
+                return None;
+            }
+        };
+        if self.is_replica(&source) {
+            return None;
+        }
+        match self.replica.open(dir) {
+            Ok(replica) => Some((source, Some(replica))),
+            // EACCES: its mode locks it; a round opens it up where there is something to do.
+            Err(fault) if fault.is_no_dir() || fault.errno == Errno::ACCESS => Some((source, None)),
+            Err(fault) => {
+                self.problem(dir, fault);
+                None
+            }
+        }
+    }
+
+    fn look_at<T>(&self, path: &RelPath) -> Option<T> {
+        if let Some((dir, name)) = path.split() {
+            self.differ.fetch_add(1, Ordering::Relaxed);
+            self.send(Message::Differ(dir, vec![(name, look())]));
+        }
+        None
+    }
+
+    fn problem(&self, dir: &RelPath, fault: Fault) {
+        self.send(Message::Problem(Problem { path: dir.clone(), cause: Cause::Fault(fault) }));
+    }
+
+    /// Compares the metadata of a directory that stands on both sides.
+    fn compare_dir_itself(&self, dir: &RelPath, source: &Dir, replica: Option<&ReplicaDir>) {
+        let Some(replica) = replica else { return };
+        let (Ok(source), Ok(replica)) = (source.entry(), replica.entry()) else { return };
+        if Differs::between(&source, &replica, self.plan.keeps).any() {
+            self.send(Message::Differ(dir.clone(), Vec::new()));
+        }
+    }
+}
+
+impl Chunk<'_> {
+    fn compare_names(&mut self, joined: &Joined, range: Range<usize>, more: &mut Vec<Step>) {
+        for pair in joined.pairs(range) {
+            if !self.walker.plan.filter.excludes(self.dir, pair.name)
+                && let Some(name) = Name::new(pair.name)
+            {
+                self.compare_name(name, pair.source, pair.replica, more);
+            }
+        }
+    }
+
+    fn compare_name(
+        &mut self,
+        name: Name,
+        source: Option<Hint>,
+        replica: Option<Hint>,
+        more: &mut Vec<Step>,
+    ) {
+        self.walker.entries.fetch_add(u64::from(source.is_some()), Ordering::Relaxed);
+        match (source, replica) {
+            (Some(Hint::Dir), Some(Hint::Dir)) => more.push(Step::Dir(self.dir.join(&name))),
+            // To be named, once; it makes no difference.
+            (Some(Hint::Special), None) => self.found.push((name, look())),
+            (Some(Hint::Dir), None) => {
+                more.push(Step::Dir(self.dir.join(&name)));
+                self.differs(name, None);
+            }
+            (Some(Hint::File | Hint::Symlink), None) | (None, _) => self.differs(name, None),
+            (Some(_), _) => self.compare_entries(name, more),
+        }
+    }
+
+    fn compare_entries(&mut self, name: Name, more: &mut Vec<Step>) {
+        let source = self.source.look(name.as_bytes());
+        let replica = self.replica.map_or(Side::Absent, |replica| replica.look(name.as_bytes()));
+        if source.is_dir() {
+            more.push(Step::Dir(self.dir.join(&name)));
+        }
+        match decide(&source, &replica, Contents::Unread, self.walker.plan.keeps) {
+            Action::Nothing => {}
+            // A directory compares its own metadata.
+            Action::SetMetadata(_) if source.is_dir() => {}
+            Action::NotMirrored { stale: false, .. } => self.found.push((name, look())),
+            Action::Compare if source.entry().is_some_and(|entry| entry.size >= BIG) => {
+                more.push(Step::Pair(self.dir.clone(), name));
+            }
+            Action::Compare => self.compare_files(&name),
+            Action::SetMetadata(_)
+            | Action::CopyFile(_)
+            | Action::MakeSymlink(_)
+            | Action::MakeDir(_)
+            | Action::Remove
+            | Action::NotMirrored { stale: true, .. }
+            | Action::Unsure => self.differs(name, None),
+        }
+    }
+
+    /// Reads a pair of files of equal size. Whatever goes wrong, a round looks at the name and
+    /// says it.
+    fn compare_files(&mut self, name: &Name) {
+        match self.read_pair(name) {
+            Ok(None) => {}
+            Ok(Some(evidence)) => self.differs(name.clone(), Some(evidence)),
+            Err(Setback::Cancelled) => {}
+            Err(Setback::Changed | Setback::Fault(_)) => self.differs(name.clone(), None),
+        }
+    }
+
+    /// `None` where the two files are equal in all that is mirrored.
+    fn read_pair(&self, name: &Name) -> Result<Option<Evidence>, Setback> {
+        let walker = self.walker;
+        let (file, source) = self.source.open_file(name.as_bytes())?;
+        let Some(replica_dir) = self.replica else { return Err(Setback::Changed) };
+        let (other, replica) = replica_dir.open_file(name.as_bytes())?;
+        if source.size != replica.size {
+            return Err(Setback::Changed);
+        }
+        let compare = if source.size >= BIG { digest::compare_large } else { digest::compare };
+        let verdict = compare((&file, &source), (&other, &replica), walker.cancel)?;
+        walker.hashed.fetch_add(1, Ordering::Relaxed);
+        walker.bytes.fetch_add(source.size + replica.size, Ordering::Relaxed);
+        let differs = Differs::between(&source, &replica, walker.plan.keeps).any();
+        if verdict.same() && !differs {
+            return Ok(None);
+        }
+        Ok(Some(Evidence { source: source.identity(), replica: replica.identity(), verdict }))
+    }
+
+    fn differs(&mut self, name: Name, evidence: Option<Evidence>) {
+        let look = Look { evidence: evidence.map(Box::new), ..look() };
+        self.walker.differ.fetch_add(1, Ordering::Relaxed);
+        self.found.push((name, look));
+    }
+
+    fn report(self) {
+        if !self.found.is_empty() {
+            self.walker.send(Message::Differ(self.dir.clone(), self.found));
+        }
+    }
+}
+
+fn look() -> Look {
+    Look::new(Depth::Content, Detector::Sweep, Instant::now())
+}

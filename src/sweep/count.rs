@@ -1,0 +1,102 @@
+//! The count: names only, to judge deletions before the first one.
+
+use std::sync::Mutex;
+
+use super::Walker;
+use super::walk::walk;
+use crate::guard::{Count, is_much};
+use crate::path::{Name, RelPath};
+use crate::tree::Hint;
+
+/// Entries that are named as examples of what would go.
+const EXAMPLES: usize = 5;
+
+impl Walker<'_> {
+    /// Counts what the source lacks. What cannot be listed is unknown, and counts nowhere.
+    pub(super) fn count(&self) -> Count {
+        let total = Mutex::new(Count::default());
+        walk(self.plan.threads, self.plan.scope.clone(), |dir, more| {
+            if self.is_cancelled() {
+                return;
+            }
+            let part = self.count_dir(&dir, more);
+            let mut total = total.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            total.entries += part.entries;
+            total.deletions += part.deletions;
+            total.source_is_empty |= part.source_is_empty;
+            total.emptied.extend(part.emptied);
+            let room = EXAMPLES - total.examples.len().min(EXAMPLES);
+            total.examples.extend(part.examples.into_iter().take(room));
+        });
+        total.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn count_dir(&self, dir: &RelPath, more: &mut Vec<RelPath>) -> Count {
+        let mut count = Count::default();
+        let Ok(source) = self.source.open(dir) else { return count };
+        if self.is_replica(&source) {
+            return count;
+        }
+        let (Ok(source), Ok(replica)) = (source.list(), self.replica.open(dir).and_then(|dir| dir.list()))
+        else {
+            return count;
+        };
+        count.source_is_empty = dir.is_root() && source.is_empty();
+        let mut below = 0;
+        for (name, hint) in replica.iter() {
+            if self.plan.filter.excludes(dir, name) {
+                continue;
+            }
+            let Some(path) = Name::new(name).map(|name| dir.join(&name)) else { continue };
+            count.entries += 1;
+            let is_dir = self.is_dir(hint, || self.replica.open(&path).is_ok());
+            let stands = source.find(name);
+            match (stands, is_dir) {
+                (Some(hint), true) if self.is_dir(hint, || self.source.open(&path).is_ok()) => {
+                    more.push(path)
+                }
+                (Some(_), false) => {}
+                (None, _) | (Some(_), true) => {
+                    let held = 1 + if is_dir { self.count_below(&path) } else { 0 };
+                    count.entries += held - 1;
+                    count.deletions += held;
+                    below += held;
+                    if count.examples.len() < EXAMPLES {
+                        count.examples.push(path);
+                    }
+                }
+            }
+        }
+        if source.is_empty() && is_much(below) && !dir.is_root() {
+            count.emptied.push(dir.clone());
+        }
+        count
+    }
+
+    /// The entries below a directory of the replica.
+    fn count_below(&self, dir: &RelPath) -> u64 {
+        let mut number = 0;
+        let mut waiting = vec![dir.clone()];
+        while let Some(at) = waiting.pop() {
+            if self.is_cancelled() {
+                break;
+            }
+            let Ok(listing) = self.replica.open(&at).and_then(|dir| dir.list()) else { continue };
+            number += listing.len() as u64;
+            for (name, hint) in listing.iter() {
+                if let (Hint::Dir | Hint::Unknown, Some(name)) = (hint, Name::new(name)) {
+                    waiting.push(at.join(&name));
+                }
+            }
+        }
+        number
+    }
+
+    fn is_dir(&self, hint: Hint, look: impl FnOnce() -> bool) -> bool {
+        match hint {
+            Hint::Dir => true,
+            Hint::File | Hint::Symlink | Hint::Special => false,
+            Hint::Unknown => look(),
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! The names of one directory of both sides, joined, in little memory.
+
+use std::cmp::Ordering;
+
+use crate::tree::{Hint, Listing};
+
+/// Says that a side has no such name.
+const NONE: u32 = u32::MAX;
+
+/// Two listings and, in the order of the names, the places where a name stands in each.
+#[derive(Default)]
+pub(super) struct Joined {
+    source: Listing,
+    replica: Listing,
+    places: Vec<(u32, u32)>,
+}
+
+/// A name and what the listings say of it on each side.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Pair<'a> {
+    pub name: &'a [u8],
+    pub source: Option<Hint>,
+    pub replica: Option<Hint>,
+}
+
+impl Joined {
+    pub fn new(source: Listing, replica: Listing) -> Self {
+        let mut places = Vec::with_capacity(source.len().max(replica.len()));
+        let (mut ours, mut theirs) = (0, 0);
+        while ours < source.len() || theirs < replica.len() {
+            let order = match (source.get(ours), replica.get(theirs)) {
+                (Some((ours, _)), Some((theirs, _))) => ours.cmp(theirs),
+                (Some(_), None) => Ordering::Less,
+                (None, _) => Ordering::Greater,
+            };
+            let place = |at: usize| u32::try_from(at).unwrap_or(NONE);
+            places.push((
+                if order.is_le() { place(ours) } else { NONE },
+                if order.is_ge() { place(theirs) } else { NONE },
+            ));
+            ours += usize::from(order.is_le());
+            theirs += usize::from(order.is_ge());
+        }
+        Self { source, replica, places }
+    }
+
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// The pairs from the one place to before the other.
+    pub fn pairs(&self, range: std::ops::Range<usize>) -> impl Iterator<Item = Pair<'_>> {
+        self.places[range].iter().filter_map(|(ours, theirs)| {
+            let (ours, theirs) = (self.source.get(*ours as usize), self.replica.get(*theirs as usize));
+            let (name, _) = ours.or(theirs)?;
+            Some(Pair { name, source: ours.map(|(_, hint)| hint), replica: theirs.map(|(_, hint)| hint) })
+        })
+    }
+
+    /// Reserved names of both sides (I7).
+    pub fn reserved(&self) -> impl Iterator<Item = &[u8]> {
+        self.replica.reserved().chain(self.source.reserved())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::{Root, Where};
+
+    fn listing(names: &[&str]) -> Listing {
+        let dir = tempfile::tempdir().unwrap();
+        for name in names {
+            std::fs::write(dir.path().join(name), "").unwrap();
+        }
+        let root = Root { path: dir.path().into(), side: Where::Source };
+        root.open_source().unwrap().0.list().unwrap()
+    }
+
+    #[test]
+    fn each_name_comes_once_with_the_sides_that_have_it() {
+        let reserved = ".twindir.0123456789abcdef.tmp";
+        let joined = Joined::new(listing(&["a", "c", "d"]), listing(&["b", "c", reserved, "z"]));
+        let seen: Vec<_> = joined
+            .pairs(0..joined.len())
+            .map(|pair| {
+                (std::str::from_utf8(pair.name).unwrap(), pair.source.is_some(), pair.replica.is_some())
+            })
+            .collect();
+        let wanted = [
+            ("a", true, false),
+            ("b", false, true),
+            ("c", true, true),
+            ("d", true, false),
+            ("z", false, true),
+        ];
+        assert_eq!(seen, wanted);
+        assert_eq!(joined.reserved().collect::<Vec<_>>(), [reserved.as_bytes()]);
+    }
+}

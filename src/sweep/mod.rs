@@ -1,0 +1,162 @@
+//! Detector two: walks both trees and says where they differ. It never writes: what differs
+//! goes into the same queue as any other change.
+
+mod compare;
+mod count;
+mod join;
+mod walk;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use crate::decide::Keeps;
+use crate::filter::Filter;
+use crate::guard::Count;
+use crate::path::{Name, RelPath};
+use crate::queue::Look;
+use crate::reconcile::{Lost, Roots};
+use crate::report::Problem;
+use crate::tree::{Dir, ReplicaDir};
+
+/// Messages that may wait for the daemon; a batch is at most [`compare::CHUNK`] names.
+const WAITING: usize = 64;
+
+/// What a sweep is to do.
+#[derive(Clone)]
+pub struct Plan {
+    pub roots: Roots,
+    pub keeps: Keeps,
+    pub filter: Filter,
+    pub threads: usize,
+    /// The directory below which it looks; the root for all.
+    pub scope: RelPath,
+    pub task: Task,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Task {
+    /// Names only: how many entries would be deleted.
+    Count,
+    /// All facts, and the MD5 of each pair of equal size.
+    Full,
+}
+
+/// What a sweep tells.
+pub enum Message {
+    /// Names of one directory that differ; none for the directory's own metadata. A directory's
+    /// batch comes before those of what lies below it.
+    Differ(RelPath, Vec<(Name, Look)>),
+    /// A directory that could not be looked into. What lies below it is not known.
+    Problem(Problem),
+    Counted(Count),
+    Swept(Summary),
+    Lost(Lost),
+}
+
+/// What a sweep has seen.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Summary {
+    /// Entries of the source that were compared.
+    pub entries: u64,
+    /// Pairs of files whose MD5s were compared, and their bytes, of both sides.
+    pub hashed: u64,
+    pub bytes: u64,
+    /// Names that were reported to differ.
+    pub differ: u64,
+    pub took: Duration,
+}
+
+/// A sweep that runs. Dropped, it stops.
+pub struct Sweep {
+    pub plan: Plan,
+    messages: Receiver<Message>,
+    cancel: Arc<AtomicBool>,
+}
+
+impl Sweep {
+    /// # Errors
+    /// Where no thread can be started.
+    pub fn start(plan: Plan) -> std::io::Result<Self> {
+        let (out, messages) = bounded(WAITING);
+        let cancel = Arc::new(AtomicBool::new(false));
+        let (given, stop) = (plan.clone(), Arc::clone(&cancel));
+        std::thread::Builder::new().name("twindir-sweep".into()).spawn(move || {
+            let last = match Walker::open(given, &out, &stop) {
+                Ok(walker) => walker.run(),
+                Err(lost) => Message::Lost(lost),
+            };
+            // Nobody listens any more where the sweep was dropped.
+            let _ = out.send(last);
+        })?;
+        Ok(Self { plan, messages, cancel })
+    }
+
+    pub fn messages(&self) -> &Receiver<Message> {
+        &self.messages
+    }
+}
+
+impl Drop for Sweep {
+    fn drop(&mut self) {
+        self.cancel.store(true, Ordering::Relaxed);
+    }
+}
+
+/// One walk over both trees. It holds the roots open until it ends.
+struct Walker<'a> {
+    plan: Plan,
+    source: Dir,
+    replica: ReplicaDir,
+    out: &'a Sender<Message>,
+    cancel: &'a AtomicBool,
+    entries: AtomicU64,
+    hashed: AtomicU64,
+    bytes: AtomicU64,
+    differ: AtomicU64,
+}
+
+impl<'a> Walker<'a> {
+    fn open(plan: Plan, out: &'a Sender<Message>, cancel: &'a AtomicBool) -> Result<Self, Lost> {
+        let (source, replica) = plan.roots.open()?;
+        let zero = AtomicU64::default;
+        let (entries, hashed, bytes, differ) = (zero(), zero(), zero(), zero());
+        Ok(Self { plan, source, replica, out, cancel, entries, hashed, bytes, differ })
+    }
+
+    fn run(&self) -> Message {
+        let begun = Instant::now();
+        match self.plan.task {
+            Task::Count => Message::Counted(self.count()),
+            Task::Full => {
+                self.compare();
+                Message::Swept(Summary {
+                    entries: self.entries.load(Ordering::Relaxed),
+                    hashed: self.hashed.load(Ordering::Relaxed),
+                    bytes: self.bytes.load(Ordering::Relaxed),
+                    differ: self.differ.load(Ordering::Relaxed),
+                    took: begun.elapsed(),
+                })
+            }
+        }
+    }
+
+    /// Sends, and waits for a place. Where nobody listens any more, the walk ends.
+    fn send(&self, message: Message) {
+        if self.out.send(message).is_err() {
+            self.cancel.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.cancel.load(Ordering::Relaxed)
+    }
+
+    /// Whether a directory of the source is the replica, mounted there.
+    fn is_replica(&self, source: &Dir) -> bool {
+        let pin = self.plan.roots.replica_pin;
+        source.entry().is_ok_and(|entry| (entry.dev, entry.ino) == (pin.dev, pin.ino))
+    }
+}

@@ -1,0 +1,106 @@
+//! Shares tasks that beget tasks among threads. The newest go first, so that the number that
+//! waits grows with the depth and the width of the tree, not with its size.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+struct State<T> {
+    waiting: Vec<T>,
+    /// Tasks that run: they may still beget others.
+    running: usize,
+}
+
+struct Shared<T> {
+    state: Mutex<State<T>>,
+    changed: Condvar,
+}
+
+/// Runs `first` and all tasks that come of it, on up to `threads` threads, the caller's among
+/// them. `work` adds the tasks that a task begets to the list it is given, in the order in
+/// which they are to run.
+pub(super) fn walk<T: Send>(threads: usize, first: T, work: impl Fn(T, &mut Vec<T>) + Sync) {
+    let shared =
+        Shared { state: Mutex::new(State { waiting: vec![first], running: 0 }), changed: Condvar::new() };
+    std::thread::scope(|scope| {
+        for _ in 1..threads {
+            // Without a further thread (a limit on processes) there are as many as there are.
+            let builder = std::thread::Builder::new().name("twindir-walk".into());
+            let _ = builder.spawn_scoped(scope, || shared.work(&work));
+        }
+        shared.work(&work);
+    });
+}
+
+impl<T> Shared<T> {
+    fn work(&self, work: &impl Fn(T, &mut Vec<T>)) {
+        let mut begotten = Vec::new();
+        while let Some(task) = self.next() {
+            let ended = Ended(self);
+            work(task, &mut begotten);
+            self.lock().waiting.extend(begotten.drain(..).rev());
+            drop(ended);
+        }
+    }
+
+    /// Waits for a task; `None` once no more can come.
+    fn next(&self) -> Option<T> {
+        let mut state = self.lock();
+        loop {
+            if let Some(task) = state.waiting.pop() {
+                state.running += 1;
+                return Some(task);
+            }
+            if state.running == 0 {
+                return None;
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Says that a task has ended, also where it panics: else the others would wait for ever.
+struct Ended<'a, T>(&'a Shared<T>);
+
+impl<T> Drop for Ended<'_, T> {
+    fn drop(&mut self) {
+        self.0.lock().running -= 1;
+        self.0.changed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    #[test]
+    fn all_that_a_task_begets_is_done_whatever_the_number_of_threads() {
+        for threads in [1, 2, 5] {
+            let leaves = AtomicU64::new(0);
+            walk(threads, 12_u32, |depth, more| {
+                if depth == 0 {
+                    leaves.fetch_add(1, Ordering::Relaxed);
+                } else {
+                    more.extend([depth - 1, depth - 1]);
+                }
+            });
+            assert_eq!(leaves.into_inner(), 1 << 12);
+        }
+    }
+
+    #[test]
+    fn one_thread_works_in_order() {
+        let order = Mutex::new(Vec::new());
+        walk(1, vec![], |path: Vec<u8>, more| {
+            if path.len() < 2 {
+                more.extend([0, 1].map(|n| [path.clone(), vec![n]].concat()));
+            }
+            order.lock().unwrap().push(path);
+        });
+        let order: Vec<_> = order.into_inner().unwrap();
+        assert_eq!(order, [vec![], vec![0], vec![0, 0], vec![0, 1], vec![1], vec![1, 0], vec![1, 1]]);
+    }
+}

@@ -1,0 +1,197 @@
+//! Open directories: looking on both sides, changing in the replica.
+
+use std::ops::Deref;
+
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, RenameFlags, Statx, StatxFlags, Uid, openat};
+use rustix::io::Errno;
+
+use super::file::times;
+use super::resolve::{DIR_FLAGS, open_beneath};
+use super::{Doing, Fault, File, LOOK, Listing, NewFile, Result, Where, entry_of, stat_fd};
+use crate::entry::{Entry, Side, Time};
+use crate::path::{Name, RelPath};
+
+/// An open directory.
+#[derive(Debug)]
+pub struct Dir {
+    pub(super) fd: OwnedFd,
+    pub(super) side: Where,
+}
+
+impl Dir {
+    /// Opens the directory at `rel` below this one, following no symlink on the way.
+    pub fn open(&self, rel: &RelPath) -> Result<Dir> {
+        let fd = open_beneath(&self.fd, rel, self.side).doing(self.side, "open the directory")?;
+        Ok(Dir { fd, side: self.side })
+    }
+
+    /// The facts of this directory, whatever stands under its name by now.
+    pub fn entry(&self) -> Result<Entry> {
+        Ok(entry_of(&self.stat(StatxFlags::BASIC_STATS)?, Box::default()))
+    }
+
+    pub(super) fn stat(&self, flags: StatxFlags) -> Result<Statx> {
+        stat_fd(&self.fd, flags).doing(self.side, "look at the directory")
+    }
+
+    /// What stands under a name here.
+    pub fn look(&self, name: &[u8]) -> Side {
+        match self.try_look(name) {
+            Ok(entry) => Side::Present(entry),
+            Err(fault) if fault.is_absence() => Side::Absent,
+            Err(fault) => Side::Unknown(fault),
+        }
+    }
+
+    fn try_look(&self, name: &[u8]) -> Result<Entry> {
+        let stat = rustix::fs::statx(&self.fd, name, LOOK, StatxFlags::BASIC_STATS)
+            .doing(self.side, "look at it")?;
+        let is_link = rustix::fs::FileType::from_raw_mode(stat.stx_mode.into()).is_symlink();
+        let target = if is_link { self.read_link(name)? } else { Box::default() };
+        Ok(entry_of(&stat, target))
+    }
+
+    fn read_link(&self, name: &[u8]) -> Result<Box<[u8]>> {
+        // RACE: looked at, then read: EINVAL where it is no symlink any more. Worst case a
+        // Problem and one more look.
+        let target =
+            rustix::fs::readlinkat(&self.fd, name, Vec::new()).doing(self.side, "read the symlink")?;
+        Ok(target.into_bytes().into())
+    }
+
+    /// The names in this directory. The descriptor's position moves: once a descriptor.
+    pub fn list(&self) -> Result<Listing> {
+        Listing::read(&self.fd).doing(self.side, "list the directory")
+    }
+
+    /// Opens a regular file for reading; never blocks, never follows a symlink.
+    ///
+    /// # Errors
+    /// Also `EINVAL` where the name has become something else than a file meanwhile.
+    pub fn open_file(&self, name: &[u8]) -> Result<(File, Entry)> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+        let doing = "open the file";
+        let fd = openat(&self.fd, name, flags, Mode::empty()).doing(self.side, doing)?;
+        let file = File { fd, side: self.side };
+        let entry = file.entry()?;
+        if !entry.is_file() {
+            return Err(Fault { doing, side: self.side, errno: Errno::INVAL });
+        }
+        Ok((file, entry))
+    }
+}
+
+/// An open directory of the replica: what may be changed.
+#[derive(Debug)]
+pub struct ReplicaDir(pub(super) Dir);
+
+impl Deref for ReplicaDir {
+    type Target = Dir;
+
+    fn deref(&self) -> &Dir {
+        &self.0
+    }
+}
+
+impl ReplicaDir {
+    pub fn open(&self, rel: &RelPath) -> Result<ReplicaDir> {
+        self.0.open(rel).map(ReplicaDir)
+    }
+
+    /// Creates a file that nobody else can open, under a name that must be free.
+    pub fn create_file(&self, name: &Name) -> Result<NewFile> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = openat(&self.fd, name.as_bytes(), flags, Mode::RUSR | Mode::WUSR)
+            .doing(Where::Replica, "create a file")?;
+        Ok(NewFile(File { fd, side: Where::Replica }))
+    }
+
+    /// Opens a file whose metadata is to be set in place.
+    pub fn open_existing(&self, name: &Name) -> Result<(NewFile, Entry)> {
+        self.open_file(name.as_bytes()).map(|(file, entry)| (NewFile(file), entry))
+    }
+
+    /// Makes a directory that nobody else can enter.
+    pub fn make_dir(&self, name: &Name) -> Result<()> {
+        rustix::fs::mkdirat(&self.fd, name.as_bytes(), Mode::RWXU).doing(Where::Replica, "make the directory")
+    }
+
+    pub fn make_symlink(&self, name: &Name, target: &[u8]) -> Result<()> {
+        rustix::fs::symlinkat(target, &self.fd, name.as_bytes()).doing(Where::Replica, "make the symlink")
+    }
+
+    /// Renames within this directory; replaces what is no directory.
+    pub fn rename(&self, from: &Name, to: &Name) -> Result<()> {
+        rustix::fs::renameat(&self.fd, from.as_bytes(), &self.fd, to.as_bytes())
+            .doing(Where::Replica, "rename")
+    }
+
+    /// Renames an entry into another directory.
+    pub fn move_to(&self, name: &[u8], to: &ReplicaDir, new_name: &Name) -> Result<()> {
+        rustix::fs::renameat(&self.fd, name, &to.fd, new_name.as_bytes()).doing(Where::Replica, "move it")
+    }
+
+    /// Swaps two entries of this directory in one step.
+    ///
+    /// # Errors
+    /// `EINVAL` where the file system cannot do that.
+    pub fn exchange(&self, one: &Name, other: &Name) -> Result<()> {
+        let (one, other) = (one.as_bytes(), other.as_bytes());
+        rustix::fs::renameat_with(&self.fd, one, &self.fd, other, RenameFlags::EXCHANGE)
+            .doing(Where::Replica, "exchange two entries")
+    }
+
+    pub fn remove_file(&self, name: &[u8]) -> Result<()> {
+        rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()).doing(Where::Replica, "remove it")
+    }
+
+    /// Removes an empty directory.
+    pub fn remove_dir(&self, name: &[u8]) -> Result<()> {
+        rustix::fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR).doing(Where::Replica, "remove the directory")
+    }
+
+    /// Sets owner and mtime of a symlink, where given.
+    pub fn set_symlink(&self, name: &Name, owner: Option<(u32, u32)>, mtime: Option<Time>) -> Result<()> {
+        let (name, nofollow) = (name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW);
+        if let Some((uid, gid)) = owner {
+            rustix::fs::chownat(&self.fd, name, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), nofollow)
+                .doing(Where::Replica, "set the owner")?;
+        }
+        if let Some(mtime) = mtime {
+            rustix::fs::utimensat(&self.fd, name, &times(mtime), nofollow)
+                .doing(Where::Replica, "set the times")?;
+        }
+        Ok(())
+    }
+
+    /// Sets owner, mode and mtime of this directory, each where given.
+    pub fn set(&self, owner: Option<(u32, u32)>, mode: Option<u32>, mtime: Option<Time>) -> Result<()> {
+        if let Some((uid, gid)) = owner {
+            rustix::fs::fchown(&self.fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
+                .doing(Where::Replica, "set the owner")?;
+        }
+        if let Some(mode) = mode {
+            rustix::fs::fchmod(&self.fd, Mode::from_raw_mode(mode)).doing(Where::Replica, "set the mode")?;
+        }
+        if let Some(mtime) = mtime {
+            rustix::fs::futimens(&self.fd, &times(mtime)).doing(Where::Replica, "set the times")?;
+        }
+        Ok(())
+    }
+
+    /// Opens the directory `name`, which its mode locks to its own owner (0555, 0000), after
+    /// giving that owner all rights. Its former mode comes along.
+    pub fn open_up(&self, name: &[u8]) -> Result<(ReplicaDir, u32)> {
+        let doing = "open up the directory";
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let handle = openat(&self.fd, name, flags, Mode::empty()).doing(Where::Replica, doing)?;
+        let mode =
+            u32::from(stat_fd(&handle, StatxFlags::MODE).doing(Where::Replica, doing)?.stx_mode) & 0o7777;
+        // An O_PATH descriptor takes no fchmod; its magic link in /proc leads to that very inode.
+        let link = format!("/proc/self/fd/{}", rustix::fd::AsRawFd::as_raw_fd(&handle.as_fd()));
+        rustix::fs::chmod(link, Mode::from_raw_mode(mode | 0o700)).doing(Where::Replica, doing)?;
+        let fd = openat(&handle, c".", DIR_FLAGS, Mode::empty()).doing(Where::Replica, doing)?;
+        Ok((ReplicaDir(Dir { fd, side: Where::Replica }), mode))
+    }
+}

@@ -1,0 +1,149 @@
+//! Open files: reading on both sides, filling new ones in the replica.
+
+use rustix::fd::OwnedFd;
+use rustix::fs::{Gid, Mode, SeekFrom, StatxFlags, Timespec, Timestamps, Uid};
+use rustix::io::{Errno, retry_on_intr};
+
+use super::{Doing, Fault, Result, Where, entry_of, stat_fd};
+use crate::entry::{Entry, Time};
+
+/// A file open for reading.
+#[derive(Debug)]
+pub struct File {
+    pub(super) fd: OwnedFd,
+    pub(super) side: Where,
+}
+
+impl File {
+    /// The facts of the open file, whatever stands under its name by now.
+    pub fn entry(&self) -> Result<Entry> {
+        let stat = stat_fd(&self.fd, StatxFlags::BASIC_STATS).doing(self.side, "look at the file")?;
+        Ok(entry_of(&stat, Box::default()))
+    }
+
+    /// Reads at a byte offset until the buffer is full or the file ends; the number of bytes read.
+    pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
+        let mut done = 0;
+        while done < buffer.len() {
+            let at = offset + done as u64;
+            match retry_on_intr(|| rustix::io::pread(&self.fd, &mut buffer[done..], at)) {
+                Ok(0) => break,
+                Ok(read) => done += read,
+                Err(errno) => return Err(self.fault("read the file", errno)),
+            }
+        }
+        Ok(done)
+    }
+
+    /// The next range of data at or after `offset`: where it begins and ends, in bytes. `None`
+    /// where only a hole follows. A file system without holes shows one range.
+    pub fn next_data(&self, offset: u64) -> Result<Option<(u64, u64)>> {
+        let begin = match rustix::fs::seek(&self.fd, SeekFrom::Data(offset)) {
+            Ok(begin) => begin,
+            Err(Errno::NXIO) => return Ok(None),
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(Some((offset, u64::MAX))),
+            Err(errno) => return Err(self.fault("read the file", errno)),
+        };
+        let end = rustix::fs::seek(&self.fd, SeekFrom::Hole(begin)).doing(self.side, "read the file")?;
+        Ok(Some((begin, end)))
+    }
+
+    /// Sets mode, owner and mtime of a replica's file in place, as far as they are given.
+    ///
+    /// Only sensible on a descriptor from [`super::ReplicaDir::open_existing`].
+    fn set(&self, owner: Option<(u32, u32)>, mode: Option<u32>, mtime: Option<Time>) -> Result<()> {
+        if let Some((uid, gid)) = owner {
+            let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+            rustix::fs::fchown(&self.fd, Some(uid), Some(gid)).doing(self.side, "set the owner")?;
+        }
+        if let Some(mode) = mode {
+            rustix::fs::fchmod(&self.fd, Mode::from_raw_mode(mode)).doing(self.side, "set the mode")?;
+        }
+        if let Some(mtime) = mtime {
+            rustix::fs::futimens(&self.fd, &times(mtime)).doing(self.side, "set the times")?;
+        }
+        Ok(())
+    }
+
+    fn fault(&self, doing: &'static str, errno: Errno) -> Fault {
+        Fault { doing, side: self.side, errno }
+    }
+}
+
+/// A file of the replica that may be changed: a temporary one to be filled, or an existing one
+/// whose metadata is set in place.
+#[derive(Debug)]
+pub struct NewFile(pub(super) File);
+
+/// How a range of bytes went over.
+pub enum Ranged {
+    /// So many bytes went over; 0 where the source has ended.
+    Copied(usize),
+    /// The two file systems cannot copy ranges between them.
+    Unsupported,
+}
+
+impl NewFile {
+    pub fn as_file(&self) -> &File {
+        &self.0
+    }
+
+    /// Shares the source's blocks (btrfs, XFS, bcachefs): `false` where that cannot be.
+    pub fn reflink(&self, source: &File) -> bool {
+        rustix::fs::ioctl_ficlone(&self.0.fd, &source.fd).is_ok()
+    }
+
+    /// Lets the kernel copy at most `len` bytes at `offset`, of both files.
+    pub fn copy_range(&self, source: &File, offset: u64, len: usize) -> Result<Ranged> {
+        let (mut from, mut to) = (offset, offset);
+        let result = retry_on_intr(|| {
+            rustix::fs::copy_file_range(&source.fd, Some(&mut from), &self.0.fd, Some(&mut to), len)
+        });
+        match result {
+            Ok(copied) => Ok(Ranged::Copied(copied)),
+            Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM | Errno::BADF) => {
+                Ok(Ranged::Unsupported)
+            }
+            Err(errno) => Err(Fault { doing: "write the file", side: blame(errno), errno }),
+        }
+    }
+
+    pub fn write_all_at(&self, mut bytes: &[u8], mut offset: u64) -> Result<()> {
+        while !bytes.is_empty() {
+            match retry_on_intr(|| rustix::io::pwrite(&self.0.fd, bytes, offset)) {
+                Ok(0) => return Err(self.0.fault("write the file", Errno::IO)),
+                Ok(written) => {
+                    bytes = &bytes[written..];
+                    offset += written as u64;
+                }
+                Err(errno) => return Err(self.0.fault("write the file", errno)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets the length in bytes; what was not written reads as zeros and takes no space.
+    pub fn set_len(&self, len: u64) -> Result<()> {
+        rustix::fs::ftruncate(&self.0.fd, len).doing(self.0.side, "write the file")
+    }
+
+    /// Sets owner, mode and mtime, each where given, in the order in which they do not undo
+    /// each other.
+    pub fn set(&self, owner: Option<(u32, u32)>, mode: Option<u32>, mtime: Option<Time>) -> Result<()> {
+        self.0.set(owner, mode, mtime)
+    }
+}
+
+/// A failed copy of a range says not which side failed: an error of the disk is taken for the
+/// source's, anything else (space, quota, limits) for the replica's.
+fn blame(errno: Errno) -> Where {
+    if errno == Errno::IO { Where::Source } else { Where::Replica }
+}
+
+/// The given mtime, and an atime that is left alone.
+pub(super) fn times(mtime: Time) -> Timestamps {
+    Timestamps {
+        last_access: Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT },
+        last_modification: Timespec { tv_sec: mtime.sec, tv_nsec: mtime.nsec.into() },
+    }
+}

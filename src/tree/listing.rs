@@ -1,0 +1,103 @@
+//! The names in a directory, sorted, in one block of memory.
+
+use std::mem::MaybeUninit;
+
+use rustix::fd::AsFd;
+use rustix::fs::{FileType, RawDir};
+
+use crate::path::is_reserved;
+
+/// What a listing says of an entry's kind without a look at it. Some file systems say nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Hint {
+    File,
+    Dir,
+    Symlink,
+    Special,
+    Unknown,
+}
+
+struct Item {
+    start: u32,
+    len: u16,
+    hint: Hint,
+}
+
+/// The names in a directory, in the order of their bytes. Reserved names stand apart (I7).
+#[derive(Default)]
+pub struct Listing {
+    bytes: Vec<u8>,
+    items: Vec<Item>,
+    reserved: Vec<Box<[u8]>>,
+}
+
+impl Listing {
+    pub(super) fn read(fd: impl AsFd) -> rustix::io::Result<Self> {
+        let mut buffer = [MaybeUninit::<u8>::uninit(); 32 * 1024];
+        let mut entries = RawDir::new(fd, &mut buffer);
+        let mut listing = Self::default();
+        while let Some(entry) = entries.next() {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if !matches!(name, b"." | b"..") {
+                listing.push(name, hint(entry.file_type()));
+            }
+        }
+        let bytes = &listing.bytes;
+        listing.items.sort_unstable_by(|a, b| name_in(bytes, a).cmp(name_in(bytes, b)));
+        Ok(listing)
+    }
+
+    fn push(&mut self, name: &[u8], hint: Hint) {
+        if is_reserved(name) {
+            self.reserved.push(name.into());
+            return;
+        }
+        // 4 GiB of names in one directory: more than any file system's directory holds.
+        let start = u32::try_from(self.bytes.len()).unwrap_or(u32::MAX);
+        let len = u16::try_from(name.len()).unwrap_or(u16::MAX);
+        self.bytes.extend_from_slice(name);
+        self.items.push(Item { start, len, hint });
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], Hint)> {
+        self.items.iter().map(|item| (name_in(&self.bytes, item), item.hint))
+    }
+
+    /// The name at a place in the order; `None` past the end.
+    pub fn get(&self, at: usize) -> Option<(&[u8], Hint)> {
+        self.items.get(at).map(|item| (name_in(&self.bytes, item), item.hint))
+    }
+
+    /// What is said of a name; `None` where it is not in the directory.
+    pub fn find(&self, name: &[u8]) -> Option<Hint> {
+        let at = self.items.binary_search_by(|item| name_in(&self.bytes, item).cmp(name)).ok()?;
+        Some(self.items[at].hint)
+    }
+
+    pub fn reserved(&self) -> impl Iterator<Item = &[u8]> {
+        self.reserved.iter().map(|name| &**name)
+    }
+
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+}
+
+fn name_in<'a>(bytes: &'a [u8], item: &Item) -> &'a [u8] {
+    &bytes[item.start as usize..][..item.len as usize]
+}
+
+fn hint(kind: FileType) -> Hint {
+    match kind {
+        FileType::RegularFile => Hint::File,
+        FileType::Directory => Hint::Dir,
+        FileType::Symlink => Hint::Symlink,
+        FileType::Unknown => Hint::Unknown,
+        _ => Hint::Special,
+    }
+}

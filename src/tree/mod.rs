@@ -1,0 +1,129 @@
+//! The only user of file system calls on entries, and the only holder of descriptors.
+//!
+//! Every call is relative to a directory descriptor and one name, and follows no symlink (I3).
+//! What can be written to has a type of its own: a [`ReplicaDir`] reads as a [`Dir`] does and
+//! changes entries besides; nothing that changes anything exists for the source.
+
+mod dir;
+mod file;
+mod listing;
+mod resolve;
+mod root;
+
+pub use dir::{Dir, ReplicaDir};
+pub use file::{File, NewFile, Ranged};
+pub use listing::{Hint, Listing};
+pub use root::{Pin, Root, enclosing, nearest_existing};
+
+use std::fmt;
+
+use rustix::fs::{AtFlags, FileType, Statx, StatxAttributes, StatxFlags, StatxTimestamp};
+use rustix::io::Errno;
+
+use crate::entry::{Entry, Kind, Special, Time};
+
+/// Which of the two trees.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Where {
+    Source,
+    Replica,
+}
+
+impl Where {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Where::Source => "source",
+            Where::Replica => "replica",
+        }
+    }
+}
+
+/// A system call on an entry that failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub struct Fault {
+    /// What was to be done, as in "cannot _open the file_".
+    pub doing: &'static str,
+    pub side: Where,
+    pub errno: Errno,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let error = std::io::Error::from(self.errno).to_string();
+        let reason = error.split(" (os error").next().unwrap_or_default();
+        write!(f, "cannot {} in the {}: {reason}", self.doing, self.side.as_str())
+    }
+}
+
+impl Fault {
+    /// Whether the name was not there: the only sign of absence (I5).
+    pub fn is_absence(&self) -> bool {
+        self.errno == Errno::NOENT
+    }
+
+    /// Whether a directory was looked for and what stands there is none, or nothing is there.
+    pub fn is_no_dir(&self) -> bool {
+        matches!(self.errno, Errno::NOENT | Errno::NOTDIR | Errno::LOOP)
+    }
+
+    #[cfg(test)]
+    pub fn for_test() -> Self {
+        Fault { doing: "look at it", side: Where::Source, errno: Errno::ACCESS }
+    }
+}
+
+pub type Result<T> = std::result::Result<T, Fault>;
+
+/// Adds to a bare error what was being done, and where.
+trait Doing<T> {
+    fn doing(self, side: Where, doing: &'static str) -> Result<T>;
+}
+
+impl<T> Doing<T> for rustix::io::Result<T> {
+    fn doing(self, side: Where, doing: &'static str) -> Result<T> {
+        self.map_err(|errno| Fault { doing, side, errno })
+    }
+}
+
+/// Looks at an entry itself, never at what a symlink there points to.
+const LOOK: AtFlags = AtFlags::SYMLINK_NOFOLLOW.union(AtFlags::NO_AUTOMOUNT);
+
+fn time(stamp: StatxTimestamp) -> Time {
+    Time { sec: stamp.tv_sec, nsec: stamp.tv_nsec }
+}
+
+fn device(stat: &Statx) -> u64 {
+    rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor)
+}
+
+/// The facts of an entry; `target` is what a symlink points to.
+fn entry_of(stat: &Statx, target: Box<[u8]>) -> Entry {
+    let kind = match FileType::from_raw_mode(stat.stx_mode.into()) {
+        FileType::RegularFile => Kind::File,
+        FileType::Directory => Kind::Dir,
+        FileType::Symlink => Kind::Symlink(target),
+        FileType::Fifo => Kind::Special(Special::Fifo),
+        FileType::Socket => Kind::Special(Special::Socket),
+        FileType::CharacterDevice | FileType::BlockDevice => Kind::Special(Special::Device),
+        FileType::Unknown => Kind::Special(Special::Other),
+    };
+    Entry {
+        kind,
+        size: stat.stx_size,
+        mtime: time(stat.stx_mtime),
+        ctime: time(stat.stx_ctime),
+        mode: u32::from(stat.stx_mode) & 0o7777,
+        uid: stat.stx_uid,
+        gid: stat.stx_gid,
+        links: stat.stx_nlink,
+        dev: device(stat),
+        ino: stat.stx_ino,
+        blocks: stat.stx_blocks,
+        mount_root: stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT),
+    }
+}
+
+/// `statx` of an open descriptor.
+fn stat_fd(fd: impl rustix::fd::AsFd, flags: StatxFlags) -> rustix::io::Result<Statx> {
+    rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, flags)
+}

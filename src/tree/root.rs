@@ -1,0 +1,129 @@
+//! The two roots: where they lie, and how to tell that they are still the same directories.
+
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, Mode, OFlags, Statx, StatxAttributes, StatxFlags, openat};
+use rustix::io::Errno;
+
+use super::{Dir, Doing, Fault, ReplicaDir, Result, Where, device, stat_fd, time};
+use crate::entry::Time;
+
+/// `STATX_MNT_ID_UNIQUE` (Linux 6.8): a mount id that is never given out again.
+const MNT_ID_UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
+
+/// Which directory it is. Inode numbers come back after a re-creation or a new mount; birth
+/// time and mount id do not.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Pin {
+    pub dev: u64,
+    pub ino: u64,
+    birth: Option<Time>,
+    mount: Option<u64>,
+    pub is_mount_root: bool,
+}
+
+impl Pin {
+    fn of(stat: &Statx) -> Self {
+        let has = |flag: StatxFlags| stat.stx_mask & flag.bits() != 0;
+        Self {
+            dev: device(stat),
+            ino: stat.stx_ino,
+            birth: has(StatxFlags::BTIME).then(|| time(stat.stx_btime)),
+            mount: (has(MNT_ID_UNIQUE) || has(StatxFlags::MNT_ID)).then_some(stat.stx_mnt_id),
+            is_mount_root: stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT),
+        }
+    }
+
+    /// Whether both lie on one mounted file system.
+    pub fn same_mount(&self, other: &Pin) -> bool {
+        self.dev == other.dev && self.mount == other.mount
+    }
+
+    pub fn same_inode(&self, other: &Pin) -> bool {
+        (self.dev, self.ino) == (other.dev, other.ino)
+    }
+}
+
+/// Where a root lies: an absolute path, and no descriptor, so that its disk can be unmounted.
+///
+/// Symlinks in the path are followed, once, when the root is opened: they are the user's.
+#[derive(Clone, Debug)]
+pub struct Root {
+    pub path: PathBuf,
+    pub side: Where,
+}
+
+impl Root {
+    fn open_dir(&self) -> Result<(Dir, Pin)> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let fd = openat(CWD, &self.path, flags, Mode::empty()).doing(self.side, "open the root")?;
+        let dir = Dir { fd, side: self.side };
+        let pin = Pin::of(&dir.stat(pin_flags())?);
+        Ok((dir, pin))
+    }
+
+    pub fn open_source(&self) -> Result<(Dir, Pin)> {
+        debug_assert_eq!(self.side, Where::Source);
+        self.open_dir()
+    }
+
+    pub fn open_replica(&self) -> Result<(ReplicaDir, Pin)> {
+        debug_assert_eq!(self.side, Where::Replica);
+        self.open_dir().map(|(dir, pin)| (ReplicaDir(dir), pin))
+    }
+
+    /// What stands at the path now, following symlinks as [`Root::open_source`] does.
+    ///
+    /// # Errors
+    /// `ENOTDIR` where it is no directory.
+    pub fn pin(&self) -> Result<Pin> {
+        pin_of(&self.path, self.side)
+    }
+}
+
+fn pin_flags() -> StatxFlags {
+    StatxFlags::BASIC_STATS | StatxFlags::BTIME | StatxFlags::MNT_ID | MNT_ID_UNIQUE
+}
+
+fn pin_of(path: &Path, side: Where) -> Result<Pin> {
+    let doing = "open the root";
+    let stat = rustix::fs::statx(CWD, path, rustix::fs::AtFlags::empty(), pin_flags()).doing(side, doing)?;
+    if rustix::fs::FileType::from_raw_mode(stat.stx_mode.into()).is_dir() {
+        Ok(Pin::of(&stat))
+    } else {
+        Err(Fault { doing, side, errno: Errno::NOTDIR })
+    }
+}
+
+/// The nearest directory at or above `path` that exists, and its pin.
+pub fn nearest_existing(path: &Path, side: Where) -> Result<(PathBuf, Pin)> {
+    let mut at = path;
+    loop {
+        match (pin_of(at, side), at.parent()) {
+            (Err(fault), Some(parent)) if fault.is_absence() => at = parent,
+            (result, _) => return result.map(|pin| (at.to_path_buf(), pin)),
+        }
+    }
+}
+
+/// Goes from the directory `path` up to `/`, by `..`: how many steps up the directory `root`
+/// stands, 0 for `path` itself; `None` where it is not on the way. Bind mounts and symlinks
+/// are seen through, since inodes are compared and not names.
+pub fn enclosing(path: &Path, root: &Pin, side: Where) -> Result<Option<usize>> {
+    let doing = "look at the directories above";
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mut at = openat(CWD, path, flags, Mode::empty()).doing(side, doing)?;
+    let mut below: Option<Pin> = None;
+    for steps in 0.. {
+        let pin = Pin::of(&stat_fd(&at, pin_flags()).doing(side, doing)?);
+        if pin.same_inode(root) {
+            return Ok(Some(steps));
+        }
+        if below.is_some_and(|below| below == pin) {
+            break; // `/..` is `/`.
+        }
+        below = Some(pin);
+        at = openat(&at, c"..", flags, Mode::empty()).doing(side, doing)?;
+    }
+    Ok(None)
+}

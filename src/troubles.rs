@@ -1,0 +1,176 @@
+//! What could not be done, and when it is tried again. Pure: times come in.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use crate::path::RelPath;
+
+/// The wait before the second try, doubled each time up to the limit.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LAST_RETRY: Duration = Duration::from_secs(5 * 60);
+
+/// The same for an entry that changes while it is worked on: it may rest at any moment.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LAST_PAUSE: Duration = Duration::from_secs(2);
+
+/// For so long an entry may change before that is a Problem.
+const RESTLESS: Duration = Duration::from_secs(10);
+
+/// What is known of one path.
+#[derive(Debug)]
+struct Trouble {
+    begun: Instant,
+    tries: u32,
+    /// Whether the user was told.
+    told: bool,
+    /// Whether only a scan of the directory can tell that it is over.
+    scan: bool,
+    /// The last sweep in which it was met.
+    met_in: u64,
+}
+
+/// How a look failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Failure {
+    /// A round's system call on the entry.
+    Entry,
+    /// The entry changed meanwhile.
+    Restless,
+    /// A directory could not be opened or listed by a sweep.
+    Scan,
+}
+
+/// When to try again, and whether the user is to be told now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Retry {
+    pub after: Duration,
+    pub tell: bool,
+}
+
+/// All paths that have a Problem, or may come to have one.
+#[derive(Default, Debug)]
+pub struct Troubles {
+    paths: HashMap<RelPath, Trouble>,
+    /// Counts full sweeps.
+    sweep: u64,
+}
+
+impl Troubles {
+    /// Notes a failure.
+    pub fn met(&mut self, path: &RelPath, failure: Failure, now: Instant) -> Retry {
+        let trouble = self.paths.entry(path.clone()).or_insert_with(|| Trouble {
+            begun: now,
+            tries: 0,
+            told: false,
+            scan: false,
+            met_in: 0,
+        });
+        trouble.scan = failure == Failure::Scan;
+        trouble.met_in = self.sweep;
+        let (first, last) = match failure {
+            Failure::Restless => (FIRST_PAUSE, LAST_PAUSE),
+            Failure::Entry | Failure::Scan => (FIRST_RETRY, LAST_RETRY),
+        };
+        let after = first.saturating_mul(1 << trouble.tries.min(16)).min(last);
+        trouble.tries += 1;
+        let serious = failure != Failure::Restless || now.duration_since(trouble.begun) >= RESTLESS;
+        let tell = serious && !trouble.told;
+        trouble.told |= serious;
+        Retry { after, tell }
+    }
+
+    /// Notes that a round looked at a path without a failure. Whether the user was told of one.
+    pub fn settled(&mut self, path: &RelPath) -> bool {
+        match self.paths.get(path) {
+            Some(trouble) if !trouble.scan => self.forget(path),
+            _ => false,
+        }
+    }
+
+    /// A full sweep begins.
+    pub fn sweep_begins(&mut self) {
+        self.sweep += 1;
+    }
+
+    /// A scan of all below `scope` has ended: directories that it did not complain of are well
+    /// again. Those of which the user was told.
+    pub fn scanned(&mut self, scope: &RelPath, full: bool) -> Vec<RelPath> {
+        let sweep = self.sweep;
+        let over = |path: &RelPath, trouble: &Trouble| {
+            trouble.scan && path.is_within(scope) && (!full || trouble.met_in < sweep)
+        };
+        let over: Vec<_> = self
+            .paths
+            .iter()
+            .filter(|(path, trouble)| over(path, trouble))
+            .map(|(path, _)| path.clone())
+            .collect();
+        over.into_iter().filter(|path| self.forget(path)).collect()
+    }
+
+    fn forget(&mut self, path: &RelPath) -> bool {
+        self.paths.remove(path).is_some_and(|trouble| trouble.told)
+    }
+
+    pub fn clear(&mut self) {
+        self.paths.clear();
+    }
+
+    /// Whether something is to be tried again soon that the user was not told of.
+    pub fn has_restless(&self) -> bool {
+        self.paths.values().any(|trouble| !trouble.told)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.paths.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(text: &str) -> RelPath {
+        RelPath::new(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_problem_is_told_once_and_tried_at_growing_distances() {
+        let (mut troubles, now) = (Troubles::default(), Instant::now());
+        let tries: Vec<_> = (0..12).map(|_| troubles.met(&path("a"), Failure::Entry, now)).collect();
+        let waits: Vec<_> = tries.iter().map(|retry| retry.after.as_secs()).collect();
+        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300]);
+        assert_eq!(tries.iter().filter(|retry| retry.tell).count(), 1);
+        assert!(tries[0].tell);
+        assert!(troubles.settled(&path("a")));
+        assert!(!troubles.settled(&path("a")));
+    }
+
+    #[test]
+    fn an_entry_that_changes_is_a_problem_only_after_ten_seconds() {
+        let (mut troubles, now) = (Troubles::default(), Instant::now());
+        let at = |seconds| now + Duration::from_secs(seconds);
+        assert_eq!(
+            troubles.met(&path("a"), Failure::Restless, now),
+            Retry { after: FIRST_PAUSE, tell: false }
+        );
+        assert!(troubles.has_restless());
+        assert!(!troubles.met(&path("a"), Failure::Restless, at(9)).tell);
+        assert!(troubles.met(&path("a"), Failure::Restless, at(10)).tell);
+        assert!(!troubles.met(&path("a"), Failure::Restless, at(11)).tell);
+        assert!(!troubles.has_restless() && !troubles.is_empty());
+    }
+
+    #[test]
+    fn only_a_scan_heals_what_a_scan_could_not_read() {
+        let (mut troubles, now) = (Troubles::default(), Instant::now());
+        troubles.sweep_begins();
+        troubles.met(&path("locked"), Failure::Scan, now);
+        assert!(!troubles.settled(&path("locked")));
+        assert_eq!(troubles.scanned(&RelPath::root(), true), []);
+        assert_eq!(troubles.scanned(&path("other"), false), []);
+        troubles.sweep_begins();
+        assert_eq!(troubles.scanned(&RelPath::root(), true), [path("locked")]);
+        assert!(troubles.is_empty());
+    }
+}

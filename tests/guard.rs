@@ -1,0 +1,224 @@
+//! The guard: which deletions are held at the start of a run, and how to let them pass.
+
+mod support;
+
+use std::fs;
+
+use support::{DEADLINE, Run, Scratch, Tree, wait_until};
+
+/// A replica of `all` files, of which the source has lost the first `lost`.
+fn lost(lost: usize, all: usize) -> Scratch {
+    let tree = Tree::new().files("", all);
+    let scratch = Scratch::new().with_source(&tree).with_replica(&tree);
+    for number in 0..lost {
+        fs::remove_file(scratch.source().join(format!("f{number}"))).unwrap();
+    }
+    scratch
+}
+
+fn entries(scratch: &Scratch) -> usize {
+    fs::read_dir(scratch.replica()).unwrap().count()
+}
+
+/// It ends with 1, names the number and the way to let them pass, and has deleted nothing.
+#[track_caller]
+fn held(scratch: &Scratch, arguments: &[&str], deletions: usize) -> Run {
+    let before = entries(scratch);
+    let run = scratch.once(arguments).expect(1);
+    let number = deletions.to_string();
+    let says_so = |line: &str| {
+        line.contains("held") && line.split(|c: char| !c.is_ascii_digit()).any(|word| word == number)
+    };
+    assert!(run.stderr.lines().any(says_so), "not {number}: {run}");
+    assert!(run.stderr.contains("--once --max-delete "), "{run}");
+    assert!(!run.stdout.contains("equal as of"), "it is not equal\n{run}");
+    assert_eq!(entries(scratch), before, "something was deleted\n{run}");
+    run
+}
+
+#[track_caller]
+fn passes(scratch: &Scratch, arguments: &[&str]) {
+    let run = scratch.once(arguments).expect(0);
+    assert!(!run.stderr.contains("held"), "{run}");
+    scratch.assert_twins();
+}
+
+#[test]
+fn emptying_a_source_of_nine_files_empties_the_replica() {
+    passes(&lost(9, 9), &[]);
+}
+
+#[test]
+fn a_wholly_empty_source_against_ten_entries_is_held() {
+    held(&lost(10, 10), &[], 10);
+    held(&lost(500, 500), &[], 500);
+}
+
+#[test]
+fn a_source_that_still_has_one_file_of_ten_is_followed() {
+    passes(&lost(9, 10), &[]);
+}
+
+#[test]
+fn fewer_than_a_hundred_deletions_are_followed() {
+    passes(&lost(99, 100), &[]);
+    passes(&lost(99, 150), &[]);
+}
+
+#[test]
+fn a_hundred_deletions_are_held_when_they_are_more_than_half() {
+    held(&lost(100, 150), &[], 100);
+    held(&lost(100, 199), &[], 100);
+    held(&lost(1000, 1500), &[], 1000);
+}
+
+#[test]
+fn half_of_the_replica_and_less_is_followed() {
+    passes(&lost(100, 200), &[]);
+    passes(&lost(100, 1000), &[]);
+    passes(&lost(400, 1000), &[]);
+}
+
+/// A directory `big` of so many entries in the replica, and an empty one in the source, beside 1000 files.
+fn emptied_directory(entries: usize) -> Scratch {
+    let rest = Tree::new().files("rest", 1000);
+    let scratch =
+        Scratch::new().with_source(&rest.clone().dir("big")).with_replica(&rest.files("big", entries));
+    // Its time tells of the files that were in it: let it.
+    support::set_mtime(&scratch.source().join("big"), 1_700_000_000, 7);
+    scratch
+}
+
+#[test]
+fn an_empty_directory_against_a_hundred_entries_is_held() {
+    let scratch = emptied_directory(100);
+    let run = scratch.once(&[]).expect(1).stderr_has("held");
+    let kept = fs::read_dir(scratch.replica().join("big")).unwrap().count();
+    assert_eq!(kept, 100, "{run}");
+}
+
+#[test]
+fn an_empty_directory_against_fewer_is_followed() {
+    passes(&emptied_directory(99), &[]);
+}
+
+#[test]
+fn a_directory_that_became_a_file_counts_with_all_it_held() {
+    let scratch = Scratch::new()
+        .with_source(&Tree::new().file("it", "a file now").file("beside", "x"))
+        .with_replica(&Tree::new().files("it", 150).file("beside", "x"));
+    let run = scratch.once(&[]).expect(1).stderr_has("held");
+    let kept = fs::read_dir(scratch.replica().join("it")).unwrap().count();
+    assert_eq!(kept, 150, "{run}");
+    passes(&scratch, &["--max-delete", "200"]);
+}
+
+#[test]
+fn while_deletions_are_held_copying_goes_on() {
+    let scratch = lost(120, 130);
+    let source = scratch.source();
+    fs::write(source.join("f125"), "changed").unwrap();
+    Tree::new().file("new/deep/file", "new").symlink("new/link", "deep").make(&source);
+    held_with_copies(&scratch);
+    for name in ["f125", "new/deep/file"] {
+        let [left, right] = [&source, &scratch.replica()].map(|root| fs::read(root.join(name)).unwrap());
+        assert_eq!(left, right, "{name}");
+    }
+    assert!(scratch.replica().join("new/link").is_symlink());
+    assert!(scratch.temporaries().is_empty());
+}
+
+#[track_caller]
+fn held_with_copies(scratch: &Scratch) {
+    scratch.once(&[]).expect(1).stderr_has("held");
+    assert_eq!(entries(scratch), 131, "130 files and the new directory");
+}
+
+#[test]
+fn the_command_that_it_names_lets_them_pass() {
+    for scratch in [lost(10, 10), lost(300, 310), emptied_directory(150)] {
+        let run = scratch.once(&[]).expect(1);
+        let hint = "--once --max-delete ";
+        let rest = &run.stderr[run.stderr.find(hint).expect("a hint") + hint.len()..];
+        let number: String = rest.chars().take_while(char::is_ascii_digit).collect();
+        passes(&scratch, &["--max-delete", &number]);
+    }
+}
+
+#[test]
+fn a_plain_number_is_taken_at_its_word() {
+    passes(&lost(100, 100), &["--max-delete", "100"]);
+    passes(&lost(9, 9), &["--max-delete", "9"]);
+    held(&lost(100, 1000), &["--max-delete", "99"], 100);
+    held(&lost(5, 1000), &["--max-delete", "4"], 5);
+    passes(&lost(5, 1000), &["--max-delete", "5"]);
+    held(&lost(1, 5), &["--max-delete", "0"], 1);
+    passes(&lost(0, 5), &["--max-delete", "0"]);
+}
+
+#[test]
+fn a_share_is_a_share_of_the_replica() {
+    held(&lost(100, 500), &["--max-delete", "10%"], 100);
+    passes(&lost(100, 500), &["--max-delete", "20%"]);
+    passes(&lost(150, 160), &["--max-delete", "99%"]);
+    // Under a hundred the share does not count.
+    passes(&lost(50, 100), &["--max-delete", "10%"]);
+}
+
+#[test]
+fn a_hundred_percent_turns_the_guard_off() {
+    passes(&lost(500, 500), &["--max-delete", "100%"]);
+    passes(&emptied_directory(500), &["--max-delete", "100%"]);
+}
+
+#[test]
+fn a_source_that_was_trusted_is_followed_while_it_runs() {
+    let scratch = Scratch::new().with_source(&Tree::new().files("a", 400).files("", 100));
+    let daemon = scratch.daemon("0.2");
+    daemon.wait_settled(1);
+    scratch.assert_twins();
+    for entry in fs::read_dir(scratch.source()).unwrap() {
+        let at = entry.unwrap().path();
+        if at.is_dir() {
+            fs::remove_dir_all(at).unwrap();
+        } else {
+            fs::remove_file(at).unwrap();
+        }
+    }
+    wait_until("the replica is empty too", DEADLINE, || entries(&scratch) == 0);
+    daemon.wait_settled(2);
+    assert!(!daemon.stderr().contains("held"), "{}", daemon.stderr());
+}
+
+#[test]
+fn a_daemon_goes_on_holding_until_the_files_are_back() {
+    let scratch = lost(500, 500);
+    let daemon = scratch.daemon("0.1");
+    wait_until("it says so", DEADLINE, || daemon.stderr().contains("held"));
+    daemon.wait_sweeps(3);
+    assert_eq!(entries(&scratch), 500);
+    assert_eq!(daemon.settled(), 0, "it is not equal");
+    // Elsewhere first, and most of them only: what is still missing is no longer worth holding.
+    let back = scratch.path("back");
+    Tree::new().files("", 490).make(&back);
+    for entry in fs::read_dir(&back).unwrap() {
+        let entry = entry.unwrap();
+        fs::rename(entry.path(), scratch.source().join(entry.file_name())).unwrap();
+    }
+    wait_until("the last ten are gone", DEADLINE, || entries(&scratch) == 490);
+    daemon.wait_settled(1);
+    daemon.wait_sweeps(2);
+    scratch.assert_twins();
+}
+
+#[test]
+fn another_directory_adopted_at_the_sources_path_is_unproven() {
+    let scratch = Scratch::new().with_source(&Tree::new().files("", 200));
+    let daemon = scratch.daemon("0.1");
+    daemon.wait_settled(1);
+    fs::rename(scratch.source(), scratch.path("away")).unwrap();
+    fs::create_dir(scratch.source()).unwrap();
+    wait_until("it says so", DEADLINE, || daemon.stderr().contains("held"));
+    daemon.wait_sweeps(3);
+    assert_eq!(entries(&scratch), 200);
+}

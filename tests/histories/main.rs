@@ -1,0 +1,82 @@
+//! Random histories: operations on a live tree between two sweeps, then the whole replica is compared.
+//!
+//! A failure prints its seed; `TWINDIR_SEED=<seed> cargo test --test histories one_seed -- --ignored` runs it alone.
+
+#[path = "../support/mod.rs"]
+mod support;
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+use support::{Scratch, Tree};
+use world::World;
+
+/// Sweeps in a history, and the operations before each.
+const SWEEPS: usize = 5;
+const OPERATIONS: usize = 15;
+
+fn history(seed: u64) {
+    let scratch = Scratch::new().with_source(&Tree::new());
+    let mut world = World::new(&scratch, seed);
+    world.plant(40);
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        for _ in 0..SWEEPS {
+            // The guard is for people; here most of a tree may go at once.
+            scratch.once(&["--max-delete", "100%"]).expect(0);
+            scratch.assert_twins();
+            world.operate(OPERATIONS);
+            world.tamper(3);
+        }
+        scratch.once(&["--max-delete", "100%"]).expect(0);
+        scratch.assert_twins();
+        let run = scratch.once(&["--max-delete", "100%"]).expect(0);
+        assert!(run.actions().is_empty(), "it had not settled\n{run}");
+    }));
+    if let Err(failure) = result {
+        eprintln!("seed {seed}, the last operations:\n{}", world.story(40));
+        resume_unwind(failure);
+    }
+}
+
+#[test]
+fn a_dozen_random_histories_end_equal() {
+    for seed in 0..12 {
+        history(seed);
+    }
+}
+
+#[test]
+fn a_daemon_follows_a_random_history_while_it_happens() {
+    for seed in 1000..1003 {
+        let scratch = Scratch::new().with_source(&Tree::new().file("still", "here"));
+        let mut world = World::new(&scratch, seed);
+        world.plant(40);
+        let arguments = ["--max-delete", "100%", "source", "replica", "0.1"];
+        let daemon = support::Daemon::spawn(scratch.command(arguments));
+        daemon.wait_settled(1);
+        for _ in 0..40 {
+            // With no regard to sweeps: some fall into the middle of one.
+            world.operate(10);
+            std::thread::yield_now();
+        }
+        println!("seed {seed}");
+        scratch.wait_twins();
+    }
+}
+
+#[test]
+#[ignore = "takes minutes; TWINDIR_SEEDS says how many"]
+fn many_random_histories_end_equal() {
+    let seeds = std::env::var("TWINDIR_SEEDS").map_or(300, |text| text.parse().unwrap());
+    for seed in 10_000..10_000 + seeds {
+        history(seed);
+    }
+}
+
+#[test]
+#[ignore = "for one seed, in TWINDIR_SEED"]
+fn one_seed() {
+    if let Ok(seed) = std::env::var("TWINDIR_SEED") {
+        history(seed.parse().unwrap());
+    }
+}

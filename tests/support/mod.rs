@@ -1,0 +1,53 @@
+//! What the integration tests share: trees as data, snapshots, and the real binary.
+#![allow(dead_code, unused_imports, reason = "each test binary uses its own part")]
+
+mod logline;
+mod run;
+mod scratch;
+mod snapshot;
+mod tree;
+
+pub use logline::LogLine;
+pub use run::{Daemon, Run};
+pub use scratch::Scratch;
+pub use snapshot::{Entry, Kind, Snapshot, are_twins, assert_same, assert_twins, differences};
+pub use tree::{Tree, is_temporary_name, noise, path, set_mode, set_mtime};
+
+use std::time::{Duration, Instant};
+
+/// How long a condition may take to come true. Far above what it takes, for machines under load.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// The promise is two seconds; the third is for a machine that runs all tests at once.
+pub const EXIT_LIMIT: Duration = Duration::from_secs(3);
+
+const POLL: Duration = Duration::from_millis(5);
+
+/// Waits for `condition`, and fails with `what` when it has not come true by the deadline.
+#[track_caller]
+pub fn wait_until(what: &str, deadline: Duration, mut condition: impl FnMut() -> bool) {
+    let end = Instant::now() + deadline;
+    while !condition() {
+        assert!(Instant::now() < end, "not within {deadline:?}: waited until {what}");
+        std::thread::sleep(POLL);
+    }
+}
+
+/// Fails when `condition` is false once within `time`. For what must _not_ happen, where there is nothing to wait for.
+#[track_caller]
+pub fn holds_for(what: &str, time: Duration, mut condition: impl FnMut() -> bool) {
+    let end = Instant::now() + time;
+    while Instant::now() < end {
+        assert!(condition(), "no longer true: {what}");
+        std::thread::sleep(POLL);
+    }
+}
+
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Says why a test proves nothing here.
+pub fn skip(reason: &str) {
+    println!("skipped: {reason}");
+}
