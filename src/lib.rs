@@ -17,6 +17,7 @@ mod digest;
 mod entry;
 mod filter;
 mod guard;
+mod mounts;
 mod parallel;
 mod path;
 mod program;

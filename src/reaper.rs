@@ -67,7 +67,7 @@ fn empty_aside(replica: &Root, aside: &Aside, stop: &AtomicBool) -> Result<()> {
     let (root, _) = replica.open_replica()?;
     let parent = root.open(&aside.dir)?;
     let top = enter(&parent, aside.name.as_bytes())?;
-    empty(top, stop)
+    empty(&top, stop)
 }
 
 /// Deletes all that a directory holds. Goes on past what cannot be deleted; the first error is
@@ -75,10 +75,12 @@ fn empty_aside(replica: &Root, aside: &Aside, stop: &AtomicBool) -> Result<()> {
 ///
 /// It keeps one descriptor a level, so that a tree may be deeper than the limit on open files:
 /// levels beyond [`DEPTH`] are moved up, to the top, and emptied there.
-fn empty(top: ReplicaDir, stop: &AtomicBool) -> Result<()> {
+fn empty(top: &ReplicaDir, stop: &AtomicBool) -> Result<()> {
     let mut failed = None;
     loop {
-        let deep = empty_level(&top, &top, 0, stop, &mut failed);
+        // A descriptor lists once.
+        let fresh = top.open(&RelPath::root())?;
+        let deep = empty_level(&fresh, top, 0, stop, &mut failed);
         if deep == 0 || failed.is_some() || stop.load(Ordering::Relaxed) {
             return failed.map_or(Ok(()), Err);
         }

@@ -12,6 +12,7 @@ use rustix::io::Errno;
 
 use crate::config::Config;
 use crate::filter::Filter;
+use crate::mounts::Place;
 use crate::path::{Name, RelPath};
 use crate::reconcile::Roots;
 use crate::report::RotatingFile;
@@ -124,11 +125,14 @@ fn refuse_nesting(
     }
     let (standing, _) =
         nearest_existing(replica, Where::Replica).map_err(|fault| Refusal::Fault(replica.into(), fault))?;
-    if climb(&standing, source_pin, Where::Replica)?.is_some() {
+    // Upwards by `..`, and by the places on the file system, which bind mounts do not hide.
+    let places = (Place::of(source), Place::of(&standing));
+    let within = |above: &Option<Place>, below: &Option<Place>| matches!((above, below), (Some(above), Some(below)) if below.is_within(above));
+    if climb(&standing, source_pin, Where::Replica)?.is_some() || within(&places.0, &places.1) {
         return Err(Refusal::ReplicaInSource(replica.into(), source.into()));
     }
     if let Some(pin) = existing
-        && climb(source, pin, Where::Source)?.is_some()
+        && (climb(source, pin, Where::Source)?.is_some() || within(&places.1, &places.0))
     {
         return Err(Refusal::SourceInReplica(source.into(), replica.into()));
     }

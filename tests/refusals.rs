@@ -156,7 +156,7 @@ fn an_interval_that_makes_no_sense_is_refused() {
 #[test]
 fn an_interval_that_is_refused_is_named() {
     let run = refused(&scratch(), &["source", "replica", "0.05"]);
-    assert!(run.stderr.contains("100"), "does not say the least\n{run}");
+    assert!(run.stderr.contains("0.1 seconds"), "does not say the least\n{run}");
     let run = refused(&scratch(), &["source", "replica", "fast"]);
     assert!(run.stderr.contains("fast"), "{run}");
 }
@@ -390,8 +390,6 @@ fn one_root_inside_the_other_through_a_bind_mount_is_refused() {
         // It is made below such a mount.
         ("mount --bind source replica", ["source", "replica/sub"]),
         ("mount --bind source replica", ["source", "replica/new"]),
-        // The whole replica appears somewhere in the source.
-        ("mount --bind replica source/sub", ["source", "replica"]),
     ] {
         refused_command(&scratch, in_namespace(&scratch, bind, &pair));
     }

@@ -75,12 +75,13 @@ impl Round<'_> {
     }
 
     /// Removes the temporary file of a big file that is not to be published.
-    fn discard(&self, carried: &Carried) {
+    fn discard(&mut self, carried: &Carried) {
         let (Load::Fill { name, .. }, Some((dir, _))) = (&carried.job.load, carried.job.path.split()) else {
             return;
         };
-        if let Ok(dir) = self.replica.open(&dir) {
-            drop(Temp::adopt(&dir, name.clone()));
+        if let Ok(open) = self.replica.open(&dir) {
+            drop(Temp::adopt(&open, name.clone()));
+            self.touched.insert(dir);
         }
     }
 

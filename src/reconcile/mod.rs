@@ -27,7 +27,7 @@ use crate::decide::Keeps;
 use crate::entry::{Identity, Side};
 use crate::filter::Filter;
 use crate::path::{Name, RelPath};
-use crate::queue::{Depth, Look, Looks};
+use crate::queue::{Look, Looks};
 use crate::reaper::{Aside, Reaped, Reaper};
 use crate::report::{Done, Problem};
 use crate::tree::{Dir, Fault, Pin, ReplicaDir, Root};
@@ -237,6 +237,9 @@ impl Reconciler {
             self.flights.remove(&carried.job.path);
             finished.push(carried);
         }
+        for reaped in &work.reaped {
+            self.reaping.remove(&reaped.aside.name);
+        }
         let mut round = Round {
             shared: self,
             source,
@@ -254,31 +257,15 @@ impl Reconciler {
         round.observe();
         round.shape();
         round.contents(work.until);
+        round.bury(work.reaped);
         round.close();
-        let Round { replica, mut out, .. } = round;
-        for reaped in work.reaped {
-            self.bury(&replica, reaped, &mut out);
-        }
+        let mut out = round.out;
         self.take_over(&mut out);
         // What failed because a root went away is no Problem of the entries.
         if !out.problems.is_empty() {
             self.roots.open()?;
         }
         Ok(out)
-    }
-
-    /// Removes the empty top of a tree that was put aside.
-    fn bury(&mut self, replica: &ReplicaDir, reaped: Reaped, out: &mut Outcome) {
-        self.reaping.remove(&reaped.aside.name);
-        let Aside { dir, name } = &reaped.aside;
-        let buried = reaped.result.and_then(|()| replica.open(dir)?.remove_dir(name.as_bytes()));
-        match buried {
-            Err(fault) if !fault.is_absence() && !self.stop.load(Ordering::Relaxed) => {
-                let look = Look::new(Depth::Content, crate::queue::Detector::Sweep, Instant::now());
-                out.set_back(reaped.aside.path(), look, fault.into());
-            }
-            _ => {}
-        }
     }
 
     /// Hands what a round began to the carriers and to the reaper.
@@ -324,9 +311,11 @@ impl Reconciler {
         let Ok((_, replica)) = self.roots.open() else { return };
         for (path, flight) in flights {
             let (Some((dir, _)), Some(temp)) = (path.split(), flight.temp) else { continue };
-            if let Ok(dir) = replica.open(&dir) {
-                // What cannot be removed now is removed by the next run's sweep (I7).
-                let _ = dir.remove_file(temp.as_bytes());
+            let Ok(dir) = replica.open(&dir) else { continue };
+            let mtime = dir.entry().map(|entry| entry.mtime).ok();
+            // What cannot be removed now is removed by the next run's sweep (I7).
+            if dir.remove_file(temp.as_bytes()).is_ok() {
+                let _ = dir.set(None, None, mtime);
             }
         }
     }

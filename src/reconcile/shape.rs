@@ -1,5 +1,6 @@
 //! The shape phase: directories are made, exchanged and put aside, top down, on one thread.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -10,8 +11,8 @@ use crate::copy::{Setback, swap};
 use crate::decide::{Action, Contents, Reason, decide};
 use crate::entry::Entry;
 use crate::path::{Name, RelPath};
-use crate::queue::Depth;
-use crate::reaper::Aside;
+use crate::queue::{Depth, Detector, Look};
+use crate::reaper::{Aside, Reaped};
 use crate::report::{Done, Entries, Operation};
 use crate::tree::{Hint, ReplicaDir};
 
@@ -52,7 +53,7 @@ impl Round<'_> {
                         }
                     }
                     Err(setback) => {
-                        let wider = crate::queue::Look { depth: Depth::Subtree, ..look.clone() };
+                        let wider = Look { depth: Depth::Subtree, ..look.clone() };
                         self.out.set_back(path, wider, setback);
                     }
                 }
@@ -114,6 +115,22 @@ impl Round<'_> {
             below.replica = Some(self.replica.open(path)?);
         }
         Ok(())
+    }
+
+    /// Removes the empty tops of trees that were put aside.
+    pub(super) fn bury(&mut self, reaped: Vec<Reaped>) {
+        for Reaped { aside, result } in reaped {
+            let buried =
+                result.and_then(|()| self.replica.open(&aside.dir)?.remove_dir(aside.name.as_bytes()));
+            self.touched.insert(aside.dir.clone());
+            match buried {
+                Err(fault) if !fault.is_absence() && !self.shared.stop.load(Ordering::Relaxed) => {
+                    let look = Look::new(Depth::Content, Detector::Sweep, Instant::now());
+                    self.out.set_back(aside.path(), look, fault.into());
+                }
+                _ => {}
+            }
+        }
     }
 
     /// Takes a directory out of the replica by one rename (I6), and leaves it to the reaper.

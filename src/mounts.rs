@@ -1,0 +1,103 @@
+//! What `/proc/self/mountinfo` knows: where on its file system a directory lies, whatever bind
+//! mounts lead to it. See proc_pid_mountinfo(5).
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+
+/// One mounted file system, or a part of one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Mount {
+    id: u64,
+    /// `major:minor` of the file system's device.
+    device: String,
+    /// The directory of that file system which is mounted.
+    root: PathBuf,
+    point: PathBuf,
+}
+
+impl Mount {
+    /// Reads a line; `None` where it has another form.
+    fn parse(line: &[u8]) -> Option<Self> {
+        let mut fields = line.split(|byte| *byte == b' ');
+        let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
+        let device = String::from_utf8(fields.nth(1)?.to_vec()).ok()?;
+        let (root, point) = (unescape(fields.next()?), unescape(fields.next()?));
+        Some(Self { id, device, root, point })
+    }
+}
+
+/// Undoes `\040` and the like: space, tab, newline and backslash are written in octal.
+fn unescape(field: &[u8]) -> PathBuf {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let [first, tail @ ..] = rest {
+        let octal = if *first == b'\\' { tail.get(..3) } else { None };
+        match octal.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &tail[3..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    OsString::from_vec(bytes).into()
+}
+
+/// A directory's place on its file system.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Place {
+    device: String,
+    path: PathBuf,
+}
+
+impl Place {
+    /// Where the directory `path` lies; `None` where the kernel does not say.
+    pub fn of(path: &Path) -> Option<Self> {
+        let stat = statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID).ok()?;
+        let text = fs::read("/proc/self/mountinfo").ok()?;
+        let mount = text
+            .split(|byte| *byte == b'\n')
+            .filter_map(Mount::parse)
+            .find(|mount| mount.id == stat.stx_mnt_id)?;
+        let real = fs::canonicalize(path).ok()?;
+        let below = real.strip_prefix(&mount.point).ok()?;
+        Some(Self { device: mount.device, path: mount.root.join(below) })
+    }
+
+    /// Whether this place is `other` or lies below it.
+    pub fn is_within(&self, other: &Place) -> bool {
+        self.device == other.device && self.path.starts_with(&other.path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_mountinfo_is_read() {
+        let line =
+            br"36 35 98:0 /mnt1/a\040b /mnt\0122 rw,noatime master:1 - ext3 /dev/root rw,errors=continue";
+        let mount = Mount::parse(line).unwrap();
+        assert_eq!((mount.id, &*mount.device), (36, "98:0"));
+        assert_eq!((mount.root, mount.point), ("/mnt1/a b".into(), "/mnt\n2".into()));
+        assert_eq!(Mount::parse(b"36 35"), None);
+    }
+
+    #[test]
+    fn a_directory_lies_within_those_above_it() {
+        let top = tempfile::tempdir().unwrap();
+        fs::create_dir(top.path().join("sub")).unwrap();
+        let (Some(above), Some(below)) = (Place::of(top.path()), Place::of(&top.path().join("sub"))) else {
+            return println!("skipped: the kernel gives no mount ids here");
+        };
+        assert!(below.is_within(&above) && above.is_within(&above) && !above.is_within(&below));
+    }
+}
