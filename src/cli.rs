@@ -36,7 +36,7 @@ pub struct Args {
     #[arg(value_name = "INTERVAL", value_parser = parse_interval, allow_negative_numbers = true)]
     interval: Option<Duration>,
 
-    /// A file to append the log to; kept below 10 MB, the older ones as LOG_FILE.1 to .10
+    /// A file to append the log to; kept below 10 MB, the older ones as `LOG_FILE.1` to .10
     log_file: Option<PathBuf>,
 
     /// The same as INTERVAL, by name [default: 10m]
@@ -44,7 +44,7 @@ pub struct Args {
         allow_negative_numbers = true, conflicts_with = "interval")]
     interval_option: Option<Duration>,
 
-    /// The same as LOG_FILE, by name
+    /// The same as `LOG_FILE`, by name
     #[arg(short, long = "log-file", value_name = "FILE", conflicts_with = "log_file")]
     log_file_option: Option<PathBuf>,
 

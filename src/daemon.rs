@@ -33,7 +33,7 @@ const TICK: Duration = Duration::from_secs(1);
 const ENOUGH: usize = 10_000;
 
 /// What one round takes.
-const PORTION: Portion = Portion { names: 500, dirs: 100 };
+const PORTION: Portion = Portion { names: 256, dirs: 64 };
 
 /// How long a round of sweep work begins new tasks, so that it holds up nothing for long.
 const SWEEP_ROUND: Duration = Duration::from_millis(5);
@@ -125,7 +125,7 @@ impl Daemon<'_> {
             let now = Instant::now();
             self.check_roots(now);
             self.queue.wake(now);
-            self.round(carried, reaped, now);
+            self.round(carried, reaped);
             if self.is_settled()
                 && let Some(end) = self.settle(Instant::now())
             {
@@ -236,7 +236,7 @@ impl Daemon<'_> {
     }
 
     /// Does one round, where there is work for one.
-    fn round(&mut self, carried: Vec<Carried>, reaped: Vec<Reaped>, now: Instant) {
+    fn round(&mut self, carried: Vec<Carried>, reaped: Vec<Reaped>) {
         if self.roots.is_lost() {
             return;
         }
@@ -257,7 +257,7 @@ impl Daemon<'_> {
             carried,
             reaped,
             deletions: self.trust.deletions(),
-            until: Some(now + SWEEP_ROUND),
+            budget: Some(SWEEP_ROUND),
             big: BIG_FOR_SWEEP,
         };
         match self.reconciler.round(work) {

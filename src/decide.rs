@@ -95,9 +95,8 @@ pub enum Action {
 /// The table of the design, cell by cell.
 pub fn decide(source: &Side, replica: &Side, contents: Contents, keeps: Keeps) -> Action {
     let source = match (source, replica) {
-        (Side::Unknown(_), _) => return Action::Unsure,
+        (Side::Unknown(_), _) | (Side::Absent, Side::Unknown(_)) => return Action::Unsure,
         (Side::Absent, Side::Absent) => return Action::Nothing,
-        (Side::Absent, Side::Unknown(_)) => return Action::Unsure,
         (Side::Absent, Side::Present(_)) => return Action::Remove,
         (Side::Present(source), _) => source,
     };

@@ -140,9 +140,7 @@ impl Daemon<'_> {
         if self.roots.is_lost() {
             return self.config.once.then_some(End::Incomplete);
         }
-        if self.tally.swept.is_none() {
-            return None;
-        }
+        self.tally.swept?;
         let equal = self.troubles.is_empty() && self.tally.held == 0;
         self.tally.say_swept(now);
         if equal && !self.tally.said_equal {

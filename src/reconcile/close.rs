@@ -27,20 +27,18 @@ impl Round<'_> {
     fn close_one(&mut self, rel: &RelPath) -> Result<(), Fault> {
         let spot = self.spots.get(rel);
         let opened;
-        let source = match spot {
-            Some(spot) => &spot.source,
-            None => {
-                opened = self.source.open(rel)?;
-                &opened
-            }
+        let source = if let Some(spot) = spot {
+            &spot.source
+        } else {
+            opened = self.source.open(rel)?;
+            &opened
         };
         let replica_opened;
-        let replica = match spot.and_then(|spot| spot.replica.as_ref()) {
-            Some(replica) => replica,
-            None => {
-                replica_opened = self.replica.open(rel)?;
-                &replica_opened
-            }
+        let replica = if let Some(replica) = spot.and_then(|spot| spot.replica.as_ref()) {
+            replica
+        } else {
+            replica_opened = self.replica.open(rel)?;
+            &replica_opened
         };
         // RACE: the source directory may change after this. Then a later look finds it.
         let entry = source.entry()?;

@@ -1,6 +1,6 @@
 //! The contents phase: files and symlinks are copied, replaced, removed, in parallel.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
@@ -28,7 +28,7 @@ struct Task<'a> {
 }
 
 impl Round<'_> {
-    pub(super) fn contents(&mut self, until: Option<Instant>) {
+    pub(super) fn contents(&mut self, budget: Option<Duration>) {
         let mut spots = std::mem::take(&mut self.spots);
         let mut tasks = Vec::new();
         for (rel, spot) in &mut spots {
@@ -46,6 +46,7 @@ impl Round<'_> {
         tasks.sort_by_key(|task| task.carried.is_empty());
         let publishing = tasks.partition_point(|task| !task.carried.is_empty());
         let rest = tasks.split_off(publishing);
+        let until = budget.map(|budget| Instant::now() + budget);
         let this = &*self;
         let work = |task| {
             let mut out = Outcome::default();
@@ -59,7 +60,9 @@ impl Round<'_> {
             let names = task.sightings.into_iter();
             self.out.again.extend(names.map(|s| (task.rel.join(&s.name), s.look, Again::Now)));
         }
-        results.into_iter().for_each(|out| self.out.absorb(out));
+        for out in results {
+            self.out.absorb(out);
+        }
         self.spots = spots;
     }
 
@@ -68,7 +71,7 @@ impl Round<'_> {
         for carried in carried {
             let (path, look) = (carried.job.path.clone(), carried.job.look.clone());
             let here = Here { round: self, rel: &rel, spot, replica, path: &path, look: &look };
-            if let Err(setback) = here.publish_carried(carried, out) {
+            if let Err(setback) = here.publish_carried(&carried, out) {
                 out.set_back(path, look, setback);
             }
         }
@@ -209,7 +212,7 @@ impl Here<'_> {
     }
 
     /// Puts a big file in place, if its source is still what was copied.
-    fn publish_carried(&self, carried: Carried, out: &mut Outcome) -> Result<(), Setback> {
+    fn publish_carried(&self, carried: &Carried, out: &mut Outcome) -> Result<(), Setback> {
         let Some((_, name)) = self.path.split() else { return Ok(()) };
         let Job { source, entry, load, .. } = &carried.job;
         let Load::Fill { temp: temp_file, name: temp_name, reason } = load else { return Ok(()) };

@@ -131,8 +131,13 @@ impl Round<'_> {
         let replica = match self.open_replica(dir) {
             Ok(replica) => Some(replica),
             Err(fault) if fault.is_no_dir() => {
-                for missing in dir.lineage().skip_while(|above| self.open_replica(above).is_ok()) {
-                    add(looks, &missing, wider.clone());
+                let missing: Vec<RelPath> =
+                    dir.lineage().skip_while(|above| self.open_replica(above).is_ok()).collect();
+                for missing in missing {
+                    // One that was reported has its children reported too.
+                    if !self.is_looked_at(&missing, looks) {
+                        add(looks, &missing, wider.clone());
+                    }
                 }
                 None
             }
@@ -142,6 +147,13 @@ impl Round<'_> {
         let spot = Spot { source, replica, sightings: vec![], carried: vec![], standing: OnceLock::new() };
         self.spots.insert(dir.clone(), spot);
         Some(())
+    }
+
+    /// Whether the round looks at this name anyway.
+    fn is_looked_at(&self, path: &RelPath, looks: &Looks) -> bool {
+        let Some((dir, name)) = path.split() else { return true };
+        looks.get(&dir).is_some_and(|names| names.contains_key(&name))
+            || self.spots.get(&dir).is_some_and(|spot| spot.sightings.iter().any(|s| s.name == name))
     }
 
     fn give_up(&mut self, dir: &RelPath, look: Look, fault: Fault) -> Option<()> {

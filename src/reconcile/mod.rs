@@ -19,7 +19,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::Duration;
 
 use crate::carrier::{Carried, Carriers, Job, Load};
 use crate::copy::{Setback, TempNames};
@@ -79,8 +79,8 @@ pub struct Work {
     /// Trees put aside that have been emptied.
     pub reaped: Vec<Reaped>,
     pub deletions: Deletions,
-    /// When no further task of the contents phase begins.
-    pub until: Option<Instant>,
+    /// How long the contents phase begins further tasks.
+    pub budget: Option<Duration>,
     /// Files above this size, in bytes, go to a carrier.
     pub big: u64,
 }
@@ -256,7 +256,7 @@ impl Reconciler {
         round.gather(looks);
         round.observe();
         round.shape();
-        round.contents(work.until);
+        round.contents(work.budget);
         round.bury(work.reaped);
         round.close();
         let mut out = round.out;

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use super::Console;
 
-/// At this size, in bytes, LOG_FILE becomes LOG_FILE.1.
+/// At this size, in bytes, `LOG_FILE` becomes `LOG_FILE.1`.
 const FULL: u64 = 10 * 1024 * 1024;
 
-/// The numbered files that are kept beside LOG_FILE.
+/// The numbered files that are kept beside `LOG_FILE`.
 const KEPT: u32 = 10;
 
 /// Bytes gathered before a write; they never wait longer than the next pause in the log.
@@ -28,8 +28,8 @@ pub fn is_log_name(name: &[u8], log: &[u8]) -> bool {
     }
 }
 
-/// Appends to a file, and rotates it by size. No file is touched but LOG_FILE and LOG_FILE.1
-/// to LOG_FILE.10.
+/// Appends to a file, and rotates it by size. No file is touched but `LOG_FILE` and `LOG_FILE.1`
+/// to `LOG_FILE.10`.
 pub struct RotatingFile {
     path: PathBuf,
     file: File,
@@ -104,7 +104,7 @@ impl RotatingFile {
     }
 
     fn failed(&mut self, error: &io::Error) {
-        let lost = self.buffer.iter().filter(|byte| **byte == b'\n').count() as u64;
+        let lost = self.buffer.split_inclusive(|byte| *byte == b'\n').count() as u64;
         if self.failing.is_none() {
             self.complain(&format!(
                 "cannot write the log {}: {error}; mirroring goes on without it",

@@ -27,11 +27,20 @@ pub(super) const CHUNK: usize = 256;
 const BIG: u64 = 1024 * 1024;
 
 enum Step {
-    Dir(RelPath),
+    Dir(RelPath, Replica),
     /// Some of the names in a wide directory.
-    Names(RelPath, Arc<Joined>, Range<usize>),
+    Names(RelPath, Replica, Arc<Joined>, Range<usize>),
     /// One pair of big files.
     Pair(RelPath, Name),
+}
+
+/// What is known of the replica's directory before it is opened.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Replica {
+    Open,
+    /// Its parent was listed without it. What stands there by now was made by rounds after that,
+    /// and needs no reading.
+    Lacks,
 }
 
 /// What one thread has found in one directory.
@@ -45,41 +54,43 @@ struct Chunk<'a> {
 
 impl Walker<'_> {
     pub(super) fn compare(&self) {
-        walk(self.plan.threads, Step::Dir(self.plan.scope.clone()), |step, more| {
+        walk(self.plan.threads, Step::Dir(self.plan.scope.clone(), Replica::Open), |step, more| {
             if self.is_cancelled() {
                 return;
             }
             match step {
-                Step::Dir(dir) => self.compare_dir(dir, more),
-                Step::Names(dir, joined, range) => self.compare_again(&dir, more, |chunk, more| {
-                    chunk.compare_names(&joined, range, more);
-                }),
+                Step::Dir(dir, replica) => self.compare_dir(&dir, replica, more),
+                Step::Names(dir, replica, joined, range) => {
+                    self.compare_again(&dir, replica, more, |chunk, more| {
+                        chunk.compare_names(&joined, range, more);
+                    });
+                }
                 Step::Pair(dir, name) => {
-                    self.compare_again(&dir, more, |chunk, _| chunk.compare_files(&name))
+                    self.compare_again(&dir, Replica::Open, more, |chunk, _| chunk.compare_files(&name));
                 }
             }
         });
     }
 
-    fn compare_dir(&self, dir: RelPath, more: &mut Vec<Step>) {
-        let Some((source, replica)) = self.open_both(&dir) else { return };
+    fn compare_dir(&self, dir: &RelPath, known: Replica, more: &mut Vec<Step>) {
+        let Some((source, replica)) = self.open_both(dir, known) else { return };
         let listed = source.list();
         let also = replica.as_ref().map(|replica| replica.list()).transpose();
         let (ours, theirs) = match (listed, also) {
             (Ok(ours), Ok(theirs)) => (ours, theirs.unwrap_or_default()),
-            (Err(fault), _) | (_, Err(fault)) => return self.problem(&dir, fault),
+            (Err(fault), _) | (_, Err(fault)) => return self.problem(dir, fault),
         };
-        self.compare_dir_itself(&dir, &source, replica.as_ref());
+        self.compare_dir_itself(dir, &source, replica.as_ref());
 
         let joined = Arc::new(Joined::new(ours, theirs));
-        let mut chunk = self.chunk(&dir, &source, replica.as_ref());
+        let mut chunk = self.chunk(dir, &source, replica.as_ref());
         // Left over in the replica: to be removed. In the source: to be named (I7).
         chunk.found.extend(joined.reserved().filter_map(Name::new).map(|name| (name, look())));
         chunk.compare_names(&joined, 0..joined.len().min(CHUNK), more);
         chunk.report();
         for start in (CHUNK..joined.len()).step_by(CHUNK) {
             let range = start..joined.len().min(start + CHUNK);
-            more.push(Step::Names(dir.clone(), Arc::clone(&joined), range));
+            more.push(Step::Names(dir.clone(), known, Arc::clone(&joined), range));
         }
     }
 
@@ -87,10 +98,11 @@ impl Walker<'_> {
     fn compare_again(
         &self,
         dir: &RelPath,
+        known: Replica,
         more: &mut Vec<Step>,
         work: impl FnOnce(&mut Chunk<'_>, &mut Vec<Step>),
     ) {
-        if let Some((source, replica)) = self.open_both(dir) {
+        if let Some((source, replica)) = self.open_both(dir, known) {
             let mut chunk = self.chunk(dir, &source, replica.as_ref());
             work(&mut chunk, more);
             chunk.report();
@@ -102,7 +114,7 @@ impl Walker<'_> {
     }
 
     /// Opens a directory on both sides; `None` where there is nothing to compare.
-    fn open_both(&self, dir: &RelPath) -> Option<(Dir, Option<ReplicaDir>)> {
+    fn open_both(&self, dir: &RelPath, known: Replica) -> Option<(Dir, Option<ReplicaDir>)> {
         let source = match self.source.open(dir) {
             Ok(source) => source,
             // Gone or swapped since its parent was listed: its parent's name is looked at.
@@ -114,6 +126,9 @@ impl Walker<'_> {
         };
         if self.is_replica(&source) {
             return None;
+        }
+        if known == Replica::Lacks {
+            return Some((source, None));
         }
         match self.replica.open(dir) {
             Ok(replica) => Some((source, Some(replica))),
@@ -168,11 +183,11 @@ impl Chunk<'_> {
     ) {
         self.walker.entries.fetch_add(u64::from(source.is_some()), Ordering::Relaxed);
         match (source, replica) {
-            (Some(Hint::Dir), Some(Hint::Dir)) => more.push(Step::Dir(self.dir.join(&name))),
+            (Some(Hint::Dir), Some(Hint::Dir)) => more.push(Step::Dir(self.dir.join(&name), Replica::Open)),
             // To be named, once; it makes no difference.
             (Some(Hint::Special), None) => self.found.push((name, look())),
             (Some(Hint::Dir), None) => {
-                more.push(Step::Dir(self.dir.join(&name)));
+                more.push(Step::Dir(self.dir.join(&name), Replica::Lacks));
                 self.differs(name, None);
             }
             (Some(Hint::File | Hint::Symlink), None) | (None, _) => self.differs(name, None),
@@ -184,7 +199,8 @@ impl Chunk<'_> {
         let source = self.source.look(name.as_bytes());
         let replica = self.replica.map_or(Side::Absent, |replica| replica.look(name.as_bytes()));
         if source.is_dir() {
-            more.push(Step::Dir(self.dir.join(&name)));
+            let known = if replica.is_dir() { Replica::Open } else { Replica::Lacks };
+            more.push(Step::Dir(self.dir.join(&name), known));
         }
         match decide(&source, &replica, Contents::Unread, self.walker.plan.keeps) {
             Action::Nothing => {}
@@ -209,9 +225,8 @@ impl Chunk<'_> {
     /// says it.
     fn compare_files(&mut self, name: &Name) {
         match self.read_pair(name) {
-            Ok(None) => {}
+            Ok(None) | Err(Setback::Cancelled) => {}
             Ok(Some(evidence)) => self.differs(name.clone(), Some(evidence)),
-            Err(Setback::Cancelled) => {}
             Err(Setback::Changed | Setback::Fault(_)) => self.differs(name.clone(), None),
         }
     }

@@ -49,15 +49,15 @@ impl Walker<'_> {
             }
             let Some(path) = Name::new(name).map(|name| dir.join(&name)) else { continue };
             count.entries += 1;
-            let is_dir = self.is_dir(hint, || self.replica.open(&path).is_ok());
+            let held_dir = is_dir(hint, || self.replica.open(&path).is_ok());
             let stands = source.find(name);
-            match (stands, is_dir) {
-                (Some(hint), true) if self.is_dir(hint, || self.source.open(&path).is_ok()) => {
-                    more.push(path)
+            match (stands, held_dir) {
+                (Some(hint), true) if is_dir(hint, || self.source.open(&path).is_ok()) => {
+                    more.push(path);
                 }
                 (Some(_), false) => {}
                 (None, _) | (Some(_), true) => {
-                    let held = 1 + if is_dir { self.count_below(&path) } else { 0 };
+                    let held = 1 + if held_dir { self.count_below(&path) } else { 0 };
                     count.entries += held - 1;
                     count.deletions += held;
                     below += held;
@@ -91,12 +91,12 @@ impl Walker<'_> {
         }
         number
     }
+}
 
-    fn is_dir(&self, hint: Hint, look: impl FnOnce() -> bool) -> bool {
-        match hint {
-            Hint::Dir => true,
-            Hint::File | Hint::Symlink | Hint::Special => false,
-            Hint::Unknown => look(),
-        }
+fn is_dir(hint: Hint, look: impl FnOnce() -> bool) -> bool {
+    match hint {
+        Hint::Dir => true,
+        Hint::File | Hint::Symlink | Hint::Special => false,
+        Hint::Unknown => look(),
     }
 }

@@ -1,7 +1,5 @@
 //! The names in a directory, sorted, in one block of memory.
 
-use std::mem::MaybeUninit;
-
 use rustix::fd::AsFd;
 use rustix::fs::{FileType, RawDir};
 
@@ -33,8 +31,8 @@ pub struct Listing {
 
 impl Listing {
     pub(super) fn read(fd: impl AsFd) -> rustix::io::Result<Self> {
-        let mut buffer = [MaybeUninit::<u8>::uninit(); 32 * 1024];
-        let mut entries = RawDir::new(fd, &mut buffer);
+        let mut buffer = Vec::<u8>::with_capacity(32 * 1024);
+        let mut entries = RawDir::new(fd, buffer.spare_capacity_mut());
         let mut listing = Self::default();
         while let Some(entry) = entries.next() {
             let entry = entry?;

@@ -15,7 +15,7 @@ pub(super) const DIR_FLAGS: OFlags = OFlags::RDONLY
     .union(OFlags::CLOEXEC)
     .union(OFlags::NONBLOCK);
 
-/// Bytes of a path that go to the kernel in one piece; PATH_MAX is 4096 with the final NUL.
+/// Bytes of a path that go to the kernel in one piece; `PATH_MAX` is 4096 with the final NUL.
 const PIECE: usize = 4000;
 
 /// A kernel before 5.6, or a sandbox, has no `openat2`: found at the first call.
@@ -73,7 +73,7 @@ fn open_by_component(base: impl AsFd, piece: &[u8], side: Where) -> Result<Owned
     for name in piece.split(|b| *b == b'/') {
         let base = at.as_ref().map_or_else(|| base.as_fd(), AsFd::as_fd);
         let next = openat(base, name, DIR_FLAGS, Mode::empty())?;
-        if side == Where::Replica && mount_of(&base)? != mount_of(&next)? {
+        if side == Where::Replica && mount_of(base)? != mount_of(&next)? {
             return Err(Errno::XDEV);
         }
         at = Some(next);
