@@ -240,18 +240,7 @@ impl Reconciler {
         for reaped in &work.reaped {
             self.reaping.remove(&reaped.aside.name);
         }
-        let mut round = Round {
-            shared: self,
-            source,
-            replica,
-            deletions: work.deletions,
-            big: work.big,
-            spots: BTreeMap::new(),
-            touched: BTreeSet::new(),
-            opened: HashMap::new(),
-            made: HashSet::new(),
-            out: Outcome::default(),
-        };
+        let mut round = self.begin((source, replica), work.deletions, work.big);
         let looks = round.sort_carried(work.looks, finished);
         round.gather(looks);
         round.observe();
@@ -266,6 +255,21 @@ impl Reconciler {
             self.roots.open()?;
         }
         Ok(out)
+    }
+
+    fn begin(&self, (source, replica): (Dir, ReplicaDir), deletions: Deletions, big: u64) -> Round<'_> {
+        Round {
+            shared: self,
+            source,
+            replica,
+            deletions,
+            big,
+            spots: BTreeMap::new(),
+            touched: BTreeSet::new(),
+            opened: HashMap::new(),
+            made: HashSet::new(),
+            out: Outcome::default(),
+        }
     }
 
     /// Hands what a round began to the carriers and to the reaper.

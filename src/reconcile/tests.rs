@@ -1,1 +1,373 @@
+//! Rounds alone: no daemon, no sweep, no clock, one thread.
 
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::PathBuf;
+
+use super::*;
+use crate::digest::Verdict;
+use crate::queue::{Depth, Detector, Evidence, add};
+use crate::report::Operation;
+use crate::tree::Where;
+
+/// Two small trees and a reconciler between them.
+struct Pair {
+    top: tempfile::TempDir,
+    reconciler: Reconciler,
+}
+
+impl Pair {
+    fn new() -> Self {
+        let top = tempfile::tempdir().unwrap();
+        for root in ["source", "replica", "outside"] {
+            fs::create_dir(top.path().join(root)).unwrap();
+        }
+        let root = |name: &str, side| Root { path: top.path().join(name), side };
+        let (source, replica) = (root("source", Where::Source), root("replica", Where::Replica));
+        let (source_pin, replica_pin) = (source.pin().unwrap(), replica.pin().unwrap());
+        let roots = Roots { source, replica, source_pin, replica_pin };
+        let keeps = Keeps { owner: rustix::process::geteuid().is_root() };
+        let reconciler = Reconciler::start(roots, keeps, Filter::default(), 1, Arc::default()).unwrap();
+        Self { top, reconciler }
+    }
+
+    fn at(&self, path: &str) -> PathBuf {
+        self.top.path().join(path)
+    }
+
+    fn write(&self, path: &str, text: &str) {
+        let path = self.at(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    fn read(&self, path: &str) -> String {
+        fs::read_to_string(self.at(path)).unwrap()
+    }
+
+    fn round(&mut self, work: Work) -> Outcome {
+        self.reconciler.round(work).unwrap()
+    }
+
+    /// A round of looks at these paths.
+    fn look(&mut self, paths: &[&str]) -> Outcome {
+        self.round(work(paths))
+    }
+
+    /// What stands in a directory, in order.
+    fn names(&self, dir: &str) -> Vec<String> {
+        let entries = fs::read_dir(self.at(dir)).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    /// Waits for the trees put aside, and lets a round remove their tops.
+    fn bury(&mut self) {
+        while !self.reconciler.reaping.is_empty() {
+            let reaped = self.reconciler.reaped().recv_timeout(Duration::from_secs(30)).unwrap();
+            self.round(Work { reaped: vec![reaped], ..work(&[]) });
+        }
+    }
+
+    /// Waits for a carrier.
+    fn carried(&self) -> Carried {
+        self.reconciler.carried().recv_timeout(Duration::from_secs(30)).unwrap()
+    }
+}
+
+fn path(text: &str) -> RelPath {
+    RelPath::new(text.as_bytes()).unwrap()
+}
+
+fn look() -> Look {
+    Look::new(Depth::Content, Detector::Sweep, std::time::Instant::now())
+}
+
+fn work(paths: &[&str]) -> Work {
+    let mut looks = Looks::new();
+    for text in paths {
+        add(&mut looks, &path(text), look());
+    }
+    Work {
+        looks,
+        carried: vec![],
+        reaped: vec![],
+        deletions: Deletions::Followed,
+        budget: None,
+        big: u64::MAX,
+    }
+}
+
+fn operations(outcome: &Outcome) -> Vec<(Operation, String)> {
+    outcome.done.iter().map(|done| (done.operation, done.path.to_string())).collect()
+}
+
+#[test]
+fn a_round_touches_what_it_was_asked_to_look_at_and_nothing_else() {
+    let mut pair = Pair::new();
+    pair.write("source/a", "new");
+    pair.write("source/b", "new");
+    pair.write("replica/stale", "old");
+    let outcome = pair.look(&["a", "stale"]);
+    assert_eq!(
+        operations(&outcome),
+        [(Operation::Created, "a".into()), (Operation::Removed, "stale".into())]
+    );
+    assert_eq!(pair.names("replica"), ["a"]);
+}
+
+#[test]
+fn equal_entries_give_no_action() {
+    let mut pair = Pair::new();
+    pair.write("source/a", "text");
+    pair.look(&["a"]);
+    let inode = fs::metadata(pair.at("replica/a")).unwrap().ino();
+    let outcome = pair.look(&["a"]);
+    assert!(outcome.done.is_empty() && outcome.problems.is_empty() && outcome.again.is_empty());
+    assert_eq!(fs::metadata(pair.at("replica/a")).unwrap().ino(), inode);
+}
+
+#[test]
+fn a_look_below_a_missing_directory_makes_it_and_asks_for_the_rest_of_it() {
+    let mut pair = Pair::new();
+    pair.write("source/d/e/f", "x");
+    let outcome = pair.look(&["d/e/f"]);
+    assert_eq!(pair.read("replica/d/e/f"), "x");
+    assert_eq!(outcome.scans, [path("d"), path("d/e")]);
+}
+
+#[test]
+fn a_directory_reported_with_its_children_is_not_scanned_again() {
+    let mut pair = Pair::new();
+    pair.write("source/d/f", "x");
+    let outcome = pair.look(&["d", "d/f"]);
+    assert_eq!(pair.read("replica/d/f"), "x");
+    assert_eq!(outcome.scans, []);
+}
+
+#[test]
+fn a_look_in_a_directory_that_is_gone_moves_to_its_highest_missing_ancestor() {
+    let mut pair = Pair::new();
+    pair.write("replica/d/e/f", "x");
+    pair.write("replica/d/e/g", "x");
+    let outcome = pair.look(&["d/e/f"]);
+    assert_eq!(operations(&outcome), [(Operation::Removed, "d".into())]);
+    let entries = outcome.done[0].entries.unwrap();
+    assert_eq!((entries.number, entries.at_least), (4, false));
+    pair.bury();
+    assert_eq!(pair.names("replica"), [""; 0]);
+}
+
+#[test]
+fn held_deletions_are_counted_and_not_made_while_copying_goes_on() {
+    let mut pair = Pair::new();
+    pair.write("source/new", "x");
+    pair.write("source/was-dir", "x");
+    pair.write("replica/file", "x");
+    pair.write("replica/dir/file", "x");
+    pair.write("replica/was-dir/file", "x");
+    let all = ["new", "file", "dir", "was-dir"];
+    let outcome = pair.round(Work { deletions: Deletions::Held, ..work(&all) });
+    assert_eq!(outcome.held, 3);
+    assert_eq!(operations(&outcome), [(Operation::Created, "new".into())]);
+    assert_eq!(pair.names("replica"), ["dir", "file", "new", "was-dir"]);
+    assert_eq!(pair.names("replica/was-dir"), ["file"]);
+}
+
+#[test]
+fn an_absence_in_a_directory_that_was_moved_away_deletes_nothing() {
+    // I5: the names are absent in the open directory, but it no longer stands at its path.
+    let pair = Pair::new();
+    fs::create_dir(pair.at("source/d")).unwrap();
+    pair.write("replica/d/file", "x");
+    pair.write("replica/d/sub/file", "x");
+    let roots = pair.reconciler.roots.open().unwrap();
+    let mut round = pair.reconciler.begin(roots, Deletions::Followed, u64::MAX);
+    round.gather(work(&["d/file", "d/sub"]).looks);
+    round.observe();
+    fs::rename(pair.at("source/d"), pair.at("outside/d")).unwrap();
+    round.shape();
+    round.contents(None);
+    assert_eq!(operations(&round.out), []);
+    assert_eq!(round.out.again.len(), 2);
+    assert_eq!(pair.names("replica/d"), ["file", "sub"]);
+}
+
+#[test]
+fn a_root_that_is_another_directory_ends_the_round_before_it_begins() {
+    let mut pair = Pair::new();
+    pair.write("replica/file", "x");
+    fs::rename(pair.at("source"), pair.at("old")).unwrap();
+    fs::create_dir(pair.at("source")).unwrap();
+    assert!(matches!(pair.reconciler.round(work(&["file"])), Err(Lost::SourceReplaced)));
+    fs::remove_dir(pair.at("source")).unwrap();
+    assert!(matches!(pair.reconciler.round(work(&["file"])), Err(Lost::Source(_))));
+    assert_eq!(pair.read("replica/file"), "x");
+}
+
+#[test]
+fn a_directory_has_its_mode_and_time_after_its_entries_changed() {
+    let mut pair = Pair::new();
+    pair.write("source/d/f", "x");
+    fs::set_permissions(pair.at("source/d"), fs::Permissions::from_mode(0o2750)).unwrap();
+    fs::set_permissions(pair.at("source/d"), fs::Permissions::from_mode(0o750)).unwrap();
+    pair.look(&["d", "d/f"]);
+    let (ours, theirs) =
+        (fs::metadata(pair.at("source/d")).unwrap(), fs::metadata(pair.at("replica/d")).unwrap());
+    assert_eq!(ours.mode(), theirs.mode());
+    assert_eq!((ours.mtime(), ours.mtime_nsec()), (theirs.mtime(), theirs.mtime_nsec()));
+}
+
+#[test]
+fn a_directory_gives_way_to_a_file_in_one_step_and_is_deleted_afterwards() {
+    // I4, I6: the exchange is the change; the old tree goes later, under a reserved name.
+    let mut pair = Pair::new();
+    pair.write("source/x", "file now");
+    pair.write("replica/x/deep/file", "x");
+    let outcome = pair.look(&["x"]);
+    assert_eq!(operations(&outcome), [(Operation::Updated, "x".into())]);
+    assert_eq!(pair.read("replica/x"), "file now");
+    pair.bury();
+    assert_eq!(pair.names("replica"), ["x"]);
+}
+
+#[test]
+fn a_symlink_in_the_replica_gives_way_to_a_directory_and_its_target_is_left_alone() {
+    // I3: nothing is written through the symlink.
+    let mut pair = Pair::new();
+    pair.write("source/sub/f", "x");
+    symlink("../outside", pair.at("replica/sub")).unwrap();
+    pair.look(&["sub/f"]);
+    assert_eq!(pair.read("replica/sub/f"), "x");
+    assert!(fs::symlink_metadata(pair.at("replica/sub")).unwrap().is_dir());
+    assert_eq!(pair.names("outside"), [""; 0]);
+}
+
+#[test]
+fn evidence_holds_only_for_the_states_that_were_read() {
+    let mut pair = Pair::new();
+    pair.write("source/f", "new");
+    pair.write("replica/f", "old");
+    let roots = pair.reconciler.roots.open().unwrap();
+    let (source, replica) = (roots.0.look(b"f"), roots.1.look(b"f"));
+    let lie = roots.0.open_file(b"f").unwrap();
+    let md5 = crate::digest::md5_of(&lie.0, lie.1.size, &AtomicBool::new(false)).unwrap();
+    let evidence = Evidence {
+        source: source.entry().unwrap().identity(),
+        replica: replica.entry().unwrap().identity(),
+        verdict: Verdict { source: md5, replica: md5 },
+    };
+    // The replica's file was written to after it was read: the verdict "same" is worth nothing.
+    let written = fs::File::options().write(true).open(pair.at("replica/f")).unwrap();
+    written.set_modified(std::time::UNIX_EPOCH).unwrap();
+    let mut looks = Looks::new();
+    add(&mut looks, &path("f"), Look { evidence: Some(Box::new(evidence)), ..look() });
+    pair.round(Work { looks, ..work(&[]) });
+    assert_eq!(pair.read("replica/f"), "new");
+}
+
+#[test]
+fn a_big_file_is_published_by_a_later_round() {
+    let mut pair = Pair::new();
+    pair.write("source/big", "0123456789");
+    let outcome = pair.round(Work { big: 5, ..work(&["big"]) });
+    assert_eq!(operations(&outcome), []);
+    let carried = pair.carried();
+    assert!(!pair.at("replica/big").exists());
+    let outcome = pair.round(Work { carried: vec![carried], ..work(&[]) });
+    assert_eq!(operations(&outcome), [(Operation::Created, "big".into())]);
+    assert_eq!(pair.names("replica"), ["big"]);
+    assert!(pair.reconciler.is_idle());
+}
+
+#[test]
+fn a_big_file_whose_source_has_changed_is_not_published() {
+    let mut pair = Pair::new();
+    pair.write("source/d/big", "0123456789");
+    pair.round(Work { big: 5, ..work(&["d", "d/big"]) });
+    let carried = pair.carried();
+    pair.write("source/d/big", "9876543210");
+    let outcome = pair.round(Work { carried: vec![carried], ..work(&[]) });
+    assert_eq!(operations(&outcome), []);
+    assert!(matches!(&outcome.again[..], [(again, _, Again::Restless)] if *again == path("d/big")));
+    assert_eq!(pair.names("replica/d"), [""; 0]);
+}
+
+#[test]
+fn a_big_file_that_is_moved_away_leaves_nothing_behind() {
+    let mut pair = Pair::new();
+    pair.write("source/d/big", "0123456789");
+    pair.round(Work { big: 5, ..work(&["d", "d/big"]) });
+    let carried = pair.carried();
+    fs::rename(pair.at("source/d"), pair.at("outside/d")).unwrap();
+    let held = Work { carried: vec![carried], deletions: Deletions::Held, ..work(&[]) };
+    pair.round(held);
+    assert_eq!(pair.names("replica/d"), [""; 0]);
+}
+
+#[test]
+fn two_big_files_of_one_size_are_compared_by_a_carrier() {
+    let mut pair = Pair::new();
+    pair.write("source/big", "0123456789");
+    pair.write("replica/big", "0123456780");
+    pair.round(Work { big: 5, ..work(&["big"]) });
+    let verdict = pair.carried();
+    assert!(matches!(&verdict.result, Ok(Some(verdict)) if !verdict.same()));
+    pair.round(Work { carried: vec![verdict], big: 5, ..work(&[]) });
+    let filled = pair.carried();
+    let outcome = pair.round(Work { carried: vec![filled], big: 5, ..work(&[]) });
+    assert_eq!(outcome.done[0].reason, crate::decide::Reason::Md5);
+    assert_eq!(pair.read("replica/big"), "0123456789");
+}
+
+#[test]
+fn without_time_one_task_is_done_and_the_rest_comes_back() {
+    let mut pair = Pair::new();
+    let names: Vec<String> = (0..3 * TASK).map(|number| format!("{number:03}")).collect();
+    for name in &names {
+        pair.write(&format!("source/{name}"), "x");
+    }
+    let paths: Vec<&str> = names.iter().map(String::as_str).collect();
+    let outcome = pair.round(Work { budget: Some(Duration::ZERO), ..work(&paths) });
+    assert_eq!((outcome.done.len(), outcome.again.len()), (TASK, 2 * TASK));
+    assert!(outcome.again.iter().all(|(_, _, again)| *again == Again::Now));
+}
+
+#[test]
+fn temporary_names_are_removed_unless_they_are_in_use() {
+    // I7.
+    let mut pair = Pair::new();
+    let stale = Name::reserved(1).to_string();
+    let stale_dir = Name::reserved(2).to_string();
+    pair.write(&format!("replica/{stale}"), "x");
+    pair.write(&format!("replica/{stale_dir}/f"), "x");
+    pair.write("source/big", "0123456789");
+    pair.round(Work { big: 5, ..work(&["big"]) });
+    let carried = pair.carried();
+    let Load::Fill { name: in_use, .. } = &carried.job.load else { panic!("not being filled") };
+    let in_use = in_use.to_string();
+    // Deletions that are held do not hold these: they are twindir's own.
+    let held = Work { deletions: Deletions::Held, ..work(&[&stale, &stale_dir, &in_use]) };
+    pair.round(held);
+    pair.bury();
+    assert_eq!(pair.names("replica"), [in_use]);
+    pair.round(Work { carried: vec![carried], ..work(&[]) });
+    assert_eq!(pair.names("replica"), ["big"]);
+}
+
+#[test]
+fn what_cannot_be_looked_at_is_a_problem_and_deletes_nothing() {
+    if rustix::process::geteuid().is_root() {
+        return println!("skipped: modes keep root out of nothing");
+    }
+    let mut pair = Pair::new();
+    pair.write("source/locked/f", "x");
+    pair.write("replica/locked/f", "x");
+    fs::set_permissions(pair.at("source/locked"), fs::Permissions::from_mode(0o000)).unwrap();
+    let outcome = pair.look(&["locked/f"]);
+    fs::set_permissions(pair.at("source/locked"), fs::Permissions::from_mode(0o700)).unwrap();
+    assert_eq!(outcome.problems.len(), 1);
+    assert_eq!(pair.read("replica/locked/f"), "x");
+}
