@@ -169,10 +169,12 @@ impl Daemon<'_> {
 
     /// How long nothing is due.
     fn patience(&self) -> Duration {
-        if self.queue.has_ready(Detector::Watch) || self.queue.has_ready(Detector::Sweep) {
+        let ready = self.queue.has_ready(Detector::Watch) || self.queue.has_ready(Detector::Sweep);
+        if ready && !self.roots.is_lost() {
             return Duration::ZERO;
         }
-        let sweep = self.sweep.is_none().then_some(self.next_sweep);
+        // While something is under way, its end wakes the loop, and not the next sweep's time.
+        let sweep = (self.is_settled() && !self.roots.is_lost()).then_some(self.next_sweep);
         let due = sweep.into_iter().chain(self.queue.next_due()).min();
         due.map_or(TICK, |due| due.saturating_duration_since(Instant::now()).min(TICK))
     }

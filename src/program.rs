@@ -85,7 +85,11 @@ fn report_and_run(config: &Config, mut prepared: Prepared, signals: &Receiver<i3
 fn say_start(config: &Config, prepared: &Prepared) {
     let version = env!("CARGO_PKG_VERSION");
     let (source, replica) = (config.source.display(), config.replica.display());
-    let rhythm = if config.once { "once".to_owned() } else { format!("every {:?}", config.interval) };
+    let rhythm = if config.once {
+        "once".to_owned()
+    } else {
+        format!("every {}", report::human_duration(config.interval))
+    };
     tracing::info!(op = "start", version, pid = std::process::id(), "{source} -> {replica}, {rhythm}");
     if let Some((dir, name)) = &prepared.filter.log {
         tracing::warn!(

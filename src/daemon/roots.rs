@@ -91,7 +91,8 @@ impl Daemon<'_> {
                     let path = self.reconciler.roots.source.path.display();
                     tracing::error!(
                         op = "source",
-                        "{fault} ({path}); nothing is deleted, mirroring goes on by itself when it is there again"
+                        "{path} is not there ({}): nothing is deleted, mirroring goes on by itself when it is",
+                        fault.reason()
                     );
                 }
             }
@@ -136,8 +137,9 @@ impl Daemon<'_> {
         if !std::mem::replace(&mut absence.told, true) {
             tracing::error!(
                 op = "replica",
-                "{fault} ({}); mirroring goes on by itself when it is there again",
-                path.display()
+                "{} is not there ({}): mirroring goes on by itself when it is",
+                path.display(),
+                fault.reason()
             );
         }
     }

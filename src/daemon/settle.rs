@@ -83,13 +83,17 @@ impl Tally {
     fn say_swept(&mut self, now: Instant) {
         let (Some(summary), Some(begun)) = (self.swept.take(), self.begun.take()) else { return };
         let took = now.duration_since(begun).as_secs_f64();
-        let done = match (self.created, self.updated, self.removed) {
-            (0, 0, 0) => "nothing to do".to_owned(),
-            (created, updated, removed) => {
-                let bytes = human_bytes(self.bytes);
-                format!("{created} created, {updated} updated, {removed} removed, {bytes} copied")
-            }
-        };
+        let numbers = [(self.created, "created"), (self.updated, "updated"), (self.removed, "removed")];
+        let mut done: Vec<String> = numbers
+            .iter()
+            .filter(|(number, _)| *number > 0)
+            .map(|(number, what)| format!("{number} {what}"))
+            .collect();
+        match (done.is_empty(), self.bytes) {
+            (true, _) => done.push("nothing to do".to_owned()),
+            (false, 0) => {}
+            (false, bytes) => done.push(format!("{} copied", human_bytes(bytes))),
+        }
         tracing::info!(
             op = "sweep",
             entries = summary.entries,
@@ -103,9 +107,10 @@ impl Tally {
             held = self.held,
             compare_seconds = summary.took.as_secs_f64(),
             seconds = took,
-            "{} entries, {} MD5s in {took:.2} s: {done}",
+            "{} entries, {} MD5s in {took:.2} s: {}",
             summary.entries,
             2 * summary.hashed,
+            done.join(", "),
         );
     }
 
@@ -146,7 +151,7 @@ impl Daemon<'_> {
         if equal && !self.tally.said_equal {
             self.tally.said_equal = true;
             let time = Zoned::now().strftime("%H:%M:%S").to_string();
-            tracing::info!(op = "equal", "equal as of {time}");
+            tracing::info!(op = "settled", "equal as of {time}");
         }
         // An interval of a year is as good as none, where the clock cannot count that far.
         self.next_sweep = now.checked_add(self.config.interval).unwrap_or(now + Duration::from_secs(1 << 30));

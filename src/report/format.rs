@@ -78,7 +78,7 @@ impl ConsoleFormat {
         let colour = match (level, op) {
             (Level::ERROR, _) => AnsiColor::Red,
             (Level::WARN, _) | (_, "removed") => AnsiColor::Yellow,
-            (_, "created" | "equal") => AnsiColor::Green,
+            (_, "created" | "settled") => AnsiColor::Green,
             (_, "updated" | "renamed") => AnsiColor::Cyan,
             _ => return style.dimmed(),
         };
@@ -170,7 +170,7 @@ pub fn human_bytes(bytes: u64) -> String {
 }
 
 /// A length of time for a person: `0.3 s`, `60 s`, `10 min`.
-pub(super) fn human_duration(time: Duration) -> String {
+pub fn human_duration(time: Duration) -> String {
     let seconds = time.as_secs_f64();
     if seconds >= 120.0 { format!("{:.0} min", seconds / 60.0) } else { format!("{seconds} s") }
 }

@@ -6,7 +6,7 @@ mod format;
 mod logfile;
 
 pub use console::Console;
-pub use format::human_bytes;
+pub use format::{human_bytes, human_duration};
 pub use logfile::{RotatingFile, is_log_name};
 
 use std::time::{Duration, Instant};
@@ -132,7 +132,7 @@ impl Problem {
     /// Writes the line that says that it began, and when it is tried again, if it is.
     pub fn log(&self, retry: Option<Duration>) {
         let retry = match retry {
-            Some(wait) => format!("will try again in {}", format::human_duration(wait)),
+            Some(wait) => format!("will try again in {}", human_duration(wait)),
             None => "it is left to the next run".to_owned(),
         };
         match &self.cause {

@@ -49,13 +49,17 @@ pub struct Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let error = std::io::Error::from(self.errno).to_string();
-        let reason = error.split(" (os error").next().unwrap_or_default();
-        write!(f, "cannot {} in the {}: {reason}", self.doing, self.side.as_str())
+        write!(f, "cannot {} in the {}: {}", self.doing, self.side.as_str(), self.reason())
     }
 }
 
 impl Fault {
+    /// The system's own words for the error.
+    pub fn reason(&self) -> String {
+        let error = std::io::Error::from(self.errno).to_string();
+        error.split(" (os error").next().unwrap_or_default().to_owned()
+    }
+
     /// Whether the name was not there: the only sign of absence (I5).
     pub fn is_absence(&self) -> bool {
         self.errno == Errno::NOENT
