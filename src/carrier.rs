@@ -8,10 +8,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-use crate::copy::{Setback, fill};
+use crate::copy::fill;
 use crate::decide::Reason;
-use crate::digest::{Verdict, compare_large};
+use crate::digest::compare_large;
+use crate::entry::Verdict;
 use crate::entry::{Entry, Identity};
+use crate::fault::Setback;
 use crate::path::{Name, RelPath};
 use crate::queue::Look;
 use crate::tree::{File, NewFile};
@@ -72,6 +74,9 @@ impl Drop for Slot {
     }
 }
 
+/// Jobs that may be under way for each carrier.
+const JOBS: usize = 8;
+
 /// The carriers. Their threads end when this is dropped.
 pub struct Carriers {
     jobs: Sender<Job>,
@@ -80,8 +85,8 @@ pub struct Carriers {
 }
 
 impl Carriers {
-    /// Starts `threads` carriers. Twice as many jobs may be under way, so that none is idle
-    /// while a round publishes.
+    /// Starts `threads` carriers. Several times as many jobs may be under way, so that none is
+    /// idle while a round publishes, and a round publishes several.
     ///
     /// # Errors
     /// Where no thread can be started.
@@ -100,7 +105,7 @@ impl Carriers {
                 }
             })?;
         }
-        Ok(Self { jobs, done, free: Arc::new(AtomicUsize::new(2 * threads)) })
+        Ok(Self { jobs, done, free: Arc::new(AtomicUsize::new(JOBS * threads)) })
     }
 
     /// Where finished jobs come out.
@@ -112,6 +117,11 @@ impl Carriers {
     pub fn slot(&self) -> Option<Slot> {
         let taken = self.free.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |free| free.checked_sub(1));
         taken.ok().map(|_| Slot(Arc::clone(&self.free)))
+    }
+
+    /// How many jobs could be handed in now.
+    pub fn free(&self) -> usize {
+        self.free.load(Ordering::Relaxed)
     }
 
     pub fn hand_over(&self, job: Job) {

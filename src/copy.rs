@@ -7,31 +7,15 @@ use rustix::io::Errno;
 use crate::decide::{Differs, Keeps};
 use crate::digest::with_buffer;
 use crate::entry::{Entry, Side};
+use crate::fault::{Fault, Setback};
 use crate::path::Name;
-use crate::tree::{Fault, File, NewFile, Ranged, ReplicaDir};
+use crate::tree::{File, NewFile, Ranged, ReplicaDir};
 
 /// Files up to this size, in bytes, are copied by one read and one write.
 const SMALL: u64 = 64 * 1024;
 
 /// Bytes that the kernel is asked to copy at once: a shutdown waits for no more than that.
 const STEP: u64 = 8 * 1024 * 1024;
-
-/// Why a look at an entry did not come to its end.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Setback {
-    /// A system call failed: a Problem, tried again later.
-    Fault(Fault),
-    /// The entry changed while it was worked on: tried again soon.
-    Changed,
-    /// twindir is to stop, or the work was overtaken by another change.
-    Cancelled,
-}
-
-impl From<Fault> for Setback {
-    fn from(fault: Fault) -> Self {
-        Setback::Fault(fault)
-    }
-}
 
 /// Gives out reserved names. They start at a random number, so that those of a run that was
 /// killed are not met again.

@@ -4,7 +4,7 @@
 mod roots;
 mod settle;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::decide::Keeps;
 use crate::guard::Trust;
 use crate::path::RelPath;
-use crate::queue::{Depth, Detector, Look, Portion, Queue};
+use crate::queue::{Depth, Detector, Look, Looks, Portion, Queue};
 use crate::reaper::Reaped;
 use crate::reconcile::{Again, Outcome, Reconciler, Work};
 use crate::report::{Cause, Problem};
@@ -39,7 +39,7 @@ const PORTION: Portion = Portion { names: 256, dirs: 64 };
 const SWEEP_ROUND: Duration = Duration::from_millis(5);
 
 /// Files above this size, in bytes, are no matter for a round of sweep work.
-const BIG_FOR_SWEEP: u64 = 256 * 1024;
+const BIG_FOR_SWEEP: u64 = 1024 * 1024;
 
 /// How a run ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -205,13 +205,22 @@ impl Daemon<'_> {
             scope,
             task,
         };
-        self.sweep = Some(Sweep::start(plan).map_err(Failed::Thread)?);
+        match Sweep::start(plan) {
+            Ok(sweep) => self.sweep = Some(sweep),
+            Err(error) if self.config.once => return Err(Failed::Thread(error)),
+            Err(error) => {
+                let wait = self.config.interval.min(Duration::from_secs(10));
+                tracing::error!(op = "error", "cannot start a sweep: {error}; will try again in {wait:?}");
+                self.next_sweep = now + wait;
+            }
+        }
         Ok(())
     }
 
     fn take_in(&mut self, message: Message) {
         match message {
             Message::Differ(dir, names) => self.queue.push(Detector::Sweep, dir, names),
+            Message::Crossing(path) => self.reconciler.remember_crossing(path),
             Message::Problem(problem) => {
                 let look = Look::new(Depth::Subtree, Detector::Sweep, Instant::now());
                 self.set_back(&problem, look, Failure::Scan);
@@ -242,18 +251,14 @@ impl Daemon<'_> {
         if self.roots.is_lost() {
             return;
         }
-        if !carried.is_empty() {
-            self.queue.unpark();
-        }
+        // Those that are published in this round make room for as many.
+        self.queue.unpark(self.reconciler.free_carriers() + carried.len());
         let looks = self.queue.take(Detector::Sweep, PORTION);
         if looks.is_empty() && carried.is_empty() && reaped.is_empty() {
             return;
         }
-        let troubled: Vec<RelPath> = if self.troubles.is_empty() {
-            Vec::new()
-        } else {
-            looks.iter().flat_map(|(dir, names)| names.keys().map(|name| dir.join(name))).collect()
-        };
+        let looked_at = if self.troubles.is_empty() { Vec::new() } else { paths(&looks, &carried, &reaped) };
+        let names: usize = looks.values().map(BTreeMap::len).sum();
         let work = Work {
             looks,
             carried,
@@ -262,15 +267,27 @@ impl Daemon<'_> {
             budget: Some(SWEEP_ROUND),
             big: BIG_FOR_SWEEP,
         };
+        let begun = Instant::now();
         match self.reconciler.round(work) {
-            Ok(outcome) => self.take_up(outcome, troubled),
+            Ok(outcome) => {
+                let (done, again) = (outcome.done.len(), outcome.again.len());
+                let took = begun.elapsed();
+                tracing::debug!(
+                    op = "round",
+                    names,
+                    done,
+                    again,
+                    "{names} names, {done} actions, {took:.1?}"
+                );
+                self.take_up(outcome, looked_at);
+            }
             Err(lost) => self.lose(lost),
         }
     }
 
     /// Takes up what a round has left.
     fn take_up(&mut self, outcome: Outcome, looked_at: Vec<RelPath>) {
-        let mut open = BTreeSet::new();
+        let mut open: BTreeSet<RelPath> = outcome.open.into_iter().collect();
         for (problem, look) in outcome.problems {
             open.insert(problem.path.clone());
             self.set_back(&problem, look, Failure::Entry);
@@ -290,10 +307,6 @@ impl Daemon<'_> {
             if !open.contains(&path) && self.troubles.settled(&path) {
                 say_resolved(&path);
             }
-        }
-        // Without a carrier at work none will come to let the others go on.
-        if self.reconciler.is_idle() {
-            self.queue.unpark();
         }
         self.tally.add(&outcome.done, outcome.held);
         self.scans.extend(outcome.scans);
@@ -319,6 +332,15 @@ impl Daemon<'_> {
         self.tally.say_end(signal);
         if self.config.once { End::Interrupted } else { End::Done }
     }
+}
+
+/// All that a round will look at.
+fn paths(looks: &Looks, carried: &[Carried], reaped: &[Reaped]) -> Vec<RelPath> {
+    let named = looks.iter().flat_map(|(dir, names)| names.keys().map(|name| dir.join(name)));
+    let unnamed = looks.iter().filter(|(_, names)| names.is_empty()).map(|(dir, _)| dir.clone());
+    let big = carried.iter().map(|carried| carried.job.path.clone());
+    let aside = reaped.iter().map(|reaped| reaped.aside.path());
+    named.chain(unnamed).chain(big).chain(aside).collect()
 }
 
 fn say_resolved(path: &RelPath) {

@@ -159,7 +159,7 @@ fn decide_metadata(differs: Differs) -> Action {
 mod tests {
     use super::*;
     use crate::entry::Time;
-    use crate::tree::Fault;
+    use crate::fault::Fault;
 
     const KEEPS: Keeps = Keeps { owner: true };
 

@@ -1,46 +1,16 @@
 //! MD5 of files: read in chunks, so that memory does not grow with the file.
 
 use std::cell::RefCell;
-use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use md5::Digest;
 
-use crate::copy::Setback;
-use crate::entry::Entry;
+use crate::entry::{Entry, Md5, Verdict};
+use crate::fault::Setback;
 use crate::tree::File;
 
 /// Bytes read at once. A thread keeps one buffer of this size for as long as it lives.
 const CHUNK: usize = 256 * 1024;
-
-/// An MD5 digest; shown as 32 hex digits.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Md5([u8; 16]);
-
-impl fmt::Display for Md5 {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl fmt::Debug for Md5 {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-/// The digests of the two files of a pair.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Verdict {
-    pub source: Md5,
-    pub replica: Md5,
-}
-
-impl Verdict {
-    pub fn same(&self) -> bool {
-        self.source == self.replica
-    }
-}
 
 thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -131,7 +101,8 @@ pub fn compare_large(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tree::{Root, Where};
+    use crate::fault::Where;
+    use crate::tree::Root;
 
     fn md5(bytes: &[u8]) -> String {
         let dir = tempfile::tempdir().unwrap();

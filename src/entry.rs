@@ -1,6 +1,8 @@
 //! What is known of one name on one side: absent, unknown, or present with its facts.
 
-use crate::tree::Fault;
+use std::fmt;
+
+use crate::fault::Fault;
 
 /// A point in time as the file system keeps it: seconds since 1970 and nanoseconds.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
@@ -21,10 +23,10 @@ pub enum Special {
 impl Special {
     pub fn describe(self) -> &'static str {
         match self {
-            Special::Fifo => "a FIFO",
-            Special::Socket => "a socket",
-            Special::Device => "a device",
-            Special::Other => "of an unknown kind",
+            Special::Fifo => "not mirrored: a FIFO",
+            Special::Socket => "not mirrored: a socket",
+            Special::Device => "not mirrored: a device",
+            Special::Other => "not mirrored: of an unknown kind",
         }
     }
 }
@@ -103,5 +105,34 @@ impl Side {
 
     pub fn is_dir(&self) -> bool {
         self.entry().is_some_and(Entry::is_dir)
+    }
+}
+
+/// An MD5 digest; shown as 32 hex digits.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Md5(pub [u8; 16]);
+
+impl fmt::Display for Md5 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Md5 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The digests of the two files of a pair.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Verdict {
+    pub source: Md5,
+    pub replica: Md5,
+}
+
+impl Verdict {
+    pub fn same(&self) -> bool {
+        self.source == self.replica
     }
 }

@@ -39,7 +39,11 @@ impl FromStr for Limit {
         match text.strip_suffix('%') {
             Some(percent) => {
                 let percent: f64 = percent.trim().parse().map_err(|_| wrong())?;
-                if (0.0..=100.0).contains(&percent) { Ok(Limit::Percent(percent)) } else { Err(wrong()) }
+                match percent {
+                    0.0 => Ok(Limit::Number(0)),
+                    _ if (0.0..=100.0).contains(&percent) => Ok(Limit::Percent(percent)),
+                    _ => Err(wrong()),
+                }
             }
             None => text.parse().map(Limit::Number).map_err(|_| wrong()),
         }
@@ -172,6 +176,7 @@ mod tests {
     #[test]
     fn limits_are_read_or_refused() {
         assert_eq!("200".parse(), Ok(Limit::Number(200)));
+        assert_eq!("0%".parse(), Ok(Limit::Number(0)));
         assert_eq!("12.5%".parse(), Ok(Limit::Percent(12.5)));
         for wrong in ["", "%", "-1", "101%", "-1%", "half", "NaN%", "1.5"] {
             assert!(wrong.parse::<Limit>().is_err(), "{wrong}");

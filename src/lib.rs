@@ -7,27 +7,32 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("twindir needs Linux: openat2, renameat2 and statx are what keeps a replica safe");
 
-mod carrier;
-mod cli;
-mod config;
-mod copy;
-mod daemon;
-mod decide;
-mod digest;
-mod entry;
-mod filter;
-mod guard;
-mod mounts;
-mod parallel;
-mod path;
-mod program;
-mod queue;
-mod reaper;
-mod reconcile;
-mod report;
-mod roots;
-mod sweep;
-mod tree;
-mod troubles;
+mod program; // arguments to exit code
+mod cli; // arguments to settings
+mod daemon; // the loop that knows all
+mod roots; // the start: what is refused, what is pinned
+mod config; // the settings
+
+mod sweep; // detector two: walks both trees
+mod guard; // whether deletions are believed
+mod troubles; // what failed, and when it is tried again
+
+mod reconcile; // rounds: the one writer
+mod carrier; // big files, outside rounds
+mod copy; // one file or symlink, atomically
+mod reaper; // trees put aside, outside rounds
+
+mod filter; // what is left alone
+mod report; // what is said, and where
+mod queue; // where to look, merged
+mod decide; // two entries in, one action out
+mod digest; // MD5 of files
+mod parallel; // one phase on all cores
+
+mod tree; // the only user of file system calls on entries
+mod mounts; // what the kernel says of mounts
+mod entry; // what is known of one name on one side
+mod fault; // what can go wrong with it
+mod path; // names and paths of any bytes
 
 pub use program::main;

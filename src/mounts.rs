@@ -49,6 +49,12 @@ fn unescape(field: &[u8]) -> PathBuf {
     OsString::from_vec(bytes).into()
 }
 
+/// All mount points that are seen from here; none where the kernel does not say.
+pub fn points() -> Vec<PathBuf> {
+    let text = fs::read("/proc/self/mountinfo").unwrap_or_default();
+    text.split(|byte| *byte == b'\n').filter_map(Mount::parse).map(|mount| mount.point).collect()
+}
+
 /// A directory's place on its file system.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Place {

@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Instant;
 
-use crate::digest::Verdict;
 use crate::entry::Identity;
+use crate::entry::Verdict;
 use crate::path::{Name, RelPath};
 
 /// How closely to look.
@@ -149,7 +149,7 @@ pub struct Queue {
     /// Looks that are to be tried again, by the time when.
     later: BTreeMap<(Instant, u64), (RelPath, Look)>,
     /// Looks that wait for a carrier to be free.
-    parked: Vec<(RelPath, Look)>,
+    parked: VecDeque<(RelPath, Look)>,
     /// Tells apart the looks of one instant.
     count: u64,
 }
@@ -175,12 +175,13 @@ impl Queue {
     }
 
     pub fn park(&mut self, path: RelPath, look: Look) {
-        self.parked.push((path, look));
+        self.parked.push_back((path, look));
     }
 
-    /// Lets the looks that wait for a carrier be tried again.
-    pub fn unpark(&mut self) {
-        for (path, look) in std::mem::take(&mut self.parked) {
+    /// Lets so many of the looks that wait for a carrier be tried again.
+    pub fn unpark(&mut self, number: usize) {
+        for _ in 0..number {
+            let Some((path, look)) = self.parked.pop_front() else { break };
             self.push_path(&path, look);
         }
     }
@@ -213,9 +214,9 @@ impl Queue {
         }
     }
 
-    /// Number of the sweep's names that wait.
+    /// Number of the sweep's names that wait, for a round or for a carrier.
     pub fn sweep_names(&self) -> usize {
-        self.sweep.names
+        self.sweep.names + self.parked.len()
     }
 
     pub fn has_parked(&self) -> bool {
@@ -328,7 +329,9 @@ mod tests {
         let mut queue = Queue::default();
         queue.park(path("big"), look(Instant::now()));
         assert!(queue.has_parked() && !queue.has_ready(Detector::Sweep));
-        queue.unpark();
+        queue.park(path("bigger"), look(Instant::now()));
+        queue.unpark(1);
         assert_eq!(taken(&mut queue, ALL), ["big"]);
+        assert!(queue.has_parked());
     }
 }

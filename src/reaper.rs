@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use rustix::io::Errno;
 
+use crate::fault::Fault;
 use crate::path::{Name, RelPath};
-use crate::tree::{Fault, Hint, ReplicaDir, Result, Root};
+use crate::tree::{Hint, ReplicaDir, Result, Root};
 
 /// A tree under a reserved name in the directory `dir`.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -145,7 +146,7 @@ fn enter(parent: &ReplicaDir, name: &[u8]) -> Result<ReplicaDir> {
     let Some(rel) = RelPath::new(name) else {
         return Err(Fault {
             doing: "open the directory",
-            side: crate::tree::Where::Replica,
+            side: crate::fault::Where::Replica,
             errno: Errno::INVAL,
         });
     };
@@ -163,7 +164,7 @@ fn enter(parent: &ReplicaDir, name: &[u8]) -> Result<ReplicaDir> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tree::Where;
+    use crate::fault::Where;
     use std::fs;
 
     fn reap(top: &std::path::Path) -> Result<()> {

@@ -2,21 +2,22 @@
 //! what will be.
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::fs;
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::{Path, PathBuf, absolute};
 
 use rustix::io::Errno;
 
 use crate::config::Config;
+use crate::fault::{Fault, Where};
 use crate::filter::Filter;
 use crate::mounts::Place;
 use crate::path::{Name, RelPath};
 use crate::reconcile::Roots;
 use crate::report::RotatingFile;
-use crate::tree::{Fault, Pin, Root, Where, enclosing, nearest_existing};
+use crate::tree::{Pin, Root, enclosing, nearest_existing};
 
 /// Why a run is refused: what is wrong, and what to do. Exit code 2.
 #[derive(Debug, thiserror::Error)]
@@ -43,7 +44,7 @@ pub enum Refusal {
     Create(PathBuf, std::io::Error),
     #[error("another twindir (pid {}) keeps the replica {} already: stop that one first", .1, .0.display())]
     Locked(PathBuf, String),
-    #[error("cannot lock the replica by the file {}: {}", .0.display(), .1)]
+    #[error("cannot lock the replica {}: {}", .0.display(), .1)]
     Lock(PathBuf, std::io::Error),
     #[error("{}: {}", .0.display(), .1)]
     Fault(PathBuf, Fault),
@@ -88,7 +89,6 @@ pub fn prepare(config: &Config) -> Result<Prepared, Refusal> {
     let log = log_path
         .map(|path| RotatingFile::open(&path).map_err(|error| Refusal::Log(path, error)))
         .transpose()?;
-    let home = Home::of(&replica)?;
     if existing.is_none() {
         fs::create_dir_all(&replica.path).map_err(|error| Refusal::Create(replica.path.clone(), error))?;
     }
@@ -97,6 +97,7 @@ pub fn prepare(config: &Config) -> Result<Prepared, Refusal> {
         Some(lock) => lock,
         None => Lock::take(&replica_pin, &replica.path)?,
     };
+    let home = Home::of(&replica, replica_pin)?;
     let roots = Roots { source, replica, source_pin, replica_pin };
     Ok(Prepared { roots, home, lock, log, filter })
 }
@@ -177,106 +178,82 @@ fn log_in_source(log: &Path, source_pin: &Pin) -> Result<Filter, Refusal> {
 }
 
 /// What is known of the replica's place, so that it can be made again when it is deleted, and
-/// is not when its disk is unplugged.
+/// nothing is written in its stead when its disk is unplugged.
 #[derive(Clone, Debug)]
 pub struct Home {
-    /// The nearest directory above the replica that existed at the start.
-    standing: PathBuf,
-    mount: Pin,
-    was_mount_point: bool,
+    /// The file system of the directory above the replica.
+    above: Pin,
+    pin: Pin,
+    file_system: Option<u64>,
 }
 
 impl Home {
-    fn of(replica: &Root) -> Result<Self, Refusal> {
-        let parent = replica.path.parent().unwrap_or(Path::new("/"));
-        let (standing, mount) = nearest_existing(parent, Where::Replica)
-            .map_err(|fault| Refusal::Fault(replica.path.clone(), fault))?;
-        let was_mount_point = replica.pin().is_ok_and(|pin| pin.is_mount_root);
-        Ok(Self { standing, mount, was_mount_point })
+    fn of(replica: &Root, pin: Pin) -> Result<Self, Refusal> {
+        let above =
+            nearest_above(&replica.path).map_err(|fault| Refusal::Fault(replica.path.clone(), fault))?;
+        Ok(Self { above, pin, file_system: replica.file_system() })
     }
 
     /// Whether a replica that is gone was deleted, and may be made again: the file system that
     /// held it is still there.
     pub fn may_create(&self, replica: &Path) -> bool {
-        let parent = replica.parent().unwrap_or(Path::new("/"));
-        let above = nearest_existing(parent, Where::Replica);
-        !self.was_mount_point
-            && above.is_ok_and(|(path, pin)| {
-                pin.same_mount(&self.mount)
-                    && (path.starts_with(&self.standing) || self.standing.starts_with(path))
-            })
+        !self.pin.is_mount_root && nearest_above(replica).is_ok_and(|pin| pin.same_mount(&self.above))
     }
+
+    /// Whether another directory at the replica's path may take its place. The directory under
+    /// a mount point may not, nor one on another disk.
+    pub fn may_adopt(&self, replica: &Root, pin: &Pin) -> bool {
+        if self.pin.is_mount_root {
+            return pin.is_mount_root;
+        }
+        pin.dev == self.pin.dev || (self.file_system.is_some() && replica.file_system() == self.file_system)
+    }
+}
+
+fn nearest_above(path: &Path) -> Result<Pin, Fault> {
+    nearest_existing(path.parent().unwrap_or(Path::new("/")), Where::Replica).map(|(_, pin)| pin)
 }
 
 /// Keeps a second twindir off the replica, for as long as this lives.
+///
+/// It is a socket with an abstract name made of the replica's inode: seen by all users of the
+/// machine, bound to no folder that somebody may clean, and given up by the kernel when the
+/// process ends, however it ends. See unix(7).
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    replica: (u64, u64),
+    _socket: UnixListener,
 }
 
 impl Lock {
-    /// Takes the lock that is named after the replica's inode. The kernel gives it up when the
-    /// process ends, however it ends.
-    ///
     /// # Errors
     /// [`Refusal::Locked`] with the pid of the process that has it.
     pub fn take(replica: &Pin, path: &Path) -> Result<Self, Refusal> {
-        let folder = runtime_folder();
-        let lock_path = folder.join(format!("replica-{:x}-{:x}.lock", replica.dev, replica.ino));
-        let wrong = |error| Refusal::Lock(lock_path.clone(), error);
-        make_private(&folder).map_err(wrong)?;
-        let mut file = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&lock_path)
-            .map_err(wrong)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(fs::TryLockError::WouldBlock) => {
-                let mut pid = String::new();
-                let _ = file.read_to_string(&mut pid);
-                let pid = if pid.trim().is_empty() { "unknown" } else { pid.trim() };
-                return Err(Refusal::Locked(path.into(), pid.to_owned()));
+        let wrong = |error| Refusal::Lock(path.into(), error);
+        let name = format!("twindir-replica-{:x}-{:x}", replica.dev, replica.ino);
+        let address = SocketAddr::from_abstract_name(name).map_err(wrong)?;
+        match UnixListener::bind_addr(&address) {
+            Ok(socket) => Ok(Self { replica: (replica.dev, replica.ino), _socket: socket }),
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+                let holder = UnixStream::connect_addr(&address).ok().and_then(|stream| {
+                    rustix::net::sockopt::socket_peercred(&stream).ok().map(|cred| cred.pid)
+                });
+                let pid = holder.map_or("unknown".to_owned(), |pid| pid.as_raw_nonzero().to_string());
+                Err(Refusal::Locked(path.into(), pid))
             }
-            Err(fs::TryLockError::Error(error)) => return Err(wrong(error)),
+            Err(error) => Err(wrong(error)),
         }
-        file.set_len(0).map_err(wrong)?;
-        writeln!(file, "{}", std::process::id()).map_err(wrong)?;
-        Ok(Self { _file: file })
     }
-}
 
-/// A folder of this user alone that does not outlive the machine's run, where there is one.
-fn runtime_folder() -> PathBuf {
-    let uid = rustix::process::geteuid();
-    let named = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute());
-    let usual = PathBuf::from(format!("/run/user/{}", uid.as_raw()));
-    let mine =
-        |path: &PathBuf| fs::metadata(path).is_ok_and(|meta| meta.is_dir() && meta.uid() == uid.as_raw());
-    if let Some(folder) = named.into_iter().chain([usual]).find(mine) {
-        return folder.join("twindir");
+    /// Takes the lock for another directory; the old one is given up then. A directory that was
+    /// made anew may have the inode number of the old one.
+    ///
+    /// # Errors
+    /// As [`Lock::take`].
+    pub fn pass_on(&mut self, replica: &Pin, path: &Path) -> Result<(), Refusal> {
+        if self.replica != (replica.dev, replica.ino) {
+            *self = Self::take(replica, path)?;
+        }
+        Ok(())
     }
-    if uid.is_root() {
-        return PathBuf::from("/run/twindir");
-    }
-    std::env::temp_dir().join(format!("twindir-{}", uid.as_raw()))
-}
-
-/// Makes a folder for this user alone. One that somebody else has put there is refused.
-fn make_private(folder: &Path) -> std::io::Result<()> {
-    match fs::DirBuilder::new().mode(0o700).create(folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
-    }
-    let meta = fs::symlink_metadata(folder)?;
-    if !meta.is_dir()
-        || meta.uid() != rustix::process::geteuid().as_raw()
-        || meta.permissions().mode() & 0o022 != 0
-    {
-        let message = format!("{} belongs to somebody else, or others can write to it", folder.display());
-        return Err(std::io::Error::new(std::io::ErrorKind::PermissionDenied, message));
-    }
-    Ok(())
 }

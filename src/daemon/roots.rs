@@ -4,10 +4,11 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use super::Daemon;
+use crate::fault::Fault;
 use crate::guard::Trust;
 use crate::reconcile::Lost;
 use crate::roots::{Home, Lock};
-use crate::tree::{Fault, Pin};
+use crate::tree::Pin;
 
 /// How long another directory must have stood at a root's path before it is adopted: a mount
 /// or a rename may be under way.
@@ -25,10 +26,18 @@ struct Absence {
     candidate: Option<(Pin, Instant)>,
 }
 
+impl Absence {
+    /// Whether the user is to be told now; once.
+    fn is_news(&mut self) -> bool {
+        self.candidate = None;
+        !std::mem::replace(&mut self.told, true)
+    }
+}
+
 /// The state of both roots.
 pub(super) struct RootWatch {
     home: Home,
-    lock: Option<Lock>,
+    lock: Lock,
     source: Option<Absence>,
     replica: Option<Absence>,
     checked: Instant,
@@ -36,7 +45,7 @@ pub(super) struct RootWatch {
 
 impl RootWatch {
     pub fn new(home: Home, lock: Lock) -> Self {
-        Self { home, lock: Some(lock), source: None, replica: None, checked: Instant::now() }
+        Self { home, lock, source: None, replica: None, checked: Instant::now() }
     }
 
     /// Whether a root is not there. Nothing is done until it is back.
@@ -48,13 +57,24 @@ impl RootWatch {
 impl Daemon<'_> {
     /// Looks at both roots, now and then.
     pub(super) fn check_roots(&mut self, now: Instant) {
-        if now.duration_since(self.roots.checked) < CHECK {
-            return;
+        if now.duration_since(self.roots.checked) >= CHECK {
+            self.inspect_roots(now);
         }
+    }
+
+    fn inspect_roots(&mut self, now: Instant) {
         self.roots.checked = now;
         let was_lost = self.roots.is_lost();
-        let source = self.reconciler.roots.source.pin();
-        let replica = self.reconciler.roots.replica.pin();
+        // One that was lost is there again when it can be opened; a look is enough otherwise.
+        let roots = &self.reconciler.roots;
+        let source = match self.roots.source {
+            Some(_) => roots.source.open_source().map(|(_, pin)| pin),
+            None => roots.source.pin(),
+        };
+        let replica = match self.roots.replica {
+            Some(_) => roots.replica.open_replica().map(|(_, pin)| pin),
+            None => roots.replica.pin(),
+        };
         self.check_source(source, now);
         self.check_replica(replica, now);
         if was_lost && !self.roots.is_lost() {
@@ -64,10 +84,9 @@ impl Daemon<'_> {
     }
 
     fn check_source(&mut self, found: Result<Pin, Fault>, now: Instant) {
-        let pinned = self.reconciler.roots.source_pin;
         match found {
-            Ok(pin) if pin == pinned => {
-                if self.roots.source.take().is_some() {
+            Ok(pin) if pin == self.reconciler.roots.source_pin => {
+                if self.roots.source.take().is_some_and(|absence| absence.told) {
                     tracing::info!(op = "source", "the source is there again");
                 }
             }
@@ -77,103 +96,101 @@ impl Daemon<'_> {
                     self.roots.source = None;
                     self.reconciler.roots.source_pin = pin;
                     self.trust = Trust::Unproven;
+                    self.tally.disturb();
                     tracing::warn!(
                         op = "adopted",
                         "another directory is the source now, at the same path: it is mirrored after a count"
                     );
                 }
             }
-            Err(fault) => {
-                self.drop_work();
-                let absence = self.roots.source.get_or_insert_default();
-                absence.candidate = None;
-                if !std::mem::replace(&mut absence.told, true) {
-                    let path = self.reconciler.roots.source.path.display();
-                    tracing::error!(
-                        op = "source",
-                        "{path} is not there ({}): nothing is deleted, mirroring goes on by itself when it is",
-                        fault.reason()
-                    );
-                }
-            }
+            Err(fault) => self.miss_source(fault),
+        }
+    }
+
+    fn miss_source(&mut self, fault: Fault) {
+        self.drop_work();
+        let path = self.reconciler.roots.source.path.display();
+        if self.roots.source.get_or_insert_default().is_news() {
+            tracing::error!(
+                op = "source",
+                "{path} cannot be opened ({}): nothing is deleted, mirroring goes on by itself when it can",
+                fault.reason()
+            );
         }
     }
 
     fn check_replica(&mut self, found: Result<Pin, Fault>, now: Instant) {
-        let pinned = self.reconciler.roots.replica_pin;
         match found {
-            Ok(pin) if pin == pinned => {
-                if self.roots.replica.take().is_some() {
+            Ok(pin) if pin == self.reconciler.roots.replica_pin => {
+                if self.roots.replica.take().is_some_and(|absence| absence.told) {
                     tracing::info!(op = "replica", "the replica is there again");
                 }
             }
             Ok(pin) => {
                 self.drop_work();
-                if stands(self.roots.replica.get_or_insert_default(), pin, now) {
-                    tracing::warn!(op = "adopted", "another directory is the replica now, at the same path");
-                    self.adopt_replica(pin);
+                let absence = self.roots.replica.get_or_insert_default();
+                if !self.roots.home.may_adopt(&self.reconciler.roots.replica, &pin) {
+                    if absence.is_news() {
+                        let path = self.reconciler.roots.replica.path.display();
+                        tracing::error!(
+                            op = "replica",
+                            "the disk of {path} is gone: nothing is written to what is at that path now, \
+                             mirroring goes on by itself when the disk is back"
+                        );
+                    }
+                } else if stands(absence, pin, now) {
+                    self.adopt_replica(pin, "another directory is the replica now, at the same path");
                 }
             }
-            Err(fault) => {
-                self.drop_work();
-                self.make_replica_again(fault);
-            }
+            Err(fault) => self.miss_replica(fault),
         }
     }
 
     /// The replica is gone: it is made again where it was deleted, and waited for where its
     /// disk is gone.
-    fn make_replica_again(&mut self, fault: Fault) {
+    fn miss_replica(&mut self, fault: Fault) {
+        self.drop_work();
         let path = self.reconciler.roots.replica.path.clone();
         if fault.is_absence() && self.config.create && self.roots.home.may_create(&path) {
             let made = fs::create_dir_all(&path);
             if let (Ok(()), Ok(pin)) = (made, self.reconciler.roots.replica.pin()) {
-                tracing::warn!(op = "replica", "the replica was deleted: it is made again and filled");
-                return self.adopt_replica(pin);
+                return self.adopt_replica(pin, "the replica was deleted: it is made again and filled");
             }
         }
-        let absence = self.roots.replica.get_or_insert_default();
-        absence.candidate = None;
-        if !std::mem::replace(&mut absence.told, true) {
+        if self.roots.replica.get_or_insert_default().is_news() {
             tracing::error!(
                 op = "replica",
-                "{} is not there ({}): mirroring goes on by itself when it is",
+                "{} cannot be opened ({}): mirroring goes on by itself when it can",
                 path.display(),
                 fault.reason()
             );
         }
     }
 
-    fn adopt_replica(&mut self, pin: Pin) {
+    fn adopt_replica(&mut self, pin: Pin, why: &str) {
         // The lock is named after the inode.
-        self.roots.lock = None;
-        match Lock::take(&pin, &self.reconciler.roots.replica.path) {
-            Ok(lock) => self.roots.lock = Some(lock),
-            Err(refusal) => {
-                let absence = self.roots.replica.get_or_insert_default();
-                if !std::mem::replace(&mut absence.told, true) {
-                    tracing::error!(op = "replica", "{refusal}");
-                }
-                return;
+        if let Err(refusal) = self.roots.lock.pass_on(&pin, &self.reconciler.roots.replica.path) {
+            if self.roots.replica.get_or_insert_default().is_news() {
+                tracing::error!(op = "replica", "{refusal}");
             }
+            return;
         }
+        tracing::warn!(op = "adopted", "{why}");
+        self.roots.replica = None;
         self.reconciler.roots.replica_pin = pin;
         self.trust = Trust::Unproven;
         self.tally.disturb();
-        // The way back goes through "lost", so that a count and a sweep come at once.
-        self.roots.replica = None;
-        self.next_sweep = Instant::now();
         self.tally.counted_no_more();
+        self.next_sweep = Instant::now();
     }
 
     /// A round or a sweep met a root that is not what it was.
     pub(super) fn lose(&mut self, lost: Lost) {
-        self.drop_work();
-        let absence = match lost {
-            Lost::Source(_) | Lost::SourceReplaced => &mut self.roots.source,
-            Lost::Replica(_) | Lost::ReplicaReplaced => &mut self.roots.replica,
-        };
-        absence.get_or_insert_default();
+        match lost {
+            Lost::Source(fault) => self.miss_source(fault),
+            Lost::Replica(fault) => self.miss_replica(fault),
+            Lost::SourceReplaced | Lost::ReplicaReplaced => self.inspect_roots(Instant::now()),
+        }
     }
 
     /// Nothing that was found is of use any more: a sweep finds it anew.

@@ -22,6 +22,8 @@ pub(super) struct Tally {
     total: Totals,
     begun: Option<Instant>,
     swept: Option<Summary>,
+    /// Whether a full sweep has come to its end since the last begin or loss.
+    complete: bool,
     /// Whether the replica was said to be equal, and nothing has happened since.
     said_equal: bool,
     /// Whether a count has been taken for the sweep that is due.
@@ -49,6 +51,7 @@ impl Tally {
     pub fn counted_no_more(&mut self) {
         self.counted = false;
         self.swept = None;
+        self.complete = false;
     }
 
     pub fn swept(&mut self, summary: Summary) {
@@ -79,9 +82,10 @@ impl Tally {
         self.said_equal = false;
     }
 
-    /// The line that ends a sync.
-    fn say_swept(&mut self, now: Instant) {
-        let (Some(summary), Some(begun)) = (self.swept.take(), self.begun.take()) else { return };
+    /// The line that ends a sync, if one has ended.
+    fn say_swept(&mut self, now: Instant) -> bool {
+        let (Some(summary), Some(begun)) = (self.swept.take(), self.begun.take()) else { return false };
+        self.complete = true;
         let took = now.duration_since(begun).as_secs_f64();
         let numbers = [(self.created, "created"), (self.updated, "updated"), (self.removed, "removed")];
         let mut done: Vec<String> = numbers
@@ -90,9 +94,12 @@ impl Tally {
             .map(|(number, what)| format!("{number} {what}"))
             .collect();
         match (done.is_empty(), self.bytes) {
-            (true, _) => done.push("nothing to do".to_owned()),
-            (false, 0) => {}
-            (false, bytes) => done.push(format!("{} copied", human_bytes(bytes))),
+            (true, _) if self.held == 0 => done.push("nothing to do".to_owned()),
+            (_, 0) => {}
+            (_, bytes) => done.push(format!("{} copied", human_bytes(bytes))),
+        }
+        if self.held > 0 {
+            done.push(format!("{} deletions held", self.held));
         }
         tracing::info!(
             op = "sweep",
@@ -112,6 +119,7 @@ impl Tally {
             2 * summary.hashed,
             done.join(", "),
         );
+        true
     }
 
     /// The last line of a run.
@@ -143,15 +151,23 @@ impl Daemon<'_> {
     /// Ends a sync: says what it did, and plans the next. The end of the run, for `--once`.
     pub(super) fn settle(&mut self, now: Instant) -> Option<End> {
         if self.roots.is_lost() {
+            if self.config.once {
+                tracing::error!(
+                    op = "error",
+                    "stopped half-way: the source or the replica is not what it was"
+                );
+            }
             return self.config.once.then_some(End::Incomplete);
         }
-        self.tally.swept?;
-        let equal = self.troubles.is_empty() && self.tally.held == 0;
-        self.tally.say_swept(now);
+        let swept = self.tally.say_swept(now);
+        let equal = self.tally.complete && self.troubles.is_empty() && self.tally.held == 0;
         if equal && !self.tally.said_equal {
             self.tally.said_equal = true;
             let time = Zoned::now().strftime("%H:%M:%S").to_string();
             tracing::info!(op = "settled", "equal as of {time}");
+        }
+        if !swept {
+            return None;
         }
         // An interval of a year is as good as none, where the clock cannot count that far.
         self.next_sweep = now.checked_add(self.config.interval).unwrap_or(now + Duration::from_secs(1 << 30));

@@ -4,10 +4,10 @@
 use super::Round;
 use crate::copy::set_dir;
 use crate::decide::{Differs, Reason};
+use crate::fault::Fault;
 use crate::path::RelPath;
 use crate::queue::{Depth, Detector, Look};
 use crate::report::{Done, Operation};
-use crate::tree::Fault;
 
 impl Round<'_> {
     pub(super) fn close(&mut self) {

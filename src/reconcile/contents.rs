@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use super::gather::Spot;
-use super::{Again, Deletions, Outcome, Round, Sighting, TASK};
+use super::{Again, Deletions, KEPT, MOUNTED, Outcome, Round, Sighting, TASK};
 use crate::carrier::{Carried, Job, Load};
-use crate::copy::{Setback, Temp, fill, seal, set_file};
+use crate::copy::{Temp, fill, seal, set_file};
 use crate::decide::{Action, Contents, Differs, Reason, decide};
-use crate::digest::{self, Verdict};
-use crate::entry::{Entry, Kind, Side};
+use crate::digest;
+use crate::entry::{Entry, Kind, Side, Verdict};
+use crate::fault::Setback;
 use crate::parallel;
 use crate::path::{Name, RelPath};
 use crate::queue::Look;
@@ -168,7 +169,7 @@ impl Here<'_> {
         reason: Reason,
         out: &mut Outcome,
     ) -> Result<(), Setback> {
-        if self.is_held(standing, out) {
+        if self.stays(standing, out)? {
             return Ok(());
         }
         let shared = self.round.shared;
@@ -194,6 +195,7 @@ impl Here<'_> {
         out: &mut Outcome,
         load: impl FnOnce(&Self) -> Result<Load, Setback>,
     ) -> Result<(), Setback> {
+        out.open.push(self.path.clone());
         let shared = self.round.shared;
         if let Some(flight) = shared.flights.get(self.path) {
             if flight.identity != source.1.identity() {
@@ -222,7 +224,7 @@ impl Here<'_> {
             return Err(Setback::Changed);
         }
         let standing = self.replica.look(name.as_bytes());
-        if self.is_held(&standing, out) {
+        if self.stays(&standing, out)? {
             return Ok(());
         }
         seal(source, entry, temp_file, self.round.shared.keeps)?;
@@ -267,7 +269,7 @@ impl Here<'_> {
         let Some((entry, Kind::Symlink(target))) = source.entry().map(|entry| (entry, &entry.kind)) else {
             return Ok(());
         };
-        if self.is_held(standing, out) {
+        if self.stays(standing, out)? {
             return Ok(());
         }
         let temp_name = self.round.shared.names.next();
@@ -296,9 +298,9 @@ impl Here<'_> {
             _ => self.replica.open_existing(name).and_then(|(file, now)| {
                 // RACE: a link may be made right after this. It then sees the new metadata.
                 if now.links > 1 {
-                    return Err(crate::tree::Fault {
+                    return Err(crate::fault::Fault {
                         doing: "set metadata",
-                        side: crate::tree::Where::Replica,
+                        side: crate::fault::Where::Replica,
                         errno: Errno::PERM,
                     });
                 }
@@ -326,21 +328,40 @@ impl Here<'_> {
             return Ok(self.replica.remove_file(name.as_bytes()).or_else(gone_is_fine)?);
         }
         if self.round.deletions == Deletions::Held {
-            out.held += 1;
+            out.hold(self.path);
             return Ok(());
         }
         if !self.spot.is_standing(self.round, self.rel) {
             return Err(Setback::Changed);
+        }
+        if self.round.is_kept(self.path) {
+            out.unmirrored.push((self.path.clone(), KEPT));
+            out.hold(self.path);
+            return Ok(());
         }
         self.replica.remove_file(name.as_bytes()).or_else(gone_is_fine)?;
         out.act(Done::new(Operation::Removed, self.path.clone(), entry, Reason::Removed, self.look));
         Ok(())
     }
 
-    /// Whether what is about to be replaced is a directory, which the guard does not let go.
+    /// Whether what is about to be replaced is a directory that has to stay, since the guard does
+    /// not let it go.
+    ///
+    /// # Errors
+    /// Where another file system is mounted in it.
+    fn stays(&self, standing: &Side, out: &mut Outcome) -> Result<bool, Setback> {
+        let held = self.is_held(standing, out);
+        if !held && standing.is_dir() && self.round.holds_mount(self.path) {
+            return Err(MOUNTED.into());
+        }
+        Ok(held)
+    }
+
     fn is_held(&self, standing: &Side, out: &mut Outcome) -> bool {
         let held = standing.is_dir() && self.round.deletions == Deletions::Held;
-        out.held += u64::from(held);
+        if held {
+            out.hold(self.path);
+        }
         held
     }
 }
@@ -350,13 +371,13 @@ fn verdict_of(verdict: &Verdict) -> Contents {
 }
 
 /// RACE: looked at, then opened: where it has gone or become something else, one more look.
-fn changed_if_gone(fault: crate::tree::Fault) -> Setback {
+fn changed_if_gone(fault: crate::fault::Fault) -> Setback {
     match fault.errno {
         Errno::NOENT | Errno::LOOP | Errno::INVAL | Errno::NXIO => Setback::Changed,
         _ => Setback::Fault(fault),
     }
 }
 
-fn gone_is_fine(fault: crate::tree::Fault) -> Result<(), crate::tree::Fault> {
+fn gone_is_fine(fault: crate::fault::Fault) -> Result<(), crate::fault::Fault> {
     if fault.is_absence() { Ok(()) } else { Err(fault) }
 }

@@ -7,12 +7,14 @@ use rustix::io::Errno;
 
 use super::{Again, Outcome, Round, Sighting, TASK};
 use crate::carrier::{Carried, Load};
-use crate::copy::{Setback, Temp};
+use crate::copy::Temp;
 use crate::entry::Side;
+use crate::fault::Fault;
+use crate::fault::Setback;
 use crate::parallel;
 use crate::path::{Name, RelPath};
 use crate::queue::{Depth, Detector, Evidence, Look, Looks, add};
-use crate::tree::{Dir, Fault, ReplicaDir};
+use crate::tree::{Dir, ReplicaDir};
 
 /// A directory in which names are looked at, open on both sides.
 pub(super) struct Spot {
@@ -256,7 +258,7 @@ impl Round<'_> {
                 return None;
             }
             if sighting.source != Side::Absent {
-                let what = "its name has the form of twindir's own temporary names";
+                let what = "not mirrored: its name has the form of twindir's own temporary names";
                 out.unmirrored.push((rel.join(&sighting.name), what));
                 sighting.source = Side::Absent;
             }

@@ -17,21 +17,35 @@ mod shape;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
+use rustix::io::Errno;
+
 use crate::carrier::{Carried, Carriers, Job, Load};
-use crate::copy::{Setback, TempNames};
+use crate::copy::TempNames;
 use crate::decide::Keeps;
 use crate::entry::{Identity, Side};
+use crate::fault::{Fault, Setback, Where};
 use crate::filter::Filter;
 use crate::path::{Name, RelPath};
 use crate::queue::{Look, Looks};
 use crate::reaper::{Aside, Reaped, Reaper};
 use crate::report::{Done, Problem};
-use crate::tree::{Dir, Fault, Pin, ReplicaDir, Root};
+use crate::tree::{Dir, Pin, ReplicaDir, Root};
 use gather::Spot;
+
+/// Said of what is kept although the source lacks it.
+const KEPT: &str = "kept in the replica: the file system that held it in the source is no longer mounted \
+                    (mount it again; or restart twindir, and it goes)";
+
+/// Why a directory in which another file system is mounted stays.
+const MOUNTED: Fault =
+    Fault { doing: "move a directory with a mount in it", side: Where::Replica, errno: Errno::BUSY };
 
 /// Names of one directory that one task works on.
 const TASK: usize = 32;
@@ -106,6 +120,8 @@ pub struct Outcome {
     pub scans: Vec<RelPath>,
     /// Entries that would have been removed.
     pub held: u64,
+    /// What was looked at and is not at its end: held, or in the hands of a carrier or the reaper.
+    pub open: Vec<RelPath>,
     /// Jobs and trees that were begun, to be taken over by the reconciler.
     jobs: Vec<Job>,
     asides: Vec<Aside>,
@@ -120,6 +136,7 @@ impl Outcome {
         self.problems.extend(other.problems);
         self.scans.extend(other.scans);
         self.held += other.held;
+        self.open.extend(other.open);
         self.jobs.extend(other.jobs);
         self.asides.extend(other.asides);
         self.unmirrored.extend(other.unmirrored);
@@ -134,6 +151,12 @@ impl Outcome {
                 self.problems.extend(Problem::of(path, setback).map(|problem| (problem, look)));
             }
         }
+    }
+
+    /// Notes that the guard keeps something from going.
+    fn hold(&mut self, path: &RelPath) {
+        self.held += 1;
+        self.open.push(path.clone());
     }
 
     fn act(&mut self, done: Done) {
@@ -182,6 +205,8 @@ pub struct Reconciler {
     /// Reserved names of trees that the reaper has.
     reaping: HashSet<Name>,
     named: Mutex<HashSet<RelPath>>,
+    /// Where the source was seen to hold another file system.
+    crossings: BTreeSet<RelPath>,
 }
 
 impl Reconciler {
@@ -209,6 +234,7 @@ impl Reconciler {
             flights: HashMap::new(),
             reaping: HashSet::new(),
             named: Mutex::default(),
+            crossings: BTreeSet::new(),
         })
     }
 
@@ -218,6 +244,17 @@ impl Reconciler {
 
     pub fn reaped(&self) -> &crossbeam_channel::Receiver<Reaped> {
         self.reaper.done()
+    }
+
+    /// Notes that a file system is mounted in the source at `path`. Should it go away, what lay
+    /// beneath is kept.
+    pub fn remember_crossing(&mut self, path: RelPath) {
+        self.crossings.insert(path);
+    }
+
+    /// How many big files could be taken on now.
+    pub fn free_carriers(&self) -> usize {
+        self.carriers.free()
     }
 
     /// Whether nothing is on its way outside of rounds.
@@ -268,6 +305,7 @@ impl Reconciler {
             touched: BTreeSet::new(),
             opened: HashMap::new(),
             made: HashSet::new(),
+            mounts: OnceLock::new(),
             out: Outcome::default(),
         }
     }
@@ -291,7 +329,7 @@ impl Reconciler {
         let mut named = self.named.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         for (path, what) in out.unmirrored.drain(..) {
             if named.len() < NAMED && named.insert(path.clone()) {
-                tracing::warn!(op = "warning", path = %path, "not mirrored: {what}");
+                tracing::warn!(op = "warning", path = %path, "{what}");
             }
         }
     }
@@ -358,5 +396,29 @@ struct Round<'a> {
     opened: HashMap<RelPath, u32>,
     /// Directories that this round made: what it sets on them is no action of its own.
     made: HashSet<RelPath>,
+    /// What is mounted where; asked once, and only before a directory goes.
+    mounts: OnceLock<Vec<PathBuf>>,
     out: Outcome,
+}
+
+impl Round<'_> {
+    /// Whether another file system is mounted in the replica's directory `rel`: such a directory
+    /// is neither moved nor removed.
+    fn holds_mount(&self, rel: &RelPath) -> bool {
+        let Ok(root) = self.shared.roots.replica.path.canonicalize() else { return true };
+        let dir = root.join(OsStr::from_bytes(rel.as_bytes()));
+        self.mounts.get_or_init(crate::mounts::points).iter().any(|point| point.starts_with(&dir))
+    }
+
+    /// Whether `path` is missing only because a file system that was mounted in the source is
+    /// gone: what the replica holds of it is kept until one is mounted there again.
+    fn is_kept(&self, path: &RelPath) -> bool {
+        let is_mounted = |at: &RelPath| {
+            self.source.open(at).and_then(|dir| dir.entry()).is_ok_and(|entry| entry.mount_root)
+        };
+        self.shared
+            .crossings
+            .iter()
+            .any(|crossing| crossing.is_within(path) || (path.is_within(crossing) && !is_mounted(crossing)))
+    }
 }

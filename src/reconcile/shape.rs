@@ -6,14 +6,15 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use super::gather::Spot;
-use super::{Again, Deletions, Round, Sighting};
-use crate::copy::{Setback, swap};
+use super::{Again, Deletions, KEPT, MOUNTED, Round, Sighting};
+use crate::copy::swap;
 use crate::decide::{Action, Contents, Reason, decide};
 use crate::entry::Entry;
+use crate::fault::Setback;
 use crate::path::{Name, RelPath};
 use crate::queue::{Depth, Detector, Look};
 use crate::reaper::{Aside, Reaped};
-use crate::report::{Done, Entries, Operation};
+use crate::report::{Cause, Done, Entries, Operation, Problem};
 use crate::tree::{Hint, ReplicaDir};
 
 /// How long the entries of a directory that is to go are counted, for the log's sake.
@@ -126,7 +127,8 @@ impl Round<'_> {
             match buried {
                 Err(fault) if !fault.is_absence() && !self.shared.stop.load(Ordering::Relaxed) => {
                     let look = Look::new(Depth::Content, Detector::Sweep, Instant::now());
-                    self.out.set_back(aside.path(), look, fault.into());
+                    let problem = Problem { path: aside.path(), cause: Cause::Remains(fault) };
+                    self.out.problems.push((problem, look));
                 }
                 _ => {}
             }
@@ -138,16 +140,24 @@ impl Round<'_> {
         let Some(replica) = &spot.replica else { return };
         let Sighting { name, look, .. } = sighting;
         if name.is_reserved() {
-            // Left over from a run that was killed: it is aside already.
+            // Left over from a run that was killed, or not emptied at once: it is aside already.
+            self.out.open.push(path.clone());
             self.out.asides.push(Aside { dir: rel.clone(), name });
             return;
         }
         if self.deletions == Deletions::Held {
-            self.out.held += 1;
+            self.out.hold(path);
             return;
         }
         if !spot.is_standing(self, rel) {
             return self.out.again.push((path.clone(), look, Again::Restless));
+        }
+        if self.is_kept(path) {
+            self.out.unmirrored.push((path.clone(), KEPT));
+            return self.out.hold(path);
+        }
+        if self.holds_mount(path) {
+            return self.out.set_back(path.clone(), look, MOUNTED.into());
         }
         let until = Instant::now() + COUNTING;
         let mut number = 1;

@@ -5,10 +5,10 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::PathBuf;
 
 use super::*;
-use crate::digest::Verdict;
+use crate::entry::Verdict;
+use crate::fault::Where;
 use crate::queue::{Depth, Detector, Evidence, add};
 use crate::report::Operation;
-use crate::tree::Where;
 
 /// Two small trees and a reconciler between them.
 struct Pair {

@@ -16,12 +16,12 @@ use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Layer, Registry, fmt};
 
-use crate::copy::Setback;
 use crate::decide::Reason;
 use crate::entry::{Entry, Kind};
+use crate::fault::Fault;
+use crate::fault::Setback;
 use crate::path::RelPath;
 use crate::queue::{Detector, Look};
-use crate::tree::Fault;
 use format::{ConsoleFormat, LogFormat};
 
 /// What was done to an entry of the replica.
@@ -117,6 +117,8 @@ pub enum Cause {
     Fault(Fault),
     /// The entry did not rest for long enough to be copied or compared.
     Restless,
+    /// What was removed could not be deleted to the last entry.
+    Remains(Fault),
 }
 
 impl Problem {
@@ -144,6 +146,14 @@ impl Problem {
                     "{fault}; left the replica as it was, {retry}{advice}",
                 );
             }
+            Cause::Remains(fault) => {
+                let advice = advice(fault);
+                tracing::error!(
+                    op = "problem",
+                    path = %self.path,
+                    "what lies here under a temporary name was removed and cannot be deleted: {fault}; {retry}{advice}",
+                );
+            }
             Cause::Restless => tracing::error!(
                 op = "problem",
                 path = %self.path,
@@ -155,7 +165,7 @@ impl Problem {
 
 /// What the user can do about an error.
 fn advice(fault: &Fault) -> &'static str {
-    use crate::tree::Where;
+    use crate::fault::Where;
     use rustix::io::Errno;
     match (fault.errno, fault.side) {
         (Errno::ACCESS | Errno::PERM, Where::Source) => {
@@ -170,6 +180,7 @@ fn advice(fault: &Fault) -> &'static str {
             " (the disk may be failing: see the kernel's messages, and look after your other copies)"
         }
         (Errno::NFILE | Errno::MFILE, _) => " (raise the limit on open files: ulimit -n)",
+        (Errno::BUSY, Where::Replica) => " (another file system is mounted there: unmount it, or leave it)",
         (Errno::XDEV, Where::Replica) => " (another file system is mounted there: twindir does not enter it)",
         (Errno::NAMETOOLONG, _) => " (the replica's file system does not take so long a name)",
         (Errno::FBIG, _) => " (the replica's file system does not take so large a file)",

@@ -11,14 +11,15 @@ use rustix::io::Errno;
 use super::join::Joined;
 use super::walk::walk;
 use super::{Message, Walker};
-use crate::copy::Setback;
 use crate::decide::{Action, Contents, Differs, decide};
 use crate::digest;
 use crate::entry::Side;
+use crate::fault::Fault;
+use crate::fault::Setback;
 use crate::path::{Name, RelPath};
 use crate::queue::{Depth, Detector, Evidence, Look};
 use crate::report::{Cause, Problem};
-use crate::tree::{Dir, Fault, Hint, ReplicaDir};
+use crate::tree::{Dir, Hint, ReplicaDir};
 
 /// Names of one directory that one thread compares before it reports.
 pub(super) const CHUNK: usize = 256;
@@ -124,7 +125,7 @@ impl Walker<'_> {
                 return None;
             }
         };
-        if self.is_replica(&source) {
+        if self.is_replica(dir, &source) {
             return None;
         }
         if known == Replica::Lacks {

@@ -34,14 +34,15 @@ impl Walker<'_> {
     fn count_dir(&self, dir: &RelPath, more: &mut Vec<RelPath>) -> Count {
         let mut count = Count::default();
         let Ok(source) = self.source.open(dir) else { return count };
-        if self.is_replica(&source) {
+        if self.is_replica(dir, &source) {
             return count;
         }
         let (Ok(source), Ok(replica)) = (source.list(), self.replica.open(dir).and_then(|dir| dir.list()))
         else {
             return count;
         };
-        count.source_is_empty = dir.is_root() && source.is_empty();
+        let is_empty = !source.iter().any(|(name, _)| !self.plan.filter.excludes(dir, name));
+        count.source_is_empty = dir.is_root() && is_empty;
         let mut below = 0;
         for (name, hint) in replica.iter() {
             if self.plan.filter.excludes(dir, name) {
@@ -67,7 +68,7 @@ impl Walker<'_> {
                 }
             }
         }
-        if source.is_empty() && is_much(below) && !dir.is_root() {
+        if is_empty && is_much(below) && !dir.is_root() {
             count.emptied.push(dir.clone());
         }
         count

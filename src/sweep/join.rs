@@ -66,7 +66,8 @@ impl Joined {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tree::{Root, Where};
+    use crate::fault::Where;
+    use crate::tree::Root;
 
     fn listing(names: &[&str]) -> Listing {
         let dir = tempfile::tempdir().unwrap();

@@ -49,6 +49,8 @@ pub enum Message {
     /// Names of one directory that differ; none for the directory's own metadata. A directory's
     /// batch comes before those of what lies below it.
     Differ(RelPath, Vec<(Name, Look)>),
+    /// A directory of the source where another file system is mounted.
+    Crossing(RelPath),
     /// A directory that could not be looked into. What lies below it is not known.
     Problem(Problem),
     Counted(Count),
@@ -154,9 +156,13 @@ impl<'a> Walker<'a> {
         self.cancel.load(Ordering::Relaxed)
     }
 
-    /// Whether a directory of the source is the replica, mounted there.
-    fn is_replica(&self, source: &Dir) -> bool {
+    /// Whether a directory of the source is the replica, mounted there. Other mounts are told.
+    fn is_replica(&self, rel: &RelPath, source: &Dir) -> bool {
         let pin = self.plan.roots.replica_pin;
-        source.entry().is_ok_and(|entry| (entry.dev, entry.ino) == (pin.dev, pin.ino))
+        let Ok(entry) = source.entry() else { return false };
+        if entry.mount_root && !rel.is_root() {
+            self.send(Message::Crossing(rel.clone()));
+        }
+        (entry.dev, entry.ino) == (pin.dev, pin.ino)
     }
 }

@@ -8,8 +8,9 @@ use rustix::io::Errno;
 
 use super::file::times;
 use super::resolve::{DIR_FLAGS, open_beneath};
-use super::{Doing, Fault, File, LOOK, Listing, NewFile, Result, Where, entry_of, stat_fd};
+use super::{Doing, File, LOOK, Listing, NewFile, Result, entry_of, stat_fd};
 use crate::entry::{Entry, Side, Time};
+use crate::fault::{Fault, Where};
 use crate::path::{Name, RelPath};
 
 /// An open directory.

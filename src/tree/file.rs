@@ -4,8 +4,9 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{Gid, Mode, SeekFrom, StatxFlags, Timespec, Timestamps, Uid};
 use rustix::io::{Errno, retry_on_intr};
 
-use super::{Doing, Fault, Result, Where, entry_of, stat_fd};
+use super::{Doing, Result, entry_of, stat_fd};
 use crate::entry::{Entry, Time};
+use crate::fault::{Fault, Where};
 
 /// A file open for reading.
 #[derive(Debug)]

@@ -80,10 +80,6 @@ impl Listing {
     pub fn len(&self) -> usize {
         self.items.len()
     }
-
-    pub fn is_empty(&self) -> bool {
-        self.items.is_empty()
-    }
 }
 
 fn name_in<'a>(bytes: &'a [u8], item: &Item) -> &'a [u8] {

@@ -15,66 +15,10 @@ pub use file::{File, NewFile, Ranged};
 pub use listing::{Hint, Listing};
 pub use root::{Pin, Root, enclosing, nearest_existing};
 
-use std::fmt;
-
 use rustix::fs::{AtFlags, FileType, Statx, StatxAttributes, StatxFlags, StatxTimestamp};
-use rustix::io::Errno;
 
 use crate::entry::{Entry, Kind, Special, Time};
-
-/// Which of the two trees.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Where {
-    Source,
-    Replica,
-}
-
-impl Where {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Where::Source => "source",
-            Where::Replica => "replica",
-        }
-    }
-}
-
-/// A system call on an entry that failed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub struct Fault {
-    /// What was to be done, as in "cannot _open the file_".
-    pub doing: &'static str,
-    pub side: Where,
-    pub errno: Errno,
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot {} in the {}: {}", self.doing, self.side.as_str(), self.reason())
-    }
-}
-
-impl Fault {
-    /// The system's own words for the error.
-    pub fn reason(&self) -> String {
-        let error = std::io::Error::from(self.errno).to_string();
-        error.split(" (os error").next().unwrap_or_default().to_owned()
-    }
-
-    /// Whether the name was not there: the only sign of absence (I5).
-    pub fn is_absence(&self) -> bool {
-        self.errno == Errno::NOENT
-    }
-
-    /// Whether a directory was looked for and what stands there is none, or nothing is there.
-    pub fn is_no_dir(&self) -> bool {
-        matches!(self.errno, Errno::NOENT | Errno::NOTDIR | Errno::LOOP)
-    }
-
-    #[cfg(test)]
-    pub fn for_test() -> Self {
-        Fault { doing: "look at it", side: Where::Source, errno: Errno::ACCESS }
-    }
-}
+use crate::fault::{Fault, Where};
 
 pub type Result<T> = std::result::Result<T, Fault>;
 

@@ -6,7 +6,8 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags, ResolveFlags, StatxFlags, openat, openat2};
 use rustix::io::{Errno, Result};
 
-use super::{Where, stat_fd};
+use super::stat_fd;
+use crate::fault::Where;
 use crate::path::RelPath;
 
 pub(super) const DIR_FLAGS: OFlags = OFlags::RDONLY

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, Mode, OFlags, Statx, StatxAttributes, StatxFlags, openat};
 use rustix::io::Errno;
 
-use super::{Dir, Doing, Fault, ReplicaDir, Result, Where, device, stat_fd, time};
+use super::{Dir, Doing, ReplicaDir, Result, device, stat_fd, time};
 use crate::entry::Time;
+use crate::fault::{Fault, Where};
 
 /// `STATX_MNT_ID_UNIQUE` (Linux 6.8): a mount id that is never given out again.
 const MNT_ID_UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
@@ -70,6 +71,12 @@ impl Root {
     pub fn open_replica(&self) -> Result<(ReplicaDir, Pin)> {
         debug_assert_eq!(self.side, Where::Replica);
         self.open_dir().map(|(dir, pin)| (ReplicaDir(dir), pin))
+    }
+
+    /// A number for the file system at the path, which outlives its device being plugged out and
+    /// in, as far as the file system has one.
+    pub fn file_system(&self) -> Option<u64> {
+        rustix::fs::statvfs(&self.path).ok().map(|stat| stat.f_fsid).filter(|id| *id != 0)
     }
 
     /// What stands at the path now, following symlinks as [`Root::open_source`] does.

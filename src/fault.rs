@@ -1,0 +1,76 @@
+//! What can go wrong with one entry.
+
+use std::fmt;
+
+use rustix::io::Errno;
+
+/// Which of the two trees.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Where {
+    Source,
+    Replica,
+}
+
+impl Where {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Where::Source => "source",
+            Where::Replica => "replica",
+        }
+    }
+}
+
+/// A system call on an entry that failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub struct Fault {
+    /// What was to be done, as in "cannot _open the file_".
+    pub doing: &'static str,
+    pub side: Where,
+    pub errno: Errno,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot {} in the {}: {}", self.doing, self.side.as_str(), self.reason())
+    }
+}
+
+impl Fault {
+    /// The system's own words for the error.
+    pub fn reason(&self) -> String {
+        let error = std::io::Error::from(self.errno).to_string();
+        error.split(" (os error").next().unwrap_or_default().to_owned()
+    }
+
+    /// Whether the name was not there: the only sign of absence (I5).
+    pub fn is_absence(&self) -> bool {
+        self.errno == Errno::NOENT
+    }
+
+    /// Whether a directory was looked for and what stands there is none, or nothing is there.
+    pub fn is_no_dir(&self) -> bool {
+        matches!(self.errno, Errno::NOENT | Errno::NOTDIR | Errno::LOOP)
+    }
+
+    #[cfg(test)]
+    pub fn for_test() -> Self {
+        Fault { doing: "look at it", side: Where::Source, errno: Errno::ACCESS }
+    }
+}
+
+/// Why a look at an entry did not come to its end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Setback {
+    /// A system call failed: a Problem, tried again later.
+    Fault(Fault),
+    /// The entry changed while it was worked on: tried again soon.
+    Changed,
+    /// twindir is to stop, or the work was overtaken by another change.
+    Cancelled,
+}
+
+impl From<Fault> for Setback {
+    fn from(fault: Fault) -> Self {
+        Setback::Fault(fault)
+    }
+}
