@@ -114,8 +114,9 @@ impl Tally {
             held = self.held,
             compare_seconds = summary.took.as_secs_f64(),
             seconds = took,
-            "{} entries, {} MD5s in {took:.2} s: {}",
+            "{} {}, {} MD5s in {took:.2} s: {}",
             summary.entries,
+            if summary.entries == 1 { "entry" } else { "entries" },
             2 * summary.hashed,
             done.join(", "),
         );

@@ -334,8 +334,8 @@ impl Here<'_> {
         if !self.spot.is_standing(self.round, self.rel) {
             return Err(Setback::Changed);
         }
-        if self.round.is_kept(self.path) {
-            out.unmirrored.push((self.path.clone(), KEPT));
+        if let Some(mount) = self.round.lost_mount(self.path) {
+            out.unmirrored.push((mount.clone(), KEPT));
             out.hold(self.path);
             return Ok(());
         }

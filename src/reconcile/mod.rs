@@ -410,15 +410,15 @@ impl Round<'_> {
         self.mounts.get_or_init(crate::mounts::points).iter().any(|point| point.starts_with(&dir))
     }
 
-    /// Whether `path` is missing only because a file system that was mounted in the source is
-    /// gone: what the replica holds of it is kept until one is mounted there again.
-    fn is_kept(&self, path: &RelPath) -> bool {
+    /// Where a file system was mounted in the source that is gone, if `path` is missing only for
+    /// that: what the replica holds of it is kept until one is mounted there again.
+    fn lost_mount(&self, path: &RelPath) -> Option<&RelPath> {
         let is_mounted = |at: &RelPath| {
             self.source.open(at).and_then(|dir| dir.entry()).is_ok_and(|entry| entry.mount_root)
         };
         self.shared
             .crossings
             .iter()
-            .any(|crossing| crossing.is_within(path) || (path.is_within(crossing) && !is_mounted(crossing)))
+            .find(|crossing| crossing.is_within(path) || (path.is_within(crossing) && !is_mounted(crossing)))
     }
 }

@@ -152,8 +152,8 @@ impl Round<'_> {
         if !spot.is_standing(self, rel) {
             return self.out.again.push((path.clone(), look, Again::Restless));
         }
-        if self.is_kept(path) {
-            self.out.unmirrored.push((path.clone(), KEPT));
+        if let Some(mount) = self.lost_mount(path).cloned() {
+            self.out.unmirrored.push((mount, KEPT));
             return self.out.hold(path);
         }
         if self.holds_mount(path) {
