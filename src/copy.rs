@@ -6,10 +6,10 @@ use rustix::io::Errno;
 
 use crate::decide::{Differs, Keeps};
 use crate::digest::with_buffer;
-use crate::entry::{Entry, Side};
-use crate::fault::{Fault, Setback};
+use crate::entry::{Entry, Side, Xattrs};
+use crate::fault::Setback;
 use crate::path::Name;
-use crate::tree::{File, NewFile, Ranged, ReplicaDir};
+use crate::tree::{File, NewFile, Ranged, ReplicaDir, Settings};
 
 /// Files up to this size, in bytes, are copied by one read and one write.
 const SMALL: u64 = 64 * 1024;
@@ -185,45 +185,35 @@ fn copy_by_hand(
     })
 }
 
-/// Gives a filled temporary file the source's owner, mode and times, and sees that the source
-/// is still the file that was copied.
+/// Gives a filled temporary file the source's attributes, owner, mode and times, and sees that
+/// the source is still the file that was copied.
 ///
 /// # Errors
 /// [`Setback::Changed`] where it is not.
-pub fn seal(source: &File, entry: &Entry, temp: &NewFile, keeps: Keeps) -> Result<(), Setback> {
-    let all = Differs { mode: true, mtime: true, owner: keeps.owner };
-    set_file(temp, entry, all)?;
+pub fn seal(source: &File, entry: &Entry, temp: &NewFile, keeps: &Keeps) -> Result<(), Setback> {
+    let want = source.xattrs(keeps.xattrs)?;
+    // A new file inherits the default ACL of its directory.
+    let have = temp.as_file().xattrs(keeps.xattrs)?;
+    let all = Differs { xattrs: have != want, ..Differs::of_new(entry, keeps) };
+    temp.set(&settings(entry, all, Some((&have, &want))))?;
     if source.entry()?.identity() != entry.identity() {
         return Err(Setback::Changed);
     }
     Ok(())
 }
 
-/// Sets what differs of a file. A change of owner clears setuid and setgid, so that the mode
-/// is set again after it.
-///
-/// # Errors
-/// As the system calls say.
-pub fn set_file(file: &NewFile, source: &Entry, differs: Differs) -> Result<(), Fault> {
-    let (owner, mode, mtime) = settings(source, differs);
-    file.set(owner, mode, mtime)
-}
-
-/// The same for a directory.
-///
-/// # Errors
-/// As the system calls say.
-pub fn set_dir(dir: &ReplicaDir, source: &Entry, differs: Differs) -> Result<(), Fault> {
-    let (owner, mode, mtime) = settings(source, differs);
-    dir.set(owner, mode, mtime)
-}
-
-type Settings = (Option<(u32, u32)>, Option<u32>, Option<crate::entry::Time>);
-
-fn settings(source: &Entry, differs: Differs) -> Settings {
-    (
-        differs.owner.then_some((source.uid, source.gid)),
-        (differs.mode || differs.owner).then_some(source.mode),
-        differs.mtime.then_some(source.mtime),
-    )
+/// What to set where `differs` differs. A change of owner or ACL changes the mode, which is set
+/// again after it. `xattrs`: what the replica's entry has, and what the source's has.
+pub fn settings<'a>(
+    source: &Entry,
+    differs: Differs,
+    xattrs: Option<(&'a Xattrs, &'a Xattrs)>,
+) -> Settings<'a> {
+    Settings {
+        xattrs: xattrs.filter(|_| differs.xattrs),
+        uid: differs.uid.then_some(source.uid),
+        gid: differs.gid.then_some(source.gid),
+        mode: differs.visible().then_some(source.mode),
+        mtime: differs.mtime.then_some(source.mtime),
+    }
 }

@@ -14,6 +14,7 @@ use crossbeam_channel::{Receiver, never, select};
 use crate::carrier::Carried;
 use crate::config::Config;
 use crate::decide::Keeps;
+use crate::entry::XattrKinds;
 use crate::guard::Trust;
 use crate::path::RelPath;
 use crate::queue::{Depth, Detector, Look, Looks, Portion, Queue};
@@ -91,7 +92,7 @@ pub fn run(
 ) -> Result<End, Failed> {
     let Prepared { roots, home, lock, filter, .. } = prepared;
     let stop = Arc::new(AtomicBool::new(false));
-    let keeps = Keeps { owner: rustix::process::geteuid().is_root() };
+    let keeps = keeps();
     let watched = RootWatch::new(home, lock);
     let reconciler = Reconciler::start(roots, keeps, filter, config.threads, Arc::clone(&stop));
     let mut daemon = Daemon {
@@ -199,7 +200,7 @@ impl Daemon<'_> {
         }
         let plan = Plan {
             roots: self.reconciler.roots.clone(),
-            keeps: self.reconciler.keeps,
+            keeps: self.reconciler.keeps.clone(),
             filter: self.reconciler.filter.clone(),
             threads: self.config.threads,
             scope,
@@ -332,6 +333,16 @@ impl Daemon<'_> {
         self.tally.say_end(signal);
         if self.config.once { End::Interrupted } else { End::Done }
     }
+}
+
+/// What this process may set.
+fn keeps() -> Keeps {
+    use rustix::thread::{CapabilitySet, capabilities};
+    let owner = capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::CHOWN));
+    let own = rustix::process::getegid();
+    let groups = rustix::process::getgroups().unwrap_or_default();
+    let groups = groups.into_iter().chain([own]).map(rustix::process::Gid::as_raw).collect();
+    Keeps { owner, groups, xattrs: XattrKinds::ALL }
 }
 
 /// All that a round will look at.

@@ -1,7 +1,7 @@
 //! What to do about one name, given what stands there on each side. Pure: no file system, no
 //! clock, no memory (I2).
 
-use crate::entry::{Entry, Kind, Side, Special};
+use crate::entry::{Entry, Kind, Side, Special, XattrKinds};
 
 /// What is known of the contents of two files of equal size.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -12,10 +12,20 @@ pub enum Contents {
 }
 
 /// Which facts are mirrored and compared: what this process may set on this replica.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Keeps {
-    /// Owner and group, where the process may set them.
+    /// Whether the process may give entries to any user and group.
     pub owner: bool,
+    /// The groups to which it may give entries all the same: its own.
+    pub groups: Vec<u32>,
+    pub xattrs: XattrKinds,
+}
+
+impl Keeps {
+    /// Whether the replica's entry could be given the group of the source's.
+    fn may_give_group(&self, gid: u32) -> bool {
+        self.owner || self.groups.contains(&gid)
+    }
 }
 
 /// Why an entry is acted upon, as the log says it.
@@ -49,22 +59,43 @@ impl Reason {
 pub struct Differs {
     pub mode: bool,
     pub mtime: bool,
-    pub owner: bool,
+    pub uid: bool,
+    pub gid: bool,
+    pub xattrs: bool,
 }
 
 impl Differs {
-    pub fn between(source: &Entry, replica: &Entry, keeps: Keeps) -> Self {
+    pub fn between(source: &Entry, replica: &Entry, keeps: &Keeps) -> Self {
         // Linux gives a symlink no mode of its own.
         let has_mode = !matches!(source.kind, Kind::Symlink(_));
         Self {
             mode: has_mode && source.mode != replica.mode,
             mtime: source.mtime != replica.mtime,
-            owner: keeps.owner && (source.uid, source.gid) != (replica.uid, replica.gid),
+            uid: keeps.owner && source.uid != replica.uid,
+            gid: source.gid != replica.gid && keeps.may_give_group(source.gid),
+            // What was not read on both sides is not known to differ.
+            xattrs: matches!((&source.xattrs, &replica.xattrs), (Some(ours), Some(theirs)) if ours != theirs),
+        }
+    }
+
+    /// What a new entry needs: all that can be set.
+    pub fn of_new(source: &Entry, keeps: &Keeps) -> Self {
+        Self {
+            mode: true,
+            mtime: true,
+            uid: keeps.owner,
+            gid: keeps.may_give_group(source.gid),
+            xattrs: true,
         }
     }
 
     pub fn any(self) -> bool {
-        self.mode || self.mtime || self.owner
+        self.mtime || self.visible()
+    }
+
+    /// Whether more than the mtime differs.
+    pub fn visible(self) -> bool {
+        self.mode || self.uid || self.gid || self.xattrs
     }
 }
 
@@ -93,7 +124,7 @@ pub enum Action {
 }
 
 /// The table of the design, cell by cell.
-pub fn decide(source: &Side, replica: &Side, contents: Contents, keeps: Keeps) -> Action {
+pub fn decide(source: &Side, replica: &Side, contents: Contents, keeps: &Keeps) -> Action {
     let source = match (source, replica) {
         (Side::Unknown(_), _) | (Side::Absent, Side::Unknown(_)) => return Action::Unsure,
         (Side::Absent, Side::Absent) => return Action::Nothing,
@@ -137,7 +168,7 @@ pub fn decide(source: &Side, replica: &Side, contents: Contents, keeps: Keeps) -
     }
 }
 
-fn decide_file(source: &Entry, replica: &Entry, contents: Contents, keeps: Keeps) -> Action {
+fn decide_file(source: &Entry, replica: &Entry, contents: Contents, keeps: &Keeps) -> Action {
     if source.size != replica.size {
         return Action::CopyFile(Reason::Size);
     }
@@ -161,7 +192,7 @@ mod tests {
     use crate::entry::Time;
     use crate::fault::Fault;
 
-    const KEEPS: Keeps = Keeps { owner: true };
+    const KEEPS: &Keeps = &Keeps { owner: true, groups: vec![], xattrs: XattrKinds::ALL };
 
     fn entry(kind: Kind) -> Entry {
         Entry {
@@ -177,6 +208,7 @@ mod tests {
             ino: 1,
             blocks: 8,
             mount_root: false,
+            xattrs: None,
         }
     }
 
@@ -320,9 +352,12 @@ mod tests {
     fn the_owner_counts_only_where_it_can_be_set() {
         let replica = changed(Kind::Dir, |e| e.uid = 0);
         let source = present(Kind::Dir);
-        let owner = Differs { owner: true, ..Differs::default() };
+        let owner = Differs { uid: true, ..Differs::default() };
         assert_eq!(action(&source, &replica), Action::SetMetadata(owner));
-        assert_eq!(decide(&source, &replica, Contents::Unread, Keeps { owner: false }), Action::Nothing);
+        assert_eq!(
+            decide(&source, &replica, Contents::Unread, &Keeps { owner: false, ..KEEPS.clone() }),
+            Action::Nothing
+        );
     }
 
     #[test]

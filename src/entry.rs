@@ -1,5 +1,6 @@
 //! What is known of one name on one side: absent, unknown, or present with its facts.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::fault::Fault;
@@ -60,6 +61,31 @@ pub struct Entry {
     pub blocks: u64,
     /// Whether another file system is mounted here.
     pub mount_root: bool,
+    /// Extended attributes; `None` where they were not read.
+    pub xattrs: Option<Xattrs>,
+}
+
+/// Extended attributes, by name.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Xattrs(pub BTreeMap<Box<[u8]>, Box<[u8]>>);
+
+/// Which extended attributes are mirrored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct XattrKinds {
+    /// `user.*`
+    pub user: bool,
+    /// POSIX ACLs, the default ones of directories too.
+    pub acl: bool,
+}
+
+impl XattrKinds {
+    pub const NONE: Self = Self { user: false, acl: false };
+    pub const ALL: Self = Self { user: true, acl: true };
+
+    pub fn mirrors(self, name: &[u8]) -> bool {
+        (self.user && name.starts_with(b"user."))
+            || (self.acl && matches!(name, b"system.posix_acl_access" | b"system.posix_acl_default"))
+    }
 }
 
 /// Which inode in which state: two looks that agree in this saw the same contents.

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use crate::fault::Fault;
 use crate::path::{Name, RelPath};
-use crate::tree::{Hint, ReplicaDir, Result, Root};
+use crate::tree::{Hint, ReplicaDir, Result, Root, Settings};
 
 /// A tree under a reserved name in the directory `dir`.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -156,7 +156,7 @@ fn enter(parent: &ReplicaDir, name: &[u8]) -> Result<ReplicaDir> {
     };
     if dir.entry()?.mode & 0o700 != 0o700 {
         // Where this is not permitted, the deletions below say so.
-        let _ = dir.set(None, Some(0o700), None);
+        let _ = dir.set(&Settings { mode: Some(0o700), ..Settings::default() });
     }
     Ok(dir)
 }

@@ -2,12 +2,13 @@
 //! at, bottom up, after all that changes them.
 
 use super::Round;
-use crate::copy::set_dir;
+use crate::copy::settings;
 use crate::decide::{Differs, Reason};
 use crate::fault::Fault;
 use crate::path::RelPath;
 use crate::queue::{Depth, Detector, Look};
 use crate::report::{Done, Operation};
+use crate::tree::Settings;
 
 impl Round<'_> {
     pub(super) fn close(&mut self) {
@@ -41,12 +42,16 @@ impl Round<'_> {
             &replica_opened
         };
         // RACE: the source directory may change after this. Then a later look finds it.
+        let keeps = &self.shared.keeps;
+        let xattrs = (replica.xattrs(keeps.xattrs)?, source.xattrs(keeps.xattrs)?);
         let entry = source.entry()?;
         let now = replica.entry()?;
-        let differs = Differs::between(&entry, &now, self.shared.keeps);
-        set_dir(replica, &entry, differs)?;
+        let differs = Differs { xattrs: xattrs.0 != xattrs.1, ..Differs::between(&entry, &now, keeps) };
+        if differs.any() {
+            replica.set(&settings(&entry, differs, Some((&xattrs.0, &xattrs.1))))?;
+        }
         let mode_before = self.opened.get(rel).copied().unwrap_or(now.mode);
-        let visible = mode_before != entry.mode || differs.owner;
+        let visible = mode_before != entry.mode || Differs { mode: false, ..differs }.visible();
         if visible && !self.made.contains(rel) {
             let look = Look::new(Depth::Content, Detector::Sweep, std::time::Instant::now());
             self.out.act(Done::new(Operation::Updated, rel.clone(), &entry, Reason::Metadata, &look));
@@ -57,7 +62,7 @@ impl Round<'_> {
     /// Gives a directory that was opened up its former mode again.
     fn lock_again(&self, rel: &RelPath) {
         if let (Some(mode), Ok(dir)) = (self.opened.get(rel), self.replica.open(rel)) {
-            let _ = dir.set(None, Some(*mode), None);
+            let _ = dir.set(&Settings { mode: Some(*mode), ..Settings::default() });
         }
     }
 }

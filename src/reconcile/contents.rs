@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use super::gather::Spot;
 use super::{Again, Deletions, KEPT, MOUNTED, Outcome, Round, Sighting, TASK};
 use crate::carrier::{Carried, Job, Load};
-use crate::copy::{Temp, fill, seal, set_file};
+use crate::copy::{Temp, fill, seal, settings};
 use crate::decide::{Action, Contents, Differs, Reason, decide};
 use crate::digest;
 use crate::entry::{Entry, Kind, Side, Verdict};
@@ -98,19 +98,26 @@ struct Here<'a> {
 
 impl Here<'_> {
     fn act(&self, name: &Name, source: &Side, standing: &Side, out: &mut Outcome) -> Result<(), Setback> {
-        let keeps = self.round.shared.keeps;
-        let contents = match (source, standing) {
-            (Side::Present(source), Side::Present(replica)) => self.known_contents(source, replica),
-            _ => None,
-        };
-        let known = contents.map_or(Contents::Unread, |verdict| verdict_of(&verdict));
-        let action = match decide(source, standing, known, keeps) {
-            Action::Compare => match self.compare(name, out)? {
-                Some(verdict) => decide(source, standing, verdict_of(&verdict), keeps),
-                None => return Ok(()),
+        let keeps = &self.round.shared.keeps;
+        match decide(source, standing, Contents::Unread, keeps) {
+            Action::Compare => match self.read_pair(name, out)? {
+                Some((source, standing, contents)) => {
+                    self.carry_out(decide(&source, &standing, contents, keeps), name, &source, &standing, out)
+                }
+                None => Ok(()),
             },
-            action => action,
-        };
+            action => self.carry_out(action, name, source, standing, out),
+        }
+    }
+
+    fn carry_out(
+        &self,
+        action: Action,
+        name: &Name,
+        source: &Side,
+        standing: &Side,
+        out: &mut Outcome,
+    ) -> Result<(), Setback> {
         match action {
             Action::Nothing | Action::Compare | Action::MakeDir(_) => Ok(()),
             Action::SetMetadata(differs) => self.set_metadata(name, source, differs, standing, out),
@@ -135,11 +142,12 @@ impl Here<'_> {
         valid.then_some(evidence.verdict)
     }
 
-    /// Reads both files; `None` where a carrier does it.
-    fn compare(&self, name: &Name, out: &mut Outcome) -> Result<Option<Verdict>, Setback> {
+    /// Reads both files, their attributes too: what both sides show now, and whether the contents
+    /// are equal. `None` where a carrier reads them, or all is done.
+    fn read_pair(&self, name: &Name, out: &mut Outcome) -> Result<Option<(Side, Side, Contents)>, Setback> {
         let bytes = name.as_bytes();
-        let source = self.spot.source.open_file(bytes).map_err(changed_if_gone)?;
-        let replica = match self.replica.open_existing(name) {
+        let mut source = self.spot.source.open_file(bytes).map_err(changed_if_gone)?;
+        let mut replica = match self.replica.open_existing(name) {
             // What cannot be read can be replaced.
             Err(fault) if fault.errno == Errno::ACCESS => {
                 let standing = self.replica.look(bytes);
@@ -150,16 +158,22 @@ impl Here<'_> {
         if source.1.size != replica.1.size {
             return Err(Setback::Changed);
         }
-        if source.1.size <= self.round.big {
-            let verdict = digest::compare(
+        let verdict = match self.known_contents(&source.1, &replica.1) {
+            Some(verdict) => verdict,
+            None if source.1.size <= self.round.big => digest::compare(
                 (&source.0, &source.1),
                 (replica.0.as_file(), &replica.1),
                 &self.round.shared.stop,
-            )?;
-            return Ok(Some(verdict));
-        }
-        let load = Load::Compare { replica: replica.0, replica_entry: replica.1 };
-        self.hand_over(source, out, |_| Ok(load)).map(|()| None)
+            )?,
+            None => {
+                let load = Load::Compare { replica: replica.0, replica_entry: replica.1 };
+                return self.hand_over(source, out, |_| Ok(load)).map(|()| None);
+            }
+        };
+        let kinds = self.round.shared.keeps.xattrs;
+        source.1.xattrs = Some(source.0.xattrs(kinds)?);
+        replica.1.xattrs = Some(replica.0.as_file().xattrs(kinds)?);
+        Ok(Some((Side::Present(source.1), Side::Present(replica.1), verdict_of(&verdict))))
     }
 
     fn copy_file(
@@ -184,7 +198,7 @@ impl Here<'_> {
         let temp_file = self.replica.create_file(&temp_name)?;
         let temp = Temp::adopt(self.replica, temp_name);
         fill(&source, &entry, &temp_file, &shared.stop)?;
-        seal(&source, &entry, &temp_file, shared.keeps)?;
+        seal(&source, &entry, &temp_file, &shared.keeps)?;
         self.publish(temp, name, &entry, standing, reason, out)
     }
 
@@ -227,7 +241,7 @@ impl Here<'_> {
         if self.stays(&standing, out)? {
             return Ok(());
         }
-        seal(source, entry, temp_file, self.round.shared.keeps)?;
+        seal(source, entry, temp_file, &self.round.shared.keeps)?;
         self.publish(temp, &name, entry, &standing, *reason, out)
     }
 
@@ -275,8 +289,8 @@ impl Here<'_> {
         let temp_name = self.round.shared.names.next();
         self.replica.make_symlink(&temp_name, target)?;
         let temp = Temp::adopt(self.replica, temp_name.clone());
-        let owner = self.round.shared.keeps.owner.then_some((entry.uid, entry.gid));
-        self.replica.set_symlink(&temp_name, owner, Some(entry.mtime))?;
+        let all = Differs::of_new(entry, &self.round.shared.keeps);
+        self.replica.set_symlink(&temp_name, &settings(entry, all, None))?;
         self.publish(temp, name, entry, standing, reason, out)
     }
 
@@ -291,10 +305,7 @@ impl Here<'_> {
     ) -> Result<(), Setback> {
         let Some(entry) = source.entry() else { return Ok(()) };
         let result = match entry.kind {
-            Kind::Symlink(_) => {
-                let owner = differs.owner.then_some((entry.uid, entry.gid));
-                self.replica.set_symlink(name, owner, differs.mtime.then_some(entry.mtime))
-            }
+            Kind::Symlink(_) => self.replica.set_symlink(name, &settings(entry, differs, None)),
             _ => self.replica.open_existing(name).and_then(|(file, now)| {
                 // RACE: a link may be made right after this. It then sees the new metadata.
                 if now.links > 1 {
@@ -304,7 +315,8 @@ impl Here<'_> {
                         errno: Errno::PERM,
                     });
                 }
-                set_file(&file, entry, differs)
+                let have = standing.entry().and_then(|replica| replica.xattrs.as_ref());
+                file.set(&settings(entry, differs, have.zip(entry.xattrs.as_ref())))
             }),
         };
         match result {

@@ -14,7 +14,7 @@ use crate::fault::Setback;
 use crate::parallel;
 use crate::path::{Name, RelPath};
 use crate::queue::{Depth, Detector, Evidence, Look, Looks, add};
-use crate::tree::{Dir, ReplicaDir};
+use crate::tree::{Dir, ReplicaDir, Settings};
 
 /// A directory in which names are looked at, open on both sides.
 pub(super) struct Spot {
@@ -184,7 +184,7 @@ impl Round<'_> {
         let entry = dir.entry()?;
         if !self.shared.privileged && entry.mode & 0o700 != 0o700 {
             // Where this is not permitted, what is done in the directory will say so.
-            if dir.set(None, Some(entry.mode | 0o700), None).is_ok() {
+            if dir.set(&Settings { mode: Some(entry.mode | 0o700), ..Settings::default() }).is_ok() {
                 self.opened.insert(rel.clone(), entry.mode);
                 self.touched.insert(rel.clone());
             }

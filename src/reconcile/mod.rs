@@ -36,7 +36,7 @@ use crate::path::{Name, RelPath};
 use crate::queue::{Look, Looks};
 use crate::reaper::{Aside, Reaped, Reaper};
 use crate::report::{Done, Problem};
-use crate::tree::{Dir, Pin, ReplicaDir, Root};
+use crate::tree::{Dir, Pin, ReplicaDir, Root, Settings};
 use gather::Spot;
 
 /// Said of what is kept although the source lacks it.
@@ -357,7 +357,7 @@ impl Reconciler {
             let mtime = dir.entry().map(|entry| entry.mtime).ok();
             // What cannot be removed now is removed by the next run's sweep (I7).
             if dir.remove_file(temp.as_bytes()).is_ok() {
-                let _ = dir.set(None, None, mtime);
+                let _ = dir.set(&Settings { mtime, ..Settings::default() });
             }
         }
     }

@@ -40,7 +40,7 @@ impl Round<'_> {
         let Sighting { name, look, source, replica: standing } = &sighting;
         let wide = look.depth == Depth::Subtree;
         match (
-            decide(source, standing, Contents::Unread, self.shared.keeps),
+            decide(source, standing, Contents::Unread, &self.shared.keeps),
             source.entry(),
             standing.entry(),
         ) {
@@ -62,7 +62,7 @@ impl Round<'_> {
             }
             (Action::Remove | Action::NotMirrored { stale: true, .. }, _, Some(old)) if old.is_dir() => {
                 if let Action::NotMirrored { special, .. } =
-                    decide(source, standing, Contents::Unread, self.shared.keeps)
+                    decide(source, standing, Contents::Unread, &self.shared.keeps)
                 {
                     self.out.unmirrored.push((path.clone(), special.describe()));
                 }

@@ -26,7 +26,8 @@ impl Pair {
         let (source, replica) = (root("source", Where::Source), root("replica", Where::Replica));
         let (source_pin, replica_pin) = (source.pin().unwrap(), replica.pin().unwrap());
         let roots = Roots { source, replica, source_pin, replica_pin };
-        let keeps = Keeps { owner: rustix::process::geteuid().is_root() };
+        let owner = rustix::process::geteuid().is_root();
+        let keeps = Keeps { owner, groups: vec![], xattrs: crate::entry::XattrKinds::ALL };
         let reconciler = Reconciler::start(roots, keeps, Filter::default(), 1, Arc::default()).unwrap();
         Self { top, reconciler }
     }

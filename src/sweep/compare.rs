@@ -157,8 +157,10 @@ impl Walker<'_> {
     /// Compares the metadata of a directory that stands on both sides.
     fn compare_dir_itself(&self, dir: &RelPath, source: &Dir, replica: Option<&ReplicaDir>) {
         let Some(replica) = replica else { return };
+        let kinds = self.plan.keeps.xattrs;
+        let xattrs = (source.xattrs(kinds), replica.xattrs(kinds));
         let (Ok(source), Ok(replica)) = (source.entry(), replica.entry()) else { return };
-        if Differs::between(&source, &replica, self.plan.keeps).any() {
+        if xattrs.0 != xattrs.1 || Differs::between(&source, &replica, &self.plan.keeps).any() {
             self.send(Message::Differ(dir.clone(), Vec::new()));
         }
     }
@@ -203,7 +205,7 @@ impl Chunk<'_> {
             let known = if replica.is_dir() { Replica::Open } else { Replica::Lacks };
             more.push(Step::Dir(self.dir.join(&name), known));
         }
-        match decide(&source, &replica, Contents::Unread, self.walker.plan.keeps) {
+        match decide(&source, &replica, Contents::Unread, &self.walker.plan.keeps) {
             Action::Nothing => {}
             // A directory compares its own metadata.
             Action::SetMetadata(_) if source.is_dir() => {}
@@ -245,7 +247,9 @@ impl Chunk<'_> {
         let verdict = compare((&file, &source), (&other, &replica), walker.cancel)?;
         walker.hashed.fetch_add(1, Ordering::Relaxed);
         walker.bytes.fetch_add(source.size + replica.size, Ordering::Relaxed);
-        let differs = Differs::between(&source, &replica, walker.plan.keeps).any();
+        let kinds = walker.plan.keeps.xattrs;
+        let differs = Differs::between(&source, &replica, &walker.plan.keeps).any()
+            || file.xattrs(kinds)? != other.xattrs(kinds)?;
         if verdict.same() && !differs {
             return Ok(None);
         }

@@ -6,10 +6,10 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, RenameFlags, Statx, StatxFlags, Uid, openat};
 use rustix::io::Errno;
 
-use super::file::times;
 use super::resolve::{DIR_FLAGS, open_beneath};
-use super::{Doing, File, LOOK, Listing, NewFile, Result, entry_of, stat_fd};
-use crate::entry::{Entry, Side, Time};
+use super::settings::times;
+use super::{Doing, File, LOOK, Listing, NewFile, Result, Settings, entry_of, stat_fd, xattr};
+use crate::entry::{Entry, Side, XattrKinds, Xattrs};
 use crate::fault::{Fault, Where};
 use crate::path::{Name, RelPath};
 
@@ -30,6 +30,11 @@ impl Dir {
     /// The facts of this directory, whatever stands under its name by now.
     pub fn entry(&self) -> Result<Entry> {
         Ok(entry_of(&self.stat(StatxFlags::BASIC_STATS)?, Box::default()))
+    }
+
+    /// The mirrored ones of its extended attributes.
+    pub fn xattrs(&self, kinds: XattrKinds) -> Result<Xattrs> {
+        xattr::read(&self.fd, kinds).doing(self.side, "read the extended attributes")
     }
 
     pub(super) fn stat(&self, flags: StatxFlags) -> Result<Statx> {
@@ -152,33 +157,23 @@ impl ReplicaDir {
         rustix::fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR).doing(Where::Replica, "remove the directory")
     }
 
-    /// Sets owner and mtime of a symlink, where given.
-    pub fn set_symlink(&self, name: &Name, owner: Option<(u32, u32)>, mtime: Option<Time>) -> Result<()> {
+    /// Sets owner and mtime of a symlink, each where given; it has nothing else.
+    pub fn set_symlink(&self, name: &Name, settings: &Settings<'_>) -> Result<()> {
         let (name, nofollow) = (name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW);
-        if let Some((uid, gid)) = owner {
-            rustix::fs::chownat(&self.fd, name, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), nofollow)
-                .doing(Where::Replica, "set the owner")?;
+        if settings.uid.is_some() || settings.gid.is_some() {
+            let (uid, gid) = (settings.uid.map(Uid::from_raw), settings.gid.map(Gid::from_raw));
+            rustix::fs::chownat(&self.fd, name, uid, gid, nofollow).doing(Where::Replica, "set the owner")?;
         }
-        if let Some(mtime) = mtime {
+        if let Some(mtime) = settings.mtime {
             rustix::fs::utimensat(&self.fd, name, &times(mtime), nofollow)
                 .doing(Where::Replica, "set the times")?;
         }
         Ok(())
     }
 
-    /// Sets owner, mode and mtime of this directory, each where given.
-    pub fn set(&self, owner: Option<(u32, u32)>, mode: Option<u32>, mtime: Option<Time>) -> Result<()> {
-        if let Some((uid, gid)) = owner {
-            rustix::fs::fchown(&self.fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
-                .doing(Where::Replica, "set the owner")?;
-        }
-        if let Some(mode) = mode {
-            rustix::fs::fchmod(&self.fd, Mode::from_raw_mode(mode)).doing(Where::Replica, "set the mode")?;
-        }
-        if let Some(mtime) = mtime {
-            rustix::fs::futimens(&self.fd, &times(mtime)).doing(Where::Replica, "set the times")?;
-        }
-        Ok(())
+    /// Sets what is given on this directory.
+    pub fn set(&self, settings: &Settings<'_>) -> Result<()> {
+        settings.apply(&self.fd)
     }
 
     /// Opens the directory `name`, which its mode locks to its own owner (0555, 0000), after

@@ -1,11 +1,11 @@
 //! Open files: reading on both sides, filling new ones in the replica.
 
 use rustix::fd::OwnedFd;
-use rustix::fs::{Gid, Mode, SeekFrom, StatxFlags, Timespec, Timestamps, Uid};
+use rustix::fs::{SeekFrom, StatxFlags};
 use rustix::io::{Errno, retry_on_intr};
 
-use super::{Doing, Result, entry_of, stat_fd};
-use crate::entry::{Entry, Time};
+use super::{Doing, Result, Settings, entry_of, stat_fd, xattr};
+use crate::entry::{Entry, XattrKinds, Xattrs};
 use crate::fault::{Fault, Where};
 
 /// A file open for reading.
@@ -49,21 +49,9 @@ impl File {
         Ok(Some((begin, end)))
     }
 
-    /// Sets mode, owner and mtime of a replica's file in place, as far as they are given.
-    ///
-    /// Only sensible on a descriptor from [`super::ReplicaDir::open_existing`].
-    fn set(&self, owner: Option<(u32, u32)>, mode: Option<u32>, mtime: Option<Time>) -> Result<()> {
-        if let Some((uid, gid)) = owner {
-            let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-            rustix::fs::fchown(&self.fd, Some(uid), Some(gid)).doing(self.side, "set the owner")?;
-        }
-        if let Some(mode) = mode {
-            rustix::fs::fchmod(&self.fd, Mode::from_raw_mode(mode)).doing(self.side, "set the mode")?;
-        }
-        if let Some(mtime) = mtime {
-            rustix::fs::futimens(&self.fd, &times(mtime)).doing(self.side, "set the times")?;
-        }
-        Ok(())
+    /// The mirrored ones of its extended attributes.
+    pub fn xattrs(&self, kinds: XattrKinds) -> Result<Xattrs> {
+        xattr::read(&self.fd, kinds).doing(self.side, "read the extended attributes")
     }
 
     fn fault(&self, doing: &'static str, errno: Errno) -> Fault {
@@ -128,10 +116,9 @@ impl NewFile {
         rustix::fs::ftruncate(&self.0.fd, len).doing(self.0.side, "write the file")
     }
 
-    /// Sets owner, mode and mtime, each where given, in the order in which they do not undo
-    /// each other.
-    pub fn set(&self, owner: Option<(u32, u32)>, mode: Option<u32>, mtime: Option<Time>) -> Result<()> {
-        self.0.set(owner, mode, mtime)
+    /// Sets what is given.
+    pub fn set(&self, settings: &Settings<'_>) -> Result<()> {
+        settings.apply(&self.0.fd)
     }
 }
 
@@ -139,12 +126,4 @@ impl NewFile {
 /// source's, anything else (space, quota, limits) for the replica's.
 fn blame(errno: Errno) -> Where {
     if errno == Errno::IO { Where::Source } else { Where::Replica }
-}
-
-/// The given mtime, and an atime that is left alone.
-pub(super) fn times(mtime: Time) -> Timestamps {
-    Timestamps {
-        last_access: Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT },
-        last_modification: Timespec { tv_sec: mtime.sec, tv_nsec: mtime.nsec.into() },
-    }
 }

@@ -9,11 +9,14 @@ mod file;
 mod listing;
 mod resolve;
 mod root;
+mod settings;
+mod xattr;
 
 pub use dir::{Dir, ReplicaDir};
 pub use file::{File, NewFile, Ranged};
 pub use listing::{Hint, Listing};
 pub use root::{Pin, Root, enclosing, nearest_existing};
+pub use settings::Settings;
 
 use rustix::fs::{AtFlags, FileType, Statx, StatxAttributes, StatxFlags, StatxTimestamp};
 
@@ -68,6 +71,7 @@ fn entry_of(stat: &Statx, target: Box<[u8]>) -> Entry {
         ino: stat.stx_ino,
         blocks: stat.stx_blocks,
         mount_root: stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT),
+        xattrs: None,
     }
 }
 

@@ -1,0 +1,54 @@
+//! Owner, mode, times and attributes, set through a descriptor in the one order in which they
+//! do not undo each other: a change of owner clears setuid and setgid, and an ACL changes the
+//! mode.
+
+use rustix::fd::AsFd;
+use rustix::fs::{Gid, Mode, Timespec, Timestamps, Uid, fchmod, fchown, futimens};
+
+use super::xattr::{self, Part};
+use super::{Doing, Result};
+use crate::entry::{Time, Xattrs};
+use crate::fault::Where;
+
+/// What to set, each where given.
+#[derive(Clone, Default, Debug)]
+pub struct Settings<'a> {
+    /// What the entry has, and what it is to have.
+    pub xattrs: Option<(&'a Xattrs, &'a Xattrs)>,
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+    /// `mode & 0o7777`.
+    pub mode: Option<u32>,
+    pub mtime: Option<Time>,
+}
+
+impl Settings<'_> {
+    pub(super) fn apply(&self, fd: impl AsFd) -> Result<()> {
+        let side = Where::Replica;
+        if let Some((have, want)) = self.xattrs {
+            xattr::write(fd.as_fd(), have, want, Part::User).doing(side, "set the extended attributes")?;
+        }
+        if self.uid.is_some() || self.gid.is_some() {
+            fchown(fd.as_fd(), self.uid.map(Uid::from_raw), self.gid.map(Gid::from_raw))
+                .doing(side, "set the owner")?;
+        }
+        if let Some((have, want)) = self.xattrs {
+            xattr::write(fd.as_fd(), have, want, Part::Acl).doing(side, "set the ACL")?;
+        }
+        if let Some(mode) = self.mode {
+            fchmod(fd.as_fd(), Mode::from_raw_mode(mode)).doing(side, "set the mode")?;
+        }
+        if let Some(mtime) = self.mtime {
+            futimens(fd.as_fd(), &times(mtime)).doing(side, "set the times")?;
+        }
+        Ok(())
+    }
+}
+
+/// The given mtime, and an atime that is left alone.
+pub(super) fn times(mtime: Time) -> Timestamps {
+    Timestamps {
+        last_access: Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT },
+        last_modification: Timespec { tv_sec: mtime.sec, tv_nsec: mtime.nsec.into() },
+    }
+}

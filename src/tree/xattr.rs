@@ -1,0 +1,75 @@
+//! Extended attributes that are mirrored: `user.*` and POSIX ACLs. See xattr(7), acl(5).
+
+use std::ffi::CString;
+
+use rustix::fd::AsFd;
+use rustix::fs::{XattrFlags, fgetxattr, flistxattr, fremovexattr, fsetxattr};
+use rustix::io::{Errno, Result};
+
+use crate::entry::{XattrKinds, Xattrs};
+
+/// The kernel's limit on a list of names, and on a value, in bytes.
+const LIMIT: usize = 64 * 1024;
+
+/// What a first try has room for: most entries have no attribute at all.
+const USUAL: usize = 512;
+
+/// Reads the attributes of an open entry. A file system without any has none.
+pub(super) fn read(fd: impl AsFd, kinds: XattrKinds) -> Result<Xattrs> {
+    let mut xattrs = Xattrs::default();
+    if kinds == XattrKinds::NONE {
+        return Ok(xattrs);
+    }
+    let names = match sized(|buffer| flistxattr(fd.as_fd(), buffer)) {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(xattrs),
+        other => other?,
+    };
+    for name in names.split(|byte| *byte == 0).filter(|name| kinds.mirrors(name)) {
+        match sized(|buffer| fgetxattr(fd.as_fd(), name, buffer)) {
+            Ok(value) => _ = xattrs.0.insert(name.into(), value.into()),
+            // RACE: listed, then removed.
+            Err(Errno::NODATA) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(xattrs)
+}
+
+/// Calls with a small buffer, and again with a large one where that was too small.
+fn sized(call: impl Fn(&mut [u8]) -> Result<usize>) -> Result<Vec<u8>> {
+    let mut buffer = vec![0; USUAL];
+    let len = match call(&mut buffer) {
+        Err(Errno::RANGE) => {
+            buffer.resize(LIMIT, 0);
+            call(&mut buffer)?
+        }
+        other => other?,
+    };
+    buffer.truncate(len);
+    Ok(buffer)
+}
+
+/// Which attributes to set: those of users before the owner is set, ACLs after it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    User,
+    Acl,
+}
+
+/// Makes the attributes of one part that an entry has those that it is to have.
+pub(super) fn write(fd: impl AsFd, have: &Xattrs, want: &Xattrs, part: Part) -> Result<()> {
+    let concerns = |name: &[u8]| name.starts_with(b"user.") == (part == Part::User);
+    for name in have.0.keys().filter(|name| concerns(name) && !want.0.contains_key(*name)) {
+        match fremovexattr(fd.as_fd(), &**name) {
+            Err(Errno::NODATA) => {}
+            other => other?,
+        }
+    }
+    for (name, value) in want.0.iter().filter(|(name, _)| concerns(name)) {
+        if have.0.get(name) != Some(value) {
+            let name = CString::new(&**name).map_err(|_| Errno::INVAL)?;
+            fsetxattr(fd.as_fd(), name, value, XattrFlags::empty())?;
+        }
+    }
+    Ok(())
+}
