@@ -12,6 +12,16 @@ pub struct Time {
     pub nsec: u32,
 }
 
+impl fmt::Display for Time {
+    /// RFC 3339 in UTC, with nanoseconds; seconds since 1970 where no calendar reaches.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match jiff::Timestamp::new(self.sec, i32::try_from(self.nsec).unwrap_or(0)) {
+            Ok(time) => write!(f, "{time:.9}"),
+            Err(_) => write!(f, "{}.{:09}", self.sec, self.nsec),
+        }
+    }
+}
+
 /// FIFOs, sockets and devices: never opened, never mirrored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Special {

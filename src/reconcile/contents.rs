@@ -14,9 +14,9 @@ use crate::entry::{Entry, Kind, Side, Verdict};
 use crate::fault::Setback;
 use crate::parallel;
 use crate::path::{Name, RelPath};
-use crate::queue::Look;
+use crate::queue::{Evidence, Look};
 use crate::reaper::Aside;
-use crate::report::{Done, Operation};
+use crate::report::{Done, Operation, say_if_silent};
 use crate::tree::{File, ReplicaDir};
 
 /// Names of one directory, for one thread.
@@ -101,8 +101,13 @@ impl Here<'_> {
         let keeps = &self.round.shared.keeps;
         match decide(source, standing, Contents::Unread, keeps) {
             Action::Compare => match self.read_pair(name, out)? {
-                Some((source, standing, contents)) => {
-                    self.carry_out(decide(&source, &standing, contents, keeps), name, &source, &standing, out)
+                Some((source, replica, verdict)) => {
+                    let evidence =
+                        Evidence { source: source.identity(), replica: replica.identity(), verdict };
+                    let look = Look { evidence: Some(Box::new(evidence)), ..self.look.clone() };
+                    let (source, replica) = (Side::Present(source), Side::Present(replica));
+                    let action = decide(&source, &replica, verdict_of(&verdict), keeps);
+                    Here { look: &look, ..*self }.carry_out(action, name, &source, &replica, out)
                 }
                 None => Ok(()),
             },
@@ -142,9 +147,9 @@ impl Here<'_> {
         valid.then_some(evidence.verdict)
     }
 
-    /// Reads both files, their attributes too: what both sides show now, and whether the contents
-    /// are equal. `None` where a carrier reads them, or all is done.
-    fn read_pair(&self, name: &Name, out: &mut Outcome) -> Result<Option<(Side, Side, Contents)>, Setback> {
+    /// Reads both files, their attributes too: what both sides show now, and their MD5s. `None`
+    /// where a carrier reads them, or all is done.
+    fn read_pair(&self, name: &Name, out: &mut Outcome) -> Result<Option<(Entry, Entry, Verdict)>, Setback> {
         let bytes = name.as_bytes();
         let mut source = self.spot.source.open_file(bytes).map_err(changed_if_gone)?;
         let mut replica = match self.replica.open_existing(name) {
@@ -173,7 +178,7 @@ impl Here<'_> {
         let kinds = self.round.shared.keeps.xattrs;
         source.1.xattrs = Some(source.0.xattrs(kinds)?);
         replica.1.xattrs = Some(replica.0.as_file().xattrs(kinds)?);
-        Ok(Some((Side::Present(source.1), Side::Present(replica.1), verdict_of(&verdict))))
+        Ok(Some((source.1, replica.1, verdict)))
     }
 
     fn copy_file(
@@ -264,6 +269,9 @@ impl Here<'_> {
             done.bytes = Some(entry.size);
         }
         out.act(done);
+        if let (Reason::Md5, Some(evidence)) = (reason, &self.look.evidence) {
+            say_if_silent(self.path, evidence);
+        }
         // A change between the last look and the rename is copied by one more look.
         let now = self.spot.source.look(name.as_bytes());
         if now.entry().map(Entry::identity) != Some(entry.identity()) {

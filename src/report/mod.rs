@@ -21,7 +21,7 @@ use crate::entry::{Entry, Kind};
 use crate::fault::Fault;
 use crate::fault::Setback;
 use crate::path::RelPath;
-use crate::queue::{Detector, Look};
+use crate::queue::{Detector, Evidence, Look};
 use format::{ConsoleFormat, LogFormat};
 
 /// What was done to an entry of the replica.
@@ -93,6 +93,29 @@ impl Done {
             lag = self.since.elapsed().as_secs_f64(),
         );
     }
+}
+
+/// Warns of contents that differed although size and mtime agreed: nobody wrote to the file in
+/// the ordinary way, so that one of the two disks may be failing.
+pub fn say_if_silent(path: &RelPath, evidence: &Evidence) {
+    let Evidence { source, replica, verdict } = evidence;
+    if source.mtime != replica.mtime || verdict.same() {
+        return;
+    }
+    tracing::warn!(
+        op = "silent",
+        path = %path,
+        source_md5 = %verdict.source,
+        source_ctime = %source.ctime,
+        replica_md5 = %verdict.replica,
+        replica_ctime = %replica.ctime,
+        "same size and mtime, other contents: source MD5 {}, last changed {}; replica MD5 {}, last changed {}. \
+         The source's is mirrored. If nobody wrote to either file so, a disk may be failing",
+        verdict.source,
+        source.ctime,
+        verdict.replica,
+        replica.ctime,
+    );
 }
 
 pub fn kind_word(kind: &Kind) -> &'static str {
