@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Parser;
 
-use crate::config::{Config, DEFAULT_INTERVAL, parse_interval};
+use crate::config::{Config, DEFAULT_INTERVAL, Mode, parse_interval};
 use crate::guard::Limit;
 
 const EXAMPLES: &str = "\
@@ -15,11 +15,13 @@ Examples:
           keep ./replica equal to ./source: now, and 60 s after the end of each sync
   twindir --once ~/work /mnt/disk/work
           make it equal once; exit code 1 where something could not be done
+  twindir --check ~/work /mnt/disk/work
+          say what differs, by MD5; exit code 0 where nothing does
   twindir ~/photos /mnt/disk/photos -i 1h -l photos.log -q
           say only warnings on the console; the log file has everything
 
-Exit codes: 0 done; 1 --once ended with problems or held deletions; 2 wrong use;
-130 --once was interrupted; 70 a bug in twindir.";
+Exit codes: 0 done; 1 --once or --dry-run ended with problems or held deletions, --check found a
+difference; 2 wrong use; 130 interrupted before the end; 70 a bug in twindir.";
 
 /// Keeps REPLICA an exact twin of SOURCE, one way: what changes in SOURCE is copied, what goes
 /// from SOURCE goes from REPLICA.
@@ -56,6 +58,14 @@ pub struct Args {
     #[arg(long)]
     once: bool,
 
+    /// Say what --once would do, and change nothing
+    #[arg(short = 'n', long, conflicts_with = "check")]
+    dry_run: bool,
+
+    /// Compare by MD5 and say what differs, and change nothing
+    #[arg(long, conflicts_with = "once")]
+    check: bool,
+
     /// Refuse to run where REPLICA does not exist
     #[arg(long)]
     no_create: bool,
@@ -87,7 +97,12 @@ impl Args {
             replica: self.replica,
             interval: self.interval.or(self.interval_option).unwrap_or(DEFAULT_INTERVAL),
             log_file: self.log_file.or(self.log_file_option),
-            once: self.once,
+            mode: match (self.check, self.dry_run, self.once) {
+                (true, _, _) => Mode::Check,
+                (_, true, _) => Mode::DryRun,
+                (_, _, true) => Mode::Once,
+                (false, false, false) => Mode::Keep,
+            },
             create: !self.no_create,
             max_delete: self.max_delete,
             threads: self.threads.unwrap_or_else(cores).get(),

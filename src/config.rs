@@ -11,6 +11,19 @@ pub const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
 pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(600);
 
+/// What a run is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mode {
+    /// Keeps the replica equal until a signal comes.
+    Keep,
+    /// Makes it equal once.
+    Once,
+    /// Says what [`Mode::Once`] would do, and changes nothing.
+    DryRun,
+    /// Says what differs, and changes nothing.
+    Check,
+}
+
 #[derive(Clone, Debug)]
 pub struct Config {
     pub source: PathBuf,
@@ -18,8 +31,7 @@ pub struct Config {
     /// From the end of one sweep to the begin of the next.
     pub interval: Duration,
     pub log_file: Option<PathBuf>,
-    /// One sweep, then the end.
-    pub once: bool,
+    pub mode: Mode,
     /// Whether a missing replica is created.
     pub create: bool,
     pub max_delete: Limit,

@@ -12,9 +12,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, never, select};
 
 use crate::carrier::Carried;
-use crate::config::Config;
+use crate::config::{Config, Mode};
 use crate::decide::Keeps;
-use crate::entry::XattrKinds;
 use crate::guard::Trust;
 use crate::path::RelPath;
 use crate::queue::{Depth, Detector, Look, Looks, Portion, Queue};
@@ -92,7 +91,7 @@ pub fn run(
 ) -> Result<End, Failed> {
     let Prepared { roots, home, lock, filter, .. } = prepared;
     let stop = Arc::new(AtomicBool::new(false));
-    let keeps = keeps();
+    let keeps = Keeps::of_process();
     let watched = RootWatch::new(home, lock);
     let reconciler = Reconciler::start(roots, keeps, filter, config.threads, Arc::clone(&stop));
     let mut daemon = Daemon {
@@ -208,7 +207,7 @@ impl Daemon<'_> {
         };
         match Sweep::start(plan) {
             Ok(sweep) => self.sweep = Some(sweep),
-            Err(error) if self.config.once => return Err(Failed::Thread(error)),
+            Err(error) if self.is_once() => return Err(Failed::Thread(error)),
             Err(error) => {
                 let wait = self.config.interval.min(Duration::from_secs(10));
                 tracing::error!(op = "error", "cannot start a sweep: {error}; will try again in {wait:?}");
@@ -318,11 +317,15 @@ impl Daemon<'_> {
         let now = Instant::now();
         let retry = self.troubles.met(&problem.path, failure, now);
         if retry.tell {
-            problem.log((!self.config.once).then_some(retry.after));
+            problem.log((!self.is_once()).then_some(retry.after));
             self.tally.disturb();
         }
         let look = Look { depth: if failure == Failure::Scan { Depth::Subtree } else { look.depth }, ..look };
         self.queue.push_later(now + retry.after, problem.path.clone(), look);
+    }
+
+    fn is_once(&self) -> bool {
+        self.config.mode == Mode::Once
     }
 
     /// The end by a signal: no new work, nothing temporary left behind.
@@ -331,18 +334,8 @@ impl Daemon<'_> {
         self.sweep = None;
         self.reconciler.abandon();
         self.tally.say_end(signal);
-        if self.config.once { End::Interrupted } else { End::Done }
+        if self.is_once() { End::Interrupted } else { End::Done }
     }
-}
-
-/// What this process may set.
-fn keeps() -> Keeps {
-    use rustix::thread::{CapabilitySet, capabilities};
-    let owner = capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::CHOWN));
-    let own = rustix::process::getegid();
-    let groups = rustix::process::getgroups().unwrap_or_default();
-    let groups = groups.into_iter().chain([own]).map(rustix::process::Gid::as_raw).collect();
-    Keeps { owner, groups, xattrs: XattrKinds::ALL }
 }
 
 /// All that a round will look at.

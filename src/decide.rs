@@ -1,6 +1,8 @@
 //! What to do about one name, given what stands there on each side. Pure: no file system, no
 //! clock, no memory (I2).
 
+use std::fmt;
+
 use crate::entry::{Entry, Kind, Side, Special, XattrKinds};
 
 /// What is known of the contents of two files of equal size.
@@ -22,6 +24,15 @@ pub struct Keeps {
 }
 
 impl Keeps {
+    /// What this process may set, on a file system that keeps all.
+    pub fn of_process() -> Self {
+        use rustix::process::{Gid, getegid, getgroups};
+        use rustix::thread::{CapabilitySet, capabilities};
+        let owner = capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::CHOWN));
+        let groups = getgroups().unwrap_or_default().into_iter().chain([getegid()]).map(Gid::as_raw);
+        Self { owner, groups: groups.collect(), xattrs: XattrKinds::ALL }
+    }
+
     /// Whether the replica's entry could be given the group of the source's.
     fn may_give_group(&self, gid: u32) -> bool {
         self.owner || self.groups.contains(&gid)
@@ -89,6 +100,7 @@ impl Differs {
         }
     }
 
+    /// Whether anything that is mirrored differs.
     pub fn any(self) -> bool {
         self.mtime || self.visible()
     }
@@ -96,6 +108,20 @@ impl Differs {
     /// Whether more than the mtime differs.
     pub fn visible(self) -> bool {
         self.mode || self.uid || self.gid || self.xattrs
+    }
+}
+
+impl fmt::Display for Differs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all = [
+            (self.mode, "mode"),
+            (self.mtime, "mtime"),
+            (self.uid, "owner"),
+            (self.gid, "group"),
+            (self.xattrs, "attributes"),
+        ];
+        let words: Vec<&str> = all.iter().filter(|(differs, _)| *differs).map(|(_, word)| *word).collect();
+        f.write_str(&words.join(" "))
     }
 }
 

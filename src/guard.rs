@@ -101,6 +101,21 @@ pub fn judge(count: &Count, limit: Limit) -> Option<Doubt> {
     }
 }
 
+/// Says that the guard holds deletions, which, and how to let them pass.
+pub fn say_held(count: &Count, doubt: &Doubt) {
+    let Count { deletions, entries, .. } = count;
+    let examples: Vec<String> = count.examples.iter().map(ToString::to_string).collect();
+    tracing::warn!(
+        op = "held",
+        deletions,
+        entries,
+        "{deletions} of the replica's {entries} entries are not in the source, and {doubt}. Nothing is deleted; \
+         copying goes on. Among them: {}. If they are to go: stop this twindir, run it once with \
+         --once --max-delete {deletions}, start it again",
+        examples.join(", "),
+    );
+}
+
 /// How many entries below one empty directory give reason to doubt it.
 pub fn is_much(entries: u64) -> bool {
     entries >= FEW

@@ -10,6 +10,7 @@ compile_error!("twindir needs Linux: openat2, renameat2 and statx are what keeps
 mod program; // arguments to exit code
 mod cli; // arguments to settings
 mod daemon; // the loop that knows all
+mod preview; // dry run and check: looks, and changes nothing
 mod roots; // the start: what is refused, what is pinned
 mod config; // the settings
 

@@ -10,23 +10,26 @@ use crossbeam_channel::{Receiver, unbounded};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::cli::{Args, other_order};
-use crate::config::Config;
+use crate::config::{Config, Mode};
 use crate::daemon::{End, Failed, run};
+use crate::decide::Keeps;
+use crate::filter::Filter;
+use crate::preview::{Seen, Subject, preview};
 use crate::report::{self, Settings};
-use crate::roots::{Prepared, prepare};
+use crate::roots::{Checked, Prepared, check};
 
 /// All exit codes of the program.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 enum Exit {
     Done = 0,
-    /// `--once` ended with Problems or held deletions.
+    /// `--once` or `--dry-run` ended with Problems or held deletions; `--check` found a difference.
     Incomplete = 1,
     /// Wrong use or configuration.
     Refused = 2,
     /// A bug in twindir: a panic.
     Bug = 70,
-    /// `--once` was interrupted; also a second signal while stopping.
+    /// A run that has an end was interrupted before it; also a second signal while stopping.
     Interrupted = 130,
 }
 
@@ -53,23 +56,47 @@ pub fn main() -> ExitCode {
     let config = args.into_config();
     notice_panics();
     raise_file_limit();
-    let started = listen_for_signals()
-        .and_then(|signals| prepare(&config).map(|ready| (signals, ready)).map_err(Into::into));
-    let (signals, prepared) = match started {
-        Ok(started) => started,
-        Err(error) => {
-            eprintln!("error: {error}");
-            return Exit::Refused.into();
-        }
-    };
     // A panic in any thread ends the run; what unwinds removes its temporary files.
-    let ended = catch_unwind(AssertUnwindSafe(|| report_and_run(&config, prepared, &signals)));
-    ended.unwrap_or(Exit::Bug).into()
+    match catch_unwind(AssertUnwindSafe(|| start(&config))) {
+        Ok(Ok(exit)) => exit.into(),
+        Ok(Err(error)) => {
+            eprintln!("error: {error}");
+            Exit::Refused.into()
+        }
+        Err(_) => Exit::Bug.into(),
+    }
+}
+
+fn start(config: &Config) -> Result<Exit, Box<dyn std::error::Error>> {
+    let checked = check(config)?;
+    let signals = listen_for_signals()?;
+    match config.mode {
+        Mode::Keep | Mode::Once => Ok(report_and_run(config, checked.prepare()?, &signals)),
+        Mode::DryRun | Mode::Check => report_and_preview(config, checked, &signals),
+    }
+}
+
+fn report_and_preview(
+    config: &Config,
+    checked: Checked,
+    signals: &Receiver<i32>,
+) -> Result<Exit, Box<dyn std::error::Error>> {
+    let (roots, filter) = checked.read_only();
+    let _reporting = report::start(&Settings { verbosity: config.verbosity, patient: true }, None);
+    say_start(config, &filter);
+    let seen = preview(config, Subject { roots, filter, keeps: Keeps::of_process() }, signals)?;
+    Ok(match (config.mode, seen) {
+        _ if PANICKED.load(Ordering::Relaxed) => Exit::Bug,
+        (_, Seen::Interrupted) => Exit::Interrupted,
+        (_, Seen::Incomplete) | (Mode::Check, Seen::Differs) => Exit::Incomplete,
+        (_, Seen::Equal | Seen::Differs) => Exit::Done,
+    })
 }
 
 fn report_and_run(config: &Config, mut prepared: Prepared, signals: &Receiver<i32>) -> Exit {
-    let _reporting = report::start(&Settings { verbosity: config.verbosity }, prepared.log.take());
-    say_start(config, &prepared);
+    let settings = Settings { verbosity: config.verbosity, patient: false };
+    let _reporting = report::start(&settings, prepared.log.take());
+    say_start(config, &prepared.filter);
     match run(config, prepared, signals, &PANICKED) {
         Ok(End::Done) => Exit::Done,
         Ok(End::Incomplete) => Exit::Incomplete,
@@ -82,16 +109,17 @@ fn report_and_run(config: &Config, mut prepared: Prepared, signals: &Receiver<i3
     }
 }
 
-fn say_start(config: &Config, prepared: &Prepared) {
+fn say_start(config: &Config, filter: &Filter) {
     let version = env!("CARGO_PKG_VERSION");
     let (source, replica) = (config.source.display(), config.replica.display());
-    let rhythm = if config.once {
-        "once".to_owned()
-    } else {
-        format!("every {}", report::human_duration(config.interval))
+    let rhythm = match config.mode {
+        Mode::Keep => format!("every {}", report::human_duration(config.interval)),
+        Mode::Once => "once".to_owned(),
+        Mode::DryRun => "dry run: nothing is changed".to_owned(),
+        Mode::Check => "check: nothing is changed".to_owned(),
     };
     tracing::info!(op = "start", version, pid = std::process::id(), "{source} -> {replica}, {rhythm}");
-    if let Some((dir, name)) = &prepared.filter.log {
+    if let Some((dir, name)) = &filter.log {
         tracing::warn!(
             op = "warning",
             path = %dir.join(name),

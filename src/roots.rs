@@ -61,11 +61,22 @@ pub struct Prepared {
     pub filter: Filter,
 }
 
-/// Checks everything before anything is created.
+/// Roots that were found to be fit, before anything is created.
+pub struct Checked {
+    source: Root,
+    replica: Root,
+    source_pin: Pin,
+    /// `None` where the replica does not exist yet.
+    existing: Option<Pin>,
+    log_path: Option<PathBuf>,
+    filter: Filter,
+}
+
+/// Refuses what cannot be mirrored safely; creates and changes nothing.
 ///
 /// # Errors
-/// A [`Refusal`]; nothing was created or changed then, unless creating was what failed.
-pub fn prepare(config: &Config) -> Result<Prepared, Refusal> {
+/// A [`Refusal`].
+pub fn check(config: &Config) -> Result<Checked, Refusal> {
     let source = Root { path: full(&config.source)?, side: Where::Source };
     let replica = Root { path: full(&config.replica)?, side: Where::Replica };
     let source_pin = source.pin().map_err(|fault| source_refusal(&source.path, fault))?;
@@ -85,21 +96,40 @@ pub fn prepare(config: &Config) -> Result<Prepared, Refusal> {
             .and_then(|()| log_in_source(log, &source_pin))?,
         None => Filter::default(),
     };
-    let held = existing.map(|pin| Lock::take(&pin, &replica.path)).transpose()?;
-    let log = log_path
-        .map(|path| RotatingFile::open(&path).map_err(|error| Refusal::Log(path, error)))
-        .transpose()?;
-    if existing.is_none() {
-        fs::create_dir_all(&replica.path).map_err(|error| Refusal::Create(replica.path.clone(), error))?;
+    Ok(Checked { source, replica, source_pin, existing, log_path, filter })
+}
+
+impl Checked {
+    /// What a reader needs, which creates nothing and may run beside a writer.
+    pub fn read_only(self) -> (Roots, Filter) {
+        let Self { source, replica, source_pin, existing, filter, .. } = self;
+        let replica_pin = existing.unwrap_or(Pin::NOWHERE);
+        (Roots { source, replica, source_pin, replica_pin }, filter)
     }
-    let replica_pin = replica.pin().map_err(|fault| Refusal::Fault(replica.path.clone(), fault))?;
-    let lock = match held {
-        Some(lock) => lock,
-        None => Lock::take(&replica_pin, &replica.path)?,
-    };
-    let home = Home::of(&replica, replica_pin)?;
-    let roots = Roots { source, replica, source_pin, replica_pin };
-    Ok(Prepared { roots, home, lock, log, filter })
+
+    /// Creates what is missing, and locks the replica.
+    ///
+    /// # Errors
+    /// A [`Refusal`]; nothing was created then, unless creating was what failed.
+    pub fn prepare(self) -> Result<Prepared, Refusal> {
+        let Self { source, replica, source_pin, existing, log_path, filter } = self;
+        let held = existing.map(|pin| Lock::take(&pin, &replica.path)).transpose()?;
+        let log = log_path
+            .map(|path| RotatingFile::open(&path).map_err(|error| Refusal::Log(path, error)))
+            .transpose()?;
+        if existing.is_none() {
+            fs::create_dir_all(&replica.path)
+                .map_err(|error| Refusal::Create(replica.path.clone(), error))?;
+        }
+        let replica_pin = replica.pin().map_err(|fault| Refusal::Fault(replica.path.clone(), fault))?;
+        let lock = match held {
+            Some(lock) => lock,
+            None => Lock::take(&replica_pin, &replica.path)?,
+        };
+        let home = Home::of(&replica, replica_pin)?;
+        let roots = Roots { source, replica, source_pin, replica_pin };
+        Ok(Prepared { roots, home, lock, log, filter })
+    }
 }
 
 fn full(path: &Path) -> Result<PathBuf, Refusal> {

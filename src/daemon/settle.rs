@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use jiff::Zoned;
 
 use super::{Daemon, End};
-use crate::guard::{Count, Trust, judge};
+use crate::guard::{Count, Trust, judge, say_held};
 use crate::queue::Detector;
 use crate::report::{Done, Operation, human_bytes};
 use crate::sweep::Summary;
@@ -152,13 +152,13 @@ impl Daemon<'_> {
     /// Ends a sync: says what it did, and plans the next. The end of the run, for `--once`.
     pub(super) fn settle(&mut self, now: Instant) -> Option<End> {
         if self.roots.is_lost() {
-            if self.config.once {
+            if self.is_once() {
                 tracing::error!(
                     op = "error",
                     "stopped half-way: the source or the replica is not what it was"
                 );
             }
-            return self.config.once.then_some(End::Incomplete);
+            return self.is_once().then_some(End::Incomplete);
         }
         let swept = self.tally.say_swept(now);
         let equal = self.tally.complete && self.troubles.is_empty() && self.tally.held == 0;
@@ -173,7 +173,7 @@ impl Daemon<'_> {
         // An interval of a year is as good as none, where the clock cannot count that far.
         self.next_sweep = now.checked_add(self.config.interval).unwrap_or(now + Duration::from_secs(1 << 30));
         let end = if equal { End::Done } else { End::Incomplete };
-        self.config.once.then_some(end)
+        self.is_once().then_some(end)
     }
 
     /// The guard's judgement on what was counted.
@@ -187,19 +187,7 @@ impl Daemon<'_> {
             return;
         };
         if self.trust != Trust::Held {
-            let examples: Vec<String> = count.examples.iter().map(ToString::to_string).collect();
-            tracing::warn!(
-                op = "held",
-                deletions = count.deletions,
-                entries = count.entries,
-                "{} of the replica's {} entries are not in the source, and {doubt}. Nothing is deleted; \
-                 copying goes on. Among them: {}. If they are to go: stop this twindir, run it once with \
-                 --once --max-delete {}, start it again",
-                count.deletions,
-                count.entries,
-                examples.join(", "),
-                count.deletions,
-            );
+            say_held(count, &doubt);
         }
         self.trust = Trust::Held;
         self.tally.disturb();

@@ -249,27 +249,17 @@ impl Round<'_> {
         if self.shared.filter.excludes(rel, name) {
             return None;
         }
-        sighting.source = spot.source.look(name);
-        if let Some(replica) = &spot.replica {
-            sighting.replica = replica.look(name);
-        }
         if sighting.name.is_reserved() {
             if self.shared.is_in_use(&sighting.name) {
                 return None;
             }
-            if sighting.source != Side::Absent {
+            if spot.source.look(name) != Side::Absent {
                 let what = "not mirrored: its name has the form of twindir's own temporary names";
                 out.unmirrored.push((rel.join(&sighting.name), what));
-                sighting.source = Side::Absent;
             }
         }
-        let roots = &self.shared.roots;
-        let is = |side: &Side, pin: &crate::tree::Pin| {
-            side.entry().is_some_and(|entry| entry.is_dir() && (entry.dev, entry.ino) == (pin.dev, pin.ino))
-        };
-        if is(&sighting.source, &roots.replica_pin) || is(&sighting.replica, &roots.source_pin) {
-            return None; // One root mounted inside the other.
-        }
+        let both = (&spot.source, spot.replica.as_deref());
+        (sighting.source, sighting.replica) = self.shared.roots.see(both, &sighting.name)?;
         Some(sighting)
     }
 }

@@ -13,6 +13,8 @@ mod contents;
 mod gather;
 mod shape;
 
+pub use shape::{COUNTING, count_below};
+
 #[cfg(test)]
 mod tests;
 
@@ -60,6 +62,19 @@ pub struct Roots {
 }
 
 impl Roots {
+    /// Looks at a name on both sides. A reserved name counts as absent in the source (I7).
+    /// `None` where it is one root, mounted inside the other: such a directory is left alone.
+    pub fn see(&self, (source, replica): (&Dir, Option<&Dir>), name: &Name) -> Option<(Side, Side)> {
+        let bytes = name.as_bytes();
+        let ours = if name.is_reserved() { Side::Absent } else { source.look(bytes) };
+        let theirs = replica.map_or(Side::Absent, |replica| replica.look(bytes));
+        let is = |side: &Side, pin: &Pin| {
+            side.entry().is_some_and(|entry| entry.is_dir() && (entry.dev, entry.ino) == (pin.dev, pin.ino))
+        };
+        let other_root = is(&ours, &self.replica_pin) || is(&theirs, &self.source_pin);
+        (!other_root).then_some((ours, theirs))
+    }
+
     /// Opens both roots, and sees that they are the directories that were pinned.
     ///
     /// # Errors

@@ -15,10 +15,10 @@ use crate::path::{Name, RelPath};
 use crate::queue::{Depth, Detector, Look};
 use crate::reaper::{Aside, Reaped};
 use crate::report::{Cause, Done, Entries, Operation, Problem};
-use crate::tree::{Hint, ReplicaDir};
+use crate::tree::{Dir, Hint, ReplicaDir};
 
 /// How long the entries of a directory that is to go are counted, for the log's sake.
-const COUNTING: Duration = Duration::from_millis(20);
+pub const COUNTING: Duration = Duration::from_millis(20);
 
 impl Round<'_> {
     pub(super) fn shape(&mut self) {
@@ -161,7 +161,7 @@ impl Round<'_> {
         }
         let until = Instant::now() + COUNTING;
         let mut number = 1;
-        let at_least = !count(replica, &name, &mut number, until);
+        let at_least = !count_below(replica, &name, &mut number, until);
         let aside = self.shared.names.next();
         match replica.rename(&name, &aside) {
             Ok(()) => {
@@ -178,7 +178,7 @@ impl Round<'_> {
 }
 
 /// Adds up the entries below a directory; `false` where not all could be counted in time.
-fn count(dir: &ReplicaDir, name: &Name, number: &mut u64, until: Instant) -> bool {
+pub fn count_below(dir: &Dir, name: &Name, number: &mut u64, until: Instant) -> bool {
     let Some(rel) = RelPath::new(name.as_bytes()) else { return false };
     let mut waiting = vec![rel];
     while let Some(at) = waiting.pop() {

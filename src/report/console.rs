@@ -34,12 +34,13 @@ pub struct Console {
     lines: Sender<Message>,
     /// Lines dropped since the console got stuck; 0 while it is not.
     dropped: Arc<AtomicU64>,
+    patience: Duration,
     pub(super) colour_out: bool,
     pub(super) colour_err: bool,
 }
 
 impl Console {
-    pub(super) fn start() -> Self {
+    pub(super) fn start(patient: bool) -> Self {
         let (lines, inbox) = bounded(WAITING_LINES);
         let dropped = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&dropped);
@@ -50,6 +51,7 @@ impl Console {
         Self {
             lines,
             dropped,
+            patience: if patient { Duration::MAX } else { PATIENCE },
             colour_out: io::stdout().is_terminal() && colour(anstream::AutoStream::choice(&io::stdout())),
             colour_err: io::stderr().is_terminal() && colour(anstream::AutoStream::choice(&io::stderr())),
         }
@@ -57,7 +59,7 @@ impl Console {
 
     fn send(&self, stream: Stream, line: Vec<u8>) {
         let stuck = self.dropped.load(Ordering::Relaxed) > 0;
-        let patience = if stuck { Duration::ZERO } else { PATIENCE };
+        let patience = if stuck { Duration::ZERO } else { self.patience };
         if self.lines.send_timeout(Message::Line(stream, line), patience).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
@@ -71,8 +73,8 @@ impl Console {
     /// Waits until what was said has been written, or the console is stuck.
     pub(super) fn finish(&self) {
         let (told, finished) = bounded(1);
-        if self.lines.send_timeout(Message::Finish(told), PATIENCE).is_ok() {
-            let _ = finished.recv_timeout(PATIENCE);
+        if self.lines.send_timeout(Message::Finish(told), self.patience).is_ok() {
+            let _ = finished.recv_timeout(self.patience);
         }
     }
 }

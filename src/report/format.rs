@@ -95,7 +95,8 @@ where
         let fields = Fields::of(event);
         let style = self.style(*event.metadata().level(), &fields.op);
         let time = Zoned::now().strftime("%H:%M:%S").to_string();
-        write!(line, "{time} {style}{:<WORD$}{style:#}", fields.op)?;
+        let mark = if fields.get("dry_run").is_some() { "(dry run) " } else { "" };
+        write!(line, "{time} {mark}{style}{:<WORD$}{style:#}", fields.op)?;
         if let Some(path) = fields.get("path") {
             let slash = if fields.get("kind") == Some("dir") { "/" } else { "" };
             write!(line, " {path}{slash}")?;

@@ -16,7 +16,7 @@ use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Layer, Registry, fmt};
 
-use crate::decide::Reason;
+use crate::decide::{Differs, Reason};
 use crate::entry::{Entry, Kind};
 use crate::fault::Fault;
 use crate::fault::Setback;
@@ -79,6 +79,21 @@ impl Done {
         }
     }
 
+    /// Writes the line of a dry run: the same words, marked.
+    pub fn log_dry(&self) {
+        tracing::info!(
+            dry_run = true,
+            op = self.operation.as_str(),
+            path = %self.path,
+            kind = self.kind,
+            bytes = self.bytes,
+            entries = self.entries.map(|entries| entries.number),
+            at_least = self.entries.filter(|entries| entries.at_least).map(|_| true),
+            reason = self.reason.as_str(),
+            detector = self.detector.as_str(),
+        );
+    }
+
     /// Writes the line.
     pub fn log(&self) {
         tracing::info!(
@@ -124,6 +139,27 @@ pub fn kind_word(kind: &Kind) -> &'static str {
         Kind::Dir => "dir",
         Kind::Symlink(_) => "symlink",
         Kind::Special(_) => "special",
+    }
+}
+
+/// One difference that a check has found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Difference {
+    /// What a run would do about it.
+    pub done: Done,
+    pub differs: Differs,
+}
+
+impl Difference {
+    /// Writes the line.
+    pub fn log(&self) {
+        let what = match self.done.reason {
+            Reason::New => "missing".to_owned(),
+            Reason::Removed => "extra".to_owned(),
+            Reason::Metadata => self.differs.to_string(),
+            reason => reason.as_str().to_owned(),
+        };
+        tracing::info!(op = "differs", path = %self.done.path, kind = self.done.kind, reason = what);
     }
 }
 
@@ -215,6 +251,8 @@ fn advice(fault: &Fault) -> &'static str {
 pub struct Settings {
     /// -1 for warnings and errors only, 0 for actions, 1 for details.
     pub verbosity: i8,
+    /// Whether the lines are the result that was asked for: then the console is waited for.
+    pub patient: bool,
 }
 
 /// Keeps the writers alive; dropped last, it writes out what waits.
@@ -238,7 +276,7 @@ const WAITING_LINES: usize = 8_192;
 /// # Panics
 /// When called twice in a process.
 pub fn start(settings: &Settings, log: Option<RotatingFile>) -> Reporting {
-    let console = Console::start();
+    let console = Console::start(settings.patient);
     let level = match settings.verbosity {
         ..=-1 => LevelFilter::WARN,
         0 => LevelFilter::INFO,

@@ -55,7 +55,8 @@ struct Chunk<'a> {
 
 impl Walker<'_> {
     pub(super) fn compare(&self) {
-        walk(self.plan.threads, Step::Dir(self.plan.scope.clone(), Replica::Open), |step, more| {
+        let known = if self.replica.is_some() { Replica::Open } else { Replica::Lacks };
+        walk(self.plan.threads, Step::Dir(self.plan.scope.clone(), known), |step, more| {
             if self.is_cancelled() {
                 return;
             }
@@ -128,10 +129,10 @@ impl Walker<'_> {
         if self.is_replica(dir, &source) {
             return None;
         }
-        if known == Replica::Lacks {
+        let Some(replica) = self.replica.as_ref().filter(|_| known == Replica::Open) else {
             return Some((source, None));
-        }
-        match self.replica.open(dir) {
+        };
+        match replica.open(dir) {
             Ok(replica) => Some((source, Some(replica))),
             // EACCES: its mode locks it; a round opens it up where there is something to do.
             Err(fault) if fault.is_no_dir() || fault.errno == Errno::ACCESS => Some((source, None)),

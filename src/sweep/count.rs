@@ -6,7 +6,7 @@ use super::Walker;
 use super::walk::walk;
 use crate::guard::{Count, is_much};
 use crate::path::{Name, RelPath};
-use crate::tree::Hint;
+use crate::tree::{Hint, ReplicaDir};
 
 /// Entries that are named as examples of what would go.
 const EXAMPLES: usize = 5;
@@ -33,11 +33,12 @@ impl Walker<'_> {
 
     fn count_dir(&self, dir: &RelPath, more: &mut Vec<RelPath>) -> Count {
         let mut count = Count::default();
+        let Some(replica_root) = &self.replica else { return count };
         let Ok(source) = self.source.open(dir) else { return count };
         if self.is_replica(dir, &source) {
             return count;
         }
-        let (Ok(source), Ok(replica)) = (source.list(), self.replica.open(dir).and_then(|dir| dir.list()))
+        let (Ok(source), Ok(replica)) = (source.list(), replica_root.open(dir).and_then(|dir| dir.list()))
         else {
             return count;
         };
@@ -50,7 +51,7 @@ impl Walker<'_> {
             }
             let Some(path) = Name::new(name).map(|name| dir.join(&name)) else { continue };
             count.entries += 1;
-            let held_dir = is_dir(hint, || self.replica.open(&path).is_ok());
+            let held_dir = is_dir(hint, || replica_root.open(&path).is_ok());
             let stands = source.find(name);
             match (stands, held_dir) {
                 (Some(hint), true) if is_dir(hint, || self.source.open(&path).is_ok()) => {
@@ -58,7 +59,7 @@ impl Walker<'_> {
                 }
                 (Some(_), false) => {}
                 (None, _) | (Some(_), true) => {
-                    let held = 1 + if held_dir { self.count_below(&path) } else { 0 };
+                    let held = 1 + if held_dir { self.count_below(replica_root, &path) } else { 0 };
                     count.entries += held - 1;
                     count.deletions += held;
                     below += held;
@@ -75,14 +76,14 @@ impl Walker<'_> {
     }
 
     /// The entries below a directory of the replica.
-    fn count_below(&self, dir: &RelPath) -> u64 {
+    fn count_below(&self, replica: &ReplicaDir, dir: &RelPath) -> u64 {
         let mut number = 0;
         let mut waiting = vec![dir.clone()];
         while let Some(at) = waiting.pop() {
             if self.is_cancelled() {
                 break;
             }
-            let Ok(listing) = self.replica.open(&at).and_then(|dir| dir.list()) else { continue };
+            let Ok(listing) = replica.open(&at).and_then(|dir| dir.list()) else { continue };
             number += listing.len() as u64;
             for (name, hint) in listing.iter() {
                 if let (Hint::Dir | Hint::Unknown, Some(name)) = (hint, Name::new(name)) {

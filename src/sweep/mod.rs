@@ -19,7 +19,7 @@ use crate::path::{Name, RelPath};
 use crate::queue::Look;
 use crate::reconcile::{Lost, Roots};
 use crate::report::Problem;
-use crate::tree::{Dir, ReplicaDir};
+use crate::tree::{Dir, Pin, ReplicaDir};
 
 /// Messages that may wait for the daemon; a batch is at most [`compare::CHUNK`] names.
 const WAITING: usize = 64;
@@ -111,7 +111,8 @@ impl Drop for Sweep {
 struct Walker<'a> {
     plan: Plan,
     source: Dir,
-    replica: ReplicaDir,
+    /// `None` where there is no replica yet (a dry run).
+    replica: Option<ReplicaDir>,
     out: &'a Sender<Message>,
     cancel: &'a AtomicBool,
     entries: AtomicU64,
@@ -122,7 +123,11 @@ struct Walker<'a> {
 
 impl<'a> Walker<'a> {
     fn open(plan: Plan, out: &'a Sender<Message>, cancel: &'a AtomicBool) -> Result<Self, Lost> {
-        let (source, replica) = plan.roots.open()?;
+        let (source, replica) = if plan.roots.replica_pin == Pin::NOWHERE {
+            (plan.roots.source.open_source().map_err(Lost::Source)?.0, None)
+        } else {
+            plan.roots.open().map(|(source, replica)| (source, Some(replica)))?
+        };
         let zero = AtomicU64::default;
         let (entries, hashed, bytes, differ) = (zero(), zero(), zero(), zero());
         Ok(Self { plan, source, replica, out, cancel, entries, hashed, bytes, differ })

@@ -101,6 +101,11 @@ impl Deref for ReplicaDir {
 }
 
 impl ReplicaDir {
+    /// Gives up the right to change anything.
+    pub fn into_reader(self) -> Dir {
+        self.0
+    }
+
     pub fn open(&self, rel: &RelPath) -> Result<ReplicaDir> {
         self.0.open(rel).map(ReplicaDir)
     }

@@ -24,6 +24,9 @@ pub struct Pin {
 }
 
 impl Pin {
+    /// The pin of a root that does not exist: that of no directory.
+    pub const NOWHERE: Self = Self { dev: 0, ino: 0, birth: None, mount: None, is_mount_root: false };
+
     fn of(stat: &Statx) -> Self {
         let has = |flag: StatxFlags| stat.stx_mask & flag.bits() != 0;
         Self {

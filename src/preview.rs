@@ -1,0 +1,317 @@
+//! `--dry-run` and `--check`: what a run would do, and what differs. A reader: it holds no
+//! directory of the replica that could be written to, and creates nothing.
+//!
+//! The sweep says where to look, and [`decide`] what would be done, as in a real run.
+
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, select};
+
+use crate::config::{Config, Mode};
+use crate::decide::{Action, Contents, Differs, Keeps, Reason, decide};
+use crate::digest;
+use crate::entry::{Entry, Side};
+use crate::fault::{Fault, Setback};
+use crate::filter::Filter;
+use crate::guard::{Count, judge, say_held};
+use crate::path::{Name, RelPath};
+use crate::queue::{Depth, Detector, Evidence, Look};
+use crate::reconcile::{COUNTING, Lost, Roots, count_below};
+use crate::report::{Cause, Difference, Done, Entries, Operation, Problem, say_if_silent};
+use crate::sweep::{Message, Plan, Sweep, Task};
+use crate::tree::Dir;
+
+/// How a look at both trees ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Seen {
+    /// Nothing would be done; nothing differs.
+    Equal,
+    /// Something would be done, or differs.
+    Differs,
+    /// Something could not be looked at, or deletions would be held.
+    Incomplete,
+    Interrupted,
+}
+
+/// What the two roots and the settings are; there may be no replica yet.
+#[derive(Debug)]
+pub struct Subject {
+    pub roots: Roots,
+    pub filter: Filter,
+    pub keeps: Keeps,
+}
+
+/// Looks at both trees once and says what it sees.
+///
+/// # Errors
+/// Where no thread can be started.
+pub fn preview(config: &Config, subject: Subject, signals: &Receiver<i32>) -> std::io::Result<Seen> {
+    let mut preview = Preview {
+        check: config.mode == Mode::Check,
+        config,
+        source: subject.roots.source.open_source().map(|(dir, _)| dir),
+        replica: subject.roots.replica.open_replica().map(|(dir, _)| dir.into_reader()).ok(),
+        subject,
+        held: false,
+        differ: 0,
+        holding: 0,
+        problems: 0,
+        entries: 0,
+    };
+    if !preview.check && !preview.run(Task::Count, signals)? {
+        return Ok(Seen::Interrupted);
+    }
+    if !preview.run(Task::Full, signals)? {
+        return Ok(Seen::Interrupted);
+    }
+    Ok(preview.conclude())
+}
+
+struct Preview<'a> {
+    check: bool,
+    config: &'a Config,
+    source: Result<Dir, Fault>,
+    /// `None` where there is no replica yet.
+    replica: Option<Dir>,
+    subject: Subject,
+    /// Whether the guard would hold deletions.
+    held: bool,
+    differ: u64,
+    holding: u64,
+    problems: u64,
+    entries: u64,
+}
+
+impl Preview<'_> {
+    /// Runs one walk to its end; `false` where a signal ended it.
+    fn run(&mut self, task: Task, signals: &Receiver<i32>) -> std::io::Result<bool> {
+        let sweep = Sweep::start(Plan {
+            roots: self.subject.roots.clone(),
+            keeps: self.subject.keeps.clone(),
+            filter: self.subject.filter.clone(),
+            threads: self.config.threads,
+            scope: RelPath::root(),
+            task,
+        })?;
+        loop {
+            let message = select! {
+                recv(signals) -> _ => return Ok(false),
+                recv(sweep.messages()) -> message => message,
+            };
+            match message {
+                Ok(Message::Differ(dir, names)) if names.is_empty() => self.see_dir(&dir),
+                Ok(Message::Differ(dir, names)) => {
+                    for (name, look) in names {
+                        self.see(&dir, &name, &look);
+                    }
+                }
+                Ok(Message::Crossing(_)) => {}
+                Ok(Message::Problem(problem)) => self.fail(&problem),
+                Ok(Message::Counted(count)) => {
+                    self.judge(&count);
+                    return Ok(true);
+                }
+                Ok(Message::Swept(summary)) => {
+                    self.entries = summary.entries;
+                    return Ok(true);
+                }
+                Ok(Message::Lost(Lost::Source(fault) | Lost::Replica(fault))) => {
+                    self.fail(&Problem { path: RelPath::root(), cause: Cause::Fault(fault) });
+                    return Ok(true);
+                }
+                // The sweep's thread has panicked, which ends the run, or a root was swapped.
+                Ok(Message::Lost(_)) | Err(_) => {
+                    self.problems += 1;
+                    return Ok(true);
+                }
+            }
+        }
+    }
+
+    fn judge(&mut self, count: &Count) {
+        if let Some(doubt) = judge(count, self.config.max_delete) {
+            say_held(count, &doubt);
+            self.held = true;
+        }
+    }
+
+    fn fail(&mut self, problem: &Problem) {
+        self.problems += 1;
+        problem.log(None);
+    }
+
+    /// The metadata of a directory that stands on both sides.
+    fn see_dir(&mut self, dir: &RelPath) {
+        let kinds = self.subject.keeps.xattrs;
+        let facts = |side: &Dir| -> Result<Entry, Fault> {
+            let open = side.open(dir)?;
+            Ok(Entry { xattrs: Some(open.xattrs(kinds)?), ..open.entry()? })
+        };
+        let (Ok(source), Some(replica)) = (&self.source, &self.replica) else { return };
+        let (source, replica) = match (facts(source), facts(replica)) {
+            (Ok(source), Ok(replica)) => (source, replica),
+            (Err(fault), _) | (_, Err(fault)) => {
+                return self.fail(&Problem { path: dir.clone(), cause: Cause::Fault(fault) });
+            }
+        };
+        let differs = Differs::between(&source, &replica, &self.subject.keeps);
+        let look = Look::new(Depth::Content, Detector::Sweep, Instant::now());
+        // The mtime of a directory alone is no action; for a check it is a difference.
+        if differs.visible() || (self.check && differs.any()) {
+            let done = Done::new(Operation::Updated, dir.clone(), &source, Reason::Metadata, &look);
+            self.say(done, differs);
+        }
+    }
+
+    /// One name that the sweep has found to differ.
+    fn see(&mut self, dir: &RelPath, name: &Name, look: &Look) {
+        let path = dir.join(name);
+        let roots = &self.subject.roots;
+        let source = self.source.as_ref().map_err(|fault| *fault).and_then(|root| root.open(dir));
+        let replica = self.replica.as_ref().and_then(|root| root.open(dir).ok());
+        let source = match source {
+            Ok(source) => source,
+            Err(fault) if fault.is_no_dir() => return,
+            Err(fault) => return self.fail(&Problem { path, cause: Cause::Fault(fault) }),
+        };
+        let Some((ours, theirs)) = roots.see((&source, replica.as_ref()), name) else { return };
+        if self.check && name.is_reserved() && theirs == Side::Absent {
+            return;
+        }
+        let keeps = &self.subject.keeps;
+        let known = Contents::Unread;
+        let result = match decide(&ours, &theirs, known, keeps) {
+            Action::Compare => match read_pair((&source, replica.as_ref()), name, look, keeps) {
+                Ok((ours, theirs, evidence)) => {
+                    let contents = if evidence.verdict.same() { Contents::Same } else { Contents::Differ };
+                    if contents == Contents::Differ {
+                        say_if_silent(&path, &evidence);
+                    }
+                    let (ours, theirs) = (Side::Present(ours), Side::Present(theirs));
+                    Ok((decide(&ours, &theirs, contents, keeps), ours, theirs))
+                }
+                Err(setback) => Err(setback),
+            },
+            action => Ok((action, ours, theirs)),
+        };
+        match result {
+            Ok((action, ours, theirs)) => self.tell(action, path, (&ours, &theirs), replica.as_ref(), look),
+            Err(setback) => {
+                if let Some(problem) = Problem::of(path, setback) {
+                    self.fail(&problem);
+                }
+            }
+        }
+    }
+
+    fn tell(
+        &mut self,
+        action: Action,
+        path: RelPath,
+        (ours, theirs): (&Side, &Side),
+        replica: Option<&Dir>,
+        look: &Look,
+    ) {
+        let (operation, entry, reason) = match (action, ours.entry(), theirs.entry()) {
+            (
+                Action::MakeDir(reason) | Action::CopyFile(reason) | Action::MakeSymlink(reason),
+                Some(entry),
+                _,
+            ) => {
+                let new = *theirs == Side::Absent;
+                (if new { Operation::Created } else { Operation::Updated }, entry, reason)
+            }
+            (Action::SetMetadata(_), Some(entry), _) => (Operation::Updated, entry, Reason::Metadata),
+            (Action::Remove | Action::NotMirrored { stale: true, .. }, _, Some(entry)) => {
+                (Operation::Removed, entry, Reason::Removed)
+            }
+            (Action::Unsure, ..) => {
+                if let (Side::Unknown(fault), _) | (_, Side::Unknown(fault)) = (ours, theirs) {
+                    self.fail(&Problem { path, cause: Cause::Fault(*fault) });
+                }
+                return;
+            }
+            _ => {
+                if let Action::NotMirrored { special, .. } = action {
+                    tracing::warn!(op = "warning", path = %path, "{}", special.describe());
+                }
+                return;
+            }
+        };
+        let goes = operation == Operation::Removed || (theirs.is_dir() && !entry.is_dir());
+        let is_own = path.split().is_some_and(|(_, name)| name.is_reserved());
+        if is_own && !self.check {
+            return;
+        }
+        if goes && self.held {
+            self.holding += 1;
+            return;
+        }
+        let mut done = Done::new(operation, path.clone(), entry, reason, look);
+        if operation != Operation::Removed && entry.is_file() && reason != Reason::Metadata {
+            done.bytes = Some(entry.size);
+        }
+        if operation == Operation::Removed
+            && entry.is_dir()
+            && let (Some(replica), Some((_, name))) = (replica, path.split())
+        {
+            let mut number = 1;
+            let at_least = !count_below(replica, &name, &mut number, Instant::now() + COUNTING);
+            done.entries = Some(Entries { number, at_least });
+        }
+        let differs = match action {
+            Action::SetMetadata(differs) => differs,
+            _ => Differs::default(),
+        };
+        self.say(done, differs);
+    }
+
+    fn say(&mut self, done: Done, differs: Differs) {
+        self.differ += 1;
+        if self.check {
+            Difference { done, differs }.log();
+        } else {
+            done.log_dry();
+        }
+    }
+
+    fn conclude(&self) -> Seen {
+        let (differ, holding) = (self.differ, self.holding);
+        if self.check {
+            tracing::info!(op = "check", differ, "{} entries, {differ} differences", self.entries);
+        } else {
+            tracing::info!(
+                op = "dry run",
+                differ,
+                "{differ} actions, {holding} deletions held; nothing was changed"
+            );
+        }
+        match (self.problems > 0 || self.held, differ > 0) {
+            (true, _) => Seen::Incomplete,
+            (false, true) => Seen::Differs,
+            (false, false) => Seen::Equal,
+        }
+    }
+}
+
+/// Both files of a pair with all their facts, and their MD5s.
+fn read_pair(
+    (source, replica): (&Dir, Option<&Dir>),
+    name: &Name,
+    look: &Look,
+    keeps: &Keeps,
+) -> Result<(Entry, Entry, Evidence), Setback> {
+    let replica = replica.ok_or(Setback::Changed)?;
+    let (ours, mut source) = source.open_file(name.as_bytes())?;
+    let (theirs, mut replica) = replica.open_file(name.as_bytes())?;
+    let seen = (source.identity(), replica.identity());
+    let known = look.evidence.as_deref().filter(|known| (known.source, known.replica) == seen);
+    let verdict = match known {
+        Some(evidence) => evidence.verdict,
+        None => digest::compare_large((&ours, &source), (&theirs, &replica), &AtomicBool::new(false))?,
+    };
+    source.xattrs = Some(ours.xattrs(keeps.xattrs)?);
+    replica.xattrs = Some(theirs.xattrs(keeps.xattrs)?);
+    Ok((source, replica, Evidence { source: seen.0, replica: seen.1, verdict }))
+}
