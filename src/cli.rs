@@ -8,6 +8,7 @@ use clap::Parser;
 
 use crate::config::{Config, DEFAULT_INTERVAL, Mode, parse_interval};
 use crate::guard::Limit;
+use crate::report::Format;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -79,6 +80,10 @@ pub struct Args {
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
 
+    /// How lines look, on the console and in the log file
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
+    log_format: Format,
+
     /// Say more on the console
     #[arg(short, long, conflicts_with = "quiet")]
     verbose: bool,
@@ -103,6 +108,7 @@ impl Args {
                 (_, _, true) => Mode::Once,
                 (false, false, false) => Mode::Keep,
             },
+            log_format: self.log_format,
             create: !self.no_create,
             max_delete: self.max_delete,
             threads: self.threads.unwrap_or_else(cores).get(),

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::guard::Limit;
+use crate::report::Format;
 
 /// Intervals are between these two.
 pub const SHORTEST: Duration = Duration::from_millis(100);
@@ -32,6 +33,7 @@ pub struct Config {
     pub interval: Duration,
     pub log_file: Option<PathBuf>,
     pub mode: Mode,
+    pub log_format: Format,
     /// Whether a missing replica is created.
     pub create: bool,
     pub max_delete: Limit,

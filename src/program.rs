@@ -82,7 +82,10 @@ fn report_and_preview(
     signals: &Receiver<i32>,
 ) -> Result<Exit, Box<dyn std::error::Error>> {
     let (roots, filter) = checked.read_only();
-    let _reporting = report::start(&Settings { verbosity: config.verbosity, patient: true }, None);
+    let _reporting = report::start(
+        &Settings { format: config.log_format, verbosity: config.verbosity, patient: true },
+        None,
+    );
     say_start(config, &filter);
     let seen = preview(config, Subject { roots, filter, keeps: Keeps::of_process() }, signals)?;
     Ok(match (config.mode, seen) {
@@ -94,7 +97,7 @@ fn report_and_preview(
 }
 
 fn report_and_run(config: &Config, mut prepared: Prepared, signals: &Receiver<i32>) -> Exit {
-    let settings = Settings { verbosity: config.verbosity, patient: false };
+    let settings = Settings { format: config.log_format, verbosity: config.verbosity, patient: false };
     let _reporting = report::start(&settings, prepared.log.take());
     say_start(config, &prepared.filter);
     match run(config, prepared, signals, &PANICKED) {

@@ -118,8 +118,7 @@ impl Checked {
             .map(|path| RotatingFile::open(&path).map_err(|error| Refusal::Log(path, error)))
             .transpose()?;
         if existing.is_none() {
-            fs::create_dir_all(&replica.path)
-                .map_err(|error| Refusal::Create(replica.path.clone(), error))?;
+            create(&source, &replica).map_err(|error| Refusal::Create(replica.path.clone(), error))?;
         }
         let replica_pin = replica.pin().map_err(|fault| Refusal::Fault(replica.path.clone(), fault))?;
         let lock = match held {
@@ -130,6 +129,12 @@ impl Checked {
         let roots = Roots { source, replica, source_pin, replica_pin };
         Ok(Prepared { roots, home, lock, log, filter })
     }
+}
+
+/// Makes the replica, with the source's mode, and what is missing above it.
+fn create(source: &Root, replica: &Root) -> std::io::Result<()> {
+    fs::create_dir_all(&replica.path)?;
+    fs::set_permissions(&replica.path, fs::metadata(&source.path)?.permissions())
 }
 
 fn full(path: &Path) -> Result<PathBuf, Refusal> {

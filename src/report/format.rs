@@ -8,6 +8,7 @@ use jiff::Zoned;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
@@ -125,6 +126,15 @@ fn details(fields: &Fields) -> Option<String> {
     Some(text)
 }
 
+/// RFC 3339 with milliseconds and the offset from UTC.
+pub(super) struct LocalTime;
+
+impl FormatTime for LocalTime {
+    fn format_time(&self, out: &mut Writer<'_>) -> fmt::Result {
+        write!(out, "{}", Zoned::now().strftime("%Y-%m-%dT%H:%M:%S%.3f%:z"))
+    }
+}
+
 /// `2026-11-20T14:03:10.123+01:00 INFO created path="docs/guide.md" bytes=12300 reason=new ...`
 pub(super) struct LogFormat;
 
@@ -135,8 +145,8 @@ where
 {
     fn format_event(&self, _: &FmtContext<'_, S, N>, mut line: Writer<'_>, event: &Event<'_>) -> fmt::Result {
         let fields = Fields::of(event);
-        let time = Zoned::now().strftime("%Y-%m-%dT%H:%M:%S%.3f%:z").to_string();
-        write!(line, "{time} {} {}", event.metadata().level(), fields.op)?;
+        LocalTime.format_time(&mut line)?;
+        write!(line, " {} {}", event.metadata().level(), fields.op)?;
         for (key, value) in &fields.rest {
             let plain = *key != "path" && !value.contains([' ', '"', '=']) && !value.is_empty();
             if plain {

@@ -22,7 +22,7 @@ use crate::fault::Fault;
 use crate::fault::Setback;
 use crate::path::RelPath;
 use crate::queue::{Detector, Evidence, Look};
-use format::{ConsoleFormat, LogFormat};
+use format::{ConsoleFormat, LocalTime, LogFormat};
 
 /// What was done to an entry of the replica.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -247,8 +247,31 @@ fn advice(fault: &Fault) -> &'static str {
     }
 }
 
+/// One object a line, with the keys that docs/guide.md lists.
+fn json<S>() -> fmt::Layer<S, fmt::format::JsonFields, fmt::format::Format<fmt::format::Json, LocalTime>>
+where
+    S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
+{
+    fmt::layer()
+        .json()
+        .flatten_event(true)
+        .with_current_span(false)
+        .with_span_list(false)
+        .with_target(false)
+        .with_timer(LocalTime)
+}
+
+/// How the lines of the log look.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
+pub enum Format {
+    #[default]
+    Text,
+    Json,
+}
+
 /// What and how much is said, and where.
 pub struct Settings {
+    pub format: Format,
     /// -1 for warnings and errors only, 0 for actions, 1 for details.
     pub verbosity: i8,
     /// Whether the lines are the result that was asked for: then the console is waited for.
@@ -282,10 +305,14 @@ pub fn start(settings: &Settings, log: Option<RotatingFile>) -> Reporting {
         0 => LevelFilter::INFO,
         1.. => LevelFilter::DEBUG,
     };
-    let on_console = fmt::layer()
-        .event_format(ConsoleFormat::new(&console))
-        .with_writer(console.clone())
-        .with_filter(level);
+    let on_console = match settings.format {
+        Format::Text => fmt::layer()
+            .event_format(ConsoleFormat::new(&console))
+            .with_writer(console.clone())
+            .with_filter(level)
+            .boxed(),
+        Format::Json => json().with_writer(console.clone()).with_filter(level).boxed(),
+    };
     let (writer, guard) = match log {
         Some(mut file) => {
             file.complain_to(console.clone());
@@ -295,8 +322,10 @@ pub fn start(settings: &Settings, log: Option<RotatingFile>) -> Reporting {
         }
         None => (None, None),
     };
-    let in_file = writer.map(|writer| {
-        fmt::layer().event_format(LogFormat).with_writer(writer).with_filter(level.max(LevelFilter::INFO))
+    let level = level.max(LevelFilter::INFO);
+    let in_file = writer.map(|writer| match settings.format {
+        Format::Text => fmt::layer().event_format(LogFormat).with_writer(writer).with_filter(level).boxed(),
+        Format::Json => json().with_writer(writer).with_filter(level).boxed(),
     });
     let subscriber = Registry::default().with(on_console).with(in_file);
     tracing::subscriber::set_global_default(subscriber).expect("reporting is started once");
