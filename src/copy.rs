@@ -195,7 +195,7 @@ pub fn seal(source: &File, entry: &Entry, temp: &NewFile, keeps: &Keeps) -> Resu
     // A new file inherits the default ACL of its directory.
     let have = temp.as_file().xattrs(keeps.xattrs)?;
     let all = Differs { xattrs: have != want, ..Differs::of_new(entry, keeps) };
-    temp.set(&settings(entry, all, Some((&have, &want))))?;
+    temp.set(&settings(entry, all, Some((&have, &want)), keeps))?;
     if source.entry()?.identity() != entry.identity() {
         return Err(Setback::Changed);
     }
@@ -208,12 +208,13 @@ pub fn settings<'a>(
     source: &Entry,
     differs: Differs,
     xattrs: Option<(&'a Xattrs, &'a Xattrs)>,
+    keeps: &Keeps,
 ) -> Settings<'a> {
     Settings {
         xattrs: xattrs.filter(|_| differs.xattrs),
         uid: differs.uid.then_some(source.uid),
         gid: differs.gid.then_some(source.gid),
-        mode: differs.visible().then_some(source.mode),
+        mode: (keeps.modes && differs.visible()).then_some(source.mode),
         mtime: differs.mtime.then_some(source.mtime),
     }
 }

@@ -16,9 +16,10 @@ use crate::config::{Config, Mode};
 use crate::decide::Keeps;
 use crate::guard::Trust;
 use crate::path::RelPath;
+use crate::probe::{Lacks, probe};
 use crate::queue::{Depth, Detector, Look, Looks, Portion, Queue};
 use crate::reaper::Reaped;
-use crate::reconcile::{Again, Outcome, Reconciler, Work};
+use crate::reconcile::{Again, Outcome, Reconciler, Roots, Work};
 use crate::report::{Cause, Problem};
 use crate::roots::Prepared;
 use crate::sweep::{Message, Plan, Sweep, Task};
@@ -91,7 +92,7 @@ pub fn run(
 ) -> Result<End, Failed> {
     let Prepared { roots, home, lock, filter, .. } = prepared;
     let stop = Arc::new(AtomicBool::new(false));
-    let keeps = Keeps::of_process();
+    let keeps = probe_replica(&roots);
     let watched = RootWatch::new(home, lock);
     let reconciler = Reconciler::start(roots, keeps, filter, config.threads, Arc::clone(&stop));
     let mut daemon = Daemon {
@@ -336,6 +337,23 @@ impl Daemon<'_> {
         self.tally.say_end(signal);
         if self.is_once() { End::Interrupted } else { End::Done }
     }
+}
+
+/// Finds out what the replica keeps, and says what it does not.
+fn probe_replica(roots: &Roots) -> Keeps {
+    let wanted = Keeps::of_process();
+    // Where nothing can be created, each action will say so.
+    let Ok(kept) = roots.replica.open_replica().and_then(|(dir, _)| probe(&dir, wanted.clone())) else {
+        return wanted;
+    };
+    let lacks = Lacks { wanted: &wanted, kept: &kept };
+    if lacks.any() {
+        tracing::warn!(
+            op = "replica",
+            "its file system does not keep: {lacks}. They are not mirrored, and compared as kept"
+        );
+    }
+    kept
 }
 
 /// All that a round will look at.

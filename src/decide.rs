@@ -21,6 +21,12 @@ pub struct Keeps {
     /// The groups to which it may give entries all the same: its own.
     pub groups: Vec<u32>,
     pub xattrs: XattrKinds,
+    pub modes: bool,
+    pub symlinks: bool,
+    /// The step in which mtimes are kept, in nanoseconds.
+    pub time_step: u64,
+    /// Whether `A` and `a` are one name.
+    pub folds_case: bool,
 }
 
 impl Keeps {
@@ -30,7 +36,20 @@ impl Keeps {
         use rustix::thread::{CapabilitySet, capabilities};
         let owner = capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::CHOWN));
         let groups = getgroups().unwrap_or_default().into_iter().chain([getegid()]).map(Gid::as_raw);
-        Self { owner, groups: groups.collect(), xattrs: XattrKinds::ALL }
+        Self { owner, groups: groups.collect(), ..Self::all() }
+    }
+
+    /// A file system that keeps everything but foreign owners.
+    pub fn all() -> Self {
+        Self {
+            owner: false,
+            groups: Vec::new(),
+            xattrs: XattrKinds::ALL,
+            modes: true,
+            symlinks: true,
+            time_step: 1,
+            folds_case: false,
+        }
     }
 
     /// Whether the replica's entry could be given the group of the source's.
@@ -78,10 +97,10 @@ pub struct Differs {
 impl Differs {
     pub fn between(source: &Entry, replica: &Entry, keeps: &Keeps) -> Self {
         // Linux gives a symlink no mode of its own.
-        let has_mode = !matches!(source.kind, Kind::Symlink(_));
+        let has_mode = keeps.modes && !matches!(source.kind, Kind::Symlink(_));
         Self {
             mode: has_mode && source.mode != replica.mode,
-            mtime: source.mtime != replica.mtime,
+            mtime: !source.mtime.is_within(replica.mtime, keeps.time_step),
             uid: keeps.owner && source.uid != replica.uid,
             gid: source.gid != replica.gid && keeps.may_give_group(source.gid),
             // What was not read on both sides is not known to differ.
@@ -92,7 +111,7 @@ impl Differs {
     /// What a new entry needs: all that can be set.
     pub fn of_new(source: &Entry, keeps: &Keeps) -> Self {
         Self {
-            mode: true,
+            mode: keeps.modes,
             mtime: true,
             uid: keeps.owner,
             gid: keeps.may_give_group(source.gid),
@@ -163,6 +182,10 @@ pub fn decide(source: &Side, replica: &Side, contents: Contents, keeps: &Keeps) 
         }
         (Kind::Special(special), Side::Present(_)) => Action::NotMirrored { special: *special, stale: true },
 
+        (Kind::Symlink(_), replica) if !keeps.symlinks => {
+            Action::NotMirrored { special: Special::Symlink, stale: replica.entry().is_some() }
+        }
+
         (Kind::File, Side::Absent) => Action::CopyFile(Reason::New),
         (Kind::Symlink(_), Side::Absent) => Action::MakeSymlink(Reason::New),
         (Kind::Dir, Side::Absent) => Action::MakeDir(Reason::New),
@@ -217,8 +240,9 @@ mod tests {
     use super::*;
     use crate::entry::Time;
     use crate::fault::Fault;
+    use std::sync::LazyLock;
 
-    const KEEPS: &Keeps = &Keeps { owner: true, groups: vec![], xattrs: XattrKinds::ALL };
+    static KEEPS: LazyLock<Keeps> = LazyLock::new(|| Keeps { owner: true, ..Keeps::all() });
 
     fn entry(kind: Kind) -> Entry {
         Entry {
@@ -261,7 +285,7 @@ mod tests {
     }
 
     fn action(source: &Side, replica: &Side) -> Action {
-        decide(source, replica, Contents::Unread, KEEPS)
+        decide(source, replica, Contents::Unread, &KEEPS)
     }
 
     /// Each row: source; then what to do where the replica has nothing, something that cannot
@@ -343,12 +367,12 @@ mod tests {
     fn files_of_one_size_are_told_apart_by_contents_alone() {
         let older = changed(Kind::File, |e| e.mtime.sec -= 1);
         for replica in [present(Kind::File), older.clone()] {
-            let verdict = |contents| decide(&present(Kind::File), &replica, contents, KEEPS);
+            let verdict = |contents| decide(&present(Kind::File), &replica, contents, &KEEPS);
             assert_eq!(verdict(Contents::Unread), Action::Compare);
             assert_eq!(verdict(Contents::Differ), Action::CopyFile(Reason::Md5));
         }
         assert_eq!(
-            decide(&present(Kind::File), &older, Contents::Same, KEEPS),
+            decide(&present(Kind::File), &older, Contents::Same, &KEEPS),
             Action::SetMetadata(Differs { mtime: true, ..Differs::default() })
         );
     }
@@ -357,7 +381,7 @@ mod tests {
     fn equal_entries_give_no_action() {
         for kind in [Kind::File, Kind::Dir, link("x")] {
             let side = present(kind);
-            assert_eq!(decide(&side, &side, Contents::Same, KEEPS), Action::Nothing);
+            assert_eq!(decide(&side, &side, Contents::Same, &KEEPS), Action::Nothing);
         }
     }
 
@@ -365,13 +389,13 @@ mod tests {
     fn a_file_with_a_second_link_is_never_changed_in_place() {
         let replica = changed(Kind::File, |e| (e.links, e.mode) = (2, 0o600));
         assert_eq!(
-            decide(&present(Kind::File), &replica, Contents::Same, KEEPS),
+            decide(&present(Kind::File), &replica, Contents::Same, &KEEPS),
             Action::CopyFile(Reason::Metadata)
         );
         let symlink = changed(link("a"), |e| (e.links, e.mtime.sec) = (2, 0));
         assert_eq!(action(&present(link("a")), &symlink), Action::MakeSymlink(Reason::Metadata));
         let linked_but_equal = changed(Kind::File, |e| e.links = 2);
-        assert_eq!(decide(&present(Kind::File), &linked_but_equal, Contents::Same, KEEPS), Action::Nothing);
+        assert_eq!(decide(&present(Kind::File), &linked_but_equal, Contents::Same, &KEEPS), Action::Nothing);
     }
 
     #[test]
@@ -390,5 +414,16 @@ mod tests {
     fn the_mode_of_a_symlink_means_nothing() {
         let replica = changed(link("a"), |e| e.mode = 0o777);
         assert_eq!(action(&present(link("a")), &replica), Action::Nothing);
+    }
+
+    #[test]
+    fn what_the_file_system_does_not_keep_is_compared_as_kept() {
+        let poor = Keeps { modes: false, time_step: 2_000_000_000, symlinks: false, ..Keeps::all() };
+        let replica = changed(Kind::Dir, |e| (e.mode, e.mtime.sec, e.mtime.nsec) = (0o755, 6, 0));
+        assert_eq!(decide(&present(Kind::Dir), &replica, Contents::Unread, &poor), Action::Nothing);
+        let link = present(link("a"));
+        let not_mirrored = |stale| Action::NotMirrored { special: Special::Symlink, stale };
+        assert_eq!(decide(&link, &Side::Absent, Contents::Unread, &poor), not_mirrored(false));
+        assert_eq!(decide(&link, &present(Kind::File), Contents::Unread, &poor), not_mirrored(true));
     }
 }

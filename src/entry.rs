@@ -12,6 +12,15 @@ pub struct Time {
     pub nsec: u32,
 }
 
+impl Time {
+    /// Whether two times are the same to a file system that counts in steps of so many
+    /// nanoseconds, whichever way it rounds.
+    pub fn is_within(self, other: Time, step: u64) -> bool {
+        let nanos = |time: Time| i128::from(time.sec) * 1_000_000_000 + i128::from(time.nsec);
+        (nanos(self) - nanos(other)).abs() < i128::from(step)
+    }
+}
+
 impl fmt::Display for Time {
     /// RFC 3339 in UTC, with nanoseconds; seconds since 1970 where no calendar reaches.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -29,6 +38,8 @@ pub enum Special {
     Socket,
     Device,
     Other,
+    /// A symlink, where the replica's file system takes none.
+    Symlink,
 }
 
 impl Special {
@@ -37,6 +48,7 @@ impl Special {
             Special::Fifo => "not mirrored: a FIFO",
             Special::Socket => "not mirrored: a socket",
             Special::Device => "not mirrored: a device",
+            Special::Symlink => "not mirrored: a symlink, which the replica's file system does not take",
             Special::Other => "not mirrored: of an unknown kind",
         }
     }

@@ -13,6 +13,7 @@ mod daemon; // the loop that knows all
 mod preview; // dry run and check: looks, and changes nothing
 mod roots; // the start: what is refused, what is pinned
 mod config; // the settings
+mod probe; // what the replica's file system keeps
 
 mod sweep; // detector two: walks both trees
 mod guard; // whether deletions are believed

@@ -11,14 +11,14 @@ use crossbeam_channel::{Receiver, select};
 use crate::config::{Config, Mode};
 use crate::decide::{Action, Contents, Differs, Keeps, Reason, decide};
 use crate::digest;
-use crate::entry::{Entry, Side};
+use crate::entry::{Entry, Side, Special};
 use crate::fault::{Fault, Setback};
 use crate::filter::Filter;
 use crate::guard::{Count, judge, say_held};
 use crate::path::{Name, RelPath};
 use crate::queue::{Depth, Detector, Evidence, Look};
 use crate::reconcile::{COUNTING, Lost, Roots, count_below};
-use crate::report::{Cause, Difference, Done, Entries, Operation, Problem, say_if_silent};
+use crate::report::{Cause, Done, Entries, Operation, Problem, say_if_silent};
 use crate::sweep::{Message, Plan, Sweep, Task};
 use crate::tree::Dir;
 
@@ -159,8 +159,9 @@ impl Preview<'_> {
         let look = Look::new(Depth::Content, Detector::Sweep, Instant::now());
         // The mtime of a directory alone is no action; for a check it is a difference.
         if differs.visible() || (self.check && differs.any()) {
-            let done = Done::new(Operation::Updated, dir.clone(), &source, Reason::Metadata, &look);
-            self.say(done, differs);
+            let mut done = Done::new(Operation::Updated, dir.clone(), &source, Reason::Metadata, &look);
+            done.differs = differs;
+            self.say(&done);
         }
     }
 
@@ -233,7 +234,9 @@ impl Preview<'_> {
                 return;
             }
             _ => {
-                if let Action::NotMirrored { special, .. } = action {
+                if let Action::NotMirrored { special, .. } = action
+                    && special != Special::Symlink
+                {
                     tracing::warn!(op = "warning", path = %path, "{}", special.describe());
                 }
                 return;
@@ -260,17 +263,16 @@ impl Preview<'_> {
             let at_least = !count_below(replica, &name, &mut number, Instant::now() + COUNTING);
             done.entries = Some(Entries { number, at_least });
         }
-        let differs = match action {
-            Action::SetMetadata(differs) => differs,
-            _ => Differs::default(),
-        };
-        self.say(done, differs);
+        if let Action::SetMetadata(differs) = action {
+            done.differs = differs;
+        }
+        self.say(&done);
     }
 
-    fn say(&mut self, done: Done, differs: Differs) {
+    fn say(&mut self, done: &Done) {
         self.differ += 1;
         if self.check {
-            Difference { done, differs }.log();
+            done.log_difference();
         } else {
             done.log_dry();
         }

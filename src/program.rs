@@ -15,6 +15,7 @@ use crate::daemon::{End, Failed, run};
 use crate::decide::Keeps;
 use crate::filter::Filter;
 use crate::preview::{Seen, Subject, preview};
+use crate::probe::probe_unseen;
 use crate::report::{self, Settings};
 use crate::roots::{Checked, Prepared, check};
 
@@ -87,7 +88,12 @@ fn report_and_preview(
         None,
     );
     say_start(config, &filter);
-    let seen = preview(config, Subject { roots, filter, keeps: Keeps::of_process() }, signals)?;
+    let wanted = Keeps::of_process();
+    let keeps = match roots.replica.open_replica() {
+        Ok((replica, _)) => probe_unseen(&replica, wanted),
+        Err(_) => wanted,
+    };
+    let seen = preview(config, Subject { roots, filter, keeps }, signals)?;
     Ok(match (config.mode, seen) {
         _ if PANICKED.load(Ordering::Relaxed) => Exit::Bug,
         (_, Seen::Interrupted) => Exit::Interrupted,

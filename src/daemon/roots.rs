@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use super::Daemon;
+use super::{Daemon, probe_replica};
 use crate::fault::Fault;
 use crate::guard::Trust;
 use crate::reconcile::Lost;
@@ -178,6 +178,7 @@ impl Daemon<'_> {
         tracing::warn!(op = "adopted", "{why}");
         self.roots.replica = None;
         self.reconciler.roots.replica_pin = pin;
+        self.reconciler.keeps = probe_replica(&self.reconciler.roots);
         self.trust = Trust::Unproven;
         self.tally.disturb();
         self.tally.counted_no_more();

@@ -48,13 +48,16 @@ impl Round<'_> {
         let now = replica.entry()?;
         let differs = Differs { xattrs: xattrs.0 != xattrs.1, ..Differs::between(&entry, &now, keeps) };
         if differs.any() {
-            replica.set(&settings(&entry, differs, Some((&xattrs.0, &xattrs.1))))?;
+            replica.set(&settings(&entry, differs, Some((&xattrs.0, &xattrs.1)), keeps))?;
         }
         let mode_before = self.opened.get(rel).copied().unwrap_or(now.mode);
-        let visible = mode_before != entry.mode || Differs { mode: false, ..differs }.visible();
+        let visible =
+            (keeps.modes && mode_before != entry.mode) || Differs { mode: false, ..differs }.visible();
         if visible && !self.made.contains(rel) {
             let look = Look::new(Depth::Content, Detector::Sweep, std::time::Instant::now());
-            self.out.act(Done::new(Operation::Updated, rel.clone(), &entry, Reason::Metadata, &look));
+            let mut done = Done::new(Operation::Updated, rel.clone(), &entry, Reason::Metadata, &look);
+            done.differs = Differs { mode: keeps.modes && mode_before != entry.mode, ..differs };
+            self.out.act(done);
         }
         Ok(())
     }

@@ -130,7 +130,7 @@ impl Here<'_> {
             Action::MakeSymlink(reason) => self.make_symlink(name, source, standing, reason, out),
             Action::Remove => self.remove(name, standing, out),
             Action::NotMirrored { special, stale } => {
-                out.unmirrored.push((self.path.clone(), special.describe()));
+                out.name_special(self.path, special);
                 if stale { self.remove(name, standing, out) } else { Ok(()) }
             }
             Action::Unsure => match (source, standing) {
@@ -297,8 +297,9 @@ impl Here<'_> {
         let temp_name = self.round.shared.names.next();
         self.replica.make_symlink(&temp_name, target)?;
         let temp = Temp::adopt(self.replica, temp_name.clone());
-        let all = Differs::of_new(entry, &self.round.shared.keeps);
-        self.replica.set_symlink(&temp_name, &settings(entry, all, None))?;
+        let keeps = &self.round.shared.keeps;
+        let all = Differs::of_new(entry, keeps);
+        self.replica.set_symlink(&temp_name, &settings(entry, all, None, keeps))?;
         self.publish(temp, name, entry, standing, reason, out)
     }
 
@@ -312,8 +313,9 @@ impl Here<'_> {
         out: &mut Outcome,
     ) -> Result<(), Setback> {
         let Some(entry) = source.entry() else { return Ok(()) };
+        let keeps = &self.round.shared.keeps;
         let result = match entry.kind {
-            Kind::Symlink(_) => self.replica.set_symlink(name, &settings(entry, differs, None)),
+            Kind::Symlink(_) => self.replica.set_symlink(name, &settings(entry, differs, None, keeps)),
             _ => self.replica.open_existing(name).and_then(|(file, now)| {
                 // RACE: a link may be made right after this. It then sees the new metadata.
                 if now.links > 1 {
@@ -324,13 +326,14 @@ impl Here<'_> {
                     });
                 }
                 let have = standing.entry().and_then(|replica| replica.xattrs.as_ref());
-                file.set(&settings(entry, differs, have.zip(entry.xattrs.as_ref())))
+                file.set(&settings(entry, differs, have.zip(entry.xattrs.as_ref()), keeps))
             }),
         };
         match result {
             Ok(()) => {
-                let done =
+                let mut done =
                     Done::new(Operation::Updated, self.path.clone(), entry, Reason::Metadata, self.look);
+                done.differs = differs;
                 out.act(done);
                 Ok(())
             }

@@ -31,7 +31,7 @@ use rustix::io::Errno;
 use crate::carrier::{Carried, Carriers, Job, Load};
 use crate::copy::TempNames;
 use crate::decide::Keeps;
-use crate::entry::{Identity, Side};
+use crate::entry::{Identity, Side, Special};
 use crate::fault::{Fault, Setback, Where};
 use crate::filter::Filter;
 use crate::path::{Name, RelPath};
@@ -165,6 +165,13 @@ impl Outcome {
             Setback::Fault(_) => {
                 self.problems.extend(Problem::of(path, setback).map(|problem| (problem, look)));
             }
+        }
+    }
+
+    /// Notes an entry that cannot be mirrored. That symlinks are not is said once, at the start.
+    fn name_special(&mut self, path: &RelPath, special: Special) {
+        if special != Special::Symlink {
+            self.unmirrored.push((path.clone(), special.describe()));
         }
     }
 

@@ -64,7 +64,7 @@ impl Round<'_> {
                 if let Action::NotMirrored { special, .. } =
                     decide(source, standing, Contents::Unread, &self.shared.keeps)
                 {
-                    self.out.unmirrored.push((path.clone(), special.describe()));
+                    self.out.name_special(&path, special);
                 }
                 let old = old.clone();
                 self.put_aside(rel, spot, &path, &old, sighting);

@@ -27,7 +27,7 @@ impl Pair {
         let (source_pin, replica_pin) = (source.pin().unwrap(), replica.pin().unwrap());
         let roots = Roots { source, replica, source_pin, replica_pin };
         let owner = rustix::process::geteuid().is_root();
-        let keeps = Keeps { owner, groups: vec![], xattrs: crate::entry::XattrKinds::ALL };
+        let keeps = Keeps { owner, ..Keeps::all() };
         let reconciler = Reconciler::start(roots, keeps, Filter::default(), 1, Arc::default()).unwrap();
         Self { top, reconciler }
     }

@@ -116,6 +116,9 @@ where
 /// What stands in parentheses behind the path of an action.
 fn details(fields: &Fields) -> Option<String> {
     let mut text = fields.get("reason")?.to_owned();
+    if let Some(differs) = fields.get("differs") {
+        _ = write!(text, ": {differs}");
+    }
     if let Some(bytes) = fields.get("bytes").and_then(|bytes| bytes.parse().ok()) {
         _ = write!(text, ", {}", human_bytes(bytes));
     }
@@ -183,6 +186,9 @@ pub fn human_bytes(bytes: u64) -> String {
 /// A length of time for a person: `0.3 s`, `60 s`, `10 min`.
 pub fn human_duration(time: Duration) -> String {
     let seconds = time.as_secs_f64();
+    if time < Duration::from_micros(1) {
+        return format!("{} ns", time.as_nanos());
+    }
     if seconds >= 120.0 { format!("{:.0} min", seconds / 60.0) } else { format!("{seconds} s") }
 }
 

@@ -63,6 +63,8 @@ pub struct Done {
     /// When it was first known that the action is due.
     pub since: Instant,
     pub entries: Option<Entries>,
+    /// What differed, where the reason is metadata.
+    pub differs: Differs,
 }
 
 impl Done {
@@ -76,6 +78,7 @@ impl Done {
             detector: look.detector,
             since: look.since,
             entries: None,
+            differs: Differs::default(),
         }
     }
 
@@ -90,8 +93,23 @@ impl Done {
             entries = self.entries.map(|entries| entries.number),
             at_least = self.entries.filter(|entries| entries.at_least).map(|_| true),
             reason = self.reason.as_str(),
+            differs = self.differs(),
             detector = self.detector.as_str(),
         );
+    }
+
+    /// Writes the line of a check: what a run would mend.
+    pub fn log_difference(&self) {
+        let reason = match self.reason {
+            Reason::New => "missing",
+            Reason::Removed => "extra",
+            reason => reason.as_str(),
+        };
+        tracing::info!(op = "differs", path = %self.path, kind = self.kind, reason, differs = self.differs());
+    }
+
+    fn differs(&self) -> Option<String> {
+        self.differs.any().then(|| self.differs.to_string())
     }
 
     /// Writes the line.
@@ -104,6 +122,7 @@ impl Done {
             entries = self.entries.map(|entries| entries.number),
             at_least = self.entries.filter(|entries| entries.at_least).map(|_| true),
             reason = self.reason.as_str(),
+            differs = self.differs(),
             detector = self.detector.as_str(),
             lag = self.since.elapsed().as_secs_f64(),
         );
@@ -139,27 +158,6 @@ pub fn kind_word(kind: &Kind) -> &'static str {
         Kind::Dir => "dir",
         Kind::Symlink(_) => "symlink",
         Kind::Special(_) => "special",
-    }
-}
-
-/// One difference that a check has found.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Difference {
-    /// What a run would do about it.
-    pub done: Done,
-    pub differs: Differs,
-}
-
-impl Difference {
-    /// Writes the line.
-    pub fn log(&self) {
-        let what = match self.done.reason {
-            Reason::New => "missing".to_owned(),
-            Reason::Removed => "extra".to_owned(),
-            Reason::Metadata => self.differs.to_string(),
-            reason => reason.as_str().to_owned(),
-        };
-        tracing::info!(op = "differs", path = %self.done.path, kind = self.done.kind, reason = what);
     }
 }
 

@@ -66,6 +66,17 @@ impl Dir {
         Ok(target.into_bytes().into())
     }
 
+    /// Creates a file without a name, which goes when it is closed: nothing changes in the
+    /// directory.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP` where the file system knows no such files.
+    pub fn create_unnamed(&self) -> Result<NewFile> {
+        let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
+        let fd = openat(&self.fd, c".", flags, Mode::RUSR | Mode::WUSR).doing(self.side, "create a file")?;
+        Ok(NewFile(File { fd, side: self.side }))
+    }
+
     /// The names in this directory. The descriptor's position moves: once a descriptor.
     pub fn list(&self) -> Result<Listing> {
         Listing::read(&self.fd).doing(self.side, "list the directory")
