@@ -309,7 +309,7 @@ impl Daemon<'_> {
                 say_resolved(&path);
             }
         }
-        self.tally.add(&outcome.done, outcome.held);
+        self.tally.add(&outcome.done, outcome.held, outcome.linked);
         self.scans.extend(outcome.scans);
     }
 

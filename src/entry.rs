@@ -129,6 +129,11 @@ impl Entry {
         self.kind == Kind::Dir
     }
 
+    /// Whether it is a file with more than one name.
+    pub fn has_links(&self) -> bool {
+        self.is_file() && self.links > 1
+    }
+
     pub fn is_file(&self) -> bool {
         self.kind == Kind::File
     }

@@ -18,6 +18,8 @@ pub(super) struct Tally {
     removed: u64,
     bytes: u64,
     held: u64,
+    /// Files with more than one name, copied by this sync.
+    linked: u64,
     /// The same since the start of the run.
     total: Totals,
     begun: Option<Instant>,
@@ -35,6 +37,8 @@ struct Totals {
     actions: u64,
     bytes: u64,
     sweeps: u64,
+    /// Whether it was said that hard links are not mirrored as such.
+    said_linked: bool,
 }
 
 impl Tally {
@@ -59,8 +63,9 @@ impl Tally {
         self.total.sweeps += 1;
     }
 
-    pub fn add(&mut self, done: &[Done], held: u64) {
+    pub fn add(&mut self, done: &[Done], held: u64, linked: u64) {
         self.held += held;
+        self.linked += linked;
         for done in done {
             match done.operation {
                 Operation::Created => self.created += 1,
@@ -86,6 +91,15 @@ impl Tally {
     fn say_swept(&mut self, now: Instant) -> bool {
         let (Some(summary), Some(begun)) = (self.swept.take(), self.begun.take()) else { return false };
         self.complete = true;
+        let linked = self.linked + summary.linked;
+        if linked > 0 && !std::mem::replace(&mut self.total.said_linked, true) {
+            tracing::warn!(
+                op = "links",
+                linked,
+                "{linked} of the source's files have more than one name (hard links): each name is mirrored \
+                 as a file of its own"
+            );
+        }
         let took = now.duration_since(begun).as_secs_f64();
         let numbers = [(self.created, "created"), (self.updated, "updated"), (self.removed, "removed")];
         let mut done: Vec<String> = numbers

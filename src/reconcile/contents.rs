@@ -265,6 +265,7 @@ impl Here<'_> {
         }
         let operation = if *standing == Side::Absent { Operation::Created } else { Operation::Updated };
         let mut done = Done::new(operation, self.path.clone(), entry, reason, self.look);
+        out.linked += u64::from(operation == Operation::Created && entry.has_links());
         if entry.is_file() {
             done.bytes = Some(entry.size);
         }

@@ -133,6 +133,8 @@ pub struct Outcome {
     pub problems: Vec<(Problem, Look)>,
     /// Directories below which all is to be looked at.
     pub scans: Vec<RelPath>,
+    /// Files with more than one name in the source that were copied for the first time.
+    pub linked: u64,
     /// Entries that would have been removed.
     pub held: u64,
     /// What was looked at and is not at its end: held, or in the hands of a carrier or the reaper.
@@ -151,6 +153,7 @@ impl Outcome {
         self.problems.extend(other.problems);
         self.scans.extend(other.scans);
         self.held += other.held;
+        self.linked += other.linked;
         self.open.extend(other.open);
         self.jobs.extend(other.jobs);
         self.asides.extend(other.asides);

@@ -13,7 +13,7 @@ use super::walk::walk;
 use super::{Message, Walker};
 use crate::decide::{Action, Contents, Differs, decide};
 use crate::digest;
-use crate::entry::Side;
+use crate::entry::{Entry, Side};
 use crate::fault::Fault;
 use crate::fault::Setback;
 use crate::path::{Name, RelPath};
@@ -202,6 +202,9 @@ impl Chunk<'_> {
     fn compare_entries(&mut self, name: Name, more: &mut Vec<Step>) {
         let source = self.source.look(name.as_bytes());
         let replica = self.replica.map_or(Side::Absent, |replica| replica.look(name.as_bytes()));
+        if source.entry().is_some_and(Entry::has_links) {
+            self.walker.linked.fetch_add(1, Ordering::Relaxed);
+        }
         if source.is_dir() {
             let known = if replica.is_dir() { Replica::Open } else { Replica::Lacks };
             more.push(Step::Dir(self.dir.join(&name), known));

@@ -68,6 +68,8 @@ pub struct Summary {
     pub bytes: u64,
     /// Names that were reported to differ.
     pub differ: u64,
+    /// Files with more than one name that were looked at on both sides.
+    pub linked: u64,
     pub took: Duration,
 }
 
@@ -119,6 +121,7 @@ struct Walker<'a> {
     hashed: AtomicU64,
     bytes: AtomicU64,
     differ: AtomicU64,
+    linked: AtomicU64,
 }
 
 impl<'a> Walker<'a> {
@@ -129,8 +132,8 @@ impl<'a> Walker<'a> {
             plan.roots.open().map(|(source, replica)| (source, Some(replica)))?
         };
         let zero = AtomicU64::default;
-        let (entries, hashed, bytes, differ) = (zero(), zero(), zero(), zero());
-        Ok(Self { plan, source, replica, out, cancel, entries, hashed, bytes, differ })
+        let (entries, hashed, bytes, differ, linked) = (zero(), zero(), zero(), zero(), zero());
+        Ok(Self { plan, source, replica, out, cancel, entries, hashed, bytes, differ, linked })
     }
 
     fn run(&self) -> Message {
@@ -144,6 +147,7 @@ impl<'a> Walker<'a> {
                     hashed: self.hashed.load(Ordering::Relaxed),
                     bytes: self.bytes.load(Ordering::Relaxed),
                     differ: self.differ.load(Ordering::Relaxed),
+                    linked: self.linked.load(Ordering::Relaxed),
                     took: begun.elapsed(),
                 })
             }
