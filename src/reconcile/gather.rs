@@ -14,6 +14,7 @@ use crate::fault::Setback;
 use crate::parallel;
 use crate::path::{Name, RelPath};
 use crate::queue::{Depth, Detector, Evidence, Look, Looks, add};
+use crate::report::{Cause, Problem};
 use crate::tree::{Dir, ReplicaDir, Settings};
 
 /// A directory in which names are looked at, open on both sides.
@@ -258,8 +259,27 @@ impl Round<'_> {
                 out.unmirrored.push((rel.join(&sighting.name), what));
             }
         }
+        if self.shared.keeps.folds_case
+            && let Some(first) = same_but_for_case(&spot.source, name)
+            && first != sighting.name
+        {
+            // Only the first of such names is mirrored. What the replica has is that one's.
+            if spot.source.look(name) != Side::Absent {
+                let problem = Problem { path: rel.join(&sighting.name), cause: Cause::Collides(first) };
+                out.problems.push((problem, sighting.look));
+            }
+            return None;
+        }
         let both = (&spot.source, spot.replica.as_deref());
         (sighting.source, sighting.replica) = self.shared.roots.see(both, &sighting.name)?;
         Some(sighting)
     }
+}
+
+/// The first of the names in a directory that differ from `name` in upper and lower case alone.
+fn same_but_for_case(source: &Dir, name: &[u8]) -> Option<Name> {
+    let fold = |name: &[u8]| String::from_utf8_lossy(name).to_lowercase();
+    let listing = source.open(&RelPath::root()).and_then(|dir| dir.list()).ok()?;
+    let wanted = fold(name);
+    listing.iter().find(|(other, _)| fold(other) == wanted).and_then(|(first, _)| Name::new(first))
 }

@@ -20,7 +20,7 @@ use crate::decide::{Differs, Reason};
 use crate::entry::{Entry, Kind};
 use crate::fault::Fault;
 use crate::fault::Setback;
-use crate::path::RelPath;
+use crate::path::{Name, RelPath};
 use crate::queue::{Detector, Evidence, Look};
 use format::{ConsoleFormat, LocalTime, LogFormat};
 
@@ -174,6 +174,8 @@ pub enum Cause {
     Fault(Fault),
     /// The entry did not rest for long enough to be copied or compared.
     Restless,
+    /// The replica's file system takes it for the same name as this other one of the source.
+    Collides(Name),
     /// What was removed could not be deleted to the last entry.
     Remains(Fault),
 }
@@ -203,6 +205,12 @@ impl Problem {
                     "{fault}; left the replica as it was, {retry}{advice}",
                 );
             }
+            Cause::Collides(other) => tracing::error!(
+                op = "problem",
+                path = %self.path,
+                "the replica's file system takes this name for that of {other}, which is mirrored instead; {retry} \
+                 (rename one of them in the source)",
+            ),
             Cause::Remains(fault) => {
                 let advice = advice(fault);
                 tracing::error!(
