@@ -16,7 +16,7 @@ use crate::config::{Config, Mode};
 use crate::decide::Keeps;
 use crate::guard::Trust;
 use crate::path::RelPath;
-use crate::probe::{Lacks, probe};
+use crate::probe::{Lacks, of_process, probe};
 use crate::queue::{Depth, Detector, Look, Looks, Portion, Queue};
 use crate::reaper::Reaped;
 use crate::reconcile::{Again, Outcome, Reconciler, Roots, Work};
@@ -341,7 +341,7 @@ impl Daemon<'_> {
 
 /// Finds out what the replica keeps, and says what it does not.
 fn probe_replica(roots: &Roots) -> Keeps {
-    let wanted = Keeps::of_process();
+    let wanted = of_process();
     // Where nothing can be created, each action will say so.
     let Ok(kept) = roots.replica.open_replica().and_then(|(dir, _)| probe(&dir, wanted.clone())) else {
         return wanted;

@@ -30,15 +30,6 @@ pub struct Keeps {
 }
 
 impl Keeps {
-    /// What this process may set, on a file system that keeps all.
-    pub fn of_process() -> Self {
-        use rustix::process::{Gid, getegid, getgroups};
-        use rustix::thread::{CapabilitySet, capabilities};
-        let owner = capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::CHOWN));
-        let groups = getgroups().unwrap_or_default().into_iter().chain([getegid()]).map(Gid::as_raw);
-        Self { owner, groups: groups.collect(), ..Self::all() }
-    }
-
     /// A file system that keeps everything but foreign owners.
     pub fn all() -> Self {
         Self {

@@ -31,6 +31,15 @@ const ACL: [u8; 44] = [
     0x20, 0, 0, 0, 0xff, 0xff, 0xff, 0xff,
 ];
 
+/// What this process may set, on a file system that keeps all.
+pub fn of_process() -> Keeps {
+    use rustix::process::{Gid, getegid, getgroups};
+    use rustix::thread::{CapabilitySet, capabilities};
+    let owner = capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::CHOWN));
+    let groups = getgroups().unwrap_or_default().into_iter().chain([getegid()]).map(Gid::as_raw);
+    Keeps { owner, groups: groups.collect(), ..Keeps::all() }
+}
+
 /// Tries what the file system of an open root keeps, with entries under reserved names that are
 /// gone afterwards. `wanted`: what this process may set at best.
 ///
@@ -187,9 +196,9 @@ mod tests {
         let root = Root { path: dir.path().into(), side: Where::Replica };
         let (open, _) = root.open_replica().unwrap();
         let before = open.entry().unwrap().mtime;
-        let kept = probe(&open, Keeps::of_process()).unwrap();
+        let kept = probe(&open, of_process()).unwrap();
         assert!(kept.modes && kept.symlinks && !kept.folds_case);
-        assert_eq!(probe_unseen(&open, Keeps::of_process()), kept);
+        assert_eq!(probe_unseen(&open, of_process()), kept);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
         assert_eq!(open.entry().unwrap().mtime, before);
     }

@@ -12,10 +12,9 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use crate::cli::{Args, other_order};
 use crate::config::{Config, Mode};
 use crate::daemon::{End, Failed, run};
-use crate::decide::Keeps;
 use crate::filter::Filter;
 use crate::preview::{Seen, Subject, preview};
-use crate::probe::probe_unseen;
+use crate::probe::{of_process, probe_unseen};
 use crate::report::{self, Settings};
 use crate::roots::{Checked, Prepared, check};
 
@@ -88,7 +87,7 @@ fn report_and_preview(
         None,
     );
     say_start(config, &filter);
-    let wanted = Keeps::of_process();
+    let wanted = of_process();
     let keeps = match roots.replica.open_replica() {
         Ok((replica, _)) => probe_unseen(&replica, wanted),
         Err(_) => wanted,
