@@ -64,12 +64,13 @@ pub fn compare(
         source: md5_of(source.0, source.1.size, cancel)?,
         replica: md5_of(replica.0, replica.1.size, cancel)?,
     };
-    for (file, before) in [source, replica] {
-        if file.entry()?.identity() != before.identity() {
-            return Err(Setback::Changed);
-        }
-    }
+    see_unchanged(source)?;
+    see_unchanged(replica)?;
     Ok(verdict)
+}
+
+fn see_unchanged((file, before): (&File, &Entry)) -> Result<(), Setback> {
+    if file.entry()?.identity() == before.identity() { Ok(()) } else { Err(Setback::Changed) }
 }
 
 /// [`compare`] with a thread a side, for files large enough to be worth it.
@@ -90,11 +91,8 @@ pub fn compare_large(
     });
     // Without a second thread (a limit on processes) one does both.
     let Some(verdict) = helped else { return compare(source, replica, cancel) };
-    for (file, before) in [source, replica] {
-        if file.entry()?.identity() != before.identity() {
-            return Err(Setback::Changed);
-        }
-    }
+    see_unchanged(source)?;
+    see_unchanged(replica)?;
     verdict
 }
 

@@ -160,7 +160,7 @@ impl Preview<'_> {
         // The mtime of a directory alone is no action; for a check it is a difference.
         if differs.visible() || (self.check && differs.any()) {
             let mut done = Done::new(Operation::Updated, dir.clone(), &source, Reason::Metadata, &look);
-            done.differs = differs;
+            done.differs = Differs { mtime: self.check && differs.mtime, ..differs };
             self.say(&done);
         }
     }

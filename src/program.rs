@@ -105,6 +105,15 @@ fn report_and_run(config: &Config, mut prepared: Prepared, signals: &Receiver<i3
     let settings = Settings { format: config.log_format, verbosity: config.verbosity, patient: false };
     let _reporting = report::start(&settings, prepared.log.take());
     say_start(config, &prepared.filter);
+    for root in [&prepared.roots.source, &prepared.roots.replica] {
+        if let Some(kind) = root.foreign_file_system() {
+            let side = root.side.as_str();
+            tracing::info!(
+                op = side,
+                "it lies on {kind}: the kernel reports no changes that others make there, only sweeps find them"
+            );
+        }
+    }
     match run(config, prepared, signals, &PANICKED) {
         Ok(End::Done) => Exit::Done,
         Ok(End::Incomplete) => Exit::Incomplete,

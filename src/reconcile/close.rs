@@ -56,7 +56,9 @@ impl Round<'_> {
         if visible && !self.made.contains(rel) {
             let look = Look::new(Depth::Content, Detector::Sweep, std::time::Instant::now());
             let mut done = Done::new(Operation::Updated, rel.clone(), &entry, Reason::Metadata, &look);
-            done.differs = Differs { mode: keeps.modes && mode_before != entry.mode, ..differs };
+            // Its mtime may differ only through what this round did in it.
+            done.differs =
+                Differs { mode: keeps.modes && mode_before != entry.mode, mtime: false, ..differs };
             self.out.act(done);
         }
         Ok(())

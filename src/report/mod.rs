@@ -82,22 +82,6 @@ impl Done {
         }
     }
 
-    /// Writes the line of a dry run: the same words, marked.
-    pub fn log_dry(&self) {
-        tracing::info!(
-            dry_run = true,
-            op = self.operation.as_str(),
-            path = %self.path,
-            kind = self.kind,
-            bytes = self.bytes,
-            entries = self.entries.map(|entries| entries.number),
-            at_least = self.entries.filter(|entries| entries.at_least).map(|_| true),
-            reason = self.reason.as_str(),
-            differs = self.differs(),
-            detector = self.detector.as_str(),
-        );
-    }
-
     /// Writes the line of a check: what a run would mend.
     pub fn log_difference(&self) {
         let reason = match self.reason {
@@ -112,9 +96,19 @@ impl Done {
         self.differs.any().then(|| self.differs.to_string())
     }
 
-    /// Writes the line.
+    /// Writes the line of what was done.
     pub fn log(&self) {
+        self.write(None, Some(self.since.elapsed().as_secs_f64()));
+    }
+
+    /// Writes the line of a dry run: the same words, marked.
+    pub fn log_dry(&self) {
+        self.write(Some(true), None);
+    }
+
+    fn write(&self, dry_run: Option<bool>, lag: Option<f64>) {
         tracing::info!(
+            dry_run,
             op = self.operation.as_str(),
             path = %self.path,
             kind = self.kind,
@@ -124,7 +118,7 @@ impl Done {
             reason = self.reason.as_str(),
             differs = self.differs(),
             detector = self.detector.as_str(),
-            lag = self.since.elapsed().as_secs_f64(),
+            lag,
         );
     }
 }

@@ -82,6 +82,22 @@ impl Root {
         rustix::fs::statvfs(&self.path).ok().map(|stat| stat.f_fsid).filter(|id| *id != 0)
     }
 
+    /// The kind of file system, where other hosts or a user's program may change what it holds
+    /// without this kernel's knowledge. Magic numbers: statfs(2).
+    pub fn foreign_file_system(&self) -> Option<&'static str> {
+        let kind = rustix::fs::statfs(&self.path).ok()?.f_type;
+        let known = [
+            (0x6969, "NFS"),
+            (0xff53_4d42, "CIFS"),
+            (0xfe53_4d42, "SMB"),
+            (0x6573_5546, "FUSE"),
+            (0x0102_1997, "9p"),
+            (0x00c3_6400, "Ceph"),
+            (0x5346_414f, "AFS"),
+        ];
+        known.into_iter().find(|(magic, _)| i128::from(kind) == *magic).map(|(_, name)| name)
+    }
+
     /// What stands at the path now, following symlinks as [`Root::open_source`] does.
     ///
     /// # Errors

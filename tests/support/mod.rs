@@ -1,11 +1,13 @@
 //! What the integration tests share: trees as data, snapshots, and the real binary.
 #![allow(dead_code, unused_imports, reason = "each test binary uses its own part")]
 
+pub mod json;
 mod logline;
 mod run;
 mod scratch;
 mod snapshot;
 mod tree;
+pub mod xattr;
 
 pub use logline::LogLine;
 pub use run::{Daemon, Run};

@@ -1,0 +1,109 @@
+//! Extended attributes and POSIX ACLs of the entries of a tree.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use rustix::fs::{XattrFlags, lgetxattr, llistxattr, lremovexattr, lsetxattr};
+use rustix::io::{Errno, Result};
+
+pub const ACCESS: &str = "system.posix_acl_access";
+pub const DEFAULT: &str = "system.posix_acl_default";
+
+/// The attributes of one entry, by name.
+pub type Attributes = BTreeMap<Vec<u8>, Vec<u8>>;
+
+pub fn set_xattr(at: &Path, name: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
+    lsetxattr(at, name.as_ref(), value.as_ref(), XattrFlags::empty())
+}
+
+#[track_caller]
+pub fn remove_xattr(at: &Path, name: impl AsRef<[u8]>) {
+    lremovexattr(at, name.as_ref()).unwrap();
+}
+
+/// Those that are mirrored: `user.*` and ACLs.
+#[track_caller]
+pub fn xattrs(at: &Path) -> Attributes {
+    let mut buffer = vec![0; 65_536];
+    let length = match llistxattr(at, &mut buffer[..]) {
+        Err(Errno::OPNOTSUPP) => 0,
+        other => other.unwrap(),
+    };
+    let names = buffer[..length].to_vec();
+    let mirrored =
+        |name: &&[u8]| name.starts_with(b"user.") || [ACCESS.as_bytes(), DEFAULT.as_bytes()].contains(name);
+    let mut found = BTreeMap::new();
+    for name in names.split(|byte| *byte == 0).filter(mirrored) {
+        let length = lgetxattr(at, name, &mut buffer[..]).unwrap();
+        found.insert(name.to_vec(), buffer[..length].to_vec());
+    }
+    found
+}
+
+/// Those of every entry below a root that has any, and of the root as the empty path.
+#[track_caller]
+pub fn all_xattrs(root: &Path) -> BTreeMap<Vec<u8>, Attributes> {
+    let mut found = BTreeMap::new();
+    let mut waiting = vec![root.to_owned()];
+    while let Some(at) = waiting.pop() {
+        let have = xattrs(&at);
+        if !have.is_empty() {
+            found.insert(at.strip_prefix(root).unwrap().as_os_str().as_bytes().to_vec(), have);
+        }
+        if fs::symlink_metadata(&at).unwrap().is_dir() {
+            waiting.extend(fs::read_dir(&at).unwrap().map(|entry| entry.unwrap().path()));
+        }
+    }
+    found
+}
+
+/// Fails unless both trees have the same attributes everywhere.
+#[track_caller]
+pub fn assert_same_xattrs(source: &Path, replica: &Path) {
+    let [source, replica] = [all_xattrs(source), all_xattrs(replica)];
+    let names: std::collections::BTreeSet<_> = source.keys().chain(replica.keys()).collect();
+    for name in names {
+        let [ours, theirs] = [&source, &replica].map(|side| side.get(name).map(shown));
+        assert_eq!(ours, theirs, "attributes of \"{}\": source, replica", name.escape_ascii());
+    }
+}
+
+fn shown(attributes: &Attributes) -> Vec<String> {
+    let line = |(name, value): (&Vec<u8>, &Vec<u8>)| {
+        let start = &value[..value.len().min(60)];
+        format!("{} = {} bytes {}", name.escape_ascii(), value.len(), start.escape_ascii())
+    };
+    attributes.iter().map(line).collect()
+}
+
+/// An ACL as the kernel takes it (`linux/posix_acl_xattr.h`): the rights of the owner, of the user 4321, of the owning
+/// group, of the mask and of others.
+pub fn acl([owner, named, group, mask, others]: [u16; 5]) -> Vec<u8> {
+    const NOBODY: u32 = u32::MAX;
+    let mut bytes = 2_u32.to_le_bytes().to_vec();
+    let entries = [
+        (0x01_u16, owner, NOBODY),
+        (0x02, named, 4321),
+        (0x04, group, NOBODY),
+        (0x10, mask, NOBODY),
+        (0x20, others, NOBODY),
+    ];
+    for (tag, rights, id) in entries {
+        bytes.extend(tag.to_le_bytes());
+        bytes.extend(rights.to_le_bytes());
+        bytes.extend(id.to_le_bytes());
+    }
+    bytes
+}
+
+/// Whether the file system of this directory keeps attributes of this kind.
+pub fn keeps(dir: &Path, name: &str) -> bool {
+    let value = if name.starts_with("user.") { b"x".to_vec() } else { acl([7, 5, 5, 5, 5]) };
+    let probe = dir.join("probe of attributes");
+    fs::create_dir(&probe).unwrap();
+    let result = set_xattr(&probe, name, value);
+    fs::remove_dir(&probe).unwrap();
+    result.is_ok()
+}
