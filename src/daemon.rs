@@ -194,8 +194,10 @@ impl Daemon<'_> {
         } else {
             (Task::Count, RelPath::root())
         };
+        if task == Task::Full {
+            self.troubles.scan_begins();
+        }
         if task == Task::Full && scope.is_root() {
-            self.troubles.sweep_begins();
             self.tally.sweep_begins(now);
         }
         let plan = Plan {
@@ -233,7 +235,7 @@ impl Daemon<'_> {
             Message::Swept(summary) => {
                 let Some(sweep) = self.sweep.take() else { return };
                 let full = sweep.plan.scope.is_root();
-                for path in self.troubles.scanned(&sweep.plan.scope, full) {
+                for path in self.troubles.scanned(&sweep.plan.scope) {
                     say_resolved(&path);
                 }
                 if full {
@@ -250,7 +252,7 @@ impl Daemon<'_> {
     /// Does one round, where there is work for one.
     fn round(&mut self, carried: Vec<Carried>, reaped: Vec<Reaped>) {
         if self.roots.is_lost() {
-            return;
+            return self.reconciler.forget(carried, &reaped);
         }
         // Those that are published in this round make room for as many.
         self.queue.unpark(self.reconciler.free_carriers() + carried.len());

@@ -140,6 +140,12 @@ impl fmt::Display for Shown<'_> {
     }
 }
 
+/// A path of the user's, for a person, on one line.
+pub fn shown(path: &std::path::Path) -> Shown<'_> {
+    use std::os::unix::ffi::OsStrExt;
+    Shown(path.as_os_str().as_bytes())
+}
+
 /// C1 controls, line and paragraph separators, and the marks that change the direction of
 /// the text around them.
 fn is_unprintable(c: char) -> bool {

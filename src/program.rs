@@ -13,6 +13,7 @@ use crate::cli::{Args, other_order};
 use crate::config::{Config, Mode};
 use crate::daemon::{End, Failed, run};
 use crate::filter::Filter;
+use crate::path::shown;
 use crate::preview::{Seen, Subject, preview};
 use crate::probe::{of_process, probe_unseen};
 use crate::report::{self, Settings};
@@ -48,19 +49,22 @@ pub fn main() -> ExitCode {
         if error.use_stderr()
             && let Some(order) = other_order(&given)
         {
-            eprintln!("error: the log file comes last here; you mean:\n\n    {order}");
+            complain(&format!("the log file comes last here; you mean:\n\n    {order}"));
             std::process::exit(Exit::Refused as i32);
         }
         error.exit()
     });
     let config = args.into_config();
     notice_panics();
-    raise_file_limit();
+    if let Err(refusal) = raise_file_limit(&config) {
+        complain(&refusal);
+        return Exit::Refused.into();
+    }
     // A panic in any thread ends the run; what unwinds removes its temporary files.
     match catch_unwind(AssertUnwindSafe(|| start(&config))) {
         Ok(Ok(exit)) => exit.into(),
         Ok(Err(error)) => {
-            eprintln!("error: {error}");
+            complain(&error.to_string());
             Exit::Refused.into()
         }
         Err(_) => Exit::Bug.into(),
@@ -128,7 +132,7 @@ fn report_and_run(config: &Config, mut prepared: Prepared, signals: &Receiver<i3
 
 fn say_start(config: &Config, filter: &Filter) {
     let version = env!("CARGO_PKG_VERSION");
-    let (source, replica) = (config.source.display(), config.replica.display());
+    let (source, replica) = (shown(&config.source), shown(&config.replica));
     let rhythm = match config.mode {
         Mode::Keep => format!("every {}", report::human_duration(config.interval)),
         Mode::Once => "once".to_owned(),
@@ -145,16 +149,20 @@ fn say_start(config: &Config, filter: &Filter) {
     }
 }
 
+/// An error before there is a console thread. A closed stderr is no reason to panic.
+fn complain(text: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "error: {text}");
+}
+
 /// Lets a panic in any thread be said and known.
 fn notice_panics() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         PANICKED.store(true, Ordering::Relaxed);
         usual(info);
-        eprintln!(
-            "error: this is a bug in twindir {}: please report the lines above",
-            env!("CARGO_PKG_VERSION")
-        );
+        let version = env!("CARGO_PKG_VERSION");
+        complain(&format!("this is a bug in twindir {version}: please report the lines above"));
     }));
 }
 
@@ -184,8 +192,18 @@ fn listen_for_signals() -> Result<Receiver<i32>, Box<dyn std::error::Error>> {
 
 /// A round holds a few hundred directories open; the usual soft limit of 1024 leaves little
 /// room, and the hard one is there for being used.
-fn raise_file_limit() {
+fn raise_file_limit(config: &Config) -> Result<(), String> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    // Both sides of a round's directories, and for each thread its big files and its walk.
+    let need = 64 + 2 * 64 + 24 * config.threads as u64;
+    match getrlimit(Resource::Nofile).current {
+        Some(have) if have < need => Err(format!(
+            "only {have} files may be open at once, and {need} are needed with {} threads: raise the limit \
+             (ulimit -n {need}) or give fewer --threads",
+            config.threads
+        )),
+        _ => Ok(()),
+    }
 }

@@ -148,6 +148,8 @@ pub struct Queue {
     sweep: Lane,
     /// Looks that are to be tried again, by the time when.
     later: BTreeMap<(Instant, u64), (RelPath, Look)>,
+    /// Where in `later` a path waits.
+    due: HashMap<RelPath, (Instant, u64)>,
     /// Looks that wait for a carrier to be free.
     parked: VecDeque<(RelPath, Look)>,
     /// Tells apart the looks of one instant.
@@ -169,9 +171,17 @@ impl Queue {
         }
     }
 
-    pub fn push_later(&mut self, at: Instant, path: RelPath, look: Look) {
+    /// Lets a path be looked at again at a time. It waits once: a newer time takes the place of
+    /// an older one.
+    pub fn push_later(&mut self, at: Instant, path: RelPath, mut look: Look) {
         self.count += 1;
-        self.later.insert((at, self.count), (path, look));
+        let key = (at, self.count);
+        if let Some(old) = self.due.insert(path.clone(), key)
+            && let Some((_, waiting)) = self.later.remove(&old)
+        {
+            look.merge(waiting);
+        }
+        self.later.insert(key, (path, look));
     }
 
     pub fn park(&mut self, path: RelPath, look: Look) {
@@ -193,6 +203,7 @@ impl Queue {
                 break;
             }
             let (path, look) = entry.remove();
+            self.due.remove(&path);
             self.push_path(&path, look);
         }
     }
@@ -314,6 +325,19 @@ mod tests {
         assert_eq!(queue.next_due(), Some(due));
         queue.wake(due);
         assert_eq!(taken(&mut queue, ALL), ["a"]);
+    }
+
+    #[test]
+    fn a_path_waits_for_one_time_only() {
+        let now = Instant::now();
+        let mut queue = Queue::default();
+        for seconds in 1..=100 {
+            queue.push_later(now + Duration::from_secs(seconds), path("a"), look(now));
+        }
+        assert_eq!((queue.later.len(), queue.due.len()), (1, 1));
+        queue.wake(now + Duration::from_secs(100));
+        assert_eq!(taken(&mut queue, ALL), ["a"]);
+        assert_eq!((queue.later.len(), queue.due.len()), (0, 0));
     }
 
     #[test]

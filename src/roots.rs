@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::fault::{Fault, Where};
 use crate::filter::Filter;
 use crate::mounts::Place;
-use crate::path::{Name, RelPath};
+use crate::path::{Name, RelPath, shown};
 use crate::reconcile::Roots;
 use crate::report::RotatingFile;
 use crate::tree::{Pin, Root, enclosing, nearest_existing};
@@ -22,33 +22,35 @@ use crate::tree::{Pin, Root, enclosing, nearest_existing};
 /// Why a run is refused: what is wrong, and what to do. Exit code 2.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
-    #[error("the source {} does not exist: check the spelling, or mount its disk first", .0.display())]
+    #[error("the source {} does not exist: check the spelling, or mount its disk first", shown(.0))]
     NoSource(PathBuf),
-    #[error("the source {} is not a directory: twindir mirrors directories", .0.display())]
+    #[error("the source {} is not a directory: twindir mirrors directories", shown(.0))]
     SourceNoDir(PathBuf),
-    #[error("the replica {} is not a directory: name a directory, or a path where one can be created", .0.display())]
+    #[error("the replica {} is not a directory: name a directory, or a path where one can be created", shown(.0))]
     ReplicaNoDir(PathBuf),
-    #[error("the replica {} does not exist, and --no-create forbids to create it", .0.display())]
+    #[error("the replica {} does not exist, and --no-create forbids to create it", shown(.0))]
     NoReplica(PathBuf),
-    #[error("source and replica are the same directory ({}): name two different ones", .0.display())]
+    #[error("source and replica are the same directory ({}): name two different ones", shown(.0))]
     Same(PathBuf),
-    #[error("the replica {} lies inside the source {}: it would be copied into itself; put it elsewhere", .0.display(), .1.display())]
+    #[error("the replica {} lies inside the source {}: it would be copied into itself; put it elsewhere", shown(.0), shown(.1))]
     ReplicaInSource(PathBuf, PathBuf),
-    #[error("the source {} lies inside the replica {}: it would be deleted as a stranger there; put the replica elsewhere", .0.display(), .1.display())]
+    #[error("the source {} lies inside the replica {}: it would be deleted as a stranger there; put the replica elsewhere", shown(.0), shown(.1))]
     SourceInReplica(PathBuf, PathBuf),
-    #[error("the log file {} lies inside the replica, which holds nothing but the source's entries: put it elsewhere", .0.display())]
+    #[error("the log file {} lies inside the replica, which holds nothing but the source's entries: put it elsewhere", shown(.0))]
     LogInReplica(PathBuf),
-    #[error("cannot write the log file {}: {}; name a file that can be created or appended to", .0.display(), .1)]
+    #[error("the log file {} is a symlink to a file that does not exist: name the file itself", shown(.0))]
+    LogNowhere(PathBuf),
+    #[error("cannot write the log file {}: {}; name a file that can be created or appended to", shown(.0), .1)]
     Log(PathBuf, std::io::Error),
-    #[error("cannot create the replica {}: {}", .0.display(), .1)]
+    #[error("cannot create the replica {}: {}", shown(.0), .1)]
     Create(PathBuf, std::io::Error),
-    #[error("another twindir (pid {}) keeps the replica {} already: stop that one first", .1, .0.display())]
+    #[error("another twindir (pid {}) keeps the replica {} already: stop that one first", .1, shown(.0))]
     Locked(PathBuf, String),
-    #[error("cannot lock the replica {}: {}", .0.display(), .1)]
+    #[error("cannot lock the replica {}: {}", shown(.0), .1)]
     Lock(PathBuf, std::io::Error),
-    #[error("{}: {}", .0.display(), .1)]
+    #[error("{}: {}", shown(.0), .1)]
     Fault(PathBuf, Fault),
-    #[error("{}: {}", .0.display(), .1)]
+    #[error("{}: {}", shown(.0), .1)]
     Path(PathBuf, std::io::Error),
 }
 
@@ -189,11 +191,24 @@ fn log_folder(log: &Path) -> Result<(PathBuf, PathBuf), Refusal> {
     Ok((real, standing))
 }
 
+/// The path without symlinks and `..`, as far as it exists.
+fn real_path(path: &Path) -> Result<PathBuf, Refusal> {
+    let wrong = |error| Refusal::Path(path.into(), error);
+    let (standing, _) =
+        nearest_existing(path, Where::Replica).map_err(|fault| Refusal::Fault(path.into(), fault))?;
+    let missing = path.strip_prefix(&standing).unwrap_or(Path::new(""));
+    Ok(fs::canonicalize(&standing).map_err(wrong)?.join(missing))
+}
+
 fn refuse_log_in_replica(log: &Path, replica: &Path, existing: Option<&Pin>) -> Result<(), Refusal> {
+    // Where a file would come to lie that is created through it nobody can say beforehand.
+    if fs::symlink_metadata(log).is_ok() && !fs::exists(log).unwrap_or(false) {
+        return Err(Refusal::LogNowhere(log.into()));
+    }
     let (real, standing) = log_folder(log)?;
     let inside = match existing {
         Some(pin) => climb(&standing, pin, Where::Replica)?.is_some(),
-        None => real.starts_with(replica) || log.starts_with(replica),
+        None => real_path(real.parent().unwrap_or(&real))?.starts_with(real_path(replica)?),
     };
     if inside { Err(Refusal::LogInReplica(log.into())) } else { Ok(()) }
 }

@@ -51,7 +51,7 @@ pub struct Retry {
 #[derive(Default, Debug)]
 pub struct Troubles {
     paths: HashMap<RelPath, Trouble>,
-    /// Counts full sweeps.
+    /// Counts sweeps.
     sweep: u64,
 }
 
@@ -87,17 +87,17 @@ impl Troubles {
         }
     }
 
-    /// A full sweep begins.
-    pub fn sweep_begins(&mut self) {
+    /// A sweep, of all or of a part, begins.
+    pub fn scan_begins(&mut self) {
         self.sweep += 1;
     }
 
     /// A scan of all below `scope` has ended: directories that it did not complain of are well
     /// again. Those of which the user was told.
-    pub fn scanned(&mut self, scope: &RelPath, full: bool) -> Vec<RelPath> {
+    pub fn scanned(&mut self, scope: &RelPath) -> Vec<RelPath> {
         let sweep = self.sweep;
         let over = |path: &RelPath, trouble: &Trouble| {
-            trouble.scan && path.is_within(scope) && (!full || trouble.met_in < sweep)
+            trouble.scan && path.is_within(scope) && trouble.met_in < sweep
         };
         let over: Vec<_> = self
             .paths
@@ -119,6 +119,10 @@ impl Troubles {
     /// Whether something is to be tried again soon that the user was not told of.
     pub fn has_restless(&self) -> bool {
         self.paths.values().any(|trouble| !trouble.told)
+    }
+
+    pub fn len(&self) -> usize {
+        self.paths.len()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -164,13 +168,14 @@ mod tests {
     #[test]
     fn only_a_scan_heals_what_a_scan_could_not_read() {
         let (mut troubles, now) = (Troubles::default(), Instant::now());
-        troubles.sweep_begins();
+        troubles.scan_begins();
         troubles.met(&path("locked"), Failure::Scan, now);
         assert!(!troubles.settled(&path("locked")));
-        assert_eq!(troubles.scanned(&RelPath::root(), true), []);
-        assert_eq!(troubles.scanned(&path("other"), false), []);
-        troubles.sweep_begins();
-        assert_eq!(troubles.scanned(&RelPath::root(), true), [path("locked")]);
+        assert_eq!(troubles.scanned(&RelPath::root()), []);
+        assert_eq!(troubles.scanned(&path("other")), []);
+        troubles.scan_begins();
+        assert_eq!(troubles.scanned(&path("other")), []);
+        assert_eq!(troubles.scanned(&path("locked")), [path("locked")]);
         assert!(troubles.is_empty());
     }
 }

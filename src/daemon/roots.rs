@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::{Daemon, probe_replica};
 use crate::fault::Fault;
 use crate::guard::Trust;
+use crate::path::shown;
 use crate::reconcile::Lost;
 use crate::roots::{Home, Lock};
 use crate::tree::Pin;
@@ -109,7 +110,7 @@ impl Daemon<'_> {
 
     fn miss_source(&mut self, fault: Fault) {
         self.drop_work();
-        let path = self.reconciler.roots.source.path.display();
+        let path = shown(&self.reconciler.roots.source.path);
         if self.roots.source.get_or_insert_default().is_news() {
             tracing::error!(
                 op = "source",
@@ -131,7 +132,7 @@ impl Daemon<'_> {
                 let absence = self.roots.replica.get_or_insert_default();
                 if !self.roots.home.may_adopt(&self.reconciler.roots.replica, &pin) {
                     if absence.is_news() {
-                        let path = self.reconciler.roots.replica.path.display();
+                        let path = shown(&self.reconciler.roots.replica.path);
                         tracing::error!(
                             op = "replica",
                             "the disk of {path} is gone: nothing is written to what is at that path now, \
@@ -161,7 +162,7 @@ impl Daemon<'_> {
             tracing::error!(
                 op = "replica",
                 "{} cannot be opened ({}): mirroring goes on by itself when it can",
-                path.display(),
+                shown(&path),
                 fault.reason()
             );
         }

@@ -88,7 +88,7 @@ impl Tally {
     }
 
     /// The line that ends a sync, if one has ended.
-    fn say_swept(&mut self, now: Instant) -> bool {
+    fn say_swept(&mut self, now: Instant, problems: usize) -> bool {
         let (Some(summary), Some(begun)) = (self.swept.take(), self.begun.take()) else { return false };
         self.complete = true;
         let linked = self.linked + summary.linked;
@@ -108,9 +108,12 @@ impl Tally {
             .map(|(number, what)| format!("{number} {what}"))
             .collect();
         match (done.is_empty(), self.bytes) {
-            (true, _) if self.held == 0 => done.push("nothing to do".to_owned()),
+            (true, _) if self.held == 0 && problems == 0 => done.push("nothing to do".to_owned()),
             (_, 0) => {}
             (_, bytes) => done.push(format!("{} copied", human_bytes(bytes))),
+        }
+        if problems > 0 {
+            done.push(format!("{problems} {}", if problems == 1 { "problem" } else { "problems" }));
         }
         if self.held > 0 {
             done.push(format!("{} deletions held", self.held));
@@ -126,6 +129,7 @@ impl Tally {
             removed = self.removed,
             copied_bytes = self.bytes,
             held = self.held,
+            problems,
             compare_seconds = summary.took.as_secs_f64(),
             seconds = took,
             "{} {}, {} MD5s in {took:.2} s: {}",
@@ -152,7 +156,8 @@ impl Tally {
 }
 
 impl Daemon<'_> {
-    /// Whether nothing is under way and nothing waits but what has to wait for its time.
+    /// Whether nothing is under way and nothing waits but what has to wait for its time. A single
+    /// run also waits for what may come to rest any moment; a lasting one sweeps on.
     pub(super) fn is_settled(&self) -> bool {
         self.sweep.is_none()
             && self.scans.is_empty()
@@ -160,7 +165,7 @@ impl Daemon<'_> {
             && !self.queue.has_ready(Detector::Sweep)
             && !self.queue.has_parked()
             && self.reconciler.is_idle()
-            && !self.troubles.has_restless()
+            && !(self.is_once() && self.troubles.has_restless())
     }
 
     /// Ends a sync: says what it did, and plans the next. The end of the run, for `--once`.
@@ -174,7 +179,7 @@ impl Daemon<'_> {
             }
             return self.is_once().then_some(End::Incomplete);
         }
-        let swept = self.tally.say_swept(now);
+        let swept = self.tally.say_swept(now, self.troubles.len());
         let equal = self.tally.complete && self.troubles.is_empty() && self.tally.held == 0;
         if equal && !self.tally.said_equal {
             self.tally.said_equal = true;

@@ -2,6 +2,7 @@
 //! at, bottom up, after all that changes them.
 
 use super::Round;
+use super::gather::Spot;
 use crate::copy::settings;
 use crate::decide::{Differs, Reason};
 use crate::fault::Fault;
@@ -26,6 +27,11 @@ impl Round<'_> {
     }
 
     fn close_one(&mut self, rel: &RelPath) -> Result<(), Fault> {
+        // One that its mode locks is opened up first.
+        let replica_opened = match self.spots.get(rel) {
+            Some(Spot { replica: Some(_), .. }) => None,
+            _ => Some(self.open_replica(rel)?),
+        };
         let spot = self.spots.get(rel);
         let opened;
         let source = if let Some(spot) = spot {
@@ -34,12 +40,8 @@ impl Round<'_> {
             opened = self.source.open(rel)?;
             &opened
         };
-        let replica_opened;
-        let replica = if let Some(replica) = spot.and_then(|spot| spot.replica.as_ref()) {
-            replica
-        } else {
-            replica_opened = self.replica.open(rel)?;
-            &replica_opened
+        let Some(replica) = replica_opened.as_ref().or(spot.and_then(|spot| spot.replica.as_ref())) else {
+            return Ok(());
         };
         // RACE: the source directory may change after this. Then a later look finds it.
         let keeps = &self.shared.keeps;

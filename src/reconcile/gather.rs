@@ -134,8 +134,10 @@ impl Round<'_> {
         let replica = match self.open_replica(dir) {
             Ok(replica) => Some(replica),
             Err(fault) if fault.is_no_dir() => {
+                // From the deepest up: in a deep tree only the last ones are missing.
+                let above: Vec<RelPath> = dir.lineage().collect();
                 let missing: Vec<RelPath> =
-                    dir.lineage().skip_while(|above| self.open_replica(above).is_ok()).collect();
+                    above.into_iter().rev().take_while(|above| self.open_replica(above).is_err()).collect();
                 for missing in missing {
                     // One that was reported has its children reported too.
                     if !self.is_looked_at(&missing, looks) {
@@ -166,9 +168,9 @@ impl Round<'_> {
 
     /// The source has no directory `dir`: looks at the highest ancestor that is missing.
     fn relocate(&mut self, dir: &RelPath, looks: &mut Looks, look: Look) {
-        let missing =
-            dir.lineage().find(|above| self.source.open(above).is_err_and(|fault| fault.is_no_dir()));
-        match missing {
+        let gone = |above: &RelPath| self.source.open(above).is_err_and(|fault| fault.is_no_dir());
+        let above: Vec<RelPath> = dir.lineage().collect();
+        match above.into_iter().rev().take_while(gone).last() {
             Some(missing) => add(looks, &missing, look),
             // RACE: it is there again. Worst case one more look at all of it.
             None => self.out.again.push((dir.clone(), look, Again::Now)),

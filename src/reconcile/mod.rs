@@ -293,15 +293,8 @@ impl Reconciler {
     /// Where a root is not what it was, before or after the round. Its looks are lost then, and
     /// so are big files on their way: a sweep is due as soon as the roots stand again.
     pub fn round(&mut self, work: Work) -> Result<Outcome, Lost> {
+        let finished = self.take_back(work.carried, &work.reaped);
         let (source, replica) = self.roots.open()?;
-        let mut finished = Vec::new();
-        for carried in work.carried {
-            self.flights.remove(&carried.job.path);
-            finished.push(carried);
-        }
-        for reaped in &work.reaped {
-            self.reaping.remove(&reaped.aside.name);
-        }
         let mut round = self.begin((source, replica), work.deletions, work.big);
         let looks = round.sort_carried(work.looks, finished);
         round.gather(looks);
@@ -368,6 +361,26 @@ impl Reconciler {
         }
     }
 
+    /// Takes back what carriers and the reaper have ended; big files that were given up meanwhile
+    /// are no longer of interest.
+    fn take_back(&mut self, carried: Vec<Carried>, reaped: &[Reaped]) -> Vec<Carried> {
+        for reaped in reaped {
+            self.reaping.remove(&reaped.aside.name);
+        }
+        let flights = &mut self.flights;
+        let mut is_awaited = |job: &Job| {
+            let awaited =
+                flights.get(&job.path).is_some_and(|flight| Arc::ptr_eq(&flight.cancel, &job.cancel));
+            awaited && flights.remove(&job.path).is_some()
+        };
+        carried.into_iter().filter(|carried| is_awaited(&carried.job)).collect()
+    }
+
+    /// The same while a root is lost, when nothing can be done with it: a sweep finds it anew.
+    pub fn forget(&mut self, carried: Vec<Carried>, reaped: &[Reaped]) {
+        drop(self.take_back(carried, reaped));
+    }
+
     /// Gives up all big files on their way, and removes their temporary files. For the end, or
     /// after a root was lost.
     pub fn abandon(&mut self) {
@@ -375,14 +388,14 @@ impl Reconciler {
             flight.cancel.store(true, Ordering::Relaxed);
         }
         let flights = std::mem::take(&mut self.flights);
-        let Ok((_, replica)) = self.roots.open() else { return };
+        let Ok((replica, pin)) = self.roots.replica.open_replica() else { return };
+        if pin != self.roots.replica_pin {
+            return;
+        }
         for (path, flight) in flights {
-            let (Some((dir, _)), Some(temp)) = (path.split(), flight.temp) else { continue };
-            let Ok(dir) = replica.open(&dir) else { continue };
-            let mtime = dir.entry().map(|entry| entry.mtime).ok();
-            // What cannot be removed now is removed by the next run's sweep (I7).
-            if dir.remove_file(temp.as_bytes()).is_ok() {
-                let _ = dir.set(&Settings { mtime, ..Settings::default() });
+            if let (Some((dir, _)), Some(temp)) = (path.split(), flight.temp) {
+                // What cannot be removed now is removed by the next run's sweep (I7).
+                let _ = replica.open(&dir).and_then(|dir| remove_unseen(&dir, &temp));
             }
         }
     }
@@ -390,6 +403,19 @@ impl Reconciler {
     fn is_in_use(&self, name: &Name) -> bool {
         self.reaping.contains(name) || self.flights.values().any(|flight| flight.temp.as_ref() == Some(name))
     }
+}
+
+/// Removes a temporary file and leaves its directory's mode and mtime as they were.
+fn remove_unseen(dir: &ReplicaDir, temp: &Name) -> crate::tree::Result<()> {
+    let before = dir.entry()?;
+    if before.mode & 0o300 != 0o300 {
+        // For root no mode is in the way, and for others this is how they get past their own.
+        let _ = dir.set(&Settings { mode: Some(before.mode | 0o700), ..Settings::default() });
+    }
+    let removed = dir.remove_file(temp.as_bytes());
+    let mode = Some(before.mode).filter(|mode| mode & 0o300 != 0o300);
+    dir.set(&Settings { mode, mtime: Some(before.mtime), ..Settings::default() })?;
+    removed
 }
 
 impl Drop for Reconciler {

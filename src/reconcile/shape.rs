@@ -121,8 +121,8 @@ impl Round<'_> {
     /// Removes the empty tops of trees that were put aside.
     pub(super) fn bury(&mut self, reaped: Vec<Reaped>) {
         for Reaped { aside, result } in reaped {
-            let buried =
-                result.and_then(|()| self.replica.open(&aside.dir)?.remove_dir(aside.name.as_bytes()));
+            let parent = self.open_replica(&aside.dir);
+            let buried = result.and_then(|()| parent?.remove_dir(aside.name.as_bytes()));
             self.touched.insert(aside.dir.clone());
             match buried {
                 Err(fault) if !fault.is_absence() && !self.shared.stop.load(Ordering::Relaxed) => {

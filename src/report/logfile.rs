@@ -2,9 +2,11 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::Console;
+use crate::path::shown;
 
 /// At this size, in bytes, `LOG_FILE` becomes `LOG_FILE.1`.
 const FULL: u64 = 10 * 1024 * 1024;
@@ -36,6 +38,8 @@ pub struct RotatingFile {
     /// What is not written yet: whole lines.
     buffer: Vec<u8>,
     size: u64,
+    /// The size at which it is rotated; more than [`FULL`] where that has failed.
+    full: u64,
     console: Option<Console>,
     /// Whether the last write failed, and how many lines were lost since.
     failing: Option<u64>,
@@ -51,12 +55,14 @@ impl RotatingFile {
             fs::create_dir_all(folder)?;
         }
         let file = append(path)?;
+        // Rotation renames the file itself, should LOG_FILE be a symlink to it.
+        let path = fs::canonicalize(path)?;
         let meta = file.metadata()?;
         if !meta.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
         }
         let buffer = Vec::with_capacity(BUFFER);
-        Ok(Self { path: path.into(), file, buffer, size: meta.len(), console: None, failing: None })
+        Ok(Self { path, file, buffer, size: meta.len(), full: FULL, console: None, failing: None })
     }
 
     /// Where to say that the log cannot be written.
@@ -68,7 +74,13 @@ impl RotatingFile {
         if self.buffer.is_empty() {
             return;
         }
-        let result = self.rotate_if_full().and_then(|()| self.file.write_all(&self.buffer));
+        if self.size >= self.full
+            && let Err(error) = self.rotate()
+        {
+            self.complain(&format!("cannot rotate the log {}: {error}; it grows on", shown(&self.path)));
+            self.full = self.size + FULL;
+        }
+        let result = self.open_again_if_gone().and_then(|()| self.file.write_all(&self.buffer));
         match result {
             Ok(()) => {
                 self.size += self.buffer.len() as u64;
@@ -79,10 +91,18 @@ impl RotatingFile {
         self.buffer.clear();
     }
 
-    fn rotate_if_full(&mut self) -> io::Result<()> {
-        if self.size < FULL {
-            return Ok(());
+    /// A log that somebody has moved or deleted is begun anew at its path.
+    fn open_again_if_gone(&mut self) -> io::Result<()> {
+        let own = self.file.metadata()?;
+        let is_own = |meta: fs::Metadata| (meta.dev(), meta.ino()) == (own.dev(), own.ino());
+        if !fs::metadata(&self.path).is_ok_and(is_own) {
+            self.file = append(&self.path)?;
+            self.size = self.file.metadata()?.len();
         }
+        Ok(())
+    }
+
+    fn rotate(&mut self) -> io::Result<()> {
         for number in (0..KEPT).rev() {
             match fs::rename(self.numbered(number), self.numbered(number + 1)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -91,6 +111,7 @@ impl RotatingFile {
         }
         self.file = append(&self.path)?;
         self.size = self.file.metadata()?.len();
+        self.full = FULL;
         Ok(())
     }
 
@@ -108,19 +129,19 @@ impl RotatingFile {
         if self.failing.is_none() {
             self.complain(&format!(
                 "cannot write the log {}: {error}; mirroring goes on without it",
-                self.path.display()
+                shown(&self.path)
             ));
         }
         *self.failing.get_or_insert(0) += lost;
-        // A part of a line may have got through: what comes next begins on a line of its own.
-        self.size = self.file.metadata().map_or(self.size, |meta| meta.len());
+        // A part of a line may have got through: it goes again.
+        let _ = self.file.set_len(self.size);
     }
 
     fn recovered(&mut self) {
         if let Some(lost) = self.failing.take() {
             self.complain(&format!(
                 "the log {} is written again; {lost} lines are missing in it",
-                self.path.display()
+                shown(&self.path)
             ));
         }
     }
@@ -144,7 +165,7 @@ impl Write for RotatingFile {
     /// they are said on the console instead.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.buffer.extend_from_slice(line);
-        if self.buffer.len() >= BUFFER || self.size + self.buffer.len() as u64 >= FULL {
+        if self.buffer.len() >= BUFFER || self.size + self.buffer.len() as u64 >= self.full {
             self.write_out();
         }
         Ok(line.len())

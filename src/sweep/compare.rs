@@ -120,7 +120,7 @@ impl Walker<'_> {
         let source = match self.source.open(dir) {
             Ok(source) => source,
             // Gone or swapped since its parent was listed: its parent's name is looked at.
-            Err(fault) if fault.is_no_dir() => return self.look_at(dir),
+            Err(fault) if fault.is_no_dir() => return self.look_at(dir, Depth::Content),
             Err(fault) => {
                 self.problem(dir, fault);
                 return None;
@@ -134,8 +134,9 @@ impl Walker<'_> {
         };
         match replica.open(dir) {
             Ok(replica) => Some((source, Some(replica))),
-            // EACCES: its mode locks it; a round opens it up where there is something to do.
-            Err(fault) if fault.is_no_dir() || fault.errno == Errno::ACCESS => Some((source, None)),
+            Err(fault) if fault.is_no_dir() => Some((source, None)),
+            // Its mode locks it: a round opens it up, and then what lies below is looked at.
+            Err(fault) if fault.errno == Errno::ACCESS => self.look_at(dir, Depth::Subtree),
             Err(fault) => {
                 self.problem(dir, fault);
                 None
@@ -143,10 +144,10 @@ impl Walker<'_> {
         }
     }
 
-    fn look_at<T>(&self, path: &RelPath) -> Option<T> {
+    fn look_at<T>(&self, path: &RelPath, depth: Depth) -> Option<T> {
         if let Some((dir, name)) = path.split() {
             self.differ.fetch_add(1, Ordering::Relaxed);
-            self.send(Message::Differ(dir, vec![(name, look())]));
+            self.send(Message::Differ(dir, vec![(name, Look { depth, ..look() })]));
         }
         None
     }
