@@ -45,10 +45,11 @@ impl Settings<'_> {
     }
 }
 
-/// The given mtime, and an atime that is left alone.
+/// The given mtime, and now for the atime, which is not mirrored. To leave it alone would be
+/// kinder, but file systems on libfuse 2 (exFAT, ...) drop such a call in silence.
 pub(super) fn times(mtime: Time) -> Timestamps {
     Timestamps {
-        last_access: Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT },
+        last_access: Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW },
         last_modification: Timespec { tv_sec: mtime.sec, tv_nsec: mtime.nsec.into() },
     }
 }

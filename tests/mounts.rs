@@ -1,0 +1,213 @@
+//! File systems that are mounted and unmounted in and under the two trees, in a mount namespace of its own. By root.
+
+mod support;
+
+use std::process::Command;
+
+use support::{Daemon, Run, Scratch, Tree, is_root, skip};
+
+/// What the scripts share. A daemon's output is in `out` and `err`.
+const PRELUDE: &str = r#"
+    until_true() {
+        tries=0
+        until eval "$1"; do
+            tries=$((tries + 1))
+            [ $tries -lt 200 ] || { echo "waited in vain: $1"; cat out err; exit 98; }
+            sleep 0.1
+        done
+    }
+    start() {
+        "$TWINDIR" --interval-only source replica "$1" >out 2>err &
+        pid=$!
+        trap 'kill $pid' EXIT
+    }
+    count() { grep -c "$1" "$2" || true; }
+    # After two sweeps more, one of them began after the call.
+    sweeps() {
+        goal=$(($(count ' sweep ' out) + $1))
+        until_true '[ $(count " sweep " out) -ge $goal ]'
+    }
+    # A sweep may be under way, and then it has something open: at rest it has not.
+    unmount() { until_true "umount $1 2>umount.log"; }
+    # What lies in a tree, in one line.
+    list() { echo "$1: $(cd "$2"; find . -mindepth 1 | sort | tr '\n' ' ')"; }
+    stop() {
+        trap - EXIT
+        kill $pid
+        code=0
+        wait $pid || code=$?
+        echo "code: $code"
+        cat err >&2
+    }
+"#;
+
+/// Runs a script; `None`, and a line that says why, where that cannot be done here.
+#[track_caller]
+fn script(scratch: &Scratch, script: &str) -> Option<Run> {
+    let probe = Command::new("unshare").args(["-m", "true"]).output();
+    if !is_root() || !probe.is_ok_and(|output| output.status.success()) {
+        skip("mounts need root and a mount namespace");
+        return None;
+    }
+    let mut command = Command::new("unshare");
+    scratch.prepare(&mut command);
+    command.args(["-m", "sh", "-ec", &format!("{PRELUDE}{script}")]).env("TWINDIR", scratch.program());
+    Some(Daemon::run(command).expect(0))
+}
+
+/// The script has printed exactly these lines.
+#[track_caller]
+fn assert_said(run: &Run, lines: &[&str]) {
+    let said: Vec<_> = run.stdout.lines().map(str::trim_end).collect();
+    assert_eq!(said, lines, "{run}");
+}
+
+/// The lines of stderr that hold a text.
+fn lines<'a>(run: &'a Run, text: &str) -> Vec<&'a str> {
+    run.stderr.lines().filter(|line| line.contains(text)).collect()
+}
+
+#[test]
+fn what_an_unmounted_file_system_held_is_kept_until_it_is_mounted_again() {
+    let scratch = Scratch::new().with_source(&Tree::new().file("a", "a").dir("in"));
+    let Some(run) = script(
+        &scratch,
+        r"
+        mount -t tmpfs none source/in
+        mkdir source/in/d
+        echo x >source/in/d/x
+        echo y >source/in/y
+        start 0.3
+        until_true '[ $(count settled out) -ge 1 ]'
+        unmount source/in
+        until_true '[ $(count kept err) -ge 1 ]'
+        sweeps 3
+        list unmounted replica
+        mount -t tmpfs none source/in
+        echo z >source/in/z
+        until_true '[ -e replica/in/z ] && [ ! -e replica/in/y ] && [ ! -e replica/in/d ]'
+        sweeps 2
+        list mounted replica
+        stop
+        ",
+    ) else {
+        return;
+    };
+    assert_said(&run, &["unmounted: ./a ./in ./in/d ./in/d/x ./in/y", "mounted: ./a ./in ./in/z", "code: 0"]);
+    let kept = lines(&run, "kept in the replica");
+    assert_eq!(kept.len(), 1, "{run}");
+    assert!(kept[0].contains(" warning "), "{run}");
+}
+
+#[test]
+fn nothing_is_written_below_the_mount_point_of_an_unmounted_replica() {
+    let tree = Tree::new().file("a", "a").file("d/b", "b");
+    let scratch = Scratch::new().with_source(&tree).with_replica(&Tree::new());
+    let Some(run) = script(
+        &scratch,
+        r#"
+        mount -t tmpfs none replica
+        start 0.3
+        until_true '[ $(count settled out) -ge 1 ]'
+        list filled replica
+        unmount replica
+        until_true '[ $(count "is gone" err) -ge 1 ]'
+        for time in $(seq 30); do
+            [ -z "$(ls -A replica)" ] || list written replica
+            sleep 0.1
+        done
+        echo "errors: $(count ' replica .* is gone' err)"
+        mount -t tmpfs none replica
+        until_true '[ -e replica/a ] && [ -e replica/d/b ]'
+        sweeps 2
+        list again replica
+        stop
+        "#,
+    ) else {
+        return;
+    };
+    assert_said(&run, &["filled: ./a ./d ./d/b", "errors: 1", "again: ./a ./d ./d/b", "code: 0"]);
+    assert_eq!(lines(&run, "is gone").len(), 1, "{run}");
+    assert_eq!(lines(&run, " problem "), [""; 0], "{run}");
+}
+
+#[test]
+fn a_directory_with_a_mount_in_it_stays_until_that_is_unmounted() {
+    let scratch = Scratch::new().with_source(&Tree::new().file("a", "a").file("d/b", "b"));
+    let Some(run) = script(
+        &scratch,
+        r"
+        mkdir -p replica/d/m
+        mount -t tmpfs none replica/d/m
+        echo precious >replica/d/m/precious
+        rm -r source/d
+        start 0.3
+        until_true '[ $(count problem err) -ge 1 ]'
+        sweeps 3
+        list mounted replica
+        mountpoint -q replica/d/m && cat replica/d/m/precious
+        unmount replica/d/m
+        until_true '[ ! -e replica/d ]'
+        sweeps 2
+        list unmounted replica
+        stop
+        ",
+    ) else {
+        return;
+    };
+    let mounted = "mounted: ./a ./d ./d/m ./d/m/precious";
+    assert_said(&run, &[mounted, "precious", "unmounted: ./a", "code: 0"]);
+    let problems = lines(&run, " problem ");
+    assert_eq!(problems.len(), 1, "{run}");
+    assert!(problems[0].contains(" d: ") || problems[0].contains(" d/m: "), "{run}");
+}
+
+#[test]
+fn a_source_in_which_the_replica_is_mounted_does_not_grow_without_end() {
+    let tree = Tree::new().file("a", "a").file("in/b", "b").dir("in/again");
+    let scratch = Scratch::new().with_source(&tree).with_replica(&Tree::new());
+    let Some(run) = script(
+        &scratch,
+        r#"
+        mount --bind replica source/in/again
+        for run in first second; do
+            code=0
+            timeout 30 "$TWINDIR" --once source replica >out 2>>err || code=$?
+            echo "code: $code"
+            list $run replica
+        done
+        echo "nothing: $(count 'nothing to do' out)"
+        cat err >&2
+        "#,
+    ) else {
+        return;
+    };
+    let held = "./a ./in ./in/b";
+    let [first, second] = ["first", "second"].map(|run| format!("{run}: {held}"));
+    assert_said(&run, &["code: 0", &first, "code: 0", &second, "nothing: 1"]);
+}
+
+#[test]
+fn a_source_disk_is_unmounted_while_the_daemon_idles_and_nothing_is_deleted() {
+    // Ten entries are enough for the guard to doubt an empty source.
+    let scratch = Scratch::new().with_source(&Tree::new());
+    let Some(run) = script(
+        &scratch,
+        r#"
+        mount -t tmpfs none source
+        mkdir source/d
+        for number in $(seq 12); do echo $number >source/d/$number; done
+        start 0.3
+        until_true '[ $(count settled out) -ge 1 ]'
+        unmount source
+        until_true '[ $(count held err) -ge 1 ]'
+        sweeps 3
+        echo "files: $(ls replica/d | wc -l)"
+        stop
+        echo "removed: $(count ' removed ' out)"
+        "#,
+    ) else {
+        return;
+    };
+    assert_said(&run, &["files: 12", "code: 0", "removed: 0"]);
+}
