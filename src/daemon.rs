@@ -323,7 +323,6 @@ impl Daemon<'_> {
             problem.log((!self.is_once()).then_some(retry.after));
             self.tally.disturb();
         }
-        let look = Look { depth: if failure == Failure::Scan { Depth::Subtree } else { look.depth }, ..look };
         self.queue.push_later(now + retry.after, problem.path.clone(), look);
     }
 

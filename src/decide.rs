@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use crate::entry::{Entry, Kind, Side, Special, XattrKinds};
+use crate::entry::{Entry, Kind, Side, Special, Verdict, XattrKinds};
 
 /// What is known of the contents of two files of equal size.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -11,6 +11,12 @@ pub enum Contents {
     Unread,
     Same,
     Differ,
+}
+
+impl From<Verdict> for Contents {
+    fn from(verdict: Verdict) -> Self {
+        if verdict.same() { Contents::Same } else { Contents::Differ }
+    }
 }
 
 /// Which facts are mirrored and compared: what this process may set on this replica.

@@ -156,6 +156,14 @@ impl Side {
         }
     }
 
+    /// Why it could not be looked at.
+    pub fn fault(&self) -> Option<Fault> {
+        match self {
+            Side::Unknown(fault) => Some(*fault),
+            Side::Absent | Side::Present(_) => None,
+        }
+    }
+
     pub fn is_dir(&self) -> bool {
         self.entry().is_some_and(Entry::is_dir)
     }

@@ -177,20 +177,13 @@ impl Preview<'_> {
             Err(fault) => return self.fail(&Problem { path, cause: Cause::Fault(fault) }),
         };
         let Some((ours, theirs)) = roots.see((&source, replica.as_ref()), name) else { return };
-        if self.check && name.is_reserved() && theirs == Side::Absent {
-            return;
-        }
         let keeps = &self.subject.keeps;
-        let known = Contents::Unread;
-        let result = match decide(&ours, &theirs, known, keeps) {
+        let result = match decide(&ours, &theirs, Contents::Unread, keeps) {
             Action::Compare => match read_pair((&source, replica.as_ref()), name, look, keeps) {
                 Ok((ours, theirs, evidence)) => {
-                    let contents = if evidence.verdict.same() { Contents::Same } else { Contents::Differ };
-                    if contents == Contents::Differ {
-                        say_if_silent(&path, &evidence);
-                    }
+                    say_if_silent(&path, &evidence);
                     let (ours, theirs) = (Side::Present(ours), Side::Present(theirs));
-                    Ok((decide(&ours, &theirs, contents, keeps), ours, theirs))
+                    Ok((decide(&ours, &theirs, evidence.verdict.into(), keeps), ours, theirs))
                 }
                 Err(setback) => Err(setback),
             },
@@ -228,8 +221,8 @@ impl Preview<'_> {
                 (Operation::Removed, entry, Reason::Removed)
             }
             (Action::Unsure, ..) => {
-                if let (Side::Unknown(fault), _) | (_, Side::Unknown(fault)) = (ours, theirs) {
-                    self.fail(&Problem { path, cause: Cause::Fault(*fault) });
+                if let Some(fault) = ours.fault().or(theirs.fault()) {
+                    self.fail(&Problem { path, cause: Cause::Fault(fault) });
                 }
                 return;
             }
@@ -308,9 +301,8 @@ fn read_pair(
     let (ours, mut source) = source.open_file(name.as_bytes())?;
     let (theirs, mut replica) = replica.open_file(name.as_bytes())?;
     let seen = (source.identity(), replica.identity());
-    let known = look.evidence.as_deref().filter(|known| (known.source, known.replica) == seen);
-    let verdict = match known {
-        Some(evidence) => evidence.verdict,
+    let verdict = match look.evidence.as_deref().and_then(|known| known.verdict_on(&source, &replica)) {
+        Some(verdict) => verdict,
         None => digest::compare_large((&ours, &source), (&theirs, &replica), &AtomicBool::new(false))?,
     };
     source.xattrs = Some(ours.xattrs(keeps.xattrs)?);

@@ -6,8 +6,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Instant;
 
-use crate::entry::Identity;
-use crate::entry::Verdict;
+use crate::entry::{Entry, Identity, Verdict};
 use crate::path::{Name, RelPath};
 
 /// How closely to look.
@@ -42,6 +41,14 @@ pub struct Evidence {
     pub source: Identity,
     pub replica: Identity,
     pub verdict: Verdict,
+}
+
+impl Evidence {
+    /// The verdict, where both files are still in the states that were read.
+    pub fn verdict_on(&self, source: &Entry, replica: &Entry) -> Option<Verdict> {
+        let valid = self.source == source.identity() && self.replica == replica.identity();
+        valid.then_some(self.verdict)
+    }
 }
 
 /// A wish to look at one name.

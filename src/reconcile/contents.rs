@@ -106,7 +106,7 @@ impl Here<'_> {
                         Evidence { source: source.identity(), replica: replica.identity(), verdict };
                     let look = Look { evidence: Some(Box::new(evidence)), ..self.look.clone() };
                     let (source, replica) = (Side::Present(source), Side::Present(replica));
-                    let action = decide(&source, &replica, verdict_of(&verdict), keeps);
+                    let action = decide(&source, &replica, verdict.into(), keeps);
                     Here { look: &look, ..*self }.carry_out(action, name, &source, &replica, out)
                 }
                 None => Ok(()),
@@ -133,18 +133,8 @@ impl Here<'_> {
                 out.name_special(self.path, special);
                 if stale { self.remove(name, standing, out) } else { Ok(()) }
             }
-            Action::Unsure => match (source, standing) {
-                (Side::Unknown(fault), _) | (_, Side::Unknown(fault)) => Err((*fault).into()),
-                _ => Ok(()),
-            },
+            Action::Unsure => source.fault().or(standing.fault()).map_or(Ok(()), |fault| Err(fault.into())),
         }
-    }
-
-    /// What a carrier found out about this pair, where both files are still as it saw them.
-    fn known_contents(&self, source: &Entry, replica: &Entry) -> Option<Verdict> {
-        let evidence = self.look.evidence.as_deref()?;
-        let valid = evidence.source == source.identity() && evidence.replica == replica.identity();
-        valid.then_some(evidence.verdict)
     }
 
     /// Reads both files, their attributes too: what both sides show now, and their MD5s. `None`
@@ -163,7 +153,9 @@ impl Here<'_> {
         if source.1.size != replica.1.size {
             return Err(Setback::Changed);
         }
-        let verdict = match self.known_contents(&source.1, &replica.1) {
+        // The sweep or a carrier may have read this pair already.
+        let known = self.look.evidence.as_deref().and_then(|known| known.verdict_on(&source.1, &replica.1));
+        let verdict = match known {
             Some(verdict) => verdict,
             None if source.1.size <= self.round.big => digest::compare(
                 (&source.0, &source.1),
@@ -388,10 +380,6 @@ impl Here<'_> {
         }
         held
     }
-}
-
-fn verdict_of(verdict: &Verdict) -> Contents {
-    if verdict.same() { Contents::Same } else { Contents::Differ }
 }
 
 /// RACE: looked at, then opened: where it has gone or become something else, one more look.

@@ -39,11 +39,8 @@ impl Round<'_> {
         let path = rel.join(&sighting.name);
         let Sighting { name, look, source, replica: standing } = &sighting;
         let wide = look.depth == Depth::Subtree;
-        match (
-            decide(source, standing, Contents::Unread, &self.shared.keeps),
-            source.entry(),
-            standing.entry(),
-        ) {
+        let action = decide(source, standing, Contents::Unread, &self.shared.keeps);
+        match (action, source.entry(), standing.entry()) {
             (Action::MakeDir(reason), Some(entry), old) => {
                 match self.make_dir(replica, &path, name, old, reason) {
                     Ok(()) => {
@@ -61,9 +58,7 @@ impl Round<'_> {
                 None
             }
             (Action::Remove | Action::NotMirrored { stale: true, .. }, _, Some(old)) if old.is_dir() => {
-                if let Action::NotMirrored { special, .. } =
-                    decide(source, standing, Contents::Unread, &self.shared.keeps)
-                {
+                if let Action::NotMirrored { special, .. } = action {
                     self.out.name_special(&path, special);
                 }
                 let old = old.clone();
