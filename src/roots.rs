@@ -271,7 +271,7 @@ fn nearest_above(path: &Path) -> Result<Pin, Fault> {
 /// process ends, however it ends. See unix(7).
 #[derive(Debug)]
 pub struct Lock {
-    replica: (u64, u64),
+    name: String,
     _socket: UnixListener,
 }
 
@@ -280,10 +280,10 @@ impl Lock {
     /// [`Refusal::Locked`] with the pid of the process that has it.
     pub fn take(replica: &Pin, path: &Path) -> Result<Self, Refusal> {
         let wrong = |error| Refusal::Lock(path.into(), error);
-        let name = format!("twindir-replica-{:x}-{:x}", replica.dev, replica.ino);
-        let address = SocketAddr::from_abstract_name(name).map_err(wrong)?;
+        let name = format!("twindir-replica-{}", replica.label());
+        let address = SocketAddr::from_abstract_name(&name).map_err(wrong)?;
         match UnixListener::bind_addr(&address) {
-            Ok(socket) => Ok(Self { replica: (replica.dev, replica.ino), _socket: socket }),
+            Ok(socket) => Ok(Self { name, _socket: socket }),
             Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
                 let holder = UnixStream::connect_addr(&address).ok().and_then(|stream| {
                     rustix::net::sockopt::socket_peercred(&stream).ok().map(|cred| cred.pid)
@@ -296,12 +296,12 @@ impl Lock {
     }
 
     /// Takes the lock for another directory; the old one is given up then. A directory that was
-    /// made anew may have the inode number of the old one.
+    /// made anew may have the label of the old one, where its file system keeps no birth times.
     ///
     /// # Errors
     /// As [`Lock::take`].
     pub fn pass_on(&mut self, replica: &Pin, path: &Path) -> Result<(), Refusal> {
-        if self.replica != (replica.dev, replica.ino) {
+        if !self.name.ends_with(&replica.label()) {
             *self = Self::take(replica, path)?;
         }
         Ok(())

@@ -38,6 +38,13 @@ impl Pin {
         }
     }
 
+    /// The same for each path and each mount that leads to it; another for a directory that got the
+    /// inode number of one that is gone, where the file system keeps birth times.
+    pub fn label(&self) -> String {
+        let birth = self.birth.unwrap_or_default();
+        format!("{:x}-{:x}-{:x}.{:x}", self.dev, self.ino, birth.sec, birth.nsec)
+    }
+
     /// Whether both lie on one mounted file system.
     pub fn same_mount(&self, other: &Pin) -> bool {
         self.dev == other.dev && self.mount == other.mount
