@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::copy::fill;
 use crate::decide::Reason;
-use crate::digest::compare_large;
+use crate::digest::{compare_large, see_unchanged};
 use crate::entry::Verdict;
 use crate::entry::{Entry, Identity};
 use crate::fault::Setback;
@@ -51,8 +51,10 @@ impl Job {
     fn run(&self) -> Result<Option<Verdict>, Setback> {
         match &self.load {
             Load::Compare { replica, replica_entry } => {
-                let source = (&self.source, &self.entry);
-                compare_large(source, (replica.as_file(), replica_entry), &self.cancel).map(Some)
+                let (source, replica) = ((&self.source, &self.entry), (replica.as_file(), replica_entry));
+                let verdict = compare_large(source, replica, &self.cancel)?;
+                see_unchanged(source).and_then(|()| see_unchanged(replica))?;
+                Ok(Some(verdict))
             }
             Load::Fill { temp, .. } => fill(&self.source, &self.entry, temp, &self.cancel).map(|()| None),
         }

@@ -4,11 +4,12 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{ArgGroup, Parser};
 
 use crate::config::{Config, DEFAULT_INTERVAL, Mode, parse_interval};
 use crate::guard::Limit;
 use crate::report::Format;
+use crate::sweep::Task;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -28,6 +29,7 @@ difference; 2 wrong use; 130 interrupted before the end; 70 a bug in twindir.";
 /// from SOURCE goes from REPLICA.
 #[derive(Parser, Debug)]
 #[command(version, about, after_help = EXAMPLES, max_term_width = 100)]
+#[command(group = ArgGroup::new("single").multiple(true))]
 pub struct Args {
     /// The directory to mirror; it is never written to
     source: PathBuf,
@@ -56,16 +58,21 @@ pub struct Args {
     interval_only: bool,
 
     /// Make REPLICA equal once, then exit
-    #[arg(long)]
+    #[arg(long, group = "single")]
     once: bool,
 
     /// Say what --once would do, and change nothing
-    #[arg(short = 'n', long, conflicts_with = "check")]
+    #[arg(short = 'n', long, group = "single", conflicts_with = "check")]
     dry_run: bool,
 
     /// Compare by MD5 and say what differs, and change nothing
-    #[arg(long, conflicts_with = "once")]
+    #[arg(long, group = "single", conflicts_with = "once")]
     check: bool,
+
+    /// With --once, --dry-run or --check: read only files that may have changed since they were
+    /// copied, and trust sizes and times for the others
+    #[arg(long, requires = "single")]
+    quick: bool,
 
     /// Refuse to run where REPLICA does not exist
     #[arg(long)]
@@ -108,6 +115,7 @@ impl Args {
                 (_, _, true) => Mode::Once,
                 (false, false, false) => Mode::Keep,
             },
+            task: if self.quick { Task::Quick } else { Task::Full },
             log_format: self.log_format,
             create: !self.no_create,
             max_delete: self.max_delete,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::guard::Limit;
 use crate::report::Format;
+use crate::sweep::Task;
 
 /// Intervals are between these two.
 pub const SHORTEST: Duration = Duration::from_millis(100);
@@ -33,6 +34,8 @@ pub struct Config {
     pub interval: Duration,
     pub log_file: Option<PathBuf>,
     pub mode: Mode,
+    /// How a sweep of all compares.
+    pub task: Task,
     pub log_format: Format,
     /// Whether a missing replica is created.
     pub create: bool,

@@ -33,8 +33,12 @@ const TICK: Duration = Duration::from_secs(1);
 /// While so many names of a sweep wait, it is not listened to.
 const ENOUGH: usize = 10_000;
 
-/// What one round takes.
+/// What one round takes at most.
 const PORTION: Portion = Portion { names: 256, dirs: 64 };
+
+/// And at least, however slow the machine: what a round looked at and had no time for is looked
+/// at again.
+const LEAST: usize = 32;
 
 /// How long a round of sweep work begins new tasks, so that it holds up nothing for long.
 const SWEEP_ROUND: Duration = Duration::from_millis(5);
@@ -73,6 +77,8 @@ struct Daemon<'a> {
     sweep: Option<Sweep>,
     /// Directories below which all is to be looked at.
     scans: BTreeSet<RelPath>,
+    /// Names that a round could do in its time, of late.
+    pace: usize,
     next_sweep: Instant,
     roots: RootWatch,
     tally: Tally,
@@ -103,6 +109,7 @@ pub fn run(
         trust: Trust::Unproven,
         sweep: None,
         scans: BTreeSet::new(),
+        pace: PORTION.names,
         next_sweep: Instant::now(),
         roots: watched,
         tally: Tally::default(),
@@ -190,14 +197,14 @@ impl Daemon<'_> {
         } else if now < self.next_sweep || !self.is_settled() {
             return Ok(());
         } else if self.trust == Trust::Trusted || self.tally.is_counted() {
-            (Task::Full, RelPath::root())
+            (self.config.task, RelPath::root())
         } else {
             (Task::Count, RelPath::root())
         };
-        if task == Task::Full {
+        if task != Task::Count {
             self.troubles.scan_begins();
         }
-        if task == Task::Full && scope.is_root() {
+        if task != Task::Count && scope.is_root() {
             self.tally.sweep_begins(now);
         }
         let plan = Plan {
@@ -256,7 +263,7 @@ impl Daemon<'_> {
         }
         // Those that are published in this round make room for as many.
         self.queue.unpark(self.reconciler.free_carriers() + carried.len());
-        let looks = self.queue.take(Detector::Sweep, PORTION);
+        let looks = self.queue.take(Detector::Sweep, Portion { names: self.pace, ..PORTION });
         if looks.is_empty() && carried.is_empty() && reaped.is_empty() {
             return;
         }
@@ -275,6 +282,11 @@ impl Daemon<'_> {
             Ok(outcome) => {
                 let (done, again) = (outcome.done.len(), outcome.again.len());
                 let took = begun.elapsed();
+                let left = outcome.again.iter().filter(|(_, _, again)| *again == Again::Now).count();
+                self.pace = match left {
+                    0 => (2 * self.pace).min(PORTION.names),
+                    left => names.saturating_sub(left).max(LEAST),
+                };
                 tracing::debug!(
                     op = "round",
                     names,
@@ -342,7 +354,7 @@ impl Daemon<'_> {
 
 /// Finds out what the replica keeps, and says what it does not.
 fn probe_replica(roots: &Roots) -> Keeps {
-    let wanted = of_process();
+    let wanted = of_process(roots.are_local());
     // Where nothing can be created, each action will say so.
     let Ok(kept) = roots.replica.open_replica().and_then(|(dir, _)| probe(&dir, wanted.clone())) else {
         return wanted;

@@ -33,6 +33,8 @@ pub struct Keeps {
     pub time_step: u64,
     /// Whether `A` and `a` are one name.
     pub folds_case: bool,
+    /// Whether ctimes of both sides are kept, and by one clock.
+    pub ctimes: bool,
 }
 
 impl Keeps {
@@ -46,6 +48,7 @@ impl Keeps {
             symlinks: true,
             time_step: 1,
             folds_case: false,
+            ctimes: true,
         }
     }
 
@@ -226,6 +229,13 @@ fn decide_file(source: &Entry, replica: &Entry, contents: Contents, keeps: &Keep
         Contents::Same if differs.any() && replica.links > 1 => Action::CopyFile(Reason::Metadata),
         Contents::Same => decide_metadata(differs),
     }
+}
+
+/// Whether the source's file may have changed after it was copied, to judge by ctimes, which
+/// nobody sets at will. A clock that was set back defeats it: what a quick scan misses for that is
+/// found by a full sweep.
+pub fn may_be_newer(source: &Entry, replica: &Entry, keeps: &Keeps) -> bool {
+    !keeps.ctimes || source.ctime >= replica.ctime
 }
 
 fn decide_metadata(differs: Differs) -> Action {

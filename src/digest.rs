@@ -50,26 +50,26 @@ pub fn md5_of(file: &File, size: u64, cancel: &AtomicBool) -> Result<Md5, Setbac
 }
 
 /// The digests of a pair of files of equal size, valid for the states that `source` and
-/// `replica` show.
+/// `replica` show, if they are still in them: see [`see_unchanged`].
 ///
 /// # Errors
-/// Read errors, [`Setback::Cancelled`], and [`Setback::Changed`] where a file was written to
-/// while it was read.
+/// Read errors, and [`Setback::Cancelled`].
 pub fn compare(
     source: (&File, &Entry),
     replica: (&File, &Entry),
     cancel: &AtomicBool,
 ) -> Result<Verdict, Setback> {
-    let verdict = Verdict {
+    Ok(Verdict {
         source: md5_of(source.0, source.1.size, cancel)?,
         replica: md5_of(replica.0, replica.1.size, cancel)?,
-    };
-    see_unchanged(source)?;
-    see_unchanged(replica)?;
-    Ok(verdict)
+    })
 }
 
-fn see_unchanged((file, before): (&File, &Entry)) -> Result<(), Setback> {
+/// Sees that a file is still in the state that it was in before it was read.
+///
+/// # Errors
+/// [`Setback::Changed`] where it was written to meanwhile.
+pub fn see_unchanged((file, before): (&File, &Entry)) -> Result<(), Setback> {
     if file.entry()?.identity() == before.identity() { Ok(()) } else { Err(Setback::Changed) }
 }
 
@@ -90,10 +90,7 @@ pub fn compare_large(
         Some(own.and_then(|source| other.map(|replica| Verdict { source, replica })))
     });
     // Without a second thread (a limit on processes) one does both.
-    let Some(verdict) = helped else { return compare(source, replica, cancel) };
-    see_unchanged(source)?;
-    see_unchanged(replica)?;
-    verdict
+    helped.unwrap_or_else(|| compare(source, replica, cancel))
 }
 
 #[cfg(test)]

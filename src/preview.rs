@@ -62,7 +62,7 @@ pub fn preview(config: &Config, subject: Subject, signals: &Receiver<i32>) -> st
     if !preview.check && !preview.run(Task::Count, signals)? {
         return Ok(Seen::Interrupted);
     }
-    if !preview.run(Task::Full, signals)? {
+    if !preview.run(config.task, signals)? {
         return Ok(Seen::Interrupted);
     }
     Ok(preview.conclude())

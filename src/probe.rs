@@ -31,13 +31,14 @@ const ACL: [u8; 44] = [
     0x20, 0, 0, 0, 0xff, 0xff, 0xff, 0xff,
 ];
 
-/// What this process may set, on a file system that keeps all.
-pub fn of_process() -> Keeps {
+/// What this process may set, on a file system that keeps all. `local`: whether no other host
+/// and no other clock is concerned.
+pub fn of_process(local: bool) -> Keeps {
     use rustix::process::{Gid, getegid, getgroups};
     use rustix::thread::{CapabilitySet, capabilities};
     let owner = capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::CHOWN));
     let groups = getgroups().unwrap_or_default().into_iter().chain([getegid()]).map(Gid::as_raw);
-    Keeps { owner, groups: groups.collect(), ..Keeps::all() }
+    Keeps { owner, groups: groups.collect(), ctimes: local, ..Keeps::all() }
 }
 
 /// Tries what the file system of an open root keeps, with entries under reserved names that are
@@ -64,9 +65,10 @@ pub fn probe_unseen(replica: &Dir, wanted: Keeps) -> Keeps {
             groups: Vec::new(),
             xattrs: XattrKinds::NONE,
             modes: false,
-            symlinks: true,
+            symlinks: !replica.is_fat(),
             time_step: STEPS[STEPS.len() - 1],
             folds_case: false,
+            ctimes: false,
         },
         // No right to write there, or a read-only file system: what a run would compare by.
         Err(_) => wanted,
@@ -96,7 +98,10 @@ fn try_file(file: &NewFile, wanted: Keeps) -> Result<Keeps, Fault> {
         !is_refused(set) && entry().is_ok_and(|entry| entry.mode == *mode)
     });
     file.set(&Settings { mtime: Some(ODD), ..Settings::default() })?;
-    keeps.time_step = time_step(entry()?.mtime);
+    let now = entry()?;
+    keeps.time_step = time_step(now.mtime);
+    // Simple file systems have no ctimes, or forget them; their times are coarse, too.
+    keeps.ctimes &= keeps.modes && keeps.time_step == 1 && now.ctime != now.mtime;
     keeps.xattrs.user &= try_xattr(file, b"user.twindir", b"x");
     keeps.xattrs.acl &= try_xattr(file, b"system.posix_acl_access", &ACL);
     if keeps.owner {
@@ -149,7 +154,7 @@ pub struct Lacks<'a> {
 
 impl Lacks<'_> {
     pub fn any(&self) -> bool {
-        self.wanted != self.kept
+        !self.to_string().is_empty()
     }
 }
 
@@ -196,9 +201,9 @@ mod tests {
         let root = Root { path: dir.path().into(), side: Where::Replica };
         let (open, _) = root.open_replica().unwrap();
         let before = open.entry().unwrap().mtime;
-        let kept = probe(&open, of_process()).unwrap();
+        let kept = probe(&open, of_process(true)).unwrap();
         assert!(kept.modes && kept.symlinks && !kept.folds_case);
-        assert_eq!(probe_unseen(&open, of_process()), kept);
+        assert_eq!(probe_unseen(&open, of_process(true)), kept);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
         assert_eq!(open.entry().unwrap().mtime, before);
     }

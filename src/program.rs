@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Parser;
 use crossbeam_channel::{Receiver, unbounded};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 
 use crate::cli::{Args, other_order};
 use crate::config::{Config, Mode};
@@ -91,7 +91,7 @@ fn report_and_preview(
         None,
     );
     say_start(config, &filter);
-    let wanted = of_process();
+    let wanted = of_process(roots.are_local());
     let keeps = match roots.replica.open_replica() {
         Ok((replica, _)) => probe_unseen(&replica, wanted),
         Err(_) => wanted,
@@ -178,6 +178,8 @@ fn listen_for_signals() -> Result<Receiver<i32>, Box<dyn std::error::Error>> {
         )?;
         signal_hook::flag::register(signal, Arc::clone(&stopping))?;
     }
+    // Past a limit on file sizes (ulimit -f) a write fails with EFBIG, instead of killing the process.
+    signal_hook::flag::register(SIGXFSZ, Arc::default())?;
     let mut signals = signal_hook::iterator::Signals::new(all)?;
     let (sender, receiver) = unbounded();
     std::thread::Builder::new().name("twindir-signals".into()).spawn(move || {

@@ -227,6 +227,26 @@ fn names_that_collide_are_one_problem(file_system: &FileSystem) {
 }
 
 #[test]
+fn a_file_above_the_limit_of_the_file_system_is_a_problem() {
+    // With blocks of 1 kB and without extents, 16 GB are the limit.
+    let ext4 = kernel("ext4", "mkfs.ext4 -q -b 1024 -O ^extent,^64bit,^metadata_csum");
+    let scratch = Scratch::new().with_source(&Tree::new().file("small", "small"));
+    let huge = fs::File::create(scratch.path("source/huge")).unwrap();
+    if huge.set_len(20 << 30).is_err() {
+        return skip("the tests' own file system takes no such file");
+    }
+    let Some(said) = runs(&ext4, &scratch, &["--once"; 2]) else {
+        return;
+    };
+    for run in &said {
+        assert_eq!((run.code, run.problems()), (1, 1), "{}{}", run.stdout, run.stderr);
+        assert!(run.stderr.contains("huge") && run.stderr.contains("so large a file"), "{}", run.stderr);
+    }
+    said[1].did_nothing();
+    assert_eq!(fs::read_to_string(scratch.path("differences")).unwrap(), "Only in source: huge\n");
+}
+
+#[test]
 fn exfat_by_fuse_holds_files_and_directories() {
     is_mirrored_without_links(&EXFAT_FUSE);
 }

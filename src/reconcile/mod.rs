@@ -75,6 +75,11 @@ impl Roots {
         (!other_root).then_some((ours, theirs))
     }
 
+    /// Whether no other host and no user's program keeps either tree.
+    pub fn are_local(&self) -> bool {
+        [&self.source, &self.replica].iter().all(|root| root.foreign_file_system().is_none())
+    }
+
     /// Opens both roots, and sees that they are the directories that were pinned.
     ///
     /// # Errors

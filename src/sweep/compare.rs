@@ -1,5 +1,6 @@
-//! The full sweep: lists a directory of each side, joins the two by name, looks at both
-//! entries of a name, and reads the files whose size is equal.
+//! The full sweep and the quick scan: list a directory of each side, join the two by name, look
+//! at both entries of a name, and read the files whose size is equal; the quick scan only those
+//! that may have changed since they were copied.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,8 +11,8 @@ use rustix::io::Errno;
 
 use super::join::Joined;
 use super::walk::walk;
-use super::{Message, Walker};
-use crate::decide::{Action, Contents, Differs, decide};
+use super::{Message, Task, Walker};
+use crate::decide::{Action, Contents, Differs, decide, may_be_newer};
 use crate::digest;
 use crate::entry::{Entry, Side};
 use crate::fault::Fault;
@@ -19,13 +20,16 @@ use crate::fault::Setback;
 use crate::path::{Name, RelPath};
 use crate::queue::{Depth, Detector, Evidence, Look};
 use crate::report::{Cause, Problem};
-use crate::tree::{Dir, Hint, ReplicaDir};
+use crate::tree::{Dir, File, Hint, ReplicaDir};
 
 /// Names of one directory that one thread compares before it reports.
 pub(super) const CHUNK: usize = 256;
 
 /// Files of this size, in bytes, and above are a task of their own.
 const BIG: u64 = 1024 * 1024;
+
+/// A file and what is known of it.
+type Opened = (File, Entry);
 
 enum Step {
     Dir(RelPath, Replica),
@@ -196,7 +200,26 @@ impl Chunk<'_> {
                 self.differs(name, None);
             }
             (Some(Hint::File | Hint::Symlink), None) | (None, _) => self.differs(name, None),
+            (Some(Hint::File), Some(Hint::File)) if self.walker.plan.task == Task::Full => {
+                self.compare_listed_files(name, more);
+            }
             (Some(_), _) => self.compare_entries(name, more),
+        }
+    }
+
+    /// Compares what both listings say to be files: opened, they tell what a look would.
+    fn compare_listed_files(&mut self, name: Name, more: &mut Vec<Step>) {
+        let Ok((ours, theirs)) = self.open_pair(&name) else { return self.compare_entries(name, more) };
+        if ours.1.has_links() {
+            self.walker.linked.fetch_add(1, Ordering::Relaxed);
+        }
+        match ours.1.size {
+            size if size != theirs.1.size => self.differs(name, None),
+            BIG.. => more.push(Step::Pair(self.dir.clone(), name)),
+            _ => {
+                let result = self.read_pair(ours, theirs);
+                self.conclude(&name, result);
+            }
         }
     }
 
@@ -215,6 +238,7 @@ impl Chunk<'_> {
             // A directory compares its own metadata.
             Action::SetMetadata(_) if source.is_dir() => {}
             Action::NotMirrored { stale: false, .. } => self.found.push((name, look())),
+            Action::Compare if self.is_settled(&source, &replica) => {}
             Action::Compare if source.entry().is_some_and(|entry| entry.size >= BIG) => {
                 more.push(Step::Pair(self.dir.clone(), name));
             }
@@ -229,33 +253,58 @@ impl Chunk<'_> {
         }
     }
 
-    /// Reads a pair of files of equal size. Whatever goes wrong, a round looks at the name and
-    /// says it.
+    /// Whether a quick scan takes two files of equal size for equal, unread.
+    fn is_settled(&self, source: &Side, replica: &Side) -> bool {
+        let keeps = &self.walker.plan.keeps;
+        let (Some(source), Some(replica)) = (source.entry(), replica.entry()) else { return false };
+        self.walker.plan.task == Task::Quick
+            && !may_be_newer(source, replica, keeps)
+            && !Differs::between(source, replica, keeps).any()
+    }
+
+    /// Reads a pair of files of equal size.
     fn compare_files(&mut self, name: &Name) {
-        match self.read_pair(name) {
+        let result = self.open_pair(name).and_then(|(ours, theirs)| {
+            let same_size = ours.1.size == theirs.1.size;
+            if same_size { self.read_pair(ours, theirs) } else { Err(Setback::Changed) }
+        });
+        self.conclude(name, result);
+    }
+
+    /// Whatever went wrong, a round looks at the name and says it.
+    fn conclude(&mut self, name: &Name, result: Result<Option<Evidence>, Setback>) {
+        match result {
             Ok(None) | Err(Setback::Cancelled) => {}
             Ok(Some(evidence)) => self.differs(name.clone(), Some(evidence)),
             Err(Setback::Changed | Setback::Fault(_)) => self.differs(name.clone(), None),
         }
     }
 
+    fn open_pair(&self, name: &Name) -> Result<(Opened, Opened), Setback> {
+        let ours = self.source.open_file(name.as_bytes())?;
+        let theirs = self.replica.ok_or(Setback::Changed)?.open_file(name.as_bytes())?;
+        Ok((ours, theirs))
+    }
+
     /// `None` where the two files are equal in all that is mirrored.
-    fn read_pair(&self, name: &Name) -> Result<Option<Evidence>, Setback> {
+    fn read_pair(
+        &self,
+        (file, source): Opened,
+        (other, replica): Opened,
+    ) -> Result<Option<Evidence>, Setback> {
         let walker = self.walker;
-        let (file, source) = self.source.open_file(name.as_bytes())?;
-        let Some(replica_dir) = self.replica else { return Err(Setback::Changed) };
-        let (other, replica) = replica_dir.open_file(name.as_bytes())?;
-        if source.size != replica.size {
-            return Err(Setback::Changed);
-        }
         let compare = if source.size >= BIG { digest::compare_large } else { digest::compare };
+        // RACE: one may be written to while it is read. Whoever acts on the evidence sees that;
+        // what was wrongly found equal is found by the next look.
         let verdict = compare((&file, &source), (&other, &replica), walker.cancel)?;
         walker.hashed.fetch_add(1, Ordering::Relaxed);
         walker.bytes.fetch_add(source.size + replica.size, Ordering::Relaxed);
         let kinds = walker.plan.keeps.xattrs;
         let differs = Differs::between(&source, &replica, &walker.plan.keeps).any()
             || file.xattrs(kinds)? != other.xattrs(kinds)?;
-        if verdict.same() && !differs {
+        // Found equal by a quick scan, it is to be marked so: the next one need not read it.
+        let mark = walker.plan.task == Task::Quick && walker.plan.keeps.ctimes;
+        if verdict.same() && !differs && !mark {
             return Ok(None);
         }
         Ok(Some(Evidence { source: source.identity(), replica: replica.identity(), verdict }))

@@ -77,6 +77,12 @@ impl Dir {
         Ok(NewFile(File { fd, side: self.side }))
     }
 
+    /// Whether it lies on FAT or exFAT, by the magic numbers of statfs(2). FUSE tells nothing.
+    pub fn is_fat(&self) -> bool {
+        rustix::fs::fstatfs(&self.fd)
+            .is_ok_and(|stat| matches!(i128::from(stat.f_type), 0x4d44 | 0x2011_bab0))
+    }
+
     /// The names in this directory. The descriptor's position moves: once a descriptor.
     pub fn list(&self) -> Result<Listing> {
         Listing::read(&self.fd).doing(self.side, "list the directory")
