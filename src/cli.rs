@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Parser};
 
-use crate::config::{Config, DEFAULT_INTERVAL, Mode, parse_interval};
+use crate::config::{Config, DEFAULT_INTERVAL, Mode, parse_debounce, parse_interval};
 use crate::guard::Limit;
 use crate::report::Format;
 use crate::sweep::Task;
@@ -57,6 +57,12 @@ pub struct Args {
     #[arg(long, alias = "no-watch")]
     interval_only: bool,
 
+    /// How long a path must have rested before a change is followed: 10ms, 0.5 (seconds); 0 for at
+    /// once, 60s at most
+    #[arg(long, value_name = "TIME", value_parser = parse_debounce, default_value = "10ms",
+        allow_negative_numbers = true)]
+    debounce: Duration,
+
     /// Make REPLICA equal once, then exit
     #[arg(long, group = "single")]
     once: bool,
@@ -73,6 +79,18 @@ pub struct Args {
     /// copied, and trust sizes and times for the others
     #[arg(long, requires = "single")]
     quick: bool,
+
+    /// Leave alone, on both sides, what matches this pattern, as in a .gitignore file; `!` takes back
+    #[arg(long, value_name = "GLOB")]
+    exclude: Vec<String>,
+
+    /// The same for each line of a file; --exclude comes after it
+    #[arg(long, value_name = "FILE")]
+    exclude_from: Vec<PathBuf>,
+
+    /// Leave alone what the .gitignore, .ignore and .git/info/exclude files in SOURCE name
+    #[arg(long)]
+    gitignore: bool,
 
     /// Refuse to run where REPLICA does not exist
     #[arg(long)]
@@ -104,7 +122,10 @@ impl Args {
     /// The settings that the arguments amount to.
     pub fn into_config(self) -> Config {
         let cores = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        let single = self.check || self.dry_run || self.once;
         Config {
+            watch: !single && !self.interval_only,
+            debounce: self.debounce,
             source: self.source,
             replica: self.replica,
             interval: self.interval.or(self.interval_option).unwrap_or(DEFAULT_INTERVAL),
@@ -117,6 +138,9 @@ impl Args {
             },
             task: if self.quick { Task::Quick } else { Task::Full },
             log_format: self.log_format,
+            exclude: self.exclude,
+            exclude_from: self.exclude_from,
+            gitignore: self.gitignore,
             create: !self.no_create,
             max_delete: self.max_delete,
             threads: self.threads.unwrap_or_else(cores).get(),

@@ -11,6 +11,9 @@ use crate::sweep::Task;
 pub const SHORTEST: Duration = Duration::from_millis(100);
 pub const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
+/// The longest time that a change may be left to rest.
+pub const LONGEST_DEBOUNCE: Duration = Duration::from_secs(60);
+
 pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(600);
 
 /// What a run is for.
@@ -30,6 +33,10 @@ pub enum Mode {
 pub struct Config {
     pub source: PathBuf,
     pub replica: PathBuf,
+    /// Whether the source is watched.
+    pub watch: bool,
+    /// How long a path must have rested before it is looked at.
+    pub debounce: Duration,
     /// From the end of one sweep to the begin of the next.
     pub interval: Duration,
     pub log_file: Option<PathBuf>,
@@ -37,6 +44,11 @@ pub struct Config {
     /// How a sweep of all compares.
     pub task: Task,
     pub log_format: Format,
+    /// Patterns of what is left alone, and files that hold such.
+    pub exclude: Vec<String>,
+    pub exclude_from: Vec<PathBuf>,
+    /// Whether the source's own `.gitignore` files and the like are heeded.
+    pub gitignore: bool,
     /// Whether a missing replica is created.
     pub create: bool,
     pub max_delete: Limit,
@@ -53,15 +65,10 @@ pub struct Config {
 pub fn parse_interval(text: &str) -> Result<Duration, String> {
     let wrong =
         || format!("{text:?} is no interval: give seconds (60, 0.5) or a time with its unit (90s, 5m, 1h)");
-    let text = text.trim();
-    let interval = match text.parse::<f64>() {
-        Ok(seconds) if seconds < 0.0 => return Err("an interval cannot be negative".to_owned()),
-        Ok(seconds) => Duration::try_from_secs_f64(seconds).map_err(|_| wrong())?,
-        Err(_) => {
-            let span: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
-            Duration::try_from(span).map_err(|_| "an interval cannot be negative".to_owned())?
-        }
-    };
+    let interval = parse_time(text).map_err(|wrongness| match wrongness {
+        Wrong::Negative => "an interval cannot be negative".to_owned(),
+        Wrong::NoTime => wrong(),
+    })?;
     match interval {
         _ if interval.is_zero() => {
             Err("an interval of 0 would never rest: the shortest is 0.1 seconds".to_owned())
@@ -69,6 +76,38 @@ pub fn parse_interval(text: &str) -> Result<Duration, String> {
         _ if interval < SHORTEST => Err("the shortest interval is 0.1 seconds".to_owned()),
         _ if interval > LONGEST => Err("the longest interval is 365 days".to_owned()),
         _ => Ok(interval),
+    }
+}
+
+/// Reads a debounce time, from 0 to 60 s: as [`parse_interval`] does.
+///
+/// # Errors
+/// A sentence that says what is wrong.
+pub fn parse_debounce(text: &str) -> Result<Duration, String> {
+    match parse_time(text) {
+        Ok(time) if time <= LONGEST_DEBOUNCE => Ok(time),
+        Ok(_) => Err("the longest debounce is 60 seconds".to_owned()),
+        Err(Wrong::Negative) => Err("a debounce cannot be negative".to_owned()),
+        Err(Wrong::NoTime) => {
+            Err(format!("{text:?} is no time: give it with its unit (10ms, 1s), or seconds (0, 0.5)"))
+        }
+    }
+}
+
+enum Wrong {
+    Negative,
+    NoTime,
+}
+
+fn parse_time(text: &str) -> Result<Duration, Wrong> {
+    let text = text.trim();
+    match text.parse::<f64>() {
+        Ok(seconds) if seconds < 0.0 => Err(Wrong::Negative),
+        Ok(seconds) => Duration::try_from_secs_f64(seconds).map_err(|_| Wrong::NoTime),
+        Err(_) => {
+            let span: jiff::SignedDuration = text.parse().map_err(|_| Wrong::NoTime)?;
+            Duration::try_from(span).map_err(|_| Wrong::Negative)
+        }
     }
 }
 
@@ -94,6 +133,16 @@ mod tests {
                 continue; // Days are a matter of the calendar; hours say the same.
             }
             assert_eq!(parsed, Ok(Duration::from_millis(millis)), "{text}");
+        }
+    }
+
+    #[test]
+    fn debounces_are_times_up_to_a_minute() {
+        for (text, millis) in [("0", 0), ("10ms", 10), ("0.05", 50), ("60s", 60_000), ("1m", 60_000)] {
+            assert_eq!(parse_debounce(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for text in ["-1", "61", "61s", "soon", "", "NaN"] {
+            assert!(parse_debounce(text).is_err(), "{text}");
         }
     }
 

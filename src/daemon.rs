@@ -2,7 +2,9 @@
 //! into rounds, and everything else waits for its time.
 
 mod roots;
+mod scanning;
 mod settle;
+mod watching;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,15 +19,16 @@ use crate::decide::Keeps;
 use crate::guard::Trust;
 use crate::path::RelPath;
 use crate::probe::{Lacks, of_process, probe};
-use crate::queue::{Depth, Detector, Look, Looks, Portion, Queue};
+use crate::queue::{Detector, Look, Looks, Portion, Queue};
 use crate::reaper::Reaped;
 use crate::reconcile::{Again, Outcome, Reconciler, Roots, Work};
 use crate::report::{Cause, Problem};
 use crate::roots::Prepared;
-use crate::sweep::{Message, Plan, Sweep, Task};
+use crate::sweep::Sweep;
 use crate::troubles::{Failure, Troubles};
 use roots::RootWatch;
 use settle::Tally;
+use watching::Watching;
 
 /// How often the roots are checked, at least.
 const TICK: Duration = Duration::from_secs(1);
@@ -35,6 +38,7 @@ const ENOUGH: usize = 10_000;
 
 /// What one round takes at most.
 const PORTION: Portion = Portion { names: 256, dirs: 64 };
+const WATCH_PORTION: Portion = Portion { names: 512, dirs: 64 };
 
 /// And at least, however slow the machine: what a round looked at and had no time for is looked
 /// at again.
@@ -42,9 +46,14 @@ const LEAST: usize = 32;
 
 /// How long a round of sweep work begins new tasks, so that it holds up nothing for long.
 const SWEEP_ROUND: Duration = Duration::from_millis(5);
+const WATCH_ROUND: Duration = Duration::from_millis(20);
 
 /// Files above this size, in bytes, are no matter for a round of sweep work.
 const BIG_FOR_SWEEP: u64 = 1024 * 1024;
+const BIG_FOR_WATCH: u64 = 8 * 1024 * 1024;
+
+/// Of so many rounds one is of sweep work, however much the watch has told.
+const TURNS: u32 = 8;
 
 /// How a run ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -73,11 +82,15 @@ struct Daemon<'a> {
     queue: Queue,
     troubles: Troubles,
     trust: Trust,
-    /// The sweep, count or scan that runs.
+    /// The walk over all of both trees that runs: a sweep, a quick scan or a count.
     sweep: Option<Sweep>,
+    /// The scan of some directories that runs.
+    scan: Option<Sweep>,
     /// Directories below which all is to be looked at.
     scans: BTreeSet<RelPath>,
-    /// Names that a round could do in its time, of late.
+    watching: Watching,
+    rounds: u32,
+    /// Names that a round of sweep work could do in its time, of late.
     pace: usize,
     next_sweep: Instant,
     roots: RootWatch,
@@ -108,7 +121,10 @@ pub fn run(
         troubles: Troubles::default(),
         trust: Trust::Unproven,
         sweep: None,
+        scan: None,
         scans: BTreeSet::new(),
+        watching: Watching::new(config.watch, config.debounce),
+        rounds: 0,
         pace: PORTION.names,
         next_sweep: Instant::now(),
         roots: watched,
@@ -121,7 +137,10 @@ pub fn run(
 impl Daemon<'_> {
     fn run(&mut self, signals: &Receiver<i32>, panicked: &AtomicBool) -> Result<End, Failed> {
         loop {
-            self.begin_what_is_due(Instant::now())?;
+            let now = Instant::now();
+            self.tend_watch(now);
+            self.begin_scan()?;
+            self.begin_sweep(now)?;
             let mut carried = Vec::new();
             let mut reaped = Vec::new();
             if let Some(signal) = self.wait(signals, &mut carried, &mut reaped) {
@@ -134,9 +153,7 @@ impl Daemon<'_> {
             self.check_roots(now);
             self.queue.wake(now);
             self.round(carried, reaped);
-            if self.is_settled()
-                && let Some(end) = self.settle(Instant::now())
-            {
+            if let Some(end) = self.settle(Instant::now()) {
                 return Ok(end);
             }
         }
@@ -150,21 +167,34 @@ impl Daemon<'_> {
         reaped: &mut Vec<Reaped>,
     ) -> Option<i32> {
         let nobody = never();
-        let messages = match &self.sweep {
+        let swept = match &self.sweep {
             Some(sweep) if self.queue.sweep_names() < ENOUGH => sweep.messages().clone(),
+            _ => nobody.clone(),
+        };
+        let scanned = match &self.scan {
+            Some(scan) if self.queue.resting_names() < ENOUGH => scan.messages().clone(),
             _ => nobody,
         };
+        let changes = self.watching.watch().map_or_else(never, |watch| watch.changes().clone());
         select! {
             recv(signals) -> signal => return signal.ok(),
-            recv(messages) -> message => match message {
+            recv(changes) -> change => match change {
+                Ok(change) => self.take_changes(change),
+                Err(_) => self.mistrust_watch("the watch has broken down"),
+            },
+            recv(swept) -> message => match message {
                 Ok(message) => {
-                    self.take_in(message);
+                    self.take_swept(message);
                     // What waits already is taken along, so that rounds are not small ones.
-                    while self.queue.sweep_names() < PORTION.names && let Ok(message) = messages.try_recv() {
-                        self.take_in(message);
+                    while self.queue.sweep_names() < PORTION.names && let Ok(message) = swept.try_recv() {
+                        self.take_swept(message);
                     }
                 }
                 Err(_) => self.sweep = None,
+            },
+            recv(scanned) -> message => match message {
+                Ok(message) => self.take_scanned(message),
+                Err(_) => self.scan = None,
             },
             recv(self.reconciler.carried()) -> done => carried.extend(done),
             recv(self.reconciler.reaped()) -> done => reaped.extend(done),
@@ -182,78 +212,11 @@ impl Daemon<'_> {
             return Duration::ZERO;
         }
         // While something is under way, its end wakes the loop, and not the next sweep's time.
-        let sweep = (self.is_settled() && !self.roots.is_lost()).then_some(self.next_sweep);
-        let due = sweep.into_iter().chain(self.queue.next_due()).min();
+        let sweep = (self.is_swept() && !self.roots.is_lost()).then_some(self.next_sweep);
+        let watch = self.watching.next_due().filter(|_| self.sweep.is_none() && !self.roots.is_lost());
+        let quiet = self.is_settled().then(|| self.tally.quiet_due()).flatten();
+        let due = [sweep, watch, quiet, self.queue.next_due()].into_iter().flatten().min();
         due.map_or(TICK, |due| due.saturating_duration_since(Instant::now()).min(TICK))
-    }
-
-    /// Starts the sweep, count or scan whose time has come.
-    fn begin_what_is_due(&mut self, now: Instant) -> Result<(), Failed> {
-        if self.sweep.is_some() || self.roots.is_lost() {
-            return Ok(());
-        }
-        let (task, scope) = if let Some(scope) = self.scans.pop_first() {
-            (Task::Full, scope)
-        } else if now < self.next_sweep || !self.is_settled() {
-            return Ok(());
-        } else if self.trust == Trust::Trusted || self.tally.is_counted() {
-            (self.config.task, RelPath::root())
-        } else {
-            (Task::Count, RelPath::root())
-        };
-        if task != Task::Count {
-            self.troubles.scan_begins();
-        }
-        if task != Task::Count && scope.is_root() {
-            self.tally.sweep_begins(now);
-        }
-        let plan = Plan {
-            roots: self.reconciler.roots.clone(),
-            keeps: self.reconciler.keeps.clone(),
-            filter: self.reconciler.filter.clone(),
-            threads: self.config.threads,
-            scope,
-            task,
-        };
-        match Sweep::start(plan) {
-            Ok(sweep) => self.sweep = Some(sweep),
-            Err(error) if self.is_once() => return Err(Failed::Thread(error)),
-            Err(error) => {
-                let wait = self.config.interval.min(Duration::from_secs(10));
-                tracing::error!(op = "error", "cannot start a sweep: {error}; will try again in {wait:?}");
-                self.next_sweep = now + wait;
-            }
-        }
-        Ok(())
-    }
-
-    fn take_in(&mut self, message: Message) {
-        match message {
-            Message::Differ(dir, names) => self.queue.push(Detector::Sweep, dir, names),
-            Message::Crossing(path) => self.reconciler.remember_crossing(path),
-            Message::Problem(problem) => {
-                let look = Look::new(Depth::Subtree, Detector::Sweep, Instant::now());
-                self.set_back(&problem, look, Failure::Scan);
-            }
-            Message::Counted(count) => {
-                self.sweep = None;
-                self.judge(&count);
-            }
-            Message::Swept(summary) => {
-                let Some(sweep) = self.sweep.take() else { return };
-                let full = sweep.plan.scope.is_root();
-                for path in self.troubles.scanned(&sweep.plan.scope) {
-                    say_resolved(&path);
-                }
-                if full {
-                    self.tally.swept(summary);
-                }
-            }
-            Message::Lost(lost) => {
-                self.sweep = None;
-                self.lose(lost);
-            }
-        }
     }
 
     /// Does one round, where there is work for one.
@@ -263,7 +226,12 @@ impl Daemon<'_> {
         }
         // Those that are published in this round make room for as many.
         self.queue.unpark(self.reconciler.free_carriers() + carried.len());
-        let looks = self.queue.take(Detector::Sweep, Portion { names: self.pace, ..PORTION });
+        let detector = self.whose_turn();
+        let (portion, budget, big) = match detector {
+            Detector::Sweep => (Portion { names: self.pace, ..PORTION }, SWEEP_ROUND, BIG_FOR_SWEEP),
+            Detector::Watch => (WATCH_PORTION, WATCH_ROUND, BIG_FOR_WATCH),
+        };
+        let looks = self.queue.take(detector, portion);
         if looks.is_empty() && carried.is_empty() && reaped.is_empty() {
             return;
         }
@@ -273,9 +241,10 @@ impl Daemon<'_> {
             looks,
             carried,
             reaped,
+            detector,
             deletions: self.trust.deletions(),
-            budget: Some(SWEEP_ROUND),
-            big: BIG_FOR_SWEEP,
+            budget: Some(budget),
+            big,
         };
         let begun = Instant::now();
         match self.reconciler.round(work) {
@@ -283,10 +252,12 @@ impl Daemon<'_> {
                 let (done, again) = (outcome.done.len(), outcome.again.len());
                 let took = begun.elapsed();
                 let left = outcome.again.iter().filter(|(_, _, again)| *again == Again::Now).count();
-                self.pace = match left {
-                    0 => (2 * self.pace).min(PORTION.names),
-                    left => names.saturating_sub(left).max(LEAST),
-                };
+                if detector == Detector::Sweep {
+                    self.pace = match left {
+                        0 => (2 * self.pace).min(PORTION.names),
+                        left => names.saturating_sub(left).max(LEAST),
+                    };
+                }
                 tracing::debug!(
                     op = "round",
                     names,
@@ -297,6 +268,18 @@ impl Daemon<'_> {
                 self.take_up(outcome, looked_at);
             }
             Err(lost) => self.lose(lost),
+        }
+    }
+
+    /// The watch's work comes first, and the sweep's is never shut out.
+    fn whose_turn(&mut self) -> Detector {
+        self.rounds = self.rounds.wrapping_add(1);
+        let swept = self.queue.has_ready(Detector::Sweep);
+        let watched = self.queue.has_ready(Detector::Watch);
+        if watched && !(swept && self.rounds.is_multiple_of(TURNS)) {
+            Detector::Watch
+        } else {
+            Detector::Sweep
         }
     }
 
@@ -324,7 +307,7 @@ impl Daemon<'_> {
             }
         }
         self.tally.add(&outcome.done, outcome.held, outcome.linked);
-        self.scans.extend(outcome.scans);
+        self.want_scans(outcome.scans);
     }
 
     /// Notes what failed, says it where it is new, and lets it be tried again.
@@ -346,6 +329,8 @@ impl Daemon<'_> {
     fn end(&mut self, signal: i32) -> End {
         self.stop.store(true, Ordering::Relaxed);
         self.sweep = None;
+        self.scan = None;
+        self.watching.stop();
         self.reconciler.abandon();
         self.tally.say_end(signal);
         if self.is_once() { End::Interrupted } else { End::Done }

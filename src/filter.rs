@@ -1,20 +1,332 @@
-//! What is left alone on both sides.
+//! What is left alone: neither mirrored from the source, nor removed from the replica, nor walked,
+//! nor watched.
+//!
+//! Patterns are those of gitignore(5), by the matcher of the `ignore` crate. What the command line
+//! says comes first; then, on request, what the source's own files say, the deeper ones first.
 
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use ignore::Match;
+use ignore::gitignore::{Gitignore, GitignoreBuilder};
+
+use crate::entry::Side;
 use crate::path::{Name, RelPath};
 use crate::report::is_log_name;
+use crate::tree::Dir;
 
-/// Entries that are neither mirrored from the source nor removed from the replica.
+const IGNORE: &[u8] = b".ignore";
+const GITIGNORE: &[u8] = b".gitignore";
+const GIT: &[u8] = b".git";
+
+/// Of a longer file of patterns, in bytes, only so much is read.
+const LONGEST: usize = 1024 * 1024;
+
+/// All rules. Cheap to clone; the clones share what was read from the source.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
     /// Where the log file lies, if that is inside the source: its directory and its name.
     pub log: Option<(RelPath, Name)>,
+    /// `--exclude` and `--exclude-from`.
+    given: Option<Arc<Gitignore>>,
+    /// `--gitignore`: the rules of the source's directories that have some.
+    nested: Option<Arc<RwLock<Nested>>>,
+}
+
+type Nested = BTreeMap<RelPath, Arc<Rules>>;
+
+/// The rules that one directory of the source holds.
+#[derive(Debug)]
+struct Rules {
+    texts: [Vec<u8>; 3],
+    ignore: Gitignore,
+    gitignore: Gitignore,
+    /// `.git/info/exclude`
+    exclude: Gitignore,
+    /// Whether a repository begins here: what git reads above does not count below.
+    is_repository: bool,
+}
+
+/// Reads patterns, one a line.
+///
+/// # Errors
+/// What is wrong with a pattern.
+pub fn patterns<'a>(lines: impl IntoIterator<Item = &'a str>) -> Result<Gitignore, ignore::Error> {
+    let mut builder = GitignoreBuilder::new("");
+    for line in lines {
+        builder.add_line(None, line)?;
+    }
+    builder.build()
+}
+
+/// The same from a file of the source: a pattern that cannot be read is passed over, as git does.
+fn lenient(text: &[u8]) -> Gitignore {
+    let mut builder = GitignoreBuilder::new("");
+    let text = String::from_utf8_lossy(text);
+    for line in text.trim_start_matches('\u{feff}').lines() {
+        let _ = builder.add_line(None, line);
+    }
+    builder.build().unwrap_or_else(|_| Gitignore::empty())
 }
 
 impl Filter {
-    pub fn excludes(&self, dir: &RelPath, name: &[u8]) -> bool {
-        match &self.log {
-            Some((log_dir, log)) => log_dir == dir && is_log_name(name, log.as_bytes()),
-            None => false,
+    pub fn new(given: Gitignore, nested: bool) -> Self {
+        let given = Some(given).filter(|given| !given.is_empty()).map(Arc::new);
+        Self { log: None, given, nested: nested.then(Arc::default) }
+    }
+
+    /// Whether there is any rule at all.
+    pub fn is_empty(&self) -> bool {
+        self.log.is_none() && self.given.is_none() && self.nested.is_none()
+    }
+
+    /// The rules as they are for the names in one directory.
+    pub fn at(&self, dir: &RelPath) -> DirFilter<'_> {
+        let mut chain = Vec::new();
+        if let Some(nested) = &self.nested {
+            let nested = nested.read().unwrap_or_else(PoisonError::into_inner);
+            if !nested.is_empty() {
+                let above = std::iter::once(RelPath::root()).chain(dir.lineage());
+                let ruled = above.filter_map(|at| nested.get(&at).map(|rules| (at, Arc::clone(rules))));
+                chain.extend(ruled);
+                chain.reverse();
+            }
         }
+        DirFilter { filter: self, dir: dir.clone(), chain }
+    }
+
+    /// Whether a directory or one above it is left alone.
+    pub fn excludes_dir(&self, dir: &RelPath) -> bool {
+        let excluded = |at: RelPath| {
+            at.split().is_some_and(|(above, name)| self.at(&above).excludes(name.as_bytes(), true))
+        };
+        !self.is_empty() && dir.lineage().any(excluded)
+    }
+
+    /// The directory whose rules change with this entry, if it holds rules.
+    pub fn governed_by(&self, dir: &RelPath, name: &Name) -> Option<RelPath> {
+        self.nested.as_ref()?;
+        match name.as_bytes() {
+            IGNORE | GITIGNORE | GIT => Some(dir.clone()),
+            b"exclude" => {
+                let (git, info) = dir.split().filter(|(_, info)| info.as_bytes() == b"info")?;
+                let (above, name) = git.split()?;
+                (info.as_bytes() == b"info" && name.as_bytes() == GIT).then_some(above)
+            }
+            _ => None,
+        }
+    }
+
+    /// Reads the rules that a directory of the source holds; whether they are others than before.
+    /// `has`: whether there may be an entry of this name. What cannot be read leaves the rules as
+    /// they were: copying it is a Problem that will be told.
+    pub fn refresh(&self, dir: &RelPath, source: &Dir, has: impl Fn(&[u8]) -> bool) -> bool {
+        let Some(nested) = &self.nested else { return false };
+        let is_repository = has(GIT) && source.look(GIT) != Side::Absent;
+        let info = RelPath::new(b".git/info").filter(|_| is_repository);
+        let info = info.and_then(|info| source.open(&info).ok());
+        let read = |dir: &Dir, name: &[u8]| if has(name) { text_of(dir, name) } else { Some(Vec::new()) };
+        let exclude = info.map_or(Some(Vec::new()), |info| text_of(&info, b"exclude"));
+        let (Some(ignore), Some(gitignore), Some(exclude)) =
+            (read(source, IGNORE), read(source, GITIGNORE), exclude)
+        else {
+            return false;
+        };
+        let texts = [ignore, gitignore, exclude];
+        let any = is_repository || texts.iter().any(|text| !text.is_empty());
+        let before = nested.read().unwrap_or_else(PoisonError::into_inner).get(dir).cloned();
+        match before {
+            None if !any => return false,
+            Some(rules) if rules.texts == texts && rules.is_repository == is_repository => return false,
+            _ => {}
+        }
+        let [ignore, gitignore, exclude] = texts.each_ref().map(|text| lenient(text));
+        let rules = Rules { texts, ignore, gitignore, exclude, is_repository };
+        let mut nested = nested.write().unwrap_or_else(PoisonError::into_inner);
+        if any {
+            nested.insert(dir.clone(), Arc::new(rules));
+        } else {
+            nested.remove(dir);
+        }
+        true
+    }
+}
+
+/// A file of patterns; empty where there is none, `None` where it cannot be read.
+fn text_of(dir: &Dir, name: &[u8]) -> Option<Vec<u8>> {
+    let (file, entry) = match dir.open_file(name) {
+        Ok(opened) => opened,
+        Err(fault) if fault.is_absence() || fault.errno == rustix::io::Errno::LOOP => return Some(Vec::new()),
+        Err(fault) if fault.errno == rustix::io::Errno::INVAL => return Some(Vec::new()),
+        Err(_) => return None,
+    };
+    let size = usize::try_from(entry.size).unwrap_or(LONGEST).min(LONGEST);
+    let mut text = vec![0; size];
+    let read = file.read_at(&mut text, 0).ok()?;
+    text.truncate(read);
+    Some(text)
+}
+
+/// The rules for the names in one directory.
+pub struct DirFilter<'a> {
+    filter: &'a Filter,
+    dir: RelPath,
+    /// The directories above with rules of their own, the deepest first.
+    chain: Vec<(RelPath, Arc<Rules>)>,
+}
+
+impl DirFilter<'_> {
+    pub fn excludes(&self, name: &[u8], is_dir: bool) -> bool {
+        if self.filter.is_empty() {
+            return false;
+        }
+        if let Some((log_dir, log)) = &self.filter.log
+            && *log_dir == self.dir
+            && is_log_name(name, log.as_bytes())
+        {
+            return true;
+        }
+        let Some(path) = Name::new(name).map(|name| self.dir.join(&name)) else { return false };
+        let by_given = |given: &Arc<Gitignore>| given.matched(as_path(path.as_bytes()), is_dir).map(|_| ());
+        let given = self.filter.given.as_ref().map_or(Match::None, by_given);
+        given.or(self.by_nested(&path, is_dir)).is_ignore()
+    }
+
+    /// Whether either side's entry of this name is left alone. What stands on neither is not.
+    pub fn excludes_either(&self, name: &[u8], sides: [Option<bool>; 2]) -> bool {
+        sides.into_iter().flatten().any(|is_dir| self.excludes(name, is_dir))
+    }
+
+    fn by_nested(&self, path: &RelPath, is_dir: bool) -> Match<()> {
+        let (mut ignore, mut gitignore, mut exclude) = (Match::None, Match::None, Match::None);
+        let mut in_repository = false;
+        for (at, rules) in &self.chain {
+            let below =
+                if at.is_root() { path.as_bytes() } else { &path.as_bytes()[at.as_bytes().len() + 1..] };
+            let matched = |rules: &Gitignore| rules.matched(as_path(below), is_dir).map(|_| ());
+            ignore = ignore.or(matched(&rules.ignore));
+            if !in_repository {
+                gitignore = gitignore.or(matched(&rules.gitignore));
+                exclude = exclude.or(matched(&rules.exclude));
+            }
+            in_repository |= rules.is_repository;
+        }
+        ignore.or(gitignore).or(exclude)
+    }
+}
+
+fn as_path(bytes: &[u8]) -> &Path {
+    Path::new(OsStr::from_bytes(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fault::Where;
+    use crate::tree::Root;
+
+    fn given(lines: &[&str]) -> Filter {
+        Filter::new(patterns(lines.iter().copied()).unwrap(), false)
+    }
+
+    /// Asks for a path; one that ends in `/` is a directory.
+    fn excludes(filter: &Filter, path: &str) -> bool {
+        let is_dir = path.ends_with('/');
+        let path = RelPath::new(path.trim_end_matches('/').as_bytes()).unwrap();
+        let (dir, name) = path.split().unwrap();
+        filter.excludes_dir(&dir) || filter.at(&dir).excludes(name.as_bytes(), is_dir)
+    }
+
+    #[test]
+    fn patterns_are_those_of_gitignore() {
+        let filter = given(&["*.o", "!keep.o", "/top", "build/", "a/**/z", "# no pattern", ""]);
+        for path in ["x.o", "deep/er/x.o", "top", "build/", "x/build/", "a/z", "a/b/c/z", "build/in/it"] {
+            assert!(excludes(&filter, path), "{path}");
+        }
+        for path in ["keep.o", "deep/top", "build", "z", "# no pattern", "x.o.c"] {
+            assert!(!excludes(&filter, path), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_that_is_none_is_refused() {
+        assert!(patterns(["a[", "{"]).is_err() || patterns(["{a"]).is_err());
+    }
+
+    #[test]
+    fn without_rules_nothing_is_left_alone() {
+        assert!(!excludes(&Filter::default(), "a/.gitignore"));
+        assert!(!excludes(&Filter::new(Gitignore::empty(), true), "a/b"));
+    }
+
+    /// A source with these files, and a filter that has read their rules.
+    fn nested(files: &[(&str, &str)], given: &[&str]) -> Filter {
+        let top = tempfile::tempdir().unwrap();
+        let filter = Filter::new(patterns(given.iter().copied()).unwrap(), true);
+        let root = Root { path: top.path().into(), side: Where::Source }.open_source().unwrap().0;
+        let mut dirs = vec![RelPath::root()];
+        for (path, text) in files {
+            let at = top.path().join(path);
+            std::fs::create_dir_all(at.parent().unwrap()).unwrap();
+            std::fs::write(at, text).unwrap();
+            let path = RelPath::new(path.as_bytes()).unwrap();
+            dirs.extend(path.split().unwrap().0.lineage());
+        }
+        for dir in dirs {
+            filter.refresh(&dir, &root.open(&dir).unwrap(), |_| true);
+        }
+        filter
+    }
+
+    #[test]
+    fn the_deepest_file_decides() {
+        let filter = nested(&[(".gitignore", "*.log\n/out\n"), ("sub/.gitignore", "!mine.log\n/out\n")], &[]);
+        for path in ["a.log", "sub/a.log", "out", "sub/out"] {
+            assert!(excludes(&filter, path), "{path}");
+        }
+        for path in ["sub/mine.log", "sub/deep/out", "other/out"] {
+            assert!(!excludes(&filter, path), "{path}");
+        }
+    }
+
+    #[test]
+    fn each_kind_of_file_has_its_rank() {
+        let filter = nested(
+            &[
+                (".git/info/exclude", "a\nb\nc\nd\n"),
+                (".gitignore", "!a\nb\n"),
+                (".ignore", "!b\nc\n"),
+                ("x", ""),
+            ],
+            &["!c"],
+        );
+        for path in ["a", "b", "c"] {
+            assert!(!excludes(&filter, path), "{path}");
+        }
+        assert!(excludes(&filter, "d"));
+    }
+
+    #[test]
+    fn what_git_reads_above_a_repository_does_not_count_below() {
+        let filter =
+            nested(&[(".gitignore", "*.log\n"), (".ignore", "*.tmp\n"), ("repo/.git/HEAD", "")], &[]);
+        assert!(excludes(&filter, "a.log") && excludes(&filter, "repo/a.tmp"));
+        assert!(!excludes(&filter, "repo/a.log"));
+    }
+
+    #[test]
+    fn it_is_known_which_entries_hold_rules() {
+        let filter = Filter::new(Gitignore::empty(), true);
+        let governed = |path: &str| {
+            let (dir, name) = RelPath::new(path.as_bytes()).unwrap().split().unwrap();
+            filter.governed_by(&dir, &name).map(|dir| dir.to_string())
+        };
+        assert_eq!(governed("a/.gitignore").as_deref(), Some("a"));
+        assert_eq!(governed("a/.git/info/exclude").as_deref(), Some("a"));
+        assert_eq!(governed("a/exclude"), None);
+        assert_eq!(governed("a/b"), None);
     }
 }

@@ -16,6 +16,7 @@ mod config; // the settings
 mod probe; // what the replica's file system keeps
 
 mod sweep; // detector two: walks both trees
+mod watch; // detector one: the only user of notify
 mod guard; // whether deletions are believed
 mod troubles; // what failed, and when it is tried again
 

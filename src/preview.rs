@@ -17,7 +17,7 @@ use crate::filter::Filter;
 use crate::guard::{Count, judge, say_held};
 use crate::path::{Name, RelPath};
 use crate::queue::{Depth, Detector, Evidence, Look};
-use crate::reconcile::{COUNTING, Lost, Roots, count_below};
+use crate::reconcile::{COUNTING, HOLDS_EXCLUDED, Lost, Roots, count_below, holds_excluded};
 use crate::report::{Cause, Done, Entries, Operation, Problem, say_if_silent};
 use crate::sweep::{Message, Plan, Sweep, Task};
 use crate::tree::Dir;
@@ -91,8 +91,10 @@ impl Preview<'_> {
             keeps: self.subject.keeps.clone(),
             filter: self.subject.filter.clone(),
             threads: self.config.threads,
-            scope: RelPath::root(),
+            scopes: vec![RelPath::root()],
             task,
+            detector: Detector::Sweep,
+            registrar: None,
         })?;
         loop {
             let message = select! {
@@ -106,7 +108,7 @@ impl Preview<'_> {
                         self.see(&dir, &name, &look);
                     }
                 }
-                Ok(Message::Crossing(_)) => {}
+                Ok(Message::Crossing(_) | Message::Unwatched(..)) => {}
                 Ok(Message::Problem(problem)) => self.fail(&problem),
                 Ok(Message::Counted(count)) => {
                     self.judge(&count);
@@ -238,6 +240,14 @@ impl Preview<'_> {
         let goes = operation == Operation::Removed || (theirs.is_dir() && !entry.is_dir());
         let is_own = path.split().is_some_and(|(_, name)| name.is_reserved());
         if is_own && !self.check {
+            return;
+        }
+        if theirs.is_dir()
+            && goes
+            && let Some(root) = &self.replica
+            && holds_excluded(root, &path, &self.subject.filter)
+        {
+            tracing::warn!(op = "warning", path = %path, "{HOLDS_EXCLUDED}");
             return;
         }
         if goes && self.held {

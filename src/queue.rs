@@ -12,6 +12,8 @@ use crate::path::{Name, RelPath};
 /// How closely to look.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Depth {
+    /// The entry's metadata; its contents only where size or mtime differ.
+    Metadata,
     /// The entry itself.
     Content,
     /// And, where it is a directory, all that lies below it.
@@ -148,19 +150,64 @@ impl Lane {
     }
 }
 
+/// Looks that wait for their time, one a path.
+#[derive(Default)]
+struct Later {
+    by_time: BTreeMap<(Instant, u64), (RelPath, Look)>,
+    /// Where in `by_time` a path waits.
+    due: HashMap<RelPath, (Instant, u64)>,
+    /// How many were asked for by the sweep.
+    of_sweep: usize,
+    /// Tells apart the looks of one instant.
+    count: u64,
+}
+
+impl Later {
+    /// Lets a path wait until a time: it takes the place of an older one.
+    fn push(&mut self, at: Instant, path: RelPath, mut look: Look) {
+        if let Some(waiting) = self.remove(&path) {
+            look.merge(waiting);
+        }
+        self.count += 1;
+        let key = (at, self.count);
+        self.of_sweep += usize::from(look.detector == Detector::Sweep);
+        self.due.insert(path.clone(), key);
+        self.by_time.insert(key, (path, look));
+    }
+
+    fn remove(&mut self, path: &RelPath) -> Option<Look> {
+        // Most of the time nothing waits, and a path need not be hashed to know that.
+        let key = if self.due.is_empty() { None } else { self.due.remove(path) };
+        let (_, look) = self.by_time.remove(&key?)?;
+        self.of_sweep -= usize::from(look.detector == Detector::Sweep);
+        Some(look)
+    }
+
+    /// The next one that is due by `now`.
+    fn pop(&mut self, now: Instant) -> Option<(RelPath, Look)> {
+        let (path, look) = self.by_time.first_entry().filter(|first| first.key().0 <= now)?.remove();
+        self.due.remove(&path);
+        self.of_sweep -= usize::from(look.detector == Detector::Sweep);
+        Some((path, look))
+    }
+
+    fn next_due(&self) -> Option<Instant> {
+        self.by_time.first_key_value().map(|((at, _), _)| *at)
+    }
+}
+
 /// All work that waits.
 #[derive(Default)]
 pub struct Queue {
     watch: Lane,
     sweep: Lane,
-    /// Looks that are to be tried again, by the time when.
-    later: BTreeMap<(Instant, u64), (RelPath, Look)>,
-    /// Where in `later` a path waits.
-    due: HashMap<RelPath, (Instant, u64)>,
+    /// What has failed, until it is tried again.
+    later: Later,
+    /// What a scan has found, until its source may have come to rest, or until the watch would
+    /// have told of it: then it is the watch's.
+    resting: Later,
     /// Looks that wait for a carrier to be free.
     parked: VecDeque<(RelPath, Look)>,
-    /// Tells apart the looks of one instant.
-    count: u64,
 }
 
 impl Queue {
@@ -180,15 +227,21 @@ impl Queue {
 
     /// Lets a path be looked at again at a time. It waits once: a newer time takes the place of
     /// an older one.
-    pub fn push_later(&mut self, at: Instant, path: RelPath, mut look: Look) {
-        self.count += 1;
-        let key = (at, self.count);
-        if let Some(old) = self.due.insert(path.clone(), key)
-            && let Some((_, waiting)) = self.later.remove(&old)
-        {
-            look.merge(waiting);
+    pub fn push_later(&mut self, at: Instant, path: RelPath, look: Look) {
+        self.later.push(at, path, look);
+    }
+
+    /// Lets a path that a scan has found rest until a time, or until the watch tells of it.
+    pub fn push_resting(&mut self, at: Instant, path: RelPath, look: Look) {
+        self.resting.push(at, path, look);
+    }
+
+    /// Adds what the watch has told; it takes the place of what a scan has found there.
+    pub fn push_watched(&mut self, path: &RelPath, mut look: Look) {
+        if let Some(found) = self.resting.remove(path) {
+            look.merge(found);
         }
-        self.later.insert(key, (path, look));
+        self.push_path(path, look);
     }
 
     pub fn park(&mut self, path: RelPath, look: Look) {
@@ -205,19 +258,14 @@ impl Queue {
 
     /// Moves what is due by `now` to its lane.
     pub fn wake(&mut self, now: Instant) {
-        while let Some(entry) = self.later.first_entry() {
-            if entry.key().0 > now {
-                break;
-            }
-            let (path, look) = entry.remove();
-            self.due.remove(&path);
+        while let Some((path, look)) = self.later.pop(now).or_else(|| self.resting.pop(now)) {
             self.push_path(&path, look);
         }
     }
 
     /// When the next look that waits for a time is due.
     pub fn next_due(&self) -> Option<Instant> {
-        self.later.first_key_value().map(|((at, _), _)| *at)
+        [&self.later, &self.resting].iter().filter_map(|later| later.next_due()).min()
     }
 
     /// Takes work for one round; an empty map where none is ready.
@@ -232,18 +280,19 @@ impl Queue {
         }
     }
 
-    /// Number of the sweep's names that wait, for a round or for a carrier.
+    /// Number of the sweep's names that wait, for a round, for rest or for a carrier.
     pub fn sweep_names(&self) -> usize {
-        self.sweep.names + self.parked.len()
+        self.sweep.names + self.resting.of_sweep + self.parked.len()
     }
 
-    pub fn has_parked(&self) -> bool {
-        !self.parked.is_empty()
+    /// Number of names that event scans have found and that rest.
+    pub fn resting_names(&self) -> usize {
+        self.resting.due.len()
     }
 
     /// Forgets everything: a sweep will find it again.
     pub fn clear(&mut self) {
-        *self = Self { count: self.count, ..Self::default() };
+        *self = Self::default();
     }
 
     fn lane(&mut self, detector: Detector) -> &mut Lane {
@@ -341,10 +390,28 @@ mod tests {
         for seconds in 1..=100 {
             queue.push_later(now + Duration::from_secs(seconds), path("a"), look(now));
         }
-        assert_eq!((queue.later.len(), queue.due.len()), (1, 1));
+        assert_eq!((queue.later.by_time.len(), queue.later.due.len()), (1, 1));
         queue.wake(now + Duration::from_secs(100));
         assert_eq!(taken(&mut queue, ALL), ["a"]);
-        assert_eq!((queue.later.len(), queue.due.len()), (0, 0));
+        assert_eq!((queue.later.by_time.len(), queue.later.due.len()), (0, 0));
+    }
+
+    #[test]
+    fn what_rests_is_the_watchs_once_the_watch_tells_of_it() {
+        let now = Instant::now();
+        let due = now + Duration::from_secs(1);
+        let mut queue = Queue::default();
+        for name in ["told", "missed"] {
+            queue.push_resting(due, path(name), look(now));
+        }
+        assert_eq!(queue.sweep_names(), 2);
+        queue.push_watched(&path("told"), Look { detector: Detector::Watch, ..look(now) });
+        assert_eq!(queue.take(Detector::Watch, ALL).len(), 1);
+        assert!(!queue.has_ready(Detector::Sweep));
+        assert_eq!((queue.sweep_names(), queue.next_due()), (1, Some(due)));
+        queue.wake(due);
+        assert_eq!(taken(&mut queue, ALL), ["missed"]);
+        assert_eq!((queue.sweep_names(), queue.resting_names()), (0, 0));
     }
 
     #[test]
@@ -359,10 +426,10 @@ mod tests {
     fn parked_work_waits_until_it_is_let_go() {
         let mut queue = Queue::default();
         queue.park(path("big"), look(Instant::now()));
-        assert!(queue.has_parked() && !queue.has_ready(Detector::Sweep));
+        assert!(queue.sweep_names() == 1 && !queue.has_ready(Detector::Sweep));
         queue.park(path("bigger"), look(Instant::now()));
         queue.unpark(1);
         assert_eq!(taken(&mut queue, ALL), ["big"]);
-        assert!(queue.has_parked());
+        assert_eq!(queue.sweep_names(), 1);
     }
 }

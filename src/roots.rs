@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use crate::config::Config;
 use crate::fault::{Fault, Where};
-use crate::filter::Filter;
+use crate::filter::{Filter, patterns};
 use crate::mounts::Place;
 use crate::path::{Name, RelPath, shown};
 use crate::reconcile::Roots;
@@ -42,6 +42,10 @@ pub enum Refusal {
     LogNowhere(PathBuf),
     #[error("cannot write the log file {}: {}; name a file that can be created or appended to", shown(.0), .1)]
     Log(PathBuf, std::io::Error),
+    #[error("{0}: give --exclude patterns as in a .gitignore file")]
+    Exclude(ignore::Error),
+    #[error("cannot read the patterns in {}: {}; name a file that can be read", shown(.0), .1)]
+    ExcludeFrom(PathBuf, std::io::Error),
     #[error("cannot create the replica {}: {}", shown(.0), .1)]
     Create(PathBuf, std::io::Error),
     #[error("another twindir (pid {}) keeps the replica {} already: stop that one first", .1, shown(.0))]
@@ -93,12 +97,24 @@ pub fn check(config: &Config) -> Result<Checked, Refusal> {
         return Err(Refusal::NoReplica(replica.path));
     }
     let log_path = config.log_file.as_deref().map(full).transpose()?;
-    let filter = match &log_path {
-        Some(log) => refuse_log_in_replica(log, &replica.path, existing.as_ref())
-            .and_then(|()| log_in_source(log, &source_pin))?,
-        None => Filter::default(),
-    };
+    let mut filter = filter_of(config)?;
+    if let Some(log) = &log_path {
+        refuse_log_in_replica(log, &replica.path, existing.as_ref())?;
+        filter.log = log_in_source(log, &source_pin)?;
+    }
     Ok(Checked { source, replica, source_pin, existing, log_path, filter })
+}
+
+/// The filter that the command line asks for.
+fn filter_of(config: &Config) -> Result<Filter, Refusal> {
+    let mut lines = Vec::new();
+    for file in &config.exclude_from {
+        let text = fs::read(file).map_err(|error| Refusal::ExcludeFrom(file.clone(), error))?;
+        lines.extend(String::from_utf8_lossy(&text).lines().map(str::to_owned));
+    }
+    lines.extend(config.exclude.iter().cloned());
+    let given = patterns(lines.iter().map(String::as_str)).map_err(Refusal::Exclude)?;
+    Ok(Filter::new(given, config.gitignore))
 }
 
 impl Checked {
@@ -214,17 +230,16 @@ fn refuse_log_in_replica(log: &Path, replica: &Path, existing: Option<&Pin>) -> 
 }
 
 /// A log file inside the source is not mirrored, nor are its numbered elders.
-fn log_in_source(log: &Path, source_pin: &Pin) -> Result<Filter, Refusal> {
+fn log_in_source(log: &Path, source_pin: &Pin) -> Result<Option<(RelPath, Name)>, Refusal> {
     let (real, standing) = log_folder(log)?;
-    let Some(steps) = climb(&standing, source_pin, Where::Source)? else { return Ok(Filter::default()) };
+    let Some(steps) = climb(&standing, source_pin, Where::Source)? else { return Ok(None) };
     let wrong = |error| Refusal::Path(standing.clone(), error);
     let canonical = fs::canonicalize(&standing).map_err(wrong)?;
     let above: Vec<&OsStr> = canonical.iter().collect();
     let missing = real.strip_prefix(&standing).unwrap_or(&real);
     let components = above[above.len().saturating_sub(steps)..].iter().copied().chain(missing.iter());
     let path: Vec<u8> = components.map(OsStr::as_bytes).collect::<Vec<_>>().join(&b'/');
-    let place: Option<(RelPath, Name)> = RelPath::new(&path).and_then(|path| path.split());
-    Ok(Filter { log: place })
+    Ok(RelPath::new(&path).and_then(|path| path.split()))
 }
 
 /// What is known of the replica's place, so that it can be made again when it is deleted, and

@@ -108,6 +108,11 @@ impl Troubles {
         over.into_iter().filter(|path| self.forget(path)).collect()
     }
 
+    /// Whether something failed at this path.
+    pub fn is_met(&self, path: &RelPath) -> bool {
+        self.paths.contains_key(path)
+    }
+
     fn forget(&mut self, path: &RelPath) -> bool {
         self.paths.remove(path).is_some_and(|trouble| trouble.told)
     }

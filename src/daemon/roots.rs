@@ -63,7 +63,7 @@ impl Daemon<'_> {
         }
     }
 
-    fn inspect_roots(&mut self, now: Instant) {
+    pub(super) fn inspect_roots(&mut self, now: Instant) {
         self.roots.checked = now;
         let was_lost = self.roots.is_lost();
         // One that was lost is there again when it can be opened; a look is enough otherwise.
@@ -198,7 +198,9 @@ impl Daemon<'_> {
     /// Nothing that was found is of use any more: a sweep finds it anew.
     fn drop_work(&mut self) {
         self.sweep = None;
+        self.scan = None;
         self.scans.clear();
+        self.watching.stop();
         self.queue.clear();
         self.troubles.clear();
         self.reconciler.abandon();

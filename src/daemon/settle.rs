@@ -8,7 +8,10 @@ use super::{Daemon, End};
 use crate::guard::{Count, Trust, judge, say_held};
 use crate::queue::Detector;
 use crate::report::{Done, Operation, human_bytes};
-use crate::sweep::Summary;
+use crate::sweep::{Summary, Task};
+
+/// While there is a watch, "equal" is said once nothing has happened for so long.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// What has been done, for the summaries.
 #[derive(Default)]
@@ -22,7 +25,12 @@ pub(super) struct Tally {
     linked: u64,
     /// The same since the start of the run.
     total: Totals,
-    begun: Option<Instant>,
+    /// Of the walk over all: what it does, and since when.
+    begun: Option<(Instant, Task)>,
+    /// Actions that only the sweep has led to, though there is a watch.
+    missed: u64,
+    /// When something was last done.
+    last_action: Option<Instant>,
     swept: Option<Summary>,
     /// Whether a full sweep has come to its end since the last begin or loss.
     complete: bool,
@@ -42,9 +50,19 @@ struct Totals {
 }
 
 impl Tally {
-    pub fn sweep_begins(&mut self, now: Instant) {
+    pub fn sweep_begins(&mut self, now: Instant, task: Task) {
         let total = std::mem::take(&mut self.total);
-        *self = Self { total, begun: Some(now), said_equal: self.said_equal, ..Self::default() };
+        let Self { said_equal, last_action, .. } = *self;
+        // A quick scan proves nothing anew, and takes nothing back.
+        let (counted, complete) = (task == Task::Quick && self.counted, task == Task::Quick && self.complete);
+        let begun = Some((now, task));
+        *self = Self { total, begun, last_action, complete, said_equal, counted, ..Self::default() };
+    }
+
+    /// When it will have been quiet for long enough for a word.
+    pub fn quiet_due(&self) -> Option<Instant> {
+        let waits = self.complete && !self.said_equal;
+        self.last_action.filter(|_| waits).map(|last| last + QUIET)
     }
 
     pub fn is_counted(&self) -> bool {
@@ -76,6 +94,8 @@ impl Tally {
             self.bytes += bytes;
             self.total.bytes += bytes;
             self.total.actions += 1;
+            let by_clock = matches!(self.begun, Some((_, Task::Full)));
+            self.missed += u64::from(by_clock && done.detector == Detector::Sweep);
         }
         if !done.is_empty() {
             self.disturb();
@@ -85,12 +105,15 @@ impl Tally {
     /// Something happened: "equal" is worth saying again.
     pub fn disturb(&mut self) {
         self.said_equal = false;
+        self.last_action = Some(Instant::now());
     }
 
     /// The line that ends a sync, if one has ended.
-    fn say_swept(&mut self, now: Instant, problems: usize) -> bool {
-        let (Some(summary), Some(begun)) = (self.swept.take(), self.begun.take()) else { return false };
-        self.complete = true;
+    fn say_swept(&mut self, now: Instant, problems: usize, watching: bool) -> Option<Task> {
+        let (Some(summary), Some((begun, task))) = (self.swept.take(), self.begun.take()) else {
+            return None;
+        };
+        self.complete |= task == Task::Full || !watching;
         let linked = self.linked + summary.linked;
         if linked > 0 && !std::mem::replace(&mut self.total.said_linked, true) {
             tracing::warn!(
@@ -118,8 +141,12 @@ impl Tally {
         if self.held > 0 {
             done.push(format!("{} deletions held", self.held));
         }
+        if watching && self.missed > 0 {
+            done.push(format!("{} of them not told by the watch", self.missed));
+        }
+        let word = if watching && task == Task::Quick { "scan" } else { "sweep" };
         tracing::info!(
-            op = "sweep",
+            op = word,
             entries = summary.entries,
             hashed = summary.hashed,
             hashed_bytes = summary.bytes,
@@ -129,6 +156,7 @@ impl Tally {
             removed = self.removed,
             copied_bytes = self.bytes,
             held = self.held,
+            missed = watching.then_some(self.missed),
             problems,
             compare_seconds = summary.took.as_secs_f64(),
             seconds = took,
@@ -138,7 +166,7 @@ impl Tally {
             2 * summary.hashed,
             done.join(", "),
         );
-        true
+        Some(task)
     }
 
     /// The last line of a run.
@@ -159,17 +187,32 @@ impl Daemon<'_> {
     /// Whether nothing is under way and nothing waits but what has to wait for its time. A single
     /// run also waits for what may come to rest any moment; a lasting one sweeps on.
     pub(super) fn is_settled(&self) -> bool {
-        self.sweep.is_none()
+        self.is_swept()
+            && self.scan.is_none()
             && self.scans.is_empty()
             && !self.queue.has_ready(Detector::Watch)
-            && !self.queue.has_ready(Detector::Sweep)
-            && !self.queue.has_parked()
+            && self.queue.resting_names() == 0
             && self.reconciler.is_idle()
             && !(self.is_once() && self.troubles.has_restless())
     }
 
+    /// Whether no walk over all runs, and nothing that one has found waits. With a watch this
+    /// comes to be also while there is always something to do; without, all has to be done.
+    pub(super) fn is_swept(&self) -> bool {
+        self.sweep.is_none()
+            && !self.queue.has_ready(Detector::Sweep)
+            && self.queue.sweep_names() == 0
+            && self.reconciler.is_idle_for(Detector::Sweep)
+            && (self.watching.is_wanted() || (self.scan.is_none() && self.scans.is_empty()))
+    }
+
     /// Ends a sync: says what it did, and plans the next. The end of the run, for `--once`.
     pub(super) fn settle(&mut self, now: Instant) -> Option<End> {
+        let settled = self.is_settled();
+        let over = if self.watching.is_wanted() { self.is_swept() } else { settled };
+        if !over {
+            return None;
+        }
         if self.roots.is_lost() {
             if self.is_once() {
                 tracing::error!(
@@ -179,14 +222,15 @@ impl Daemon<'_> {
             }
             return self.is_once().then_some(End::Incomplete);
         }
-        let swept = self.tally.say_swept(now, self.troubles.len());
-        let equal = self.tally.complete && self.troubles.is_empty() && self.tally.held == 0;
-        if equal && !self.tally.said_equal {
+        let swept = self.tally.say_swept(now, self.troubles.len(), self.watching.is_wanted());
+        let equal = settled && self.tally.complete && self.troubles.is_empty() && self.tally.held == 0;
+        let quiet = swept.is_some() || self.tally.quiet_due().is_none_or(|due| due <= now);
+        if equal && quiet && !self.tally.said_equal {
             self.tally.said_equal = true;
             let time = Zoned::now().strftime("%H:%M:%S").to_string();
             tracing::info!(op = "settled", "equal as of {time}");
         }
-        if !swept {
+        if swept? == Task::Quick && self.watching.is_wanted() {
             return None;
         }
         // An interval of a year is as good as none, where the clock cannot count that far.

@@ -1,24 +1,27 @@
 //! The closing phase: modes, owners and times of the directories in which a name was looked
 //! at, bottom up, after all that changes them.
 
+use std::time::Instant;
+
 use super::Round;
 use super::gather::Spot;
 use crate::copy::settings;
 use crate::decide::{Differs, Reason};
 use crate::fault::Fault;
 use crate::path::RelPath;
-use crate::queue::{Depth, Detector, Look};
+use crate::queue::{Depth, Look};
 use crate::report::{Done, Operation};
 use crate::tree::Settings;
 
 impl Round<'_> {
     pub(super) fn close(&mut self) {
         let touched = std::mem::take(&mut self.touched);
-        for rel in touched.iter().rev() {
-            if let Err(fault) = self.close_one(rel) {
+        for (rel, since) in touched.iter().rev() {
+            let since = since.unwrap_or_else(Instant::now);
+            let look = Look::new(Depth::Content, self.detector, since);
+            if let Err(fault) = self.close_one(rel, &look) {
                 // Gone meanwhile: another look concerns it.
                 if !fault.is_no_dir() {
-                    let look = Look::new(Depth::Content, Detector::Sweep, std::time::Instant::now());
                     self.out.set_back(rel.clone(), look, fault.into());
                 }
                 self.lock_again(rel);
@@ -26,7 +29,7 @@ impl Round<'_> {
         }
     }
 
-    fn close_one(&mut self, rel: &RelPath) -> Result<(), Fault> {
+    fn close_one(&mut self, rel: &RelPath, look: &Look) -> Result<(), Fault> {
         // One that its mode locks is opened up first.
         let replica_opened = match self.spots.get(rel) {
             Some(Spot { replica: Some(_), .. }) => None,
@@ -56,8 +59,7 @@ impl Round<'_> {
         let visible =
             (keeps.modes && mode_before != entry.mode) || Differs { mode: false, ..differs }.visible();
         if visible && !self.made.contains(rel) {
-            let look = Look::new(Depth::Content, Detector::Sweep, std::time::Instant::now());
-            let mut done = Done::new(Operation::Updated, rel.clone(), &entry, Reason::Metadata, &look);
+            let mut done = Done::new(Operation::Updated, rel.clone(), &entry, Reason::Metadata, look);
             // Its mtime may differ only through what this round did in it.
             done.differs =
                 Differs { mode: keeps.modes && mode_before != entry.mode, mtime: false, ..differs };

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use super::gather::Spot;
-use super::{Again, Deletions, KEPT, MOUNTED, Outcome, Round, Sighting, TASK};
+use super::shape::holds_excluded;
+use super::{Again, Deletions, HOLDS_EXCLUDED, KEPT, MOUNTED, Outcome, Round, Sighting, TASK};
 use crate::carrier::{Carried, Job, Load};
 use crate::copy::{Temp, fill, seal, settings};
 use crate::decide::{Action, Contents, Differs, Reason, decide, may_be_newer};
@@ -14,7 +15,7 @@ use crate::entry::{Entry, Kind, Side, Verdict};
 use crate::fault::Setback;
 use crate::parallel;
 use crate::path::{Name, RelPath};
-use crate::queue::{Evidence, Look};
+use crate::queue::{Depth, Evidence, Look};
 use crate::reaper::Aside;
 use crate::report::{Done, Operation, say_if_silent};
 use crate::tree::{File, ReplicaDir, Settings};
@@ -22,7 +23,7 @@ use crate::tree::{File, ReplicaDir, Settings};
 /// Names of one directory, for one thread.
 struct Task<'a> {
     rel: RelPath,
-    spot: &'a Spot,
+    spot: &'a Spot<'a>,
     replica: &'a ReplicaDir,
     sightings: Vec<Sighting>,
     carried: Vec<Carried>,
@@ -90,7 +91,7 @@ impl Round<'_> {
 struct Here<'a> {
     round: &'a Round<'a>,
     rel: &'a RelPath,
-    spot: &'a Spot,
+    spot: &'a Spot<'a>,
     replica: &'a ReplicaDir,
     path: &'a RelPath,
     look: &'a Look,
@@ -102,14 +103,16 @@ impl Here<'_> {
         match decide(source, standing, Contents::Unread, keeps) {
             Action::Compare => match self.read_pair(name, out)? {
                 Some((source, replica, verdict)) => {
-                    let evidence =
-                        Evidence { source: source.identity(), replica: replica.identity(), verdict };
-                    let look = Look { evidence: Some(Box::new(evidence)), ..self.look.clone() };
-                    if may_be_newer(&source, &replica, keeps) {
+                    let read = verdict.map(|verdict| {
+                        Box::new(Evidence { source: source.identity(), replica: replica.identity(), verdict })
+                    });
+                    let contents = verdict.map_or(Contents::Same, Contents::from);
+                    let look = Look { evidence: read, ..self.look.clone() };
+                    if verdict.is_some() && may_be_newer(&source, &replica, keeps) {
                         self.renew(name, &replica);
                     }
                     let (source, replica) = (Side::Present(source), Side::Present(replica));
-                    let action = decide(&source, &replica, verdict.into(), keeps);
+                    let action = decide(&source, &replica, contents, keeps);
                     Here { look: &look, ..*self }.carry_out(action, name, &source, &replica, out)
                 }
                 None => Ok(()),
@@ -147,9 +150,13 @@ impl Here<'_> {
         let _ = self.replica.open_existing(name).and_then(|(file, _)| file.set(&times));
     }
 
-    /// Reads both files, their attributes too: what both sides show now, and their MD5s. `None`
-    /// where a carrier reads them, or all is done.
-    fn read_pair(&self, name: &Name, out: &mut Outcome) -> Result<Option<(Entry, Entry, Verdict)>, Setback> {
+    /// Reads both files, their attributes too: what both sides show now, and their MD5s; no MD5s
+    /// where only metadata has changed. `None` where a carrier reads them, or all is done.
+    fn read_pair(
+        &self,
+        name: &Name,
+        out: &mut Outcome,
+    ) -> Result<Option<(Entry, Entry, Option<Verdict>)>, Setback> {
         let bytes = name.as_bytes();
         let mut source = self.spot.source.open_file(bytes).map_err(changed_if_gone)?;
         let mut replica = match self.replica.open_existing(name) {
@@ -165,13 +172,17 @@ impl Here<'_> {
         }
         // The sweep or a carrier may have read this pair already.
         let known = self.look.evidence.as_deref().and_then(|known| known.verdict_on(&source.1, &replica.1));
+        let step = self.round.shared.keeps.time_step;
         let verdict = match known {
-            Some(verdict) => verdict,
+            Some(verdict) => Some(verdict),
+            None if self.look.depth == Depth::Metadata && source.1.mtime.is_within(replica.1.mtime, step) => {
+                None
+            }
             None if source.1.size <= self.round.big => {
                 let (ours, theirs) = ((&source.0, &source.1), (replica.0.as_file(), &replica.1));
                 let verdict = digest::compare(ours, theirs, &self.round.shared.stop)?;
                 digest::see_unchanged(ours).and_then(|()| digest::see_unchanged(theirs))?;
-                verdict
+                Some(verdict)
             }
             None => {
                 let load = Load::Compare { replica: replica.0, replica_entry: replica.1 };
@@ -378,6 +389,11 @@ impl Here<'_> {
     /// Where another file system is mounted in it.
     fn stays(&self, standing: &Side, out: &mut Outcome) -> Result<bool, Setback> {
         let held = self.is_held(standing, out);
+        let shared = self.round.shared;
+        if !held && standing.is_dir() && holds_excluded(&self.round.replica, self.path, &shared.filter) {
+            out.unmirrored.push((self.path.clone(), HOLDS_EXCLUDED));
+            return Ok(true);
+        }
         if !held && standing.is_dir() && self.round.holds_mount(self.path) {
             return Err(MOUNTED.into());
         }

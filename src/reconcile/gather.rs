@@ -8,28 +8,30 @@ use rustix::io::Errno;
 use super::{Again, Outcome, Round, Sighting, TASK};
 use crate::carrier::{Carried, Load};
 use crate::copy::Temp;
-use crate::entry::Side;
+use crate::entry::{Entry, Side};
 use crate::fault::Fault;
 use crate::fault::Setback;
+use crate::filter::DirFilter;
 use crate::parallel;
 use crate::path::{Name, RelPath};
-use crate::queue::{Depth, Detector, Evidence, Look, Looks, add};
+use crate::queue::{Depth, Evidence, Look, Looks, add};
 use crate::report::{Cause, Problem};
 use crate::tree::{Dir, ReplicaDir, Settings};
 
 /// A directory in which names are looked at, open on both sides.
-pub(super) struct Spot {
+pub(super) struct Spot<'a> {
     pub source: Dir,
     /// `None` where the replica has no such directory (yet).
     pub replica: Option<ReplicaDir>,
     pub sightings: Vec<Sighting>,
     /// Big files to be published here.
     pub carried: Vec<Carried>,
+    filter: DirFilter<'a>,
     /// Whether `source` still stands at its path below the pinned root; asked once (I5).
     standing: OnceLock<bool>,
 }
 
-impl Spot {
+impl Spot<'_> {
     /// Whether an absence seen in this directory may be believed (I5).
     pub fn is_standing(&self, round: &Round<'_>, rel: &RelPath) -> bool {
         *self.standing.get_or_init(|| {
@@ -84,7 +86,7 @@ impl Round<'_> {
         };
         if let Ok(open) = self.replica.open(&dir) {
             drop(Temp::adopt(&open, name.clone()));
-            self.touched.insert(dir);
+            self.touch(dir, None);
         }
     }
 
@@ -92,6 +94,7 @@ impl Round<'_> {
     /// the look moves to its highest missing ancestor; where the replica's is, its missing
     /// ancestors are looked at too.
     pub(super) fn gather(&mut self, mut looks: Looks) {
+        self.refresh_rules(&looks);
         while let Some((dir, names)) = looks.pop_first() {
             let first = names.values().next().cloned();
             if self.place(&dir, &mut looks, first.as_ref()).is_none() {
@@ -111,14 +114,28 @@ impl Round<'_> {
         }
     }
 
+    /// Reads the rules of the filter again where a look concerns an entry that holds some. What they
+    /// bring about is found by a scan.
+    fn refresh_rules(&mut self, looks: &Looks) {
+        let named = looks.iter().flat_map(|(dir, names)| names.keys().map(move |name| (dir, name)));
+        for governed in named.filter_map(|(dir, name)| self.shared.filter.governed_by(dir, name)) {
+            if let Ok(source) = self.source.open(&governed)
+                && self.shared.filter.refresh(&governed, &source, |_| true)
+            {
+                self.out.scans.push(governed);
+            }
+        }
+    }
+
     /// Opens one directory; `None` where its looks leave the round.
     fn place(&mut self, dir: &RelPath, looks: &mut Looks, look: Option<&Look>) -> Option<()> {
         if self.spots.contains_key(dir) {
             return Some(());
         }
         let now = std::time::Instant::now();
-        let look = look.cloned().unwrap_or_else(|| Look::new(Depth::Content, Detector::Sweep, now));
-        let wider = Look { depth: Depth::Subtree, evidence: None, ..look };
+        let look_at_itself = look.is_none();
+        let look = look.cloned().unwrap_or_else(|| Look::new(Depth::Content, self.detector, now));
+        let wider = Look { depth: Depth::Subtree, evidence: None, ..look.clone() };
         let source = match self.source.open(dir) {
             Ok(source) => source,
             Err(fault) if fault.is_no_dir() => {
@@ -130,6 +147,9 @@ impl Round<'_> {
         let id = source.entry().map(|entry| (entry.dev, entry.ino));
         if id == Ok((self.shared.roots.replica_pin.dev, self.shared.roots.replica_pin.ino)) {
             return None; // The replica, mounted inside the source.
+        }
+        if self.shared.filter.excludes_dir(dir) {
+            return None;
         }
         let replica = match self.open_replica(dir) {
             Ok(replica) => Some(replica),
@@ -148,8 +168,11 @@ impl Round<'_> {
             }
             Err(fault) => return self.give_up(dir, wider, fault),
         };
-        self.touched.insert(dir.clone());
-        let spot = Spot { source, replica, sightings: vec![], carried: vec![], standing: OnceLock::new() };
+        let asked = look_at_itself.then_some(look.since);
+        self.touch(dir.clone(), asked);
+        let filter = self.shared.filter.at(dir);
+        let (sightings, carried, standing) = (vec![], vec![], OnceLock::new());
+        let spot = Spot { source, replica, sightings, carried, filter, standing };
         self.spots.insert(dir.clone(), spot);
         Some(())
     }
@@ -189,7 +212,7 @@ impl Round<'_> {
             // Where this is not permitted, what is done in the directory will say so.
             if dir.set(&Settings { mode: Some(entry.mode | 0o700), ..Settings::default() }).is_ok() {
                 self.opened.insert(rel.clone(), entry.mode);
-                self.touched.insert(rel.clone());
+                self.touch(rel.clone(), None);
             }
         }
         Ok(dir)
@@ -204,7 +227,7 @@ impl Round<'_> {
                 Err(fault) if fault.errno == Errno::ACCESS => {
                     let (dir, mode) = at.open_up(name.as_bytes())?;
                     self.opened.insert(path.clone(), mode);
-                    self.touched.insert(path.clone());
+                    self.touch(path.clone(), None);
                     dir
                 }
                 other => other?,
@@ -244,14 +267,11 @@ impl Round<'_> {
     fn sight(
         &self,
         rel: &RelPath,
-        spot: &Spot,
+        spot: &Spot<'_>,
         mut sighting: Sighting,
         out: &mut Outcome,
     ) -> Option<Sighting> {
         let name = sighting.name.as_bytes();
-        if self.shared.filter.excludes(rel, name) {
-            return None;
-        }
         if sighting.name.is_reserved() {
             if self.shared.is_in_use(&sighting.name) {
                 return None;
@@ -273,7 +293,12 @@ impl Round<'_> {
             return None;
         }
         let both = (&spot.source, spot.replica.as_deref());
-        (sighting.source, sighting.replica) = self.shared.roots.see(both, &sighting.name)?;
+        let (source, replica) = self.shared.roots.see(both, &sighting.name)?;
+        let sides = [&source, &replica].map(|side| side.entry().map(Entry::is_dir));
+        if spot.filter.excludes_either(name, sides) {
+            return None;
+        }
+        (sighting.source, sighting.replica) = (source, replica);
         Some(sighting)
     }
 }

@@ -13,7 +13,7 @@ mod contents;
 mod gather;
 mod shape;
 
-pub use shape::{COUNTING, count_below};
+pub use shape::{COUNTING, count_below, holds_excluded};
 
 #[cfg(test)]
 mod tests;
@@ -24,7 +24,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
@@ -35,7 +35,7 @@ use crate::entry::{Identity, Side, Special};
 use crate::fault::{Fault, Setback, Where};
 use crate::filter::Filter;
 use crate::path::{Name, RelPath};
-use crate::queue::{Look, Looks};
+use crate::queue::{Detector, Look, Looks};
 use crate::reaper::{Aside, Reaped, Reaper};
 use crate::report::{Done, Problem};
 use crate::tree::{Dir, Pin, ReplicaDir, Root, Settings};
@@ -44,6 +44,9 @@ use gather::Spot;
 /// Said of what is kept although the source lacks it.
 const KEPT: &str = "kept in the replica: the file system that held it in the source is no longer mounted \
                     (mount it again; or restart twindir, and it goes)";
+
+/// Said of a directory that the source lacks and that is kept all the same.
+pub const HOLDS_EXCLUDED: &str = "kept in the replica: it holds entries that are excluded";
 
 /// Why a directory in which another file system is mounted stays.
 const MOUNTED: Fault =
@@ -112,6 +115,8 @@ pub struct Work {
     pub carried: Vec<Carried>,
     /// Trees put aside that have been emptied.
     pub reaped: Vec<Reaped>,
+    /// Who asked for the looks.
+    pub detector: Detector,
     pub deletions: Deletions,
     /// How long the contents phase begins further tasks.
     pub budget: Option<Duration>,
@@ -214,6 +219,7 @@ struct Flight {
     cancel: Arc<AtomicBool>,
     /// Its temporary file, if it is being filled.
     temp: Option<Name>,
+    detector: Detector,
 }
 
 /// At most so many unmirrored entries are told apart; beyond, they are no longer named.
@@ -292,6 +298,11 @@ impl Reconciler {
         self.flights.is_empty() && self.reaping.is_empty()
     }
 
+    /// Whether nothing that this detector has asked for is on its way.
+    pub fn is_idle_for(&self, detector: Detector) -> bool {
+        self.flights.values().all(|flight| flight.detector != detector)
+    }
+
     /// Does one round.
     ///
     /// # Errors
@@ -300,7 +311,7 @@ impl Reconciler {
     pub fn round(&mut self, work: Work) -> Result<Outcome, Lost> {
         let finished = self.take_back(work.carried, &work.reaped);
         let (source, replica) = self.roots.open()?;
-        let mut round = self.begin((source, replica), work.deletions, work.big);
+        let mut round = self.begin((source, replica), work.detector, work.deletions, work.big);
         let looks = round.sort_carried(work.looks, finished);
         round.gather(looks);
         round.observe();
@@ -317,15 +328,22 @@ impl Reconciler {
         Ok(out)
     }
 
-    fn begin(&self, (source, replica): (Dir, ReplicaDir), deletions: Deletions, big: u64) -> Round<'_> {
+    fn begin(
+        &self,
+        (source, replica): (Dir, ReplicaDir),
+        detector: Detector,
+        deletions: Deletions,
+        big: u64,
+    ) -> Round<'_> {
         Round {
             shared: self,
             source,
             replica,
+            detector,
             deletions,
             big,
             spots: BTreeMap::new(),
-            touched: BTreeSet::new(),
+            touched: BTreeMap::new(),
             opened: HashMap::new(),
             made: HashSet::new(),
             mounts: OnceLock::new(),
@@ -340,7 +358,8 @@ impl Reconciler {
                 Load::Fill { name, .. } => Some(name.clone()),
                 Load::Compare { .. } => None,
             };
-            let flight = Flight { identity: job.identity(), cancel: Arc::clone(&job.cancel), temp };
+            let (cancel, detector) = (Arc::clone(&job.cancel), job.look.detector);
+            let flight = Flight { identity: job.identity(), cancel, temp, detector };
             self.flights.insert(job.path.clone(), flight);
             self.carriers.hand_over(job);
         }
@@ -442,12 +461,14 @@ struct Round<'a> {
     shared: &'a Reconciler,
     source: Dir,
     replica: ReplicaDir,
+    detector: Detector,
     deletions: Deletions,
     big: u64,
     /// The directories in which names are looked at.
-    spots: BTreeMap<RelPath, Spot>,
-    /// The directories whose metadata is set at the end.
-    touched: BTreeSet<RelPath>,
+    spots: BTreeMap<RelPath, Spot<'a>>,
+    /// The directories whose metadata is set at the end, and since when that is due where somebody
+    /// asked for it.
+    touched: BTreeMap<RelPath, Option<Instant>>,
     /// Directories of the replica that were opened up for the round, and their former modes.
     opened: HashMap<RelPath, u32>,
     /// Directories that this round made: what it sets on them is no action of its own.
@@ -458,6 +479,12 @@ struct Round<'a> {
 }
 
 impl Round<'_> {
+    /// Has a directory's metadata set at the end.
+    fn touch(&mut self, dir: RelPath, since: Option<Instant>) {
+        let known = self.touched.entry(dir).or_default();
+        *known = (*known).max(since);
+    }
+
     /// Whether another file system is mounted in the replica's directory `rel`: such a directory
     /// is neither moved nor removed.
     fn holds_mount(&self, rel: &RelPath) -> bool {

@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use super::gather::Spot;
-use super::{Again, Deletions, KEPT, MOUNTED, Round, Sighting};
+use super::{Again, Deletions, HOLDS_EXCLUDED, KEPT, MOUNTED, Round, Sighting};
 use crate::copy::swap;
 use crate::decide::{Action, Contents, Reason, decide};
 use crate::entry::Entry;
 use crate::fault::Setback;
+use crate::filter::Filter;
 use crate::path::{Name, RelPath};
-use crate::queue::{Depth, Detector, Look};
+use crate::queue::{Depth, Look};
 use crate::reaper::{Aside, Reaped};
 use crate::report::{Cause, Done, Entries, Operation, Problem};
 use crate::tree::{Dir, Hint, ReplicaDir};
@@ -33,7 +34,7 @@ impl Round<'_> {
     }
 
     /// Does what concerns directories; gives back what the contents phase has to do.
-    fn shape_one(&mut self, rel: &RelPath, spot: &Spot, sighting: Sighting) -> Option<Sighting> {
+    fn shape_one(&mut self, rel: &RelPath, spot: &Spot<'_>, sighting: Sighting) -> Option<Sighting> {
         // Its making has failed, and that is known; the retry looks at all below it.
         let replica = spot.replica.as_ref()?;
         let path = rel.join(&sighting.name);
@@ -67,7 +68,7 @@ impl Round<'_> {
             }
             (Action::Nothing | Action::SetMetadata(_), Some(entry), _) if entry.is_dir() => {
                 // Metadata of directories is set in the closing phase.
-                self.touched.insert(path.clone());
+                self.touch(path.clone(), Some(look.since));
                 if wide {
                     self.out.scans.push(path);
                 }
@@ -106,7 +107,7 @@ impl Round<'_> {
         }
         self.shared.cancel_within(path);
         self.made.insert(path.clone());
-        self.touched.insert(path.clone());
+        self.touch(path.clone(), None);
         if let Some(below) = self.spots.get_mut(path) {
             below.replica = Some(self.replica.open(path)?);
         }
@@ -118,10 +119,10 @@ impl Round<'_> {
         for Reaped { aside, result } in reaped {
             let parent = self.open_replica(&aside.dir);
             let buried = result.and_then(|()| parent?.remove_dir(aside.name.as_bytes()));
-            self.touched.insert(aside.dir.clone());
+            self.touch(aside.dir.clone(), None);
             match buried {
                 Err(fault) if !fault.is_absence() && !self.shared.stop.load(Ordering::Relaxed) => {
-                    let look = Look::new(Depth::Content, Detector::Sweep, Instant::now());
+                    let look = Look::new(Depth::Content, self.detector, Instant::now());
                     let problem = Problem { path: aside.path(), cause: Cause::Remains(fault) };
                     self.out.problems.push((problem, look));
                 }
@@ -131,7 +132,7 @@ impl Round<'_> {
     }
 
     /// Takes a directory out of the replica by one rename (I6), and leaves it to the reaper.
-    fn put_aside(&mut self, rel: &RelPath, spot: &Spot, path: &RelPath, old: &Entry, sighting: Sighting) {
+    fn put_aside(&mut self, rel: &RelPath, spot: &Spot<'_>, path: &RelPath, old: &Entry, sighting: Sighting) {
         let Some(replica) = &spot.replica else { return };
         let Sighting { name, look, .. } = sighting;
         if name.is_reserved() {
@@ -150,6 +151,9 @@ impl Round<'_> {
         if let Some(mount) = self.lost_mount(path).cloned() {
             self.out.unmirrored.push((mount, KEPT));
             return self.out.hold(path);
+        }
+        if holds_excluded(&self.replica, path, &self.shared.filter) {
+            return self.out.unmirrored.push((path.clone(), HOLDS_EXCLUDED));
         }
         if self.holds_mount(path) {
             return self.out.set_back(path.clone(), look, MOUNTED.into());
@@ -170,6 +174,24 @@ impl Round<'_> {
             Err(fault) => self.out.set_back(path.clone(), look, fault.into()),
         }
     }
+}
+
+/// Whether something below a directory of the replica is left alone, so that it has to stay.
+pub fn holds_excluded(replica: &Dir, dir: &RelPath, filter: &Filter) -> bool {
+    let mut waiting = if filter.is_empty() { vec![] } else { vec![dir.clone()] };
+    while let Some(at) = waiting.pop() {
+        let rules = filter.at(&at);
+        let Ok(open) = replica.open(&at) else { continue };
+        let Ok(listing) = open.list() else { continue };
+        for (name, hint) in listing.iter() {
+            let is_dir = hint.is_dir_or(|| open.look(name).is_dir());
+            if rules.excludes(name, is_dir) {
+                return true;
+            }
+            waiting.extend(Name::new(name).filter(|_| is_dir).map(|name| at.join(&name)));
+        }
+    }
+    false
 }
 
 /// Adds up the entries below a directory; `false` where not all could be counted in time.

@@ -95,6 +95,7 @@ fn work(paths: &[&str]) -> Work {
         looks,
         carried: vec![],
         reaped: vec![],
+        detector: Detector::Sweep,
         deletions: Deletions::Followed,
         budget: None,
         big: u64::MAX,
@@ -170,7 +171,7 @@ fn held_deletions_are_counted_and_not_made_while_copying_goes_on() {
     pair.write("replica/dir/file", "x");
     pair.write("replica/was-dir/file", "x");
     let all = ["new", "file", "dir", "was-dir"];
-    let outcome = pair.round(Work { deletions: Deletions::Held, ..work(&all) });
+    let outcome = pair.round(Work { detector: Detector::Sweep, deletions: Deletions::Held, ..work(&all) });
     assert_eq!(outcome.held, 3);
     assert_eq!(operations(&outcome), [(Operation::Created, "new".into())]);
     assert_eq!(pair.names("replica"), ["dir", "file", "new", "was-dir"]);
@@ -185,7 +186,7 @@ fn an_absence_in_a_directory_that_was_moved_away_deletes_nothing() {
     pair.write("replica/d/file", "x");
     pair.write("replica/d/sub/file", "x");
     let roots = pair.reconciler.roots.open().unwrap();
-    let mut round = pair.reconciler.begin(roots, Deletions::Followed, u64::MAX);
+    let mut round = pair.reconciler.begin(roots, Detector::Sweep, Deletions::Followed, u64::MAX);
     round.gather(work(&["d/file", "d/sub"]).looks);
     round.observe();
     fs::rename(pair.at("source/d"), pair.at("outside/d")).unwrap();
@@ -303,7 +304,8 @@ fn a_big_file_that_is_moved_away_leaves_nothing_behind() {
     pair.round(Work { big: 5, ..work(&["d", "d/big"]) });
     let carried = pair.carried();
     fs::rename(pair.at("source/d"), pair.at("outside/d")).unwrap();
-    let held = Work { carried: vec![carried], deletions: Deletions::Held, ..work(&[]) };
+    let held =
+        Work { carried: vec![carried], detector: Detector::Sweep, deletions: Deletions::Held, ..work(&[]) };
     pair.round(held);
     assert_eq!(pair.names("replica/d"), [""; 0]);
 }
@@ -350,7 +352,11 @@ fn temporary_names_are_removed_unless_they_are_in_use() {
     let Load::Fill { name: in_use, .. } = &carried.job.load else { panic!("not being filled") };
     let in_use = in_use.to_string();
     // Deletions that are held do not hold these: they are twindir's own.
-    let held = Work { deletions: Deletions::Held, ..work(&[&stale, &stale_dir, &in_use]) };
+    let held = Work {
+        detector: Detector::Sweep,
+        deletions: Deletions::Held,
+        ..work(&[&stale, &stale_dir, &in_use])
+    };
     pair.round(held);
     pair.bury();
     assert_eq!(pair.names("replica"), [in_use]);

@@ -17,8 +17,9 @@ use crate::digest;
 use crate::entry::{Entry, Side};
 use crate::fault::Fault;
 use crate::fault::Setback;
+use crate::filter::DirFilter;
 use crate::path::{Name, RelPath};
-use crate::queue::{Depth, Detector, Evidence, Look};
+use crate::queue::{Depth, Evidence, Look};
 use crate::report::{Cause, Problem};
 use crate::tree::{Dir, File, Hint, ReplicaDir};
 
@@ -54,13 +55,16 @@ struct Chunk<'a> {
     dir: &'a RelPath,
     source: &'a Dir,
     replica: Option<&'a ReplicaDir>,
+    filter: DirFilter<'a>,
     found: Vec<(Name, Look)>,
 }
 
 impl Walker<'_> {
     pub(super) fn compare(&self) {
         let known = if self.replica.is_some() { Replica::Open } else { Replica::Lacks };
-        walk(self.plan.threads, Step::Dir(self.plan.scope.clone(), known), |step, more| {
+        self.register(&self.plan.scopes);
+        let first = self.plan.scopes.iter().map(|scope| Step::Dir(scope.clone(), known)).collect();
+        walk(self.plan.threads, first, |step, more| {
             if self.is_cancelled() {
                 return;
             }
@@ -88,10 +92,11 @@ impl Walker<'_> {
         };
         self.compare_dir_itself(dir, &source, replica.as_ref());
 
+        self.plan.filter.refresh(dir, &source, |name| ours.find(name).is_some());
         let joined = Arc::new(Joined::new(ours, theirs));
         let mut chunk = self.chunk(dir, &source, replica.as_ref());
         // Left over in the replica: to be removed. In the source: to be named (I7).
-        chunk.found.extend(joined.reserved().filter_map(Name::new).map(|name| (name, look())));
+        chunk.found.extend(joined.reserved().filter_map(Name::new).map(|name| (name, self.look())));
         chunk.compare_names(&joined, 0..joined.len().min(CHUNK), more);
         chunk.report();
         for start in (CHUNK..joined.len()).step_by(CHUNK) {
@@ -116,7 +121,8 @@ impl Walker<'_> {
     }
 
     fn chunk<'a>(&'a self, dir: &'a RelPath, source: &'a Dir, replica: Option<&'a ReplicaDir>) -> Chunk<'a> {
-        Chunk { walker: self, dir, source, replica, found: Vec::new() }
+        let filter = self.plan.filter.at(dir);
+        Chunk { walker: self, dir, source, replica, filter, found: Vec::new() }
     }
 
     /// Opens a directory on both sides; `None` where there is nothing to compare.
@@ -148,10 +154,14 @@ impl Walker<'_> {
         }
     }
 
+    fn look(&self) -> Look {
+        Look::new(Depth::Content, self.plan.detector, Instant::now())
+    }
+
     fn look_at<T>(&self, path: &RelPath, depth: Depth) -> Option<T> {
         if let Some((dir, name)) = path.split() {
             self.differ.fetch_add(1, Ordering::Relaxed);
-            self.send(Message::Differ(dir, vec![(name, Look { depth, ..look() })]));
+            self.send(Message::Differ(dir, vec![(name, Look { depth, ..self.look() })]));
         }
         None
     }
@@ -174,12 +184,24 @@ impl Walker<'_> {
 
 impl Chunk<'_> {
     fn compare_names(&mut self, joined: &Joined, range: Range<usize>, more: &mut Vec<Step>) {
+        let before = more.len();
         for pair in joined.pairs(range) {
-            if !self.walker.plan.filter.excludes(self.dir, pair.name)
+            let source = pair.source.map(|hint| hint.is_dir_or(|| self.source.look(pair.name).is_dir()));
+            let replica = pair
+                .replica
+                .map(|hint| hint.is_dir_or(|| self.replica.is_some_and(|dir| dir.look(pair.name).is_dir())));
+            if !self.filter.excludes_either(pair.name, [source, replica])
                 && let Some(name) = Name::new(pair.name)
             {
                 self.compare_name(name, pair.source, pair.replica, more);
             }
+        }
+        let dirs = more[before..].iter().filter_map(|step| match step {
+            Step::Dir(dir, _) => Some(dir.clone()),
+            Step::Names(..) | Step::Pair(..) => None,
+        });
+        if self.walker.plan.registrar.is_some() {
+            self.walker.register(&dirs.collect::<Vec<_>>());
         }
     }
 
@@ -194,7 +216,7 @@ impl Chunk<'_> {
         match (source, replica) {
             (Some(Hint::Dir), Some(Hint::Dir)) => more.push(Step::Dir(self.dir.join(&name), Replica::Open)),
             // To be named, once; it makes no difference.
-            (Some(Hint::Special), None) => self.found.push((name, look())),
+            (Some(Hint::Special), None) => self.found.push((name, self.walker.look())),
             (Some(Hint::Dir), None) => {
                 more.push(Step::Dir(self.dir.join(&name), Replica::Lacks));
                 self.differs(name, None);
@@ -237,7 +259,7 @@ impl Chunk<'_> {
             Action::Nothing => {}
             // A directory compares its own metadata.
             Action::SetMetadata(_) if source.is_dir() => {}
-            Action::NotMirrored { stale: false, .. } => self.found.push((name, look())),
+            Action::NotMirrored { stale: false, .. } => self.found.push((name, self.walker.look())),
             Action::Compare if self.is_settled(&source, &replica) => {}
             Action::Compare if source.entry().is_some_and(|entry| entry.size >= BIG) => {
                 more.push(Step::Pair(self.dir.clone(), name));
@@ -311,7 +333,7 @@ impl Chunk<'_> {
     }
 
     fn differs(&mut self, name: Name, evidence: Option<Evidence>) {
-        let look = Look { evidence: evidence.map(Box::new), ..look() };
+        let look = Look { evidence: evidence.map(Box::new), ..self.walker.look() };
         self.walker.differ.fetch_add(1, Ordering::Relaxed);
         self.found.push((name, look));
     }
@@ -321,8 +343,4 @@ impl Chunk<'_> {
             self.walker.send(Message::Differ(self.dir.clone(), self.found));
         }
     }
-}
-
-fn look() -> Look {
-    Look::new(Depth::Content, Detector::Sweep, Instant::now())
 }

@@ -15,7 +15,7 @@ impl Walker<'_> {
     /// Counts what the source lacks. What cannot be listed is unknown, and counts nowhere.
     pub(super) fn count(&self) -> Count {
         let total = Mutex::new(Count::default());
-        walk(self.plan.threads, self.plan.scope.clone(), |dir, more| {
+        walk(self.plan.threads, self.plan.scopes.clone(), |dir, more| {
             if self.is_cancelled() {
                 return;
             }
@@ -38,27 +38,29 @@ impl Walker<'_> {
         if self.is_replica(dir, &source) {
             return count;
         }
-        let (Ok(source), Ok(replica)) = (source.list(), replica_root.open(dir).and_then(|dir| dir.list()))
+        let open = source;
+        let (Ok(source), Ok(replica)) = (open.list(), replica_root.open(dir).and_then(|dir| dir.list()))
         else {
             return count;
         };
-        let is_empty = !source.iter().any(|(name, _)| !self.plan.filter.excludes(dir, name));
+        self.plan.filter.refresh(dir, &open, |name| source.find(name).is_some());
+        let filter = self.plan.filter.at(dir);
+        let is_dir_there = |name: &[u8], hint: Hint| hint.is_dir_or(|| open.look(name).is_dir());
+        let is_empty = source.iter().all(|(name, hint)| filter.excludes(name, is_dir_there(name, hint)));
         count.source_is_empty = dir.is_root() && is_empty;
         let mut below = 0;
         for (name, hint) in replica.iter() {
-            if self.plan.filter.excludes(dir, name) {
+            let Some(path) = Name::new(name).map(|name| dir.join(&name)) else { continue };
+            let held_dir = hint.is_dir_or(|| replica_root.open(&path).is_ok());
+            let stands = source.find(name).map(|hint| is_dir_there(name, hint));
+            if filter.excludes_either(name, [stands, Some(held_dir)]) {
                 continue;
             }
-            let Some(path) = Name::new(name).map(|name| dir.join(&name)) else { continue };
             count.entries += 1;
-            let held_dir = is_dir(hint, || replica_root.open(&path).is_ok());
-            let stands = source.find(name);
             match (stands, held_dir) {
-                (Some(hint), true) if is_dir(hint, || self.source.open(&path).is_ok()) => {
-                    more.push(path);
-                }
+                (Some(true), true) => more.push(path),
                 (Some(_), false) => {}
-                (None, _) | (Some(_), true) => {
+                (None, _) | (Some(false), true) => {
                     let held = 1 + if held_dir { self.count_below(replica_root, &path) } else { 0 };
                     count.entries += held - 1;
                     count.deletions += held;
@@ -92,13 +94,5 @@ impl Walker<'_> {
             }
         }
         number
-    }
-}
-
-fn is_dir(hint: Hint, look: impl FnOnce() -> bool) -> bool {
-    match hint {
-        Hint::Dir => true,
-        Hint::File | Hint::Symlink | Hint::Special => false,
-        Hint::Unknown => look(),
     }
 }

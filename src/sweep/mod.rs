@@ -16,10 +16,11 @@ use crate::decide::Keeps;
 use crate::filter::Filter;
 use crate::guard::Count;
 use crate::path::{Name, RelPath};
-use crate::queue::Look;
+use crate::queue::{Detector, Look};
 use crate::reconcile::{Lost, Roots};
 use crate::report::Problem;
 use crate::tree::{Dir, Pin, ReplicaDir};
+use crate::watch::{Registrar, Unwatched};
 
 /// Messages that may wait for the daemon; a batch is at most [`compare::CHUNK`] names.
 const WAITING: usize = 64;
@@ -31,9 +32,13 @@ pub struct Plan {
     pub keeps: Keeps,
     pub filter: Filter,
     pub threads: usize,
-    /// The directory below which it looks; the root for all.
-    pub scope: RelPath,
+    /// The directories below which it looks; the root for all.
+    pub scopes: Vec<RelPath>,
     pub task: Task,
+    /// On whose behalf it looks.
+    pub detector: Detector,
+    /// Where each directory is registered before it is listed, while there is a watch.
+    pub registrar: Option<Registrar>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -56,6 +61,8 @@ pub enum Message {
     Crossing(RelPath),
     /// A directory that could not be looked into. What lies below it is not known.
     Problem(Problem),
+    /// A directory that could not be registered with the watch.
+    Unwatched(RelPath, Unwatched),
     Counted(Count),
     Swept(Summary),
     Lost(Lost),
@@ -73,6 +80,8 @@ pub struct Summary {
     pub differ: u64,
     /// Files with more than one name that were looked at on both sides.
     pub linked: u64,
+    /// Directories that were registered with the watch.
+    pub watched: u64,
     pub took: Duration,
 }
 
@@ -125,6 +134,7 @@ struct Walker<'a> {
     bytes: AtomicU64,
     differ: AtomicU64,
     linked: AtomicU64,
+    watched: AtomicU64,
 }
 
 impl<'a> Walker<'a> {
@@ -135,8 +145,9 @@ impl<'a> Walker<'a> {
             plan.roots.open().map(|(source, replica)| (source, Some(replica)))?
         };
         let zero = AtomicU64::default;
-        let (entries, hashed, bytes, differ, linked) = (zero(), zero(), zero(), zero(), zero());
-        Ok(Self { plan, source, replica, out, cancel, entries, hashed, bytes, differ, linked })
+        let (entries, hashed, bytes, differ) = (zero(), zero(), zero(), zero());
+        let (linked, watched) = (zero(), zero());
+        Ok(Self { plan, source, replica, out, cancel, entries, hashed, bytes, differ, linked, watched })
     }
 
     fn run(&self) -> Message {
@@ -151,8 +162,22 @@ impl<'a> Walker<'a> {
                     bytes: self.bytes.load(Ordering::Relaxed),
                     differ: self.differ.load(Ordering::Relaxed),
                     linked: self.linked.load(Ordering::Relaxed),
+                    watched: self.watched.load(Ordering::Relaxed),
                     took: begun.elapsed(),
                 })
+            }
+        }
+    }
+
+    /// Registers directories with the watch, before they are listed.
+    fn register(&self, dirs: &[RelPath]) {
+        if let Some(registrar) = &self.plan.registrar
+            && !dirs.is_empty()
+        {
+            let failed = registrar.register(dirs);
+            self.watched.fetch_add((dirs.len() - failed.len()) as u64, Ordering::Relaxed);
+            for (dir, why) in failed {
+                self.send(Message::Unwatched(dir, why));
             }
         }
     }

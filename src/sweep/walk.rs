@@ -14,12 +14,11 @@ struct Shared<T> {
     changed: Condvar,
 }
 
-/// Runs `first` and all tasks that come of it, on up to `threads` threads, the caller's among
+/// Runs the `first` tasks and all that come of them, on up to `threads` threads, the caller's among
 /// them. `work` adds the tasks that a task begets to the list it is given, in the order in
 /// which they are to run.
-pub(super) fn walk<T: Send>(threads: usize, first: T, work: impl Fn(T, &mut Vec<T>) + Sync) {
-    let shared =
-        Shared { state: Mutex::new(State { waiting: vec![first], running: 0 }), changed: Condvar::new() };
+pub(super) fn walk<T: Send>(threads: usize, first: Vec<T>, work: impl Fn(T, &mut Vec<T>) + Sync) {
+    let shared = Shared { state: Mutex::new(State { waiting: first, running: 0 }), changed: Condvar::new() };
     std::thread::scope(|scope| {
         for _ in 1..threads {
             // Without a further thread (a limit on processes) there are as many as there are.
@@ -80,7 +79,7 @@ mod tests {
     fn all_that_a_task_begets_is_done_whatever_the_number_of_threads() {
         for threads in [1, 2, 5] {
             let leaves = AtomicU64::new(0);
-            walk(threads, 12_u32, |depth, more| {
+            walk(threads, vec![12_u32], |depth, more| {
                 if depth == 0 {
                     leaves.fetch_add(1, Ordering::Relaxed);
                 } else {
@@ -94,7 +93,7 @@ mod tests {
     #[test]
     fn one_thread_works_in_order() {
         let order = Mutex::new(Vec::new());
-        walk(1, vec![], |path: Vec<u8>, more| {
+        walk(1, vec![vec![]], |path: Vec<u8>, more| {
             if path.len() < 2 {
                 more.extend([0, 1].map(|n| [path.clone(), vec![n]].concat()));
             }

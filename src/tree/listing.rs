@@ -29,6 +29,17 @@ pub struct Listing {
     reserved: Vec<Box<[u8]>>,
 }
 
+impl Hint {
+    /// Whether it is a directory; `look` is asked where the listing did not tell.
+    pub fn is_dir_or(self, look: impl FnOnce() -> bool) -> bool {
+        match self {
+            Hint::Dir => true,
+            Hint::File | Hint::Symlink | Hint::Special => false,
+            Hint::Unknown => look(),
+        }
+    }
+}
+
 impl Listing {
     pub(super) fn read(fd: impl AsFd) -> rustix::io::Result<Self> {
         let mut buffer = Vec::<u8>::with_capacity(32 * 1024);

@@ -163,6 +163,21 @@ impl Scratch {
         Daemon::spawn(self.command(["--interval-only", "source", "replica", interval]))
     }
 
+    /// A daemon that watches, with these options too, once it has said that all is equal. No sweep will help it: the
+    /// interval is an hour.
+    #[track_caller]
+    pub fn watcher(&self, options: &[&str]) -> Daemon {
+        let daemon = self.starting_watcher(options);
+        daemon.wait_settled(1);
+        daemon
+    }
+
+    /// The same while it still looks at both trees for the first time.
+    #[track_caller]
+    pub fn starting_watcher(&self, options: &[&str]) -> Daemon {
+        Daemon::spawn(self.command(["source", "replica", "3600", "log"].iter().chain(options)))
+    }
+
     #[track_caller]
     pub fn assert_twins(&self) {
         assert_twins(&self.source(), &self.replica());

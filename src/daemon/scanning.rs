@@ -1,0 +1,193 @@
+//! The walks that the loop has done for it: the interval's sweeps, the guard's counts, quick
+//! scans of all, and scans of directories that are new or moved.
+
+use std::time::{Duration, Instant};
+
+use super::{Daemon, Failed, say_resolved};
+use crate::guard::Trust;
+use crate::path::{Name, RelPath};
+use crate::queue::{Depth, Detector, Look};
+use crate::sweep::{Message, Plan, Summary, Sweep, Task};
+use crate::troubles::Failure;
+
+/// Directories that one scan takes on.
+const SCOPES: usize = 256;
+
+impl Daemon<'_> {
+    /// Starts the sweep, quick scan or count whose time has come.
+    pub(super) fn begin_sweep(&mut self, now: Instant) -> Result<(), Failed> {
+        let quick = self.watching.scan_is_due(now);
+        let due = quick || (self.is_swept() && now >= self.next_sweep);
+        if !due || self.roots.is_lost() || !self.gives_way(quick) {
+            return Ok(());
+        }
+        let task = if self.trust != Trust::Trusted && !self.tally.is_counted() {
+            Task::Count
+        } else if quick {
+            Task::Quick
+        } else {
+            self.config.task
+        };
+        if task != Task::Count {
+            self.troubles.scan_begins();
+            self.tally.sweep_begins(now, task);
+        }
+        if task == Task::Quick && quick {
+            self.watching.scan_begins();
+        }
+        match Sweep::start(self.plan(task, vec![RelPath::root()], Detector::Sweep)) {
+            Ok(sweep) => self.sweep = Some(sweep),
+            Err(error) => self.next_sweep = self.cannot_start(error, now)?,
+        }
+        Ok(())
+    }
+
+    /// Whether no walk runs, or what runs gives way. A sweep by the clock does so to a quick scan,
+    /// which is wanted since something may have been missed; it begins anew after that.
+    fn gives_way(&mut self, quick: bool) -> bool {
+        if quick && self.sweep.as_ref().is_some_and(|sweep| sweep.plan.task == Task::Full) {
+            self.next_sweep = Instant::now();
+            self.sweep = None;
+        }
+        self.sweep.is_none()
+    }
+
+    /// Starts a scan of the directories below which something was found to be new.
+    pub(super) fn begin_scan(&mut self) -> Result<(), Failed> {
+        if self.scan.is_some() || self.scans.is_empty() || self.roots.is_lost() {
+            return Ok(());
+        }
+        let mut scopes: Vec<RelPath> = Vec::new();
+        while scopes.len() < SCOPES
+            && let Some(scope) = self.scans.pop_first()
+        {
+            // In their order, what lies below a directory comes after it.
+            if !scopes.iter().rev().any(|above| scope.is_within(above)) {
+                scopes.push(scope);
+            }
+        }
+        self.troubles.scan_begins();
+        let detector = if self.watching.is_wanted() { Detector::Watch } else { Detector::Sweep };
+        match Sweep::start(self.plan(Task::Full, scopes.clone(), detector)) {
+            Ok(scan) => self.scan = Some(scan),
+            Err(error) => {
+                self.scans.extend(scopes);
+                self.next_sweep = self.cannot_start(error, Instant::now())?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn want_scans(&mut self, scans: Vec<RelPath>) {
+        self.scans.extend(scans);
+    }
+
+    fn plan(&self, task: Task, scopes: Vec<RelPath>, detector: Detector) -> Plan {
+        Plan {
+            roots: self.reconciler.roots.clone(),
+            keeps: self.reconciler.keeps.clone(),
+            filter: self.reconciler.filter.clone(),
+            threads: self.config.threads,
+            scopes,
+            task,
+            detector,
+            registrar: self.watching.registrar(),
+        }
+    }
+
+    /// When to try again, where a lasting run may.
+    fn cannot_start(&self, error: std::io::Error, now: Instant) -> Result<Instant, Failed> {
+        if self.is_once() {
+            return Err(Failed::Thread(error));
+        }
+        let wait = self.config.interval.min(Duration::from_secs(10));
+        tracing::error!(op = "error", "cannot start a sweep: {error}; will try again in {wait:?}");
+        Ok(now + wait)
+    }
+
+    /// Takes in what the walk over all has found.
+    pub(super) fn take_swept(&mut self, message: Message) {
+        match message {
+            Message::Differ(dir, names) => self.take_differences(dir, names),
+            Message::Counted(count) => {
+                self.sweep = None;
+                self.judge(&count);
+            }
+            Message::Swept(summary) => {
+                let Some(sweep) = self.sweep.take() else { return };
+                self.end_of_walk(&sweep);
+                self.tally.swept(summary);
+                if sweep.plan.task == Task::Quick && self.watching.is_wanted() {
+                    self.watch_scanned(summary.took, summary.watched);
+                }
+            }
+            other => self.take_message(other, Detector::Sweep),
+        }
+    }
+
+    /// Takes in what an event scan has found. Files may be written to this very moment: they
+    /// rest, and the watch, which stands by now, tells when they change.
+    pub(super) fn take_scanned(&mut self, message: Message) {
+        match message {
+            Message::Differ(dir, names) if self.watching.is_wanted() && !names.is_empty() => {
+                let at = Instant::now() + self.watching.rest();
+                for (name, look) in names {
+                    self.queue.push_resting(at, dir.join(&name), look);
+                }
+            }
+            Message::Differ(dir, names) => {
+                let detector = names.first().map_or(Detector::Sweep, |(_, look)| look.detector);
+                self.queue.push(detector, dir, names);
+            }
+            Message::Swept(Summary { .. }) | Message::Counted(_) => {
+                if let Some(scan) = self.scan.take() {
+                    self.end_of_walk(&scan);
+                }
+            }
+            other => self.take_message(other, Detector::Watch),
+        }
+    }
+
+    fn take_message(&mut self, message: Message, detector: Detector) {
+        match message {
+            Message::Crossing(path) => self.reconciler.remember_crossing(path),
+            Message::Problem(problem) => {
+                let look = Look::new(Depth::Subtree, detector, Instant::now());
+                self.set_back(&problem, look, Failure::Scan);
+            }
+            Message::Unwatched(path, why) => self.note_unwatched(&path, &why),
+            Message::Lost(lost) => {
+                self.sweep = None;
+                self.scan = None;
+                self.lose(lost);
+            }
+            Message::Differ(..) | Message::Counted(_) | Message::Swept(_) => {}
+        }
+    }
+
+    /// Differences that a sweep by the clock has found while there is a watch are the watch's to
+    /// tell: they wait for that, so that those that it has missed can be counted.
+    fn take_differences(&mut self, dir: RelPath, names: Vec<(Name, Look)>) {
+        let by_clock = self.sweep.as_ref().is_some_and(|sweep| sweep.plan.task == Task::Full);
+        if !by_clock || self.watching.watch().is_none() {
+            return self.queue.push(Detector::Sweep, dir, names);
+        }
+        let now = Instant::now();
+        let at = now + self.watching.grace();
+        if names.is_empty() {
+            self.queue.push_resting(at, dir, Look::new(Depth::Metadata, Detector::Sweep, now));
+        } else {
+            for (name, look) in names {
+                self.queue.push_resting(at, dir.join(&name), look);
+            }
+        }
+    }
+
+    fn end_of_walk(&mut self, walk: &Sweep) {
+        for scope in &walk.plan.scopes {
+            for path in self.troubles.scanned(scope) {
+                say_resolved(&path);
+            }
+        }
+    }
+}

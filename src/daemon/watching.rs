@@ -1,0 +1,208 @@
+//! The watch while the program runs: started, believed, and replaced where it may have lost
+//! something.
+
+use std::time::{Duration, Instant};
+
+use super::Daemon;
+use crate::path::RelPath;
+use crate::queue::{Depth, Detector, Look};
+use crate::report::human_duration;
+use crate::watch::{Change, Registrar, Unwatched, Watch};
+
+/// How often what is not watched is scanned, at most; and no more than a tenth of the time.
+const POLL: Duration = Duration::from_secs(5);
+
+/// Changes that are taken in before the next round.
+const INTAKE: usize = 2_000;
+
+/// A file that an event scan has found may be written to this very moment. It rests for at least
+/// so long, or until the watch tells of it.
+const REST: Duration = Duration::from_millis(5);
+
+/// How long a difference that a sweep has found may wait for the watch to tell of it.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// The watch, and what is due because of it.
+#[derive(Default)]
+pub(super) struct Watching {
+    wanted: bool,
+    debounce: Duration,
+    watch: Option<Watch>,
+    /// When a quick scan of all is due.
+    scan_due: Option<Instant>,
+    /// Why the present watch is to be replaced, after the scan that runs.
+    mistrusted: Option<&'static str>,
+    /// Not before this is it replaced again.
+    not_before: Option<Instant>,
+    /// Directories that the last quick scan could not register.
+    unwatched: u64,
+    said_unwatched: bool,
+    said_failed: bool,
+}
+
+impl Watching {
+    pub fn new(wanted: bool, debounce: Duration) -> Self {
+        Self { wanted, debounce, ..Self::default() }
+    }
+
+    pub fn is_wanted(&self) -> bool {
+        self.wanted
+    }
+
+    pub fn watch(&self) -> Option<&Watch> {
+        self.watch.as_ref()
+    }
+
+    pub fn registrar(&self) -> Option<Registrar> {
+        self.watch.as_ref().map(Watch::registrar)
+    }
+
+    pub fn scan_is_due(&self, now: Instant) -> bool {
+        self.scan_due.is_some_and(|due| due <= now)
+    }
+
+    /// When something is due by itself.
+    pub fn next_due(&self) -> Option<Instant> {
+        let replaced = self.mistrusted.and(self.not_before);
+        self.scan_due.into_iter().chain(replaced).min()
+    }
+
+    /// A root was lost: the watch is of no use any more.
+    pub fn stop(&mut self) {
+        self.watch = None;
+        self.mistrusted = None;
+        self.scan_due = None;
+    }
+
+    pub fn scan_begins(&mut self) {
+        self.scan_due = None;
+        self.unwatched = 0;
+    }
+
+    /// How long what an event scan has found is left to rest.
+    pub fn rest(&self) -> Duration {
+        (2 * self.debounce).max(REST)
+    }
+
+    /// How long the watch is given to tell what a sweep has found.
+    pub fn grace(&self) -> Duration {
+        GRACE + self.debounce
+    }
+}
+
+impl Daemon<'_> {
+    /// Starts the watch where there is none, and replaces it where it is not believed.
+    pub(super) fn tend_watch(&mut self, now: Instant) {
+        let busy = self.sweep.as_ref().is_some_and(|sweep| sweep.plan.registrar.is_some());
+        let waits = self.watching.not_before.is_some_and(|time| now < time);
+        if !self.watching.wanted || self.roots.is_lost() || waits {
+            return;
+        }
+        if let Some(why) = self.watching.mistrusted.filter(|_| !busy) {
+            tracing::warn!(op = "watch", "{why}: all is watched and scanned anew");
+            self.watching.stop();
+        }
+        if self.watching.watch.is_some() {
+            return;
+        }
+        match Watch::start(&self.reconciler.roots.source.path, self.watching.debounce) {
+            Ok(watch) => {
+                self.watching.watch = Some(watch);
+                self.watching.scan_due = Some(now);
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.watching.said_failed, true) {
+                    tracing::error!(
+                        op = "watch",
+                        "cannot watch the source: {error}; changes are found by a scan every {} and by the \
+                         sweeps (is fs.inotify.max_user_instances reached, now {}?)",
+                        human_duration(POLL),
+                        limit("max_user_instances"),
+                    );
+                }
+                self.watching.not_before = Some(now + POLL);
+                self.watching.scan_due = Some(now);
+            }
+        }
+    }
+
+    /// Takes in a change, and those that wait behind it.
+    pub(super) fn take_changes(&mut self, first: Change) {
+        let mut next = Some(first);
+        for _ in 0..INTAKE {
+            let Some(change) = next.take() else { return };
+            self.take_change(change);
+            next = self.watching.watch().and_then(|watch| watch.changes().try_recv().ok());
+        }
+        if let Some(change) = next {
+            self.take_change(change);
+        }
+    }
+
+    fn take_change(&mut self, change: Change) {
+        match change {
+            Change::Look { path, depth, since } => {
+                // What could not be read may be readable now, with all that lies below it.
+                let wider = if self.troubles.is_met(&path) { Depth::Subtree } else { depth };
+                self.queue.push_watched(&path, Look::new(wider, Detector::Watch, since));
+            }
+            Change::Unmounted(path) => {
+                let look = Look::new(Depth::Subtree, Detector::Watch, Instant::now());
+                self.queue.push_watched(&path, look);
+            }
+            Change::Root => self.inspect_roots(Instant::now()),
+            Change::Everything(why) => self.mistrust_watch(why),
+        }
+    }
+
+    pub(super) fn mistrust_watch(&mut self, why: &'static str) {
+        self.watching.mistrusted = Some(why);
+    }
+
+    /// A directory could not be registered: what lies in it is scanned now and then.
+    pub(super) fn note_unwatched(&mut self, path: &RelPath, why: &Unwatched) {
+        self.watching.unwatched += 1;
+        if *why == Unwatched::Dead {
+            return self.mistrust_watch("the watch has broken down");
+        }
+        if std::mem::replace(&mut self.watching.said_unwatched, true) {
+            return;
+        }
+        let rhythm = human_duration(POLL);
+        match why {
+            Unwatched::Limit => tracing::warn!(
+                op = "watch",
+                "the limit on watches is reached (fs.inotify.max_user_watches = {}): what is not watched is \
+                 scanned every {rhythm}. To raise it, as root: sysctl fs.inotify.max_user_watches=1048576",
+                limit("max_user_watches"),
+            ),
+            Unwatched::Failed(_) | Unwatched::Dead => {
+                let what = if let Unwatched::Failed(what) = why { what } else { "" };
+                tracing::warn!(
+                    op = "watch",
+                    path = %path,
+                    "this directory cannot be watched ({what}): it is scanned every {rhythm}"
+                );
+            }
+        }
+    }
+
+    /// A quick scan of all has ended.
+    pub(super) fn watch_scanned(&mut self, took: Duration, watched: u64) {
+        let now = Instant::now();
+        self.watching.not_before = Some(now + took);
+        let unwatched = self.watching.unwatched;
+        tracing::debug!(op = "watch", watched, unwatched, "{watched} directories watched, {unwatched} not");
+        if unwatched > 0 || self.watching.watch.is_none() {
+            self.watching.scan_due = Some(now + POLL.max(10 * took));
+        } else if std::mem::take(&mut self.watching.said_unwatched) {
+            tracing::info!(op = "watch", "all directories are watched again");
+        }
+    }
+}
+
+/// The kernel's limit of this name, as it is now.
+fn limit(name: &str) -> String {
+    let value = std::fs::read_to_string(format!("/proc/sys/fs/inotify/{name}"));
+    value.map_or_else(|_| "unknown".to_owned(), |value| value.trim().to_owned())
+}

@@ -1,0 +1,163 @@
+//! What a raw event of notify becomes. Pure: no file system, no clock.
+//!
+//! The stock debouncer folds renames and removals, and loses paths by it; and it lets a path wait
+//! for ever that never rests. So it gets to see nothing but "this path is dirty", of a kind that
+//! changes with time: events of one kind and one path replace each other, those of another do not.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use notify::event::{AccessKind, AccessMode, DataChange, MetadataKind, ModifyKind, RenameMode};
+use notify::{Event, EventKind};
+
+use super::Change;
+use crate::path::RelPath;
+use crate::queue::Depth;
+
+/// How long one kind is in use, at least.
+const SLOT: Duration = Duration::from_millis(100);
+
+/// What is to be done with a raw event.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Shimmed {
+    /// To be debounced.
+    Dirty(PathBuf, Depth),
+    /// Not to wait for anything.
+    Urgent(Change),
+    /// Says nothing that another event does not say.
+    Nothing,
+}
+
+pub fn shim(event: Event, root: &Path) -> Shimmed {
+    if event.need_rescan() {
+        return Shimmed::Urgent(Change::Everything("the kernel's queue of events has overflowed"));
+    }
+    let unmounted = event.info() == Some("unmount");
+    let depth = match event.kind {
+        // From and To are told as well, and Open and Close(Read) are our own.
+        EventKind::Modify(ModifyKind::Name(RenameMode::Both))
+        | EventKind::Access(
+            AccessKind::Read
+            | AccessKind::Open(_)
+            | AccessKind::Close(AccessMode::Read | AccessMode::Execute)
+            | AccessKind::Any
+            | AccessKind::Other,
+        ) => return Shimmed::Nothing,
+        EventKind::Modify(ModifyKind::Metadata(_)) => Depth::Metadata,
+        EventKind::Any
+        | EventKind::Access(AccessKind::Close(_))
+        | EventKind::Create(_)
+        | EventKind::Modify(_)
+        | EventKind::Remove(_)
+        | EventKind::Other => Depth::Subtree,
+    };
+    let Some(path) = event.paths.into_iter().next() else {
+        return Shimmed::Urgent(Change::Everything("the kernel told of a change and not where it was"));
+    };
+    match relative(&path, root) {
+        Some(rel) if unmounted => Shimmed::Urgent(Change::Unmounted(rel)),
+        Some(rel) if rel.is_root() && depth != Depth::Metadata => Shimmed::Urgent(Change::Root),
+        Some(_) => Shimmed::Dirty(path, depth),
+        None => Shimmed::Nothing,
+    }
+}
+
+/// The place below the root; `None` for what lies elsewhere.
+pub fn relative(path: &Path, root: &Path) -> Option<RelPath> {
+    let rel = path.strip_prefix(root).ok()?;
+    if rel.as_os_str().is_empty() { Some(RelPath::root()) } else { RelPath::new(rel.as_os_str().as_bytes()) }
+}
+
+/// The event that stands for "dirty", at a time since some beginning. A path that is never at
+/// rest is let through when the kind has changed and the timeout has passed.
+pub fn dirty(path: PathBuf, depth: Depth, time: Duration, timeout: Duration) -> Event {
+    let slot = time.as_millis() / SLOT.max(timeout).as_millis();
+    let kind = if depth == Depth::Metadata {
+        let all =
+            [MetadataKind::Any, MetadataKind::Permissions, MetadataKind::Ownership, MetadataKind::Extended];
+        ModifyKind::Metadata(all[(slot % 4) as usize])
+    } else {
+        let all = [DataChange::Any, DataChange::Size, DataChange::Content, DataChange::Other];
+        ModifyKind::Data(all[(slot % 4) as usize])
+    };
+    Event::new(EventKind::Modify(kind)).add_path(path)
+}
+
+/// How closely to look at a path for which a dirty event has come out.
+pub fn depth_of(event: &Event) -> Depth {
+    match event.kind {
+        EventKind::Modify(ModifyKind::Metadata(_)) => Depth::Metadata,
+        _ => Depth::Subtree,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use notify::event::{CreateKind, Flag, RemoveKind};
+
+    fn of(kind: EventKind) -> Shimmed {
+        shim(Event::new(kind).add_path("/s/a/b".into()), Path::new("/s"))
+    }
+
+    #[test]
+    fn each_change_is_a_dirty_path() {
+        for kind in [
+            EventKind::Create(CreateKind::File),
+            EventKind::Create(CreateKind::Folder),
+            EventKind::Remove(RemoveKind::File),
+            EventKind::Modify(ModifyKind::Data(DataChange::Any)),
+            EventKind::Modify(ModifyKind::Name(RenameMode::From)),
+            EventKind::Modify(ModifyKind::Name(RenameMode::To)),
+            EventKind::Access(AccessKind::Close(AccessMode::Write)),
+            EventKind::Any,
+        ] {
+            assert_eq!(of(kind), Shimmed::Dirty("/s/a/b".into(), Depth::Subtree), "{kind:?}");
+        }
+        let metadata = EventKind::Modify(ModifyKind::Metadata(MetadataKind::Any));
+        assert_eq!(of(metadata), Shimmed::Dirty("/s/a/b".into(), Depth::Metadata));
+    }
+
+    #[test]
+    fn what_others_say_too_is_dropped() {
+        assert_eq!(of(EventKind::Modify(ModifyKind::Name(RenameMode::Both))), Shimmed::Nothing);
+        assert_eq!(of(EventKind::Access(AccessKind::Open(AccessMode::Any))), Shimmed::Nothing);
+        assert_eq!(of(EventKind::Access(AccessKind::Close(AccessMode::Read))), Shimmed::Nothing);
+        let elsewhere = Event::new(EventKind::Create(CreateKind::File)).add_path("/t/a".into());
+        assert_eq!(shim(elsewhere, Path::new("/s")), Shimmed::Nothing);
+    }
+
+    #[test]
+    fn what_names_no_path_means_everything() {
+        let overflow = Event::new(EventKind::Other).set_flag(Flag::Rescan);
+        let nowhere = Event::new(EventKind::Create(CreateKind::File));
+        for event in [overflow, nowhere] {
+            assert!(matches!(shim(event, Path::new("/s")), Shimmed::Urgent(Change::Everything(_))));
+        }
+    }
+
+    #[test]
+    fn the_root_and_mounts_are_no_entries() {
+        let at = |kind, path: &str| Event::new(kind).add_path(path.into());
+        let gone = at(EventKind::Remove(RemoveKind::Folder), "/s");
+        assert_eq!(shim(gone, Path::new("/s")), Shimmed::Urgent(Change::Root));
+        let moved = at(EventKind::Modify(ModifyKind::Name(RenameMode::From)), "/s");
+        assert_eq!(shim(moved, Path::new("/s")), Shimmed::Urgent(Change::Root));
+        let unmounted = at(EventKind::Remove(RemoveKind::Other), "/s/m").set_info("unmount");
+        let m = RelPath::new(b"m").unwrap();
+        assert_eq!(shim(unmounted, Path::new("/s")), Shimmed::Urgent(Change::Unmounted(m)));
+    }
+
+    #[test]
+    fn the_kind_changes_with_time_and_only_with_time() {
+        let kind = |millis, timeout| {
+            let (time, timeout) = (Duration::from_millis(millis), Duration::from_millis(timeout));
+            dirty("/s/a".into(), Depth::Subtree, time, timeout).kind
+        };
+        assert_eq!(kind(0, 10), kind(99, 10));
+        assert_ne!(kind(99, 10), kind(100, 10));
+        assert_eq!(kind(0, 1000), kind(999, 1000));
+        assert_ne!(kind(999, 1000), kind(1000, 1000));
+    }
+}
