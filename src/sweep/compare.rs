@@ -88,6 +88,10 @@ impl Walker<'_> {
         let also = replica.as_ref().map(|replica| replica.list()).transpose();
         let (ours, theirs) = match (listed, also) {
             (Ok(ours), Ok(theirs)) => (ours, theirs.unwrap_or_default()),
+            // Removed since it was opened.
+            (Err(fault), _) | (_, Err(fault)) if fault.is_no_dir() => {
+                return self.look_at(dir, Depth::Content).unwrap_or(());
+            }
             (Err(fault), _) | (_, Err(fault)) => return self.problem(dir, fault),
         };
         self.compare_dir_itself(dir, &source, replica.as_ref());
