@@ -252,6 +252,7 @@ impl Daemon<'_> {
                 let (done, again) = (outcome.done.len(), outcome.again.len());
                 let took = begun.elapsed();
                 let left = outcome.again.iter().filter(|(_, _, again)| *again == Again::Now).count();
+                self.tally.looked(names);
                 if detector == Detector::Sweep {
                     self.pace = match left {
                         0 => (2 * self.pace).min(PORTION.names),
@@ -285,6 +286,7 @@ impl Daemon<'_> {
 
     /// Takes up what a round has left.
     fn take_up(&mut self, outcome: Outcome, looked_at: Vec<RelPath>) {
+        self.tally.add(&outcome);
         let mut open: BTreeSet<RelPath> = outcome.open.into_iter().collect();
         for (problem, look) in outcome.problems {
             open.insert(problem.path.clone());
@@ -306,7 +308,6 @@ impl Daemon<'_> {
                 say_resolved(&path);
             }
         }
-        self.tally.add(&outcome.done, outcome.held, outcome.linked);
         self.want_scans(outcome.scans);
     }
 

@@ -7,7 +7,8 @@ use jiff::Zoned;
 use super::{Daemon, End};
 use crate::guard::{Count, Trust, judge, say_held};
 use crate::queue::Detector;
-use crate::report::{Done, Operation, human_bytes};
+use crate::reconcile::Outcome;
+use crate::report::{Operation, human_bytes};
 use crate::sweep::{Summary, Task};
 
 /// While there is a watch, "equal" is said once nothing has happened for so long.
@@ -25,6 +26,7 @@ pub(super) struct Tally {
     linked: u64,
     /// The same since the start of the run.
     total: Totals,
+    work: Effort,
     /// Of the walk over all: what it does, and since when.
     begun: Option<(Instant, Task)>,
     /// Actions that only the sweep has led to, though there is a watch.
@@ -40,6 +42,19 @@ pub(super) struct Tally {
     counted: bool,
 }
 
+/// What it took since "equal" was last said.
+#[derive(Default)]
+struct Effort {
+    /// Changes that the watch has told.
+    told: usize,
+    /// Names that rounds have taken.
+    looked: usize,
+    /// Files that were copied.
+    copied: usize,
+    /// Pairs of files that rounds have read for their MD5s.
+    hashed: u64,
+}
+
 #[derive(Default)]
 struct Totals {
     actions: u64,
@@ -51,12 +66,12 @@ struct Totals {
 
 impl Tally {
     pub fn sweep_begins(&mut self, now: Instant, task: Task) {
-        let total = std::mem::take(&mut self.total);
+        let (total, work) = (std::mem::take(&mut self.total), std::mem::take(&mut self.work));
         let Self { said_equal, last_action, .. } = *self;
         // A quick scan proves nothing anew, and takes nothing back.
         let (counted, complete) = (task == Task::Quick && self.counted, task == Task::Quick && self.complete);
         let begun = Some((now, task));
-        *self = Self { total, begun, last_action, complete, said_equal, counted, ..Self::default() };
+        *self = Self { total, work, begun, last_action, complete, said_equal, counted, ..Self::default() };
     }
 
     /// When it will have been quiet for long enough for a word.
@@ -81,9 +96,22 @@ impl Tally {
         self.total.sweeps += 1;
     }
 
-    pub fn add(&mut self, done: &[Done], held: u64, linked: u64) {
+    /// A change was told by the watch.
+    pub fn told(&mut self) {
+        self.work.told += 1;
+    }
+
+    /// A round has taken so many names.
+    pub fn looked(&mut self, names: usize) {
+        self.work.looked += names;
+    }
+
+    pub fn add(&mut self, outcome: &Outcome) {
+        let Outcome { done, held, linked, hashed, .. } = outcome;
         self.held += held;
         self.linked += linked;
+        self.work.hashed += hashed;
+        self.work.copied += done.iter().filter(|done| done.bytes.is_some()).count();
         for done in done {
             match done.operation {
                 Operation::Created => self.created += 1,
@@ -227,6 +255,15 @@ impl Daemon<'_> {
         let quiet = swept.is_some() || self.tally.quiet_due().is_none_or(|due| due <= now);
         if equal && quiet && !self.tally.said_equal {
             self.tally.said_equal = true;
+            let Effort { told, looked, copied, hashed } = std::mem::take(&mut self.tally.work);
+            tracing::debug!(
+                op = "effort",
+                told,
+                looked,
+                copied,
+                hashed,
+                "{told} changes told, {looked} names looked at, {copied} files copied, {hashed} pairs hashed"
+            );
             let time = Zoned::now().strftime("%H:%M:%S").to_string();
             tracing::info!(op = "settled", "equal as of {time}");
         }

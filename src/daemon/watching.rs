@@ -140,6 +140,7 @@ impl Daemon<'_> {
     }
 
     fn take_change(&mut self, change: Change) {
+        self.tally.told();
         match change {
             Change::Look { path, depth, since } => {
                 // What could not be read may be readable now, with all that lies below it.
@@ -150,7 +151,11 @@ impl Daemon<'_> {
                 let look = Look::new(Depth::Subtree, Detector::Watch, Instant::now());
                 self.queue.push_watched(&path, look);
             }
-            Change::Root => self.inspect_roots(Instant::now()),
+            Change::Root => {
+                // The paths that the watch goes by may be wrong from now on.
+                self.mistrust_watch("the source's directory was moved or replaced");
+                self.inspect_roots(Instant::now());
+            }
             Change::Everything(why) => self.mistrust_watch(why),
         }
     }

@@ -181,6 +181,7 @@ impl Here<'_> {
             None if source.1.size <= self.round.big => {
                 let (ours, theirs) = ((&source.0, &source.1), (replica.0.as_file(), &replica.1));
                 let verdict = digest::compare(ours, theirs, &self.round.shared.stop)?;
+                out.hashed += 1;
                 digest::see_unchanged(ours).and_then(|()| digest::see_unchanged(theirs))?;
                 Some(verdict)
             }

@@ -52,6 +52,7 @@ impl Round<'_> {
                     let evidence =
                         Evidence { source: job.identity(), replica: replica_entry.identity(), verdict };
                     let look = Look { evidence: Some(Box::new(evidence)), ..job.look };
+                    self.out.hashed += 1;
                     add(&mut looks, &job.path, look);
                     continue;
                 }

@@ -145,6 +145,8 @@ pub struct Outcome {
     pub scans: Vec<RelPath>,
     /// Files with more than one name in the source that were copied for the first time.
     pub linked: u64,
+    /// Pairs of files that were read for their MD5s.
+    pub hashed: u64,
     /// Entries that would have been removed.
     pub held: u64,
     /// What was looked at and is not at its end: held, or in the hands of a carrier or the reaper.
@@ -162,6 +164,7 @@ impl Outcome {
         self.again.extend(other.again);
         self.problems.extend(other.problems);
         self.scans.extend(other.scans);
+        self.hashed += other.hashed;
         self.held += other.held;
         self.linked += other.linked;
         self.open.extend(other.open);
