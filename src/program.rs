@@ -134,7 +134,10 @@ fn say_start(config: &Config, filter: &Filter) {
     let version = env!("CARGO_PKG_VERSION");
     let (source, replica) = (shown(&config.source), shown(&config.replica));
     let rhythm = match config.mode {
-        Mode::Keep => format!("every {}", report::human_duration(config.interval)),
+        Mode::Keep if config.watch => {
+            format!("watched, and swept every {}", report::human_duration(config.interval))
+        }
+        Mode::Keep => format!("swept every {}", report::human_duration(config.interval)),
         Mode::Once => "once".to_owned(),
         Mode::DryRun => "dry run: nothing is changed".to_owned(),
         Mode::Check => "check: nothing is changed".to_owned(),

@@ -25,6 +25,9 @@ use crate::watch::{Registrar, Unwatched};
 /// Messages that may wait for the daemon; a batch is at most [`compare::CHUNK`] names.
 const WAITING: usize = 64;
 
+/// The nice value of a sweep beside a watch. See sched(7).
+const NICE: i32 = 10;
+
 /// What a sweep is to do.
 #[derive(Clone)]
 pub struct Plan {
@@ -39,6 +42,17 @@ pub struct Plan {
     pub detector: Detector,
     /// Where each directory is registered before it is listed, while there is a watch.
     pub registrar: Option<Registrar>,
+}
+
+impl Plan {
+    /// Lowers the priority of a sweep by the clock that runs beside a watch: a save comes first.
+    /// Threads inherit it from the one that starts them.
+    fn yield_to_others(&self) {
+        if self.registrar.is_some() && self.task == Task::Full && self.detector == Detector::Sweep {
+            // On Linux this is the calling thread's. Where it is refused, the sweep is as before.
+            let _ = rustix::process::setpriority_process(None, NICE);
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -100,6 +114,7 @@ impl Sweep {
         let cancel = Arc::new(AtomicBool::new(false));
         let (given, stop) = (plan.clone(), Arc::clone(&cancel));
         std::thread::Builder::new().name("twindir-sweep".into()).spawn(move || {
+            given.yield_to_others();
             let last = match Walker::open(given, &out, &stop) {
                 Ok(walker) => walker.run(),
                 Err(lost) => Message::Lost(lost),
