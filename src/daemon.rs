@@ -17,6 +17,7 @@ use crate::carrier::Carried;
 use crate::config::{Config, Mode};
 use crate::decide::Keeps;
 use crate::guard::Trust;
+use crate::links::Links;
 use crate::path::RelPath;
 use crate::probe::{Lacks, of_process, probe};
 use crate::queue::{Detector, Look, Looks, Portion, Queue};
@@ -89,6 +90,7 @@ struct Daemon<'a> {
     /// Directories below which all is to be looked at.
     scans: BTreeSet<RelPath>,
     watching: Watching,
+    links: Links,
     rounds: u32,
     /// Names that a round of sweep work could do in its time, of late.
     pace: usize,
@@ -124,6 +126,7 @@ pub fn run(
         scan: None,
         scans: BTreeSet::new(),
         watching: Watching::new(config.watch, config.debounce),
+        links: Links::default(),
         rounds: 0,
         pace: PORTION.names,
         next_sweep: Instant::now(),
@@ -235,7 +238,9 @@ impl Daemon<'_> {
         if looks.is_empty() && carried.is_empty() && reaped.is_empty() {
             return;
         }
-        let looked_at = if self.troubles.is_empty() { Vec::new() } else { paths(&looks, &carried, &reaped) };
+        let remembered = !self.troubles.is_empty() || !self.links.is_empty();
+        let looked_at = if remembered { paths(&looks, &carried, &reaped) } else { Vec::new() };
+        self.links.look_at(looked_at.iter());
         let names: usize = looks.values().map(BTreeMap::len).sum();
         let work = Work {
             looks,
@@ -309,6 +314,7 @@ impl Daemon<'_> {
             }
         }
         self.want_scans(outcome.scans);
+        self.see_links(outcome.names);
     }
 
     /// Notes what failed, says it where it is new, and lets it be tried again.

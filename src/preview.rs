@@ -108,7 +108,7 @@ impl Preview<'_> {
                         self.see(&dir, &name, &look);
                     }
                 }
-                Ok(Message::Crossing(_) | Message::Unwatched(..)) => {}
+                Ok(Message::Crossing(_) | Message::Unwatched(..) | Message::Linked(_)) => {}
                 Ok(Message::Problem(problem)) => self.fail(&problem),
                 Ok(Message::Counted(count)) => {
                     self.judge(&count);

@@ -178,6 +178,24 @@ fn names_of_one_inode_are_followed_one_by_one() {
 }
 
 #[test]
+fn a_change_through_one_name_is_followed_for_the_others() {
+    let live = Live::new();
+    // The kernel tells nothing of the first name, neither that it has a second one now, nor of what is written
+    // through that.
+    fs::hard_link(live.at("f"), live.at("d/link")).unwrap();
+    live.wait();
+    for text in ["written", "through the second name"] {
+        fs::write(live.at("d/link"), text).unwrap();
+        live.wait();
+    }
+    set_mode(&live.at("d/link"), 0o600);
+    live.wait();
+    fs::hard_link(live.at("d/link"), live.at("e/third")).unwrap();
+    fs::write(live.at("f"), "and through the first").unwrap();
+    live.wait();
+}
+
+#[test]
 fn a_symlink_is_replaced() {
     let live = Live::new();
     live.sh("ln -sfn d l");

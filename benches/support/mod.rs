@@ -186,6 +186,10 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
+        // Once it has ended, its id may be another's.
+        if !matches!(self.child.try_wait(), Ok(None)) {
+            return;
+        }
         for process in self.processes() {
             let _ = Pid::from_raw(process).map(|id| kill_process(id, Signal::KILL));
         }

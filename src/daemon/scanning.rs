@@ -30,10 +30,9 @@ impl Daemon<'_> {
         };
         if task != Task::Count {
             self.troubles.scan_begins();
-            self.tally.sweep_begins(now, task);
-        }
-        if task == Task::Quick && quick {
-            self.watching.scan_begins();
+            self.links.sweep_begins();
+            let quiet = quick && !self.watching.scan_begins();
+            self.tally.sweep_begins(now, task, quiet);
         }
         match Sweep::start(self.plan(task, vec![RelPath::root()], Detector::Sweep)) {
             Ok(sweep) => self.sweep = Some(sweep),
@@ -117,6 +116,7 @@ impl Daemon<'_> {
                 let Some(sweep) = self.sweep.take() else { return };
                 self.end_of_walk(&sweep);
                 self.tally.swept(summary);
+                self.links.swept();
                 if sweep.plan.task == Task::Quick && self.watching.is_wanted() {
                     self.watch_scanned(summary.took, summary.watched);
                 }
@@ -155,6 +155,7 @@ impl Daemon<'_> {
                 let look = Look::new(Depth::Subtree, detector, Instant::now());
                 self.set_back(&problem, look, Failure::Scan);
             }
+            Message::Linked(linked) => self.see_links(linked),
             Message::Unwatched(path, why) => self.note_unwatched(&path, &why),
             Message::Lost(lost) => {
                 self.sweep = None;

@@ -29,6 +29,8 @@ pub(super) struct Tally {
     work: Effort,
     /// Of the walk over all: what it does, and since when.
     begun: Option<(Instant, Task)>,
+    /// Whether it is worth a line only where it has led to something.
+    quiet: bool,
     /// Actions that only the sweep has led to, though there is a watch.
     missed: u64,
     /// When something was last done.
@@ -65,13 +67,14 @@ struct Totals {
 }
 
 impl Tally {
-    pub fn sweep_begins(&mut self, now: Instant, task: Task) {
+    pub fn sweep_begins(&mut self, now: Instant, task: Task, quiet: bool) {
         let (total, work) = (std::mem::take(&mut self.total), std::mem::take(&mut self.work));
         let Self { said_equal, last_action, .. } = *self;
         // A quick scan proves nothing anew, and takes nothing back.
         let (counted, complete) = (task == Task::Quick && self.counted, task == Task::Quick && self.complete);
         let begun = Some((now, task));
-        *self = Self { total, work, begun, last_action, complete, said_equal, counted, ..Self::default() };
+        *self =
+            Self { total, work, begun, quiet, last_action, complete, said_equal, counted, ..Self::default() };
     }
 
     /// When it will have been quiet for long enough for a word.
@@ -93,7 +96,7 @@ impl Tally {
 
     pub fn swept(&mut self, summary: Summary) {
         self.swept = Some(summary);
-        self.total.sweeps += 1;
+        self.total.sweeps += u64::from(matches!(self.begun, Some((_, Task::Full))));
     }
 
     /// A change was told by the watch.
@@ -168,6 +171,9 @@ impl Tally {
         }
         if self.held > 0 {
             done.push(format!("{} deletions held", self.held));
+        }
+        if self.quiet && self.created + self.updated + self.removed + self.held == 0 && problems == 0 {
+            return Some(task);
         }
         if watching && self.missed > 0 {
             done.push(format!("{} of them not told by the watch", self.missed));

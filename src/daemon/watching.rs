@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::Daemon;
+use crate::links::Linked;
 use crate::path::RelPath;
 use crate::queue::{Depth, Detector, Look};
 use crate::report::human_duration;
@@ -34,6 +35,10 @@ pub(super) struct Watching {
     mistrusted: Option<&'static str>,
     /// Not before this is it replaced again.
     not_before: Option<Instant>,
+    /// Not before this is all scanned again for the sake of a few: no more than a tenth of the time.
+    not_often: Option<Instant>,
+    /// Whether the scan that is due, or runs, is worth a line whatever it finds.
+    worth_a_line: bool,
     /// Directories that the last quick scan could not register.
     unwatched: u64,
     said_unwatched: bool,
@@ -74,9 +79,11 @@ impl Watching {
         self.scan_due = None;
     }
 
-    pub fn scan_begins(&mut self) {
+    /// Whether the scan is worth a line whatever it finds.
+    pub fn scan_begins(&mut self) -> bool {
         self.scan_due = None;
         self.unwatched = 0;
+        std::mem::take(&mut self.worth_a_line)
     }
 
     /// How long what an event scan has found is left to rest.
@@ -108,6 +115,7 @@ impl Daemon<'_> {
         match Watch::start(&self.reconciler.roots.source.path, self.watching.debounce) {
             Ok(watch) => {
                 self.watching.watch = Some(watch);
+                self.watching.worth_a_line = true;
                 self.watching.scan_due = Some(now);
             }
             Err(error) => {
@@ -160,6 +168,22 @@ impl Daemon<'_> {
         }
     }
 
+    /// Notes names that are one file. A change is told by the watch for the name through which it
+    /// was made; the others are looked at here.
+    pub(super) fn see_links(&mut self, linked: Vec<Linked>) {
+        if !self.watching.wanted {
+            return;
+        }
+        let now = Instant::now();
+        for other in linked.into_iter().flat_map(|linked| self.links.see(linked)) {
+            self.queue.push_watched(&other, Look::new(Depth::Content, Detector::Watch, now));
+        }
+        self.links.looked();
+        if self.links.is_lacking() && self.watching.scan_due.is_none() {
+            self.watching.scan_due = Some(self.watching.not_often.map_or(now, |time| time.max(now)));
+        }
+    }
+
     pub(super) fn mistrust_watch(&mut self, why: &'static str) {
         self.watching.mistrusted = Some(why);
     }
@@ -196,6 +220,7 @@ impl Daemon<'_> {
     pub(super) fn watch_scanned(&mut self, took: Duration, watched: u64) {
         let now = Instant::now();
         self.watching.not_before = Some(now + took);
+        self.watching.not_often = Some(now + 10 * took);
         let unwatched = self.watching.unwatched;
         tracing::debug!(op = "watch", watched, unwatched, "{watched} directories watched, {unwatched} not");
         if unwatched > 0 || self.watching.watch.is_none() {

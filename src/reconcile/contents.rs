@@ -13,6 +13,7 @@ use crate::decide::{Action, Contents, Differs, Reason, decide, may_be_newer};
 use crate::digest;
 use crate::entry::{Entry, Kind, Side, Verdict};
 use crate::fault::Setback;
+use crate::links::Linked;
 use crate::parallel;
 use crate::path::{Name, RelPath};
 use crate::queue::{Depth, Evidence, Look};
@@ -284,6 +285,7 @@ impl Here<'_> {
         if entry.is_file() {
             done.bytes = Some(entry.size);
         }
+        out.names.extend(Linked::of(self.path, entry, true));
         out.act(done);
         if let (Reason::Md5, Some(evidence)) = (reason, &self.look.evidence) {
             say_if_silent(self.path, evidence);
@@ -350,6 +352,7 @@ impl Here<'_> {
                 let mut done =
                     Done::new(Operation::Updated, self.path.clone(), entry, Reason::Metadata, self.look);
                 done.differs = differs;
+                out.names.extend(Linked::of(self.path, entry, true));
                 out.act(done);
                 Ok(())
             }

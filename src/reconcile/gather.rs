@@ -12,6 +12,7 @@ use crate::entry::{Entry, Side};
 use crate::fault::Fault;
 use crate::fault::Setback;
 use crate::filter::DirFilter;
+use crate::links::Linked;
 use crate::parallel;
 use crate::path::{Name, RelPath};
 use crate::queue::{Depth, Evidence, Look, Looks, add};
@@ -299,6 +300,8 @@ impl Round<'_> {
         if spot.filter.excludes_either(name, sides) {
             return None;
         }
+        let linked = source.entry().filter(|entry| entry.has_links());
+        out.names.extend(linked.and_then(|entry| Linked::of(&rel.join(&sighting.name), entry, false)));
         (sighting.source, sighting.replica) = (source, replica);
         Some(sighting)
     }

@@ -34,6 +34,7 @@ use crate::decide::Keeps;
 use crate::entry::{Identity, Side, Special};
 use crate::fault::{Fault, Setback, Where};
 use crate::filter::Filter;
+use crate::links::Linked;
 use crate::path::{Name, RelPath};
 use crate::queue::{Detector, Look, Looks};
 use crate::reaper::{Aside, Reaped, Reaper};
@@ -145,6 +146,8 @@ pub struct Outcome {
     pub scans: Vec<RelPath>,
     /// Files with more than one name in the source that were copied for the first time.
     pub linked: u64,
+    /// Names of files that have several.
+    pub names: Vec<Linked>,
     /// Pairs of files that were read for their MD5s.
     pub hashed: u64,
     /// Entries that would have been removed.
@@ -164,6 +167,7 @@ impl Outcome {
         self.again.extend(other.again);
         self.problems.extend(other.problems);
         self.scans.extend(other.scans);
+        self.names.extend(other.names);
         self.hashed += other.hashed;
         self.held += other.held;
         self.linked += other.linked;

@@ -18,6 +18,7 @@ use crate::entry::{Entry, Side};
 use crate::fault::Fault;
 use crate::fault::Setback;
 use crate::filter::DirFilter;
+use crate::links::Linked;
 use crate::path::{Name, RelPath};
 use crate::queue::{Depth, Evidence, Look};
 use crate::report::{Cause, Problem};
@@ -57,6 +58,7 @@ struct Chunk<'a> {
     replica: Option<&'a ReplicaDir>,
     filter: DirFilter<'a>,
     found: Vec<(Name, Look)>,
+    linked: Vec<Linked>,
 }
 
 impl Walker<'_> {
@@ -126,7 +128,7 @@ impl Walker<'_> {
 
     fn chunk<'a>(&'a self, dir: &'a RelPath, source: &'a Dir, replica: Option<&'a ReplicaDir>) -> Chunk<'a> {
         let filter = self.plan.filter.at(dir);
-        Chunk { walker: self, dir, source, replica, filter, found: Vec::new() }
+        Chunk { walker: self, dir, source, replica, filter, found: Vec::new(), linked: Vec::new() }
     }
 
     /// Opens a directory on both sides; `None` where there is nothing to compare.
@@ -236,9 +238,7 @@ impl Chunk<'_> {
     /// Compares what both listings say to be files: opened, they tell what a look would.
     fn compare_listed_files(&mut self, name: Name, more: &mut Vec<Step>) {
         let Ok((ours, theirs)) = self.open_pair(&name) else { return self.compare_entries(name, more) };
-        if ours.1.has_links() {
-            self.walker.linked.fetch_add(1, Ordering::Relaxed);
-        }
+        self.note_links(&name, &ours.1);
         match ours.1.size {
             size if size != theirs.1.size => self.differs(name, None),
             BIG.. => more.push(Step::Pair(self.dir.clone(), name)),
@@ -252,8 +252,8 @@ impl Chunk<'_> {
     fn compare_entries(&mut self, name: Name, more: &mut Vec<Step>) {
         let source = self.source.look(name.as_bytes());
         let replica = self.replica.map_or(Side::Absent, |replica| replica.look(name.as_bytes()));
-        if source.entry().is_some_and(Entry::has_links) {
-            self.walker.linked.fetch_add(1, Ordering::Relaxed);
+        if let Some(entry) = source.entry() {
+            self.note_links(&name, entry);
         }
         if source.is_dir() {
             let known = if replica.is_dir() { Replica::Open } else { Replica::Lacks };
@@ -342,7 +342,18 @@ impl Chunk<'_> {
         self.found.push((name, look));
     }
 
+    fn note_links(&mut self, name: &Name, entry: &Entry) {
+        if entry.has_links() {
+            self.walker.linked.fetch_add(1, Ordering::Relaxed);
+            let watched = self.walker.plan.registrar.is_some();
+            self.linked.extend(Linked::of(&self.dir.join(name), entry, false).filter(|_| watched));
+        }
+    }
+
     fn report(self) {
+        if !self.linked.is_empty() {
+            self.walker.send(Message::Linked(self.linked));
+        }
         if !self.found.is_empty() {
             self.walker.send(Message::Differ(self.dir.clone(), self.found));
         }

@@ -15,6 +15,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use crate::decide::Keeps;
 use crate::filter::Filter;
 use crate::guard::Count;
+use crate::links::Linked;
 use crate::path::{Name, RelPath};
 use crate::queue::{Detector, Look};
 use crate::reconcile::{Lost, Roots};
@@ -75,6 +76,8 @@ pub enum Message {
     Crossing(RelPath),
     /// A directory that could not be looked into. What lies below it is not known.
     Problem(Problem),
+    /// Names of files that have several, while there is a watch.
+    Linked(Vec<Linked>),
     /// A directory that could not be registered with the watch.
     Unwatched(RelPath, Unwatched),
     Counted(Count),

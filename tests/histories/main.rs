@@ -7,6 +7,7 @@ mod support;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::time::Duration;
 
 use support::{Scratch, Tree};
 use world::World;
@@ -64,6 +65,48 @@ fn a_daemon_follows_a_random_history_while_it_happens() {
     }
 }
 
+/// A history that the watch alone has to follow: bursts of all sizes, with and without pauses.
+fn watched_history(seed: u64) {
+    let scratch = Scratch::new().with_source(&Tree::new().file("still", "here"));
+    let mut world = World::new(&scratch, seed);
+    world.plant(40);
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let daemon = scratch.watcher(if seed.is_multiple_of(3) { &["--debounce", "0"] } else { &[] });
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        for burst in [1, 1, 3, 20, 5, 100, 2, 400, 1] {
+            for _ in 0..burst {
+                world.operate(1);
+                // Most operations follow upon each other at once.
+                if rng.u8(..10) == 0 {
+                    std::thread::sleep(Duration::from_millis(rng.u64(..30)));
+                }
+            }
+            scratch.wait_twins();
+        }
+        assert_eq!(daemon.sweeps(), 1, "a sweep has helped");
+    }));
+    if let Err(failure) = result {
+        eprintln!("watched seed {seed}, the last operations:\n{}", world.story(60));
+        resume_unwind(failure);
+    }
+}
+
+#[test]
+fn the_watch_alone_follows_random_histories() {
+    for seed in 2000..2003 {
+        watched_history(seed);
+    }
+}
+
+#[test]
+#[ignore = "takes minutes; TWINDIR_SEEDS says how many"]
+fn the_watch_alone_follows_many_random_histories() {
+    let seeds = std::env::var("TWINDIR_SEEDS").map_or(100, |text| text.parse().unwrap());
+    for seed in 20_000..20_000 + seeds {
+        watched_history(seed);
+    }
+}
+
 #[test]
 #[ignore = "takes minutes; TWINDIR_SEEDS says how many"]
 fn many_random_histories_end_equal() {
@@ -77,6 +120,11 @@ fn many_random_histories_end_equal() {
 #[ignore = "for one seed, in TWINDIR_SEED"]
 fn one_seed() {
     if let Ok(seed) = std::env::var("TWINDIR_SEED") {
-        history(seed.parse().unwrap());
+        let seed = seed.parse().unwrap();
+        if (20_000..1_000_000).contains(&seed) || (2_000..2_100).contains(&seed) {
+            watched_history(seed);
+        } else {
+            history(seed);
+        }
     }
 }

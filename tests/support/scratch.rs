@@ -6,6 +6,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -186,7 +187,14 @@ impl Scratch {
     /// Waits until a daemon has made them equal.
     #[track_caller]
     pub fn wait_twins(&self) {
-        wait_until("source and replica are equal", DEADLINE, || are_twins(&self.source(), &self.replica()));
+        let end = Instant::now() + DEADLINE;
+        while Instant::now() < end {
+            if are_twins(&self.source(), &self.replica()) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.assert_twins();
     }
 
     /// The temporary names that lie in the replica, at any depth.
