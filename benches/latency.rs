@@ -39,7 +39,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use support::{Program, facts, rest, scratch_parent, setting, version};
+use support::{Program, facts, load, rest, scratch_parent, setting, version};
 use tempfile::TempDir;
 
 const TWINDIR: &str = env!("CARGO_BIN_EXE_twindir");
@@ -68,6 +68,7 @@ fn main() {
         return;
     }
     let parent = scratch_parent();
+    let load_before = load();
     println!("## Machine\n");
     for fact in facts(&parent) {
         println!("- {fact}");
@@ -81,6 +82,7 @@ fn main() {
         println!("\n## Idle, with {files} files\n");
         print_idle(&parent, &tools, files);
     }
+    println!("\nLoad average over one minute: {load_before} before, {} after.", load());
 }
 
 /// A program in one of its settings.

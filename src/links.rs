@@ -173,6 +173,9 @@ mod tests {
         see(&mut links, "b", 7, 2, true);
         assert!(links.is_lacking());
         links.sweep_begins();
+        for name in ["a", "b"] {
+            see(&mut links, name, 7, 2, false);
+        }
         links.swept();
         see(&mut links, "b", 7, 3, true);
         assert!(!links.is_lacking());

@@ -61,11 +61,14 @@ pub struct Look {
     /// When it was first known that a look is due.
     pub since: Instant,
     pub evidence: Option<Box<Evidence>>,
+    /// Whether it is a walk that has found it, and it is no directory: somebody may be writing to
+    /// it this very moment.
+    pub fresh: bool,
 }
 
 impl Look {
     pub fn new(depth: Depth, detector: Detector, since: Instant) -> Self {
-        Self { depth, detector, since, evidence: None }
+        Self { depth, detector, since, evidence: None, fresh: false }
     }
 
     /// Two wishes for one name become one that serves both.

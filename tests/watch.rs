@@ -56,7 +56,8 @@ impl Live {
         self.scratch.wait_twins();
         assert_eq!(self.daemon.sweeps(), 1, "a sweep has helped\n{}", self.daemon.stdout());
         let complaints = self.daemon.stderr();
-        assert!(complaints.lines().all(|line| line.contains(" silent ")), "{complaints}");
+        let harmless = |line: &str| line.contains(" silent ") || line.contains(" links ");
+        assert!(complaints.lines().all(harmless), "{complaints}");
     }
 
     /// Runs a shell script in the source.
@@ -297,7 +298,7 @@ fn directories_that_are_filled_while_they_are_found_lose_nothing() {
     let live = Live::new();
     let outside = live.scratch.path("outside");
     Tree::new().files("t/one", 20).files("t/two/three", 20).make(&outside);
-    for round in 0..100 {
+    for round in 0..30 {
         live.sh(&format!("mkdir -p r{round}/a/b/c && touch r{round}/a/b/c/f"));
         live.sh(&format!(
             "cp -r ../outside/t c{round}; mv ../outside/t m{round}; cp -r m{round} ../outside/t"

@@ -83,6 +83,13 @@ pub fn facts(scratch: &Path) -> Vec<String> {
     ]
 }
 
+/// How many threads have wanted a core, on average over the last minute, as the kernel says it. Well above 1 after
+/// the run, others have disturbed it.
+pub fn load() -> String {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().unwrap_or("unknown").to_owned()
+}
+
 /// The type of the file system that holds `dir`: of the last mount on the longest mount point above it.
 fn file_system(mounts: &str, dir: &Path) -> String {
     let parsed = mounts.lines().filter_map(|line| {

@@ -131,18 +131,30 @@ impl Daemon<'_> {
         match message {
             Message::Differ(dir, names) if self.watching.is_wanted() && !names.is_empty() => {
                 let at = Instant::now() + self.watching.rest();
-                for (name, look) in names {
+                let (fresh, ready): (Vec<_>, Vec<_>) = names.into_iter().partition(|(_, look)| look.fresh);
+                for (name, look) in fresh {
                     self.queue.push_resting(at, dir.join(&name), look);
+                }
+                if !ready.is_empty() {
+                    self.queue.push(Detector::Watch, dir, ready);
                 }
             }
             Message::Differ(dir, names) => {
                 let detector = names.first().map_or(Detector::Sweep, |(_, look)| look.detector);
                 self.queue.push(detector, dir, names);
             }
-            Message::Swept(Summary { .. }) | Message::Counted(_) => {
-                if let Some(scan) = self.scan.take() {
-                    self.end_of_walk(&scan);
-                }
+            Message::Swept(Summary { entries, hashed, differ, took, .. }) => {
+                let Some(scan) = self.scan.take() else { return };
+                let scopes = scan.plan.scopes.len();
+                tracing::debug!(
+                    op = "look",
+                    scopes,
+                    entries,
+                    hashed,
+                    differ,
+                    "below {scopes} directories: {entries} entries, {hashed} pairs hashed, {differ} differ, {took:.1?}"
+                );
+                self.end_of_walk(&scan);
             }
             other => self.take_message(other, Detector::Watch),
         }

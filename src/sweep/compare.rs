@@ -225,7 +225,8 @@ impl Chunk<'_> {
             (Some(Hint::Special), None) => self.found.push((name, self.walker.look())),
             (Some(Hint::Dir), None) => {
                 more.push(Step::Dir(self.dir.join(&name), Replica::Lacks));
-                self.differs(name, None);
+                self.walker.differ.fetch_add(1, Ordering::Relaxed);
+                self.found.push((name, self.walker.look()));
             }
             (Some(Hint::File | Hint::Symlink), None) | (None, _) => self.differs(name, None),
             (Some(Hint::File), Some(Hint::File)) if self.walker.plan.task == Task::Full => {
@@ -337,7 +338,7 @@ impl Chunk<'_> {
     }
 
     fn differs(&mut self, name: Name, evidence: Option<Evidence>) {
-        let look = Look { evidence: evidence.map(Box::new), ..self.walker.look() };
+        let look = Look { evidence: evidence.map(Box::new), fresh: true, ..self.walker.look() };
         self.walker.differ.fetch_add(1, Ordering::Relaxed);
         self.found.push((name, look));
     }

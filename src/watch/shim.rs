@@ -45,10 +45,11 @@ pub fn shim(event: Event, root: &Path) -> Shimmed {
             | AccessKind::Other,
         ) => return Shimmed::Nothing,
         EventKind::Modify(ModifyKind::Metadata(_)) => Depth::Metadata,
+        // Also what the kernel says of a directory whose mtime alone was set.
+        EventKind::Modify(ModifyKind::Data(_)) | EventKind::Access(AccessKind::Close(_)) => Depth::Content,
         EventKind::Any
-        | EventKind::Access(AccessKind::Close(_))
         | EventKind::Create(_)
-        | EventKind::Modify(_)
+        | EventKind::Modify(ModifyKind::Any | ModifyKind::Name(_) | ModifyKind::Other)
         | EventKind::Remove(_)
         | EventKind::Other => Depth::Subtree,
     };
@@ -72,22 +73,27 @@ pub fn relative(path: &Path, root: &Path) -> Option<RelPath> {
 /// The event that stands for "dirty", at a time since some beginning. A path that is never at
 /// rest is let through when the kind has changed and the timeout has passed.
 pub fn dirty(path: PathBuf, depth: Depth, time: Duration, timeout: Duration) -> Event {
-    let slot = time.as_millis() / SLOT.max(timeout).as_millis();
-    let kind = if depth == Depth::Metadata {
-        let all =
-            [MetadataKind::Any, MetadataKind::Permissions, MetadataKind::Ownership, MetadataKind::Extended];
-        ModifyKind::Metadata(all[(slot % 4) as usize])
-    } else {
-        let all = [DataChange::Any, DataChange::Size, DataChange::Content, DataChange::Other];
-        ModifyKind::Data(all[(slot % 4) as usize])
+    let slot = (time.as_millis() / SLOT.max(timeout).as_millis() % 4) as usize;
+    let kind = match depth {
+        Depth::Metadata => EventKind::Modify(ModifyKind::Metadata(
+            [MetadataKind::Any, MetadataKind::Permissions, MetadataKind::Ownership, MetadataKind::Extended]
+                [slot],
+        )),
+        Depth::Content => EventKind::Modify(ModifyKind::Data(
+            [DataChange::Any, DataChange::Size, DataChange::Content, DataChange::Other][slot],
+        )),
+        Depth::Subtree => EventKind::Access(
+            [AccessKind::Any, AccessKind::Read, AccessKind::Open(AccessMode::Any), AccessKind::Other][slot],
+        ),
     };
-    Event::new(EventKind::Modify(kind)).add_path(path)
+    Event::new(kind).add_path(path)
 }
 
 /// How closely to look at a path for which a dirty event has come out.
 pub fn depth_of(event: &Event) -> Depth {
     match event.kind {
         EventKind::Modify(ModifyKind::Metadata(_)) => Depth::Metadata,
+        EventKind::Modify(ModifyKind::Data(_)) => Depth::Content,
         _ => Depth::Subtree,
     }
 }
@@ -107,13 +113,17 @@ mod tests {
             EventKind::Create(CreateKind::File),
             EventKind::Create(CreateKind::Folder),
             EventKind::Remove(RemoveKind::File),
-            EventKind::Modify(ModifyKind::Data(DataChange::Any)),
             EventKind::Modify(ModifyKind::Name(RenameMode::From)),
             EventKind::Modify(ModifyKind::Name(RenameMode::To)),
-            EventKind::Access(AccessKind::Close(AccessMode::Write)),
             EventKind::Any,
         ] {
             assert_eq!(of(kind), Shimmed::Dirty("/s/a/b".into(), Depth::Subtree), "{kind:?}");
+        }
+        for kind in [
+            EventKind::Modify(ModifyKind::Data(DataChange::Any)),
+            EventKind::Access(AccessKind::Close(AccessMode::Write)),
+        ] {
+            assert_eq!(of(kind), Shimmed::Dirty("/s/a/b".into(), Depth::Content), "{kind:?}");
         }
         let metadata = EventKind::Modify(ModifyKind::Metadata(MetadataKind::Any));
         assert_eq!(of(metadata), Shimmed::Dirty("/s/a/b".into(), Depth::Metadata));
@@ -147,6 +157,16 @@ mod tests {
         let unmounted = at(EventKind::Remove(RemoveKind::Other), "/s/m").set_info("unmount");
         let m = RelPath::new(b"m").unwrap();
         assert_eq!(shim(unmounted, Path::new("/s")), Shimmed::Urgent(Change::Unmounted(m)));
+    }
+
+    #[test]
+    fn the_depth_comes_out_as_it_went_in() {
+        for depth in [Depth::Metadata, Depth::Content, Depth::Subtree] {
+            for slot in 0..5 {
+                let event = dirty("/s/a".into(), depth, slot * SLOT, Duration::from_millis(10));
+                assert_eq!(depth_of(&event), depth);
+            }
+        }
     }
 
     #[test]
