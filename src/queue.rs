@@ -133,6 +133,22 @@ impl Lane {
         self.names += waiting.len() - before;
     }
 
+    /// Gives up the names of the widest directory, or of all where none is wide: the directory that
+    /// is to be scanned for it.
+    fn coarsen(&mut self) -> RelPath {
+        let widest = self.dirs.iter().max_by_key(|(_, names)| names.len());
+        match widest.map(|(dir, _)| dir.clone()) {
+            Some(dir) if self.dirs[&dir].len() >= WIDE => {
+                self.names -= self.dirs.remove(&dir).map_or(0, |names| names.len());
+                dir
+            }
+            _ => {
+                *self = Self::default();
+                RelPath::root()
+            }
+        }
+    }
+
     fn take(&mut self, portion: Portion) -> Looks {
         let mut taken = Looks::new();
         let mut left = portion.names;
@@ -152,6 +168,12 @@ impl Lane {
         taken
     }
 }
+
+/// So many names the watch may have waiting. Beyond, directories are scanned instead.
+const MOST: usize = 200_000;
+
+/// A directory with fewer waiting names is not worth a scan of its own.
+const WIDE: usize = 64;
 
 /// Looks that wait for their time, one a path.
 #[derive(Default)]
@@ -239,12 +261,14 @@ impl Queue {
         self.resting.push(at, path, look);
     }
 
-    /// Adds what the watch has told; it takes the place of what a scan has found there.
-    pub fn push_watched(&mut self, path: &RelPath, mut look: Look) {
+    /// Adds what the watch has told; it takes the place of what a scan has found there. Where too
+    /// much waits, a directory is to be scanned instead of its names.
+    pub fn push_watched(&mut self, path: &RelPath, mut look: Look) -> Option<RelPath> {
         if let Some(found) = self.resting.remove(path) {
             look.merge(found);
         }
         self.push_path(path, look);
+        (self.watch.names > MOST).then(|| self.watch.coarsen())
     }
 
     pub fn park(&mut self, path: RelPath, look: Look) {
@@ -415,6 +439,25 @@ mod tests {
         queue.wake(due);
         assert_eq!(taken(&mut queue, ALL), ["missed"]);
         assert_eq!((queue.sweep_names(), queue.resting_names()), (0, 0));
+    }
+
+    #[test]
+    fn too_many_names_become_a_scan_of_the_widest_directory_and_then_of_all() {
+        let now = Instant::now();
+        let watched = |queue: &mut Queue, text: &str| {
+            queue.push_watched(&path(text), Look { detector: Detector::Watch, ..look(now) })
+        };
+        let mut queue = Queue::default();
+        for number in 0..MOST / 2 {
+            assert_eq!(watched(&mut queue, &format!("wide/{number}")), None);
+            assert_eq!(watched(&mut queue, &format!("{number}/narrow")), None);
+        }
+        assert_eq!(watched(&mut queue, "one/more"), Some(path("wide")));
+        for number in 0..MOST / 2 - 1 {
+            assert_eq!(watched(&mut queue, &format!("{number}/second")), None);
+        }
+        assert_eq!(watched(&mut queue, "last/straw"), Some(RelPath::root()));
+        assert!(!queue.has_ready(Detector::Watch) || queue.take(Detector::Watch, ALL).is_empty());
     }
 
     #[test]

@@ -84,6 +84,20 @@ fn a_file_of_the_replica_that_was_tampered_with_is_left_to_the_full_sweep() {
 }
 
 #[test]
+fn a_directory_that_was_moved_to_the_place_of_another_is_read() {
+    let tree = Tree::new().file("cur/deep/f", "one").mtime(OLD, 1).file("next/deep/f", "two").mtime(OLD, 1);
+    let scratch = Scratch::new().with_source(&tree);
+    scratch.sync();
+    // Inodes, mtimes and ctimes of the files are what they were.
+    let at = |name: &str| scratch.source().join(name);
+    fs::rename(at("cur"), at("old")).unwrap();
+    fs::rename(at("next"), at("cur")).unwrap();
+    fs::rename(at("old"), at("next")).unwrap();
+    assert_eq!(quick(&scratch), "2");
+    scratch.assert_twins();
+}
+
+#[test]
 fn it_is_for_single_runs() {
     let scratch = synced();
     scratch.run(["--quick", "source", "replica"]).expect(2).stderr_has("--once");

@@ -13,6 +13,9 @@ use crate::troubles::Failure;
 /// Directories that one scan takes on.
 const SCOPES: usize = 256;
 
+/// So many directories may wait for a scan of their own.
+const MOST: usize = 50_000;
+
 impl Daemon<'_> {
     /// Starts the sweep, quick scan or count whose time has come.
     pub(super) fn begin_sweep(&mut self, now: Instant) -> Result<(), Failed> {
@@ -77,8 +80,13 @@ impl Daemon<'_> {
         Ok(())
     }
 
-    pub(super) fn want_scans(&mut self, scans: Vec<RelPath>) {
+    /// Has these directories scanned, or all where they are many.
+    pub(super) fn want_scans(&mut self, scans: impl IntoIterator<Item = RelPath>) {
         self.scans.extend(scans);
+        if self.scans.len() > MOST {
+            self.scans.clear();
+            self.scans.insert(RelPath::root());
+        }
     }
 
     fn plan(&self, task: Task, scopes: Vec<RelPath>, detector: Detector) -> Plan {

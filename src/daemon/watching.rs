@@ -147,17 +147,22 @@ impl Daemon<'_> {
         }
     }
 
+    fn look_at(&mut self, path: &RelPath, look: Look) {
+        let scan = self.queue.push_watched(path, look);
+        self.want_scans(scan);
+    }
+
     fn take_change(&mut self, change: Change) {
         self.tally.told();
         match change {
             Change::Look { path, depth, since } => {
                 // What could not be read may be readable now, with all that lies below it.
                 let wider = if self.troubles.is_met(&path) { Depth::Subtree } else { depth };
-                self.queue.push_watched(&path, Look::new(wider, Detector::Watch, since));
+                self.look_at(&path, Look::new(wider, Detector::Watch, since));
             }
             Change::Unmounted(path) => {
                 let look = Look::new(Depth::Subtree, Detector::Watch, Instant::now());
-                self.queue.push_watched(&path, look);
+                self.look_at(&path, look);
             }
             Change::Root => {
                 // The paths that the watch goes by may be wrong from now on.
@@ -175,8 +180,9 @@ impl Daemon<'_> {
             return;
         }
         let now = Instant::now();
-        for other in linked.into_iter().flat_map(|linked| self.links.see(linked)) {
-            self.queue.push_watched(&other, Look::new(Depth::Content, Detector::Watch, now));
+        let due: Vec<_> = linked.into_iter().flat_map(|linked| self.links.see(linked)).collect();
+        for other in due {
+            self.look_at(&other, Look::new(Depth::Content, Detector::Watch, now));
         }
         self.links.looked();
         if self.links.is_lacking() && self.watching.scan_due.is_none() {

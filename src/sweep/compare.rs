@@ -45,6 +45,9 @@ enum Step {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Replica {
     Open,
+    /// The source's directory may have been moved here, with all that it holds. Such entries are as
+    /// old as ever: their ctimes tell nothing, and a quick scan reads them.
+    Doubted,
     /// Its parent was listed without it. What stands there by now was made by rounds after that,
     /// and needs no reading.
     Lacks,
@@ -54,6 +57,7 @@ enum Replica {
 struct Chunk<'a> {
     walker: &'a Walker<'a>,
     dir: &'a RelPath,
+    known: Replica,
     source: &'a Dir,
     replica: Option<&'a ReplicaDir>,
     filter: DirFilter<'a>,
@@ -96,11 +100,15 @@ impl Walker<'_> {
             }
             (Err(fault), _) | (_, Err(fault)) => return self.problem(dir, fault),
         };
+        let known = match (known, &replica) {
+            (Replica::Open, Some(replica)) if self.may_be_moved(&source, replica) => Replica::Doubted,
+            (known, _) => known,
+        };
         self.compare_dir_itself(dir, &source, replica.as_ref());
 
         self.plan.filter.refresh(dir, &source, |name| ours.find(name).is_some());
         let joined = Arc::new(Joined::new(ours, theirs));
-        let mut chunk = self.chunk(dir, &source, replica.as_ref());
+        let mut chunk = self.chunk(dir, known, &source, replica.as_ref());
         // Left over in the replica: to be removed. In the source: to be named (I7).
         chunk.found.extend(joined.reserved().filter_map(Name::new).map(|name| (name, self.look())));
         chunk.compare_names(&joined, 0..joined.len().min(CHUNK), more);
@@ -120,15 +128,21 @@ impl Walker<'_> {
         work: impl FnOnce(&mut Chunk<'_>, &mut Vec<Step>),
     ) {
         if let Some((source, replica)) = self.open_both(dir, known) {
-            let mut chunk = self.chunk(dir, &source, replica.as_ref());
+            let mut chunk = self.chunk(dir, known, &source, replica.as_ref());
             work(&mut chunk, more);
             chunk.report();
         }
     }
 
-    fn chunk<'a>(&'a self, dir: &'a RelPath, source: &'a Dir, replica: Option<&'a ReplicaDir>) -> Chunk<'a> {
+    fn chunk<'a>(
+        &'a self,
+        dir: &'a RelPath,
+        known: Replica,
+        source: &'a Dir,
+        replica: Option<&'a ReplicaDir>,
+    ) -> Chunk<'a> {
         let filter = self.plan.filter.at(dir);
-        Chunk { walker: self, dir, source, replica, filter, found: Vec::new(), linked: Vec::new() }
+        Chunk { walker: self, dir, known, source, replica, filter, found: Vec::new(), linked: Vec::new() }
     }
 
     /// Opens a directory on both sides; `None` where there is nothing to compare.
@@ -145,7 +159,7 @@ impl Walker<'_> {
         if self.is_replica(dir, &source) {
             return None;
         }
-        let Some(replica) = self.replica.as_ref().filter(|_| known == Replica::Open) else {
+        let Some(replica) = self.replica.as_ref().filter(|_| known != Replica::Lacks) else {
             return Some((source, None));
         };
         match replica.open(dir) {
@@ -174,6 +188,14 @@ impl Walker<'_> {
 
     fn problem(&self, dir: &RelPath, fault: Fault) {
         self.send(Message::Problem(Problem { path: dir.clone(), cause: Cause::Fault(fault) }));
+    }
+
+    /// Whether a directory of the source may have been moved to where it is since the replica's was
+    /// last touched. A move sets its ctime, and nothing else. (So does a chmod; and an entry that is
+    /// made in it afterwards hides the move from quick scans, until the next sweep.)
+    fn may_be_moved(&self, source: &Dir, replica: &ReplicaDir) -> bool {
+        let (Ok(source), Ok(replica)) = (source.entry(), replica.entry()) else { return false };
+        source.ctime != source.mtime && may_be_newer(&source, &replica, &self.plan.keeps)
     }
 
     /// Compares the metadata of a directory that stands on both sides.
@@ -220,7 +242,7 @@ impl Chunk<'_> {
     ) {
         self.walker.entries.fetch_add(u64::from(source.is_some()), Ordering::Relaxed);
         match (source, replica) {
-            (Some(Hint::Dir), Some(Hint::Dir)) => more.push(Step::Dir(self.dir.join(&name), Replica::Open)),
+            (Some(Hint::Dir), Some(Hint::Dir)) => more.push(Step::Dir(self.dir.join(&name), self.known)),
             // To be named, once; it makes no difference.
             (Some(Hint::Special), None) => self.found.push((name, self.walker.look())),
             (Some(Hint::Dir), None) => {
@@ -257,7 +279,7 @@ impl Chunk<'_> {
             self.note_links(&name, entry);
         }
         if source.is_dir() {
-            let known = if replica.is_dir() { Replica::Open } else { Replica::Lacks };
+            let known = if replica.is_dir() { self.known } else { Replica::Lacks };
             more.push(Step::Dir(self.dir.join(&name), known));
         }
         match decide(&source, &replica, Contents::Unread, &self.walker.plan.keeps) {
@@ -285,6 +307,7 @@ impl Chunk<'_> {
         let keeps = &self.walker.plan.keeps;
         let (Some(source), Some(replica)) = (source.entry(), replica.entry()) else { return false };
         self.walker.plan.task == Task::Quick
+            && self.known != Replica::Doubted
             && !may_be_newer(source, replica, keeps)
             && !Differs::between(source, replica, keeps).any()
     }
