@@ -55,19 +55,42 @@ struct Rules {
 /// # Errors
 /// What is wrong with a pattern.
 pub fn patterns<'a>(lines: impl IntoIterator<Item = &'a str>) -> Result<Gitignore, ignore::Error> {
-    let mut builder = GitignoreBuilder::new("");
+    let mut builder = builder();
     for line in lines {
-        builder.add_line(None, line)?;
+        builder.add_line(None, &as_git_reads(line))?;
     }
     builder.build()
 }
 
+fn builder() -> GitignoreBuilder {
+    let mut builder = GitignoreBuilder::new("");
+    // To git, a pattern with a class that is not closed matches nothing.
+    builder.allow_unclosed_class(false);
+    builder
+}
+
+/// Where the matcher knows more than git does: braces are no alternatives to git, and a `!` alone
+/// takes nothing back.
+fn as_git_reads(line: &str) -> String {
+    let mut read = String::with_capacity(line.len());
+    let (mut escaped, mut in_class) = (false, false);
+    for c in if line.trim_end() == "!" { "" } else { line }.chars() {
+        if matches!(c, '{' | '}') && !escaped && !in_class {
+            read.push('\\');
+        }
+        in_class = !escaped && (c == '[' || (in_class && c != ']'));
+        escaped = c == '\\' && !escaped;
+        read.push(c);
+    }
+    read
+}
+
 /// The same from a file of the source: a pattern that cannot be read is passed over, as git does.
 fn lenient(text: &[u8]) -> Gitignore {
-    let mut builder = GitignoreBuilder::new("");
+    let mut builder = builder();
     let text = String::from_utf8_lossy(text);
     for line in text.trim_start_matches('\u{feff}').lines() {
-        let _ = builder.add_line(None, line);
+        let _ = builder.add_line(None, &as_git_reads(line));
     }
     builder.build().unwrap_or_else(|_| Gitignore::empty())
 }
@@ -81,6 +104,22 @@ impl Filter {
     /// Whether there is any rule at all.
     pub fn is_empty(&self) -> bool {
         self.log.is_none() && self.given.is_none() && self.nested.is_none()
+    }
+
+    /// The same, with a memory of its own for what it reads from now on.
+    pub fn detached(&self) -> Self {
+        let copy = |nested: &Arc<RwLock<Nested>>| {
+            Arc::new(RwLock::new(nested.read().unwrap_or_else(PoisonError::into_inner).clone()))
+        };
+        Self { nested: self.nested.as_ref().map(copy), ..self.clone() }
+    }
+
+    /// Where a directory of the source holds rules that lie in a directory of their own, which may
+    /// itself be excluded.
+    pub fn rules_below(&self, dir: &RelPath) -> Option<RelPath> {
+        let nested = self.nested.as_ref()?.read().unwrap_or_else(PoisonError::into_inner);
+        let info = [&b".git"[..], b"info"].into_iter().filter_map(Name::new);
+        nested.get(dir)?.is_repository.then(|| info.fold(dir.clone(), |at, name| at.join(&name)))
     }
 
     /// The rules as they are for the names in one directory.
@@ -242,18 +281,27 @@ mod tests {
 
     #[test]
     fn patterns_are_those_of_gitignore() {
-        let filter = given(&["*.o", "!keep.o", "/top", "build/", "a/**/z", "# no pattern", ""]);
-        for path in ["x.o", "deep/er/x.o", "top", "build/", "x/build/", "a/z", "a/b/c/z", "build/in/it"] {
+        let lines =
+            ["*.o", "!keep.o", "/top", "build/", "a/**/z", "# no pattern", "", "!", "x{1,2}", "[a{].b"];
+        let filter = given(&lines);
+        for path in
+            ["x.o", "deep/er/x.o", "top", "build/", "x/build/", "a/z", "a/b/c/z", "build/in/it", "x{1,2}"]
+        {
             assert!(excludes(&filter, path), "{path}");
         }
-        for path in ["keep.o", "deep/top", "build", "z", "# no pattern", "x.o.c"] {
+        for path in ["{.b", "a.b"] {
+            assert!(excludes(&filter, path), "{path}");
+        }
+        for path in ["keep.o", "deep/top", "build", "z", "# no pattern", "x.o.c", "x1", "x2"] {
             assert!(!excludes(&filter, path), "{path}");
         }
     }
 
     #[test]
     fn a_pattern_that_is_none_is_refused() {
-        assert!(patterns(["a[", "{"]).is_err() || patterns(["{a"]).is_err());
+        for pattern in ["a[", "[z-a]", "a\\"] {
+            assert!(patterns([pattern]).is_err(), "{pattern}");
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::filter::Filter;
 use crate::guard::{Count, judge, say_held};
 use crate::path::{Name, RelPath};
 use crate::queue::{Depth, Detector, Evidence, Look};
-use crate::reconcile::{COUNTING, HOLDS_EXCLUDED, Lost, Roots, count_below, holds_excluded};
+use crate::reconcile::{COUNTING, EXCLUDED, HOLDS_EXCLUDED, Leave, Lost, Roots, count_below, may_go};
 use crate::report::{Cause, Done, Entries, Operation, Problem, say_if_silent};
 use crate::sweep::{Message, Plan, Sweep, Task};
 use crate::tree::Dir;
@@ -183,7 +183,7 @@ impl Preview<'_> {
         let result = match decide(&ours, &theirs, Contents::Unread, keeps) {
             Action::Compare => match read_pair((&source, replica.as_ref()), name, look, keeps) {
                 Ok((ours, theirs, evidence)) => {
-                    say_if_silent(&path, &evidence);
+                    say_if_silent(&path, &evidence, look.detector);
                     let (ours, theirs) = (Side::Present(ours), Side::Present(theirs));
                     Ok((decide(&ours, &theirs, evidence.verdict.into(), keeps), ours, theirs))
                 }
@@ -244,11 +244,15 @@ impl Preview<'_> {
         }
         if theirs.is_dir()
             && goes
+            && !(self.held || is_own)
             && let Some(root) = &self.replica
-            && holds_excluded(root, &path, &self.subject.filter)
+            && let Leave::Parts(parts) = may_go(root, &path, &self.subject.filter)
         {
+            if operation != Operation::Removed {
+                return self.fail(&Problem { path, cause: Cause::Fault(EXCLUDED) });
+            }
             tracing::warn!(op = "warning", path = %path, "{HOLDS_EXCLUDED}");
-            return;
+            return self.tell_parts(parts, look);
         }
         if goes && self.held {
             self.holding += 1;
@@ -270,6 +274,16 @@ impl Preview<'_> {
             done.differs = differs;
         }
         self.say(&done);
+    }
+
+    /// What would go of a directory that has to stay.
+    fn tell_parts(&mut self, parts: Vec<RelPath>, look: &Look) {
+        for path in parts {
+            let Some((dir, name)) = path.split() else { continue };
+            let Some(dir) = self.replica.as_ref().and_then(|root| root.open(&dir).ok()) else { continue };
+            let standing = dir.look(name.as_bytes());
+            self.tell(Action::Remove, path, (&Side::Absent, &standing), Some(&dir), look);
+        }
     }
 
     fn say(&mut self, done: &Done) {

@@ -42,6 +42,8 @@ pub enum Refusal {
     LogNowhere(PathBuf),
     #[error("cannot write the log file {}: {}; name a file that can be created or appended to", shown(.0), .1)]
     Log(PathBuf, std::io::Error),
+    #[error("--exclude {0:?} matches nothing: give one pattern, as in a .gitignore file")]
+    NoPattern(String),
     #[error("{0}: give --exclude patterns as in a .gitignore file")]
     Exclude(ignore::Error),
     #[error("cannot read the patterns in {}: {}; name a file that can be read", shown(.0), .1)]
@@ -112,7 +114,13 @@ fn filter_of(config: &Config) -> Result<Filter, Refusal> {
         let text = fs::read(file).map_err(|error| Refusal::ExcludeFrom(file.clone(), error))?;
         lines.extend(String::from_utf8_lossy(&text).lines().map(str::to_owned));
     }
-    lines.extend(config.exclude.iter().cloned());
+    for pattern in &config.exclude {
+        let bare = pattern.trim().trim_start_matches('!').trim_matches('/');
+        if bare.is_empty() || pattern.contains('\n') {
+            return Err(Refusal::NoPattern(pattern.clone()));
+        }
+        lines.push(pattern.clone());
+    }
     let given = patterns(lines.iter().map(String::as_str)).map_err(Refusal::Exclude)?;
     Ok(Filter::new(given, config.gitignore))
 }

@@ -152,7 +152,9 @@ impl Daemon<'_> {
     fn miss_replica(&mut self, fault: Fault) {
         self.drop_work();
         let path = self.reconciler.roots.replica.path.clone();
-        if fault.is_absence() && self.config.create && self.roots.home.may_create(&path) {
+        // Where the source is gone too, a directory above both may have been moved.
+        let may_create = self.config.create && self.roots.source.is_none();
+        if fault.is_absence() && may_create && self.roots.home.may_create(&path) {
             let made = fs::create_dir_all(&path);
             if let (Ok(()), Ok(pin)) = (made, self.reconciler.roots.replica.pin()) {
                 return self.adopt_replica(pin, "the replica was deleted: it is made again and filled");

@@ -5,8 +5,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use super::gather::Spot;
-use super::shape::holds_excluded;
-use super::{Again, Deletions, HOLDS_EXCLUDED, KEPT, MOUNTED, Outcome, Round, Sighting, TASK};
+use super::{Again, Deletions, EXCLUDED, KEPT, Leave, MOUNTED, Outcome, Round, Sighting, TASK, may_go};
 use crate::carrier::{Carried, Job, Load};
 use crate::copy::{Temp, fill, seal, settings};
 use crate::decide::{Action, Contents, Differs, Reason, decide, may_be_newer};
@@ -288,7 +287,7 @@ impl Here<'_> {
         out.names.extend(Linked::of(self.path, entry, true));
         out.act(done);
         if let (Reason::Md5, Some(evidence)) = (reason, &self.look.evidence) {
-            say_if_silent(self.path, evidence);
+            say_if_silent(self.path, evidence, self.look.detector);
         }
         // A change between the last look and the rename is copied by one more look.
         let now = self.spot.source.look(name.as_bytes());
@@ -394,9 +393,11 @@ impl Here<'_> {
     fn stays(&self, standing: &Side, out: &mut Outcome) -> Result<bool, Setback> {
         let held = self.is_held(standing, out);
         let shared = self.round.shared;
-        if !held && standing.is_dir() && holds_excluded(&self.round.replica, self.path, &shared.filter) {
-            out.unmirrored.push((self.path.clone(), HOLDS_EXCLUDED));
-            return Ok(true);
+        if !held
+            && standing.is_dir()
+            && may_go(&self.round.replica, self.path, &shared.filter) != Leave::Whole
+        {
+            return Err(EXCLUDED.into());
         }
         if !held && standing.is_dir() && self.round.holds_mount(self.path) {
             return Err(MOUNTED.into());

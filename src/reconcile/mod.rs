@@ -10,10 +10,12 @@
 
 mod close;
 mod contents;
+mod excluded;
 mod gather;
 mod shape;
 
-pub use shape::{COUNTING, count_below, holds_excluded};
+pub use excluded::{Leave, may_go};
+pub use shape::{COUNTING, count_below};
 
 #[cfg(test)]
 mod tests;
@@ -41,13 +43,21 @@ use crate::reaper::{Aside, Reaped, Reaper};
 use crate::report::{Done, Problem};
 use crate::tree::{Dir, Pin, ReplicaDir, Root, Settings};
 use gather::Spot;
+use shape::set_aside_as;
 
 /// Said of what is kept although the source lacks it.
 const KEPT: &str = "kept in the replica: the file system that held it in the source is no longer mounted \
                     (mount it again; or restart twindir, and it goes)";
 
 /// Said of a directory that the source lacks and that is kept all the same.
-pub const HOLDS_EXCLUDED: &str = "kept in the replica: it holds entries that are excluded";
+pub const HOLDS_EXCLUDED: &str = "kept in the replica, with the entries in it that are excluded";
+
+/// Why a directory that holds excluded entries does not give way to an entry of another kind.
+pub const EXCLUDED: Fault = Fault {
+    doing: "replace a directory with excluded entries in it",
+    side: Where::Replica,
+    errno: Errno::NOTEMPTY,
+};
 
 /// Why a directory in which another file system is mounted stays.
 const MOUNTED: Fault =

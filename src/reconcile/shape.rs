@@ -6,12 +6,11 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use super::gather::Spot;
-use super::{Again, Deletions, HOLDS_EXCLUDED, KEPT, MOUNTED, Round, Sighting};
+use super::{Again, Deletions, HOLDS_EXCLUDED, KEPT, Leave, MOUNTED, Round, Sighting, may_go};
 use crate::copy::swap;
 use crate::decide::{Action, Contents, Reason, decide};
 use crate::entry::Entry;
-use crate::fault::Setback;
-use crate::filter::Filter;
+use crate::fault::{Fault, Setback};
 use crate::path::{Name, RelPath};
 use crate::queue::{Depth, Look};
 use crate::reaper::{Aside, Reaped};
@@ -114,6 +113,13 @@ impl Round<'_> {
         Ok(())
     }
 
+    /// Notes what has left the replica, and under which name it lies if it is a directory.
+    pub(super) fn gone(&mut self, dir: RelPath, aside: Option<Name>, done: Done) {
+        self.shared.cancel_within(&done.path);
+        self.out.asides.extend(aside.map(|name| Aside { dir, name }));
+        self.out.act(done);
+    }
+
     /// Removes the empty tops of trees that were put aside.
     pub(super) fn bury(&mut self, reaped: Vec<Reaped>) {
         for Reaped { aside, result } in reaped {
@@ -152,46 +158,39 @@ impl Round<'_> {
             self.out.unmirrored.push((mount, KEPT));
             return self.out.hold(path);
         }
-        if holds_excluded(&self.replica, path, &self.shared.filter) {
-            return self.out.unmirrored.push((path.clone(), HOLDS_EXCLUDED));
-        }
         if self.holds_mount(path) {
             return self.out.set_back(path.clone(), look, MOUNTED.into());
         }
-        let until = Instant::now() + COUNTING;
-        let mut number = 1;
-        let at_least = !count_below(replica, &name, &mut number, until);
+        if let Leave::Parts(parts) = may_go(&self.replica, path, &self.shared.filter) {
+            self.out.unmirrored.push((path.clone(), HOLDS_EXCLUDED));
+            return self.remove_parts(parts, &look);
+        }
         let aside = self.shared.names.next();
-        match replica.rename(&name, &aside) {
-            Ok(()) => {
-                self.shared.cancel_within(path);
-                self.out.asides.push(Aside { dir: rel.clone(), name: aside });
-                let mut done = Done::new(Operation::Removed, path.clone(), old, Reason::Removed, &look);
-                done.entries = Some(Entries { number, at_least });
-                self.out.act(done);
-            }
+        match set_aside_as(replica, path, &name, &aside, old, &look) {
+            Ok(done) => self.gone(rel.clone(), Some(aside), done),
             Err(fault) if fault.is_absence() => {}
             Err(fault) => self.out.set_back(path.clone(), look, fault.into()),
         }
     }
 }
 
-/// Whether something below a directory of the replica is left alone, so that it has to stay.
-pub fn holds_excluded(replica: &Dir, dir: &RelPath, filter: &Filter) -> bool {
-    let mut waiting = if filter.is_empty() { vec![] } else { vec![dir.clone()] };
-    while let Some(at) = waiting.pop() {
-        let rules = filter.at(&at);
-        let Ok(open) = replica.open(&at) else { continue };
-        let Ok(listing) = open.list() else { continue };
-        for (name, hint) in listing.iter() {
-            let is_dir = hint.is_dir_or(|| open.look(name).is_dir());
-            if rules.excludes(name, is_dir) {
-                return true;
-            }
-            waiting.extend(Name::new(name).filter(|_| is_dir).map(|name| at.join(&name)));
-        }
-    }
-    false
+/// Takes a directory out of the replica by one rename; what was done, with the number of entries
+/// that it held.
+pub(super) fn set_aside_as(
+    dir: &ReplicaDir,
+    path: &RelPath,
+    name: &Name,
+    aside: &Name,
+    old: &Entry,
+    look: &Look,
+) -> Result<Done, Fault> {
+    let until = Instant::now() + COUNTING;
+    let mut number = 1;
+    let at_least = !count_below(dir, name, &mut number, until);
+    dir.rename(name, aside)?;
+    let mut done = Done::new(Operation::Removed, path.clone(), old, Reason::Removed, look);
+    done.entries = Some(Entries { number, at_least });
+    Ok(done)
 }
 
 /// Adds up the entries below a directory; `false` where not all could be counted in time.

@@ -124,10 +124,11 @@ impl Done {
 }
 
 /// Warns of contents that differed although size and mtime agreed: nobody wrote to the file in
-/// the ordinary way, so that one of the two disks may be failing.
-pub fn say_if_silent(path: &RelPath, evidence: &Evidence) {
+/// the ordinary way, so that one of the two disks may be failing. Where the watch has told of the
+/// path, somebody did.
+pub fn say_if_silent(path: &RelPath, evidence: &Evidence, detector: Detector) {
     let Evidence { source, replica, verdict } = evidence;
-    if source.mtime != replica.mtime || verdict.same() {
+    if source.mtime != replica.mtime || verdict.same() || detector == Detector::Watch {
         return;
     }
     tracing::warn!(
@@ -241,6 +242,7 @@ fn advice(fault: &Fault) -> &'static str {
         (Errno::NFILE | Errno::MFILE, _) => " (raise the limit on open files: ulimit -n)",
         (Errno::BUSY, Where::Replica) => " (another file system is mounted there: unmount it, or leave it)",
         (Errno::XDEV, Where::Replica) => " (another file system is mounted there: twindir does not enter it)",
+        (Errno::NOTEMPTY, Where::Replica) => " (remove what is excluded there, or exclude the name too)",
         (Errno::NAMETOOLONG, _) => " (the replica's file system does not take so long a name)",
         (Errno::FBIG, _) => " (the replica's file system does not take so large a file)",
         _ => "",

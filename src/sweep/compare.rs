@@ -107,6 +107,7 @@ impl Walker<'_> {
         self.compare_dir_itself(dir, &source, replica.as_ref());
 
         self.plan.filter.refresh(dir, &source, |name| ours.find(name).is_some());
+        self.register(self.plan.filter.rules_below(dir).as_slice());
         let joined = Arc::new(Joined::new(ours, theirs));
         let mut chunk = self.chunk(dir, known, &source, replica.as_ref());
         // Left over in the replica: to be removed. In the source: to be named (I7).
