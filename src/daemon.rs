@@ -142,7 +142,7 @@ impl Daemon<'_> {
         loop {
             let now = Instant::now();
             self.tend_watch(now);
-            self.begin_scan()?;
+            self.begin_scan(now)?;
             self.begin_sweep(now)?;
             let mut carried = Vec::new();
             let mut reaped = Vec::new();
@@ -216,7 +216,8 @@ impl Daemon<'_> {
         }
         // While something is under way, its end wakes the loop, and not the next sweep's time.
         let sweep = (self.is_swept() && !self.roots.is_lost()).then_some(self.next_sweep);
-        let watch = self.watching.next_due().filter(|_| self.sweep.is_none() && !self.roots.is_lost());
+        let watch = self.watching.next_due(self.sweep.is_some(), self.scan.is_some());
+        let watch = watch.filter(|_| !self.roots.is_lost());
         let quiet = self.is_settled().then(|| self.tally.quiet_due()).flatten();
         let due = [sweep, watch, quiet, self.queue.next_due()].into_iter().flatten().min();
         due.map_or(TICK, |due| due.saturating_duration_since(Instant::now()).min(TICK))

@@ -19,7 +19,7 @@ const MOST: usize = 50_000;
 impl Daemon<'_> {
     /// Starts the sweep, quick scan or count whose time has come.
     pub(super) fn begin_sweep(&mut self, now: Instant) -> Result<(), Failed> {
-        let quick = self.watching.scan_is_due(now);
+        let quick = self.watching.wants_rescan();
         let due = quick || (self.is_swept() && now >= self.next_sweep);
         if !due || self.roots.is_lost() || !self.gives_way(quick) {
             return Ok(());
@@ -34,8 +34,10 @@ impl Daemon<'_> {
         if task != Task::Count {
             self.troubles.scan_begins();
             self.links.sweep_begins();
-            let quiet = quick && !self.watching.scan_begins();
-            self.tally.sweep_begins(now, task, quiet);
+            self.tally.sweep_begins(now, task);
+        }
+        if quick && task == Task::Quick {
+            self.watching.scan_begins();
         }
         match Sweep::start(self.plan(task, vec![RelPath::root()], Detector::Sweep)) {
             Ok(sweep) => self.sweep = Some(sweep),
@@ -54,12 +56,19 @@ impl Daemon<'_> {
         self.sweep.is_none()
     }
 
-    /// Starts a scan of the directories below which something was found to be new.
-    pub(super) fn begin_scan(&mut self) -> Result<(), Failed> {
-        if self.scan.is_some() || self.scans.is_empty() || self.roots.is_lost() {
+    /// Starts a scan of the directories below which something was found to be new; where there are
+    /// none, a quick one of all, for the sake of what is not watched.
+    pub(super) fn begin_scan(&mut self, now: Instant) -> Result<(), Failed> {
+        let polls = self.scans.is_empty() && self.watching.wants_poll(now);
+        if self.scan.is_some() || self.roots.is_lost() || (self.scans.is_empty() && !polls) {
             return Ok(());
         }
-        let mut scopes: Vec<RelPath> = Vec::new();
+        if polls {
+            self.watching.scan_begins();
+            self.links.sweep_begins();
+        }
+        let task = if polls { Task::Quick } else { Task::Full };
+        let mut scopes = if polls { vec![RelPath::root()] } else { Vec::new() };
         while scopes.len() < SCOPES
             && let Some(scope) = self.scans.pop_first()
         {
@@ -70,11 +79,11 @@ impl Daemon<'_> {
         }
         self.troubles.scan_begins();
         let detector = if self.watching.is_wanted() { Detector::Watch } else { Detector::Sweep };
-        match Sweep::start(self.plan(Task::Full, scopes.clone(), detector)) {
+        match Sweep::start(self.plan(task, scopes.clone(), detector)) {
             Ok(scan) => self.scan = Some(scan),
             Err(error) => {
                 self.scans.extend(scopes);
-                self.next_sweep = self.cannot_start(error, Instant::now())?;
+                self.next_sweep = self.cannot_start(error, now)?;
             }
         }
         Ok(())
@@ -124,9 +133,10 @@ impl Daemon<'_> {
                 let Some(sweep) = self.sweep.take() else { return };
                 self.end_of_walk(&sweep);
                 self.tally.swept(summary);
-                self.links.swept();
                 if sweep.plan.task == Task::Quick && self.watching.is_wanted() {
-                    self.watch_scanned(summary.took, summary.watched);
+                    self.all_scanned(summary.took, summary.watched);
+                } else {
+                    self.links.swept();
                 }
             }
             other => self.take_message(other, Detector::Sweep),
@@ -151,7 +161,7 @@ impl Daemon<'_> {
                 let detector = names.first().map_or(Detector::Sweep, |(_, look)| look.detector);
                 self.queue.push(detector, dir, names);
             }
-            Message::Swept(Summary { entries, hashed, differ, took, .. }) => {
+            Message::Swept(Summary { entries, hashed, differ, watched, took, .. }) => {
                 let Some(scan) = self.scan.take() else { return };
                 let scopes = scan.plan.scopes.len();
                 tracing::debug!(
@@ -163,6 +173,9 @@ impl Daemon<'_> {
                     "below {scopes} directories: {entries} entries, {hashed} pairs hashed, {differ} differ, {took:.1?}"
                 );
                 self.end_of_walk(&scan);
+                if scan.plan.task == Task::Quick {
+                    self.all_scanned(took, watched);
+                }
             }
             other => self.take_message(other, Detector::Watch),
         }

@@ -29,8 +29,6 @@ pub(super) struct Tally {
     work: Effort,
     /// Of the walk over all: what it does, and since when.
     begun: Option<(Instant, Task)>,
-    /// Whether it is worth a line only where it has led to something.
-    quiet: bool,
     /// Actions that only the sweep has led to, though there is a watch.
     missed: u64,
     /// When something was last done.
@@ -67,14 +65,13 @@ struct Totals {
 }
 
 impl Tally {
-    pub fn sweep_begins(&mut self, now: Instant, task: Task, quiet: bool) {
+    pub fn sweep_begins(&mut self, now: Instant, task: Task) {
         let (total, work) = (std::mem::take(&mut self.total), std::mem::take(&mut self.work));
         let Self { said_equal, last_action, .. } = *self;
         // A quick scan proves nothing anew, and takes nothing back.
         let (counted, complete) = (task == Task::Quick && self.counted, task == Task::Quick && self.complete);
         let begun = Some((now, task));
-        *self =
-            Self { total, work, begun, quiet, last_action, complete, said_equal, counted, ..Self::default() };
+        *self = Self { total, work, begun, last_action, complete, said_equal, counted, ..Self::default() };
     }
 
     /// When it will have been quiet for long enough for a word.
@@ -171,9 +168,6 @@ impl Tally {
         }
         if self.held > 0 {
             done.push(format!("{} deletions held", self.held));
-        }
-        if self.quiet && self.created + self.updated + self.removed + self.held == 0 && problems == 0 {
-            return Some(task);
         }
         if watching && self.missed > 0 {
             done.push(format!("{} of them not told by the watch", self.missed));

@@ -8,6 +8,7 @@ use crate::links::Linked;
 use crate::path::RelPath;
 use crate::queue::{Depth, Detector, Look};
 use crate::report::human_duration;
+use crate::sweep::Task;
 use crate::watch::{Change, Registrar, Unwatched, Watch};
 
 /// How often what is not watched is scanned, at most; and no more than a tenth of the time.
@@ -29,16 +30,16 @@ pub(super) struct Watching {
     wanted: bool,
     debounce: Duration,
     watch: Option<Watch>,
-    /// When a quick scan of all is due.
-    scan_due: Option<Instant>,
+    /// Whether all is to be scanned, since something may have been missed.
+    rescan: bool,
+    /// When all is to be scanned again for the sake of a few.
+    poll_due: Option<Instant>,
     /// Why the present watch is to be replaced, after the scan that runs.
     mistrusted: Option<&'static str>,
     /// Not before this is it replaced again.
     not_before: Option<Instant>,
     /// Not before this is all scanned again for the sake of a few: no more than a tenth of the time.
     not_often: Option<Instant>,
-    /// Whether the scan that is due, or runs, is worth a line whatever it finds.
-    worth_a_line: bool,
     /// Directories that the last quick scan could not register.
     unwatched: u64,
     said_unwatched: bool,
@@ -62,28 +63,35 @@ impl Watching {
         self.watch.as_ref().map(Watch::registrar)
     }
 
-    pub fn scan_is_due(&self, now: Instant) -> bool {
-        self.scan_due.is_some_and(|due| due <= now)
+    /// Whether all is to be scanned before anything else is.
+    pub fn wants_rescan(&self) -> bool {
+        self.rescan
     }
 
-    /// When something is due by itself.
-    pub fn next_due(&self) -> Option<Instant> {
-        let replaced = self.mistrusted.and(self.not_before);
-        self.scan_due.into_iter().chain(replaced).min()
+    /// Whether all is to be scanned beside whatever else goes on.
+    pub fn wants_poll(&self, now: Instant) -> bool {
+        !self.rescan && self.poll_due.is_some_and(|due| due <= now)
+    }
+
+    /// When something is due by itself, while a sweep runs and while a scan does.
+    pub fn next_due(&self, sweeps: bool, scans: bool) -> Option<Instant> {
+        let replaced = self.mistrusted.and(self.not_before).filter(|_| !sweeps);
+        let poll = self.poll_due.filter(|_| !scans && !self.rescan);
+        poll.into_iter().chain(replaced).min()
     }
 
     /// A root was lost: the watch is of no use any more.
     pub fn stop(&mut self) {
         self.watch = None;
         self.mistrusted = None;
-        self.scan_due = None;
+        self.rescan = false;
+        self.poll_due = None;
     }
 
-    /// Whether the scan is worth a line whatever it finds.
-    pub fn scan_begins(&mut self) -> bool {
-        self.scan_due = None;
+    pub fn scan_begins(&mut self) {
+        self.rescan = false;
+        self.poll_due = None;
         self.unwatched = 0;
-        std::mem::take(&mut self.worth_a_line)
     }
 
     /// How long what an event scan has found is left to rest.
@@ -100,7 +108,7 @@ impl Watching {
 impl Daemon<'_> {
     /// Starts the watch where there is none, and replaces it where it is not believed.
     pub(super) fn tend_watch(&mut self, now: Instant) {
-        let busy = self.sweep.as_ref().is_some_and(|sweep| sweep.plan.registrar.is_some());
+        let busy = self.sweep.as_ref().is_some_and(|sweep| sweep.plan.task == Task::Quick);
         let waits = self.watching.not_before.is_some_and(|time| now < time);
         if !self.watching.wanted || self.roots.is_lost() || waits {
             return;
@@ -115,8 +123,7 @@ impl Daemon<'_> {
         match Watch::start(&self.reconciler.roots.source.path, self.watching.debounce) {
             Ok(watch) => {
                 self.watching.watch = Some(watch);
-                self.watching.worth_a_line = true;
-                self.watching.scan_due = Some(now);
+                self.watching.rescan = true;
             }
             Err(error) => {
                 if !std::mem::replace(&mut self.watching.said_failed, true) {
@@ -129,7 +136,7 @@ impl Daemon<'_> {
                     );
                 }
                 self.watching.not_before = Some(now + POLL);
-                self.watching.scan_due = Some(now);
+                self.watching.poll_due = Some(now);
             }
         }
     }
@@ -185,8 +192,8 @@ impl Daemon<'_> {
             self.look_at(&other, Look::new(Depth::Content, Detector::Watch, now));
         }
         self.links.looked();
-        if self.links.is_lacking() && self.watching.scan_due.is_none() {
-            self.watching.scan_due = Some(self.watching.not_often.map_or(now, |time| time.max(now)));
+        if self.links.is_lacking() && self.watching.poll_due.is_none() {
+            self.watching.poll_due = Some(self.watching.not_often.map_or(now, |time| time.max(now)));
         }
     }
 
@@ -223,14 +230,15 @@ impl Daemon<'_> {
     }
 
     /// A quick scan of all has ended.
-    pub(super) fn watch_scanned(&mut self, took: Duration, watched: u64) {
+    pub(super) fn all_scanned(&mut self, took: Duration, watched: u64) {
         let now = Instant::now();
+        self.links.swept();
         self.watching.not_before = Some(now + took);
         self.watching.not_often = Some(now + 10 * took);
         let unwatched = self.watching.unwatched;
         tracing::debug!(op = "watch", watched, unwatched, "{watched} directories watched, {unwatched} not");
         if unwatched > 0 || self.watching.watch.is_none() {
-            self.watching.scan_due = Some(now + POLL.max(10 * took));
+            self.watching.poll_due = Some(now + POLL.max(10 * took));
         } else if std::mem::take(&mut self.watching.said_unwatched) {
             tracing::info!(op = "watch", "all directories are watched again");
         }
