@@ -63,8 +63,8 @@ pub struct Links {
     sweep: u64,
     /// Whether names are to be searched.
     lacking: bool,
-    /// Files that may have lost a name.
-    shrunk: Vec<Id>,
+    /// Names that are being looked at, and the files that they were.
+    watched: Vec<(RelPath, Id)>,
 }
 
 impl Links {
@@ -96,16 +96,24 @@ impl Links {
     /// then [`Links::looked`] is to be called.
     pub fn look_at<'a>(&mut self, paths: impl Iterator<Item = &'a RelPath>) {
         for path in paths {
-            let id = self.forget(path);
-            self.shrunk.extend(id);
+            if let Some(id) = self.forget(path) {
+                self.watched.push((path.clone(), id));
+            }
         }
     }
 
-    /// What was looked at has been seen.
-    pub fn looked(&mut self) {
-        for id in std::mem::take(&mut self.shrunk) {
-            self.lacking |= self.by_id.get_mut(&id).is_some_and(Names::is_lacking);
+    /// What was looked at has been seen. Where a name is gone, or is another file, the names that
+    /// are left: through that one they may have been changed before it went.
+    pub fn looked(&mut self) -> Vec<RelPath> {
+        let mut due = Vec::new();
+        for (path, id) in std::mem::take(&mut self.watched) {
+            let stays = self.by_path.get(&path).is_some_and(|(now, _)| *now == id);
+            if let Some(names) = self.by_id.get_mut(&id).filter(|_| !stays) {
+                self.lacking |= names.is_lacking();
+                due.extend(names.paths.iter().cloned());
+            }
         }
+        due
     }
 
     /// Whether a file was changed that has names which are not known: one that had a single name
@@ -190,10 +198,10 @@ mod tests {
         let b = RelPath::new(b"b").unwrap();
         links.look_at([&b].into_iter());
         see(&mut links, "b", 7, 1, false);
-        links.looked();
+        assert!(links.looked().is_empty());
         assert!(!links.is_lacking());
         links.look_at([&b].into_iter());
-        links.looked();
+        assert_eq!(links.looked().len(), 2);
         assert!(links.is_lacking());
         assert_eq!(see(&mut links, "a", 7, 2, true), ["c"]);
     }

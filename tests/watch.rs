@@ -194,6 +194,9 @@ fn a_change_through_one_name_is_followed_for_the_others() {
     fs::hard_link(live.at("d/link"), live.at("e/third")).unwrap();
     fs::write(live.at("f"), "and through the first").unwrap();
     live.wait();
+    // The name through which it was written is gone before anybody could look.
+    live.sh("mv d/link d/other; echo gone >>d/other; rm d/other");
+    live.wait();
 }
 
 #[test]

@@ -191,7 +191,9 @@ impl Daemon<'_> {
         for other in due {
             self.look_at(&other, Look::new(Depth::Content, Detector::Watch, now));
         }
-        self.links.looked();
+        for other in self.links.looked() {
+            self.look_at(&other, Look::new(Depth::Metadata, Detector::Watch, now));
+        }
         if self.links.is_lacking() && self.watching.poll_due.is_none() {
             self.watching.poll_due = Some(self.watching.not_often.map_or(now, |time| time.max(now)));
         }
