@@ -23,7 +23,7 @@ use crate::probe::{Lacks, of_process, probe};
 use crate::queue::{Detector, Look, Looks, Portion, Queue};
 use crate::reaper::Reaped;
 use crate::reconcile::{Again, Outcome, Reconciler, Roots, Work};
-use crate::report::{Cause, Problem};
+use crate::report::{Cause, Operation, Problem};
 use crate::roots::Prepared;
 use crate::sweep::Sweep;
 use crate::troubles::{Failure, Troubles};
@@ -315,6 +315,10 @@ impl Daemon<'_> {
             }
         }
         self.want_scans(outcome.scans);
+        let gone = outcome.done.iter().filter(|done| done.operation == Operation::Removed);
+        for done in gone.filter(|done| done.entries.is_some()) {
+            self.links.gone(&done.path);
+        }
         self.see_links(outcome.names);
     }
 

@@ -1,7 +1,7 @@
 //! Which names of the source are one file (hard links). A change through one of them is told for
 //! that name alone; the others have to be looked at too. Pure: no file system, no clock.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::entry::{Entry, Time};
 use crate::path::RelPath;
@@ -59,7 +59,7 @@ impl Names {
 pub struct Links {
     by_id: HashMap<Id, Names>,
     /// The file of each name, and the sweep in which it was last seen.
-    by_path: HashMap<RelPath, (Id, u64)>,
+    by_path: BTreeMap<RelPath, (Id, u64)>,
     sweep: u64,
     /// Whether names are to be searched.
     lacking: bool,
@@ -100,6 +100,14 @@ impl Links {
                 self.watched.push((path.clone(), id));
             }
         }
+    }
+
+    /// A directory is gone, with all names in it.
+    pub fn gone(&mut self, dir: &RelPath) {
+        let from = self.by_path.range(dir.clone()..).map(|(path, _)| path);
+        let within = from.take_while(|path| path.as_bytes().starts_with(dir.as_bytes()));
+        let within: Vec<_> = within.filter(|path| path.is_within(dir)).cloned().collect();
+        self.look_at(within.iter());
     }
 
     /// What was looked at has been seen. Where a name is gone, or is another file, the names that
@@ -204,6 +212,17 @@ mod tests {
         assert_eq!(links.looked().len(), 2);
         assert!(links.is_lacking());
         assert_eq!(see(&mut links, "a", 7, 2, true), ["c"]);
+    }
+
+    #[test]
+    fn a_directory_takes_its_names_along() {
+        let mut links = Links::default();
+        for name in ["d/in/a", "d-b", "c"] {
+            see(&mut links, name, 7, 1, false);
+        }
+        links.gone(&RelPath::new(b"d").unwrap());
+        let left: Vec<_> = links.looked().iter().map(ToString::to_string).collect();
+        assert_eq!(left, ["d-b", "c"]);
     }
 
     #[test]

@@ -37,6 +37,25 @@ fn raise(daemon: &Daemon, watches: u32) {
 }
 
 #[test]
+fn directories_that_come_when_the_limit_is_reached_are_scanned() {
+    let scratch = Scratch::new().with_source(&Tree::new().file("f", "f"));
+    let Some(daemon) = limited(&scratch, 20) else { return };
+    daemon.wait_settled(1);
+    for number in 0..40 {
+        fs::create_dir(scratch.source().join(format!("d{number}"))).unwrap();
+        fs::write(scratch.source().join(format!("d{number}/f")), "one").unwrap();
+    }
+    scratch.wait_twins();
+    for text in ["two", "three"] {
+        for number in 0..40 {
+            fs::write(scratch.source().join(format!("d{number}/f")), text).unwrap();
+        }
+        scratch.wait_twins();
+    }
+    assert_eq!(daemon.sweeps(), 1, "a sweep has helped");
+}
+
+#[test]
 fn what_is_not_watched_is_scanned_and_watched_once_the_limit_is_raised() {
     let mut tree = Tree::new();
     for number in 0..60 {

@@ -183,7 +183,7 @@ impl Daemon<'_> {
 
     fn take_message(&mut self, message: Message, detector: Detector) {
         match message {
-            Message::Crossing(path) => self.reconciler.remember_crossing(path),
+            Message::Crossing(path) => self.note_mount(path),
             Message::Problem(problem) => {
                 let look = Look::new(Depth::Subtree, detector, Instant::now());
                 self.set_back(&problem, look, Failure::Scan);

@@ -1,6 +1,7 @@
 //! The watch while the program runs: started, believed, and replaced where it may have lost
 //! something.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::Daemon;
@@ -42,6 +43,8 @@ pub(super) struct Watching {
     not_often: Option<Instant>,
     /// Directories that the last quick scan could not register.
     unwatched: u64,
+    /// Where file systems were mounted in the source, and are no longer.
+    unmounted: BTreeSet<RelPath>,
     said_unwatched: bool,
     said_failed: bool,
 }
@@ -168,6 +171,7 @@ impl Daemon<'_> {
                 self.look_at(&path, Look::new(wider, Detector::Watch, since));
             }
             Change::Unmounted(path) => {
+                self.watching.unmounted.insert(path.clone());
                 let look = Look::new(Depth::Subtree, Detector::Watch, Instant::now());
                 self.look_at(&path, look);
             }
@@ -199,6 +203,17 @@ impl Daemon<'_> {
         }
     }
 
+    /// A sweep has met a file system that is mounted in the source. One that was not there when its
+    /// directory was registered is not watched: the watch goes by the directory beneath it.
+    pub(super) fn note_mount(&mut self, path: RelPath) {
+        let is_back = self.watching.unmounted.remove(&path);
+        let is_new = self.reconciler.remember_crossing(path);
+        let by_clock = self.sweep.as_ref().is_some_and(|sweep| sweep.plan.task == Task::Full);
+        if (is_new || is_back) && by_clock && self.watching.watch.is_some() {
+            self.mistrust_watch("a file system was mounted in the source");
+        }
+    }
+
     pub(super) fn mistrust_watch(&mut self, why: &'static str) {
         self.watching.mistrusted = Some(why);
     }
@@ -206,6 +221,7 @@ impl Daemon<'_> {
     /// A directory could not be registered: what lies in it is scanned now and then.
     pub(super) fn note_unwatched(&mut self, path: &RelPath, why: &Unwatched) {
         self.watching.unwatched += 1;
+        self.watching.poll_due.get_or_insert_with(|| Instant::now() + POLL);
         if *why == Unwatched::Dead {
             return self.mistrust_watch("the watch has broken down");
         }

@@ -300,9 +300,9 @@ impl Reconciler {
     }
 
     /// Notes that a file system is mounted in the source at `path`. Should it go away, what lay
-    /// beneath is kept.
-    pub fn remember_crossing(&mut self, path: RelPath) {
-        self.crossings.insert(path);
+    /// beneath is kept. Whether it was not known.
+    pub fn remember_crossing(&mut self, path: RelPath) -> bool {
+        self.crossings.insert(path)
     }
 
     /// How many big files could be taken on now.
