@@ -13,9 +13,11 @@ mod contents;
 mod excluded;
 mod gather;
 mod shape;
+mod work;
 
 pub use excluded::{Leave, may_go};
 pub use shape::{COUNTING, count_below};
+pub use work::{Again, Deletions, Outcome, Work};
 
 #[cfg(test)]
 mod tests;
@@ -26,21 +28,19 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::io::Errno;
 
 use crate::carrier::{Carried, Carriers, Job, Load};
 use crate::copy::TempNames;
 use crate::decide::Keeps;
-use crate::entry::{Identity, Side, Special};
-use crate::fault::{Fault, Setback, Where};
+use crate::entry::{Identity, Side};
+use crate::fault::{Fault, Where};
 use crate::filter::Filter;
-use crate::links::Linked;
 use crate::path::{Name, RelPath};
-use crate::queue::{Detector, Look, Looks};
-use crate::reaper::{Aside, Reaped, Reaper};
-use crate::report::{Done, Problem};
+use crate::queue::{Detector, Look};
+use crate::reaper::{Reaped, Reaper};
 use crate::tree::{Dir, Pin, ReplicaDir, Root, Settings};
 use gather::Spot;
 use shape::set_aside_as;
@@ -108,112 +108,6 @@ impl Roots {
             return Err(Lost::ReplicaReplaced);
         }
         Ok((source, replica))
-    }
-}
-
-/// Whether what the source lacks may go from the replica.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Deletions {
-    Followed,
-    /// The guard has not (yet) found the source to be trusted: nothing goes.
-    Held,
-}
-
-/// What a round is to do.
-pub struct Work {
-    pub looks: Looks,
-    /// Big files that have come to their end.
-    pub carried: Vec<Carried>,
-    /// Trees put aside that have been emptied.
-    pub reaped: Vec<Reaped>,
-    /// Who asked for the looks.
-    pub detector: Detector,
-    pub deletions: Deletions,
-    /// How long the contents phase begins further tasks.
-    pub budget: Option<Duration>,
-    /// Files above this size, in bytes, go to a carrier.
-    pub big: u64,
-}
-
-/// When a look that came to no end is to be taken up again.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Again {
-    /// As soon as there is time: the round had none left.
-    Now,
-    /// When a carrier is free.
-    Carrier,
-    /// After a short wait: the entry changes.
-    Restless,
-}
-
-/// What came of a round.
-#[derive(Default)]
-pub struct Outcome {
-    pub done: Vec<Done>,
-    pub again: Vec<(RelPath, Look, Again)>,
-    pub problems: Vec<(Problem, Look)>,
-    /// Directories below which all is to be looked at.
-    pub scans: Vec<RelPath>,
-    /// Files with more than one name in the source that were copied for the first time.
-    pub linked: u64,
-    /// Names of files that have several.
-    pub names: Vec<Linked>,
-    /// Pairs of files that were read for their MD5s.
-    pub hashed: u64,
-    /// Entries that would have been removed.
-    pub held: u64,
-    /// What was looked at and is not at its end: held, or in the hands of a carrier or the reaper.
-    pub open: Vec<RelPath>,
-    /// Jobs and trees that were begun, to be taken over by the reconciler.
-    jobs: Vec<Job>,
-    asides: Vec<Aside>,
-    /// Special files that were met, and reserved names in the source: each is said once.
-    unmirrored: Vec<(RelPath, &'static str)>,
-}
-
-impl Outcome {
-    fn absorb(&mut self, other: Outcome) {
-        self.done.extend(other.done);
-        self.again.extend(other.again);
-        self.problems.extend(other.problems);
-        self.scans.extend(other.scans);
-        self.names.extend(other.names);
-        self.hashed += other.hashed;
-        self.held += other.held;
-        self.linked += other.linked;
-        self.open.extend(other.open);
-        self.jobs.extend(other.jobs);
-        self.asides.extend(other.asides);
-        self.unmirrored.extend(other.unmirrored);
-    }
-
-    /// Notes why a look at `path` came to no end.
-    fn set_back(&mut self, path: RelPath, look: Look, setback: Setback) {
-        match setback {
-            Setback::Changed => self.again.push((path, look, Again::Restless)),
-            Setback::Cancelled => {}
-            Setback::Fault(_) => {
-                self.problems.extend(Problem::of(path, setback).map(|problem| (problem, look)));
-            }
-        }
-    }
-
-    /// Notes an entry that cannot be mirrored. That symlinks are not is said once, at the start.
-    fn name_special(&mut self, path: &RelPath, special: Special) {
-        if special != Special::Symlink {
-            self.unmirrored.push((path.clone(), special.describe()));
-        }
-    }
-
-    /// Notes that the guard keeps something from going.
-    fn hold(&mut self, path: &RelPath) {
-        self.held += 1;
-        self.open.push(path.clone());
-    }
-
-    fn act(&mut self, done: Done) {
-        done.log();
-        self.done.push(done);
     }
 }
 

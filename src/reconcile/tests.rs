@@ -3,11 +3,12 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::*;
 use crate::entry::Verdict;
 use crate::fault::Where;
-use crate::queue::{Depth, Detector, Evidence, add};
+use crate::queue::{Depth, Detector, Evidence, Looks, add};
 use crate::report::Operation;
 
 /// Two small trees and a reconciler between them.

@@ -1,0 +1,118 @@
+//! What goes into a round, and what comes of it.
+
+use std::time::Duration;
+
+use crate::carrier::{Carried, Job};
+use crate::entry::Special;
+use crate::fault::Setback;
+use crate::links::Linked;
+use crate::path::RelPath;
+use crate::queue::{Detector, Look, Looks};
+use crate::reaper::{Aside, Reaped};
+use crate::report::{Done, Problem};
+
+/// Whether what the source lacks may go from the replica.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Deletions {
+    Followed,
+    /// The guard has not (yet) found the source to be trusted: nothing goes.
+    Held,
+}
+
+/// What a round is to do.
+pub struct Work {
+    pub looks: Looks,
+    /// Big files that have come to their end.
+    pub carried: Vec<Carried>,
+    /// Trees put aside that have been emptied.
+    pub reaped: Vec<Reaped>,
+    /// Who asked for the looks.
+    pub detector: Detector,
+    pub deletions: Deletions,
+    /// How long the contents phase begins further tasks.
+    pub budget: Option<Duration>,
+    /// Files above this size, in bytes, go to a carrier.
+    pub big: u64,
+}
+
+/// When a look that came to no end is to be taken up again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Again {
+    /// As soon as there is time: the round had none left.
+    Now,
+    /// When a carrier is free.
+    Carrier,
+    /// After a short wait: the entry changes.
+    Restless,
+}
+
+/// What came of a round.
+#[derive(Default)]
+pub struct Outcome {
+    pub done: Vec<Done>,
+    pub again: Vec<(RelPath, Look, Again)>,
+    pub problems: Vec<(Problem, Look)>,
+    /// Directories below which all is to be looked at.
+    pub scans: Vec<RelPath>,
+    /// Files with more than one name in the source that were copied for the first time.
+    pub linked: u64,
+    /// Names of files that have several.
+    pub names: Vec<Linked>,
+    /// Pairs of files that were read for their MD5s.
+    pub hashed: u64,
+    /// Entries that would have been removed.
+    pub held: u64,
+    /// What was looked at and is not at its end: held, or in the hands of a carrier or the reaper.
+    pub open: Vec<RelPath>,
+    /// Jobs and trees that were begun, to be taken over by the reconciler.
+    pub(super) jobs: Vec<Job>,
+    pub(super) asides: Vec<Aside>,
+    /// Special files that were met, and reserved names in the source: each is said once.
+    pub(super) unmirrored: Vec<(RelPath, &'static str)>,
+}
+
+impl Outcome {
+    pub(super) fn absorb(&mut self, other: Outcome) {
+        self.done.extend(other.done);
+        self.again.extend(other.again);
+        self.problems.extend(other.problems);
+        self.scans.extend(other.scans);
+        self.names.extend(other.names);
+        self.hashed += other.hashed;
+        self.held += other.held;
+        self.linked += other.linked;
+        self.open.extend(other.open);
+        self.jobs.extend(other.jobs);
+        self.asides.extend(other.asides);
+        self.unmirrored.extend(other.unmirrored);
+    }
+
+    /// Notes why a look at `path` came to no end.
+    pub(super) fn set_back(&mut self, path: RelPath, look: Look, setback: Setback) {
+        match setback {
+            Setback::Changed => self.again.push((path, look, Again::Restless)),
+            Setback::Cancelled => {}
+            Setback::Fault(_) => {
+                self.problems.extend(Problem::of(path, setback).map(|problem| (problem, look)));
+            }
+        }
+    }
+
+    /// Notes an entry that cannot be mirrored. That symlinks are not is said once, at the start.
+    pub(super) fn name_special(&mut self, path: &RelPath, special: Special) {
+        if special != Special::Symlink {
+            self.unmirrored.push((path.clone(), special.describe()));
+        }
+    }
+
+    /// Notes that the guard keeps something from going.
+    pub(super) fn hold(&mut self, path: &RelPath) {
+        self.held += 1;
+        self.open.push(path.clone());
+    }
+
+    pub(super) fn act(&mut self, done: Done) {
+        done.log();
+        self.done.push(done);
+    }
+}
