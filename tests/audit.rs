@@ -330,7 +330,7 @@ fn a_reader_of_the_log_knows_what_the_replica_holds() {
 #[test]
 #[ignore = "takes minutes; TWINDIR_SEEDS says how many"]
 fn a_reader_of_many_logs_knows_what_the_replicas_hold() {
-    let seeds = std::env::var("TWINDIR_SEEDS").map_or(100, |text| text.parse().unwrap());
+    let seeds = support::how_many("TWINDIR_SEEDS", 100);
     for seed in 1000..1000 + seeds {
         read_along(seed);
     }

@@ -149,7 +149,7 @@ fn assert_none_torn(dir: &Path) {
 }
 
 /// So many times: a daemon is started, killed after a random time, and the replica looked at.
-fn survive(rounds: u32, seed: u64) {
+fn survive(rounds: u64, seed: u64) {
     println!("seed {seed}");
     let scratch = Scratch::new().with_source(&Tree::new().file("w9", vec![0; 3_000_000]));
     let mut rng = Rng::with_seed(seed);
@@ -192,7 +192,7 @@ fn kills_under_churn_leave_no_torn_file_and_nothing_behind() {
 #[test]
 #[ignore = "takes a minute; TWINDIR_KILLS says how many rounds"]
 fn many_kills_under_churn_leave_no_torn_file_and_nothing_behind() {
-    let rounds = std::env::var("TWINDIR_KILLS").map_or(100, |text| text.parse().unwrap());
+    let rounds = support::how_many("TWINDIR_KILLS", 100);
     survive(rounds, 2);
 }
 

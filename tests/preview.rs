@@ -117,7 +117,7 @@ fn a_run_does_what_the_dry_run_before_it_has_said() {
 #[test]
 #[ignore = "takes minutes; TWINDIR_SEEDS says how many"]
 fn many_runs_do_what_the_dry_runs_before_them_have_said() {
-    let seeds = std::env::var("TWINDIR_SEEDS").map_or(300, |text| text.parse().unwrap());
+    let seeds = support::how_many("TWINDIR_SEEDS", 300);
     for seed in 1000..1000 + seeds {
         foretell(seed);
     }

@@ -101,7 +101,7 @@ fn the_watch_alone_follows_random_histories() {
 #[test]
 #[ignore = "takes minutes; TWINDIR_SEEDS says how many"]
 fn the_watch_alone_follows_many_random_histories() {
-    let seeds = std::env::var("TWINDIR_SEEDS").map_or(100, |text| text.parse().unwrap());
+    let seeds = support::how_many("TWINDIR_SEEDS", 100);
     for seed in 20_000..20_000 + seeds {
         watched_history(seed);
     }
@@ -110,7 +110,7 @@ fn the_watch_alone_follows_many_random_histories() {
 #[test]
 #[ignore = "takes minutes; TWINDIR_SEEDS says how many"]
 fn many_random_histories_end_equal() {
-    let seeds = std::env::var("TWINDIR_SEEDS").map_or(300, |text| text.parse().unwrap());
+    let seeds = support::how_many("TWINDIR_SEEDS", 300);
     for seed in 10_000..10_000 + seeds {
         history(seed);
     }

@@ -25,6 +25,11 @@ pub const EXIT_LIMIT: Duration = Duration::from_secs(3);
 
 const POLL: Duration = Duration::from_millis(5);
 
+/// What an environment variable says of the length of a long test; `default` where it is not set.
+pub fn how_many(variable: &str, default: u64) -> u64 {
+    std::env::var(variable).map_or(default, |text| text.parse().expect("a number"))
+}
+
 /// Waits for `condition`, and fails with `what` when it has not come true by the deadline.
 #[track_caller]
 pub fn wait_until(what: &str, deadline: Duration, mut condition: impl FnMut() -> bool) {
