@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use rustix::io::Errno;
 
-use super::join::Joined;
+use super::join::{Joined, Pair};
 use super::walk::walk;
 use super::{Message, Task, Walker};
 use crate::decide::{Action, Contents, Differs, decide, may_be_newer};
@@ -215,11 +215,7 @@ impl Chunk<'_> {
     fn compare_names(&mut self, joined: &Joined, range: Range<usize>, more: &mut Vec<Step>) {
         let before = more.len();
         for pair in joined.pairs(range) {
-            let source = pair.source.map(|hint| hint.is_dir_or(|| self.source.look(pair.name).is_dir()));
-            let replica = pair
-                .replica
-                .map(|hint| hint.is_dir_or(|| self.replica.is_some_and(|dir| dir.look(pair.name).is_dir())));
-            if !self.filter.excludes_either(pair.name, [source, replica])
+            if !self.is_excluded(&pair)
                 && let Some(name) = Name::new(pair.name)
             {
                 self.compare_name(name, pair.source, pair.replica, more);
@@ -232,6 +228,15 @@ impl Chunk<'_> {
         if self.walker.plan.registrar.is_some() {
             self.walker.register(&dirs.collect::<Vec<_>>());
         }
+    }
+
+    /// Without a rule, no name is looked at for the sake of one.
+    fn is_excluded(&self, pair: &Pair<'_>) -> bool {
+        let name = pair.name;
+        let source = |hint: Hint| hint.is_dir_or(|| self.source.look(name).is_dir());
+        let other = |hint: Hint| hint.is_dir_or(|| self.replica.is_some_and(|dir| dir.look(name).is_dir()));
+        !self.walker.plan.filter.is_empty()
+            && self.filter.excludes_either(name, [pair.source.map(source), pair.replica.map(other)])
     }
 
     fn compare_name(
