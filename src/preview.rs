@@ -94,6 +94,7 @@ impl Preview<'_> {
             scopes: vec![RelPath::root()],
             task,
             detector: Detector::Sweep,
+            number: 0,
             registrar: None,
         })?;
         loop {

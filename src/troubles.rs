@@ -87,15 +87,15 @@ impl Troubles {
         }
     }
 
-    /// A sweep, of all or of a part, begins.
-    pub fn scan_begins(&mut self) {
+    /// A sweep, of all or of a part, begins: its number.
+    pub fn scan_begins(&mut self) -> u64 {
         self.sweep += 1;
+        self.sweep
     }
 
-    /// A scan of all below `scope` has ended: directories that it did not complain of are well
-    /// again. Those of which the user was told.
-    pub fn scanned(&mut self, scope: &RelPath) -> Vec<RelPath> {
-        let sweep = self.sweep;
+    /// The scan of this number, of all below `scope`, has ended: directories of which nobody has
+    /// complained since it began are well again. Those of which the user was told.
+    pub fn scanned(&mut self, scope: &RelPath, sweep: u64) -> Vec<RelPath> {
         let over = |path: &RelPath, trouble: &Trouble| {
             trouble.scan && path.is_within(scope) && trouble.met_in < sweep
         };
@@ -173,14 +173,16 @@ mod tests {
     #[test]
     fn only_a_scan_heals_what_a_scan_could_not_read() {
         let (mut troubles, now) = (Troubles::default(), Instant::now());
-        troubles.scan_begins();
+        let first = troubles.scan_begins();
         troubles.met(&path("locked"), Failure::Scan, now);
         assert!(!troubles.settled(&path("locked")));
-        assert_eq!(troubles.scanned(&RelPath::root()), []);
-        assert_eq!(troubles.scanned(&path("other")), []);
-        troubles.scan_begins();
-        assert_eq!(troubles.scanned(&path("other")), []);
-        assert_eq!(troubles.scanned(&path("locked")), [path("locked")]);
+        assert_eq!(troubles.scanned(&RelPath::root(), first), []);
+        assert_eq!(troubles.scanned(&path("other"), first), []);
+        let second = troubles.scan_begins();
+        // One that began before it was met, and ends only now, knows nothing of that.
+        assert_eq!(troubles.scanned(&RelPath::root(), first), []);
+        assert_eq!(troubles.scanned(&path("other"), second), []);
+        assert_eq!(troubles.scanned(&path("locked"), second), [path("locked")]);
         assert!(troubles.is_empty());
     }
 }

@@ -31,15 +31,15 @@ impl Daemon<'_> {
         } else {
             self.config.task
         };
+        let number = self.troubles.scan_begins();
         if task != Task::Count {
-            self.troubles.scan_begins();
             self.links.sweep_begins();
             self.tally.sweep_begins(now, task);
         }
         if quick && task == Task::Quick {
             self.watching.scan_begins();
         }
-        match Sweep::start(self.plan(task, vec![RelPath::root()], Detector::Sweep)) {
+        match Sweep::start(self.plan(task, vec![RelPath::root()], Detector::Sweep, number)) {
             Ok(sweep) => self.sweep = Some(sweep),
             Err(error) => self.next_sweep = self.cannot_start(error, now)?,
         }
@@ -77,9 +77,9 @@ impl Daemon<'_> {
                 scopes.push(scope);
             }
         }
-        self.troubles.scan_begins();
+        let number = self.troubles.scan_begins();
         let detector = if self.watching.is_wanted() { Detector::Watch } else { Detector::Sweep };
-        match Sweep::start(self.plan(task, scopes.clone(), detector)) {
+        match Sweep::start(self.plan(task, scopes.clone(), detector, number)) {
             Ok(scan) => self.scan = Some(scan),
             Err(error) => {
                 self.scans.extend(scopes);
@@ -98,7 +98,7 @@ impl Daemon<'_> {
         }
     }
 
-    fn plan(&self, task: Task, scopes: Vec<RelPath>, detector: Detector) -> Plan {
+    fn plan(&self, task: Task, scopes: Vec<RelPath>, detector: Detector, number: u64) -> Plan {
         Plan {
             roots: self.reconciler.roots.clone(),
             keeps: self.reconciler.keeps.clone(),
@@ -107,6 +107,7 @@ impl Daemon<'_> {
             scopes,
             task,
             detector,
+            number,
             registrar: self.watching.registrar(),
         }
     }
@@ -219,7 +220,7 @@ impl Daemon<'_> {
 
     fn end_of_walk(&mut self, walk: &Sweep) {
         for scope in &walk.plan.scopes {
-            for path in self.troubles.scanned(scope) {
+            for path in self.troubles.scanned(scope, walk.plan.number) {
                 say_resolved(&path);
             }
         }

@@ -41,6 +41,8 @@ pub struct Plan {
     pub task: Task,
     /// On whose behalf it looks.
     pub detector: Detector,
+    /// Which of the walks it is, since several may be under way.
+    pub number: u64,
     /// Where each directory is registered before it is listed, while there is a watch.
     pub registrar: Option<Registrar>,
 }
