@@ -3,6 +3,7 @@
 //! Nothing in twindir opens a path by text. A [`RelPath`] says where a directory
 //! lies below a root, and only [`crate::tree`] turns it into a descriptor.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -161,6 +162,13 @@ impl fmt::Display for RelPath {
 impl fmt::Debug for RelPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+/// In the order of the bytes, so that a map can be asked without making a name.
+impl Borrow<[u8]> for Name {
+    fn borrow(&self) -> &[u8] {
+        &self.0
     }
 }
 

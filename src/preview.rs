@@ -95,7 +95,7 @@ impl Preview<'_> {
             task,
             detector: Detector::Sweep,
             number: 0,
-            registrar: None,
+            registry: None,
         })?;
         loop {
             let message = select! {

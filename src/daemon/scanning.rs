@@ -108,7 +108,7 @@ impl Daemon<'_> {
             task,
             detector,
             number,
-            registrar: self.watching.registrar(),
+            registry: self.watching.registry(),
         }
     }
 

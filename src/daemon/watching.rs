@@ -2,6 +2,7 @@
 //! something.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Daemon;
@@ -10,7 +11,7 @@ use crate::path::RelPath;
 use crate::queue::{Depth, Detector, Look};
 use crate::report::human_duration;
 use crate::sweep::Task;
-use crate::watch::{Change, Registrar, Unwatched, Watch};
+use crate::watch::{Change, Registry, Unwatched, Watch};
 
 /// How often what is not watched is scanned, at most; and no more than a tenth of the time.
 const POLL: Duration = Duration::from_secs(5);
@@ -62,8 +63,8 @@ impl Watching {
         self.watch.as_ref()
     }
 
-    pub fn registrar(&self) -> Option<Registrar> {
-        self.watch.as_ref().map(Watch::registrar)
+    pub fn registry(&self) -> Option<Arc<Registry>> {
+        self.watch.as_ref().map(Watch::registry)
     }
 
     /// Whether all is to be scanned before anything else is.
@@ -170,6 +171,7 @@ impl Daemon<'_> {
                 let wider = if self.troubles.is_met(&path) { Depth::Subtree } else { depth };
                 self.look_at(&path, Look::new(wider, Detector::Watch, since));
             }
+            Change::Moved { .. } => {}
             Change::Unmounted(path) => {
                 self.watching.unmounted.insert(path.clone());
                 let look = Look::new(Depth::Subtree, Detector::Watch, Instant::now());
@@ -222,9 +224,6 @@ impl Daemon<'_> {
     pub(super) fn note_unwatched(&mut self, path: &RelPath, why: &Unwatched) {
         self.watching.unwatched += 1;
         self.watching.poll_due.get_or_insert_with(|| Instant::now() + POLL);
-        if *why == Unwatched::Dead {
-            return self.mistrust_watch("the watch has broken down");
-        }
         if std::mem::replace(&mut self.watching.said_unwatched, true) {
             return;
         }
@@ -236,14 +235,11 @@ impl Daemon<'_> {
                  scanned every {rhythm}. To raise it, as root: sysctl fs.inotify.max_user_watches=1048576",
                 limit("max_user_watches"),
             ),
-            Unwatched::Failed(_) | Unwatched::Dead => {
-                let what = if let Unwatched::Failed(what) = why { what } else { "" };
-                tracing::warn!(
-                    op = "watch",
-                    path = %path,
-                    "this directory cannot be watched ({what}): it is scanned every {rhythm}"
-                );
-            }
+            Unwatched::Failed(what) => tracing::warn!(
+                op = "watch",
+                path = %path,
+                "this directory cannot be watched ({what}): it is scanned every {rhythm}"
+            ),
         }
     }
 

@@ -68,7 +68,6 @@ struct Chunk<'a> {
 impl Walker<'_> {
     pub(super) fn compare(&self) {
         let known = if self.replica.is_some() { Replica::Open } else { Replica::Lacks };
-        self.register(&self.plan.scopes);
         let first = self.plan.scopes.iter().map(|scope| Step::Dir(scope.clone(), known)).collect();
         walk(self.plan.threads, first, |step, more| {
             if self.is_cancelled() {
@@ -90,6 +89,7 @@ impl Walker<'_> {
 
     fn compare_dir(&self, dir: &RelPath, known: Replica, more: &mut Vec<Step>) {
         let Some((source, replica)) = self.open_both(dir, known) else { return };
+        self.register(dir, &source);
         let listed = source.list();
         let also = replica.as_ref().map(|replica| replica.list()).transpose();
         let (ours, theirs) = match (listed, also) {
@@ -107,13 +107,17 @@ impl Walker<'_> {
         self.compare_dir_itself(dir, &source, replica.as_ref());
 
         self.plan.filter.refresh(dir, &source, |name| ours.find(name).is_some());
-        self.register(self.plan.filter.rules_below(dir).as_slice());
         let joined = Arc::new(Joined::new(ours, theirs));
         let mut chunk = self.chunk(dir, known, &source, replica.as_ref());
         // Left over in the replica: to be removed. In the source: to be named (I7).
         chunk.found.extend(joined.reserved().filter_map(Name::new).map(|name| (name, self.look())));
         chunk.compare_names(&joined, 0..joined.len().min(CHUNK), more);
         chunk.report();
+        if let Some(rules) = self.plan.filter.rules_below(dir)
+            && let Ok(below) = self.source.open(&rules)
+        {
+            self.register(&rules, &below);
+        }
         for start in (CHUNK..joined.len()).step_by(CHUNK) {
             let range = start..joined.len().min(start + CHUNK);
             more.push(Step::Names(dir.clone(), known, Arc::clone(&joined), range));
@@ -213,20 +217,14 @@ impl Walker<'_> {
 
 impl Chunk<'_> {
     fn compare_names(&mut self, joined: &Joined, range: Range<usize>, more: &mut Vec<Step>) {
-        let before = more.len();
         for pair in joined.pairs(range) {
-            if !self.is_excluded(&pair)
-                && let Some(name) = Name::new(pair.name)
-            {
+            let Some(name) = Name::new(pair.name) else { continue };
+            if !self.is_excluded(&pair) {
                 self.compare_name(name, pair.source, pair.replica, more);
+            } else if let Some(registry) = &self.walker.plan.registry {
+                // It may have been watched before it came to be excluded.
+                registry.forget(&self.dir.join(&name));
             }
-        }
-        let dirs = more[before..].iter().filter_map(|step| match step {
-            Step::Dir(dir, _) => Some(dir.clone()),
-            Step::Names(..) | Step::Pair(..) => None,
-        });
-        if self.walker.plan.registrar.is_some() {
-            self.walker.register(&dirs.collect::<Vec<_>>());
         }
     }
 
@@ -375,7 +373,7 @@ impl Chunk<'_> {
     fn note_links(&mut self, name: &Name, entry: &Entry) {
         if entry.has_links() {
             self.walker.linked.fetch_add(1, Ordering::Relaxed);
-            let watched = self.walker.plan.registrar.is_some();
+            let watched = self.walker.plan.registry.is_some();
             self.linked.extend(Linked::of(&self.dir.join(name), entry, false).filter(|_| watched));
         }
     }

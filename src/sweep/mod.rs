@@ -21,7 +21,7 @@ use crate::queue::{Detector, Look};
 use crate::reconcile::{Lost, Roots};
 use crate::report::Problem;
 use crate::tree::{Dir, Pin, ReplicaDir};
-use crate::watch::{Registrar, Unwatched};
+use crate::watch::{Registry, Unwatched};
 
 /// Messages that may wait for the daemon; a batch is at most [`compare::CHUNK`] names.
 const WAITING: usize = 64;
@@ -44,14 +44,14 @@ pub struct Plan {
     /// Which of the walks it is, since several may be under way.
     pub number: u64,
     /// Where each directory is registered before it is listed, while there is a watch.
-    pub registrar: Option<Registrar>,
+    pub registry: Option<Arc<Registry>>,
 }
 
 impl Plan {
     /// Lowers the priority of a sweep by the clock that runs beside a watch: a save comes first.
     /// Threads inherit it from the one that starts them.
     fn yield_to_others(&self) {
-        if self.registrar.is_some() && self.task == Task::Full && self.detector == Detector::Sweep {
+        if self.registry.is_some() && self.task == Task::Full && self.detector == Detector::Sweep {
             // On Linux this is the calling thread's. Where it is refused, the sweep is as before.
             let _ = rustix::process::setpriority_process(None, NICE);
         }
@@ -189,16 +189,12 @@ impl<'a> Walker<'a> {
         }
     }
 
-    /// Registers directories with the watch, before they are listed.
-    fn register(&self, dirs: &[RelPath]) {
-        if let Some(registrar) = &self.plan.registrar
-            && !dirs.is_empty()
-        {
-            let failed = registrar.register(dirs);
-            self.watched.fetch_add((dirs.len() - failed.len()) as u64, Ordering::Relaxed);
-            for (dir, why) in failed {
-                self.send(Message::Unwatched(dir, why));
-            }
+    /// Registers an open directory of the source with the watch, before it is listed.
+    fn register(&self, path: &RelPath, dir: &Dir) {
+        let Some(registry) = &self.plan.registry else { return };
+        match registry.watch(path, dir, &self.source) {
+            Ok(()) => _ = self.watched.fetch_add(1, Ordering::Relaxed),
+            Err(why) => self.send(Message::Unwatched(path.clone(), why)),
         }
     }
 

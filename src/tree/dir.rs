@@ -2,7 +2,7 @@
 
 use std::ops::Deref;
 
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, RenameFlags, Statx, StatxFlags, Uid, openat};
 use rustix::io::Errno;
 
@@ -25,6 +25,11 @@ impl Dir {
     pub fn open(&self, rel: &RelPath) -> Result<Dir> {
         let fd = open_beneath(&self.fd, rel, self.side).doing(self.side, "open the directory")?;
         Ok(Dir { fd, side: self.side })
+    }
+
+    /// A path that leads to this very directory for as long as it is open, wherever it lies.
+    pub fn magic_link(&self) -> String {
+        magic_link(&self.fd)
     }
 
     /// The facts of this directory, whatever stands under its name by now.
@@ -103,6 +108,11 @@ impl Dir {
         }
         Ok((file, entry))
     }
+}
+
+/// See proc_pid_fd(5).
+fn magic_link(fd: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", rustix::fd::AsRawFd::as_raw_fd(fd))
 }
 
 /// An open directory of the replica: what may be changed.
@@ -207,8 +217,8 @@ impl ReplicaDir {
         let mode =
             u32::from(stat_fd(&handle, StatxFlags::MODE).doing(Where::Replica, doing)?.stx_mode) & 0o7777;
         // An O_PATH descriptor takes no fchmod; its magic link in /proc leads to that very inode.
-        let link = format!("/proc/self/fd/{}", rustix::fd::AsRawFd::as_raw_fd(&handle.as_fd()));
-        rustix::fs::chmod(link, Mode::from_raw_mode(mode | 0o700)).doing(Where::Replica, doing)?;
+        rustix::fs::chmod(magic_link(&handle), Mode::from_raw_mode(mode | 0o700))
+            .doing(Where::Replica, doing)?;
         let fd = openat(&handle, c".", DIR_FLAGS, Mode::empty()).doing(Where::Replica, doing)?;
         Ok((ReplicaDir(Dir { fd, side: Where::Replica }), mode))
     }

@@ -25,7 +25,7 @@ pub enum Shimmed {
     Dirty(PathBuf, Depth),
     /// Not to wait for anything.
     Urgent(Change),
-    /// Says nothing that another event does not say.
+    /// Of no interest.
     Nothing,
 }
 
@@ -35,9 +35,9 @@ pub fn shim(event: Event, root: &Path) -> Shimmed {
     }
     let unmounted = event.info() == Some("unmount");
     let depth = match event.kind {
-        // From and To are told as well, and Open and Close(Read) are our own.
-        EventKind::Modify(ModifyKind::Name(RenameMode::Both))
-        | EventKind::Access(
+        // From and To are told as well: they are the ends, and this is how they belong together.
+        EventKind::Modify(ModifyKind::Name(RenameMode::Both)) => return moved(&event.paths, root),
+        EventKind::Access(
             AccessKind::Read
             | AccessKind::Open(_)
             | AccessKind::Close(AccessMode::Read | AccessMode::Execute)
@@ -61,6 +61,14 @@ pub fn shim(event: Event, root: &Path) -> Shimmed {
         Some(rel) if rel.is_root() && depth != Depth::Metadata => Shimmed::Urgent(Change::Root),
         Some(_) => Shimmed::Dirty(path, depth),
         None => Shimmed::Nothing,
+    }
+}
+
+fn moved(paths: &[PathBuf], root: &Path) -> Shimmed {
+    let [from, to] = paths else { return Shimmed::Nothing };
+    match (relative(from, root), relative(to, root)) {
+        (Some(from), Some(to)) => Shimmed::Urgent(Change::Moved { from, to }),
+        _ => Shimmed::Nothing,
     }
 }
 
@@ -130,12 +138,22 @@ mod tests {
     }
 
     #[test]
-    fn what_others_say_too_is_dropped() {
-        assert_eq!(of(EventKind::Modify(ModifyKind::Name(RenameMode::Both))), Shimmed::Nothing);
+    fn what_we_do_ourselves_is_dropped() {
         assert_eq!(of(EventKind::Access(AccessKind::Open(AccessMode::Any))), Shimmed::Nothing);
         assert_eq!(of(EventKind::Access(AccessKind::Close(AccessMode::Read))), Shimmed::Nothing);
         let elsewhere = Event::new(EventKind::Create(CreateKind::File)).add_path("/t/a".into());
         assert_eq!(shim(elsewhere, Path::new("/s")), Shimmed::Nothing);
+    }
+
+    #[test]
+    fn a_rename_is_a_hint_where_both_ends_are_known() {
+        let both = |from: &str, to: &str| {
+            let event = Event::new(EventKind::Modify(ModifyKind::Name(RenameMode::Both)));
+            shim(event.add_path(from.into()).add_path(to.into()), Path::new("/s"))
+        };
+        let (from, to) = (RelPath::new(b"a").unwrap(), RelPath::new(b"b/c").unwrap());
+        assert_eq!(both("/s/a", "/s/b/c"), Shimmed::Urgent(Change::Moved { from, to }));
+        assert_eq!(both("/t/a", "/s/a"), Shimmed::Nothing);
     }
 
     #[test]

@@ -1,0 +1,324 @@
+//! A watcher of the notify family that knows its directories by number, not by path.
+//!
+//! notify's own keeps one map of paths and goes through all of it for each directory that is removed
+//! or renamed: in a large tree it is deaf for minutes meanwhile, and the kernel's queue overflows.
+//! Here that costs one step. A directory is registered by an open descriptor, so that the path
+//! cannot have become another's, or be too long.
+
+use std::ffi::{CStr, OsStr};
+use std::mem::MaybeUninit;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use notify::event::{
+    AccessKind, AccessMode, CreateKind, DataChange, Flag, MetadataKind, ModifyKind, RemoveKind, RenameMode,
+};
+use notify::{Config, Error, Event, EventHandler, EventKind, RecursiveMode, Watcher, WatcherKind};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::fd::OwnedFd;
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
+use rustix::io::Errno;
+
+use super::Unwatched;
+use super::places::{Known, Places, Wd};
+use super::shim::relative;
+use crate::path::{Name, RelPath};
+use crate::tree::Dir;
+
+/// Opening, reading and closing, which we do ourselves, is not asked for. A close after writing is
+/// the only sign of what was stored through a mapping.
+const MASK: WatchFlags = WatchFlags::CREATE
+    .union(WatchFlags::DELETE)
+    .union(WatchFlags::DELETE_SELF)
+    .union(WatchFlags::MOVE)
+    .union(WatchFlags::MOVE_SELF)
+    .union(WatchFlags::MODIFY)
+    .union(WatchFlags::ATTRIB)
+    .union(WatchFlags::CLOSE_WRITE)
+    .union(WatchFlags::ONLYDIR);
+
+/// Bytes that one read takes: some 5,000 events.
+const BUFFER: usize = 256 * 1024;
+
+/// Watches that are removed between two reads: each leaves an event in the queue.
+const SLICE: usize = 512;
+
+/// How long the second half of a rename is waited for. The kernel queues it right after the first.
+const HALF: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+
+/// A running watcher. Dropped, it ends.
+pub struct INotify {
+    registry: Arc<Registry>,
+}
+
+/// The directories that are watched: what the reading thread and those who register have in common.
+pub struct Registry {
+    queue: OwnedFd,
+    /// Written to at the end.
+    end: OwnedFd,
+    known: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    root: PathBuf,
+    places: Places,
+    /// Watches that are of no use any more.
+    useless: Vec<Wd>,
+}
+
+impl Watcher for INotify {
+    fn new<F: EventHandler>(handler: F, _: Config) -> notify::Result<Self> {
+        let queue =
+            inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).map_err(std::io::Error::from)?;
+        let end = eventfd(0, EventfdFlags::CLOEXEC).map_err(std::io::Error::from)?;
+        let registry = Arc::new(Registry { queue, end, known: Mutex::default() });
+        let thread = Thread { registry: Arc::clone(&registry), handler, half: None };
+        std::thread::Builder::new().name("twindir-inotify".into()).spawn(move || thread.run())?;
+        Ok(Self { registry })
+    }
+
+    /// Watches one directory. The first one is the root; the others lie below it.
+    fn watch(&mut self, path: &Path, mode: RecursiveMode) -> notify::Result<()> {
+        let mut known = self.registry.known();
+        if known.places.is_empty() {
+            path.clone_into(&mut known.root);
+        }
+        let below = relative(path, &known.root);
+        let Some(rel) = below.filter(|_| mode == RecursiveMode::NonRecursive) else {
+            return Err(Error::path_not_found().add_path(path.to_owned()));
+        };
+        let wd = inotify::add_watch(&self.registry.queue, path, MASK).map_err(std::io::Error::from)?;
+        known.places.put(wd, &rel);
+        Ok(())
+    }
+
+    fn unwatch(&mut self, path: &Path) -> notify::Result<()> {
+        let known = self.registry.known();
+        let rel = relative(path, &known.root);
+        let rel = rel.ok_or_else(|| Error::watch_not_found().add_path(path.to_owned()))?;
+        drop(known);
+        self.registry.forget(&rel);
+        Ok(())
+    }
+
+    fn kind() -> WatcherKind {
+        WatcherKind::Inotify
+    }
+}
+
+impl INotify {
+    pub fn registry(&self) -> Arc<Registry> {
+        Arc::clone(&self.registry)
+    }
+}
+
+impl Drop for INotify {
+    fn drop(&mut self) {
+        let _ = rustix::io::write(&self.registry.end, &1_u64.to_ne_bytes());
+    }
+}
+
+impl Registry {
+    fn known(&self) -> MutexGuard<'_, State> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Watches an open directory of the source, which was found at `path` below `root`.
+    ///
+    /// One that is watched under another path already has been renamed, and it is either the rename
+    /// or this that is not up to date. Where the path still leads to it, it is the rename. After
+    /// that, each further rename has its event, and leads to a look at the new path.
+    pub fn watch(&self, path: &RelPath, dir: &Dir, root: &Dir) -> Result<(), Unwatched> {
+        let mut known = self.known();
+        let wd = inotify::add_watch(&self.queue, dir.magic_link(), MASK).map_err(why)?;
+        if known.places.put(wd, path) == Known::Elsewhere {
+            let id = |dir: &Dir| dir.entry().map(|entry| (entry.dev, entry.ino));
+            if root.open(path).and_then(|now| id(&now)) == id(dir) {
+                known.places.place(wd, path);
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives up the watches of a directory and of all below it.
+    pub fn forget(&self, path: &RelPath) {
+        let mut known = self.known();
+        if let Some(wd) = known.places.find(path).filter(|wd| *wd >= 0) {
+            let out = known.places.take_out(wd);
+            known.useless.extend(out);
+        }
+    }
+}
+
+/// Why the kernel refused a watch.
+fn why(errno: Errno) -> Unwatched {
+    match errno {
+        Errno::NOSPC => Unwatched::Limit,
+        Errno::NOENT => Unwatched::Failed("is /proc mounted?".to_owned()),
+        other => Unwatched::Failed(other.to_string()),
+    }
+}
+
+/// The reading end.
+struct Thread<F> {
+    registry: Arc<Registry>,
+    handler: F,
+    /// The first half of a rename, with its cookie: told when the second half has come or has not.
+    half: Option<(u32, Event)>,
+}
+
+impl<F: EventHandler> Thread<F> {
+    fn run(mut self) {
+        let registry = Arc::clone(&self.registry);
+        let mut buffer = vec![MaybeUninit::uninit(); BUFFER];
+        let mut reader = Reader::new(&registry.queue, &mut buffer);
+        loop {
+            if reader.is_buffer_empty() {
+                self.remove_useless();
+                if self.is_over() {
+                    return;
+                }
+            }
+            match reader.next() {
+                Ok(event) => self.take(event.wd(), event.events(), event.cookie(), event.file_name()),
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(errno) => {
+                    self.handler.handle_event(Err(std::io::Error::from(errno).into()));
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Waits for events; whether the watcher was dropped.
+    fn is_over(&mut self) -> bool {
+        let registry = Arc::clone(&self.registry);
+        loop {
+            let mut fds =
+                [PollFd::new(&registry.queue, PollFlags::IN), PollFd::new(&registry.end, PollFlags::IN)];
+            match poll(&mut fds, self.half.is_some().then_some(&HALF)) {
+                Ok(0) => self.tell_half(),
+                Ok(_) => return !fds[1].revents().is_empty(),
+                // Of a signal: it says nothing.
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn remove_useless(&mut self) {
+        let mut known = self.registry.known();
+        let keep = known.useless.len().saturating_sub(SLICE);
+        for wd in known.useless.split_off(keep) {
+            // The kernel may have given it up itself.
+            let _ = inotify::remove_watch(&self.registry.queue, wd);
+        }
+    }
+
+    fn tell_half(&mut self) {
+        if let Some((_, event)) = self.half.take() {
+            self.handler.handle_event(Ok(event));
+        }
+    }
+
+    fn tell(&mut self, event: Event) {
+        self.tell_half();
+        self.handler.handle_event(Ok(event));
+    }
+
+    fn take(&mut self, wd: Wd, flags: ReadFlags, cookie: u32, name: Option<&CStr>) {
+        if flags.contains(ReadFlags::QUEUE_OVERFLOW) {
+            return self.tell(Event::new(EventKind::Other).set_flag(Flag::Rescan));
+        }
+        match name.map(CStr::to_bytes) {
+            Some(bytes) => {
+                // What is no name is no entry.
+                let Some(name) = Name::new(bytes) else { return };
+                self.take_entry(wd, flags, cookie, &name);
+            }
+            None => self.take_directory(wd, flags),
+        }
+    }
+
+    /// Something happened to an entry of a watched directory.
+    fn take_entry(&mut self, wd: Wd, flags: ReadFlags, cookie: u32, name: &Name) {
+        let registry = Arc::clone(&self.registry);
+        let mut known = registry.known();
+        let Some(path) = known.places.path(wd).map(|dir| dir.join(name)) else { return };
+        let full = known.full(&path);
+        let is_dir = flags.contains(ReadFlags::ISDIR);
+        let kind = if flags.contains(ReadFlags::CREATE) {
+            EventKind::Create(if is_dir { CreateKind::Folder } else { CreateKind::File })
+        } else if flags.contains(ReadFlags::DELETE) {
+            EventKind::Remove(if is_dir { RemoveKind::Folder } else { RemoveKind::File })
+        } else if flags.contains(ReadFlags::MOVED_FROM) {
+            known.places.left(cookie, wd, name.clone());
+            drop(known);
+            self.tell_half();
+            let event = Event::new(EventKind::Modify(ModifyKind::Name(RenameMode::From))).add_path(full);
+            self.half = Some((cookie, event.set_tracker(cookie as usize)));
+            return;
+        } else if flags.contains(ReadFlags::MOVED_TO) {
+            let from = known.places.came(cookie, wd, name.clone()).map(|from| known.full(&from));
+            drop(known);
+            return self.take_second_half(cookie, from, full);
+        } else if flags.contains(ReadFlags::MODIFY) {
+            EventKind::Modify(ModifyKind::Data(DataChange::Any))
+        } else if flags.contains(ReadFlags::CLOSE_WRITE) {
+            EventKind::Access(AccessKind::Close(AccessMode::Write))
+        } else {
+            EventKind::Modify(ModifyKind::Metadata(MetadataKind::Any))
+        };
+        drop(known);
+        self.tell(Event::new(kind).add_path(full));
+    }
+
+    /// A rename is told as one before its ends are: whoever acts at once on the ends knows of it.
+    fn take_second_half(&mut self, cookie: u32, from: Option<PathBuf>, to: PathBuf) {
+        let first = self.half.take_if(|(waiting, _)| *waiting == cookie);
+        self.tell_half();
+        let renamed =
+            |mode| Event::new(EventKind::Modify(ModifyKind::Name(mode))).set_tracker(cookie as usize);
+        if let Some(from) = from {
+            self.handler.handle_event(Ok(renamed(RenameMode::Both).add_path(from).add_path(to.clone())));
+        }
+        if let Some((_, first)) = first {
+            self.handler.handle_event(Ok(first));
+        }
+        self.handler.handle_event(Ok(renamed(RenameMode::To).add_path(to)));
+    }
+
+    /// Something happened to a watched directory itself. Its parent's watch tells most of it too,
+    /// but the root has no parent, and neither has the top of another file system.
+    fn take_directory(&mut self, wd: Wd, flags: ReadFlags) {
+        let registry = Arc::clone(&self.registry);
+        let mut known = registry.known();
+        let is_root = known.places.is_root(wd);
+        let path = known.places.path(wd).map(|path| known.full(&path));
+        let kind = if flags.contains(ReadFlags::IGNORED) {
+            known.places.gone(wd);
+            is_root.then_some(EventKind::Remove(RemoveKind::Other))
+        } else if flags.contains(ReadFlags::MOVE_SELF) {
+            let useless = known.places.moved(wd);
+            known.useless.extend(useless);
+            is_root.then_some(EventKind::Modify(ModifyKind::Name(RenameMode::From)))
+        } else if flags.contains(ReadFlags::DELETE_SELF) {
+            is_root.then_some(EventKind::Remove(RemoveKind::Folder))
+        } else if flags.contains(ReadFlags::UNMOUNT) {
+            Some(EventKind::Remove(RemoveKind::Other))
+        } else {
+            Some(EventKind::Modify(ModifyKind::Metadata(MetadataKind::Any)))
+        };
+        drop(known);
+        let (Some(kind), Some(path)) = (kind, path) else { return };
+        let event = Event::new(kind).add_path(path);
+        self.tell(if flags.contains(ReadFlags::UNMOUNT) { event.set_info("unmount") } else { event });
+    }
+}
+
+impl State {
+    fn full(&self, path: &RelPath) -> PathBuf {
+        if path.is_root() { self.root.clone() } else { self.root.join(OsStr::from_bytes(path.as_bytes())) }
+    }
+}

@@ -1,0 +1,339 @@
+//! Which watch of the kernel stands for which directory. Pure: no file system.
+//!
+//! An event names a watch, by a number, and an entry in the watched directory. The directories are
+//! kept as a tree: one that is renamed takes all below it along in one step, and one that goes costs
+//! no more in a tree of a hundred thousand than in one of ten.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use crate::path::{Name, RelPath};
+
+/// The kernel's number for a watch. Negative ones are ours: directories that are not watched, on the
+/// way to one that is.
+pub type Wd = i32;
+
+/// Renames that are remembered until the renamed directory itself tells of it. The kernel queues
+/// the three events of one rename together, up to what other renames put between them.
+const RENAMES: usize = 256;
+
+/// A directory that lies deeper has lost its way: no tree of the kernel's paths does.
+const DEEPEST: usize = 100_000;
+
+struct Place {
+    /// `None` for the root.
+    at: Option<(Wd, Name)>,
+    below: BTreeMap<Name, Wd>,
+}
+
+struct Rename {
+    cookie: u32,
+    from: (Wd, Name),
+    to: Option<(Wd, Name)>,
+}
+
+/// Where a directory stood that is registered now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Known {
+    /// Nowhere: it is placed now.
+    New,
+    Here,
+    /// Under another path, and it still does. Either is out of date.
+    Elsewhere,
+}
+
+/// All watched directories, as of the events that were read.
+#[derive(Default)]
+pub struct Places {
+    root: Option<Wd>,
+    places: HashMap<Wd, Place>,
+    renames: VecDeque<Rename>,
+    /// Numbers that were given out to directories that are not watched.
+    unwatched: Wd,
+}
+
+impl Places {
+    /// Notes that the watch `wd` stands for the directory at `path`. The root comes first.
+    pub fn put(&mut self, wd: Wd, path: &RelPath) -> Known {
+        match self.path(wd) {
+            Some(known) if known == *path => Known::Here,
+            Some(_) => Known::Elsewhere,
+            None => {
+                self.place(wd, path);
+                Known::New
+            }
+        }
+    }
+
+    /// Notes the same of a directory that may have stood elsewhere. All below it comes along.
+    pub fn place(&mut self, wd: Wd, path: &RelPath) {
+        match path.split() {
+            Some((dir, name)) => {
+                let above = self.find_or_make(&dir);
+                self.settle(wd, (above, name));
+            }
+            None => {
+                self.root = Some(wd);
+                self.places.insert(wd, Place { at: None, below: BTreeMap::new() });
+            }
+        }
+    }
+
+    pub fn is_root(&self, wd: Wd) -> bool {
+        self.root == Some(wd)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.root.is_none()
+    }
+
+    /// Where a watched directory lies; `None` for one that is not known (any more).
+    pub fn path(&self, wd: Wd) -> Option<RelPath> {
+        let (mut names, mut at) = (Vec::new(), wd);
+        while let Some((above, name)) = &self.places.get(&at)?.at {
+            names.push(name);
+            at = *above;
+            if names.len() > DEEPEST {
+                return None;
+            }
+        }
+        let bytes = names.into_iter().rev().map(Name::as_bytes).collect::<Vec<_>>().join(&b'/');
+        self.is_root(at).then(|| RelPath::new(&bytes)).flatten()
+    }
+
+    /// An entry of a watched directory was renamed: the first half of it.
+    pub fn left(&mut self, cookie: u32, wd: Wd, name: Name) {
+        if self.renames.len() == RENAMES {
+            self.renames.pop_front();
+        }
+        self.renames.push_back(Rename { cookie, from: (wd, name), to: None });
+    }
+
+    /// The second half. Where it came from, if that is watched too.
+    pub fn came(&mut self, cookie: u32, wd: Wd, name: Name) -> Option<RelPath> {
+        let rename = self.renames.iter_mut().rev().find(|rename| rename.cookie == cookie)?;
+        rename.to = Some((wd, name));
+        let (above, name) = rename.from.clone();
+        Some(self.path(above)?.join(&name))
+    }
+
+    /// A watched directory was renamed: it says so itself, last. Which of two that exchange their
+    /// names it is can be told by nothing else. The watches of what has left the tree, to be removed.
+    pub fn moved(&mut self, wd: Wd) -> Vec<Wd> {
+        let Some(at) = self.places.get(&wd).and_then(|place| place.at.as_ref()) else { return Vec::new() };
+        let Some(index) = self.renames.iter().rposition(|rename| rename.from == *at) else {
+            // It was registered under its new path before this was read.
+            return Vec::new();
+        };
+        match self.renames.remove(index).and_then(|rename| rename.to) {
+            Some(to) => {
+                self.settle(wd, to);
+                Vec::new()
+            }
+            None => self.take_out(wd),
+        }
+    }
+
+    /// The kernel has given up a watch.
+    pub fn gone(&mut self, wd: Wd) {
+        self.detach(wd);
+        if self.is_root(wd) {
+            self.root = None;
+        }
+        let below = self.places.remove(&wd).map(|place| place.below);
+        for wd in below.into_iter().flat_map(BTreeMap::into_values) {
+            // What it held is nowhere now; the kernel gives up that too, or a scan finds it.
+            self.take_out(wd);
+        }
+    }
+
+    /// Takes out a directory and all below it: their watches.
+    pub fn take_out(&mut self, wd: Wd) -> Vec<Wd> {
+        self.detach(wd);
+        let (mut waiting, mut out) = (vec![wd], Vec::new());
+        while let Some(wd) = waiting.pop() {
+            waiting.extend(self.places.remove(&wd).into_iter().flat_map(|place| place.below.into_values()));
+            if wd >= 0 {
+                out.push(wd);
+            }
+        }
+        out
+    }
+
+    /// The watch of the directory at `path`.
+    pub fn find(&self, path: &RelPath) -> Option<Wd> {
+        let mut at = self.root?;
+        for (name, _) in names(path) {
+            at = *self.places.get(&at)?.below.get(name)?;
+        }
+        Some(at)
+    }
+
+    fn find_or_make(&mut self, path: &RelPath) -> Wd {
+        let mut at = self.root.unwrap_or_default();
+        for (bytes, name) in names(path) {
+            let known = self.places.get(&at).and_then(|place| place.below.get(bytes));
+            at = match (known, name) {
+                (Some(known), _) => *known,
+                (None, None) => return at,
+                (None, Some(name)) => {
+                    self.unwatched -= 1;
+                    self.settle(self.unwatched, (at, name));
+                    self.unwatched
+                }
+            };
+        }
+        at
+    }
+
+    /// Gives a directory its place. Another one that stood there is on its way elsewhere.
+    fn settle(&mut self, wd: Wd, (above, name): (Wd, Name)) {
+        self.detach(wd);
+        let Some(parent) = self.places.get_mut(&above) else {
+            // RACE: what it was moved into has gone meanwhile. Its own events will tell.
+            return drop(self.take_out(wd));
+        };
+        let before = parent.below.insert(name.clone(), wd);
+        let place = self.places.entry(wd).or_insert_with(|| Place { at: None, below: BTreeMap::new() });
+        place.at = Some((above, name));
+        // One that was not watched is now.
+        let Some(stand_in) = before.filter(|before| *before < 0 && *before != wd) else { return };
+        let below = self.places.remove(&stand_in).map(|place| place.below).unwrap_or_default();
+        for (name, child) in below {
+            self.settle(child, (wd, name));
+        }
+    }
+
+    /// Takes a directory off the one that holds it, and that too where it is there for no other.
+    fn detach(&mut self, wd: Wd) {
+        let at = self.places.get(&wd).and_then(|place| place.at.clone());
+        let Some((above, name)) = at else { return };
+        let Some(parent) = self.places.get_mut(&above) else { return };
+        if parent.below.get(&name) == Some(&wd) {
+            parent.below.remove(&name);
+        }
+        if above < 0 && parent.below.is_empty() {
+            self.detach(above);
+            self.places.remove(&above);
+        }
+    }
+}
+
+fn names(path: &RelPath) -> impl Iterator<Item = (&[u8], Option<Name>)> {
+    let bytes = path.as_bytes();
+    bytes.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).map(|name| (name, Name::new(name)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(text: &str) -> RelPath {
+        RelPath::new(text.as_bytes()).unwrap()
+    }
+
+    fn name(text: &str) -> Name {
+        Name::new(text.as_bytes()).unwrap()
+    }
+
+    /// Watches 1, 2, 3 and so on for these directories, after 0 for the root.
+    fn places(dirs: &[&str]) -> Places {
+        let mut places = Places::default();
+        places.put(0, &RelPath::root());
+        for (number, dir) in (1..).zip(dirs) {
+            assert_eq!(places.put(number, &path(dir)), Known::New);
+        }
+        places
+    }
+
+    fn shown(places: &Places, wds: impl IntoIterator<Item = Wd>) -> Vec<String> {
+        wds.into_iter().map(|wd| places.path(wd).map_or("-".to_owned(), |path| path.to_string())).collect()
+    }
+
+    #[test]
+    fn a_renamed_directory_takes_along_what_lies_below() {
+        let mut places = places(&["a", "a/b", "a/b/c"]);
+        places.left(7, 0, name("a"));
+        assert_eq!(places.came(7, 0, name("z")), Some(path("a")));
+        assert!(places.moved(1).is_empty());
+        assert_eq!(shown(&places, 0..4), [".", "z", "z/b", "z/b/c"]);
+        assert_eq!(places.find(&path("a")), None);
+        assert_eq!(places.find(&path("z/b")), Some(2));
+    }
+
+    #[test]
+    fn two_that_exchange_their_names_keep_what_is_theirs() {
+        let mut places = places(&["a", "b", "a/x", "b/y"]);
+        places.left(1, 0, name("a"));
+        places.came(1, 0, name("b"));
+        places.moved(1);
+        places.left(2, 0, name("b"));
+        places.came(2, 0, name("a"));
+        places.moved(2);
+        assert_eq!(shown(&places, 1..5), ["b", "a", "b/x", "a/y"]);
+    }
+
+    #[test]
+    fn a_directory_that_changes_places_with_its_parent_is_followed() {
+        let mut places = places(&["a", "a/x"]);
+        places.left(1, 1, name("x"));
+        places.came(1, 0, name("x"));
+        places.moved(2);
+        places.left(2, 0, name("a"));
+        places.came(2, 2, name("a"));
+        places.moved(1);
+        assert_eq!(shown(&places, 1..3), ["x/a", "x"]);
+    }
+
+    #[test]
+    fn what_leaves_the_tree_gives_up_its_watches() {
+        let mut places = places(&["a", "a/b", "a/b/c", "d"]);
+        places.left(1, 0, name("a"));
+        let mut out = places.moved(1);
+        out.sort_unstable();
+        assert_eq!(out, [1, 2, 3]);
+        assert_eq!(shown(&places, 1..5), ["-", "-", "-", "d"]);
+    }
+
+    #[test]
+    fn a_rename_that_a_scan_has_found_first_changes_nothing_more() {
+        let mut places = places(&["a", "a/x"]);
+        assert_eq!(places.put(1, &path("b")), Known::Elsewhere);
+        places.place(1, &path("b"));
+        places.left(1, 0, name("a"));
+        places.came(1, 0, name("b"));
+        assert!(places.moved(1).is_empty());
+        assert_eq!(shown(&places, 1..3), ["b", "b/x"]);
+        assert_eq!(places.put(1, &path("b")), Known::Here);
+    }
+
+    #[test]
+    fn a_removed_directory_leaves_its_name_to_the_next() {
+        let mut places = places(&["a"]);
+        assert_eq!(places.put(5, &path("a")), Known::New);
+        // The first one's end is told late.
+        places.gone(1);
+        assert_eq!(places.find(&path("a")), Some(5));
+        places.gone(5);
+        assert_eq!(places.find(&path("a")), None);
+        assert_eq!(places.places.len(), 1);
+    }
+
+    #[test]
+    fn below_a_directory_that_is_not_watched_one_may_be() {
+        let mut places = places(&["a/b/c"]);
+        assert_eq!(shown(&places, [1]), ["a/b/c"]);
+        // What is watched later takes the place that was kept for it.
+        assert_eq!(places.put(2, &path("a")), Known::New);
+        assert_eq!(shown(&places, [1, 2]), ["a/b/c", "a"]);
+        places.gone(1);
+        assert_eq!(places.places.len(), 2);
+    }
+
+    #[test]
+    fn the_root_may_go() {
+        let mut places = places(&["a"]);
+        places.gone(0);
+        assert!(places.is_empty());
+        assert_eq!(shown(&places, [0, 1]), ["-", "-"]);
+    }
+}
