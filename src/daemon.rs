@@ -89,6 +89,12 @@ struct Daemon<'a> {
     scan: Option<Sweep>,
     /// Directories below which all is to be looked at.
     scans: BTreeSet<RelPath>,
+    /// Directories that were renamed here as in the source: below them a quick scan sees what was
+    /// changed about that time.
+    moved: BTreeSet<RelPath>,
+    /// The same after that: their entries are as old as ever, and only their MD5s prove them to be
+    /// what they should. That has time.
+    unproven: BTreeSet<RelPath>,
     watching: Watching,
     links: Links,
     rounds: u32,
@@ -125,6 +131,8 @@ pub fn run(
         sweep: None,
         scan: None,
         scans: BTreeSet::new(),
+        moved: BTreeSet::new(),
+        unproven: BTreeSet::new(),
         watching: Watching::new(config.watch, config.debounce),
         links: Links::default(),
         rounds: 0,
@@ -144,6 +152,7 @@ impl Daemon<'_> {
             self.tend_watch(now);
             self.begin_scan(now)?;
             self.begin_sweep(now)?;
+            self.begin_proof(now)?;
             let mut carried = Vec::new();
             let mut reaped = Vec::new();
             if let Some(signal) = self.wait(signals, &mut carried, &mut reaped) {
@@ -235,7 +244,8 @@ impl Daemon<'_> {
             Detector::Sweep => (Portion { names: self.pace, ..PORTION }, SWEEP_ROUND, BIG_FOR_SWEEP),
             Detector::Watch => (WATCH_PORTION, WATCH_ROUND, BIG_FOR_WATCH),
         };
-        let looks = self.queue.take(detector, portion);
+        let mut looks = self.queue.take(detector, portion);
+        let moves = self.queue.take_renames(&mut looks);
         if looks.is_empty() && carried.is_empty() && reaped.is_empty() {
             return;
         }
@@ -244,6 +254,7 @@ impl Daemon<'_> {
         self.links.look_at(looked_at.iter());
         let names: usize = looks.values().map(BTreeMap::len).sum();
         let work = Work {
+            moves,
             looks,
             carried,
             reaped,
@@ -303,6 +314,7 @@ impl Daemon<'_> {
             match again {
                 Again::Now => self.queue.push_path(&path, look),
                 Again::Carrier => self.queue.park(path, look),
+                Again::Missing => self.queue.push_resting(Instant::now() + self.watching.rest(), path, look),
                 Again::Restless => {
                     let problem = Problem { path, cause: Cause::Restless };
                     self.set_back(&problem, look, Failure::Restless);
@@ -315,6 +327,7 @@ impl Daemon<'_> {
             }
         }
         self.want_scans(outcome.scans);
+        self.moved.extend(outcome.moved);
         let gone = outcome.done.iter().filter(|done| done.operation == Operation::Removed);
         for done in gone.filter(|done| done.entries.is_some()) {
             self.links.gone(&done.path);

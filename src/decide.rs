@@ -68,6 +68,8 @@ pub enum Reason {
     Target,
     Kind,
     Removed,
+    /// Renamed in the source.
+    Moved,
 }
 
 impl Reason {
@@ -80,6 +82,7 @@ impl Reason {
             Reason::Target => "target",
             Reason::Kind => "kind",
             Reason::Removed => "removed",
+            Reason::Moved => "moved",
         }
     }
 }

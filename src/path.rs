@@ -107,6 +107,13 @@ impl RelPath {
         ends.filter(|end| *end > 0).map(|end| Self(self.0[..end].into()))
     }
 
+    /// The same place below `to` instead of `from`; `None` where it does not lie there.
+    pub fn rebased(&self, from: &RelPath, to: &RelPath) -> Option<Self> {
+        let rest =
+            self.0.strip_prefix(from.as_bytes()).filter(|_| self.is_within(from) && !from.is_root())?;
+        Some(Self([to.as_bytes(), rest].concat().into()))
+    }
+
     /// Whether this path is `dir` or lies below it.
     pub fn is_within(&self, dir: &RelPath) -> bool {
         dir.is_root()

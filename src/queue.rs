@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Instant;
 
 use crate::entry::{Entry, Identity, Verdict};
+use crate::hints::{Hint, Hints};
 use crate::path::{Name, RelPath};
 
 /// How closely to look.
@@ -149,6 +150,14 @@ impl Lane {
         }
     }
 
+    /// Takes out one look.
+    fn pull(&mut self, path: &RelPath) -> Option<Look> {
+        let (dir, name) = path.split()?;
+        let look = self.dirs.get_mut(&dir)?.remove(&name)?;
+        self.names -= 1;
+        Some(look)
+    }
+
     fn take(&mut self, portion: Portion) -> Looks {
         let mut taken = Looks::new();
         let mut left = portion.names;
@@ -231,6 +240,8 @@ pub struct Queue {
     /// What a scan has found, until its source may have come to rest, or until the watch would
     /// have told of it: then it is the watch's.
     resting: Later,
+    /// Renames that no round has followed yet.
+    hints: Hints,
     /// Looks that wait for a carrier to be free.
     parked: VecDeque<(RelPath, Look)>,
 }
@@ -269,6 +280,29 @@ impl Queue {
         }
         self.push_path(path, look);
         (self.watch.names > MOST).then(|| self.watch.coarsen())
+    }
+
+    /// Adds a rename. It is followed by the round that first looks at one of its ends, or below.
+    pub fn push_rename(&mut self, hint: Hint) {
+        self.hints.push(hint);
+    }
+
+    /// The renames that have to be followed before these looks. Their ends are added to the looks.
+    pub fn take_renames(&mut self, looks: &mut Looks) -> Vec<Hint> {
+        let concerned = |(dir, names): (&RelPath, &BTreeMap<Name, Look>)| {
+            self.hints.concern(dir) || names.keys().any(|name| self.hints.concern(&dir.join(name)))
+        };
+        if self.hints.is_empty() || !looks.iter().any(concerned) {
+            return Vec::new();
+        }
+        let hints = self.hints.take();
+        for hint in &hints {
+            for end in [&hint.from, &hint.to] {
+                let own = Look::new(Depth::Subtree, Detector::Watch, hint.since);
+                add(looks, end, self.watch.pull(end).unwrap_or(own));
+            }
+        }
+        hints
     }
 
     pub fn park(&mut self, path: RelPath, look: Look) {

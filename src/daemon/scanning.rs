@@ -1,6 +1,7 @@
 //! The walks that the loop has done for it: the interval's sweeps, the guard's counts, quick
 //! scans of all, and scans of directories that are new or moved.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::{Daemon, Failed, say_resolved};
@@ -32,6 +33,9 @@ impl Daemon<'_> {
             self.config.task
         };
         let number = self.troubles.scan_begins();
+        if task == Task::Full {
+            self.unproven.clear();
+        }
         if task != Task::Count {
             self.links.sweep_begins();
             self.tally.sweep_begins(now, task);
@@ -49,40 +53,58 @@ impl Daemon<'_> {
     /// Whether no walk runs, or what runs gives way. A sweep by the clock does so to a quick scan,
     /// which is wanted since something may have been missed; it begins anew after that.
     fn gives_way(&mut self, quick: bool) -> bool {
-        if quick && self.sweep.as_ref().is_some_and(|sweep| sweep.plan.task == Task::Full) {
-            self.next_sweep = Instant::now();
-            self.sweep = None;
+        if quick && let Some(sweep) = self.sweep.take_if(|sweep| sweep.plan.task == Task::Full) {
+            if sweep.is_of_all() {
+                self.next_sweep = Instant::now();
+            } else {
+                self.unproven.extend(sweep.plan.scopes.iter().cloned());
+            }
         }
         self.sweep.is_none()
     }
 
     /// Starts a scan of the directories below which something was found to be new; where there are
-    /// none, a quick one of all, for the sake of what is not watched.
+    /// none, a quick one of those that were renamed; where there are none of these, a quick one of
+    /// all, for the sake of what is not watched.
     pub(super) fn begin_scan(&mut self, now: Instant) -> Result<(), Failed> {
-        let polls = self.scans.is_empty() && self.watching.wants_poll(now);
-        if self.scan.is_some() || self.roots.is_lost() || (self.scans.is_empty() && !polls) {
+        if self.scan.is_some() || self.roots.is_lost() {
             return Ok(());
         }
-        if polls {
+        let (task, scopes) = if !self.scans.is_empty() {
+            (Task::Full, take_scopes(&mut self.scans))
+        } else if !self.moved.is_empty() {
+            (Task::Quick, take_scopes(&mut self.moved))
+        } else if self.watching.wants_poll(now) {
             self.watching.scan_begins();
             self.links.sweep_begins();
-        }
-        let task = if polls { Task::Quick } else { Task::Full };
-        let mut scopes = if polls { vec![RelPath::root()] } else { Vec::new() };
-        while scopes.len() < SCOPES
-            && let Some(scope) = self.scans.pop_first()
-        {
-            // In their order, what lies below a directory comes after it.
-            if !scopes.iter().rev().any(|above| scope.is_within(above)) {
-                scopes.push(scope);
-            }
-        }
+            (Task::Quick, vec![RelPath::root()])
+        } else {
+            return Ok(());
+        };
         let number = self.troubles.scan_begins();
         let detector = if self.watching.is_wanted() { Detector::Watch } else { Detector::Sweep };
         match Sweep::start(self.plan(task, scopes.clone(), detector, number)) {
             Ok(scan) => self.scan = Some(scan),
             Err(error) => {
                 self.scans.extend(scopes);
+                self.next_sweep = self.cannot_start(error, now)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts, when nothing else is to be done, the full comparison of what was renamed.
+    pub(super) fn begin_proof(&mut self, now: Instant) -> Result<(), Failed> {
+        let waits = self.scan.is_some() || !self.scans.is_empty() || !self.moved.is_empty();
+        if self.unproven.is_empty() || waits || !self.is_swept() || self.roots.is_lost() {
+            return Ok(());
+        }
+        let scopes = take_scopes(&mut self.unproven);
+        let number = self.troubles.scan_begins();
+        match Sweep::start(self.plan(Task::Full, scopes.clone(), Detector::Sweep, number)) {
+            Ok(sweep) => self.sweep = Some(sweep),
+            Err(error) => {
+                self.unproven.extend(scopes);
                 self.next_sweep = self.cannot_start(error, now)?;
             }
         }
@@ -133,6 +155,9 @@ impl Daemon<'_> {
             Message::Swept(summary) => {
                 let Some(sweep) = self.sweep.take() else { return };
                 self.end_of_walk(&sweep);
+                if !sweep.is_of_all() {
+                    return say_looked(&sweep, &summary);
+                }
                 self.tally.swept(summary);
                 if sweep.plan.task == Task::Quick && self.watching.is_wanted() {
                     self.all_scanned(summary.took, summary.watched);
@@ -162,20 +187,14 @@ impl Daemon<'_> {
                 let detector = names.first().map_or(Detector::Sweep, |(_, look)| look.detector);
                 self.queue.push(detector, dir, names);
             }
-            Message::Swept(Summary { entries, hashed, differ, watched, took, .. }) => {
+            Message::Swept(summary) => {
                 let Some(scan) = self.scan.take() else { return };
-                let scopes = scan.plan.scopes.len();
-                tracing::debug!(
-                    op = "look",
-                    scopes,
-                    entries,
-                    hashed,
-                    differ,
-                    "below {scopes} directories: {entries} entries, {hashed} pairs hashed, {differ} differ, {took:.1?}"
-                );
+                say_looked(&scan, &summary);
                 self.end_of_walk(&scan);
-                if scan.plan.task == Task::Quick {
-                    self.all_scanned(took, watched);
+                match scan.plan.task {
+                    Task::Quick if scan.is_of_all() => self.all_scanned(summary.took, summary.watched),
+                    Task::Quick => self.unproven.extend(scan.plan.scopes.iter().cloned()),
+                    Task::Full | Task::Count => {}
                 }
             }
             other => self.take_message(other, Detector::Watch),
@@ -225,4 +244,30 @@ impl Daemon<'_> {
             }
         }
     }
+}
+
+/// Some of the directories that wait for a scan, none below another.
+fn take_scopes(waiting: &mut BTreeSet<RelPath>) -> Vec<RelPath> {
+    let mut scopes: Vec<RelPath> = Vec::new();
+    while scopes.len() < SCOPES
+        && let Some(scope) = waiting.pop_first()
+    {
+        // In their order, what lies below a directory comes after it.
+        if !scopes.iter().rev().any(|above| scope.is_within(above)) {
+            scopes.push(scope);
+        }
+    }
+    scopes
+}
+
+fn say_looked(walk: &Sweep, Summary { entries, hashed, differ, took, .. }: &Summary) {
+    let scopes = walk.plan.scopes.len();
+    tracing::debug!(
+        op = "look",
+        scopes,
+        entries,
+        hashed,
+        differ,
+        "below {scopes} directories: {entries} entries, {hashed} pairs hashed, {differ} differ, {took:.1?}"
+    );
 }

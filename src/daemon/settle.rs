@@ -20,6 +20,7 @@ pub(super) struct Tally {
     created: u64,
     updated: u64,
     removed: u64,
+    renamed: u64,
     bytes: u64,
     held: u64,
     /// Files with more than one name, copied by this sync.
@@ -117,6 +118,7 @@ impl Tally {
                 Operation::Created => self.created += 1,
                 Operation::Updated => self.updated += 1,
                 Operation::Removed => self.removed += 1,
+                Operation::Renamed => self.renamed += 1,
             }
             let bytes = done.bytes.unwrap_or(0);
             self.bytes += bytes;
@@ -152,7 +154,12 @@ impl Tally {
             );
         }
         let took = now.duration_since(begun).as_secs_f64();
-        let numbers = [(self.created, "created"), (self.updated, "updated"), (self.removed, "removed")];
+        let numbers = [
+            (self.created, "created"),
+            (self.updated, "updated"),
+            (self.renamed, "renamed"),
+            (self.removed, "removed"),
+        ];
         let mut done: Vec<String> = numbers
             .iter()
             .filter(|(number, _)| *number > 0)
@@ -182,6 +189,7 @@ impl Tally {
             created = self.created,
             updated = self.updated,
             removed = self.removed,
+            renamed = self.renamed,
             copied_bytes = self.bytes,
             held = self.held,
             missed = watching.then_some(self.missed),
@@ -218,6 +226,8 @@ impl Daemon<'_> {
         self.is_swept()
             && self.scan.is_none()
             && self.scans.is_empty()
+            && self.moved.is_empty()
+            && self.unproven.is_empty()
             && !self.queue.has_ready(Detector::Watch)
             && self.queue.resting_names() == 0
             && self.reconciler.is_idle()

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Daemon;
+use crate::hints::Hint;
 use crate::links::Linked;
 use crate::path::RelPath;
 use crate::queue::{Depth, Detector, Look};
@@ -171,7 +172,9 @@ impl Daemon<'_> {
                 let wider = if self.troubles.is_met(&path) { Depth::Subtree } else { depth };
                 self.look_at(&path, Look::new(wider, Detector::Watch, since));
             }
-            Change::Moved { .. } => {}
+            Change::Moved { from, to } => {
+                self.queue.push_rename(Hint { from, to, since: Instant::now() });
+            }
             Change::Unmounted(path) => {
                 self.watching.unmounted.insert(path.clone());
                 let look = Look::new(Depth::Subtree, Detector::Watch, Instant::now());

@@ -231,11 +231,7 @@ impl Here<'_> {
     ) -> Result<(), Setback> {
         out.open.push(self.path.clone());
         let shared = self.round.shared;
-        if let Some(flight) = shared.flights.get(self.path) {
-            if flight.identity != source.1.identity() {
-                // Overtaken: it comes back cancelled, and is looked at anew.
-                flight.cancel.store(true, std::sync::atomic::Ordering::Relaxed);
-            }
+        if shared.flights.has(self.path, &source.1.identity()) {
             return Ok(());
         }
         match shared.carriers.slot() {

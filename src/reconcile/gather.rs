@@ -15,7 +15,7 @@ use crate::filter::DirFilter;
 use crate::links::Linked;
 use crate::parallel;
 use crate::path::{Name, RelPath};
-use crate::queue::{Depth, Evidence, Look, Looks, add};
+use crate::queue::{Depth, Detector, Evidence, Look, Looks, add};
 use crate::report::{Cause, Problem};
 use crate::tree::{Dir, ReplicaDir, Settings};
 
@@ -196,6 +196,12 @@ impl Round<'_> {
         let gone = |above: &RelPath| self.source.open(above).is_err_and(|fault| fault.is_no_dir());
         let above: Vec<RelPath> = dir.lineage().collect();
         match above.into_iter().rev().take_while(gone).last() {
+            // It may have been renamed: the watch tells of itself what has become of it.
+            Some(missing) if self.detector == Detector::Watch => {
+                if !self.is_looked_at(&missing, looks) {
+                    self.out.again.push((missing, look, Again::Missing));
+                }
+            }
             Some(missing) => add(looks, &missing, look),
             // RACE: it is there again. Worst case one more look at all of it.
             None => self.out.again.push((dir.clone(), look, Again::Now)),

@@ -1,8 +1,8 @@
 //! The one writer: rounds. Whoever detects a change only says where to look; what is done
 //! about it, and all that becomes visible in the replica, is done here (I1).
 //!
-//! A round takes some looks and goes through four phases, with nobody else writing meanwhile:
-//! _gather_ and _observe_ find out what stands on both sides; _shape_ makes, exchanges and puts
+//! A round takes some looks and goes through its phases, with nobody else writing meanwhile:
+//! _moves_ follows renames; _gather_ and _observe_ find out what stands on both sides; _shape_ makes, exchanges and puts
 //! aside directories, top down; _contents_ copies files and symlinks, in parallel; _close_ sets
 //! modes and times of the directories that were looked at, bottom up.
 //!
@@ -11,7 +11,9 @@
 mod close;
 mod contents;
 mod excluded;
+mod flights;
 mod gather;
+mod moves;
 mod shape;
 mod work;
 
@@ -26,22 +28,23 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
 use rustix::io::Errno;
 
-use crate::carrier::{Carried, Carriers, Job, Load};
+use crate::carrier::{Carried, Carriers};
 use crate::copy::TempNames;
 use crate::decide::Keeps;
-use crate::entry::{Identity, Side};
+use crate::entry::Side;
 use crate::fault::{Fault, Where};
 use crate::filter::Filter;
 use crate::path::{Name, RelPath};
 use crate::queue::{Detector, Look};
 use crate::reaper::{Reaped, Reaper};
 use crate::tree::{Dir, Pin, ReplicaDir, Root, Settings};
+use flights::Flights;
 use gather::Spot;
 use shape::set_aside_as;
 
@@ -124,15 +127,6 @@ pub enum Lost {
     ReplicaReplaced,
 }
 
-/// A big file that a carrier has.
-struct Flight {
-    identity: Identity,
-    cancel: Arc<AtomicBool>,
-    /// Its temporary file, if it is being filled.
-    temp: Option<Name>,
-    detector: Detector,
-}
-
 /// At most so many unmirrored entries are told apart; beyond, they are no longer named.
 const NAMED: usize = 1_000;
 
@@ -148,7 +142,7 @@ pub struct Reconciler {
     names: TempNames,
     carriers: Carriers,
     reaper: Reaper,
-    flights: HashMap<RelPath, Flight>,
+    flights: Flights,
     /// Reserved names of trees that the reaper has.
     reaping: HashSet<Name>,
     named: Mutex<HashSet<RelPath>>,
@@ -178,7 +172,7 @@ impl Reconciler {
             privileged: rustix::process::geteuid().is_root(),
             stop,
             names: TempNames::default(),
-            flights: HashMap::new(),
+            flights: Flights::default(),
             reaping: HashSet::new(),
             named: Mutex::default(),
             crossings: BTreeSet::new(),
@@ -211,7 +205,7 @@ impl Reconciler {
 
     /// Whether nothing that this detector has asked for is on its way.
     pub fn is_idle_for(&self, detector: Detector) -> bool {
-        self.flights.values().all(|flight| flight.detector != detector)
+        !self.flights.any_for(detector)
     }
 
     /// Does one round.
@@ -224,6 +218,7 @@ impl Reconciler {
         let (source, replica) = self.roots.open()?;
         let mut round = self.begin((source, replica), work.detector, work.deletions, work.big);
         let looks = round.sort_carried(work.looks, finished);
+        round.moves(&work.moves);
         round.gather(looks);
         round.observe();
         round.shape();
@@ -257,6 +252,7 @@ impl Reconciler {
             touched: BTreeMap::new(),
             opened: HashMap::new(),
             made: HashSet::new(),
+            moved: HashSet::new(),
             mounts: OnceLock::new(),
             out: Outcome::default(),
         }
@@ -265,13 +261,7 @@ impl Reconciler {
     /// Hands what a round began to the carriers and to the reaper.
     fn take_over(&mut self, out: &mut Outcome) {
         for job in out.jobs.drain(..) {
-            let temp = match &job.load {
-                Load::Fill { name, .. } => Some(name.clone()),
-                Load::Compare { .. } => None,
-            };
-            let (cancel, detector) = (Arc::clone(&job.cancel), job.look.detector);
-            let flight = Flight { identity: job.identity(), cancel, temp, detector };
-            self.flights.insert(job.path.clone(), flight);
+            self.flights.begin(&job);
             self.carriers.hand_over(job);
         }
         for aside in out.asides.drain(..) {
@@ -289,11 +279,7 @@ impl Reconciler {
 
     /// Cancels what carriers do at `path` and below it.
     fn cancel_within(&self, path: &RelPath) {
-        for (flying, flight) in &self.flights {
-            if flying.is_within(path) {
-                flight.cancel.store(true, Ordering::Relaxed);
-            }
-        }
+        self.flights.cancel_within(path);
     }
 
     /// Takes back what carriers and the reaper have ended; big files that were given up meanwhile
@@ -302,13 +288,9 @@ impl Reconciler {
         for reaped in reaped {
             self.reaping.remove(&reaped.aside.name);
         }
-        let flights = &mut self.flights;
-        let mut is_awaited = |job: &Job| {
-            let awaited =
-                flights.get(&job.path).is_some_and(|flight| Arc::ptr_eq(&flight.cancel, &job.cancel));
-            awaited && flights.remove(&job.path).is_some()
-        };
-        carried.into_iter().filter(|carried| is_awaited(&carried.job)).collect()
+        let mut wanted = carried;
+        wanted.retain_mut(|carried| self.flights.end(&mut carried.job));
+        wanted
     }
 
     /// The same while a root is lost, when nothing can be done with it: a sweep finds it anew.
@@ -319,16 +301,13 @@ impl Reconciler {
     /// Gives up all big files on their way, and removes their temporary files. For the end, or
     /// after a root was lost.
     pub fn abandon(&mut self) {
-        for flight in self.flights.values() {
-            flight.cancel.store(true, Ordering::Relaxed);
-        }
-        let flights = std::mem::take(&mut self.flights);
+        let flights = self.flights.abandon();
         let Ok((replica, pin)) = self.roots.replica.open_replica() else { return };
         if pin != self.roots.replica_pin {
             return;
         }
-        for (path, flight) in flights {
-            if let (Some((dir, _)), Some(temp)) = (path.split(), flight.temp) {
+        for (path, temp) in flights {
+            if let (Some((dir, _)), Some(temp)) = (path.split(), temp) {
                 // What cannot be removed now is removed by the next run's sweep (I7).
                 let _ = replica.open(&dir).and_then(|dir| remove_unseen(&dir, &temp));
             }
@@ -336,7 +315,7 @@ impl Reconciler {
     }
 
     fn is_in_use(&self, name: &Name) -> bool {
-        self.reaping.contains(name) || self.flights.values().any(|flight| flight.temp.as_ref() == Some(name))
+        self.reaping.contains(name) || self.flights.fills(name)
     }
 }
 
@@ -384,6 +363,8 @@ struct Round<'a> {
     opened: HashMap<RelPath, u32>,
     /// Directories that this round made: what it sets on them is no action of its own.
     made: HashSet<RelPath>,
+    /// Directories that this round has renamed, under their new names.
+    moved: HashSet<RelPath>,
     /// What is mounted where; asked once, and only before a directory goes.
     mounts: OnceLock<Vec<PathBuf>>,
     out: Outcome,

@@ -68,7 +68,7 @@ impl Round<'_> {
             (Action::Nothing | Action::SetMetadata(_), Some(entry), _) if entry.is_dir() => {
                 // Metadata of directories is set in the closing phase.
                 self.touch(path.clone(), Some(look.since));
-                if wide {
+                if wide && !self.moved.contains(&path) {
                     self.out.scans.push(path);
                 }
                 None

@@ -1,11 +1,14 @@
 //! Rounds alone: no daemon, no sweep, no clock, one thread.
 
+mod moves;
+
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::*;
+use crate::carrier::Load;
 use crate::entry::Verdict;
 use crate::fault::Where;
 use crate::queue::{Depth, Detector, Evidence, Looks, add};
@@ -93,6 +96,7 @@ fn work(paths: &[&str]) -> Work {
         add(&mut looks, &path(text), look());
     }
     Work {
+        moves: vec![],
         looks,
         carried: vec![],
         reaped: vec![],

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::carrier::{Carried, Job};
 use crate::entry::Special;
 use crate::fault::Setback;
+use crate::hints::Hint;
 use crate::links::Linked;
 use crate::path::RelPath;
 use crate::queue::{Detector, Look, Looks};
@@ -21,6 +22,8 @@ pub enum Deletions {
 
 /// What a round is to do.
 pub struct Work {
+    /// Renames, in their order. Their ends are among the looks.
+    pub moves: Vec<Hint>,
     pub looks: Looks,
     /// Big files that have come to their end.
     pub carried: Vec<Carried>,
@@ -44,6 +47,8 @@ pub enum Again {
     Carrier,
     /// After a short wait: the entry changes.
     Restless,
+    /// After a rest: the directory has gone, and the watch has yet to tell where to.
+    Missing,
 }
 
 /// What came of a round.
@@ -54,6 +59,8 @@ pub struct Outcome {
     pub problems: Vec<(Problem, Look)>,
     /// Directories below which all is to be looked at.
     pub scans: Vec<RelPath>,
+    /// Directories that were renamed: what lies below should be as it was.
+    pub moved: Vec<RelPath>,
     /// Files with more than one name in the source that were copied for the first time.
     pub linked: u64,
     /// Names of files that have several.
@@ -77,6 +84,7 @@ impl Outcome {
         self.again.extend(other.again);
         self.problems.extend(other.problems);
         self.scans.extend(other.scans);
+        self.moved.extend(other.moved);
         self.names.extend(other.names);
         self.hashed += other.hashed;
         self.held += other.held;

@@ -116,6 +116,9 @@ where
 /// What stands in parentheses behind the path of an action.
 fn details(fields: &Fields) -> Option<String> {
     let mut text = fields.get("reason")?.to_owned();
+    if let Some(from) = fields.get("from") {
+        _ = write!(text, " from {from}");
+    }
     if let Some(differs) = fields.get("differs") {
         _ = write!(text, ": {differs}");
     }
@@ -151,7 +154,8 @@ where
         LocalTime.format_time(&mut line)?;
         write!(line, " {} {}", event.metadata().level(), fields.op)?;
         for (key, value) in &fields.rest {
-            let plain = *key != "path" && !value.contains([' ', '"', '=']) && !value.is_empty();
+            let plain =
+                !matches!(*key, "path" | "from") && !value.contains([' ', '"', '=']) && !value.is_empty();
             if plain {
                 write!(line, " {key}={value}")?;
             } else {

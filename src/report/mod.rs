@@ -30,6 +30,7 @@ pub enum Operation {
     Created,
     Updated,
     Removed,
+    Renamed,
 }
 
 impl Operation {
@@ -38,6 +39,7 @@ impl Operation {
             Operation::Created => "created",
             Operation::Updated => "updated",
             Operation::Removed => "removed",
+            Operation::Renamed => "renamed",
         }
     }
 }
@@ -55,6 +57,8 @@ pub struct Entries {
 pub struct Done {
     pub operation: Operation,
     pub path: RelPath,
+    /// Where it was, if it was renamed.
+    pub from: Option<RelPath>,
     pub kind: &'static str,
     /// Bytes written into a file.
     pub bytes: Option<u64>,
@@ -72,6 +76,7 @@ impl Done {
         Self {
             operation,
             path,
+            from: None,
             kind: kind_word(&entry.kind),
             bytes: None,
             reason,
@@ -111,6 +116,7 @@ impl Done {
             dry_run,
             op = self.operation.as_str(),
             path = %self.path,
+            from = self.from.as_ref().map(tracing::field::display),
             kind = self.kind,
             bytes = self.bytes,
             entries = self.entries.map(|entries| entries.number),

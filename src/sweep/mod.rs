@@ -130,6 +130,11 @@ impl Sweep {
         Ok(Self { plan, messages, cancel })
     }
 
+    /// Whether it looks at both trees as a whole.
+    pub fn is_of_all(&self) -> bool {
+        self.plan.scopes.iter().any(RelPath::is_root)
+    }
+
     pub fn messages(&self) -> &Receiver<Message> {
         &self.messages
     }

@@ -175,8 +175,16 @@ impl ReplicaDir {
     /// # Errors
     /// `EINVAL` where the file system cannot do that.
     pub fn exchange(&self, one: &Name, other: &Name) -> Result<()> {
-        let (one, other) = (one.as_bytes(), other.as_bytes());
-        rustix::fs::renameat_with(&self.fd, one, &self.fd, other, RenameFlags::EXCHANGE)
+        self.exchange_with(one, self, other)
+    }
+
+    /// Swaps an entry of this directory for one of another.
+    ///
+    /// # Errors
+    /// As [`exchange`](Self::exchange).
+    pub fn exchange_with(&self, name: &Name, dir: &ReplicaDir, other: &Name) -> Result<()> {
+        let (name, other) = (name.as_bytes(), other.as_bytes());
+        rustix::fs::renameat_with(&self.fd, name, &dir.fd, other, RenameFlags::EXCHANGE)
             .doing(Where::Replica, "exchange two entries")
     }
 

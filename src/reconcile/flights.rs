@@ -1,0 +1,112 @@
+//! Big files on their way: what carriers have, and under which name it will be published.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::carrier::{Job, Load};
+use crate::entry::Identity;
+use crate::path::{Name, RelPath};
+use crate::queue::Detector;
+
+/// A big file that a carrier has.
+pub(super) struct Flight {
+    pub identity: Identity,
+    cancel: Arc<AtomicBool>,
+    /// Its temporary file, if it is being filled.
+    pub temp: Option<Name>,
+    detector: Detector,
+}
+
+impl Flight {
+    pub fn of(job: &Job) -> Self {
+        let temp = match &job.load {
+            Load::Fill { name, .. } => Some(name.clone()),
+            Load::Compare { .. } => None,
+        };
+        let (cancel, detector) = (Arc::clone(&job.cancel), job.look.detector);
+        Self { identity: job.identity(), cancel, temp, detector }
+    }
+
+    pub fn cancel(&self) {
+        self.cancel.store(true, Ordering::Relaxed);
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Flights(Mutex<HashMap<RelPath, Flight>>);
+
+impl Flights {
+    fn lock(&self) -> MutexGuard<'_, HashMap<RelPath, Flight>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn begin(&self, job: &Job) {
+        self.lock().insert(job.path.clone(), Flight::of(job));
+    }
+
+    /// Ends the flight of a job, and tells the job where it is by now. Whether it is still wanted.
+    pub fn end(&self, job: &mut Job) -> bool {
+        let mut flights = self.lock();
+        let path = flights.iter().find(|(_, flight)| Arc::ptr_eq(&flight.cancel, &job.cancel));
+        let Some(path) = path.map(|(path, _)| path.clone()) else { return false };
+        flights.remove(&path);
+        job.path = path;
+        true
+    }
+
+    /// Whether the file at `path` is on its way. One whose source has changed since is cancelled: it
+    /// comes back, and is looked at anew.
+    pub fn has(&self, path: &RelPath, now: &Identity) -> bool {
+        let flights = self.lock();
+        let flight = flights.get(path);
+        if let Some(overtaken) = flight.filter(|flight| flight.identity != *now) {
+            overtaken.cancel();
+        }
+        flight.is_some()
+    }
+
+    pub fn cancel_within(&self, dir: &RelPath) {
+        let flights = self.lock();
+        flights.iter().filter(|(path, _)| path.is_within(dir)).for_each(|(_, flight)| flight.cancel());
+    }
+
+    /// A directory, or the file itself, was renamed: what is on its way goes to the new place.
+    pub fn rename(&self, from: &RelPath, to: &RelPath) {
+        let mut flights = self.lock();
+        let moved: Vec<_> =
+            flights.keys().filter_map(|path| Some((path.clone(), path.rebased(from, to)?))).collect();
+        for (old, new) in moved {
+            if let Some(flight) = flights.remove(&old)
+                && let Some(replaced) = flights.insert(new, flight)
+            {
+                replaced.cancel();
+            }
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
+    pub fn any_for(&self, detector: Detector) -> bool {
+        self.lock().values().any(|flight| flight.detector == detector)
+    }
+
+    /// Whether a temporary name is that of a file on its way.
+    pub fn fills(&self, name: &Name) -> bool {
+        self.lock().values().any(|flight| flight.temp.as_ref() == Some(name))
+    }
+
+    /// Gives up all: their paths and temporary files.
+    pub fn abandon(&self) -> Vec<(RelPath, Option<Name>)> {
+        let flights = std::mem::take(&mut *self.lock());
+        flights
+            .into_iter()
+            .map(|(path, flight)| {
+                flight.cancel();
+                (path, flight.temp)
+            })
+            .collect()
+    }
+}

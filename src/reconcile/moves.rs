@@ -1,0 +1,200 @@
+//! The moves phase: what the watch says was renamed is renamed in the replica too, before anything
+//! is looked at, so that it need not be copied.
+//!
+//! Renames are followed in their order, so that the replica shows no state that the source never
+//! had. Each goes to the entry's last place where that is free. What cannot be followed is left to
+//! the looks at both ends: it is removed here and copied there.
+
+use std::time::Instant;
+
+use super::{Deletions, Leave, Round, may_go};
+use crate::decide::Reason;
+use crate::entry::{Entry, Kind, Side};
+use crate::hints::{Hint, last_place};
+use crate::path::{Name, RelPath};
+use crate::queue::{Depth, Look};
+use crate::report::{Done, Operation};
+use crate::tree::ReplicaDir;
+
+/// A name in an open directory of the replica.
+struct Place {
+    path: RelPath,
+    dir: ReplicaDir,
+    name: Name,
+}
+
+impl Round<'_> {
+    pub(super) fn moves(&mut self, mut hints: &[Hint]) {
+        // While nothing may go from where it is, nothing is moved either.
+        if self.deletions == Deletions::Held {
+            return;
+        }
+        while let Some((hint, later)) = hints.split_first() {
+            if hint.is_undone_by(later.first()) {
+                hints = &later[1..];
+                self.exchange(hint, hints);
+            } else {
+                hints = later;
+                self.follow(hint, later);
+            }
+        }
+    }
+
+    /// Follows one rename; `None` where it is not followed.
+    fn follow(&mut self, hint: &Hint, later: &[Hint]) -> Option<()> {
+        let end = last_place(&hint.to, later)?;
+        let moving = self.movable(&hint.from, &end)?;
+        let from = self.place_of(&hint.from)?;
+        let to = self.free_place(&hint.to, &end, later)?;
+        let is_filled = later.iter().any(|later| later.to == hint.from);
+        match self.stands_again(&hint.from, &moving)? {
+            true => self.move_behind(&from, &to, is_filled, hint)?,
+            false => from.dir.move_to(from.name.as_bytes(), &to.dir, &to.name).ok()?,
+        }
+        self.moved_to(&from, &to, &moving, hint);
+        Some(())
+    }
+
+    /// Follows an exchange of names. Where it was a way there and back, there is nothing to follow.
+    fn exchange(&mut self, hint: &Hint, later: &[Hint]) -> Option<()> {
+        let (one, other) = (self.place_of(&hint.from)?, self.place_of(&hint.to)?);
+        let moving = self.movable(&hint.from, &last_place(&hint.to, later)?)?;
+        let coming = self.movable(&hint.to, &last_place(&hint.from, later)?)?;
+        one.dir.exchange_with(&one.name, &other.dir, &other.name).ok()?;
+        // Each way, with what is on its way below.
+        let between = one.path.join(&self.shared.names.next());
+        self.shared.flights.rename(&one.path, &between);
+        self.moved_to(&other, &one, &coming, hint);
+        self.shared.flights.rename(&between, &other.path);
+        self.moved_to(&one, &other, &moving, hint);
+        Some(())
+    }
+
+    /// The replica's entry at `from`, where it may be moved and the source has its like at `end`.
+    fn movable(&mut self, from: &RelPath, end: &RelPath) -> Option<Entry> {
+        let place = self.place_of(from)?;
+        let Side::Present(entry) = place.dir.look(place.name.as_bytes()) else { return None };
+        let (dir, name) = end.split()?;
+        let Side::Present(source) = self.source.open(&dir).ok()?.look(name.as_bytes()) else { return None };
+        let step = self.shared.keeps.time_step;
+        let alike = match (&source.kind, &entry.kind) {
+            (Kind::File, Kind::File) => {
+                source.size == entry.size && source.mtime.is_within(entry.mtime, step)
+            }
+            (Kind::Symlink(target), Kind::Symlink(other)) => target == other,
+            (Kind::Dir, Kind::Dir) => true,
+            _ => false,
+        };
+        let is_kept = [from, end].iter().any(|path| self.is_kept(path, entry.is_dir()));
+        let is_whole = || may_go(&self.replica, from, &self.shared.filter) == Leave::Whole;
+        let stays = is_kept || self.lost_mount(from).is_some();
+        let can_go = !entry.is_dir() || (!self.holds_mount(from) && is_whole());
+        (alike && !stays && can_go).then_some(entry)
+    }
+
+    /// Whether a name is left alone on both sides.
+    fn is_kept(&self, path: &RelPath, is_dir: bool) -> bool {
+        let filter = &self.shared.filter;
+        path.split().is_none_or(|(dir, name)| {
+            name.is_reserved()
+                || (!filter.is_empty()
+                    && (filter.excludes_dir(&dir) || filter.at(&dir).excludes(name.as_bytes(), is_dir)))
+        })
+    }
+
+    fn place_of(&mut self, path: &RelPath) -> Option<Place> {
+        let (dir, name) = path.split()?;
+        Some(Place { path: path.clone(), dir: self.open_replica(&dir).ok()?, name })
+    }
+
+    /// Where it can go: to its last place, or, where another entry stands there that later renames
+    /// may take away, to the next.
+    fn free_place(&mut self, next: &RelPath, end: &RelPath, later: &[Hint]) -> Option<Place> {
+        let is_free = |place: &Place| place.dir.look(place.name.as_bytes()) == Side::Absent;
+        let last = self.make_way(end, later).and_then(|()| self.place_of(end));
+        // At its last place it takes the place of a file as it did in the source.
+        let last = last.filter(|last| next == end || is_free(last));
+        last.or_else(|| self.place_of(next).filter(is_free))
+    }
+
+    /// Makes the directories above `path` that the replica lacks and the source has, save those that
+    /// are yet to be moved there.
+    fn make_way(&mut self, path: &RelPath, later: &[Hint]) -> Option<()> {
+        let (dir, _) = path.split()?;
+        for above in dir.lineage() {
+            if self.open_replica(&above).is_ok() {
+                continue;
+            }
+            let (at, name) = above.split()?;
+            let Side::Present(entry) = self.source.open(&at).ok()?.look(name.as_bytes()) else { return None };
+            let parent = self.open_replica(&at).ok()?;
+            if !entry.is_dir() || later.iter().any(|hint| hint.to == above) || parent.make_dir(&name).is_err()
+            {
+                return None;
+            }
+            self.made_dir(at, above, &entry);
+        }
+        Some(())
+    }
+
+    /// Whether the source has made a new entry where one is moved away. `None` where the old one
+    /// then stays until the new one takes its place, so that readers never miss it.
+    fn stands_again(&self, from: &RelPath, moving: &Entry) -> Option<bool> {
+        let (dir, name) = from.split()?;
+        // Its directory may have gone, too.
+        let Ok(dir) = self.source.open(&dir) else { return Some(false) };
+        match dir.look(name.as_bytes()) {
+            Side::Absent => Some(false),
+            Side::Present(entry) => (entry.is_dir() && moving.is_dir()).then_some(true),
+            Side::Unknown(_) => None,
+        }
+    }
+
+    /// Moves a directory away and leaves an empty one in its place, in one step.
+    fn move_behind(&mut self, from: &Place, to: &Place, is_filled: bool, hint: &Hint) -> Option<()> {
+        let temp = self.shared.names.next();
+        from.dir.make_dir(&temp).ok()?;
+        let moved = from.dir.exchange(&temp, &from.name).and_then(|()| {
+            from.dir.move_to(temp.as_bytes(), &to.dir, &to.name).inspect_err(|_| {
+                let _ = from.dir.exchange(&temp, &from.name);
+            })
+        });
+        if moved.is_err() {
+            let _ = from.dir.remove_dir(temp.as_bytes());
+            return None;
+        }
+        let (dir, name) = hint.from.split()?;
+        let source = self.source.open(&dir).map(|dir| dir.look(name.as_bytes()));
+        if let (Ok(Side::Present(entry)), false) = (source, is_filled) {
+            self.made_dir(dir, hint.from.clone(), &entry);
+        }
+        Some(())
+    }
+
+    fn made_dir(&mut self, parent: RelPath, path: RelPath, entry: &Entry) {
+        let look = Look::new(Depth::Subtree, self.detector, Instant::now());
+        self.out.act(Done::new(Operation::Created, path.clone(), entry, Reason::New, &look));
+        self.out.scans.push(path.clone());
+        self.touch(parent, None);
+        self.touch(path.clone(), None);
+        self.made.insert(path);
+    }
+
+    /// Notes and says that an entry has another name now.
+    fn moved_to(&mut self, from: &Place, to: &Place, entry: &Entry, hint: &Hint) {
+        self.shared.flights.rename(&from.path, &to.path);
+        for place in [from, to] {
+            if let Some((dir, _)) = place.path.split() {
+                self.touch(dir, None);
+            }
+        }
+        if entry.is_dir() {
+            self.moved.insert(to.path.clone());
+            self.out.moved.push(to.path.clone());
+        }
+        let look = Look::new(Depth::Subtree, self.detector, hint.since);
+        let mut done = Done::new(Operation::Renamed, to.path.clone(), entry, Reason::Moved, &look);
+        done.from = Some(from.path.clone());
+        self.out.act(done);
+    }
+}
