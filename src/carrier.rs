@@ -6,9 +6,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use std::time::{Duration, Instant};
+
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-use crate::copy::fill;
+use crate::copy::{fill, see_whole};
 use crate::decide::Reason;
 use crate::digest::{compare_large, see_unchanged};
 use crate::entry::Verdict;
@@ -56,7 +58,10 @@ impl Job {
                 see_unchanged(source).and_then(|()| see_unchanged(replica))?;
                 Ok(Some(verdict))
             }
-            Load::Fill { temp, .. } => fill(&self.source, &self.entry, temp, &self.cancel).map(|()| None),
+            Load::Fill { temp, .. } => {
+                fill(&self.source, &self.entry, temp, &self.cancel)?;
+                see_whole(&self.source, &self.entry, temp.as_file(), &self.cancel).map(|()| None)
+            }
         }
     }
 }
@@ -65,6 +70,8 @@ impl Job {
 pub struct Carried {
     pub job: Job,
     pub result: Result<Option<Verdict>, Setback>,
+    /// How long it took.
+    pub took: Duration,
 }
 
 /// The right to hand in one job; given back when the job is dropped.
@@ -100,8 +107,10 @@ impl Carriers {
             let builder = std::thread::Builder::new().name(format!("twindir-carry-{number}"));
             builder.spawn(move || {
                 for job in inbox {
+                    let begun = Instant::now();
                     let result = job.run();
-                    if outbox.send(Carried { job, result }).is_err() {
+                    let took = begun.elapsed();
+                    if outbox.send(Carried { job, result, took }).is_err() {
                         break;
                     }
                 }

@@ -185,21 +185,47 @@ fn copy_by_hand(
     })
 }
 
-/// Gives a filled temporary file the source's attributes, owner, mode and times, and sees that
-/// the source is still the file that was copied.
+/// Sees that what was copied is what the source held at one time: nothing has changed since, or it
+/// has only grown, and what was copied is still the same when it is read again. A change between the
+/// two readings shows in one of them.
 ///
 /// # Errors
 /// [`Setback::Changed`] where it is not.
+pub fn see_whole(source: &File, entry: &Entry, temp: &File, cancel: &AtomicBool) -> Result<(), Setback> {
+    let now = source.entry()?;
+    let whole = now.identity() == entry.identity()
+        || (now.has_grown_from(entry) && begin_alike(source, temp, entry.size, cancel)?);
+    if whole { Ok(()) } else { Err(Setback::Changed) }
+}
+
+/// Whether two files agree in their first `size` bytes.
+fn begin_alike(one: &File, other: &File, size: u64, cancel: &AtomicBool) -> Result<bool, Setback> {
+    with_buffer(|buffer| {
+        let (ours, theirs) = buffer.split_at_mut(buffer.len() / 2);
+        let mut offset = 0;
+        while offset < size {
+            if cancel.load(Ordering::Relaxed) {
+                return Err(Setback::Cancelled);
+            }
+            let want = ours.len().min(usize::try_from(size - offset).unwrap_or(usize::MAX));
+            let read = one.read_at(&mut ours[..want], offset)?;
+            let also = other.read_at(&mut theirs[..want], offset)?;
+            if read < want || ours[..read] != theirs[..also] {
+                return Ok(false);
+            }
+            offset += read as u64;
+        }
+        Ok(true)
+    })
+}
+
+/// Gives a filled temporary file the source's attributes, owner, mode and times.
 pub fn seal(source: &File, entry: &Entry, temp: &NewFile, keeps: &Keeps) -> Result<(), Setback> {
     let want = source.xattrs(keeps.xattrs)?;
     // A new file inherits the default ACL of its directory.
     let have = temp.as_file().xattrs(keeps.xattrs)?;
     let all = Differs { xattrs: have != want, ..Differs::of_new(entry, keeps) };
-    temp.set(&settings(entry, all, Some((&have, &want)), keeps))?;
-    if source.entry()?.identity() != entry.identity() {
-        return Err(Setback::Changed);
-    }
-    Ok(())
+    Ok(temp.set(&settings(entry, all, Some((&have, &want)), keeps))?)
 }
 
 /// What to set where `differs` differs. A change of owner or ACL changes the mode, which is set

@@ -304,6 +304,10 @@ impl Daemon<'_> {
     /// Takes up what a round has left.
     fn take_up(&mut self, outcome: Outcome, looked_at: Vec<RelPath>) {
         self.tally.add(&outcome);
+        let now = Instant::now();
+        for (path, took) in outcome.busy {
+            self.queue.cool(path, took, now);
+        }
         let mut open: BTreeSet<RelPath> = outcome.open.into_iter().collect();
         for (problem, look) in outcome.problems {
             open.insert(problem.path.clone());
@@ -312,10 +316,14 @@ impl Daemon<'_> {
         for (path, look, again) in outcome.again {
             open.insert(path.clone());
             match again {
+                Again::Overtaken if self.watching.is_wanted() => {
+                    open.remove(&path);
+                    self.queue.push_overtaken(path, look, Instant::now());
+                }
                 Again::Now => self.queue.push_path(&path, look),
                 Again::Carrier => self.queue.park(path, look),
                 Again::Missing => self.queue.push_resting(Instant::now() + self.watching.rest(), path, look),
-                Again::Restless => {
+                Again::Restless | Again::Overtaken => {
                     let problem = Problem { path, cause: Cause::Restless };
                     self.set_back(&problem, look, Failure::Restless);
                 }

@@ -129,6 +129,12 @@ impl Entry {
         self.kind == Kind::Dir
     }
 
+    /// Whether this is the same file, of which nothing is known but that it has become longer.
+    pub fn has_grown_from(&self, before: &Entry) -> bool {
+        let facts = |entry: &Entry| (entry.dev, entry.ino, entry.mode, entry.uid, entry.gid);
+        facts(self) == facts(before) && self.size > before.size
+    }
+
     /// Whether it is a file with more than one name.
     pub fn has_links(&self) -> bool {
         self.is_file() && self.links > 1

@@ -17,8 +17,7 @@ mod probe; // what the replica's file system keeps
 
 mod sweep; // detector two: walks both trees
 mod watch; // detector one: the only user of notify
-mod guard;
-mod hints; // whether deletions are believed
+mod guard; // whether deletions are believed
 mod troubles; // what failed, and when it is tried again
 
 mod reconcile; // rounds: the one writer

@@ -3,12 +3,22 @@
 //! A change says where to look, never what to do; merging is union, so that duplicates, wrong
 //! orders and wrong reports cost only work.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::time::Instant;
+mod cooling;
+mod hints;
+mod lane;
+mod later;
+
+pub use hints::{Hint, last_place};
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
 
 use crate::entry::{Entry, Identity, Verdict};
-use crate::hints::{Hint, Hints};
 use crate::path::{Name, RelPath};
+use cooling::Cooling;
+use hints::Hints;
+use lane::Lane;
+use later::Later;
 
 /// How closely to look.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -113,122 +123,8 @@ pub struct Portion {
     pub dirs: usize,
 }
 
-/// Work of one detector: directories in the order of their first report.
-#[derive(Default)]
-struct Lane {
-    dirs: HashMap<RelPath, BTreeMap<Name, Look>>,
-    order: VecDeque<RelPath>,
-    names: usize,
-}
-
-impl Lane {
-    fn push(&mut self, dir: RelPath, names: impl IntoIterator<Item = (Name, Look)>) {
-        let waiting = self.dirs.entry(dir.clone()).or_insert_with(|| {
-            self.order.push_back(dir);
-            BTreeMap::new()
-        });
-        let before = waiting.len();
-        for (name, look) in names {
-            add_name(waiting, name, look);
-        }
-        self.names += waiting.len() - before;
-    }
-
-    /// Gives up the names of the widest directory, or of all where none is wide: the directory that
-    /// is to be scanned for it.
-    fn coarsen(&mut self) -> RelPath {
-        let widest = self.dirs.iter().max_by_key(|(_, names)| names.len());
-        match widest.map(|(dir, _)| dir.clone()) {
-            Some(dir) if self.dirs[&dir].len() >= WIDE => {
-                self.names -= self.dirs.remove(&dir).map_or(0, |names| names.len());
-                dir
-            }
-            _ => {
-                *self = Self::default();
-                RelPath::root()
-            }
-        }
-    }
-
-    /// Takes out one look.
-    fn pull(&mut self, path: &RelPath) -> Option<Look> {
-        let (dir, name) = path.split()?;
-        let look = self.dirs.get_mut(&dir)?.remove(&name)?;
-        self.names -= 1;
-        Some(look)
-    }
-
-    fn take(&mut self, portion: Portion) -> Looks {
-        let mut taken = Looks::new();
-        let mut left = portion.names;
-        while left > 0 && taken.len() < portion.dirs {
-            let Some(dir) = self.order.pop_front() else { break };
-            let Some(mut names) = self.dirs.remove(&dir) else { continue };
-            if let Some((last, _)) = names.iter().nth(left) {
-                let last = last.clone();
-                let rest = names.split_off(&last);
-                self.dirs.insert(dir.clone(), rest);
-                self.order.push_front(dir.clone());
-            }
-            left -= names.len();
-            self.names -= names.len();
-            taken.insert(dir, names);
-        }
-        taken
-    }
-}
-
 /// So many names the watch may have waiting. Beyond, directories are scanned instead.
 const MOST: usize = 200_000;
-
-/// A directory with fewer waiting names is not worth a scan of its own.
-const WIDE: usize = 64;
-
-/// Looks that wait for their time, one a path.
-#[derive(Default)]
-struct Later {
-    by_time: BTreeMap<(Instant, u64), (RelPath, Look)>,
-    /// Where in `by_time` a path waits.
-    due: HashMap<RelPath, (Instant, u64)>,
-    /// How many were asked for by the sweep.
-    of_sweep: usize,
-    /// Tells apart the looks of one instant.
-    count: u64,
-}
-
-impl Later {
-    /// Lets a path wait until a time: it takes the place of an older one.
-    fn push(&mut self, at: Instant, path: RelPath, mut look: Look) {
-        if let Some(waiting) = self.remove(&path) {
-            look.merge(waiting);
-        }
-        self.count += 1;
-        let key = (at, self.count);
-        self.of_sweep += usize::from(look.detector == Detector::Sweep);
-        self.due.insert(path.clone(), key);
-        self.by_time.insert(key, (path, look));
-    }
-
-    fn remove(&mut self, path: &RelPath) -> Option<Look> {
-        // Most of the time nothing waits, and a path need not be hashed to know that.
-        let key = if self.due.is_empty() { None } else { self.due.remove(path) };
-        let (_, look) = self.by_time.remove(&key?)?;
-        self.of_sweep -= usize::from(look.detector == Detector::Sweep);
-        Some(look)
-    }
-
-    /// The next one that is due by `now`.
-    fn pop(&mut self, now: Instant) -> Option<(RelPath, Look)> {
-        let (path, look) = self.by_time.first_entry().filter(|first| first.key().0 <= now)?.remove();
-        self.due.remove(&path);
-        self.of_sweep -= usize::from(look.detector == Detector::Sweep);
-        Some((path, look))
-    }
-
-    fn next_due(&self) -> Option<Instant> {
-        self.by_time.first_key_value().map(|((at, _), _)| *at)
-    }
-}
 
 /// All work that waits.
 #[derive(Default)]
@@ -240,6 +136,8 @@ pub struct Queue {
     /// What a scan has found, until its source may have come to rest, or until the watch would
     /// have told of it: then it is the watch's.
     resting: Later,
+    /// What was worked on just now and has to wait.
+    cooling: Cooling,
     /// Renames that no round has followed yet.
     hints: Hints,
     /// Looks that wait for a carrier to be free.
@@ -274,12 +172,27 @@ impl Queue {
 
     /// Adds what the watch has told; it takes the place of what a scan has found there. Where too
     /// much waits, a directory is to be scanned instead of its names.
-    pub fn push_watched(&mut self, path: &RelPath, mut look: Look) -> Option<RelPath> {
+    pub fn push_watched(&mut self, path: &RelPath, mut look: Look, now: Instant) -> Option<RelPath> {
         if let Some(found) = self.resting.remove(path) {
             look.merge(found);
         }
-        self.push_path(path, look);
+        match self.cooling.until(path, now) {
+            Some(time) => self.later.push(time, path.clone(), look),
+            None => self.push_path(path, look),
+        }
         (self.watch.names > MOST).then(|| self.watch.coarsen())
+    }
+
+    /// Notes how long it took to work on a file: before it is worked on again it waits for several
+    /// times as long, so that none takes more than its share.
+    pub fn cool(&mut self, path: RelPath, took: Duration, now: Instant) {
+        self.cooling.push(path, took, now);
+    }
+
+    /// Lets a file that was copied and has changed since be looked at again in its turn.
+    pub fn push_overtaken(&mut self, path: RelPath, look: Look, now: Instant) {
+        let time = self.cooling.until(&path, now).unwrap_or(now);
+        self.later.push(time, path, look);
     }
 
     /// Adds a rename. It is followed by the round that first looks at one of its ends, or below.
@@ -466,7 +379,7 @@ mod tests {
             queue.push_resting(due, path(name), look(now));
         }
         assert_eq!(queue.sweep_names(), 2);
-        queue.push_watched(&path("told"), Look { detector: Detector::Watch, ..look(now) });
+        queue.push_watched(&path("told"), Look { detector: Detector::Watch, ..look(now) }, now);
         assert_eq!(queue.take(Detector::Watch, ALL).len(), 1);
         assert!(!queue.has_ready(Detector::Sweep));
         assert_eq!((queue.sweep_names(), queue.next_due()), (1, Some(due)));
@@ -476,10 +389,34 @@ mod tests {
     }
 
     #[test]
+    fn a_hot_file_waits_three_times_as_long_as_it_took() {
+        let now = Instant::now();
+        let millis = |millis| now + Duration::from_millis(millis);
+        let mut queue = Queue::default();
+        let mut told = |queue: &mut Queue, name: &str, time| {
+            queue.push_watched(&path(name), Look { detector: Detector::Watch, ..look(time) }, time);
+            queue.wake(time);
+            queue.take(Detector::Watch, ALL).len()
+        };
+        assert_eq!(told(&mut queue, "log", now), 1, "the first time it goes at once");
+        queue.cool(path("log"), Duration::from_millis(100), now);
+        assert_eq!(told(&mut queue, "log", millis(10)), 0);
+        assert_eq!(told(&mut queue, "log", millis(290)), 0);
+        assert_eq!(told(&mut queue, "other", millis(290)), 1, "others do not wait");
+        assert_eq!(queue.next_due(), Some(millis(300)), "it is told all the time, and waits no longer");
+        queue.wake(millis(300));
+        assert_eq!(queue.take(Detector::Watch, ALL).len(), 1);
+        // What is quickly done waits for a while, too.
+        queue.cool(path("log"), Duration::ZERO, millis(300));
+        assert_eq!(told(&mut queue, "log", millis(349)), 0);
+        assert_eq!(told(&mut queue, "log", millis(350)), 1);
+    }
+
+    #[test]
     fn too_many_names_become_a_scan_of_the_widest_directory_and_then_of_all() {
         let now = Instant::now();
         let watched = |queue: &mut Queue, text: &str| {
-            queue.push_watched(&path(text), Look { detector: Detector::Watch, ..look(now) })
+            queue.push_watched(&path(text), Look { detector: Detector::Watch, ..look(now) }, now)
         };
         let mut queue = Queue::default();
         for number in 0..MOST / 2 {

@@ -6,10 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Daemon;
-use crate::hints::Hint;
 use crate::links::Linked;
 use crate::path::RelPath;
-use crate::queue::{Depth, Detector, Look};
+use crate::queue::{Depth, Detector, Hint, Look};
 use crate::report::human_duration;
 use crate::sweep::Task;
 use crate::watch::{Change, Registry, Unwatched, Watch};
@@ -160,7 +159,7 @@ impl Daemon<'_> {
     }
 
     fn look_at(&mut self, path: &RelPath, look: Look) {
-        let scan = self.queue.push_watched(path, look);
+        let scan = self.queue.push_watched(path, look, Instant::now());
         self.want_scans(scan);
     }
 

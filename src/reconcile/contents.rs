@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use super::gather::Spot;
 use super::{Again, Deletions, EXCLUDED, KEPT, Leave, MOUNTED, Outcome, Round, Sighting, TASK, may_go};
 use crate::carrier::{Carried, Job, Load};
-use crate::copy::{Temp, fill, seal, settings};
+use crate::copy::{Temp, fill, seal, see_whole, settings};
 use crate::decide::{Action, Contents, Differs, Reason, decide, may_be_newer};
 use crate::digest;
 use crate::entry::{Entry, Kind, Side, Verdict};
@@ -80,8 +80,12 @@ impl Round<'_> {
         for Sighting { name, look, source, replica: standing } in sightings {
             let path = rel.join(&name);
             let here = Here { round: self, rel: &rel, spot, replica, path: &path, look: &look };
+            let (before, begun) = (out.worked(), Instant::now());
             if let Err(setback) = here.act(&name, &source, &standing, out) {
-                out.set_back(path, look, setback);
+                out.set_back(path.clone(), look, setback);
+            }
+            if source.entry().is_some_and(Entry::is_file) && out.worked() != before {
+                out.busy.push((path, begun.elapsed()));
             }
         }
     }
@@ -219,6 +223,7 @@ impl Here<'_> {
         let temp = Temp::adopt(self.replica, temp_name);
         fill(&source, &entry, &temp_file, &shared.stop)?;
         seal(&source, &entry, &temp_file, &shared.keeps)?;
+        see_whole(&source, &entry, temp_file.as_file(), &shared.stop)?;
         self.publish(temp, name, &entry, standing, reason, out)
     }
 
@@ -231,7 +236,7 @@ impl Here<'_> {
     ) -> Result<(), Setback> {
         out.open.push(self.path.clone());
         let shared = self.round.shared;
-        if shared.flights.has(self.path, &source.1.identity()) {
+        if shared.flights.has(self.path, &source.1) {
             return Ok(());
         }
         match shared.carriers.slot() {
@@ -249,8 +254,9 @@ impl Here<'_> {
         let Job { source, entry, load, .. } = &carried.job;
         let Load::Fill { temp: temp_file, name: temp_name, reason } = load else { return Ok(()) };
         let temp = Temp::adopt(self.replica, temp_name.clone());
+        // What was copied is whole; it has to be that of the file that has the name now.
         let now = self.spot.source.look(name.as_bytes());
-        if now.entry().map(Entry::identity) != Some(entry.identity()) {
+        if !now.entry().is_some_and(|now| now.identity() == entry.identity() || now.has_grown_from(entry)) {
             return Err(Setback::Changed);
         }
         let standing = self.replica.look(name.as_bytes());
@@ -288,7 +294,7 @@ impl Here<'_> {
         // A change between the last look and the rename is copied by one more look.
         let now = self.spot.source.look(name.as_bytes());
         if now.entry().map(Entry::identity) != Some(entry.identity()) {
-            return Err(Setback::Changed);
+            out.again.push((self.path.clone(), self.look.clone(), Again::Overtaken));
         }
         Ok(())
     }

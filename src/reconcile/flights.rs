@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::carrier::{Job, Load};
-use crate::entry::Identity;
+use crate::entry::Entry;
 use crate::path::{Name, RelPath};
 use crate::queue::Detector;
 
 /// A big file that a carrier has.
 pub(super) struct Flight {
-    pub identity: Identity,
+    source: Entry,
     cancel: Arc<AtomicBool>,
     /// Its temporary file, if it is being filled.
     pub temp: Option<Name>,
@@ -25,7 +25,7 @@ impl Flight {
             Load::Compare { .. } => None,
         };
         let (cancel, detector) = (Arc::clone(&job.cancel), job.look.detector);
-        Self { identity: job.identity(), cancel, temp, detector }
+        Self { source: job.entry.clone(), cancel, temp, detector }
     }
 
     pub fn cancel(&self) {
@@ -56,12 +56,13 @@ impl Flights {
     }
 
     /// Whether the file at `path` is on its way. One whose source has changed since is cancelled: it
-    /// comes back, and is looked at anew.
-    pub fn has(&self, path: &RelPath, now: &Identity) -> bool {
+    /// comes back, and is looked at anew. One that has only grown arrives as it was.
+    pub fn has(&self, path: &RelPath, now: &Entry) -> bool {
         let flights = self.lock();
         let flight = flights.get(path);
-        if let Some(overtaken) = flight.filter(|flight| flight.identity != *now) {
-            overtaken.cancel();
+        let overtaken = |before: &Entry| before.identity() != now.identity() && !now.has_grown_from(before);
+        if let Some(flight) = flight.filter(|flight| overtaken(&flight.source)) {
+            flight.cancel();
         }
         flight.is_some()
     }

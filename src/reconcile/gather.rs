@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use rustix::io::Errno;
 
 use super::{Again, Outcome, Round, Sighting, TASK};
-use crate::carrier::{Carried, Load};
+use crate::carrier::{Carried, Job, Load};
 use crate::copy::Temp;
 use crate::entry::{Entry, Side};
 use crate::fault::Fault;
@@ -47,7 +47,8 @@ impl Round<'_> {
     /// Sorts what carriers bring: files to be published are kept for the contents phase, a
     /// verdict on a pair becomes the evidence of a look, and what failed is thrown away.
     pub(super) fn sort_carried(&mut self, mut looks: Looks, finished: Vec<Carried>) -> Looks {
-        for Carried { job, result } in finished {
+        for Carried { job, result, took } in finished {
+            self.out.busy.push((job.path.clone(), took));
             let setback = match (&job.load, result) {
                 (Load::Compare { replica_entry, .. }, Ok(Some(verdict))) => {
                     let evidence =
@@ -62,8 +63,8 @@ impl Round<'_> {
                     // The directory is gathered for the sake of the temporary file in it.
                     let spot = self.place(&dir, &mut looks, Some(&job.look));
                     match spot.and_then(|()| self.spots.get_mut(&dir)) {
-                        Some(spot) => spot.carried.push(Carried { job, result }),
-                        None => self.discard(&Carried { job, result }),
+                        Some(spot) => spot.carried.push(Carried { job, result, took }),
+                        None => self.discard(&job),
                     }
                     continue;
                 }
@@ -71,10 +72,10 @@ impl Round<'_> {
                 (Load::Compare { .. }, Ok(None)) => Setback::Changed,
             };
             let (path, look) = (job.path.clone(), job.look.clone());
-            self.discard(&Carried { job, result: Err(setback) });
+            self.discard(&job);
             match setback {
                 // Overtaken by another change.
-                Setback::Cancelled => self.out.again.push((path, look, Again::Now)),
+                Setback::Cancelled => self.out.again.push((path, look, Again::Restless)),
                 other => self.out.set_back(path, look, other),
             }
         }
@@ -82,8 +83,8 @@ impl Round<'_> {
     }
 
     /// Removes the temporary file of a big file that is not to be published.
-    fn discard(&mut self, carried: &Carried) {
-        let (Load::Fill { name, .. }, Some((dir, _))) = (&carried.job.load, carried.job.path.split()) else {
+    fn discard(&mut self, job: &Job) {
+        let (Load::Fill { name, .. }, Some((dir, _))) = (&job.load, job.path.split()) else {
             return;
         };
         if let Ok(open) = self.replica.open(&dir) {

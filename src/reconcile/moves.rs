@@ -10,9 +10,8 @@ use std::time::Instant;
 use super::{Deletions, Leave, Round, may_go};
 use crate::decide::Reason;
 use crate::entry::{Entry, Kind, Side};
-use crate::hints::{Hint, last_place};
 use crate::path::{Name, RelPath};
-use crate::queue::{Depth, Look};
+use crate::queue::{Depth, Hint, Look, last_place};
 use crate::report::{Done, Operation};
 use crate::tree::ReplicaDir;
 

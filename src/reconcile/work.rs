@@ -5,10 +5,9 @@ use std::time::Duration;
 use crate::carrier::{Carried, Job};
 use crate::entry::Special;
 use crate::fault::Setback;
-use crate::hints::Hint;
 use crate::links::Linked;
 use crate::path::RelPath;
-use crate::queue::{Detector, Look, Looks};
+use crate::queue::{Detector, Hint, Look, Looks};
 use crate::reaper::{Aside, Reaped};
 use crate::report::{Done, Problem};
 
@@ -47,6 +46,8 @@ pub enum Again {
     Carrier,
     /// After a short wait: the entry changes.
     Restless,
+    /// In its turn: it was copied, and has changed since.
+    Overtaken,
     /// After a rest: the directory has gone, and the watch has yet to tell where to.
     Missing,
 }
@@ -67,6 +68,8 @@ pub struct Outcome {
     pub names: Vec<Linked>,
     /// Pairs of files that were read for their MD5s.
     pub hashed: u64,
+    /// How long the work on files took.
+    pub busy: Vec<(RelPath, Duration)>,
     /// Entries that would have been removed.
     pub held: u64,
     /// What was looked at and is not at its end: held, or in the hands of a carrier or the reaper.
@@ -86,6 +89,7 @@ impl Outcome {
         self.scans.extend(other.scans);
         self.moved.extend(other.moved);
         self.names.extend(other.names);
+        self.busy.extend(other.busy);
         self.hashed += other.hashed;
         self.held += other.held;
         self.linked += other.linked;
@@ -93,6 +97,11 @@ impl Outcome {
         self.jobs.extend(other.jobs);
         self.asides.extend(other.asides);
         self.unmirrored.extend(other.unmirrored);
+    }
+
+    /// Changes whenever something was done, or was tried.
+    pub(super) fn worked(&self) -> (usize, u64, usize) {
+        (self.done.len(), self.hashed, self.again.len() + self.problems.len())
     }
 
     /// Notes why a look at `path` came to no end.

@@ -1,7 +1,7 @@
 //! Renames that are followed, and hints that are wrong.
 
 use super::*;
-use crate::hints::Hint;
+use crate::queue::Hint;
 
 impl Pair {
     /// Has both sides hold the same file.

@@ -1,0 +1,74 @@
+//! Work of one detector that is ready, by directory.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use super::{Look, Looks, Portion, add_name};
+use crate::path::{Name, RelPath};
+
+/// A directory with fewer waiting names is not worth a scan of its own.
+const WIDE: usize = 64;
+
+/// Work of one detector: directories in the order of their first report.
+#[derive(Default)]
+pub struct Lane {
+    dirs: HashMap<RelPath, BTreeMap<Name, Look>>,
+    pub order: VecDeque<RelPath>,
+    pub names: usize,
+}
+
+impl Lane {
+    pub fn push(&mut self, dir: RelPath, names: impl IntoIterator<Item = (Name, Look)>) {
+        let waiting = self.dirs.entry(dir.clone()).or_insert_with(|| {
+            self.order.push_back(dir);
+            BTreeMap::new()
+        });
+        let before = waiting.len();
+        for (name, look) in names {
+            add_name(waiting, name, look);
+        }
+        self.names += waiting.len() - before;
+    }
+
+    /// Gives up the names of the widest directory, or of all where none is wide: the directory that
+    /// is to be scanned for it.
+    pub fn coarsen(&mut self) -> RelPath {
+        let widest = self.dirs.iter().max_by_key(|(_, names)| names.len());
+        match widest.map(|(dir, _)| dir.clone()) {
+            Some(dir) if self.dirs[&dir].len() >= WIDE => {
+                self.names -= self.dirs.remove(&dir).map_or(0, |names| names.len());
+                dir
+            }
+            _ => {
+                *self = Self::default();
+                RelPath::root()
+            }
+        }
+    }
+
+    /// Takes out one look.
+    pub fn pull(&mut self, path: &RelPath) -> Option<Look> {
+        let (dir, name) = path.split()?;
+        let look = self.dirs.get_mut(&dir)?.remove(&name)?;
+        self.names -= 1;
+        Some(look)
+    }
+
+    pub fn take(&mut self, portion: Portion) -> Looks {
+        let mut taken = Looks::new();
+        let mut left = portion.names;
+        while left > 0 && taken.len() < portion.dirs {
+            let Some(dir) = self.order.pop_front() else { break };
+            let Some(mut names) = self.dirs.remove(&dir) else { continue };
+            if let Some((last, _)) = names.iter().nth(left) {
+                let last = last.clone();
+                let rest = names.split_off(&last);
+                self.dirs.insert(dir.clone(), rest);
+                self.order.push_front(dir.clone());
+            }
+            left -= names.len();
+            self.names -= names.len();
+            taken.insert(dir, names);
+        }
+        taken
+    }
+}

@@ -1,0 +1,53 @@
+//! Work that waits for a time.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Instant;
+
+use super::{Detector, Look};
+use crate::path::RelPath;
+
+/// Looks that wait for their time, one a path.
+#[derive(Default)]
+pub struct Later {
+    pub by_time: BTreeMap<(Instant, u64), (RelPath, Look)>,
+    /// Where in `by_time` a path waits.
+    pub due: HashMap<RelPath, (Instant, u64)>,
+    /// How many were asked for by the sweep.
+    pub of_sweep: usize,
+    /// Tells apart the looks of one instant.
+    count: u64,
+}
+
+impl Later {
+    /// Lets a path wait until a time: it takes the place of an older one.
+    pub fn push(&mut self, at: Instant, path: RelPath, mut look: Look) {
+        if let Some(waiting) = self.remove(&path) {
+            look.merge(waiting);
+        }
+        self.count += 1;
+        let key = (at, self.count);
+        self.of_sweep += usize::from(look.detector == Detector::Sweep);
+        self.due.insert(path.clone(), key);
+        self.by_time.insert(key, (path, look));
+    }
+
+    pub fn remove(&mut self, path: &RelPath) -> Option<Look> {
+        // Most of the time nothing waits, and a path need not be hashed to know that.
+        let key = if self.due.is_empty() { None } else { self.due.remove(path) };
+        let (_, look) = self.by_time.remove(&key?)?;
+        self.of_sweep -= usize::from(look.detector == Detector::Sweep);
+        Some(look)
+    }
+
+    /// The next one that is due by `now`.
+    pub fn pop(&mut self, now: Instant) -> Option<(RelPath, Look)> {
+        let (path, look) = self.by_time.first_entry().filter(|first| first.key().0 <= now)?.remove();
+        self.due.remove(&path);
+        self.of_sweep -= usize::from(look.detector == Detector::Sweep);
+        Some((path, look))
+    }
+
+    pub fn next_due(&self) -> Option<Instant> {
+        self.by_time.first_key_value().map(|((at, _), _)| *at)
+    }
+}
