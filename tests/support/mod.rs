@@ -1,19 +1,25 @@
 //! What the integration tests share: trees as data, snapshots, and the real binary.
 #![allow(dead_code, unused_imports, reason = "each test binary uses its own part")]
 
+mod background;
 pub mod json;
+mod live;
 mod logline;
 mod run;
 mod scratch;
 mod snapshot;
 mod tree;
+mod usage;
 pub mod xattr;
 
+pub use background::{Background, Churn};
+pub use live::Live;
 pub use logline::LogLine;
 pub use run::{Daemon, Run};
 pub use scratch::Scratch;
 pub use snapshot::{Entry, Kind, Snapshot, are_twins, assert_same, assert_twins, differences};
 pub use tree::{Tree, is_temporary_name, noise, path, set_mode, set_mtime};
+pub use usage::{Usage, is_stopped};
 
 use std::time::{Duration, Instant};
 

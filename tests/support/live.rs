@@ -1,0 +1,94 @@
+//! A daemon that watches, and what is asked of it while its source changes.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use super::{DEADLINE, Daemon, LogLine, Scratch, Tree, wait_until};
+
+/// A source, and a daemon that watches it and that no sweep helps.
+pub struct Live {
+    pub scratch: Scratch,
+    pub daemon: Daemon,
+}
+
+impl Live {
+    #[track_caller]
+    pub fn of(tree: &Tree) -> Self {
+        Self::within(Scratch::new(), tree)
+    }
+
+    /// Where writing much costs little.
+    #[track_caller]
+    pub fn roomy(tree: &Tree) -> Self {
+        Self::within(Scratch::roomy(), tree)
+    }
+
+    #[track_caller]
+    fn within(scratch: Scratch, tree: &Tree) -> Self {
+        let scratch = scratch.with_source(tree);
+        let daemon = scratch.watcher(&[]);
+        scratch.assert_twins();
+        Self { scratch, daemon }
+    }
+
+    pub fn at(&self, name: &str) -> PathBuf {
+        self.scratch.source().join(name)
+    }
+
+    /// The same name in the replica.
+    pub fn copy(&self, name: &str) -> PathBuf {
+        self.scratch.replica().join(name)
+    }
+
+    /// Waits until both are equal, and sees that the watch alone has done it.
+    #[track_caller]
+    pub fn wait(&self) {
+        self.scratch.wait_twins();
+        assert_eq!(self.daemon.sweeps(), 1, "a sweep has helped\n{}", self.daemon.stdout());
+    }
+
+    /// Runs a shell script in the source.
+    #[track_caller]
+    pub fn sh(&self, script: &str) {
+        let run =
+            Command::new("sh").args(["-ec", script]).current_dir(self.scratch.source()).output().unwrap();
+        assert!(run.status.success(), "{script}\n{}", String::from_utf8_lossy(&run.stderr));
+    }
+
+    /// Saves a file in the source; how long it takes until the replica shows it.
+    #[track_caller]
+    pub fn answer(&self, name: &str) -> Duration {
+        self.answer_within(name, DEADLINE)
+    }
+
+    #[track_caller]
+    pub fn answer_within(&self, name: &str, deadline: Duration) -> Duration {
+        let text = format!("saved {:016x}", fastrand::u64(..));
+        let copy = self.copy(name);
+        fs::write(self.at(name), &text).unwrap();
+        let begun = Instant::now();
+        let shown = || fs::read(&copy).is_ok_and(|bytes| bytes == text.as_bytes());
+        wait_until(&format!("the save of {name} is in the replica"), deadline, shown);
+        begun.elapsed()
+    }
+
+    /// The lines of the log so far.
+    pub fn lines(&self) -> Vec<LogLine> {
+        let log = fs::read_to_string(self.scratch.log()).unwrap();
+        let whole = log.rfind('\n').map_or(0, |end| end + 1);
+        LogLine::parse_all(&log[..whole])
+    }
+
+    /// Does something in the source; the actions that the log has of it once all is equal and at rest.
+    #[track_caller]
+    pub fn actions_of(&self, change: impl FnOnce()) -> Vec<LogLine> {
+        let (before, said) = (self.lines().len(), self.daemon.settled());
+        change();
+        self.wait();
+        self.daemon.wait_settled(said + 1);
+        self.wait();
+        self.lines().drain(before..).filter(LogLine::is_action).collect()
+    }
+}
