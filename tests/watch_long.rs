@@ -3,10 +3,12 @@
 
 mod support;
 
+use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use support::{Daemon, Scratch, Tree, are_twins, skip};
+use support::{DEADLINE, Daemon, Live, Scratch, Tree, Usage, are_twins, how_many, skip, wait_until};
 
 /// Without optimisation everything takes several times as long.
 const PROMISE: Duration = Duration::from_secs(if cfg!(debug_assertions) { 10 } else { 2 });
@@ -40,15 +42,116 @@ fn follow(scratch: &Scratch, script: &str) {
 #[ignore = "takes half a minute"]
 fn a_hundred_thousand_files_are_unpacked_and_removed() {
     let (scratch, _daemon) = live();
+    pack(&scratch);
+    follow(&scratch, "tar xf ../pack.tar");
+    follow(&scratch, "rm -rf pack");
+}
+
+/// Makes `pack.tar` beside the source, of 100,000 files.
+fn pack(scratch: &Scratch) {
     let outside = scratch.path("outside");
     for number in 0..1_000 {
         Tree::new().files("", 100).make(&outside.join(format!("pack/{}/{number}", number % 7)));
     }
-    let mut pack = Command::new("tar");
-    pack.args(["cf", "pack.tar", "-C", "outside", "pack"]).current_dir(scratch.root());
-    assert!(pack.status().unwrap().success());
-    follow(&scratch, "tar xf ../pack.tar");
-    follow(&scratch, "rm -rf pack");
+    timed("tar cf pack.tar -C outside pack", scratch.root());
+}
+
+/// How long a shell script takes in this directory.
+#[track_caller]
+fn timed(script: &str, dir: &Path) -> Duration {
+    let begun = Instant::now();
+    assert!(
+        Command::new("sh").args(["-ec", script]).current_dir(dir).status().unwrap().success(),
+        "{script}"
+    );
+    begun.elapsed()
+}
+
+/// Without optimisation, what shares the cores with a program is slowed by more.
+const SLOWED: f64 = if cfg!(debug_assertions) { 10.0 } else { 2.2 };
+
+#[test]
+#[ignore = "takes half a minute"]
+fn unpacking_is_slowed_to_little_more_than_half_its_speed() {
+    if std::thread::available_parallelism().is_ok_and(|cores| cores.get() < 2) {
+        return skip("on one core, both share it");
+    }
+    let scratch = Scratch::roomy().with_source(&Tree::new().file("still", "here"));
+    pack(&scratch);
+    fs::create_dir(scratch.path("alone")).unwrap();
+    let unpack = |dir: &Path| {
+        let took = timed("tar xf ../pack.tar", dir);
+        (took, timed("rm -rf pack", dir))
+    };
+    let alone: Vec<_> = (0..3).map(|_| unpack(&scratch.path("alone")).0).collect();
+    let _daemon = scratch.watcher(&[]);
+    let watched: Vec<_> = (0..3)
+        .map(|_| {
+            let (took, _) = unpack(&scratch.source());
+            scratch.wait_twins();
+            took
+        })
+        .collect();
+    let [alone, watched] = [alone, watched].map(|times| times.into_iter().min().unwrap());
+    let ratio = watched.as_secs_f64() / alone.as_secs_f64();
+    println!("tar alone takes {alone:.2?}, into the source {watched:.2?}: {ratio:.2} times as long");
+    assert!(ratio <= SLOWED, "{ratio:.2} times as long");
+}
+
+/// So long the replica may hold what is removed in the source.
+const REMOVED: Duration = Duration::from_secs(if cfg!(debug_assertions) { 30 } else { 5 });
+
+/// After so long it is at rest again.
+const RESTED: Duration = Duration::from_secs(if cfg!(debug_assertions) { 60 } else { 10 });
+
+/// So long a save elsewhere may take meanwhile.
+const ANSWERED: Duration = Duration::from_secs(if cfg!(debug_assertions) { 10 } else { 1 });
+
+#[test]
+#[ignore = "takes half a minute"]
+fn fifty_thousand_directories_are_removed_and_saves_elsewhere_do_not_wait() {
+    let scratch = Scratch::roomy().with_source(&Tree::new().file("still", "here"));
+    for number in 0..how_many("TWINDIR_DIRS", 50_000) {
+        let dir = format!("many/{}/{}/{number}", number % 50, number / 50 % 50);
+        fs::create_dir_all(scratch.source().join(dir)).unwrap();
+    }
+    let daemon = scratch.starting_watcher(&[]);
+    wait_until("it rests", 10 * DEADLINE, || daemon.settled() >= 1);
+    let live = Live { scratch, daemon };
+    let source = live.scratch.source();
+    let removal = std::thread::spawn(move || timed("rm -rf many", &source));
+    let mut slowest = Duration::ZERO;
+    while !removal.is_finished() {
+        slowest = slowest.max(live.answer("still"));
+    }
+    let took = removal.join().unwrap();
+    let done = Instant::now();
+    while live.copy("many").exists() {
+        slowest = slowest.max(live.answer("still"));
+        assert!(done.elapsed() < DEADLINE.max(REMOVED), "not removed");
+    }
+    let removed = done.elapsed();
+    slowest = slowest.max(live.answer("still"));
+    println!("rm took {took:.2?}, the replica {removed:.2?} more; saves elsewhere {slowest:.0?} at most");
+    assert!(removed <= REMOVED, "the replica was empty {removed:?} after the source");
+    assert!(slowest <= ANSWERED, "a save elsewhere took {slowest:?}");
+    wait_for_rest(&live.daemon);
+    live.wait();
+}
+
+/// Waits until two seconds cost it next to nothing.
+#[track_caller]
+fn wait_for_rest(daemon: &Daemon) {
+    let begun = Instant::now();
+    let cpu = || Usage::of(daemon.pid()).cpu;
+    let mut seen = vec![(begun, cpu())];
+    wait_until("it is at rest", RESTED, || {
+        let now = Instant::now();
+        seen.push((now, cpu()));
+        let (_, then) = *seen.iter().rfind(|(at, _)| now - *at >= Duration::from_secs(2)).unwrap_or(&seen[0]);
+        now - begun >= Duration::from_secs(2) && seen.last().unwrap().1 - then <= Duration::from_millis(40)
+    });
+    println!("at rest after {:.1?}", begun.elapsed());
 }
 
 #[test]
