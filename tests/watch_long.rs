@@ -79,19 +79,17 @@ fn unpacking_is_slowed_to_little_more_than_half_its_speed() {
     let scratch = Scratch::roomy().with_source(&Tree::new().file("still", "here"));
     pack(&scratch);
     fs::create_dir(scratch.path("alone")).unwrap();
+    let _daemon = scratch.watcher(&[]);
     let unpack = |dir: &Path| {
         let took = timed("tar xf ../pack.tar", dir);
-        (took, timed("rm -rf pack", dir))
+        scratch.wait_twins();
+        timed("rm -rf pack", dir);
+        scratch.wait_twins();
+        took
     };
-    let alone: Vec<_> = (0..3).map(|_| unpack(&scratch.path("alone")).0).collect();
-    let _daemon = scratch.watcher(&[]);
-    let watched: Vec<_> = (0..3)
-        .map(|_| {
-            let (took, _) = unpack(&scratch.source());
-            scratch.wait_twins();
-            took
-        })
-        .collect();
+    // By turns, so that what else goes on disturbs both alike. The daemon rests while the first is unpacked.
+    let pairs: Vec<_> = (0..5).map(|_| (unpack(&scratch.path("alone")), unpack(&scratch.source()))).collect();
+    let (alone, watched): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
     let [alone, watched] = [alone, watched].map(|times| times.into_iter().min().unwrap());
     let ratio = watched.as_secs_f64() / alone.as_secs_f64();
     println!("tar alone takes {alone:.2?}, into the source {watched:.2?}: {ratio:.2} times as long");
@@ -126,7 +124,8 @@ fn fifty_thousand_directories_are_removed_and_saves_elsewhere_do_not_wait() {
     }
     let took = removal.join().unwrap();
     let done = Instant::now();
-    while live.copy("many").exists() {
+    // What lies there under a temporary name counts too.
+    while fs::read_dir(live.scratch.replica()).unwrap().count() > 1 {
         slowest = slowest.max(live.answer("still"));
         assert!(done.elapsed() < DEADLINE.max(REMOVED), "not removed");
     }
@@ -151,7 +150,7 @@ fn wait_for_rest(daemon: &Daemon) {
         let (_, then) = *seen.iter().rfind(|(at, _)| now - *at >= Duration::from_secs(2)).unwrap_or(&seen[0]);
         now - begun >= Duration::from_secs(2) && seen.last().unwrap().1 - then <= Duration::from_millis(40)
     });
-    println!("at rest after {:.1?}", begun.elapsed());
+    println!("at rest after {:.1?}, and {:.1?} on a core", begun.elapsed(), cpu() - seen[0].1);
 }
 
 #[test]
