@@ -172,13 +172,13 @@ fn print_hot_log(parent: &Path) {
                 Place::start(parent, |source| fs::write(source.join("log"), vec![b'l'; size]).expect(CHANGE));
             let (cpu, behind) = hot_log(&place, reopened);
             let opened = if reopened { "each time" } else { "once" };
-            println!("| {size} | {opened} | {cpu:.1} | {} |", millis(behind));
+            println!("| {size} | {opened} | {cpu} | {} |", millis(behind));
         }
     }
 }
 
-/// Per cent of one core, and how far it was behind at most.
-fn hot_log(place: &Place, reopened: bool) -> (f64, Duration) {
+/// Per cent of one core, at least so much where threads have ended meanwhile, and how far it was behind at most.
+fn hot_log(place: &Place, reopened: bool) -> (String, Duration) {
     let time = Duration::from_secs(setting("TWINDIR_BENCH_SECONDS", 10));
     let (stop, copy) = (AtomicBool::new(false), place.replica().join("log"));
     let (begun, before) = (Instant::now(), place.usage());
@@ -188,7 +188,9 @@ fn hot_log(place: &Place, reopened: bool) -> (f64, Duration) {
         stop.store(true, Ordering::Relaxed);
         (sizes, looking.join().expect("it only looks"))
     });
-    let cpu = 100.0 * place.usage().since(&before).cpu.as_secs_f64() / begun.elapsed().as_secs_f64();
+    let spent = place.usage().since(&before);
+    let least = if spent.is_partial { "≥ " } else { "" };
+    let cpu = format!("{least}{:.1}", 100.0 * spent.cpu.as_secs_f64() / begun.elapsed().as_secs_f64());
     let behind = looks.iter().map(|(at, size)| {
         let next = sizes.partition_point(|(_, had)| had <= size);
         sizes.get(next).map_or(Duration::ZERO, |(since, _)| at.saturating_duration_since(*since))

@@ -136,7 +136,7 @@ fn storm(live: &Live, log: Log, time: Duration) -> Outcome {
     let rest = rested.elapsed();
     live.wait();
     let behind = looks.stop().seen.iter().map(|(at, size)| log.behind(*size, *at)).max().unwrap();
-    let cpu = Usage::of(live.daemon.pid()).cpu - before.1;
+    let cpu = Usage::of(live.daemon.pid()).cpu.saturating_sub(before.1);
     let copies = copies(live, "log") - before.0;
     Outcome { took, appends: log.sizes.len() - 1, copies, behind, rest, cpu, answers }
 }
@@ -148,8 +148,8 @@ const MEGABYTE: usize = 1_000_000;
 fn hot_log(how: Appending, size: usize, time: Duration) -> Outcome {
     let live = Live::roomy(&Tree::new().file("log", noise(7, size)).file("other", "other").files("d", 5));
     // What starts empty comes to a megabyte within the time.
-    let line = if size == 0 { MEGABYTE / (1_000 * usize::try_from(time.as_secs()).unwrap()) } else { 30 };
-    let log = Log::new(live.at("log"), how, line, Duration::from_millis(1));
+    let each = if size == 0 { MEGABYTE / (1_000 * usize::try_from(time.as_secs()).unwrap()) } else { 30 };
+    let log = Log::new(live.at("log"), how, each, Duration::from_millis(1));
     let outcome = storm(&live, log, time);
     println!(
         "{} appends in {:.1?}: {} copies, {:.0?} behind, equal after {:.0?}, {:.0} % of a core, saves of another {:.0?}",

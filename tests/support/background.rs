@@ -15,15 +15,15 @@ pub struct Background<S> {
 }
 
 impl<S: Send + 'static> Background<S> {
-    /// `step` is called with what it works on until this is stopped.
-    pub fn start(mut state: S, mut step: impl FnMut(&mut S) + Send + 'static) -> Self {
+    /// `work` is called with what it works on until this is stopped.
+    pub fn start(mut subject: S, mut work: impl FnMut(&mut S) + Send + 'static) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
             while !told.load(Ordering::Relaxed) {
-                step(&mut state);
+                work(&mut subject);
             }
-            state
+            subject
         });
         Self { stop, thread: Some(thread) }
     }
