@@ -1,8 +1,7 @@
 //! The log as a record for machines: JSON with stable keys, and enough to know from it what the replica holds.
 
 mod support;
-#[allow(dead_code, reason = "used in part")]
-#[path = "histories/world.rs"]
+#[path = "histories/world/mod.rs"]
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,7 +1,7 @@
 //! `--dry-run` and `--check`: what they say, and that they change nothing.
 
 mod support;
-#[path = "histories/world.rs"]
+#[path = "histories/world/mod.rs"]
 mod world;
 
 use std::collections::BTreeMap;

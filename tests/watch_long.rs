@@ -8,10 +8,10 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use support::{DEADLINE, Daemon, Live, Scratch, Tree, Usage, are_twins, how_many, skip, wait_until};
-
-/// Without optimisation everything takes several times as long.
-const PROMISE: Duration = Duration::from_secs(if cfg!(debug_assertions) { 10 } else { 2 });
+use support::{
+    DEADLINE, Daemon, Live, PROMISE, Scratch, Tree, Usage, are_twins, how_many, skip, time_until_seen,
+    wait_until,
+};
 
 fn live() -> (Scratch, Daemon) {
     let scratch = Scratch::roomy().with_source(&Tree::new().file("still", "here"));
@@ -19,23 +19,17 @@ fn live() -> (Scratch, Daemon) {
     (scratch, daemon)
 }
 
-/// Runs a shell script in the source and waits for the replica. Comparing takes its time too, and is not counted:
-/// what counts is when the replica's comparison that succeeded began.
+/// Runs a shell script in the source and waits for the replica.
 #[track_caller]
 fn follow(scratch: &Scratch, script: &str) {
     let run = Command::new("sh").args(["-ec", script]).current_dir(scratch.source()).output().unwrap();
     assert!(run.status.success(), "{script}\n{}", String::from_utf8_lossy(&run.stderr));
-    let done = Instant::now();
-    loop {
-        let begun = done.elapsed();
-        if are_twins(&scratch.source(), &scratch.replica()) {
-            println!("{script}: equal after at most {begun:.2?}");
-            return;
-        }
-        if begun > PROMISE {
-            scratch.assert_twins();
-        }
-    }
+    let took = time_until_seen(|| are_twins(&scratch.source(), &scratch.replica()));
+    let Some(took) = took else {
+        return scratch.assert_twins();
+    };
+    println!("{script}: equal after at most {took:.2?}");
+    assert!(took <= PROMISE, "{script}: equal, but only after {took:.2?}");
 }
 
 #[test]

@@ -2,8 +2,15 @@
 //!
 //! A failure prints its seed; `TWINDIR_SEED=<seed> cargo test --test histories one_seed -- --ignored` runs it alone.
 
+#![allow(
+    clippy::unnecessary_debug_formatting,
+    reason = "the names hold newlines and bytes that are no UTF-8"
+)]
+
 #[path = "../support/mod.rs"]
 mod support;
+
+mod churn;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -108,6 +115,22 @@ fn the_watch_alone_follows_many_random_histories() {
 }
 
 #[test]
+fn the_watch_alone_follows_churn() {
+    for seed in churn::SHORT..churn::SHORT + 2 {
+        churn::churn(seed);
+    }
+}
+
+#[test]
+#[ignore = "takes minutes; TWINDIR_SEEDS says how many, TWINDIR_OPERATIONS how long each is"]
+fn the_watch_alone_follows_much_churn_within_the_promised_time() {
+    let seeds = support::how_many("TWINDIR_SEEDS", 30);
+    for seed in churn::LONG..churn::LONG + seeds {
+        churn::churn(seed);
+    }
+}
+
+#[test]
 #[ignore = "takes minutes; TWINDIR_SEEDS says how many"]
 fn many_random_histories_end_equal() {
     let seeds = support::how_many("TWINDIR_SEEDS", 300);
@@ -121,7 +144,9 @@ fn many_random_histories_end_equal() {
 fn one_seed() {
     if let Ok(seed) = std::env::var("TWINDIR_SEED") {
         let seed = seed.parse().unwrap();
-        if (20_000..1_000_000).contains(&seed) || (2_000..2_100).contains(&seed) {
+        if seed >= churn::LONG || (churn::SHORT..churn::SHORT + 100).contains(&seed) {
+            churn::churn(seed);
+        } else if (20_000..churn::LONG).contains(&seed) || (2_000..2_100).contains(&seed) {
             watched_history(seed);
         } else {
             history(seed);

@@ -29,6 +29,10 @@ pub const DEADLINE: Duration = Duration::from_secs(30);
 /// The promise is two seconds; the third is for a machine that runs all tests at once.
 pub const EXIT_LIMIT: Duration = Duration::from_secs(3);
 
+/// How soon after the last change both sides are to be equal. Without optimisation everything takes several times as
+/// long.
+pub const PROMISE: Duration = Duration::from_secs(if cfg!(debug_assertions) { 10 } else { 2 });
+
 const POLL: Duration = Duration::from_millis(5);
 
 /// What an environment variable says of the length of a long test; `default` where it is not set.
@@ -44,6 +48,19 @@ pub fn wait_until(what: &str, deadline: Duration, mut condition: impl FnMut() ->
         assert!(Instant::now() < end, "not within {deadline:?}: waited until {what}");
         std::thread::sleep(POLL);
     }
+}
+
+/// How long after this call the look at `condition` began that found it true; None where none did by the deadline. The
+/// look takes its time too, if it compares two trees, and is not counted.
+pub fn time_until_seen(mut condition: impl FnMut() -> bool) -> Option<Duration> {
+    let start = Instant::now();
+    while start.elapsed() < DEADLINE {
+        let begun = start.elapsed();
+        if condition() {
+            return Some(begun);
+        }
+    }
+    None
 }
 
 /// Fails when `condition` is false once within `time`. For what must _not_ happen, where there is nothing to wait for.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -26,37 +27,54 @@ pub fn remove_xattr(at: &Path, name: impl AsRef<[u8]>) {
 /// Those that are mirrored: `user.*` and ACLs.
 #[track_caller]
 pub fn xattrs(at: &Path) -> Attributes {
+    try_xattrs(at).unwrap()
+}
+
+fn try_xattrs(at: &Path) -> Result<Attributes> {
     let mut buffer = vec![0; 65_536];
     let length = match llistxattr(at, &mut buffer[..]) {
         Err(Errno::OPNOTSUPP) => 0,
-        other => other.unwrap(),
+        other => other?,
     };
     let names = buffer[..length].to_vec();
     let mirrored =
         |name: &&[u8]| name.starts_with(b"user.") || [ACCESS.as_bytes(), DEFAULT.as_bytes()].contains(name);
     let mut found = BTreeMap::new();
     for name in names.split(|byte| *byte == 0).filter(mirrored) {
-        let length = lgetxattr(at, name, &mut buffer[..]).unwrap();
+        let length = lgetxattr(at, name, &mut buffer[..])?;
         found.insert(name.to_vec(), buffer[..length].to_vec());
     }
-    found
+    Ok(found)
 }
 
 /// Those of every entry below a root that has any, and of the root as the empty path.
 #[track_caller]
 pub fn all_xattrs(root: &Path) -> BTreeMap<Vec<u8>, Attributes> {
+    try_all_xattrs(root).unwrap()
+}
+
+/// An error where an entry was listed and is gone.
+fn try_all_xattrs(root: &Path) -> io::Result<BTreeMap<Vec<u8>, Attributes>> {
     let mut found = BTreeMap::new();
     let mut waiting = vec![root.to_owned()];
     while let Some(at) = waiting.pop() {
-        let have = xattrs(&at);
+        let have = try_xattrs(&at)?;
         if !have.is_empty() {
             found.insert(at.strip_prefix(root).unwrap().as_os_str().as_bytes().to_vec(), have);
         }
-        if fs::symlink_metadata(&at).unwrap().is_dir() {
-            waiting.extend(fs::read_dir(&at).unwrap().map(|entry| entry.unwrap().path()));
+        if fs::symlink_metadata(&at)?.is_dir() {
+            for entry in fs::read_dir(&at)? {
+                waiting.push(entry?.path());
+            }
         }
     }
-    found
+    Ok(found)
+}
+
+/// Whether both trees have the same attributes now. Either may change while this looks: then they have not.
+pub fn have_same_xattrs(source: &Path, replica: &Path) -> bool {
+    let [source, replica] = [source, replica].map(try_all_xattrs);
+    matches!((source, replica), (Ok(source), Ok(replica)) if source == replica)
 }
 
 /// Fails unless both trees have the same attributes everywhere.
