@@ -244,7 +244,7 @@ impl World {
     }
 
     pub fn change_kind(&mut self) -> Option<String> {
-        let at = self.pick(|_| true)?;
+        let at = self.pick_light(|_| true)?;
         remove_any(&at);
         let kind = self.rng.u8(..4);
         match kind {

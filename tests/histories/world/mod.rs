@@ -80,8 +80,9 @@ impl World {
     pub fn prune(&mut self, most_entries: usize, most_bytes: u64) {
         let (mut entries, mut bytes) = weight(&self.source);
         while entries > most_entries || bytes > most_bytes {
-            if let Some(done) = self.remove_tree().or_else(|| self.remove()) {
-                self.tell(&format!("prune: {done}"));
+            if let Some(at) = self.pick(|_| true) {
+                remove_any(&at);
+                self.tell(&format!("prune: {at:?}"));
             }
             (entries, bytes) = weight(&self.source);
         }
@@ -150,6 +151,14 @@ impl World {
 
     pub fn pick_dir(&mut self) -> Option<PathBuf> {
         self.pick(fs::Metadata::is_dir)
+    }
+
+    /// An entry that may go with all that is below it. Seldom a large tree: soon there would be nothing left to do
+    /// anything to.
+    pub fn pick_light(&mut self, filter: impl Fn(&fs::Metadata) -> bool) -> Option<PathBuf> {
+        let at = self.pick(filter)?;
+        let is_light = entries(&at).len() < 30 || self.rng.u8(..50) == 0;
+        is_light.then_some(at)
     }
 
     /// A directory, the root too.

@@ -119,7 +119,7 @@ impl World {
 
     /// `mv current old; mkdir current`
     pub fn rotate_dir(&mut self) -> Option<String> {
-        let current = self.pick_dir()?;
+        let current = self.pick_light(fs::Metadata::is_dir)?;
         let old = current.with_file_name("old");
         if old == current || !fits(&current, &old) {
             return None;
@@ -173,7 +173,7 @@ impl World {
     }
 
     pub fn move_out(&mut self) -> Option<String> {
-        let from = self.pick(|_| true)?;
+        let from = self.pick_light(|_| true)?;
         let to = self.place_outside();
         rename(&from, &to)?;
         Some(format!("{from:?} to {to:?}"))

@@ -78,13 +78,13 @@ impl World {
     }
 
     pub fn remove_tree(&mut self) -> Option<String> {
-        let at = self.pick_dir()?;
+        let at = self.pick_light(fs::Metadata::is_dir)?;
         fs::remove_dir_all(&at).unwrap();
         Some(format!("{at:?}"))
     }
 
     pub fn empty_dir(&mut self) -> Option<String> {
-        let at = self.pick_dir()?;
+        let at = self.pick_light(fs::Metadata::is_dir)?;
         for (name, _) in children(&at) {
             remove_any(&at.join(name));
         }
@@ -92,7 +92,7 @@ impl World {
     }
 
     pub fn remake_tree(&mut self) -> Option<String> {
-        let at = self.pick_dir()?;
+        let at = self.pick_light(fs::Metadata::is_dir)?;
         fs::remove_dir_all(&at).unwrap();
         self.fill(&at);
         Some(format!("{at:?}"))
