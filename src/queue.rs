@@ -393,7 +393,7 @@ mod tests {
         let now = Instant::now();
         let millis = |millis| now + Duration::from_millis(millis);
         let mut queue = Queue::default();
-        let mut told = |queue: &mut Queue, name: &str, time| {
+        let told = |queue: &mut Queue, name: &str, time| {
             queue.push_watched(&path(name), Look { detector: Detector::Watch, ..look(time) }, time);
             queue.wake(time);
             queue.take(Detector::Watch, ALL).len()

@@ -46,9 +46,10 @@ impl Round<'_> {
         let from = self.place_of(&hint.from)?;
         let to = self.free_place(&hint.to, &end, later)?;
         let is_filled = later.iter().any(|later| later.to == hint.from);
-        match self.stands_again(&hint.from, &moving)? {
-            true => self.move_behind(&from, &to, is_filled, hint)?,
-            false => from.dir.move_to(from.name.as_bytes(), &to.dir, &to.name).ok()?,
+        if self.stands_again(&hint.from, &moving)? {
+            self.move_behind(&from, &to, is_filled, hint)?;
+        } else {
+            from.dir.move_to(from.name.as_bytes(), &to.dir, &to.name).ok()?;
         }
         self.moved_to(&from, &to, &moving, hint);
         Some(())

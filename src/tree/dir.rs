@@ -110,7 +110,7 @@ impl Dir {
     }
 }
 
-/// See proc_pid_fd(5).
+/// See `proc_pid_fd(5)`.
 fn magic_link(fd: &OwnedFd) -> String {
     format!("/proc/self/fd/{}", rustix::fd::AsRawFd::as_raw_fd(fd))
 }

@@ -45,7 +45,7 @@ pub enum Known {
 #[derive(Default)]
 pub struct Places {
     root: Option<Wd>,
-    places: HashMap<Wd, Place>,
+    known: HashMap<Wd, Place>,
     renames: VecDeque<Rename>,
     /// Numbers that were given out to directories that are not watched.
     unwatched: Wd,
@@ -66,15 +66,12 @@ impl Places {
 
     /// Notes the same of a directory that may have stood elsewhere. All below it comes along.
     pub fn place(&mut self, wd: Wd, path: &RelPath) {
-        match path.split() {
-            Some((dir, name)) => {
-                let above = self.find_or_make(&dir);
-                self.settle(wd, (above, name));
-            }
-            None => {
-                self.root = Some(wd);
-                self.places.insert(wd, Place { at: None, below: BTreeMap::new() });
-            }
+        if let Some((dir, name)) = path.split() {
+            let above = self.find_or_make(&dir);
+            self.settle(wd, (above, name));
+        } else {
+            self.root = Some(wd);
+            self.known.insert(wd, Place { at: None, below: BTreeMap::new() });
         }
     }
 
@@ -89,7 +86,7 @@ impl Places {
     /// Where a watched directory lies; `None` for one that is not known (any more).
     pub fn path(&self, wd: Wd) -> Option<RelPath> {
         let (mut names, mut at) = (Vec::new(), wd);
-        while let Some((above, name)) = &self.places.get(&at)?.at {
+        while let Some((above, name)) = &self.known.get(&at)?.at {
             names.push(name);
             at = *above;
             if names.len() > DEEPEST {
@@ -119,7 +116,7 @@ impl Places {
     /// A watched directory was renamed: it says so itself, last. Which of two that exchange their
     /// names it is can be told by nothing else. The watches of what has left the tree, to be removed.
     pub fn moved(&mut self, wd: Wd) -> Vec<Wd> {
-        let Some(at) = self.places.get(&wd).and_then(|place| place.at.as_ref()) else { return Vec::new() };
+        let Some(at) = self.known.get(&wd).and_then(|place| place.at.as_ref()) else { return Vec::new() };
         let Some(index) = self.renames.iter().rposition(|rename| rename.from == *at) else {
             // It was registered under its new path before this was read.
             return Vec::new();
@@ -139,7 +136,7 @@ impl Places {
         if self.is_root(wd) {
             self.root = None;
         }
-        let below = self.places.remove(&wd).map(|place| place.below);
+        let below = self.known.remove(&wd).map(|place| place.below);
         for wd in below.into_iter().flat_map(BTreeMap::into_values) {
             // What it held is nowhere now; the kernel gives up that too, or a scan finds it.
             self.take_out(wd);
@@ -151,7 +148,7 @@ impl Places {
         self.detach(wd);
         let (mut waiting, mut out) = (vec![wd], Vec::new());
         while let Some(wd) = waiting.pop() {
-            waiting.extend(self.places.remove(&wd).into_iter().flat_map(|place| place.below.into_values()));
+            waiting.extend(self.known.remove(&wd).into_iter().flat_map(|place| place.below.into_values()));
             if wd >= 0 {
                 out.push(wd);
             }
@@ -163,7 +160,7 @@ impl Places {
     pub fn find(&self, path: &RelPath) -> Option<Wd> {
         let mut at = self.root?;
         for (name, _) in names(path) {
-            at = *self.places.get(&at)?.below.get(name)?;
+            at = *self.known.get(&at)?.below.get(name)?;
         }
         Some(at)
     }
@@ -171,7 +168,7 @@ impl Places {
     fn find_or_make(&mut self, path: &RelPath) -> Wd {
         let mut at = self.root.unwrap_or_default();
         for (bytes, name) in names(path) {
-            let known = self.places.get(&at).and_then(|place| place.below.get(bytes));
+            let known = self.known.get(&at).and_then(|place| place.below.get(bytes));
             at = match (known, name) {
                 (Some(known), _) => *known,
                 (None, None) => return at,
@@ -188,16 +185,16 @@ impl Places {
     /// Gives a directory its place. Another one that stood there is on its way elsewhere.
     fn settle(&mut self, wd: Wd, (above, name): (Wd, Name)) {
         self.detach(wd);
-        let Some(parent) = self.places.get_mut(&above) else {
+        let Some(parent) = self.known.get_mut(&above) else {
             // RACE: what it was moved into has gone meanwhile. Its own events will tell.
             return drop(self.take_out(wd));
         };
         let before = parent.below.insert(name.clone(), wd);
-        let place = self.places.entry(wd).or_insert_with(|| Place { at: None, below: BTreeMap::new() });
+        let place = self.known.entry(wd).or_insert_with(|| Place { at: None, below: BTreeMap::new() });
         place.at = Some((above, name));
         // One that was not watched is now.
         let Some(stand_in) = before.filter(|before| *before < 0 && *before != wd) else { return };
-        let below = self.places.remove(&stand_in).map(|place| place.below).unwrap_or_default();
+        let below = self.known.remove(&stand_in).map(|place| place.below).unwrap_or_default();
         for (name, child) in below {
             self.settle(child, (wd, name));
         }
@@ -205,15 +202,15 @@ impl Places {
 
     /// Takes a directory off the one that holds it, and that too where it is there for no other.
     fn detach(&mut self, wd: Wd) {
-        let at = self.places.get(&wd).and_then(|place| place.at.clone());
+        let at = self.known.get(&wd).and_then(|place| place.at.clone());
         let Some((above, name)) = at else { return };
-        let Some(parent) = self.places.get_mut(&above) else { return };
+        let Some(parent) = self.known.get_mut(&above) else { return };
         if parent.below.get(&name) == Some(&wd) {
             parent.below.remove(&name);
         }
         if above < 0 && parent.below.is_empty() {
             self.detach(above);
-            self.places.remove(&above);
+            self.known.remove(&above);
         }
     }
 }
@@ -315,7 +312,7 @@ mod tests {
         assert_eq!(places.find(&path("a")), Some(5));
         places.gone(5);
         assert_eq!(places.find(&path("a")), None);
-        assert_eq!(places.places.len(), 1);
+        assert_eq!(places.known.len(), 1);
     }
 
     #[test]
@@ -326,7 +323,7 @@ mod tests {
         assert_eq!(places.put(2, &path("a")), Known::New);
         assert_eq!(shown(&places, [1, 2]), ["a/b/c", "a"]);
         places.gone(1);
-        assert_eq!(places.places.len(), 2);
+        assert_eq!(places.known.len(), 2);
     }
 
     #[test]
