@@ -87,7 +87,7 @@ fn a_directory_is_moved_into_one_made_before() {
     let live = live();
     let lines = live.actions_of(|| live.sh("mkdir d"));
     assert_eq!(of(&lines, "created").len(), 1, "{lines:#?}");
-    live.answer("d/first");
+    live.actions_of(|| _ = live.answer("d/first"));
     let lines = moved(&live, "mv a d/a", "a", "d/a");
     assert_renamed(&lines, &[("a", "d/a")]);
     assert_watched(&live, "d/a");
