@@ -138,11 +138,16 @@ impl Round<'_> {
     }
 
     /// Whether the source has made a new entry where one is moved away. `None` where the old one
-    /// then stays until the new one takes its place, so that readers never miss it.
+    /// then stays until the new one takes its place, so that readers never miss it; and where it is
+    /// not known.
     fn stands_again(&self, from: &RelPath, moving: &Entry) -> Option<bool> {
         let (dir, name) = from.split()?;
-        // Its directory may have gone, too.
-        let Ok(dir) = self.source.open(&dir) else { return Some(false) };
+        let dir = match self.source.open(&dir) {
+            Ok(dir) => dir,
+            // Its directory has gone, too.
+            Err(fault) if fault.is_no_dir() => return Some(false),
+            Err(_) => return None,
+        };
         match dir.look(name.as_bytes()) {
             Side::Absent => Some(false),
             Side::Present(entry) => (entry.is_dir() && moving.is_dir()).then_some(true),
