@@ -8,7 +8,7 @@ mod hints;
 mod lane;
 mod later;
 
-pub use hints::{Hint, last_place};
+pub use hints::{Hint, Renames};
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};

@@ -3,13 +3,13 @@
 //! A hint says that what stood here stands there by now. It may be wrong, old or reversed: a round
 //! sees to it that the source agrees, and both ends are looked at afterwards in any case.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
 use crate::path::RelPath;
 
 /// Beyond so many, renames are not followed: what was renamed is copied.
-const MOST: usize = 2_000;
+const MOST: usize = 10_000;
 
 /// An entry was renamed.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -18,14 +18,6 @@ pub struct Hint {
     pub to: RelPath,
     /// When it was told.
     pub since: Instant,
-}
-
-impl Hint {
-    /// Whether this and the next are the two halves of an exchange of names, or of a way there and
-    /// back.
-    pub fn is_undone_by(&self, next: Option<&Hint>) -> bool {
-        next.is_some_and(|next| next.from == self.to && next.to == self.from)
-    }
 }
 
 /// The hints that wait, in the order of the renames.
@@ -59,23 +51,63 @@ impl Hints {
     }
 }
 
-/// Where that what stands at `path` stands after further renames; `None` where another entry has
-/// taken its name.
-pub fn last_place(path: &RelPath, mut later: &[Hint]) -> Option<RelPath> {
-    let mut at = path.clone();
-    while let Some((hint, rest)) = later.split_first() {
-        later = rest;
-        let moved = at.rebased(&hint.from, &hint.to);
-        if hint.is_undone_by(rest.first()) {
-            later = &rest[1..];
-            at = moved.or_else(|| at.rebased(&hint.to, &hint.from)).unwrap_or(at);
-        } else if let Some(moved) = moved {
-            at = moved;
-        } else if at.is_within(&hint.to) {
-            return None;
+/// Some renames in their order, as one story.
+pub struct Renames {
+    pub hints: Vec<Hint>,
+    /// Which of them begin or end at a path, in their order.
+    at: HashMap<RelPath, Vec<usize>>,
+}
+
+impl Renames {
+    pub fn new(hints: Vec<Hint>) -> Self {
+        let mut at = HashMap::<RelPath, Vec<usize>>::new();
+        for (index, hint) in hints.iter().enumerate() {
+            for end in [&hint.from, &hint.to] {
+                at.entry(end.clone()).or_default().push(index);
+            }
         }
+        Self { hints, at }
     }
-    Some(at)
+
+    /// Whether this rename and the next are the two halves of an exchange of names, or of a way
+    /// there and back.
+    pub fn is_undone(&self, index: usize) -> bool {
+        let hint = &self.hints[index];
+        self.hints.get(index + 1).is_some_and(|next| next.from == hint.to && next.to == hint.from)
+    }
+
+    /// Where that what stands at `path` stands after the renames from `first` on; `None` where
+    /// another entry has taken its name.
+    pub fn last_place(&self, path: &RelPath, first: usize) -> Option<RelPath> {
+        let (mut at, mut first) = (path.clone(), first);
+        while let Some(index) = self.next_at(&at, first) {
+            let hint = &self.hints[index];
+            let moved = at.rebased(&hint.from, &hint.to);
+            first = index + 1;
+            if self.is_undone(index) {
+                first += 1;
+                at = moved.or_else(|| at.rebased(&hint.to, &hint.from)).unwrap_or(at);
+            } else {
+                at = moved?;
+            }
+        }
+        Some(at)
+    }
+
+    /// Whether one of the renames from `first` on goes to this path.
+    pub fn fill(&self, path: &RelPath, first: usize) -> bool {
+        self.later(path, first).any(|index| self.hints[index].to == *path)
+    }
+
+    /// The first rename from `first` on that begins or ends at a path or above it.
+    fn next_at(&self, path: &RelPath, first: usize) -> Option<usize> {
+        path.lineage().filter_map(|above| self.later(&above, first).next()).min()
+    }
+
+    fn later(&self, path: &RelPath, first: usize) -> impl Iterator<Item = usize> {
+        let all = self.at.get(path).map(Vec::as_slice).unwrap_or_default();
+        all[all.partition_point(|index| *index < first)..].iter().copied()
+    }
 }
 
 #[cfg(test)]
@@ -94,7 +126,7 @@ mod tests {
     #[test]
     fn a_place_is_followed_through_later_renames() {
         let end = |start: &str, pairs: &[(&str, &str)]| {
-            last_place(&path(start), &hints(pairs)).map(|path| path.to_string())
+            Renames::new(hints(pairs)).last_place(&path(start), 0).map(|path| path.to_string())
         };
         assert_eq!(end("b", &[]).as_deref(), Some("b"));
         assert_eq!(end("b", &[("b", "c")]).as_deref(), Some("c"));

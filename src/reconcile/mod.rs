@@ -218,7 +218,7 @@ impl Reconciler {
         let (source, replica) = self.roots.open()?;
         let mut round = self.begin((source, replica), work.detector, work.deletions, work.big);
         let looks = round.sort_carried(work.looks, finished);
-        round.moves(&work.moves);
+        round.moves(work.moves);
         round.gather(looks);
         round.observe();
         round.shape();

@@ -11,7 +11,7 @@ use super::{Deletions, Leave, Round, may_go};
 use crate::decide::Reason;
 use crate::entry::{Entry, Kind, Side};
 use crate::path::{Name, RelPath};
-use crate::queue::{Depth, Hint, Look, last_place};
+use crate::queue::{Depth, Hint, Look, Renames};
 use crate::report::{Done, Operation};
 use crate::tree::ReplicaDir;
 
@@ -23,29 +23,32 @@ struct Place {
 }
 
 impl Round<'_> {
-    pub(super) fn moves(&mut self, mut hints: &[Hint]) {
+    pub(super) fn moves(&mut self, hints: Vec<Hint>) {
         // While nothing may go from where it is, nothing is moved either.
         if self.deletions == Deletions::Held {
             return;
         }
-        while let Some((hint, later)) = hints.split_first() {
-            if hint.is_undone_by(later.first()) {
-                hints = &later[1..];
-                self.exchange(hint, hints);
+        let renames = Renames::new(hints);
+        let mut index = 0;
+        while index < renames.hints.len() {
+            if renames.is_undone(index) {
+                self.exchange(&renames, index);
+                index += 2;
             } else {
-                hints = later;
-                self.follow(hint, later);
+                self.follow(&renames, index);
+                index += 1;
             }
         }
     }
 
     /// Follows one rename; `None` where it is not followed.
-    fn follow(&mut self, hint: &Hint, later: &[Hint]) -> Option<()> {
-        let end = last_place(&hint.to, later)?;
+    fn follow(&mut self, renames: &Renames, index: usize) -> Option<()> {
+        let (hint, later) = (&renames.hints[index], index + 1);
+        let end = renames.last_place(&hint.to, later)?;
         let moving = self.movable(&hint.from, &end)?;
         let from = self.place_of(&hint.from)?;
-        let to = self.free_place(&hint.to, &end, later)?;
-        let is_filled = later.iter().any(|later| later.to == hint.from);
+        let to = self.free_place(&hint.to, &end, (renames, later))?;
+        let is_filled = renames.fill(&hint.from, later);
         if self.stands_again(&hint.from, &moving)? {
             self.move_behind(&from, &to, is_filled, hint)?;
         } else {
@@ -56,10 +59,11 @@ impl Round<'_> {
     }
 
     /// Follows an exchange of names. Where it was a way there and back, there is nothing to follow.
-    fn exchange(&mut self, hint: &Hint, later: &[Hint]) -> Option<()> {
+    fn exchange(&mut self, renames: &Renames, index: usize) -> Option<()> {
+        let (hint, later) = (&renames.hints[index], index + 2);
         let (one, other) = (self.place_of(&hint.from)?, self.place_of(&hint.to)?);
-        let moving = self.movable(&hint.from, &last_place(&hint.to, later)?)?;
-        let coming = self.movable(&hint.to, &last_place(&hint.from, later)?)?;
+        let moving = self.movable(&hint.from, &renames.last_place(&hint.to, later)?)?;
+        let coming = self.movable(&hint.to, &renames.last_place(&hint.from, later)?)?;
         one.dir.exchange_with(&one.name, &other.dir, &other.name).ok()?;
         // Each way, with what is on its way below.
         let between = one.path.join(&self.shared.names.next());
@@ -109,7 +113,7 @@ impl Round<'_> {
 
     /// Where it can go: to its last place, or, where another entry stands there that later renames
     /// may take away, to the next.
-    fn free_place(&mut self, next: &RelPath, end: &RelPath, later: &[Hint]) -> Option<Place> {
+    fn free_place(&mut self, next: &RelPath, end: &RelPath, later: (&Renames, usize)) -> Option<Place> {
         let is_free = |place: &Place| place.dir.look(place.name.as_bytes()) == Side::Absent;
         let last = self.make_way(end, later).and_then(|()| self.place_of(end));
         // At its last place it takes the place of a file as it did in the source.
@@ -119,7 +123,7 @@ impl Round<'_> {
 
     /// Makes the directories above `path` that the replica lacks and the source has, save those that
     /// are yet to be moved there.
-    fn make_way(&mut self, path: &RelPath, later: &[Hint]) -> Option<()> {
+    fn make_way(&mut self, path: &RelPath, (renames, later): (&Renames, usize)) -> Option<()> {
         let (dir, _) = path.split()?;
         for above in dir.lineage() {
             if self.open_replica(&above).is_ok() {
@@ -128,8 +132,7 @@ impl Round<'_> {
             let (at, name) = above.split()?;
             let Side::Present(entry) = self.source.open(&at).ok()?.look(name.as_bytes()) else { return None };
             let parent = self.open_replica(&at).ok()?;
-            if !entry.is_dir() || later.iter().any(|hint| hint.to == above) || parent.make_dir(&name).is_err()
-            {
+            if !entry.is_dir() || renames.fill(&above, later) || parent.make_dir(&name).is_err() {
                 return None;
             }
             self.made_dir(at, above, &entry);
