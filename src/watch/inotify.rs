@@ -5,6 +5,7 @@
 //! Here that costs one step. A directory is registered by an open descriptor, so that the path
 //! cannot have become another's, or be too long.
 
+use std::collections::BTreeSet;
 use std::ffi::{CStr, OsStr};
 use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt;
@@ -65,7 +66,7 @@ struct State {
     root: PathBuf,
     places: Places,
     /// Watches that are of no use any more.
-    useless: Vec<Wd>,
+    useless: BTreeSet<Wd>,
 }
 
 impl Watcher for INotify {
@@ -133,6 +134,8 @@ impl Registry {
     pub fn watch(&self, path: &RelPath, dir: &Dir, root: &Dir) -> Result<(), Unwatched> {
         let mut known = self.known();
         let wd = inotify::add_watch(&self.queue, dir.magic_link(), MASK).map_err(why)?;
+        // It is back before its watch was removed.
+        known.useless.remove(&wd);
         if known.places.put(wd, path) == Known::Elsewhere {
             let id = |dir: &Dir| dir.entry().map(|entry| (entry.dev, entry.ino));
             if root.open(path).and_then(|now| id(&now)) == id(dir) {
@@ -209,8 +212,8 @@ impl<F: EventHandler> Thread<F> {
 
     fn remove_useless(&mut self) {
         let mut known = self.registry.known();
-        let keep = known.useless.len().saturating_sub(SLICE);
-        for wd in known.useless.split_off(keep) {
+        for _ in 0..SLICE {
+            let Some(wd) = known.useless.pop_first() else { break };
             // The kernel may have given it up itself.
             let _ = inotify::remove_watch(&self.registry.queue, wd);
         }
