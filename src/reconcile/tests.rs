@@ -1,5 +1,6 @@
 //! Rounds alone: no daemon, no sweep, no clock, one thread.
 
+mod model;
 mod moves;
 
 use std::fs;
@@ -22,7 +23,10 @@ struct Pair {
 
 impl Pair {
     fn new() -> Self {
-        let top = tempfile::tempdir().unwrap();
+        Self::below(tempfile::tempdir().unwrap())
+    }
+
+    fn below(top: tempfile::TempDir) -> Self {
         for root in ["source", "replica", "outside"] {
             fs::create_dir(top.path().join(root)).unwrap();
         }

@@ -1,0 +1,273 @@
+//! Random histories against the queue and the rounds, without a daemon, a watch or a clock: what the
+//! watch would tell is told late, twice, in another order, and wrong.
+//!
+//! A failure prints its seed; `TWINDIR_SEED=<seed> cargo test --lib one_seed -- --ignored` runs it alone.
+
+mod operations;
+mod rounds;
+mod source;
+mod trees;
+
+use std::path::Path;
+
+use super::Pair;
+use crate::path::RelPath;
+use rounds::Rounds;
+use source::{Source, Story, Told};
+
+/// Turns after which what still goes on goes on for ever.
+const MOST_TURNS: usize = 5_000;
+
+/// Something told that has not arrived.
+struct Held {
+    /// Before which operation it arrives.
+    due: usize,
+    told: Told,
+}
+
+/// What a history has come to.
+#[derive(Default)]
+struct Tally {
+    renames: usize,
+    followed: usize,
+    /// Histories that were equal only after what was renamed was compared once more.
+    proved: usize,
+}
+
+struct History {
+    source: Source,
+    rounds: Rounds,
+    held: Vec<Held>,
+    /// When the last rename arrives: those after it arrive no sooner.
+    last_rename_due: usize,
+    /// Whether what is told arrives at once, as it happened.
+    is_faithful: bool,
+    /// Renames that were told, for telling them again.
+    renames: Vec<(String, String)>,
+    operations: usize,
+    story: Story,
+}
+
+impl History {
+    fn new(seed: u64) -> Self {
+        let memory = Path::new("/dev/shm");
+        let top = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+        let pair = Pair::below(top.unwrap());
+        let story = Story::default();
+        let source = Source::new(pair.at("source"), pair.at("outside"), seed, story.clone());
+        let rounds = Rounds::new(pair, seed, story.clone());
+        Self {
+            source,
+            rounds,
+            held: Vec::new(),
+            last_rename_due: 0,
+            is_faithful: seed.is_multiple_of(4),
+            renames: Vec::new(),
+            operations: 0,
+            story,
+        }
+    }
+
+    /// From trees that are equal to trees that are equal.
+    fn run(&mut self) -> Result<Tally, String> {
+        self.source.plant();
+        self.rounds.want_scan(RelPath::root());
+        self.settle()?;
+        self.compare()?;
+        self.story.tell("    equal".to_owned());
+        (self.rounds.followed, self.source.renames) = (0, 0);
+        for _ in 0..self.source.rng.usize(30..60) {
+            self.source.operate();
+            self.post();
+            self.forge();
+            self.operations += 1;
+            self.deliver();
+            for _ in 0..self.source.rng.u8(..4) {
+                self.turn();
+            }
+        }
+        self.operations = usize::MAX;
+        self.deliver();
+        self.settle()?;
+        let before = self.compare();
+        if self.is_faithful {
+            before.clone()?;
+        }
+        self.prove()?;
+        self.compare()?;
+        let proved = usize::from(before.is_err());
+        Ok(Tally { renames: self.source.renames, followed: self.rounds.followed, proved })
+    }
+
+    /// Sends off what was told. Renames keep their order.
+    fn post(&mut self) {
+        for told in std::mem::take(&mut self.source.told) {
+            let mut due = self.operations;
+            if !self.is_faithful && self.source.rng.u8(..4) == 0 {
+                due += self.source.rng.usize(1..7);
+            }
+            match &told {
+                Told::Renamed(from, to) => {
+                    due = due.max(self.last_rename_due);
+                    self.last_rename_due = due;
+                    self.renames.push((from.clone(), to.clone()));
+                }
+                Told::Look(..) if !self.is_faithful && self.source.rng.u8(..8) == 0 => {
+                    self.held.push(Held { due: due + self.source.rng.usize(..4), told: told.clone() });
+                }
+                Told::Look(..) => {}
+            }
+            self.held.push(Held { due, told });
+        }
+    }
+
+    /// Now and then tells of a rename that never was, or long ago, or the other way.
+    fn forge(&mut self) {
+        if self.is_faithful || self.source.rng.u8(..8) != 0 {
+            return;
+        }
+        let old = self.source.rng.usize(..self.renames.len().max(1));
+        let old = self.renames.get(old).cloned();
+        let (from, to) = match (self.source.rng.u8(..3), old, self.renames.last().cloned()) {
+            (0, Some(stale), _) => stale,
+            (1, _, Some((from, to))) => (to, from),
+            _ => (self.source.any().unwrap_or_default(), self.source.place()),
+        };
+        if !from.is_empty() {
+            self.held.push(Held { due: self.last_rename_due, told: Told::Renamed(from, to) });
+        }
+    }
+
+    /// Lets arrive what is due, with turns in between.
+    fn deliver(&mut self) {
+        let (mut due, held): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.held).into_iter().partition(|held| held.due < self.operations);
+        self.held = held;
+        if !self.is_faithful {
+            self.shuffle(&mut due);
+        }
+        for Held { told, .. } in due {
+            self.rounds.take(&told);
+            if !self.is_faithful && self.source.rng.u8(..8) == 0 {
+                self.turn();
+            }
+        }
+    }
+
+    /// Another order among the looks; renames stay where they are among what is due.
+    fn shuffle(&mut self, due: &mut [Held]) {
+        for index in 0..due.len() {
+            let other = self.source.rng.usize(..due.len());
+            let are_looks = [index, other].iter().all(|at| matches!(due[*at].told, Told::Look(..)));
+            if are_looks {
+                due.swap(index, other);
+            }
+        }
+    }
+
+    /// A round, and perhaps the walk that is due.
+    fn turn(&mut self) {
+        if self.rounds.rng.bool()
+            && let Some(walk) = self.rounds.due_walk()
+        {
+            walk.2.iter().for_each(|scope| self.source.watch_below(scope));
+            self.rounds.walk(walk);
+        }
+        self.rounds.turn();
+    }
+
+    /// Turns until nothing waits.
+    fn settle(&mut self) -> Result<(), String> {
+        for _ in 0..MOST_TURNS {
+            if self.rounds.is_at_rest() {
+                let Some(walk) = self.rounds.due_walk() else { return Ok(()) };
+                walk.2.iter().for_each(|scope| self.source.watch_below(scope));
+                self.rounds.walk(walk);
+            }
+            self.turn();
+        }
+        Err("it does not come to rest".to_owned())
+    }
+
+    /// Compares what was renamed once more, as is done when nothing else is to be done.
+    fn prove(&mut self) -> Result<(), String> {
+        self.story.tell("    proof".to_owned());
+        while let Some(walk) = self.rounds.due_proof() {
+            self.rounds.walk(walk);
+            self.settle()?;
+        }
+        Ok(())
+    }
+
+    fn compare(&self) -> Result<(), String> {
+        let differences = trees::differences(&self.rounds.pair.at("source"), &self.rounds.pair.at("replica"));
+        if differences.is_empty() { Ok(()) } else { Err(differences.join("\n")) }
+    }
+}
+
+/// Says which seed it was that panics.
+struct Running(u64);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("seed {} panics", self.0);
+        }
+    }
+}
+
+/// What was wrong, and the whole story of it.
+struct Failure {
+    why: String,
+    story: String,
+}
+
+fn history(seed: u64, tally: &mut Tally) -> Result<(), Failure> {
+    let _running = Running(seed);
+    let mut history = History::new(seed);
+    let come_to = history.run().map_err(|why| Failure { why, story: history.story.all() })?;
+    tally.renames += come_to.renames;
+    tally.followed += come_to.followed;
+    tally.proved += come_to.proved;
+    Ok(())
+}
+
+/// Prints what is wrong with each that fails, and the story of the first.
+fn histories(seeds: std::ops::Range<u64>) {
+    let (mut tally, mut failed) = (Tally::default(), Vec::new());
+    let number = seeds.end - seeds.start;
+    for seed in seeds {
+        if let Err(Failure { why, story }) = history(seed, &mut tally) {
+            if failed.is_empty() {
+                eprintln!("{story}");
+            }
+            eprintln!("seed {seed}:\n{why}");
+            failed.push(seed);
+        }
+    }
+    let Tally { renames, followed, proved } = tally;
+    println!("{number} histories: {followed} of {renames} renames followed, {proved} needed the proof");
+    assert!(failed.is_empty(), "{} of {number} differ: seeds {failed:?}", failed.len());
+    assert!(followed * 10 > renames, "only {followed} of {renames} renames were followed");
+}
+
+#[test]
+fn random_histories_end_equal_however_they_are_told() {
+    histories(0..100);
+}
+
+#[test]
+#[ignore = "takes minutes; TWINDIR_SEEDS says how many"]
+fn many_random_histories_end_equal_however_they_are_told() {
+    let seeds = std::env::var("TWINDIR_SEEDS").map_or(10_000, |seeds| seeds.parse().unwrap());
+    histories(1_000..1_000 + seeds);
+}
+
+#[test]
+#[ignore = "for one seed, in TWINDIR_SEED"]
+fn one_seed_of_the_random_histories() {
+    if let Ok(seed) = std::env::var("TWINDIR_SEED") {
+        let seed = seed.parse().unwrap();
+        histories(seed..seed + 1);
+    }
+}

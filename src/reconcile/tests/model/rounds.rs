@@ -1,0 +1,325 @@
+//! The daemon's loop without its threads: what it does with looks, rounds and walks, in an order that
+//! a seed says and by a clock that stands still meanwhile.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+
+use super::super::{Pair, work};
+use super::source::{Story, Told};
+use crate::carrier::Carried;
+use crate::path::{Name, RelPath};
+use crate::queue::{Depth, Detector, Hint, Look, Looks, Portion, Queue};
+use crate::reaper::Reaped;
+use crate::reconcile::{Again, Outcome, Work};
+use crate::report::{Cause, Operation, Problem};
+use crate::sweep::{Message, Plan, Sweep, Task};
+use crate::troubles::{Failure, Troubles};
+
+/// How long what a scan has found rests, and how long the watch is given to tell what a sweep has.
+const REST: Duration = Duration::from_millis(20);
+const GRACE: Duration = Duration::from_secs(1);
+
+/// For a carrier or the reaper, which have next to nothing to do.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A walk that has ended, and what of it was not taken in yet.
+struct Walk {
+    task: Task,
+    detector: Detector,
+    scopes: Vec<RelPath>,
+    messages: VecDeque<Message>,
+}
+
+/// The queue, the rounds, and all that waits between them.
+pub struct Rounds {
+    pub pair: Pair,
+    pub rng: Rng,
+    queue: Queue,
+    troubles: Troubles,
+    now: Instant,
+    scans: BTreeSet<RelPath>,
+    moved: BTreeSet<RelPath>,
+    unproven: BTreeSet<RelPath>,
+    walk: Option<Walk>,
+    carried: Vec<Carried>,
+    reaped: Vec<Reaped>,
+    /// Jobs that carriers can have at a time.
+    slots: usize,
+    /// Renames that rounds have followed.
+    pub followed: usize,
+    story: Story,
+}
+
+impl Rounds {
+    pub fn new(pair: Pair, seed: u64, story: Story) -> Self {
+        Self {
+            slots: pair.reconciler.free_carriers(),
+            pair,
+            rng: Rng::with_seed(!seed),
+            queue: Queue::default(),
+            troubles: Troubles::default(),
+            now: Instant::now(),
+            scans: BTreeSet::new(),
+            moved: BTreeSet::new(),
+            unproven: BTreeSet::new(),
+            walk: None,
+            carried: Vec::new(),
+            reaped: Vec::new(),
+            followed: 0,
+            story,
+        }
+    }
+
+    pub fn want_scan(&mut self, scope: RelPath) {
+        self.scans.insert(scope);
+    }
+
+    /// Takes in what the watch tells.
+    pub fn take(&mut self, told: &Told) {
+        self.story.tell(format!("    told: {told:?}"));
+        match told {
+            Told::Look(path, depth) => {
+                let path = super::super::path(path);
+                let depth = if self.troubles.is_met(&path) { Depth::Subtree } else { *depth };
+                let look = Look::new(depth, Detector::Watch, self.now);
+                self.scans.extend(self.queue.push_watched(&path, look, self.now));
+            }
+            Told::Renamed(from, to) => {
+                let [from, to] = [from, to].map(|path| super::super::path(path));
+                self.queue.push_rename(Hint { from, to, since: self.now });
+            }
+        }
+    }
+
+    /// Lets some time pass, and does a round.
+    pub fn turn(&mut self) {
+        self.now += Duration::from_millis(self.rng.u64(..30));
+        self.listen();
+        self.queue.wake(self.now);
+        self.round();
+    }
+
+    /// What the next walk is to look at, and how; `None` where none is due, or one is not taken in.
+    pub fn due_walk(&mut self) -> Option<(Task, Detector, Vec<RelPath>)> {
+        if self.walk.is_some() {
+            return None;
+        }
+        let (task, waiting) = if self.scans.is_empty() {
+            (Task::Quick, &mut self.moved)
+        } else {
+            (Task::Full, &mut self.scans)
+        };
+        let scopes = take_scopes(waiting);
+        (!scopes.is_empty()).then_some((task, Detector::Watch, scopes))
+    }
+
+    /// The same for the full comparison of what was renamed.
+    pub fn due_proof(&mut self) -> Option<(Task, Detector, Vec<RelPath>)> {
+        let scopes = take_scopes(&mut self.unproven);
+        (!scopes.is_empty()).then_some((Task::Full, Detector::Sweep, scopes))
+    }
+
+    /// Walks at once. What comes of it is taken in bit by bit.
+    pub fn walk(&mut self, (task, detector, scopes): (Task, Detector, Vec<RelPath>)) {
+        let reconciler = &self.pair.reconciler;
+        let plan = Plan {
+            roots: reconciler.roots.clone(),
+            keeps: reconciler.keeps.clone(),
+            filter: reconciler.filter.clone(),
+            threads: 1,
+            scopes: scopes.clone(),
+            task,
+            detector,
+            number: self.troubles.scan_begins(),
+            registry: None,
+        };
+        self.story.tell(format!("    walk: {task:?} {scopes:?}"));
+        let sweep = Sweep::start(plan).unwrap();
+        let messages = sweep.messages().iter().collect();
+        self.walk = Some(Walk { task, detector, scopes, messages });
+    }
+
+    /// Takes in some of what the walk has found.
+    fn listen(&mut self) {
+        for _ in 0..self.rng.u8(1..4) {
+            let Some(walk) = &mut self.walk else { return };
+            let detector = walk.detector;
+            match walk.messages.pop_front() {
+                Some(Message::Differ(dir, names)) => self.take_differences(&dir, names, detector),
+                Some(Message::Problem(problem)) => {
+                    let look = Look::new(Depth::Subtree, detector, self.now);
+                    self.set_back(&problem, look, Failure::Scan);
+                }
+                Some(Message::Lost(lost)) => panic!("{lost}"),
+                Some(_) => {}
+                None => self.end_walk(),
+            }
+        }
+    }
+
+    fn end_walk(&mut self) {
+        let Some(Walk { task, scopes, .. }) = self.walk.take() else { return };
+        if task == Task::Quick {
+            self.unproven.extend(scopes);
+        }
+    }
+
+    fn take_differences(&mut self, dir: &RelPath, names: Vec<(Name, Look)>, detector: Detector) {
+        let found: Vec<_> = names.iter().map(|(name, look)| (name, look.depth)).collect();
+        self.story.tell(format!("    found: {dir:?} {found:?}"));
+        let (rest, now) = (if detector == Detector::Sweep { GRACE } else { REST }, self.now);
+        if names.is_empty() && detector == Detector::Sweep {
+            let look = Look::new(Depth::Metadata, detector, now);
+            return self.queue.push_resting(now + rest, dir.clone(), look);
+        }
+        let (resting, ready): (Vec<_>, Vec<_>) =
+            names.into_iter().partition(|(_, look)| look.fresh || detector == Detector::Sweep);
+        let is_ready = resting.is_empty() || !ready.is_empty();
+        for (name, look) in resting {
+            self.queue.push_resting(now + rest, dir.join(&name), look);
+        }
+        if is_ready {
+            self.queue.push(detector, dir.clone(), ready);
+        }
+    }
+
+    fn whose_turn(&mut self) -> Detector {
+        let swept = self.queue.has_ready(Detector::Sweep);
+        let watched = self.queue.has_ready(Detector::Watch);
+        if watched && !(swept && self.rng.u8(..8) == 0) { Detector::Watch } else { Detector::Sweep }
+    }
+
+    fn round(&mut self) {
+        let carried = self.some_carried();
+        let reaped = if self.rng.bool() { std::mem::take(&mut self.reaped) } else { Vec::new() };
+        self.queue.unpark(self.pair.reconciler.free_carriers() + carried.len());
+        let detector = self.whose_turn();
+        let portion = Portion { names: self.rng.usize(1..8), dirs: self.rng.usize(1..5) };
+        let mut looks = self.queue.take(detector, portion);
+        let moves = self.queue.take_renames(&mut looks);
+        if looks.is_empty() && carried.is_empty() && reaped.is_empty() {
+            return;
+        }
+        let looked_at = paths(&looks, &carried);
+        let renames: Vec<_> = moves.iter().map(|hint| (&hint.from, &hint.to)).collect();
+        let back: Vec<_> = carried.iter().map(|carried| &carried.job.path).collect();
+        self.story.tell(format!(
+            "    round of the {}: renames {renames:?}, looks {}, carried {back:?}",
+            detector.as_str(),
+            tell_looks(&looks)
+        ));
+        let budget = (self.rng.u8(..4) == 0).then_some(Duration::ZERO);
+        let big = [0, 3, u64::MAX, u64::MAX][self.rng.usize(..4)];
+        let work = Work { moves, looks, carried, reaped, detector, budget, big, ..work(&[]) };
+        let outcome = self.pair.round(work);
+        self.wait_for_others();
+        self.take_up(outcome, &looked_at);
+    }
+
+    /// Some big files arrive at once, and some late.
+    fn some_carried(&mut self) -> Vec<Carried> {
+        let number = self.rng.usize(..=self.carried.len());
+        self.carried.drain(..number).collect()
+    }
+
+    /// Waits for carriers and the reaper, so that a seed gives the same history each time.
+    fn wait_for_others(&mut self) {
+        let reconciler = &self.pair.reconciler;
+        while reconciler.free_carriers() + self.carried.len() < self.slots {
+            self.carried.push(reconciler.carried().recv_timeout(PATIENCE).unwrap());
+        }
+        while self.reaped.len() < reconciler.reaping.len() {
+            self.reaped.push(reconciler.reaped().recv_timeout(PATIENCE).unwrap());
+        }
+    }
+
+    fn take_up(&mut self, outcome: Outcome, looked_at: &[RelPath]) {
+        self.tell_outcome(&outcome);
+        self.followed += outcome.done.iter().filter(|done| done.operation == Operation::Renamed).count();
+        for (path, _) in outcome.busy {
+            let took = Duration::from_millis(self.rng.u64(..40));
+            self.queue.cool(path, took, self.now);
+        }
+        let mut open: BTreeSet<RelPath> = outcome.open.into_iter().collect();
+        for (problem, look) in outcome.problems {
+            open.insert(problem.path.clone());
+            self.set_back(&problem, look, Failure::Entry);
+        }
+        for (path, look, again) in outcome.again {
+            if again != Again::Overtaken {
+                open.insert(path.clone());
+            }
+            self.put_back(path, look, again);
+        }
+        for path in looked_at.iter().filter(|path| !open.contains(path)) {
+            self.troubles.settled(path);
+        }
+        self.scans.extend(outcome.scans);
+        self.moved.extend(outcome.moved);
+    }
+
+    fn put_back(&mut self, path: RelPath, look: Look, again: Again) {
+        match again {
+            Again::Overtaken => self.queue.push_overtaken(path, look, self.now),
+            Again::Now => self.queue.push_path(&path, look),
+            Again::Carrier => self.queue.park(path, look),
+            Again::Missing => self.queue.push_resting(self.now + REST, path, look),
+            Again::Restless => {
+                self.set_back(&Problem { path, cause: Cause::Restless }, look, Failure::Restless);
+            }
+        }
+    }
+
+    fn set_back(&mut self, problem: &Problem, look: Look, failure: Failure) {
+        let retry = self.troubles.met(&problem.path, failure, self.now);
+        self.queue.push_later(self.now + retry.after, problem.path.clone(), look);
+    }
+
+    fn tell_outcome(&self, outcome: &Outcome) {
+        let again: Vec<_> = outcome.again.iter().map(|(path, _, again)| (path, again)).collect();
+        let problems: Vec<_> = outcome.problems.iter().map(|(problem, _)| &problem.path).collect();
+        let done: Vec<_> = outcome.done.iter().map(|done| (done.operation, &done.path)).collect();
+        self.story.tell(format!(
+            "        {done:?}, again {again:?}, problems {problems:?}, scans {:?}, moved {:?}",
+            outcome.scans, outcome.moved
+        ));
+    }
+
+    /// Whether nothing waits, save for a walk that is due. Where only time has to pass, it does.
+    pub fn is_at_rest(&mut self) -> bool {
+        let is_ready = [Detector::Watch, Detector::Sweep].iter().any(|lane| self.queue.has_ready(*lane));
+        let is_busy = self.walk.is_some() || !self.pair.reconciler.is_idle();
+        if !is_ready && let Some(due) = self.queue.next_due() {
+            self.now = self.now.max(due);
+            return false;
+        }
+        !is_ready && !is_busy && self.queue.sweep_names() == 0
+    }
+}
+
+/// Some of the directories that wait for a scan, none below another.
+fn take_scopes(waiting: &mut BTreeSet<RelPath>) -> Vec<RelPath> {
+    let mut scopes: Vec<RelPath> = Vec::new();
+    while let Some(scope) = waiting.pop_first() {
+        if !scopes.iter().any(|above| scope.is_within(above)) {
+            scopes.push(scope);
+        }
+    }
+    scopes
+}
+
+fn paths(looks: &Looks, carried: &[Carried]) -> Vec<RelPath> {
+    let named = looks.iter().flat_map(|(dir, names)| names.keys().map(|name| dir.join(name)));
+    let unnamed = looks.iter().filter(|(_, names)| names.is_empty()).map(|(dir, _)| dir.clone());
+    named.chain(unnamed).chain(carried.iter().map(|carried| carried.job.path.clone())).collect()
+}
+
+fn tell_looks(looks: &Looks) -> String {
+    let depths = |(dir, names): (&RelPath, &std::collections::BTreeMap<Name, Look>)| {
+        let names: Vec<_> = names.iter().map(|(name, look)| (name, look.depth)).collect();
+        format!("{dir:?}: {names:?}")
+    };
+    looks.iter().map(depths).collect::<Vec<_>>().join("; ")
+}

@@ -1,0 +1,45 @@
+//! What two trees hold, and where they differ.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use super::source::join;
+
+/// What each name is, in words; the tree's top has none.
+type Tree = BTreeMap<String, String>;
+
+fn read(root: &Path) -> Tree {
+    let mut tree = Tree::new();
+    add(root, "", &mut tree);
+    tree
+}
+
+fn add(root: &Path, path: &str, tree: &mut Tree) {
+    let at = root.join(path);
+    let entry = fs::symlink_metadata(&at).unwrap();
+    let what = if entry.is_dir() {
+        for below in fs::read_dir(&at).unwrap() {
+            add(root, &join(path, below.unwrap().file_name().to_str().unwrap()), tree);
+        }
+        "directory".to_owned()
+    } else if entry.is_symlink() {
+        format!("symlink to {:?}", fs::read_link(&at).unwrap())
+    } else {
+        format!("file {:?}", fs::read_to_string(&at).unwrap())
+    };
+    let facts = format!("{what}, {:o}, {}.{:09}", entry.mode(), entry.mtime(), entry.mtime_nsec());
+    tree.insert(path.to_owned(), facts);
+}
+
+/// One line for each name that is not the same in both.
+pub fn differences(source: &Path, replica: &Path) -> Vec<String> {
+    let (ours, theirs) = (read(source), read(replica));
+    let names: BTreeSet<_> = ours.keys().chain(theirs.keys()).collect();
+    names
+        .into_iter()
+        .filter(|name| ours.get(*name) != theirs.get(*name))
+        .map(|name| format!("{name:?}: source {:?}, replica {:?}", ours.get(name), theirs.get(name)))
+        .collect()
+}
