@@ -112,7 +112,8 @@ impl Here<'_> {
                     });
                     let contents = verdict.map_or(Contents::Same, Contents::from);
                     let look = Look { evidence: read, ..self.look.clone() };
-                    if verdict.is_some() && may_be_newer(&source, &replica, keeps) {
+                    if verdict.is_some_and(|verdict| verdict.same()) && may_be_newer(&source, &replica, keeps)
+                    {
                         self.renew(name, &replica);
                     }
                     let (source, replica) = (Side::Present(source), Side::Present(replica));

@@ -72,11 +72,20 @@ impl Flights {
         flights.iter().filter(|(path, _)| path.is_within(dir)).for_each(|(_, flight)| flight.cancel());
     }
 
-    /// A directory, or the file itself, was renamed: what is on its way goes to the new place.
+    /// Whether a carrier has the file at `path`.
+    pub fn holds(&self, path: &RelPath) -> bool {
+        self.lock().contains_key(path)
+    }
+
+    /// A directory was renamed: what is on its way below goes to the new place, as its temporary
+    /// files have.
     pub fn rename(&self, from: &RelPath, to: &RelPath) {
         let mut flights = self.lock();
-        let moved: Vec<_> =
-            flights.keys().filter_map(|path| Some((path.clone(), path.rebased(from, to)?))).collect();
+        let moved: Vec<_> = flights
+            .keys()
+            .filter(|path| *path != from)
+            .filter_map(|path| Some((path.clone(), path.rebased(from, to)?)))
+            .collect();
         for (old, new) in moved {
             if let Some(flight) = flights.remove(&old)
                 && let Some(replaced) = flights.insert(new, flight)

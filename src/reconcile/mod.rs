@@ -14,6 +14,7 @@ mod excluded;
 mod flights;
 mod gather;
 mod moves;
+mod reaping;
 mod shape;
 mod work;
 
@@ -46,6 +47,7 @@ use crate::reaper::{Reaped, Reaper};
 use crate::tree::{Dir, Pin, ReplicaDir, Root, Settings};
 use flights::Flights;
 use gather::Spot;
+use reaping::Reaping;
 use shape::set_aside_as;
 
 /// Said of what is kept although the source lacks it.
@@ -143,8 +145,7 @@ pub struct Reconciler {
     carriers: Carriers,
     reaper: Reaper,
     flights: Flights,
-    /// Reserved names of trees that the reaper has.
-    reaping: HashSet<Name>,
+    reaping: Reaping,
     named: Mutex<HashSet<RelPath>>,
     /// Where the source was seen to hold another file system.
     crossings: BTreeSet<RelPath>,
@@ -173,7 +174,7 @@ impl Reconciler {
             stop,
             names: TempNames::default(),
             flights: Flights::default(),
-            reaping: HashSet::new(),
+            reaping: Reaping::default(),
             named: Mutex::default(),
             crossings: BTreeSet::new(),
         })
@@ -214,11 +215,18 @@ impl Reconciler {
     /// Where a root is not what it was, before or after the round. Its looks are lost then, and
     /// so are big files on their way: a sweep is due as soon as the roots stand again.
     pub fn round(&mut self, work: Work) -> Result<Outcome, Lost> {
-        let finished = self.take_back(work.carried, &work.reaped);
-        let (source, replica) = self.roots.open()?;
+        let (source, replica) = match self.roots.open() {
+            Ok(roots) => roots,
+            Err(lost) => {
+                self.forget(work.carried, &work.reaped);
+                return Err(lost);
+            }
+        };
         let mut round = self.begin((source, replica), work.detector, work.deletions, work.big);
-        let looks = round.sort_carried(work.looks, finished);
-        round.moves(work.moves);
+        let mut looks = work.looks;
+        round.moves(work.moves, &mut looks);
+        let finished = round.shared.take_back(work.carried);
+        let looks = round.sort_carried(looks, finished);
         round.gather(looks);
         round.observe();
         round.shape();
@@ -253,6 +261,7 @@ impl Reconciler {
             opened: HashMap::new(),
             made: HashSet::new(),
             moved: HashSet::new(),
+            arrived: Vec::new(),
             mounts: OnceLock::new(),
             out: Outcome::default(),
         }
@@ -266,7 +275,7 @@ impl Reconciler {
         }
         for aside in out.asides.drain(..) {
             // What was on its way below is on its way to nowhere.
-            self.reaping.insert(aside.name.clone());
+            self.reaping.begin(&aside);
             self.reaper.hand_over(aside);
         }
         let mut named = self.named.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -282,20 +291,20 @@ impl Reconciler {
         self.flights.cancel_within(path);
     }
 
-    /// Takes back what carriers and the reaper have ended; big files that were given up meanwhile
-    /// are no longer of interest.
-    fn take_back(&mut self, carried: Vec<Carried>, reaped: &[Reaped]) -> Vec<Carried> {
-        for reaped in reaped {
-            self.reaping.remove(&reaped.aside.name);
-        }
-        let mut wanted = carried;
-        wanted.retain_mut(|carried| self.flights.end(&mut carried.job));
-        wanted
+    /// Takes back what carriers have ended, under the names that it has by now; big files that were
+    /// given up meanwhile are no longer of interest.
+    fn take_back(&self, mut carried: Vec<Carried>) -> Vec<Carried> {
+        carried.retain_mut(|carried| self.flights.end(&mut carried.job));
+        carried
     }
 
-    /// The same while a root is lost, when nothing can be done with it: a sweep finds it anew.
-    pub fn forget(&mut self, carried: Vec<Carried>, reaped: &[Reaped]) {
-        drop(self.take_back(carried, reaped));
+    /// Takes back what carriers and the reaper have ended while a root is lost, when nothing can be
+    /// done with it: a sweep finds it anew.
+    pub fn forget(&self, carried: Vec<Carried>, reaped: &[Reaped]) {
+        drop(self.take_back(carried));
+        for reaped in reaped {
+            self.reaping.end(&reaped.aside);
+        }
     }
 
     /// Gives up all big files on their way, and removes their temporary files. For the end, or
@@ -315,7 +324,7 @@ impl Reconciler {
     }
 
     fn is_in_use(&self, name: &Name) -> bool {
-        self.reaping.contains(name) || self.flights.fills(name)
+        self.reaping.has(name) || self.flights.fills(name)
     }
 }
 
@@ -365,6 +374,8 @@ struct Round<'a> {
     made: HashSet<RelPath>,
     /// Directories that this round has renamed, under their new names.
     moved: HashSet<RelPath>,
+    /// Where files and symlinks that it has renamed stand in the end, and since when that is due.
+    arrived: Vec<(RelPath, Instant)>,
     /// What is mounted where; asked once, and only before a directory goes.
     mounts: OnceLock<Vec<PathBuf>>,
     out: Outcome,

@@ -11,7 +11,7 @@ use super::{Deletions, Leave, Round, may_go};
 use crate::decide::Reason;
 use crate::entry::{Entry, Kind, Side};
 use crate::path::{Name, RelPath};
-use crate::queue::{Depth, Hint, Look, Renames};
+use crate::queue::{Depth, Hint, Look, Looks, Renames, add};
 use crate::report::{Done, Operation};
 use crate::tree::ReplicaDir;
 
@@ -23,7 +23,7 @@ struct Place {
 }
 
 impl Round<'_> {
-    pub(super) fn moves(&mut self, hints: Vec<Hint>) {
+    pub(super) fn moves(&mut self, hints: Vec<Hint>, looks: &mut Looks) {
         // While nothing may go from where it is, nothing is moved either.
         if self.deletions == Deletions::Held {
             return;
@@ -38,6 +38,11 @@ impl Round<'_> {
                 self.follow(&renames, index);
                 index += 1;
             }
+        }
+        // Renaming has made the replica's files look newer than the source's. Only their contents
+        // tell whether they are the ones.
+        for (end, since) in std::mem::take(&mut self.arrived) {
+            add(looks, &end, Look::new(Depth::Content, self.detector, since));
         }
     }
 
@@ -54,7 +59,8 @@ impl Round<'_> {
         } else {
             from.dir.move_to(from.name.as_bytes(), &to.dir, &to.name).ok()?;
         }
-        self.moved_to(&from, &to, &moving, hint);
+        self.goes(&from.path, &to.path);
+        self.moved_to(&from, &to, &moving, hint, end);
         Some(())
     }
 
@@ -62,16 +68,24 @@ impl Round<'_> {
     fn exchange(&mut self, renames: &Renames, index: usize) -> Option<()> {
         let (hint, later) = (&renames.hints[index], index + 2);
         let (one, other) = (self.place_of(&hint.from)?, self.place_of(&hint.to)?);
-        let moving = self.movable(&hint.from, &renames.last_place(&hint.to, later)?)?;
-        let coming = self.movable(&hint.to, &renames.last_place(&hint.from, later)?)?;
+        let (end, other_end) = (renames.last_place(&hint.to, later)?, renames.last_place(&hint.from, later)?);
+        let moving = self.movable(&hint.from, &end)?;
+        let coming = self.movable(&hint.to, &other_end)?;
         one.dir.exchange_with(&one.name, &other.dir, &other.name).ok()?;
         // Each way, with what is on its way below.
         let between = one.path.join(&self.shared.names.next());
-        self.shared.flights.rename(&one.path, &between);
-        self.moved_to(&other, &one, &coming, hint);
-        self.shared.flights.rename(&between, &other.path);
-        self.moved_to(&one, &other, &moving, hint);
+        self.goes(&one.path, &between);
+        self.goes(&other.path, &one.path);
+        self.goes(&between, &other.path);
+        self.moved_to(&other, &one, &coming, hint, other_end);
+        self.moved_to(&one, &other, &moving, hint, end);
         Some(())
+    }
+
+    /// What carriers and the reaper have below a directory goes with it.
+    fn goes(&self, from: &RelPath, to: &RelPath) {
+        self.shared.flights.rename(from, to);
+        self.shared.reaping.rename(from, to);
     }
 
     /// The replica's entry at `from`, where it may be moved and the source has its like at `end`.
@@ -92,7 +106,12 @@ impl Round<'_> {
         let is_kept = [from, end].iter().any(|path| self.is_kept(path, entry.is_dir()));
         let is_whole = || may_go(&self.replica, from, &self.shared.filter) == Leave::Whole;
         let stays = is_kept || self.lost_mount(from).is_some();
-        let can_go = !entry.is_dir() || (!self.holds_mount(from) && is_whole());
+        let can_go = if entry.is_dir() {
+            !self.holds_mount(from) && is_whole()
+        } else {
+            // The temporary file of one that a carrier has does not move.
+            !self.shared.flights.holds(from)
+        };
         (alike && !stays && can_go).then_some(entry)
     }
 
@@ -189,8 +208,7 @@ impl Round<'_> {
     }
 
     /// Notes and says that an entry has another name now.
-    fn moved_to(&mut self, from: &Place, to: &Place, entry: &Entry, hint: &Hint) {
-        self.shared.flights.rename(&from.path, &to.path);
+    fn moved_to(&mut self, from: &Place, to: &Place, entry: &Entry, hint: &Hint, end: RelPath) {
         for place in [from, to] {
             if let Some((dir, _)) = place.path.split() {
                 self.touch(dir, None);
@@ -199,6 +217,8 @@ impl Round<'_> {
         if entry.is_dir() {
             self.moved.insert(to.path.clone());
             self.out.moved.push(to.path.clone());
+        } else {
+            self.arrived.push((end, hint.since));
         }
         let look = Look::new(Depth::Subtree, self.detector, hint.since);
         let mut done = Done::new(Operation::Renamed, to.path.clone(), entry, Reason::Moved, &look);

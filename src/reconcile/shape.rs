@@ -123,6 +123,13 @@ impl Round<'_> {
     /// Removes the empty tops of trees that were put aside.
     pub(super) fn bury(&mut self, reaped: Vec<Reaped>) {
         for Reaped { aside, result } in reaped {
+            let dir = self.shared.reaping.end(&aside);
+            if dir != aside.dir && result.is_err() {
+                // Its directory was renamed before the reaper came.
+                self.out.asides.push(Aside { dir, ..aside });
+                continue;
+            }
+            let aside = Aside { dir, ..aside };
             let parent = self.open_replica(&aside.dir);
             let buried = result.and_then(|()| parent?.remove_dir(aside.name.as_bytes()));
             self.touch(aside.dir.clone(), None);

@@ -229,3 +229,79 @@ fn a_big_file_on_its_way_arrives_where_its_directory_is_by_then() {
     assert_eq!(operations(&outcome), [(Operation::Created, "e/big".into())]);
     assert_eq!(pair.names("replica/e"), ["big"]);
 }
+
+/// A pair of files of equal size and mtime, of which only the contents differ, on its way in a carrier.
+fn with_a_flight(pair: &mut Pair, name: &str) -> Carried {
+    pair.both(name, "old text");
+    let (source, replica) = (pair.at(&format!("source/{name}")), pair.at(&format!("replica/{name}")));
+    fs::write(&source, "new text").unwrap();
+    let same = fs::metadata(replica).unwrap().modified().unwrap();
+    fs::File::options().write(true).open(source).unwrap().set_modified(same).unwrap();
+    pair.round(Work { big: 1, ..work(&[name]) });
+    let compared = pair.carried();
+    pair.round(Work { carried: vec![compared], big: 1, ..work(&[]) });
+    pair.carried()
+}
+
+#[test]
+fn a_file_that_is_renamed_on_its_way_leaves_nothing_behind() {
+    let mut pair = Pair::new();
+    pair.both("b/other", "text");
+    let carried = with_a_flight(&mut pair, "a/f");
+    pair.rename_and_follow(&[("a/f", "b/f")]);
+    pair.round(Work { carried: vec![carried], ..work(&[]) });
+    pair.look(&["a/f", "b/f"]);
+    assert_eq!(
+        (pair.names("replica/a"), pair.names("replica/b")),
+        (vec![], vec!["f".into(), "other".into()])
+    );
+    assert_eq!(pair.read("replica/b/f"), "new text");
+}
+
+#[test]
+fn a_file_arrives_in_the_round_that_renames_its_directory() {
+    let mut pair = Pair::new();
+    let carried = with_a_flight(&mut pair, "a/f");
+    pair.rename("a", "b");
+    let hint = Hint { from: path("a"), to: path("b"), since: Instant::now() };
+    pair.round(Work { moves: vec![hint], carried: vec![carried], ..work(&["a", "b"]) });
+    assert_eq!((pair.names("replica"), pair.names("replica/b")), (vec!["b".into()], vec!["f".into()]));
+    assert_eq!(pair.read("replica/b/f"), "new text");
+}
+
+#[test]
+fn files_on_their_way_go_with_the_directories_that_are_exchanged() {
+    let mut pair = Pair::new();
+    let in_a = with_a_flight(&mut pair, "a/f");
+    let in_b = with_a_flight(&mut pair, "b/g");
+    for (from, to) in [("a", "t"), ("b", "a"), ("t", "b")] {
+        pair.rename(from, to);
+    }
+    pair.follow(&[("a", "b"), ("b", "a")]);
+    pair.round(Work { carried: vec![in_a, in_b], ..work(&[]) });
+    assert_eq!((pair.names("replica/a"), pair.names("replica/b")), (vec!["g".into()], vec!["f".into()]));
+    assert_eq!((pair.read("replica/a/g"), pair.read("replica/b/f")), ("new text".into(), "new text".into()));
+}
+
+#[test]
+fn a_tree_that_was_put_aside_goes_from_where_its_directory_is_by_then() {
+    let mut pair = Pair::new();
+    pair.both("a/sub/x", "text");
+    pair.both("a/y", "text");
+    fs::remove_dir_all(pair.at("source/a/sub")).unwrap();
+    pair.look(&["a/sub"]);
+    pair.rename_and_follow(&[("a", "b")]);
+    pair.bury();
+    assert_eq!((pair.names("replica"), pair.names("replica/b")), (vec!["b".into()], vec!["y".into()]));
+}
+
+#[test]
+fn a_renamed_file_is_read_where_its_directory_has_taken_it() {
+    let mut pair = Pair::new();
+    pair.both("a/f", "old text");
+    let time = fs::metadata(pair.at("replica/a/f")).unwrap().modified().unwrap();
+    fs::write(pair.at("source/a/f"), "new text").unwrap();
+    fs::File::options().write(true).open(pair.at("source/a/f")).unwrap().set_modified(time).unwrap();
+    pair.rename_and_follow(&[("a/f", "a/g"), ("a", "b")]);
+    assert_eq!(pair.read("replica/b/g"), "new text");
+}
