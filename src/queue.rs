@@ -134,7 +134,7 @@ pub struct Queue {
     /// What has failed, until it is tried again.
     later: Later,
     /// What a scan has found, until its source may have come to rest, or until the watch would
-    /// have told of it: then it is the watch's.
+    /// have told of it: then it is the watch's. And hot files, until it is their turn.
     resting: Later,
     /// What was worked on just now and has to wait.
     cooling: Cooling,
@@ -177,7 +177,7 @@ impl Queue {
             look.merge(found);
         }
         match self.cooling.until(path, now) {
-            Some(time) => self.later.push(time, path.clone(), look),
+            Some(time) => self.resting.push(time, path.clone(), look),
             None => self.push_path(path, look),
         }
         (self.watch.names > MOST).then(|| self.watch.coarsen())
@@ -192,7 +192,7 @@ impl Queue {
     /// Lets a file that was copied and has changed since be looked at again in its turn.
     pub fn push_overtaken(&mut self, path: RelPath, look: Look, now: Instant) {
         let time = self.cooling.until(&path, now).unwrap_or(now);
-        self.later.push(time, path, look);
+        self.resting.push(time, path, look);
     }
 
     /// Adds a rename. It is followed by the round that first looks at one of its ends, or below.
@@ -259,7 +259,7 @@ impl Queue {
         self.sweep.names + self.resting.of_sweep + self.parked.len()
     }
 
-    /// Number of names that event scans have found and that rest.
+    /// Number of names that rest, on the watch's behalf or the sweep's.
     pub fn resting_names(&self) -> usize {
         self.resting.due.len()
     }

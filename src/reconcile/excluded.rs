@@ -57,6 +57,26 @@ fn look_into(replica: &Dir, dir: &RelPath, filter: &Filter) -> Leave {
 }
 
 impl Round<'_> {
+    /// Whether something in the replica's directory `from` would be left alone at `to`, where the
+    /// source has it now. What cannot be looked into may hold anything.
+    pub(super) fn crosses_a_border(&self, from: &RelPath, to: &RelPath) -> bool {
+        let filter = &self.shared.filter;
+        if filter.is_empty() {
+            return false;
+        }
+        if let Ok(source) = self.source.open(to) {
+            filter.refresh(to, &source, |_| true);
+        }
+        let Ok(open) = self.replica.open(from) else { return true };
+        let Ok(listing) = open.list() else { return true };
+        let rules = filter.at(to);
+        listing.iter().any(|(name, hint)| {
+            let is_dir = hint.is_dir_or(|| open.look(name).is_dir());
+            let below = |name: Name| self.crosses_a_border(&from.join(&name), &to.join(&name));
+            rules.excludes(name, is_dir) || (is_dir && Name::new(name).is_some_and(below))
+        })
+    }
+
     /// Removes some entries below a directory that the source lacks. The guard, the mounts and the
     /// absence were seen to by whoever asks.
     pub(super) fn remove_parts(&mut self, parts: Vec<RelPath>, look: &Look) {

@@ -198,7 +198,7 @@ impl Round<'_> {
         let above: Vec<RelPath> = dir.lineage().collect();
         match above.into_iter().rev().take_while(gone).last() {
             // It may have been renamed: the watch tells of itself what has become of it.
-            Some(missing) if self.detector == Detector::Watch => {
+            Some(missing) if look.detector == Detector::Watch => {
                 if !self.is_looked_at(&missing, looks) {
                     self.out.again.push((missing, look, Again::Missing));
                 }

@@ -7,7 +7,9 @@
 
 use std::time::Instant;
 
-use super::{Deletions, Leave, Round, may_go};
+use super::{Deletions, Leave, Round, may_go, set_aside_as};
+use rustix::io::Errno;
+
 use crate::decide::Reason;
 use crate::entry::{Entry, Kind, Side};
 use crate::path::{Name, RelPath};
@@ -52,15 +54,37 @@ impl Round<'_> {
         let end = renames.last_place(&hint.to, later)?;
         let moving = self.movable(&hint.from, &end)?;
         let from = self.place_of(&hint.from)?;
+        let is_again = self.stands_again(&hint.from, &moving)?;
         let to = self.free_place(&hint.to, &end, (renames, later))?;
         let is_filled = renames.fill(&hint.from, later);
-        if self.stands_again(&hint.from, &moving)? {
+        if is_again {
             self.move_behind(&from, &to, is_filled, hint)?;
-        } else {
-            from.dir.move_to(from.name.as_bytes(), &to.dir, &to.name).ok()?;
+        } else if let Err(fault) = from.dir.move_to(from.name.as_bytes(), &to.dir, &to.name) {
+            let is_occupied = matches!(fault.errno, Errno::NOTEMPTY | Errno::EXIST);
+            is_occupied.then(|| self.displace(&from, &to, hint))??;
         }
         self.goes(&from.path, &to.path);
         self.moved_to(&from, &to, &moving, hint, end);
+        Some(())
+    }
+
+    /// Puts a directory in the place of another one that is out of date: the source could only put it
+    /// there because that one had gone, or was empty. They exchange their names, so that readers miss
+    /// neither, and the old one is put aside. `None` where it has to stay.
+    fn displace(&mut self, from: &Place, to: &Place, hint: &Hint) -> Option<()> {
+        let Side::Present(old) = to.dir.look(to.name.as_bytes()) else { return None };
+        let is_whole = may_go(&self.replica, &to.path, &self.shared.filter) == Leave::Whole;
+        if !is_whole || self.holds_mount(&to.path) || self.lost_mount(&to.path).is_some() {
+            return None;
+        }
+        from.dir.exchange_with(&from.name, &to.dir, &to.name).ok()?;
+        let (dir, _) = from.path.split()?;
+        let (aside, look) = (self.shared.names.next(), Look::new(Depth::Subtree, self.detector, hint.since));
+        // What cannot be put aside is found to be too much under the other's old name.
+        let done = set_aside_as(&from.dir, &to.path, &from.name, &aside, &old, &look).ok();
+        if let Some(done) = done {
+            self.gone(dir, Some(aside), done);
+        }
         Some(())
     }
 
@@ -107,7 +131,7 @@ impl Round<'_> {
         let is_whole = || may_go(&self.replica, from, &self.shared.filter) == Leave::Whole;
         let stays = is_kept || self.lost_mount(from).is_some();
         let can_go = if entry.is_dir() {
-            !self.holds_mount(from) && is_whole()
+            !self.holds_mount(from) && is_whole() && !self.crosses_a_border(from, end)
         } else {
             // The temporary file of one that a carrier has does not move.
             !self.shared.flights.holds(from)

@@ -108,7 +108,11 @@ impl Round<'_> {
         self.made.insert(path.clone());
         self.touch(path.clone(), None);
         if let Some(below) = self.spots.get_mut(path) {
-            below.replica = Some(self.replica.open(path)?);
+            // RACE: what holds it was put aside in this very round. Worst case one more look.
+            below.replica =
+                Some(self.replica.open(path).map_err(|fault| {
+                    if fault.is_no_dir() { Setback::Changed } else { Setback::Fault(fault) }
+                })?);
         }
         Ok(())
     }

@@ -305,3 +305,30 @@ fn a_renamed_file_is_read_where_its_directory_has_taken_it() {
     pair.rename_and_follow(&[("a/f", "a/g"), ("a", "b")]);
     assert_eq!(pair.read("replica/b/g"), "new text");
 }
+
+#[test]
+fn what_stands_where_a_directory_has_come_to_is_put_aside() {
+    let mut pair = Pair::new();
+    pair.both("t/old", "old");
+    pair.both("d/new", "new");
+    let inode = pair.inode("replica/d");
+    fs::remove_dir_all(pair.at("source/t")).unwrap();
+    let outcome = pair.rename_and_follow(&[("d", "t")]);
+    assert_eq!(operations(&outcome), [(Operation::Removed, "t".into()), renamed("t")]);
+    pair.bury();
+    assert_eq!((pair.names("replica"), pair.names("replica/t")), (vec!["t".into()], vec!["new".into()]));
+    assert_eq!(pair.inode("replica/t"), inode);
+}
+
+#[test]
+fn a_directory_of_which_a_part_is_excluded_in_the_new_place_is_copied() {
+    let mut pair = Pair::new();
+    pair.reconciler.filter = Filter::new(crate::filter::patterns(["/a/secret"]).unwrap(), false);
+    pair.both("b/secret", "text");
+    pair.both("b/open", "text");
+    let outcome = pair.rename_and_follow(&[("b", "a")]);
+    let created = (Operation::Created, "a".into());
+    assert_eq!(operations(&outcome), [created, (Operation::Removed, "b".into())]);
+    pair.bury();
+    assert_eq!((pair.names("replica"), outcome.scans), (vec!["a".into()], vec![path("a")]));
+}
