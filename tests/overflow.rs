@@ -243,6 +243,10 @@ fn a_storm_on_a_queue_of_64_events_is_scanned_half_of_the_time_at_most() {
     for name in ["a/x", "b/x"] {
         live.answer(name);
     }
+    // The last overflow may have to wait for its turn.
+    let said = live.daemon.settled();
+    live.answer("f");
+    live.daemon.wait_settled(said + 1);
     assert_at_rest(&live);
 }
 

@@ -16,6 +16,10 @@ use crate::watch::{Change, Registry, Unwatched, Watch};
 /// How often what is not watched is scanned, at most; and no more than a tenth of the time.
 const POLL: Duration = Duration::from_secs(5);
 
+/// After a scan of all the watch is not replaced for so long, and no less than the scan took: under a
+/// storm it goes on telling what it hears.
+const BREATH: Duration = Duration::from_secs(1);
+
 /// Changes that are taken in before the next round.
 const INTAKE: usize = 2_000;
 
@@ -249,7 +253,7 @@ impl Daemon<'_> {
     pub(super) fn all_scanned(&mut self, took: Duration, watched: u64) {
         let now = Instant::now();
         self.links.swept();
-        self.watching.not_before = Some(now + took);
+        self.watching.not_before = Some(now + took.max(BREATH));
         self.watching.not_often = Some(now + 10 * took);
         let unwatched = self.watching.unwatched;
         tracing::debug!(op = "watch", watched, unwatched, "{watched} directories watched, {unwatched} not");
