@@ -85,7 +85,7 @@ fn an_overflow_is_one_line_and_one_quick_scan() {
         for name in ["f", "a/x/deep/f", "c/new"] {
             live.answer(name);
         }
-        live.wait();
+        live.daemon.wait_settled(equal + 2);
     }
     holds_for("no further scan", Duration::from_secs(1), || scans(&live) == before + 2);
 }
