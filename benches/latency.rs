@@ -39,7 +39,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use support::{Program, facts, load, rest, scratch_parent, setting, version};
+use support::{Program, load, rest, setting, version};
 use tempfile::TempDir;
 
 const TWINDIR: &str = env!("CARGO_BIN_EXE_twindir");
@@ -62,17 +62,7 @@ const CHANGE: &str = "the source can be changed";
 const SIZE: usize = 500;
 
 fn main() {
-    // `cargo test --benches` comes by without it.
-    if !std::env::args().any(|argument| argument == "--bench") {
-        println!("skipped: to be run by cargo bench");
-        return;
-    }
-    let parent = scratch_parent();
-    let load_before = load();
-    println!("## Machine\n");
-    for fact in facts(&parent) {
-        println!("- {fact}");
-    }
+    let Some((parent, load_before)) = support::begin() else { return };
     println!("- one round of looking at the replica: {} ms (median of 1,000)", millis(poll_round(&parent)));
     let tools = installed_tools();
     println!("\n## Save to twin: p50 / p99 in ms\n");

@@ -33,7 +33,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use support::{Program, facts, load, rest, scratch_parent, setting, version};
+use support::{Program, load, rest, setting, version};
 use tempfile::TempDir;
 
 const TWINDIR: &str = env!("CARGO_BIN_EXE_twindir");
@@ -47,17 +47,7 @@ const POLL: Duration = Duration::from_micros(20);
 const CHANGE: &str = "the source can be changed";
 
 fn main() {
-    // `cargo test --benches` comes by without it.
-    if !std::env::args().any(|argument| argument == "--bench") {
-        println!("skipped: to be run by cargo bench");
-        return;
-    }
-    let parent = scratch_parent();
-    let before = load();
-    println!("## Machine\n");
-    for fact in facts(&parent) {
-        println!("- {fact}");
-    }
+    let Some((parent, before)) = support::begin() else { return };
     println!("- twindir {}", version(TWINDIR).expect("it says its version"));
     let files = setting("TWINDIR_BENCH_FILES", 100_000);
     print_renames(&parent, files / 10);

@@ -314,12 +314,13 @@ impl Daemon<'_> {
             self.set_back(&problem, look, Failure::Entry);
         }
         for (path, look, again) in outcome.again {
+            if again == Again::Overtaken && self.watching.is_wanted() {
+                // It was copied: whatever was wrong with it is over.
+                self.look_at(&path, look);
+                continue;
+            }
             open.insert(path.clone());
             match again {
-                Again::Overtaken if self.watching.is_wanted() => {
-                    open.remove(&path);
-                    self.queue.push_overtaken(path, look, Instant::now());
-                }
                 Again::Now => self.queue.push_path(&path, look),
                 Again::Carrier => self.queue.park(path, look),
                 Again::Missing => self.queue.push_resting(Instant::now() + self.watching.rest(), path, look),

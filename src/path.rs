@@ -191,13 +191,24 @@ impl fmt::Debug for Name {
     }
 }
 
+/// Names and paths that a test spells out.
+#[cfg(test)]
+pub mod testing {
+    use super::{Name, RelPath};
+
+    pub fn path(text: &str) -> RelPath {
+        RelPath::new(text.as_bytes()).unwrap()
+    }
+
+    pub fn name(text: &str) -> Name {
+        Name::new(text.as_bytes()).unwrap()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn path(text: &str) -> RelPath {
-        RelPath::new(text.as_bytes()).unwrap()
-    }
+    use crate::path::testing::path;
 
     #[test]
     fn only_single_components_are_names() {

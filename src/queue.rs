@@ -189,12 +189,6 @@ impl Queue {
         self.cooling.push(path, took, now);
     }
 
-    /// Lets a file that was copied and has changed since be looked at again in its turn.
-    pub fn push_overtaken(&mut self, path: RelPath, look: Look, now: Instant) {
-        let time = self.cooling.until(&path, now).unwrap_or(now);
-        self.resting.push(time, path, look);
-    }
-
     /// Adds a rename. It is followed by the round that first looks at one of its ends, or below.
     pub fn push_rename(&mut self, hint: Hint) {
         self.hints.push(hint);
@@ -280,15 +274,8 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::path::testing::{name, path};
     use std::time::Duration;
-
-    fn path(text: &str) -> RelPath {
-        RelPath::new(text.as_bytes()).unwrap()
-    }
-
-    fn name(text: &str) -> Name {
-        Name::new(text.as_bytes()).unwrap()
-    }
 
     fn look(since: Instant) -> Look {
         Look::new(Depth::Content, Detector::Sweep, since)

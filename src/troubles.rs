@@ -138,10 +138,7 @@ impl Troubles {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn path(text: &str) -> RelPath {
-        RelPath::new(text.as_bytes()).unwrap()
-    }
+    use crate::path::testing::path;
 
     #[test]
     fn a_problem_is_told_once_and_tried_at_growing_distances() {

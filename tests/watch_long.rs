@@ -13,10 +13,8 @@ use support::{
     wait_until,
 };
 
-fn live() -> (Scratch, Daemon) {
-    let scratch = Scratch::roomy().with_source(&Tree::new().file("still", "here"));
-    let daemon = scratch.watcher(&[]);
-    (scratch, daemon)
+fn live() -> Live {
+    Live::roomy(&Tree::new().file("still", "here"))
 }
 
 /// Runs a shell script in the source and waits for the replica.
@@ -35,10 +33,11 @@ fn follow(scratch: &Scratch, script: &str) {
 #[test]
 #[ignore = "takes half a minute"]
 fn a_hundred_thousand_files_are_unpacked_and_removed() {
-    let (scratch, _daemon) = live();
-    pack(&scratch);
-    follow(&scratch, "tar xf ../pack.tar");
-    follow(&scratch, "rm -rf pack");
+    let live = live();
+    let scratch = &live.scratch;
+    pack(scratch);
+    follow(scratch, "tar xf ../pack.tar");
+    follow(scratch, "rm -rf pack");
 }
 
 /// Makes `pack.tar` beside the source, of 100,000 files.
@@ -151,19 +150,20 @@ fn wait_for_rest(daemon: &Daemon) {
 #[test]
 #[ignore = "takes half a minute"]
 fn directories_that_are_filled_while_they_are_found_lose_nothing_in_three_hundred_rounds() {
-    let (scratch, _daemon) = live();
+    let live = live();
+    let scratch = &live.scratch;
     let outside = scratch.path("outside");
     Tree::new().files("t/one", 20).files("t/two/three", 20).make(&outside);
     for round in 0..300 {
         follow(
-            &scratch,
+            scratch,
             &format!(
                 "mkdir -p r{round}/a/b/c && touch r{round}/a/b/c/f; cp -r ../outside/t c{round}; \
                  mv ../outside/t m{round}; cp -r m{round} ../outside/t"
             ),
         );
         if round % 10 == 9 {
-            follow(&scratch, "rm -r r* c* m*");
+            follow(scratch, "rm -r r* c* m*");
         }
     }
 }
@@ -171,14 +171,15 @@ fn directories_that_are_filled_while_they_are_found_lose_nothing_in_three_hundre
 #[test]
 #[ignore = "takes half a minute"]
 fn a_cargo_build_is_followed() {
-    let (scratch, _daemon) = live();
+    let live = live();
+    let scratch = &live.scratch;
     if Command::new("cargo").arg("--version").output().is_err() {
         return skip("no cargo");
     }
-    follow(&scratch, "cargo -q init --vcs none --name built built");
+    follow(scratch, "cargo -q init --vcs none --name built built");
     for build in ["cargo -q build --offline", "cargo -q test --offline", "cargo -q build --offline --release"]
     {
-        follow(&scratch, &format!("cd built; env -u CARGO_TARGET_DIR {build}"));
+        follow(scratch, &format!("cd built; env -u CARGO_TARGET_DIR {build}"));
     }
-    follow(&scratch, "cd built; cargo -q clean --offline");
+    follow(scratch, "cd built; cargo -q clean --offline");
 }

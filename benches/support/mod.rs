@@ -46,6 +46,21 @@ pub fn rest(time: Duration) {
     }
 }
 
+/// Begins the report: where scratch folders go, and the load before. `None` where it is not `cargo bench` that asks:
+/// `cargo test --benches` comes by without `--bench`.
+pub fn begin() -> Option<(PathBuf, String)> {
+    if !std::env::args().any(|argument| argument == "--bench") {
+        println!("skipped: to be run by cargo bench");
+        return None;
+    }
+    let (parent, load) = (scratch_parent(), load());
+    println!("## Machine\n");
+    for fact in facts(&parent) {
+        println!("- {fact}");
+    }
+    Some((parent, load))
+}
+
 /// The value of an environment variable, or the default where there is none.
 pub fn setting<T: FromStr>(name: &str, default: T) -> T {
     match std::env::var(name) {
@@ -56,7 +71,7 @@ pub fn setting<T: FromStr>(name: &str, default: T) -> T {
 
 /// Where scratch folders go: what `TWINDIR_BENCH_DIR` says, `/dev/shm` where there is room, or the system's
 /// folder for temporary files.
-pub fn scratch_parent() -> PathBuf {
+fn scratch_parent() -> PathBuf {
     if let Some(dir) = std::env::var_os("TWINDIR_BENCH_DIR") {
         return fs::canonicalize(dir).expect("TWINDIR_BENCH_DIR names a folder");
     }
@@ -66,7 +81,7 @@ pub fn scratch_parent() -> PathBuf {
 }
 
 /// The machine and the moment, one fact a line.
-pub fn facts(scratch: &Path) -> Vec<String> {
+fn facts(scratch: &Path) -> Vec<String> {
     let read = |path| fs::read_to_string(path).unwrap_or_default();
     let cpus = read("/proc/cpuinfo");
     let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));

@@ -32,7 +32,6 @@ impl Daemon<'_> {
         } else {
             self.config.task
         };
-        let number = self.troubles.scan_begins();
         if task == Task::Full {
             self.unproven.clear();
         }
@@ -43,7 +42,7 @@ impl Daemon<'_> {
         if quick && task == Task::Quick {
             self.watching.scan_begins();
         }
-        match Sweep::start(self.plan(task, vec![RelPath::root()], Detector::Sweep, number)) {
+        match self.start_walk(task, vec![RelPath::root()], Detector::Sweep) {
             Ok(sweep) => self.sweep = Some(sweep),
             Err(error) => self.next_sweep = self.cannot_start(error, now)?,
         }
@@ -81,9 +80,8 @@ impl Daemon<'_> {
         } else {
             return Ok(());
         };
-        let number = self.troubles.scan_begins();
         let detector = if self.watching.is_wanted() { Detector::Watch } else { Detector::Sweep };
-        match Sweep::start(self.plan(task, scopes.clone(), detector, number)) {
+        match self.start_walk(task, scopes.clone(), detector) {
             Ok(scan) => self.scan = Some(scan),
             Err(error) => {
                 self.scans.extend(scopes);
@@ -100,8 +98,7 @@ impl Daemon<'_> {
             return Ok(());
         }
         let scopes = take_scopes(&mut self.unproven);
-        let number = self.troubles.scan_begins();
-        match Sweep::start(self.plan(Task::Full, scopes.clone(), Detector::Sweep, number)) {
+        match self.start_walk(Task::Full, scopes.clone(), Detector::Sweep) {
             Ok(sweep) => self.sweep = Some(sweep),
             Err(error) => {
                 self.unproven.extend(scopes);
@@ -120,8 +117,8 @@ impl Daemon<'_> {
         }
     }
 
-    fn plan(&self, task: Task, scopes: Vec<RelPath>, detector: Detector, number: u64) -> Plan {
-        Plan {
+    fn start_walk(&mut self, task: Task, scopes: Vec<RelPath>, detector: Detector) -> std::io::Result<Sweep> {
+        Sweep::start(Plan {
             roots: self.reconciler.roots.clone(),
             keeps: self.reconciler.keeps.clone(),
             filter: self.reconciler.filter.clone(),
@@ -129,9 +126,9 @@ impl Daemon<'_> {
             scopes,
             task,
             detector,
-            number,
+            number: self.troubles.scan_begins(),
             registry: self.watching.registry(),
-        }
+        })
     }
 
     /// When to try again, where a lasting run may.

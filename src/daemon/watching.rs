@@ -162,7 +162,7 @@ impl Daemon<'_> {
         }
     }
 
-    fn look_at(&mut self, path: &RelPath, look: Look) {
+    pub(super) fn look_at(&mut self, path: &RelPath, look: Look) {
         let scan = self.queue.push_watched(path, look, Instant::now());
         self.want_scans(scan);
     }

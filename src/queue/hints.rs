@@ -113,10 +113,7 @@ impl Renames {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn path(text: &str) -> RelPath {
-        RelPath::new(text.as_bytes()).unwrap()
-    }
+    use crate::path::testing::path;
 
     fn hints(pairs: &[(&str, &str)]) -> Vec<Hint> {
         let since = Instant::now();

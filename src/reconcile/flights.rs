@@ -10,16 +10,16 @@ use crate::path::{Name, RelPath};
 use crate::queue::Detector;
 
 /// A big file that a carrier has.
-pub(super) struct Flight {
+struct Flight {
     source: Entry,
     cancel: Arc<AtomicBool>,
     /// Its temporary file, if it is being filled.
-    pub temp: Option<Name>,
+    temp: Option<Name>,
     detector: Detector,
 }
 
 impl Flight {
-    pub fn of(job: &Job) -> Self {
+    fn of(job: &Job) -> Self {
         let temp = match &job.load {
             Load::Fill { name, .. } => Some(name.clone()),
             Load::Compare { .. } => None,
@@ -28,7 +28,7 @@ impl Flight {
         Self { source: job.entry.clone(), cancel, temp, detector }
     }
 
-    pub fn cancel(&self) {
+    fn cancel(&self) {
         self.cancel.store(true, Ordering::Relaxed);
     }
 }

@@ -116,8 +116,7 @@ impl Round<'_> {
     fn movable(&mut self, from: &RelPath, end: &RelPath) -> Option<Entry> {
         let place = self.place_of(from)?;
         let Side::Present(entry) = place.dir.look(place.name.as_bytes()) else { return None };
-        let (dir, name) = end.split()?;
-        let Side::Present(source) = self.source.open(&dir).ok()?.look(name.as_bytes()) else { return None };
+        let Side::Present(source) = self.source_at(end) else { return None };
         let step = self.shared.keeps.time_step;
         let alike = match (&source.kind, &entry.kind) {
             (Kind::File, Kind::File) => {
@@ -154,6 +153,16 @@ impl Round<'_> {
         Some(Place { path: path.clone(), dir: self.open_replica(&dir).ok()?, name })
     }
 
+    /// What the source has at a path. Where its directory has gone, nothing.
+    fn source_at(&self, path: &RelPath) -> Side {
+        let Some((dir, name)) = path.split() else { return Side::Absent };
+        match self.source.open(&dir) {
+            Ok(dir) => dir.look(name.as_bytes()),
+            Err(fault) if fault.is_no_dir() => Side::Absent,
+            Err(fault) => Side::Unknown(fault),
+        }
+    }
+
     /// Where it can go: to its last place, or, where another entry stands there that later renames
     /// may take away, to the next.
     fn free_place(&mut self, next: &RelPath, end: &RelPath, later: (&Renames, usize)) -> Option<Place> {
@@ -173,7 +182,7 @@ impl Round<'_> {
                 continue;
             }
             let (at, name) = above.split()?;
-            let Side::Present(entry) = self.source.open(&at).ok()?.look(name.as_bytes()) else { return None };
+            let Side::Present(entry) = self.source_at(&above) else { return None };
             let parent = self.open_replica(&at).ok()?;
             if !entry.is_dir() || renames.fill(&above, later) || parent.make_dir(&name).is_err() {
                 return None;
@@ -187,14 +196,7 @@ impl Round<'_> {
     /// then stays until the new one takes its place, so that readers never miss it; and where it is
     /// not known.
     fn stands_again(&self, from: &RelPath, moving: &Entry) -> Option<bool> {
-        let (dir, name) = from.split()?;
-        let dir = match self.source.open(&dir) {
-            Ok(dir) => dir,
-            // Its directory has gone, too.
-            Err(fault) if fault.is_no_dir() => return Some(false),
-            Err(_) => return None,
-        };
-        match dir.look(name.as_bytes()) {
+        match self.source_at(from) {
             Side::Absent => Some(false),
             Side::Present(entry) => (entry.is_dir() && moving.is_dir()).then_some(true),
             Side::Unknown(_) => None,
@@ -214,9 +216,8 @@ impl Round<'_> {
             let _ = from.dir.remove_dir(temp.as_bytes());
             return None;
         }
-        let (dir, name) = hint.from.split()?;
-        let source = self.source.open(&dir).map(|dir| dir.look(name.as_bytes()));
-        if let (Ok(Side::Present(entry)), false) = (source, is_filled) {
+        let (dir, _) = hint.from.split()?;
+        if let (Side::Present(entry), false) = (self.source_at(&hint.from), is_filled) {
             self.made_dir(dir, hint.from.clone(), &entry);
         }
         Some(())

@@ -12,6 +12,7 @@ use super::*;
 use crate::carrier::Load;
 use crate::entry::Verdict;
 use crate::fault::Where;
+use crate::path::testing::path;
 use crate::queue::{Depth, Detector, Evidence, Looks, add};
 use crate::report::Operation;
 
@@ -84,10 +85,6 @@ impl Pair {
     fn carried(&self) -> Carried {
         self.reconciler.carried().recv_timeout(Duration::from_secs(30)).unwrap()
     }
-}
-
-fn path(text: &str) -> RelPath {
-    RelPath::new(text.as_bytes()).unwrap()
 }
 
 fn look() -> Look {

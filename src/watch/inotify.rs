@@ -197,10 +197,9 @@ impl<F: EventHandler> Thread<F> {
 
     /// Waits for events; whether the watcher was dropped.
     fn is_over(&mut self) -> bool {
-        let registry = Arc::clone(&self.registry);
         loop {
-            let mut fds =
-                [PollFd::new(&registry.queue, PollFlags::IN), PollFd::new(&registry.end, PollFlags::IN)];
+            let Registry { queue, end, .. } = &*self.registry;
+            let mut fds = [PollFd::new(queue, PollFlags::IN), PollFd::new(end, PollFlags::IN)];
             match poll(&mut fds, self.half.is_some().then_some(&HALF)) {
                 Ok(0) => self.tell_half(),
                 Ok(_) => return !fds[1].revents().is_empty(),
@@ -246,8 +245,7 @@ impl<F: EventHandler> Thread<F> {
 
     /// Something happened to an entry of a watched directory.
     fn take_entry(&mut self, wd: Wd, flags: ReadFlags, cookie: u32, name: &Name) {
-        let registry = Arc::clone(&self.registry);
-        let mut known = registry.known();
+        let mut known = self.registry.known();
         let Some(path) = known.places.path(wd).map(|dir| dir.join(name)) else { return };
         let full = known.full(&path);
         let is_dir = flags.contains(ReadFlags::ISDIR);
@@ -295,8 +293,7 @@ impl<F: EventHandler> Thread<F> {
     /// Something happened to a watched directory itself. Its parent's watch tells most of it too,
     /// but the root has no parent, and neither has the top of another file system.
     fn take_directory(&mut self, wd: Wd, flags: ReadFlags) {
-        let registry = Arc::clone(&self.registry);
-        let mut known = registry.known();
+        let mut known = self.registry.known();
         let is_root = known.places.is_root(wd);
         let path = known.places.path(wd).map(|path| known.full(&path));
         let kind = if flags.contains(ReadFlags::IGNORED) {

@@ -159,7 +159,7 @@ impl Places {
     /// The watch of the directory at `path`.
     pub fn find(&self, path: &RelPath) -> Option<Wd> {
         let mut at = self.root?;
-        for (name, _) in names(path) {
+        for name in names(path) {
             at = *self.known.get(&at)?.below.get(name)?;
         }
         Some(at)
@@ -167,16 +167,15 @@ impl Places {
 
     fn find_or_make(&mut self, path: &RelPath) -> Wd {
         let mut at = self.root.unwrap_or_default();
-        for (bytes, name) in names(path) {
+        for bytes in names(path) {
             let known = self.known.get(&at).and_then(|place| place.below.get(bytes));
-            at = match (known, name) {
-                (Some(known), _) => *known,
-                (None, None) => return at,
-                (None, Some(name)) => {
-                    self.unwatched -= 1;
-                    self.settle(self.unwatched, (at, name));
-                    self.unwatched
-                }
+            at = if let Some(known) = known {
+                *known
+            } else {
+                let Some(name) = Name::new(bytes) else { return at };
+                self.unwatched -= 1;
+                self.settle(self.unwatched, (at, name));
+                self.unwatched
             };
         }
         at
@@ -215,22 +214,14 @@ impl Places {
     }
 }
 
-fn names(path: &RelPath) -> impl Iterator<Item = (&[u8], Option<Name>)> {
-    let bytes = path.as_bytes();
-    bytes.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).map(|name| (name, Name::new(name)))
+fn names(path: &RelPath) -> impl Iterator<Item = &[u8]> {
+    path.as_bytes().split(|byte| *byte == b'/').filter(|name| !name.is_empty())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn path(text: &str) -> RelPath {
-        RelPath::new(text.as_bytes()).unwrap()
-    }
-
-    fn name(text: &str) -> Name {
-        Name::new(text.as_bytes()).unwrap()
-    }
+    use crate::path::testing::{name, path};
 
     /// Watches 1, 2, 3 and so on for these directories, after 0 for the root.
     fn places(dirs: &[&str]) -> Places {
