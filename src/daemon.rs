@@ -1,6 +1,7 @@
 //! The one loop that knows all: what detectors find goes into the queue, what is ready goes
 //! into rounds, and everything else waits for its time.
 
+mod room;
 mod roots;
 mod scanning;
 mod settle;
@@ -27,6 +28,7 @@ use crate::report::{Cause, Operation, Problem};
 use crate::roots::Prepared;
 use crate::sweep::Sweep;
 use crate::troubles::{Failure, Troubles};
+use room::Refusal;
 use roots::RootWatch;
 use settle::Tally;
 use watching::Watching;
@@ -102,6 +104,7 @@ struct Daemon<'a> {
     pace: usize,
     next_sweep: Instant,
     roots: RootWatch,
+    refusal: Option<Refusal>,
     tally: Tally,
     /// Ends whatever takes long.
     stop: Arc<AtomicBool>,
@@ -139,6 +142,7 @@ pub fn run(
         pace: PORTION.names,
         next_sweep: Instant::now(),
         roots: watched,
+        refusal: None,
         tally: Tally::default(),
         stop,
     };
@@ -163,6 +167,7 @@ impl Daemon<'_> {
             }
             let now = Instant::now();
             self.check_roots(now);
+            self.check_room(now);
             self.queue.wake(now);
             self.round(carried, reaped);
             if let Some(end) = self.settle(Instant::now()) {
@@ -311,7 +316,10 @@ impl Daemon<'_> {
         let mut open: BTreeSet<RelPath> = outcome.open.into_iter().collect();
         for (problem, look) in outcome.problems {
             open.insert(problem.path.clone());
-            self.set_back(&problem, look, Failure::Entry);
+            match problem.refusal() {
+                Some(fault) => self.refused(&problem.path, look, fault),
+                None => self.set_back(&problem, look, Failure::Entry),
+            }
         }
         for (path, look, again) in outcome.again {
             if again == Again::Overtaken && self.watching.is_wanted() {
@@ -335,6 +343,7 @@ impl Daemon<'_> {
                 say_resolved(&path);
             }
         }
+        self.see_whether_taken();
         self.want_scans(outcome.scans);
         self.moved.extend(outcome.moved);
         let gone = outcome.done.iter().filter(|done| done.operation == Operation::Removed);

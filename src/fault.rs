@@ -47,6 +47,12 @@ impl Fault {
         self.errno == Errno::NOENT
     }
 
+    /// Whether the replica's file system takes nothing more for now, whatever the entry: it is full, the quota is used
+    /// up, or it is read-only.
+    pub fn is_refusal(&self) -> bool {
+        self.side == Where::Replica && matches!(self.errno, Errno::NOSPC | Errno::DQUOT | Errno::ROFS)
+    }
+
     /// Whether a directory was looked for and what stands there is none, or nothing is there.
     pub fn is_no_dir(&self) -> bool {
         matches!(self.errno, Errno::NOENT | Errno::NOTDIR | Errno::LOOP)

@@ -23,8 +23,8 @@ struct Trouble {
     tries: u32,
     /// Whether the user was told.
     told: bool,
-    /// Whether only a scan of the directory can tell that it is over.
-    scan: bool,
+    /// How it failed last.
+    failure: Failure,
     /// The last sweep in which it was met.
     met_in: u64,
 }
@@ -38,6 +38,8 @@ pub enum Failure {
     Restless,
     /// A directory could not be opened or listed by a sweep.
     Scan,
+    /// The replica's file system takes no more: one word for all entries is enough.
+    Refused,
 }
 
 /// When to try again, and whether the user is to be told now.
@@ -51,6 +53,8 @@ pub struct Retry {
 #[derive(Default, Debug)]
 pub struct Troubles {
     paths: HashMap<RelPath, Trouble>,
+    /// How many of them the replica's file system does not take.
+    refused: usize,
     /// Counts sweeps.
     sweep: u64,
 }
@@ -62,17 +66,23 @@ impl Troubles {
             begun: now,
             tries: 0,
             told: false,
-            scan: false,
+            failure: Failure::Restless,
             met_in: 0,
         });
-        trouble.scan = failure == Failure::Scan;
+        let is_first_refused = self.refused == 0;
+        self.refused -= usize::from(trouble.failure == Failure::Refused);
+        self.refused += usize::from(failure == Failure::Refused);
+        trouble.failure = failure;
         trouble.met_in = self.sweep;
         let (first, last) = match failure {
             Failure::Restless => (FIRST_PAUSE, LAST_PAUSE),
-            Failure::Entry | Failure::Scan => (FIRST_RETRY, LAST_RETRY),
+            Failure::Entry | Failure::Scan | Failure::Refused => (FIRST_RETRY, LAST_RETRY),
         };
         let after = first.saturating_mul(1 << trouble.tries.min(16)).min(last);
         trouble.tries += 1;
+        if failure == Failure::Refused {
+            return Retry { after, tell: is_first_refused };
+        }
         let serious = failure != Failure::Restless || now.duration_since(trouble.begun) >= RESTLESS;
         let tell = serious && !trouble.told;
         trouble.told |= serious;
@@ -82,7 +92,7 @@ impl Troubles {
     /// Notes that a round looked at a path without a failure. Whether the user was told of one.
     pub fn settled(&mut self, path: &RelPath) -> bool {
         match self.paths.get(path) {
-            Some(trouble) if !trouble.scan => self.forget(path),
+            Some(trouble) if trouble.failure != Failure::Scan => self.forget(path),
             _ => false,
         }
     }
@@ -97,7 +107,7 @@ impl Troubles {
     /// complained since it began are well again. Those of which the user was told.
     pub fn scanned(&mut self, scope: &RelPath, sweep: u64) -> Vec<RelPath> {
         let over = |path: &RelPath, trouble: &Trouble| {
-            trouble.scan && path.is_within(scope) && trouble.met_in < sweep
+            trouble.failure == Failure::Scan && path.is_within(scope) && trouble.met_in < sweep
         };
         let over: Vec<_> = self
             .paths
@@ -114,16 +124,24 @@ impl Troubles {
     }
 
     fn forget(&mut self, path: &RelPath) -> bool {
-        self.paths.remove(path).is_some_and(|trouble| trouble.told)
+        let Some(trouble) = self.paths.remove(path) else { return false };
+        self.refused -= usize::from(trouble.failure == Failure::Refused);
+        trouble.told
     }
 
     pub fn clear(&mut self) {
         self.paths.clear();
+        self.refused = 0;
+    }
+
+    /// Whether something waits for the replica's file system to take more.
+    pub fn has_refused(&self) -> bool {
+        self.refused > 0
     }
 
     /// Whether something is to be tried again soon that the user was not told of.
     pub fn has_restless(&self) -> bool {
-        self.paths.values().any(|trouble| !trouble.told)
+        self.paths.values().any(|trouble| !trouble.told && trouble.failure != Failure::Refused)
     }
 
     pub fn len(&self) -> usize {
@@ -165,6 +183,19 @@ mod tests {
         assert!(troubles.met(&path("a"), Failure::Restless, at(10)).tell);
         assert!(!troubles.met(&path("a"), Failure::Restless, at(11)).tell);
         assert!(!troubles.has_restless() && !troubles.is_empty());
+    }
+
+    #[test]
+    fn a_full_disk_is_told_once_for_all_entries() {
+        let (mut troubles, now) = (Troubles::default(), Instant::now());
+        let mut met = |name, failure| troubles.met(&path(name), failure, now).tell;
+        assert!(met("a", Failure::Refused));
+        assert!(!met("b", Failure::Refused) && !met("a", Failure::Refused));
+        assert!(met("b", Failure::Entry), "another error of one of them is a word of its own");
+        assert!(troubles.has_refused());
+        assert!(!troubles.settled(&path("a")), "nobody was told of this one");
+        assert!(!troubles.has_refused());
+        assert!(troubles.met(&path("c"), Failure::Refused, now).tell, "and once more the next time");
     }
 
     #[test]

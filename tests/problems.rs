@@ -190,7 +190,8 @@ fn a_full_disk_is_a_problem_for_what_does_not_fit() {
         \"$0\" --once source replica; code=$?; ls -A replica; exit $code";
     command.args(["-m", "sh", "-c", script]).arg(scratch.program());
     let run = Daemon::run(command).expect(1);
-    assert_problem(&run, "big");
+    let full: Vec<&str> = run.stderr.lines().filter(|line| line.contains(" full     big: ")).collect();
+    assert_eq!(full.len(), 1, "{run}");
     let names: Vec<&str> = run.stdout.lines().filter(|line| !line.contains(' ')).collect();
     assert_eq!(names, ["a", "z"], "{run}");
 }

@@ -205,6 +205,7 @@ impl Daemon<'_> {
         self.watching.stop();
         self.queue.clear();
         self.troubles.clear();
+        self.refusal = None;
         self.reconciler.abandon();
     }
 }

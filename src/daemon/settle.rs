@@ -59,6 +59,7 @@ struct Effort {
 #[derive(Default)]
 struct Totals {
     actions: u64,
+    removed: u64,
     bytes: u64,
     sweeps: u64,
     /// Whether it was said that hard links are not mirrored as such.
@@ -117,7 +118,10 @@ impl Tally {
             match done.operation {
                 Operation::Created => self.created += 1,
                 Operation::Updated => self.updated += 1,
-                Operation::Removed => self.removed += 1,
+                Operation::Removed => {
+                    self.removed += 1;
+                    self.total.removed += 1;
+                }
                 Operation::Renamed => self.renamed += 1,
             }
             let bytes = done.bytes.unwrap_or(0);
@@ -130,6 +134,11 @@ impl Tally {
         if !done.is_empty() {
             self.disturb();
         }
+    }
+
+    /// Entries that were removed since the start of the run.
+    pub fn removed(&self) -> u64 {
+        self.total.removed
     }
 
     /// Something happened: "equal" is worth saying again.
@@ -259,6 +268,9 @@ impl Daemon<'_> {
                 );
             }
             return self.is_once().then_some(End::Incomplete);
+        }
+        if self.is_once() && self.try_with_what_went(now) {
+            return None;
         }
         let swept = self.tally.say_swept(now, self.troubles.len(), self.watching.is_wanted());
         let equal = settled && self.tally.complete && self.troubles.is_empty() && self.tally.held == 0;

@@ -191,6 +191,14 @@ impl Problem {
         }
     }
 
+    /// The error, where it says that the replica's file system takes nothing more for now.
+    pub fn refusal(&self) -> Option<Fault> {
+        match self.cause {
+            Cause::Fault(fault) if fault.is_refusal() => Some(fault),
+            _ => None,
+        }
+    }
+
     /// Writes the line that says that it began, and when it is tried again, if it is.
     pub fn log(&self, retry: Option<Duration>) {
         let retry = match retry {
@@ -230,7 +238,7 @@ impl Problem {
 }
 
 /// What the user can do about an error.
-fn advice(fault: &Fault) -> &'static str {
+pub fn advice(fault: &Fault) -> &'static str {
     use crate::fault::Where;
     use rustix::io::Errno;
     match (fault.errno, fault.side) {

@@ -15,7 +15,7 @@ mod xattr;
 pub use dir::{Dir, ReplicaDir};
 pub use file::{File, NewFile, Ranged};
 pub use listing::{Hint, Listing};
-pub use root::{Pin, Root, enclosing, nearest_existing};
+pub use root::{Pin, Room, Root, enclosing, nearest_existing};
 pub use settings::Settings;
 
 use rustix::fs::{AtFlags, FileType, Statx, StatxAttributes, StatxFlags, StatxTimestamp};

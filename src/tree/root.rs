@@ -55,6 +55,22 @@ impl Pin {
     }
 }
 
+/// What a file system can take.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Room {
+    pub bytes: u64,
+    pub entries: u64,
+    pub read_only: bool,
+}
+
+impl Room {
+    /// Whether what was refused then may be taken now.
+    pub fn exceeds(&self, before: &Room) -> bool {
+        let is_open = before.read_only && !self.read_only;
+        is_open || self.bytes > before.bytes || self.entries > before.entries
+    }
+}
+
 /// Where a root lies: an absolute path, and no descriptor, so that its disk can be unmounted.
 ///
 /// Symlinks in the path are followed, once, when the root is opened: they are the user's.
@@ -87,6 +103,19 @@ impl Root {
     /// in, as far as the file system has one.
     pub fn file_system(&self) -> Option<u64> {
         rustix::fs::statvfs(&self.path).ok().map(|stat| stat.f_fsid).filter(|id| *id != 0)
+    }
+
+    /// What the file system at the path can take now.
+    ///
+    /// # Errors
+    /// Where nothing stands at the path.
+    pub fn room(&self) -> Result<Room> {
+        let stat = rustix::fs::statvfs(&self.path).doing(self.side, "ask for the free space")?;
+        Ok(Room {
+            bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
+            entries: stat.f_favail,
+            read_only: stat.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY),
+        })
     }
 
     /// The kind of file system, where other hosts or a user's program may change what it holds

@@ -1,0 +1,101 @@
+//! When the replica's file system takes no more, since it is full or read-only: one line for all that has to wait, and
+//! when that is tried again.
+
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+
+use super::Daemon;
+use crate::fault::Fault;
+use crate::path::RelPath;
+use crate::queue::Look;
+use crate::report::advice;
+use crate::tree::Room;
+use crate::troubles::Failure;
+
+/// How often the file system is asked whether there is more room.
+const ASK: Duration = Duration::from_secs(1);
+
+/// When it is tried again although there is not, so far as the file system tells: it tells nothing of quotas. What is tried
+/// in vain may be many gigabytes.
+const TRY: Duration = Duration::from_secs(60);
+const TRY_QUOTA: Duration = Duration::from_secs(4);
+
+/// A file system that takes no more.
+pub(super) struct Refusal {
+    /// What it could take when something was last refused.
+    room: Option<Room>,
+    asked: Instant,
+    tried: Instant,
+    /// How long until it is tried without a sign.
+    patience: Duration,
+    /// Entries that this run had removed when it was last tried.
+    removed: u64,
+}
+
+impl Daemon<'_> {
+    /// Notes an entry that the replica's file system does not take.
+    pub(super) fn refused(&mut self, path: &RelPath, look: Look, fault: Fault) {
+        let now = Instant::now();
+        if self.troubles.met(path, Failure::Refused, now).tell {
+            let advice = advice(&fault);
+            tracing::error!(
+                op = "full",
+                path = %path,
+                "{fault}; it waits, with all else that is not taken, and the old versions stay{advice}",
+            );
+            self.tally.disturb();
+        } else {
+            tracing::debug!(op = "full", path = %path, "{fault}; it waits");
+        }
+        let removed = self.tally.removed();
+        let refusal = self.refusal.get_or_insert(Refusal {
+            room: None,
+            asked: now,
+            tried: now,
+            patience: TRY,
+            removed,
+        });
+        refusal.room = self.reconciler.roots.replica.room().ok();
+        refusal.patience = if fault.errno == Errno::DQUOT { TRY_QUOTA } else { TRY };
+        self.queue.push_refused(path, look);
+    }
+
+    /// Says so when all is taken that was not.
+    pub(super) fn see_whether_taken(&mut self) {
+        if self.refusal.is_some() && !self.troubles.has_refused() {
+            self.refusal = None;
+            tracing::info!(op = "resolved", "the replica's file system takes all that had to wait");
+        }
+    }
+
+    /// Tries what has to wait again, now and then, and at once where there is more room.
+    pub(super) fn check_room(&mut self, now: Instant) {
+        let Some(refusal) = self.refusal.as_mut().filter(|refusal| now >= refusal.asked + ASK) else {
+            return;
+        };
+        refusal.asked = now;
+        let room = self.reconciler.roots.replica.room().ok();
+        let is_more = room.zip(refusal.room).is_none_or(|(room, before)| room.exceeds(&before));
+        if is_more || now >= refusal.tried + refusal.patience {
+            self.try_refused(now);
+        }
+    }
+
+    /// Tries what has to wait again where this run has removed something since the last time. Whether it has.
+    pub(super) fn try_with_what_went(&mut self, now: Instant) -> bool {
+        let removed = self.tally.removed();
+        let is_more = self.refusal.as_ref().is_some_and(|refusal| removed > refusal.removed);
+        if is_more {
+            self.try_refused(now);
+        }
+        is_more
+    }
+
+    fn try_refused(&mut self, now: Instant) {
+        if let Some(refusal) = &mut self.refusal {
+            (refusal.tried, refusal.removed) = (now, self.tally.removed());
+            self.queue.wake_refused();
+        }
+    }
+}
