@@ -101,6 +101,10 @@ pub struct Args {
     #[arg(long, value_name = "N|P%", default_value = "50%")]
     max_delete: Limit,
 
+    /// Write to the disk before an entry gets its name, and again before the log says so: it survives a power cut
+    #[arg(long)]
+    durable: bool,
+
     /// Threads for walking, hashing and copying [default: one a core]
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
@@ -143,6 +147,7 @@ impl Args {
             gitignore: self.gitignore,
             create: !self.no_create,
             max_delete: self.max_delete,
+            durable: self.durable,
             threads: self.threads.unwrap_or_else(cores).get(),
             verbosity: i8::from(self.verbose) - i8::from(self.quiet),
         }

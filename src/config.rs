@@ -52,6 +52,8 @@ pub struct Config {
     /// Whether a missing replica is created.
     pub create: bool,
     pub max_delete: Limit,
+    /// Whether what is said to be done is safe on the disk.
+    pub durable: bool,
     /// Threads for walking, hashing and copying, each.
     pub threads: usize,
     /// As in [`crate::report::Settings`].

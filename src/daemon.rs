@@ -23,7 +23,7 @@ use crate::path::RelPath;
 use crate::probe::{Lacks, of_process, probe};
 use crate::queue::{Detector, Look, Looks, Portion, Queue};
 use crate::reaper::Reaped;
-use crate::reconcile::{Again, Outcome, Reconciler, Roots, Work};
+use crate::reconcile::{Again, Manner, Outcome, Reconciler, Roots, Work};
 use crate::report::{Cause, Operation, Problem};
 use crate::roots::Prepared;
 use crate::sweep::Sweep;
@@ -50,6 +50,10 @@ const LEAST: usize = 32;
 /// How long a round of sweep work begins new tasks, so that it holds up nothing for long.
 const SWEEP_ROUND: Duration = Duration::from_millis(5);
 const WATCH_ROUND: Duration = Duration::from_millis(20);
+
+/// The same where each round waits for the disk: many names share a wait.
+const DURABLE_PORTION: Portion = Portion { names: 4096, dirs: 128 };
+const DURABLE_ROUND: Duration = Duration::from_millis(200);
 
 /// Files above this size, in bytes, are no matter for a round of sweep work.
 const BIG_FOR_SWEEP: u64 = 1024 * 1024;
@@ -124,7 +128,8 @@ pub fn run(
     let stop = Arc::new(AtomicBool::new(false));
     let keeps = probe_replica(&roots);
     let watched = RootWatch::new(home, lock);
-    let reconciler = Reconciler::start(roots, keeps, filter, config.threads, Arc::clone(&stop));
+    let manner = Manner { threads: config.threads, durable: config.durable };
+    let reconciler = Reconciler::start(roots, keeps, filter, manner, Arc::clone(&stop));
     let mut daemon = Daemon {
         config,
         reconciler: reconciler.map_err(Failed::Thread)?,
@@ -203,7 +208,8 @@ impl Daemon<'_> {
                 Ok(message) => {
                     self.take_swept(message);
                     // What waits already is taken along, so that rounds are not small ones.
-                    while self.queue.sweep_names() < PORTION.names && let Ok(message) = swept.try_recv() {
+                    let enough = self.measure(Detector::Sweep).0.names;
+                    while self.queue.sweep_names() < enough && let Ok(message) = swept.try_recv() {
                         self.take_swept(message);
                     }
                 }
@@ -245,10 +251,8 @@ impl Daemon<'_> {
         // Those that are published in this round make room for as many.
         self.queue.unpark(self.reconciler.free_carriers() + carried.len());
         let detector = self.whose_turn();
-        let (portion, budget, big) = match detector {
-            Detector::Sweep => (Portion { names: self.pace, ..PORTION }, SWEEP_ROUND, BIG_FOR_SWEEP),
-            Detector::Watch => (WATCH_PORTION, WATCH_ROUND, BIG_FOR_WATCH),
-        };
+        let big = if detector == Detector::Sweep { BIG_FOR_SWEEP } else { BIG_FOR_WATCH };
+        let (portion, budget) = self.measure(detector);
         let mut looks = self.queue.take(detector, portion);
         let moves = self.queue.take_renames(&mut looks);
         if looks.is_empty() && carried.is_empty() && reaped.is_empty() {
@@ -291,6 +295,16 @@ impl Daemon<'_> {
                 self.take_up(outcome, looked_at);
             }
             Err(lost) => self.lose(lost),
+        }
+    }
+
+    /// What a round takes, and how long it begins new tasks.
+    fn measure(&self, detector: Detector) -> (Portion, Duration) {
+        match detector {
+            // It waits for the disk, however little it does.
+            _ if self.config.durable => (DURABLE_PORTION, DURABLE_ROUND),
+            Detector::Sweep => (Portion { names: self.pace, ..PORTION }, SWEEP_ROUND),
+            Detector::Watch => (WATCH_PORTION, WATCH_ROUND),
         }
     }
 

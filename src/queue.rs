@@ -143,7 +143,7 @@ pub struct Queue {
     /// Looks that wait for a carrier to be free.
     parked: VecDeque<(RelPath, Look)>,
     /// What the replica's file system does not take, until it may.
-    refused: Looks,
+    refused: BTreeMap<RelPath, Look>,
 }
 
 impl Queue {
@@ -228,18 +228,16 @@ impl Queue {
 
     /// Lets a path wait until the replica's file system may take more.
     pub fn push_refused(&mut self, path: &RelPath, look: Look) {
-        add(&mut self.refused, path, look);
+        match self.refused.get_mut(path) {
+            Some(waiting) => waiting.merge(look),
+            None => _ = self.refused.insert(path.clone(), look),
+        }
     }
 
     /// Lets all that the replica's file system did not take be tried again.
     pub fn wake_refused(&mut self) {
-        for (dir, names) in std::mem::take(&mut self.refused) {
-            let (watched, swept): (Vec<_>, Vec<_>) =
-                names.into_iter().partition(|(_, look)| look.detector == Detector::Watch);
-            let lanes = [(Detector::Watch, watched), (Detector::Sweep, swept)];
-            for (detector, names) in lanes.into_iter().filter(|(_, names)| !names.is_empty()) {
-                self.push(detector, dir.clone(), names);
-            }
+        for (path, look) in std::mem::take(&mut self.refused) {
+            self.push_path(&path, look);
         }
     }
 

@@ -1,10 +1,12 @@
 //! The contents phase: files and symlinks are copied, replaced, removed, in parallel.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
 use super::gather::Spot;
+use super::publish::Ready;
 use super::{Again, Deletions, EXCLUDED, KEPT, Leave, MOUNTED, Outcome, Round, Sighting, TASK, may_go};
 use crate::carrier::{Carried, Job, Load};
 use crate::copy::{Temp, fill, seal, see_whole, settings};
@@ -16,8 +18,7 @@ use crate::links::Linked;
 use crate::parallel;
 use crate::path::{Name, RelPath};
 use crate::queue::{Depth, Evidence, Look};
-use crate::reaper::Aside;
-use crate::report::{Done, Operation, say_if_silent};
+use crate::report::{Done, Operation};
 use crate::tree::{File, ReplicaDir, Settings};
 
 /// Names of one directory, for one thread.
@@ -32,18 +33,7 @@ struct Task<'a> {
 impl Round<'_> {
     pub(super) fn contents(&mut self, budget: Option<Duration>) {
         let mut spots = std::mem::take(&mut self.spots);
-        let mut tasks = Vec::new();
-        for (rel, spot) in &mut spots {
-            let mut sightings = std::mem::take(&mut spot.sightings);
-            let mut carried = std::mem::take(&mut spot.carried);
-            let Some(replica) = &spot.replica else { continue };
-            while !sightings.is_empty() || !carried.is_empty() {
-                let rest = sightings.split_off(sightings.len().min(TASK));
-                let sightings = std::mem::replace(&mut sightings, rest);
-                let carried = std::mem::take(&mut carried);
-                tasks.push(Task { rel: rel.clone(), spot, replica, sightings, carried });
-            }
-        }
+        let mut tasks = tasks(&mut spots);
         // Publishing is quick, and what is published frees a carrier: it waits for no time.
         tasks.sort_by_key(|task| task.carried.is_empty());
         let publishing = tasks.partition_point(|task| !task.carried.is_empty());
@@ -52,8 +42,8 @@ impl Round<'_> {
         let this = &*self;
         let work = |task| {
             let mut out = Outcome::default();
-            this.work_on(task, &mut out);
-            out
+            let waiting = this.work_on(task, &mut out);
+            (out, waiting)
         };
         let (mut results, _) = parallel::run(self.shared.threads, tasks, None, work);
         let (more, left) = parallel::run(self.shared.threads, rest, until, work);
@@ -62,51 +52,84 @@ impl Round<'_> {
             let names = task.sightings.into_iter();
             self.out.again.extend(names.map(|s| (task.rel.join(&s.name), s.look, Again::Now)));
         }
-        for out in results {
+        let (outs, waiting): (Vec<_>, Vec<_>) = results.into_iter().unzip();
+        for out in outs {
             self.out.absorb(out);
         }
+        let mut out = Outcome::default();
+        self.publish_durably(waiting.into_iter().flatten().collect(), &mut out);
+        self.out.absorb(out);
         self.spots = spots;
     }
 
-    fn work_on(&self, task: Task<'_>, out: &mut Outcome) {
+    /// Works on some names of one directory; what is finished, and has to wait for the disk.
+    fn work_on<'a>(&self, task: Task<'a>, out: &mut Outcome) -> Vec<Ready<'a>> {
         let Task { rel, spot, replica, sightings, carried } = task;
+        let mut waiting = Vec::new();
+        let mut finish = |ready, path, look, out: &mut Outcome| match ready {
+            Ok(Some(ready)) if self.shared.durable => waiting.push(ready),
+            Ok(Some(ready)) => self.publish(ready, out),
+            Ok(None) => {}
+            Err(setback) => out.set_back(path, look, setback),
+        };
         for carried in carried {
             let (path, look) = (carried.job.path.clone(), carried.job.look.clone());
             let here = Here { round: self, rel: &rel, spot, replica, path: &path, look: &look };
-            if let Err(setback) = here.publish_carried(&carried, out) {
-                out.set_back(path, look, setback);
-            }
+            let ready = here.finish_carried(&carried, out);
+            finish(ready, path, look, out);
         }
         for Sighting { name, look, source, replica: standing } in sightings {
             let path = rel.join(&name);
             let here = Here { round: self, rel: &rel, spot, replica, path: &path, look: &look };
             let (before, begun) = (out.worked(), Instant::now());
-            if let Err(setback) = here.act(&name, &source, &standing, out) {
-                out.set_back(path.clone(), look, setback);
-            }
-            if source.entry().is_some_and(Entry::is_file) && out.worked() != before {
+            let ready = here.act(&name, &source, &standing, out);
+            let is_ready = matches!(ready, Ok(Some(_)));
+            finish(ready, path.clone(), look, out);
+            if source.entry().is_some_and(Entry::is_file) && (is_ready || out.worked() != before) {
                 out.busy.push((path, begun.elapsed()));
             }
         }
+        waiting
     }
 }
 
-/// Where one name is being worked on.
-struct Here<'a> {
-    round: &'a Round<'a>,
-    rel: &'a RelPath,
-    spot: &'a Spot<'a>,
-    replica: &'a ReplicaDir,
-    path: &'a RelPath,
-    look: &'a Look,
+/// Cuts the work into tasks.
+fn tasks<'a>(spots: &'a mut BTreeMap<RelPath, Spot<'_>>) -> Vec<Task<'a>> {
+    let mut tasks = Vec::new();
+    for (rel, spot) in spots {
+        let mut sightings = std::mem::take(&mut spot.sightings);
+        let mut carried = std::mem::take(&mut spot.carried);
+        let spot = &*spot;
+        let Some(replica) = &spot.replica else { continue };
+        while !sightings.is_empty() || !carried.is_empty() {
+            let rest = sightings.split_off(sightings.len().min(TASK));
+            let sightings = std::mem::replace(&mut sightings, rest);
+            let carried = std::mem::take(&mut carried);
+            tasks.push(Task { rel: rel.clone(), spot, replica, sightings, carried });
+        }
+    }
+    tasks
 }
 
-impl Here<'_> {
-    fn act(&self, name: &Name, source: &Side, standing: &Side, out: &mut Outcome) -> Result<(), Setback> {
+/// Where one name is being worked on. What is finished outlives it.
+struct Here<'h, 'a> {
+    round: &'h Round<'h>,
+    rel: &'h RelPath,
+    spot: &'a Spot<'a>,
+    replica: &'a ReplicaDir,
+    path: &'h RelPath,
+    look: &'h Look,
+}
+
+/// What is ready to be published, if anything.
+type Worked<'a> = Result<Option<Ready<'a>>, Setback>;
+
+impl<'a> Here<'_, 'a> {
+    fn act(&self, name: &Name, source: &Side, standing: &Side, out: &mut Outcome) -> Worked<'a> {
         let keeps = &self.round.shared.keeps;
         match decide(source, standing, Contents::Unread, keeps) {
             Action::Compare => match self.read_pair(name, out)? {
-                Some((source, replica, verdict)) => {
+                Pair::Read(source, replica, verdict) => {
                     let read = verdict.map(|verdict| {
                         Box::new(Evidence { source: source.identity(), replica: replica.identity(), verdict })
                     });
@@ -120,7 +143,8 @@ impl Here<'_> {
                     let action = decide(&source, &replica, contents, keeps);
                     Here { look: &look, ..*self }.carry_out(action, name, &source, &replica, out)
                 }
-                None => Ok(()),
+                Pair::Carried => Ok(None),
+                Pair::Unreadable(standing) => self.copy_file(name, &standing, Reason::Metadata, out),
             },
             action => self.carry_out(action, name, source, standing, out),
         }
@@ -133,18 +157,18 @@ impl Here<'_> {
         source: &Side,
         standing: &Side,
         out: &mut Outcome,
-    ) -> Result<(), Setback> {
+    ) -> Worked<'a> {
         match action {
-            Action::Nothing | Action::Compare | Action::MakeDir(_) => Ok(()),
+            Action::Nothing | Action::Compare | Action::MakeDir(_) => Ok(None),
             Action::SetMetadata(differs) => self.set_metadata(name, source, differs, standing, out),
             Action::CopyFile(reason) => self.copy_file(name, standing, reason, out),
-            Action::MakeSymlink(reason) => self.make_symlink(name, source, standing, reason, out),
-            Action::Remove => self.remove(name, standing, out),
+            Action::MakeSymlink(reason) => self.make_symlink(source, standing, reason, out),
+            Action::Remove => self.remove(name, standing, out).map(|()| None),
             Action::NotMirrored { special, stale } => {
                 out.name_special(self.path, special);
-                if stale { self.remove(name, standing, out) } else { Ok(()) }
+                if stale { self.remove(name, standing, out).map(|()| None) } else { Ok(None) }
             }
-            Action::Unsure => source.fault().or(standing.fault()).map_or(Ok(()), |fault| Err(fault.into())),
+            Action::Unsure => source.fault().or(standing.fault()).map_or(Ok(None), |fault| Err(fault.into())),
         }
     }
 
@@ -155,20 +179,14 @@ impl Here<'_> {
         let _ = self.replica.open_existing(name).and_then(|(file, _)| file.set(&times));
     }
 
-    /// Reads both files, their attributes too: what both sides show now, and their MD5s; no MD5s
-    /// where only metadata has changed. `None` where a carrier reads them, or all is done.
-    fn read_pair(
-        &self,
-        name: &Name,
-        out: &mut Outcome,
-    ) -> Result<Option<(Entry, Entry, Option<Verdict>)>, Setback> {
+    /// Reads both files, their attributes too.
+    fn read_pair(&self, name: &Name, out: &mut Outcome) -> Result<Pair, Setback> {
         let bytes = name.as_bytes();
         let mut source = self.spot.source.open_file(bytes).map_err(changed_if_gone)?;
         let mut replica = match self.replica.open_existing(name) {
             // What cannot be read can be replaced.
             Err(fault) if fault.errno == Errno::ACCESS => {
-                let standing = self.replica.look(bytes);
-                return self.copy_file(name, &standing, Reason::Metadata, out).map(|()| None);
+                return Ok(Pair::Unreadable(self.replica.look(bytes)));
             }
             other => other.map_err(changed_if_gone)?,
         };
@@ -192,32 +210,27 @@ impl Here<'_> {
             }
             None => {
                 let load = Load::Compare { replica: replica.0, replica_entry: replica.1 };
-                return self.hand_over(source, out, |_| Ok(load)).map(|()| None);
+                return self.hand_over(source, out, |_| Ok(load)).map(|()| Pair::Carried);
             }
         };
         let kinds = self.round.shared.keeps.xattrs;
         source.1.xattrs = Some(source.0.xattrs(kinds)?);
         replica.1.xattrs = Some(replica.0.as_file().xattrs(kinds)?);
-        Ok(Some((source.1, replica.1, verdict)))
+        Ok(Pair::Read(source.1, replica.1, verdict))
     }
 
-    fn copy_file(
-        &self,
-        name: &Name,
-        standing: &Side,
-        reason: Reason,
-        out: &mut Outcome,
-    ) -> Result<(), Setback> {
+    fn copy_file(&self, name: &Name, standing: &Side, reason: Reason, out: &mut Outcome) -> Worked<'a> {
         if self.stays(standing, out)? {
-            return Ok(());
+            return Ok(None);
         }
         let shared = self.round.shared;
         let (source, entry) = self.spot.source.open_file(name.as_bytes()).map_err(changed_if_gone)?;
         if entry.size > self.round.big {
-            return self.hand_over((source, entry), out, |here| {
+            let load = |here: &Self| {
                 let name = shared.names.next();
                 Ok(Load::Fill { temp: here.replica.create_file(&name)?, name, reason })
-            });
+            };
+            return self.hand_over((source, entry), out, load).map(|()| None);
         }
         let temp_name = shared.names.next();
         let temp_file = self.replica.create_file(&temp_name)?;
@@ -225,7 +238,12 @@ impl Here<'_> {
         fill(&source, &entry, &temp_file, &shared.stop)?;
         seal(&source, &entry, &temp_file, &shared.keeps)?;
         see_whole(&source, &entry, temp_file.as_file(), &shared.stop)?;
-        self.publish(temp, name, &entry, standing, reason, out)
+        Ok(Some(self.ready(temp, entry, standing.clone(), reason)))
+    }
+
+    fn ready(&self, temp: Temp<'a>, entry: Entry, standing: Side, reason: Reason) -> Ready<'a> {
+        let (path, look) = (self.path.clone(), self.look.clone());
+        Ready { spot: self.spot, temp, path, look, entry, standing, reason }
     }
 
     /// Gives a big file to a carrier, once one is free.
@@ -249,11 +267,11 @@ impl Here<'_> {
         Ok(())
     }
 
-    /// Puts a big file in place, if its source is still what was copied.
-    fn publish_carried(&self, carried: &Carried, out: &mut Outcome) -> Result<(), Setback> {
-        let Some((_, name)) = self.path.split() else { return Ok(()) };
+    /// Finishes a big file, if its source is still what was copied.
+    fn finish_carried(&self, carried: &Carried, out: &mut Outcome) -> Worked<'a> {
+        let Some((_, name)) = self.path.split() else { return Ok(None) };
         let Job { source, entry, load, .. } = &carried.job;
-        let Load::Fill { temp: temp_file, name: temp_name, reason } = load else { return Ok(()) };
+        let Load::Fill { temp: temp_file, name: temp_name, reason } = load else { return Ok(None) };
         let temp = Temp::adopt(self.replica, temp_name.clone());
         // What was copied is whole; it has to be that of the file that has the name now.
         let now = self.spot.source.look(name.as_bytes());
@@ -262,57 +280,18 @@ impl Here<'_> {
         }
         let standing = self.replica.look(name.as_bytes());
         if self.stays(&standing, out)? {
-            return Ok(());
+            return Ok(None);
         }
         seal(source, entry, temp_file, &self.round.shared.keeps)?;
-        self.publish(temp, &name, entry, &standing, *reason, out)
+        Ok(Some(self.ready(temp, entry.clone(), standing, *reason)))
     }
 
-    fn publish(
-        &self,
-        temp: Temp<'_>,
-        name: &Name,
-        entry: &Entry,
-        standing: &Side,
-        reason: Reason,
-        out: &mut Outcome,
-    ) -> Result<(), Setback> {
-        if let Some(aside) = temp.publish(name, standing, &self.round.shared.names)? {
-            self.round.shared.cancel_within(self.path);
-            out.asides.push(Aside { dir: self.rel.clone(), name: aside });
-        }
-        let operation = if *standing == Side::Absent { Operation::Created } else { Operation::Updated };
-        let mut done = Done::new(operation, self.path.clone(), entry, reason, self.look);
-        out.linked += u64::from(operation == Operation::Created && entry.has_links());
-        if entry.is_file() {
-            done.bytes = Some(entry.size);
-        }
-        out.names.extend(Linked::of(self.path, entry, true));
-        out.act(done);
-        if let (Reason::Md5, Some(evidence)) = (reason, &self.look.evidence) {
-            say_if_silent(self.path, evidence, self.look.detector);
-        }
-        // A change between the last look and the rename is copied by one more look.
-        let now = self.spot.source.look(name.as_bytes());
-        if now.entry().map(Entry::identity) != Some(entry.identity()) {
-            out.again.push((self.path.clone(), self.look.clone(), Again::Overtaken));
-        }
-        Ok(())
-    }
-
-    fn make_symlink(
-        &self,
-        name: &Name,
-        source: &Side,
-        standing: &Side,
-        reason: Reason,
-        out: &mut Outcome,
-    ) -> Result<(), Setback> {
+    fn make_symlink(&self, source: &Side, standing: &Side, reason: Reason, out: &mut Outcome) -> Worked<'a> {
         let Some((entry, Kind::Symlink(target))) = source.entry().map(|entry| (entry, &entry.kind)) else {
-            return Ok(());
+            return Ok(None);
         };
         if self.stays(standing, out)? {
-            return Ok(());
+            return Ok(None);
         }
         let temp_name = self.round.shared.names.next();
         self.replica.make_symlink(&temp_name, target)?;
@@ -320,7 +299,7 @@ impl Here<'_> {
         let keeps = &self.round.shared.keeps;
         let all = Differs::of_new(entry, keeps);
         self.replica.set_symlink(&temp_name, &settings(entry, all, None, keeps))?;
-        self.publish(temp, name, entry, standing, reason, out)
+        Ok(Some(self.ready(temp, entry.clone(), standing.clone(), reason)))
     }
 
     /// Sets what differs in place. What cannot be set that way is made anew.
@@ -331,8 +310,8 @@ impl Here<'_> {
         differs: Differs,
         standing: &Side,
         out: &mut Outcome,
-    ) -> Result<(), Setback> {
-        let Some(entry) = source.entry() else { return Ok(()) };
+    ) -> Worked<'a> {
+        let Some(entry) = source.entry() else { return Ok(None) };
         let keeps = &self.round.shared.keeps;
         let result = match entry.kind {
             Kind::Symlink(_) => self.replica.set_symlink(name, &settings(entry, differs, None, keeps)),
@@ -356,10 +335,10 @@ impl Here<'_> {
                 done.differs = differs;
                 out.names.extend(Linked::of(self.path, entry, true));
                 out.act(done);
-                Ok(())
+                Ok(None)
             }
             Err(fault) if matches!(fault.errno, Errno::PERM | Errno::ACCESS) => match entry.kind {
-                Kind::Symlink(_) => self.make_symlink(name, source, standing, Reason::Metadata, out),
+                Kind::Symlink(_) => self.make_symlink(source, standing, Reason::Metadata, out),
                 _ => self.copy_file(name, standing, Reason::Metadata, out),
             },
             Err(fault) => Err(changed_if_gone(fault)),
@@ -415,6 +394,16 @@ impl Here<'_> {
         }
         held
     }
+}
+
+/// What reading both files has shown.
+enum Pair {
+    /// What both sides show now, and their MD5s; none where only metadata has changed.
+    Read(Entry, Entry, Option<Verdict>),
+    /// They are big: a carrier reads them.
+    Carried,
+    /// The replica's, which stands there so, cannot be read.
+    Unreadable(Side),
 }
 
 /// RACE: looked at, then opened: where it has gone or become something else, one more look.

@@ -14,6 +14,7 @@ mod excluded;
 mod flights;
 mod gather;
 mod moves;
+mod publish;
 mod reaping;
 mod shape;
 mod work;
@@ -132,12 +133,23 @@ pub enum Lost {
 /// At most so many unmirrored entries are told apart; beyond, they are no longer named.
 const NAMED: usize = 1_000;
 
+/// How a reconciler works.
+#[derive(Clone, Copy, Debug)]
+pub struct Manner {
+    /// Threads for the contents phase, and carriers.
+    pub threads: usize,
+    /// Whether what is said to be done is safe on the disk.
+    pub durable: bool,
+}
+
 /// What outlives the rounds: big files and trees on their way, and what was said already.
 pub struct Reconciler {
     pub roots: Roots,
     pub keeps: Keeps,
     pub filter: Filter,
     pub threads: usize,
+    /// Whether what is said to be done is safe on the disk.
+    durable: bool,
     /// Whether modes keep nobody out: for root, locked directories need no opening up.
     privileged: bool,
     stop: Arc<AtomicBool>,
@@ -160,9 +172,10 @@ impl Reconciler {
         roots: Roots,
         keeps: Keeps,
         filter: Filter,
-        threads: usize,
+        manner: Manner,
         stop: Arc<AtomicBool>,
     ) -> std::io::Result<Self> {
+        let Manner { threads, durable } = manner;
         Ok(Self {
             carriers: Carriers::start(threads)?,
             reaper: Reaper::start(roots.replica.clone(), Arc::clone(&stop))?,
@@ -170,6 +183,7 @@ impl Reconciler {
             keeps,
             filter,
             threads,
+            durable,
             privileged: rustix::process::geteuid().is_root(),
             stop,
             names: TempNames::default(),
@@ -233,6 +247,7 @@ impl Reconciler {
         round.contents(work.budget);
         round.bury(work.reaped);
         round.close();
+        round.tell();
         let mut out = round.out;
         self.take_over(&mut out);
         // What failed because a root went away is no Problem of the entries.
@@ -382,6 +397,17 @@ struct Round<'a> {
 }
 
 impl Round<'_> {
+    /// Writes the lines of what was done, once it is safe on the disk where that is asked for.
+    fn tell(&mut self) {
+        if self.shared.durable && !self.out.done.is_empty() {
+            match self.replica.sync() {
+                Ok(()) => {}
+                Err(fault) => self.out.doubt(fault),
+            }
+        }
+        self.out.log();
+    }
+
     /// Has a directory's metadata set at the end.
     fn touch(&mut self, dir: RelPath, since: Option<Instant>) {
         let known = self.touched.entry(dir).or_default();

@@ -37,7 +37,8 @@ impl Pair {
         let roots = Roots { source, replica, source_pin, replica_pin };
         let owner = rustix::process::geteuid().is_root();
         let keeps = Keeps { owner, ..Keeps::all() };
-        let reconciler = Reconciler::start(roots, keeps, Filter::default(), 1, Arc::default()).unwrap();
+        let manner = Manner { threads: 1, durable: false };
+        let reconciler = Reconciler::start(roots, keeps, Filter::default(), manner, Arc::default()).unwrap();
         Self { top, reconciler }
     }
 

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use crate::carrier::{Carried, Job};
 use crate::entry::Special;
-use crate::fault::Setback;
+use crate::fault::{Fault, Setback};
 use crate::links::Linked;
 use crate::path::RelPath;
-use crate::queue::{Detector, Hint, Look, Looks};
+use crate::queue::{Depth, Detector, Hint, Look, Looks};
 use crate::reaper::{Aside, Reaped};
 use crate::report::{Done, Problem};
 
@@ -129,7 +129,19 @@ impl Outcome {
     }
 
     pub(super) fn act(&mut self, done: Done) {
-        done.log();
         self.done.push(done);
+    }
+
+    /// Writes the lines of what was done.
+    pub(super) fn log(&self) {
+        self.done.iter().for_each(Done::log);
+    }
+
+    /// What was done may not be safe on the disk: it is to be looked at again.
+    pub(super) fn doubt(&mut self, fault: Fault) {
+        for done in std::mem::take(&mut self.done) {
+            let look = Look::new(Depth::Content, done.detector, done.since);
+            self.set_back(done.path, look, fault.into());
+        }
     }
 }

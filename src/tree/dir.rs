@@ -188,6 +188,11 @@ impl ReplicaDir {
             .doing(Where::Replica, "exchange two entries")
     }
 
+    /// Waits until all that was written to this file system is safe on its disk.
+    pub fn sync(&self) -> Result<()> {
+        rustix::fs::syncfs(&self.fd).doing(self.side, "write to the disk")
+    }
+
     pub fn remove_file(&self, name: &[u8]) -> Result<()> {
         rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()).doing(Where::Replica, "remove it")
     }

@@ -54,7 +54,8 @@ impl History {
     fn new(seed: u64) -> Self {
         let memory = Path::new("/dev/shm");
         let top = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
-        let pair = Pair::below(top.unwrap());
+        let mut pair = Pair::below(top.unwrap());
+        pair.reconciler.durable = seed % 4 == 3;
         let story = Story::default();
         let source = Source::new(pair.at("source"), pair.at("outside"), seed, story.clone());
         let rounds = Rounds::new(pair, seed, story.clone());

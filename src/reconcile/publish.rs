@@ -1,0 +1,73 @@
+//! The end of the contents phase: what is finished under a temporary name gets its own (I4).
+
+use super::gather::Spot;
+use super::{Again, Outcome, Round};
+use crate::copy::Temp;
+use crate::decide::Reason;
+use crate::entry::{Entry, Side};
+use crate::fault::Setback;
+use crate::links::Linked;
+use crate::path::RelPath;
+use crate::queue::Look;
+use crate::reaper::Aside;
+use crate::report::{Done, Operation, say_if_silent};
+
+/// A finished temporary entry, and what it is to become.
+pub(super) struct Ready<'a> {
+    pub spot: &'a Spot<'a>,
+    pub temp: Temp<'a>,
+    pub path: RelPath,
+    pub look: Look,
+    /// What was copied.
+    pub entry: Entry,
+    /// What stands under the name.
+    pub standing: Side,
+    pub reason: Reason,
+}
+
+impl Round<'_> {
+    /// Publishes what is ready, once it is safe on the disk: a power cut then leaves the old entry or the new one.
+    pub(super) fn publish_durably(&self, ready: Vec<Ready<'_>>, out: &mut Outcome) {
+        if ready.is_empty() {
+            return;
+        }
+        match self.replica.sync() {
+            Ok(()) => ready.into_iter().for_each(|ready| self.publish(ready, out)),
+            Err(fault) => ready.into_iter().for_each(|r| out.set_back(r.path, r.look, fault.into())),
+        }
+    }
+
+    /// Gives an entry its name, and notes what was done.
+    pub(super) fn publish(&self, ready: Ready<'_>, out: &mut Outcome) {
+        let (path, look) = (ready.path.clone(), ready.look.clone());
+        if let Err(setback) = self.try_publish(ready, out) {
+            out.set_back(path, look, setback);
+        }
+    }
+
+    fn try_publish(&self, ready: Ready<'_>, out: &mut Outcome) -> Result<(), Setback> {
+        let Ready { spot, temp, path, look, entry, standing, reason } = ready;
+        let Some((dir, name)) = path.split() else { return Ok(()) };
+        if let Some(aside) = temp.publish(&name, &standing, &self.shared.names)? {
+            self.shared.cancel_within(&path);
+            out.asides.push(Aside { dir, name: aside });
+        }
+        let operation = if standing == Side::Absent { Operation::Created } else { Operation::Updated };
+        let mut done = Done::new(operation, path.clone(), &entry, reason, &look);
+        out.linked += u64::from(operation == Operation::Created && entry.has_links());
+        if entry.is_file() {
+            done.bytes = Some(entry.size);
+        }
+        out.names.extend(Linked::of(&path, &entry, true));
+        out.act(done);
+        if let (Reason::Md5, Some(evidence)) = (reason, &look.evidence) {
+            say_if_silent(&path, evidence, look.detector);
+        }
+        // A change between the last look and the rename is copied by one more look.
+        let now = spot.source.look(name.as_bytes());
+        if now.entry().map(Entry::identity) != Some(entry.identity()) {
+            out.again.push((path, look, Again::Overtaken));
+        }
+        Ok(())
+    }
+}
