@@ -1,6 +1,7 @@
 //! The contents phase: files and symlinks are copied, replaced, removed, in parallel.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -273,6 +274,10 @@ impl<'a> Here<'_, 'a> {
         let Job { source, entry, load, .. } = &carried.job;
         let Load::Fill { temp: temp_file, name: temp_name, reason } = load else { return Ok(None) };
         let temp = Temp::adopt(self.replica, temp_name.clone());
+        // A round has put a newer copy in place meanwhile.
+        if carried.job.cancel.load(Ordering::Relaxed) {
+            return Err(Setback::Changed);
+        }
         // What was copied is whole; it has to be that of the file that has the name now.
         let now = self.spot.source.look(name.as_bytes());
         if !now.entry().is_some_and(|now| now.identity() == entry.identity() || now.has_grown_from(entry)) {

@@ -48,10 +48,9 @@ impl Round<'_> {
     fn try_publish(&self, ready: Ready<'_>, out: &mut Outcome) -> Result<(), Setback> {
         let Ready { spot, temp, path, look, entry, standing, reason } = ready;
         let Some((dir, name)) = path.split() else { return Ok(()) };
-        if let Some(aside) = temp.publish(&name, &standing, &self.shared.names)? {
-            self.shared.cancel_within(&path);
-            out.asides.push(Aside { dir, name: aside });
-        }
+        let aside = temp.publish(&name, &standing, &self.shared.names)?;
+        self.shared.cancel_within(&path);
+        out.asides.extend(aside.map(|name| Aside { dir, name }));
         let operation = if standing == Side::Absent { Operation::Created } else { Operation::Updated };
         let mut done = Done::new(operation, path.clone(), &entry, reason, &look);
         out.linked += u64::from(operation == Operation::Created && entry.has_links());

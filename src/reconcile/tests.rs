@@ -305,6 +305,19 @@ fn a_big_file_whose_source_has_changed_is_not_published() {
 }
 
 #[test]
+fn an_older_copy_of_a_file_that_grows_does_not_take_the_place_of_a_newer_one() {
+    let mut pair = Pair::new();
+    pair.write("source/log", "0123456789");
+    pair.round(Work { big: 5, ..work(&["log"]) });
+    let carried = pair.carried();
+    pair.write("source/log", "0123456789abc");
+    pair.look(&["log"]);
+    pair.round(Work { carried: vec![carried], ..work(&[]) });
+    assert_eq!(pair.read("replica/log"), "0123456789abc");
+    assert_eq!(pair.names("replica"), ["log"]);
+}
+
+#[test]
 fn a_big_file_that_is_moved_away_leaves_nothing_behind() {
     let mut pair = Pair::new();
     pair.write("source/d/big", "0123456789");
