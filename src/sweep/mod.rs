@@ -120,12 +120,7 @@ impl Sweep {
         let (given, stop) = (plan.clone(), Arc::clone(&cancel));
         std::thread::Builder::new().name("twindir-sweep".into()).spawn(move || {
             given.yield_to_others();
-            let last = match Walker::open(given, &out, &stop) {
-                Ok(walker) => walker.run(),
-                Err(lost) => Message::Lost(lost),
-            };
-            // Nobody listens any more where the sweep was dropped.
-            let _ = out.send(last);
+            walk_through(given, &out, &stop);
         })?;
         Ok(Self { plan, messages, cancel })
     }
@@ -144,6 +139,24 @@ impl Drop for Sweep {
     fn drop(&mut self) {
         self.cancel.store(true, Ordering::Relaxed);
     }
+}
+
+/// Walks, and tells what it finds; last, how it ended.
+fn walk_through(plan: Plan, out: &Sender<Message>, cancel: &AtomicBool) {
+    let last = match Walker::open(plan, out, cancel) {
+        Ok(walker) => walker.run(),
+        Err(lost) => Message::Lost(lost),
+    };
+    // Nobody listens any more where the sweep was dropped.
+    let _ = out.send(last);
+}
+
+/// All that a walk tells which is done here and now, on the caller's thread.
+#[cfg(test)]
+pub fn walked(plan: Plan) -> impl Iterator<Item = Message> {
+    let (out, messages) = crossbeam_channel::unbounded();
+    walk_through(plan, &out, &AtomicBool::new(false));
+    messages.into_iter()
 }
 
 /// One walk over both trees. It holds the roots open until it ends.

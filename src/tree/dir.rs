@@ -3,11 +3,12 @@
 use std::ops::Deref;
 
 use rustix::fd::OwnedFd;
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, RenameFlags, Statx, StatxFlags, Uid, openat};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, RenameFlags, Statx, StatxFlags, Uid};
 use rustix::io::Errno;
 
 use super::resolve::{DIR_FLAGS, open_beneath};
 use super::settings::times;
+use super::sys::{self, openat};
 use super::{Doing, File, LOOK, Listing, NewFile, Result, Settings, entry_of, stat_fd, xattr};
 use crate::entry::{Entry, Side, XattrKinds, Xattrs};
 use crate::fault::{Fault, Where};
@@ -56,8 +57,8 @@ impl Dir {
     }
 
     fn try_look(&self, name: &[u8]) -> Result<Entry> {
-        let stat = rustix::fs::statx(&self.fd, name, LOOK, StatxFlags::BASIC_STATS)
-            .doing(self.side, "look at it")?;
+        let stat =
+            sys::statx(&self.fd, name, LOOK, StatxFlags::BASIC_STATS).doing(self.side, "look at it")?;
         let is_link = rustix::fs::FileType::from_raw_mode(stat.stx_mode.into()).is_symlink();
         let target = if is_link { self.read_link(name)? } else { Box::default() };
         Ok(entry_of(&stat, target))
@@ -66,8 +67,7 @@ impl Dir {
     fn read_link(&self, name: &[u8]) -> Result<Box<[u8]>> {
         // RACE: looked at, then read: EINVAL where it is no symlink any more. Worst case a
         // Problem and one more look.
-        let target =
-            rustix::fs::readlinkat(&self.fd, name, Vec::new()).doing(self.side, "read the symlink")?;
+        let target = sys::readlinkat(&self.fd, name, Vec::new()).doing(self.side, "read the symlink")?;
         Ok(target.into_bytes().into())
     }
 
@@ -152,22 +152,21 @@ impl ReplicaDir {
 
     /// Makes a directory that nobody else can enter.
     pub fn make_dir(&self, name: &Name) -> Result<()> {
-        rustix::fs::mkdirat(&self.fd, name.as_bytes(), Mode::RWXU).doing(Where::Replica, "make the directory")
+        sys::mkdirat(&self.fd, name.as_bytes(), Mode::RWXU).doing(Where::Replica, "make the directory")
     }
 
     pub fn make_symlink(&self, name: &Name, target: &[u8]) -> Result<()> {
-        rustix::fs::symlinkat(target, &self.fd, name.as_bytes()).doing(Where::Replica, "make the symlink")
+        sys::symlinkat(target, &self.fd, name.as_bytes()).doing(Where::Replica, "make the symlink")
     }
 
     /// Renames within this directory; replaces what is no directory.
     pub fn rename(&self, from: &Name, to: &Name) -> Result<()> {
-        rustix::fs::renameat(&self.fd, from.as_bytes(), &self.fd, to.as_bytes())
-            .doing(Where::Replica, "rename")
+        sys::renameat(&self.fd, from.as_bytes(), &self.fd, to.as_bytes()).doing(Where::Replica, "rename")
     }
 
     /// Renames an entry into another directory.
     pub fn move_to(&self, name: &[u8], to: &ReplicaDir, new_name: &Name) -> Result<()> {
-        rustix::fs::renameat(&self.fd, name, &to.fd, new_name.as_bytes()).doing(Where::Replica, "move it")
+        sys::renameat(&self.fd, name, &to.fd, new_name.as_bytes()).doing(Where::Replica, "move it")
     }
 
     /// Swaps two entries of this directory in one step.
@@ -184,7 +183,7 @@ impl ReplicaDir {
     /// As [`exchange`](Self::exchange).
     pub fn exchange_with(&self, name: &Name, dir: &ReplicaDir, other: &Name) -> Result<()> {
         let (name, other) = (name.as_bytes(), other.as_bytes());
-        rustix::fs::renameat_with(&self.fd, name, &dir.fd, other, RenameFlags::EXCHANGE)
+        sys::renameat_with(&self.fd, name, &dir.fd, other, RenameFlags::EXCHANGE)
             .doing(Where::Replica, "exchange two entries")
     }
 
@@ -194,12 +193,12 @@ impl ReplicaDir {
     }
 
     pub fn remove_file(&self, name: &[u8]) -> Result<()> {
-        rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()).doing(Where::Replica, "remove it")
+        sys::unlinkat(&self.fd, name, AtFlags::empty()).doing(Where::Replica, "remove it")
     }
 
     /// Removes an empty directory.
     pub fn remove_dir(&self, name: &[u8]) -> Result<()> {
-        rustix::fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR).doing(Where::Replica, "remove the directory")
+        sys::unlinkat(&self.fd, name, AtFlags::REMOVEDIR).doing(Where::Replica, "remove the directory")
     }
 
     /// Sets owner and mtime of a symlink, each where given; it has nothing else.
@@ -207,11 +206,10 @@ impl ReplicaDir {
         let (name, nofollow) = (name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW);
         if settings.uid.is_some() || settings.gid.is_some() {
             let (uid, gid) = (settings.uid.map(Uid::from_raw), settings.gid.map(Gid::from_raw));
-            rustix::fs::chownat(&self.fd, name, uid, gid, nofollow).doing(Where::Replica, "set the owner")?;
+            sys::chownat(&self.fd, name, uid, gid, nofollow).doing(Where::Replica, "set the owner")?;
         }
         if let Some(mtime) = settings.mtime {
-            rustix::fs::utimensat(&self.fd, name, &times(mtime), nofollow)
-                .doing(Where::Replica, "set the times")?;
+            sys::utimensat(&self.fd, name, &times(mtime), nofollow).doing(Where::Replica, "set the times")?;
         }
         Ok(())
     }
@@ -230,8 +228,7 @@ impl ReplicaDir {
         let mode =
             u32::from(stat_fd(&handle, StatxFlags::MODE).doing(Where::Replica, doing)?.stx_mode) & 0o7777;
         // An O_PATH descriptor takes no fchmod; its magic link in /proc leads to that very inode.
-        rustix::fs::chmod(magic_link(&handle), Mode::from_raw_mode(mode | 0o700))
-            .doing(Where::Replica, doing)?;
+        sys::chmod(magic_link(&handle), Mode::from_raw_mode(mode | 0o700)).doing(Where::Replica, doing)?;
         let fd = openat(&handle, c".", DIR_FLAGS, Mode::empty()).doing(Where::Replica, doing)?;
         Ok((ReplicaDir(Dir { fd, side: Where::Replica }), mode))
     }

@@ -4,7 +4,7 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{SeekFrom, StatxFlags};
 use rustix::io::{Errno, retry_on_intr};
 
-use super::{Doing, Result, Settings, entry_of, stat_fd, xattr};
+use super::{Doing, Result, Settings, entry_of, stat_fd, sys, xattr};
 use crate::entry::{Entry, XattrKinds, Xattrs};
 use crate::fault::{Fault, Where};
 
@@ -27,7 +27,7 @@ impl File {
         let mut done = 0;
         while done < buffer.len() {
             let at = offset + done as u64;
-            match retry_on_intr(|| rustix::io::pread(&self.fd, &mut buffer[done..], at)) {
+            match retry_on_intr(|| sys::pread(&self.fd, &mut buffer[done..], at)) {
                 Ok(0) => break,
                 Ok(read) => done += read,
                 Err(errno) => return Err(self.fault("read the file", errno)),
@@ -39,13 +39,13 @@ impl File {
     /// The next range of data at or after `offset`: where it begins and ends, in bytes. `None`
     /// where only a hole follows. A file system without holes shows one range.
     pub fn next_data(&self, offset: u64) -> Result<Option<(u64, u64)>> {
-        let begin = match rustix::fs::seek(&self.fd, SeekFrom::Data(offset)) {
+        let begin = match sys::seek(&self.fd, SeekFrom::Data(offset)) {
             Ok(begin) => begin,
             Err(Errno::NXIO) => return Ok(None),
             Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(Some((offset, u64::MAX))),
             Err(errno) => return Err(self.fault("read the file", errno)),
         };
-        let end = rustix::fs::seek(&self.fd, SeekFrom::Hole(begin)).doing(self.side, "read the file")?;
+        let end = sys::seek(&self.fd, SeekFrom::Hole(begin)).doing(self.side, "read the file")?;
         Ok(Some((begin, end)))
     }
 
@@ -79,14 +79,14 @@ impl NewFile {
 
     /// Shares the source's blocks (btrfs, XFS, bcachefs): `false` where that cannot be.
     pub fn reflink(&self, source: &File) -> bool {
-        rustix::fs::ioctl_ficlone(&self.0.fd, &source.fd).is_ok()
+        sys::ioctl_ficlone(&self.0.fd, &source.fd).is_ok()
     }
 
     /// Lets the kernel copy at most `len` bytes at `offset`, of both files.
     pub fn copy_range(&self, source: &File, offset: u64, len: usize) -> Result<Ranged> {
         let (mut from, mut to) = (offset, offset);
         let result = retry_on_intr(|| {
-            rustix::fs::copy_file_range(&source.fd, Some(&mut from), &self.0.fd, Some(&mut to), len)
+            sys::copy_file_range(&source.fd, Some(&mut from), &self.0.fd, Some(&mut to), len)
         });
         match result {
             Ok(copied) => Ok(Ranged::Copied(copied)),
@@ -99,7 +99,7 @@ impl NewFile {
 
     pub fn write_all_at(&self, mut bytes: &[u8], mut offset: u64) -> Result<()> {
         while !bytes.is_empty() {
-            match retry_on_intr(|| rustix::io::pwrite(&self.0.fd, bytes, offset)) {
+            match retry_on_intr(|| sys::pwrite(&self.0.fd, bytes, offset)) {
                 Ok(0) => return Err(self.0.fault("write the file", Errno::IO)),
                 Ok(written) => {
                     bytes = &bytes[written..];
@@ -113,7 +113,7 @@ impl NewFile {
 
     /// Sets the length in bytes; what was not written reads as zeros and takes no space.
     pub fn set_len(&self, len: u64) -> Result<()> {
-        rustix::fs::ftruncate(&self.0.fd, len).doing(self.0.side, "write the file")
+        sys::ftruncate(&self.0.fd, len).doing(self.0.side, "write the file")
     }
 
     /// Sets what is given.

@@ -1,8 +1,9 @@
 //! The names in a directory, sorted, in one block of memory.
 
 use rustix::fd::AsFd;
-use rustix::fs::{FileType, RawDir};
+use rustix::fs::FileType;
 
+use super::sys::RawDir;
 use crate::path::is_reserved;
 
 /// What a listing says of an entry's kind without a look at it. Some file systems say nothing.

@@ -10,6 +10,7 @@ mod listing;
 mod resolve;
 mod root;
 mod settings;
+mod sys;
 mod xattr;
 
 pub use dir::{Dir, ReplicaDir};
@@ -17,6 +18,8 @@ pub use file::{File, NewFile, Ranged};
 pub use listing::{Hint, Listing};
 pub use root::{Pin, Room, Root, enclosing, nearest_existing};
 pub use settings::Settings;
+#[cfg(test)]
+pub use sys::Faults;
 
 use rustix::fs::{AtFlags, FileType, Statx, StatxAttributes, StatxFlags, StatxTimestamp};
 
@@ -77,5 +80,5 @@ fn entry_of(stat: &Statx, target: Box<[u8]>) -> Entry {
 
 /// `statx` of an open descriptor.
 fn stat_fd(fd: impl rustix::fd::AsFd, flags: StatxFlags) -> rustix::io::Result<Statx> {
-    rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, flags)
+    sys::statx(fd, c"", AtFlags::EMPTY_PATH, flags)
 }

@@ -3,10 +3,11 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{Mode, OFlags, ResolveFlags, StatxFlags, openat, openat2};
+use rustix::fs::{Mode, OFlags, ResolveFlags, StatxFlags};
 use rustix::io::{Errno, Result};
 
 use super::stat_fd;
+use super::sys::{openat, openat2};
 use crate::fault::Where;
 use crate::path::RelPath;
 

@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags, Statx, StatxAttributes, StatxFlags, openat};
+use rustix::fs::{CWD, Mode, OFlags, Statx, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
+use super::sys::{openat, statx};
 use super::{Dir, Doing, ReplicaDir, Result, device, stat_fd, time};
 use crate::entry::Time;
 use crate::fault::{Fault, Where};
@@ -149,7 +150,7 @@ fn pin_flags() -> StatxFlags {
 
 fn pin_of(path: &Path, side: Where) -> Result<Pin> {
     let doing = "open the root";
-    let stat = rustix::fs::statx(CWD, path, rustix::fs::AtFlags::empty(), pin_flags()).doing(side, doing)?;
+    let stat = statx(CWD, path, rustix::fs::AtFlags::empty(), pin_flags()).doing(side, doing)?;
     if rustix::fs::FileType::from_raw_mode(stat.stx_mode.into()).is_dir() {
         Ok(Pin::of(&stat))
     } else {

@@ -3,8 +3,9 @@
 //! mode.
 
 use rustix::fd::AsFd;
-use rustix::fs::{Gid, Mode, Timespec, Timestamps, Uid, fchmod, fchown, futimens};
+use rustix::fs::{Gid, Mode, Timespec, Timestamps, Uid};
 
+use super::sys::{fchmod, fchown, futimens};
 use super::xattr::{self, Part};
 use super::{Doing, Result};
 use crate::entry::{Time, Xattrs};

@@ -3,9 +3,10 @@
 use std::ffi::CString;
 
 use rustix::fd::AsFd;
-use rustix::fs::{XattrFlags, fgetxattr, flistxattr, fremovexattr, fsetxattr};
+use rustix::fs::XattrFlags;
 use rustix::io::{Errno, Result};
 
+use super::sys::{fgetxattr, flistxattr, fremovexattr, fsetxattr};
 use crate::entry::{XattrKinds, Xattrs};
 
 /// The kernel's limit on a list of names, and on a value, in bytes.

@@ -12,9 +12,9 @@ use crate::carrier::Carried;
 use crate::path::{Name, RelPath};
 use crate::queue::{Depth, Detector, Hint, Look, Looks, Portion, Queue};
 use crate::reaper::Reaped;
-use crate::reconcile::{Again, Outcome, Work};
+use crate::reconcile::{Again, Lost, Outcome, Work};
 use crate::report::{Cause, Operation, Problem};
-use crate::sweep::{Message, Plan, Sweep, Task};
+use crate::sweep::{Message, Plan, Task, walked};
 use crate::troubles::{Failure, Troubles};
 
 /// How long what a scan has found rests, and how long the watch is given to tell what a sweep has.
@@ -49,6 +49,8 @@ pub struct Rounds {
     slots: usize,
     /// Renames that rounds have followed.
     pub followed: usize,
+    /// Whether system calls may fail, so that a root may seem to be lost.
+    pub bears_faults: bool,
     story: Story,
 }
 
@@ -68,6 +70,7 @@ impl Rounds {
             carried: Vec::new(),
             reaped: Vec::new(),
             followed: 0,
+            bears_faults: false,
             story,
         }
     }
@@ -93,12 +96,22 @@ impl Rounds {
         }
     }
 
-    /// Lets some time pass, and does a round.
-    pub fn turn(&mut self) {
+    /// Wants a comparison of all, once nothing else is to be done.
+    pub fn want_sweep(&mut self) {
+        self.unproven.insert(RelPath::root());
+    }
+
+    /// Lets some time pass, and does a round where there is work for one: the renames that it was to
+    /// follow.
+    pub fn turn(&mut self) -> Option<Vec<Hint>> {
         self.now += Duration::from_millis(self.rng.u64(..30));
+        if self.bears_faults && self.rng.u8(..8) == 0 {
+            // What has failed is tried again.
+            self.now += Duration::from_secs(self.rng.u64(1..10));
+        }
         self.listen();
         self.queue.wake(self.now);
-        self.round();
+        self.round()
     }
 
     /// What the next walk is to look at, and how; `None` where none is due, or one is not taken in.
@@ -136,8 +149,7 @@ impl Rounds {
             registry: None,
         };
         self.story.tell(format!("    walk: {task:?} {scopes:?}"));
-        let sweep = Sweep::start(plan).unwrap();
-        let messages = sweep.messages().iter().collect();
+        let messages = walked(plan).collect();
         self.walk = Some(Walk { task, detector, scopes, messages });
     }
 
@@ -152,7 +164,7 @@ impl Rounds {
                     let look = Look::new(Depth::Subtree, detector, self.now);
                     self.set_back(&problem, look, Failure::Scan);
                 }
-                Some(Message::Lost(lost)) => panic!("{lost}"),
+                Some(Message::Lost(lost)) => self.lose(lost),
                 Some(_) => {}
                 None => self.end_walk(),
             }
@@ -191,7 +203,7 @@ impl Rounds {
         if watched && !(swept && self.rng.u8(..8) == 0) { Detector::Watch } else { Detector::Sweep }
     }
 
-    fn round(&mut self) {
+    fn round(&mut self) -> Option<Vec<Hint>> {
         let carried = self.some_carried();
         let reaped = if self.rng.bool() { std::mem::take(&mut self.reaped) } else { Vec::new() };
         self.queue.unpark(self.pair.reconciler.free_carriers() + carried.len());
@@ -200,7 +212,7 @@ impl Rounds {
         let mut looks = self.queue.take(detector, portion);
         let moves = self.queue.take_renames(&mut looks);
         if looks.is_empty() && carried.is_empty() && reaped.is_empty() {
-            return;
+            return None;
         }
         let looked_at = paths(&looks, &carried);
         let renames: Vec<_> = moves.iter().map(|hint| (&hint.from, &hint.to)).collect();
@@ -212,10 +224,26 @@ impl Rounds {
         ));
         let budget = (self.rng.u8(..4) == 0).then_some(Duration::ZERO);
         let big = [0, 3, u64::MAX, u64::MAX][self.rng.usize(..4)];
-        let work = Work { moves, looks, carried, reaped, detector, budget, big, ..work(&[]) };
-        let outcome = self.pair.round(work);
+        let work = Work { moves: moves.clone(), looks, carried, reaped, detector, budget, big, ..work(&[]) };
+        let outcome = self.pair.reconciler.round(work);
         self.wait_for_others();
-        self.take_up(outcome, &looked_at);
+        match outcome {
+            Ok(outcome) => self.take_up(outcome, &looked_at),
+            Err(lost) => self.lose(lost),
+        }
+        Some(moves)
+    }
+
+    /// A root seems to be lost: nothing that was found is of use any more, and all is scanned anew.
+    fn lose(&mut self, lost: Lost) {
+        assert!(self.bears_faults, "{lost}");
+        self.story.tell(format!("    lost: {lost}"));
+        self.walk = None;
+        self.queue.clear();
+        self.troubles.clear();
+        self.moved.clear();
+        self.pair.reconciler.abandon();
+        self.want_scan(RelPath::root());
     }
 
     /// Some big files arrive at once, and some late.

@@ -8,20 +8,31 @@ use std::path::Path;
 use super::source::join;
 
 /// What each name is, in words; the tree's top has none.
-type Tree = BTreeMap<String, String>;
+pub type Tree = BTreeMap<String, String>;
 
-fn read(root: &Path) -> Tree {
+/// Kinds and contents.
+pub fn contents(root: &Path) -> Tree {
     let mut tree = Tree::new();
-    add(root, "", &mut tree);
+    add(root, "", &|what, _| what, &mut tree);
     tree
 }
 
-fn add(root: &Path, path: &str, tree: &mut Tree) {
+/// All that is mirrored.
+fn read(root: &Path) -> Tree {
+    let facts = |what, entry: &fs::Metadata| {
+        format!("{what}, {:o}, {}.{:09}", entry.mode(), entry.mtime(), entry.mtime_nsec())
+    };
+    let mut tree = Tree::new();
+    add(root, "", &facts, &mut tree);
+    tree
+}
+
+fn add(root: &Path, path: &str, say: &impl Fn(String, &fs::Metadata) -> String, tree: &mut Tree) {
     let at = root.join(path);
     let entry = fs::symlink_metadata(&at).unwrap();
     let what = if entry.is_dir() {
         for below in fs::read_dir(&at).unwrap() {
-            add(root, &join(path, below.unwrap().file_name().to_str().unwrap()), tree);
+            add(root, &join(path, below.unwrap().file_name().to_str().unwrap()), say, tree);
         }
         "directory".to_owned()
     } else if entry.is_symlink() {
@@ -29,8 +40,7 @@ fn add(root: &Path, path: &str, tree: &mut Tree) {
     } else {
         format!("file {:?}", fs::read_to_string(&at).unwrap())
     };
-    let facts = format!("{what}, {:o}, {}.{:09}", entry.mode(), entry.mtime(), entry.mtime_nsec());
-    tree.insert(path.to_owned(), facts);
+    tree.insert(path.to_owned(), say(what, &entry));
 }
 
 /// One line for each name that is not the same in both.

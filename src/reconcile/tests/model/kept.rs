@@ -1,0 +1,55 @@
+//! What must not go, whatever fails: what the replica holds as the source does, for as long as the
+//! source has it. And nothing is torn: what the replica shows is what the source had at some time.
+
+use std::collections::HashSet;
+
+use super::super::path;
+use super::trees::Tree;
+use crate::path::{Name, RelPath};
+use crate::queue::Hint;
+
+/// What both sides hold, and all that the source ever held.
+#[derive(Default)]
+pub struct Kept {
+    twins: Tree,
+    known: HashSet<String>,
+}
+
+impl Kept {
+    /// The source was changed.
+    pub fn source_is(&mut self, source: &Tree) {
+        self.twins.retain(|path, what| source.get(path) == Some(what));
+        self.known.extend(source.values().cloned());
+    }
+
+    /// A round was done, which was to follow some renames: what is wrong with the replica.
+    pub fn replica_is(&mut self, replica: &Tree, source: &Tree, moves: &[Hint]) -> Result<(), String> {
+        self.twins.retain(|path, what| !may_move(path, what, moves));
+        for (path, what) in &self.twins {
+            let now = replica.get(path);
+            if now != Some(what) {
+                return Err(format!("{path:?}: both had {what}, the replica has {now:?}"));
+            }
+        }
+        let shown = replica.iter().filter(|(path, _)| !is_hidden(path));
+        if let Some((path, what)) = shown.into_iter().find(|(_, what)| !self.known.contains(*what)) {
+            return Err(format!("{path:?}: the source never had {what}"));
+        }
+        let twins = source.iter().filter(|(path, what)| replica.get(*path) == Some(what));
+        self.twins = twins.map(|(path, what)| (path.clone(), what.clone())).collect();
+        Ok(())
+    }
+}
+
+/// Whether a rename may take it away for a while: what is below one of its ends, or gives way to it, and
+/// a directory that leaves an empty one in its place. A file that stands again stays.
+fn may_move(name: &str, what: &str, moves: &[Hint]) -> bool {
+    let name = path(name);
+    let leaves = |from: &RelPath| name.is_within(from) && (name != *from || what == "directory");
+    moves.iter().any(|hint| name.is_within(&hint.to) || leaves(&hint.from))
+}
+
+/// Whether it lies under a temporary name.
+fn is_hidden(name: &str) -> bool {
+    name.split('/').filter_map(|part| Name::new(part.as_bytes())).any(|part| part.is_reserved())
+}

@@ -1,0 +1,20 @@
+//! The system calls on entries: rustix's own. In unit tests a plan may have them fail.
+
+#[cfg(not(test))]
+pub use rustix::fs::{
+    RawDir, chmod, chownat, copy_file_range, fchmod, fchown, fgetxattr, flistxattr, fremovexattr, fsetxattr,
+    ftruncate, futimens, ioctl_ficlone, mkdirat, openat, openat2, readlinkat, renameat, renameat_with, seek,
+    statx, symlinkat, unlinkat, utimensat,
+};
+#[cfg(not(test))]
+pub use rustix::io::{pread, pwrite};
+
+#[cfg(test)]
+mod faulty;
+#[cfg(test)]
+mod plan;
+
+#[cfg(test)]
+pub use faulty::*;
+#[cfg(test)]
+pub use plan::Faults;

@@ -1,0 +1,95 @@
+//! Which of the coming system calls of a thread fail, and how: by a seed.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use fastrand::Rng;
+use rustix::io::{Errno, Result};
+
+thread_local! {
+    static PLAN: RefCell<Option<Rc<RefCell<Plan>>>> = const { RefCell::new(None) };
+}
+
+struct Plan {
+    rng: Rng,
+    /// One call in so many fails.
+    one_in: u32,
+    met: usize,
+    tale: Vec<String>,
+}
+
+/// Has system calls on entries fail, on this thread, for as long as it lives.
+pub struct Faults(Rc<RefCell<Plan>>);
+
+impl Faults {
+    /// One call in `one_in` fails.
+    pub fn begin(seed: u64, one_in: u32) -> Self {
+        let plan = Plan { rng: Rng::with_seed(seed), one_in, met: 0, tale: Vec::new() };
+        let plan = Rc::new(RefCell::new(plan));
+        PLAN.set(Some(Rc::clone(&plan)));
+        Self(plan)
+    }
+
+    /// How many calls have failed.
+    pub fn met(&self) -> usize {
+        self.0.borrow().met
+    }
+
+    /// Those that have failed since this was asked last.
+    pub fn tale(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.borrow_mut().tale)
+    }
+}
+
+impl Drop for Faults {
+    fn drop(&mut self) {
+        PLAN.set(None);
+    }
+}
+
+impl Plan {
+    fn is_due(&mut self) -> bool {
+        self.rng.u32(..self.one_in) == 0
+    }
+
+    fn tell(&mut self, call: &str, how: &str) {
+        self.met += 1;
+        self.tale.push(format!("{call}: {how}"));
+    }
+}
+
+/// What the plan says, if there is one.
+fn asked<T>(ask: impl FnOnce(&mut Plan) -> Option<T>) -> Option<T> {
+    PLAN.with_borrow(|plan| plan.as_ref().and_then(|plan| ask(&mut plan.borrow_mut())))
+}
+
+/// Does a call, or has it fail: with one of the errors `before`, and nothing is done; or with one of
+/// those `after` it was done, as a server answers whose first answer was lost.
+pub fn attempt<T>(
+    call: &str,
+    before: &[Errno],
+    after: &[Errno],
+    work: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    let fate = asked(|plan| {
+        let at = plan.is_due().then(|| plan.rng.usize(..before.len() + after.len()))?;
+        let (errno, is_done) = (*before.iter().chain(after).nth(at)?, at >= before.len());
+        plan.tell(call, &format!("{errno:?}{}", if is_done { ", and is done" } else { "" }));
+        Some((errno, is_done))
+    });
+    match fate {
+        None => work(),
+        Some((errno, false)) => Err(errno),
+        Some((errno, true)) => work().and(Err(errno)),
+    }
+}
+
+/// How many of `len` bytes a call gets to: now and then not all, but one at least.
+pub fn shortened(call: &str, len: usize) -> usize {
+    let short = asked(|plan| {
+        let short = (len > 1 && plan.is_due()).then(|| plan.rng.usize(1..len))?;
+        plan.tell(call, &format!("{short} of {len} bytes"));
+        Some(short)
+    });
+    short.unwrap_or(len)
+}
