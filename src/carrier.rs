@@ -140,3 +140,6 @@ impl Carriers {
         let _ = self.jobs.send(job);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -165,6 +165,7 @@ fn enter(parent: &ReplicaDir, name: &[u8]) -> Result<ReplicaDir> {
 mod tests {
     use super::*;
     use crate::fault::Where;
+    use crate::tree::Faults;
     use std::fs;
 
     fn reap(top: &std::path::Path) -> Result<()> {
@@ -184,6 +185,32 @@ mod tests {
         reap(top.path()).unwrap();
         assert_eq!(fs::read_dir(&aside).unwrap().count(), 0);
         assert!(top.path().join("kept/file").exists());
+    }
+
+    /// What lies beside it stays, and nothing is left once a call fails no more.
+    #[test]
+    fn whatever_fails_only_the_tree_put_aside_is_emptied() {
+        for seed in 0..50 {
+            let top = tempfile::tempdir().unwrap();
+            let aside = top.path().join(Name::reserved(7).to_string());
+            let deep: std::path::PathBuf = std::iter::repeat_n("d", DEPTH + 3).collect();
+            fs::create_dir_all(aside.join(deep)).unwrap();
+            fs::create_dir(top.path().join("kept")).unwrap();
+            for file in ["kept/file", &format!("{}/file", aside.file_name().unwrap().display())] {
+                fs::write(top.path().join(file), "x").unwrap();
+            }
+            std::os::unix::fs::symlink("../kept", aside.join("link")).unwrap();
+            let faults = Faults::begin(seed, 10);
+            for _ in 0..10 {
+                // It says what has failed, or it has emptied the tree.
+                let is_done = reap(top.path()).is_ok();
+                assert!(!is_done || fs::read_dir(&aside).unwrap().next().is_none(), "seed {seed}");
+            }
+            drop(faults);
+            reap(top.path()).unwrap();
+            assert_eq!(fs::read_dir(&aside).unwrap().count(), 0, "seed {seed}");
+            assert!(top.path().join("kept/file").exists(), "seed {seed}");
+        }
     }
 
     #[test]

@@ -1,0 +1,112 @@
+//! Jobs on the test's own thread, in which system calls fail.
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::time::Instant;
+
+use fastrand::Rng;
+
+use super::*;
+use crate::fault::Where;
+use crate::path::testing::{name, path};
+use crate::queue::{Depth, Detector};
+use crate::tree::{Faults, ReplicaDir, Root};
+
+/// Longer than one chunk, and than what is copied by one read and one write.
+const LONGEST: usize = 700 * 1024;
+
+/// A file in each of two directories, and a carrier's slot.
+struct Bench {
+    top: tempfile::TempDir,
+    carriers: Carriers,
+    rng: Rng,
+}
+
+impl Bench {
+    fn new(seed: u64) -> Self {
+        let top = tempfile::tempdir().unwrap();
+        for side in ["source", "replica"] {
+            fs::create_dir(top.path().join(side)).unwrap();
+        }
+        Self { top, carriers: Carriers::start(1).unwrap(), rng: Rng::with_seed(seed) }
+    }
+
+    /// Writes a file with some holes in it.
+    fn write(&mut self, at: &Path) {
+        let len = self.rng.usize(1..LONGEST);
+        let file = fs::File::create(at).unwrap();
+        file.set_len(len as u64).unwrap();
+        for _ in 0..self.rng.usize(..6) {
+            let begin = self.rng.usize(..len);
+            let bytes: Vec<u8> =
+                std::iter::repeat_with(|| self.rng.u8(..)).take(100_000.min(len - begin)).collect();
+            file.write_all_at(&bytes, begin as u64).unwrap();
+        }
+    }
+
+    fn source(&self) -> (File, Entry) {
+        let root = Root { path: self.top.path().join("source"), side: Where::Source };
+        root.open_source().unwrap().0.open_file(b"file").unwrap()
+    }
+
+    fn replica(&self) -> ReplicaDir {
+        Root { path: self.top.path().join("replica"), side: Where::Replica }.open_replica().unwrap().0
+    }
+
+    fn job(&self, load: Load) -> Job {
+        let look = Look::new(Depth::Content, Detector::Watch, Instant::now());
+        Job::new(path("file"), look, self.source(), load, self.carriers.slot().unwrap())
+    }
+}
+
+/// Those that succeed, of so many.
+fn count(seeds: std::ops::Range<u64>, succeeds: impl Fn(u64) -> bool) -> usize {
+    seeds.filter(|seed| succeeds(*seed)).count()
+}
+
+#[test]
+fn a_copy_that_is_said_to_be_done_is_whole_whatever_has_failed() {
+    let done = count(0..100, |seed| {
+        let mut bench = Bench::new(seed);
+        let (source, copy) = (bench.top.path().join("source/file"), bench.top.path().join("replica/temp"));
+        bench.write(&source);
+        let temp = bench.replica().create_file(&name("temp")).unwrap();
+        let job = bench.job(Load::Fill { temp, name: name("temp"), reason: Reason::New });
+        let faults = Faults::begin(seed, 20);
+        let result = job.run();
+        drop(faults);
+        let is_whole = fs::read(&source).unwrap() == fs::read(&copy).unwrap();
+        assert!(result.is_err() || is_whole, "seed {seed}");
+        result.is_ok()
+    });
+    assert!((1..100).contains(&done), "{done} of 100 were copied");
+}
+
+#[test]
+fn two_files_are_not_said_to_be_equal_for_what_has_failed() {
+    let done = count(0..100, |seed| {
+        let mut bench = Bench::new(seed);
+        let [source, other] = ["source", "replica"].map(|side| bench.top.path().join(side).join("file"));
+        bench.write(&source);
+        fs::copy(&source, &other).unwrap();
+        let differs = bench.rng.bool();
+        if differs {
+            let last = fs::metadata(&other).unwrap().len() - 1;
+            let file = fs::File::options().read(true).write(true).open(&other).unwrap();
+            let mut byte = [0];
+            file.read_exact_at(&mut byte, last).unwrap();
+            file.write_all_at(&[!byte[0]], last).unwrap();
+        }
+        let (replica, replica_entry) = bench.replica().open_existing(&name("file")).unwrap();
+        let job = bench.job(Load::Compare { replica, replica_entry });
+        let faults = Faults::begin(seed, 10);
+        let result = job.run();
+        drop(faults);
+        if let Ok(Some(verdict)) = result {
+            assert_eq!(verdict.same(), !differs, "seed {seed}");
+        }
+        result.is_ok()
+    });
+    assert!((1..100).contains(&done), "{done} of 100 were compared");
+}
