@@ -167,8 +167,10 @@ impl Queue {
         self.later.push(at, path, look);
     }
 
-    /// Lets a path that a scan has found rest until a time, or until the watch tells of it.
+    /// Lets a path that a scan has found rest until a time, or until the watch tells of it. One that
+    /// rests already and is found again rests no longer for that: walks may come faster than it.
     pub fn push_resting(&mut self, at: Instant, path: RelPath, look: Look) {
+        let at = self.resting.due.get(&path).map_or(at, |(due, _)| *due);
         self.resting.push(at, path, look);
     }
 
@@ -390,6 +392,21 @@ mod tests {
         queue.wake(due);
         assert_eq!(taken(&mut queue, ALL), ["missed"]);
         assert_eq!((queue.sweep_names(), queue.resting_names()), (0, 0));
+    }
+
+    #[test]
+    fn what_is_found_again_rests_no_longer_for_that() {
+        let now = Instant::now();
+        let due = now + Duration::from_millis(50);
+        let mut queue = Queue::default();
+        queue.cool(path("saved"), Duration::ZERO, now);
+        queue.push_watched(&path("saved"), Look { detector: Detector::Watch, ..look(now) }, now);
+        for seconds in 1..=3 {
+            queue.push_resting(now + Duration::from_secs(seconds), path("saved"), look(now));
+            assert_eq!((queue.next_due(), queue.resting_names()), (Some(due), 1));
+        }
+        queue.wake(due);
+        assert_eq!(queue.take(Detector::Watch, ALL).len(), 1);
     }
 
     #[test]

@@ -10,7 +10,9 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use support::{Background, Live, Tree, Usage, are_twins, holds_for, how_many, noise, skip, wait_until};
+use support::{
+    Background, Daemon, Live, Scratch, Tree, Usage, are_twins, holds_for, how_many, noise, skip, wait_until,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -268,6 +270,17 @@ impl Restless {
         let block = self.writes.to_le_bytes().repeat(BLOCK / 8);
         self.file.write_all_at(&block, place(self.writes, self.blocks) * BLOCK as u64).unwrap();
         self.writes += 1;
+    }
+}
+
+#[test]
+fn a_file_that_is_saved_again_at_once_does_not_wait_longer_for_the_sweeps_that_find_it_too() {
+    let scratch = Scratch::new().with_source(&Tree::new().file("f", "text"));
+    let daemon = Daemon::spawn(scratch.command(["source", "replica", "0.1"]));
+    daemon.wait_settled(1);
+    let live = Live { scratch, daemon };
+    for _ in 0..60 {
+        live.answer("f");
     }
 }
 
