@@ -3,7 +3,7 @@
 use std::ops::Deref;
 
 use rustix::fd::OwnedFd;
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, RenameFlags, Statx, StatxFlags, Uid};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, Statx, StatxFlags, Uid};
 use rustix::io::Errno;
 
 use super::resolve::{DIR_FLAGS, open_beneath};
@@ -202,14 +202,32 @@ impl ReplicaDir {
     }
 
     /// Sets owner and mtime of a symlink, each where given; it has nothing else.
+    ///
+    /// # Errors
+    /// Also `EPERM` where a link to something else stands under the name by now: it may lie outside, too.
     pub fn set_symlink(&self, name: &Name, settings: &Settings<'_>) -> Result<()> {
-        let (name, nofollow) = (name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW);
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let link = sys::openat(&self.fd, name.as_bytes(), flags, Mode::empty())
+            .doing(Where::Replica, "open the symlink")?;
+        let stat = stat_fd(&link, StatxFlags::BASIC_STATS).doing(Where::Replica, "look at the symlink")?;
+        let is_link = FileType::from_raw_mode(stat.stx_mode.into()).is_symlink();
+        if !is_link || stat.stx_nlink > 1 {
+            return Err(Fault { doing: "set metadata", side: Where::Replica, errno: Errno::PERM });
+        }
         if settings.uid.is_some() || settings.gid.is_some() {
             let (uid, gid) = (settings.uid.map(Uid::from_raw), settings.gid.map(Gid::from_raw));
-            sys::chownat(&self.fd, name, uid, gid, nofollow).doing(Where::Replica, "set the owner")?;
+            sys::chownat(&link, c"", uid, gid, AtFlags::EMPTY_PATH).doing(Where::Replica, "set the owner")?;
         }
         if let Some(mtime) = settings.mtime {
-            sys::utimensat(&self.fd, name, &times(mtime), nofollow).doing(Where::Replica, "set the times")?;
+            match sys::utimensat(&link, c"", &times(mtime), AtFlags::EMPTY_PATH) {
+                // A kernel before 5.8 takes a name only.
+                Err(Errno::INVAL) => {
+                    let nofollow = AtFlags::SYMLINK_NOFOLLOW;
+                    sys::utimensat(&self.fd, name.as_bytes(), &times(mtime), nofollow)
+                }
+                other => other,
+            }
+            .doing(Where::Replica, "set the times")?;
         }
         Ok(())
     }
