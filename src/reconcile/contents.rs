@@ -177,7 +177,12 @@ impl<'a> Here<'_, 'a> {
     /// need not be read by each quick scan. Where that fails, it is.
     fn renew(&self, name: &Name, replica: &Entry) {
         let times = Settings { mtime: Some(replica.mtime), ..Settings::default() };
-        let _ = self.replica.open_existing(name).and_then(|(file, _)| file.set(&times));
+        let is_it = |now: &Entry| now.identity() == replica.identity() && lies_here_alone(now);
+        if let Ok((file, now)) = self.replica.open_existing(name)
+            && is_it(&now)
+        {
+            let _ = file.set(&times);
+        }
     }
 
     /// Reads both files, their attributes too.
@@ -322,7 +327,7 @@ impl<'a> Here<'_, 'a> {
             Kind::Symlink(_) => self.replica.set_symlink(name, &settings(entry, differs, None, keeps)),
             _ => self.replica.open_existing(name).and_then(|(file, now)| {
                 // RACE: a link may be made right after this. It then sees the new metadata.
-                if now.links > 1 {
+                if !lies_here_alone(&now) || gains_rights(differs, entry) {
                     return Err(crate::fault::Fault {
                         doing: "set metadata",
                         side: crate::fault::Where::Replica,
@@ -409,6 +414,18 @@ enum Pair {
     Carried,
     /// The replica's, which stands there so, cannot be read.
     Unreadable(Side),
+}
+
+/// Whether what is set on an entry of the replica in place concerns nothing else: no second link to it,
+/// and no file outside that is mounted there.
+fn lies_here_alone(replica: &Entry) -> bool {
+    replica.links <= 1 && !replica.mount_root
+}
+
+/// Whether it would get another owner's rights to run. Its former owner may hold it open for writing, so
+/// that file is made anew.
+fn gains_rights(differs: Differs, source: &Entry) -> bool {
+    (differs.uid || differs.gid) && source.mode & 0o6000 != 0
 }
 
 /// RACE: looked at, then opened: where it has gone or become something else, one more look.
