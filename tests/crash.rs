@@ -5,19 +5,20 @@ mod support;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use rustix::process::Signal;
-use support::{Daemon, EXIT_LIMIT, Scratch, Tree, is_temporary_name};
+use support::{Background, DEADLINE, Daemon, EXIT_LIMIT, Run, Scratch, Tree, is_temporary_name, wait_until};
 
-/// The length of a whole file that is filled with this byte: 1 byte to 3 MB.
+/// The byte that the largest files are filled with.
+const BIG: u8 = 192;
+
+/// The length of a whole file that is filled with this byte: 1 byte to 3 MB, or so much that a carrier fills it.
 fn length_of(byte: u8) -> usize {
     let number = usize::from(byte);
     match byte % 8 {
+        _ if byte == BIG => 12_000_000,
         0 => 3_000_000 - number * 1000,
         1 | 2 => 200_000 + number * 997,
         _ => 1 + number * 31,
@@ -27,8 +28,7 @@ fn length_of(byte: u8) -> usize {
 /// What a name promises: `e` is empty, `w` whole at each moment, `l` written in place, so anything.
 const CLASSES: [&str; 5] = ["w", "w", "w", "e", "l"];
 
-/// Changes the source until told to stop. Files of class `w` come and change by renames alone, so that the source shows
-/// none of them torn.
+/// Changes the source. Files of class `w` come and change by renames alone, so that the source shows none of them torn.
 struct Churn {
     source: PathBuf,
     /// Where whole files and trees are made before they are put into the source.
@@ -38,18 +38,10 @@ struct Churn {
 }
 
 impl Churn {
-    fn start(scratch: &Scratch, seed: u64) -> (Arc<AtomicBool>, JoinHandle<()>) {
-        let stop = Arc::new(AtomicBool::new(false));
-        let told = Arc::clone(&stop);
+    fn new(scratch: &Scratch, seed: u64) -> Self {
         let workshop = scratch.path("workshop");
         fs::create_dir(&workshop).unwrap();
-        let mut churn = Self { source: scratch.source(), workshop, rng: Rng::with_seed(seed), made: 0 };
-        let thread = std::thread::spawn(move || {
-            while !told.load(Ordering::Relaxed) {
-                churn.step();
-            }
-        });
-        (stop, thread)
+        Self { source: scratch.source(), workshop, rng: Rng::with_seed(seed), made: 0 }
     }
 
     fn step(&mut self) {
@@ -61,8 +53,21 @@ impl Churn {
             6 => fs::remove_file(self.name()),
             7 => self.put_tree(),
             8 => fs::remove_dir_all(self.dir()),
-            _ => fs::rename(self.dir(), self.dir()),
+            _ => self.rename_dir(),
         };
+    }
+
+    fn rename_dir(&mut self) -> std::io::Result<()> {
+        fs::rename(self.dir(), self.dir())
+    }
+
+    /// Some that are new, so that there is always one to rename.
+    fn turn_dirs_over(&mut self) {
+        let _ = if self.rng.u8(..4) == 0 { self.put_tree() } else { self.rename_dir() };
+    }
+
+    fn put_big_file(&mut self) {
+        let _ = self.put("w", &vec![BIG; length_of(BIG)]);
     }
 
     /// One of a few places for directories.
@@ -97,8 +102,13 @@ impl Churn {
 
     fn put_file(&mut self) -> std::io::Result<()> {
         let class = self.rng.choice(["w", "w", "e"]).expect("some to choose from");
+        let contents = self.contents(class);
+        self.put(class, &contents)
+    }
+
+    fn put(&mut self, class: &str, contents: &[u8]) -> std::io::Result<()> {
         let (whole, at) = (self.unused(), self.name_of(class));
-        fs::write(&whole, self.contents(class))?;
+        fs::write(&whole, contents)?;
         fs::rename(&whole, at).or_else(|_| fs::remove_file(&whole))
     }
 
@@ -148,32 +158,34 @@ fn assert_none_torn(dir: &Path) {
     }
 }
 
-/// So many times: a daemon is started, killed after a random time, and the replica looked at.
-fn survive(rounds: u64, seed: u64) {
+/// Kills it, and sees that it was alive, has not panicked, and has torn no file.
+#[track_caller]
+fn kill(scratch: &Scratch, mut daemon: Daemon) -> Run {
+    assert!(daemon.is_running(), "it has ended by itself");
+    daemon.signal(Signal::KILL);
+    let run = daemon.wait(EXIT_LIMIT);
+    assert_eq!(run.code, None, "killed\n{run}");
+    assert!(!run.stderr.contains("panicked"), "{run}");
+    assert_none_torn(&scratch.replica());
+    run
+}
+
+/// So many times: a daemon that sweeps is started, killed after a random time, and the replica looked at.
+fn survive_sweeping(rounds: u64, seed: u64) {
     println!("seed {seed}");
     let scratch = Scratch::new().with_source(&Tree::new().file("w9", vec![0; 3_000_000]));
     let mut rng = Rng::with_seed(seed);
-    let (stop, churn) = Churn::start(&scratch, seed);
+    let churn = Background::start(Churn::new(&scratch, seed), Churn::step);
     let (mut acted, mut left) = (0, 0);
-    for round in 0..rounds {
+    for _ in 0..rounds {
         let arguments = ["--max-delete", "100%", "--interval-only", "source", "replica", "0.1"];
-        let mut daemon = Daemon::spawn(scratch.command(arguments));
+        let daemon = Daemon::spawn(scratch.command(arguments));
         // From before its first look at the disk to some sweeps later.
-        let moment = Instant::now() + Duration::from_millis(rng.u64(1..400));
-        while Instant::now() < moment {
-            assert!(daemon.is_running(), "round {round}: it has ended by itself");
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        daemon.signal(Signal::KILL);
-        let run = daemon.wait(EXIT_LIMIT);
-        assert_eq!(run.code, None, "killed\n{run}");
-        assert!(!run.stderr.contains("panicked"), "{run}");
-        acted += run.actions().len();
+        std::thread::sleep(Duration::from_millis(rng.u64(1..400)));
+        acted += kill(&scratch, daemon).actions().len();
         left += scratch.temporaries().len();
-        assert_none_torn(&scratch.replica());
     }
-    stop.store(true, Ordering::Relaxed);
-    churn.join().unwrap();
+    drop(churn.stop());
     assert!(acted > 0, "no round had anything to do");
     println!("{acted} actions in {rounds} rounds; {left} times a temporary entry was left");
 
@@ -184,16 +196,99 @@ fn survive(rounds: u64, seed: u64) {
     assert!(run.actions().is_empty(), "it had not settled\n{run}");
 }
 
+/// In the midst of what a daemon that watches is killed.
+#[derive(Debug, Clone, Copy)]
+enum Midst {
+    /// All is copied for the first time while it changes.
+    FirstCopy,
+    Changes,
+    /// A file that a carrier fills.
+    BigFile,
+    RenamedDirs,
+}
+
+const MIDSTS: [Midst; 4] = [Midst::FirstCopy, Midst::Changes, Midst::BigFile, Midst::RenamedDirs];
+
+impl Midst {
+    fn step(self) -> fn(&mut Churn) {
+        match self {
+            Midst::FirstCopy | Midst::Changes => Churn::step,
+            Midst::BigFile => Churn::put_big_file,
+            Midst::RenamedDirs => Churn::turn_dirs_over,
+        }
+    }
+
+    /// Waits for the moment of the kill.
+    #[track_caller]
+    fn wait(self, scratch: &Scratch, rng: &mut Rng) {
+        if matches!(self, Midst::BigFile) {
+            let is_filled = |at: &PathBuf| fs::metadata(at).is_ok_and(|found| found.len() >= 1_000_000);
+            let under_way = || scratch.temporaries().iter().any(is_filled);
+            return wait_until("a big file is being copied", DEADLINE, under_way);
+        }
+        // At any moment, and so a time that is meant.
+        std::thread::sleep(Duration::from_millis(rng.u64(1..250)));
+    }
+}
+
+fn watching(scratch: &Scratch) -> Daemon {
+    scratch.starting_watcher(&["--max-delete", "100%"])
+}
+
+/// So many times: a daemon that watches is killed in the midst of something, and the next one makes all equal and
+/// clears away what was left.
+fn survive_watching(rounds: usize, seed: u64) {
+    println!("seed {seed}");
+    let scratch = Scratch::new().with_source(&Tree::new().file("w9", vec![0; 3_000_000]));
+    let mut rng = Rng::with_seed(seed);
+    let mut churn = Churn::new(&scratch, seed);
+    let mut daemon = scratch.watcher(&[]);
+    let (mut left, mut worst) = (0, Duration::ZERO);
+    for midst in MIDSTS.into_iter().cycle().take(rounds) {
+        if matches!(midst, Midst::FirstCopy) {
+            kill(&scratch, daemon);
+            fs::remove_dir_all(scratch.replica()).unwrap();
+            daemon = watching(&scratch);
+        }
+        let changes = Background::start(churn, midst.step());
+        midst.wait(&scratch, &mut rng);
+        kill(&scratch, daemon);
+        churn = changes.stop();
+        left += scratch.temporaries().len();
+
+        let started = Instant::now();
+        daemon = watching(&scratch);
+        scratch.wait_twins();
+        wait_until("nothing is left", DEADLINE, || scratch.temporaries().is_empty());
+        worst = worst.max(started.elapsed());
+    }
+    println!("{left} temporary entries left in {rounds} rounds; equal at most {worst:.1?} after a start");
+    assert!(left > 0, "no kill came in the midst of anything");
+    kill(&scratch, daemon);
+}
+
 #[test]
 fn kills_under_churn_leave_no_torn_file_and_nothing_behind() {
-    survive(8, 1);
+    survive_sweeping(8, 1);
+}
+
+#[test]
+fn kills_while_it_watches_leave_no_torn_file_and_nothing_behind() {
+    survive_watching(20, 3);
+}
+
+#[test]
+#[ignore = "takes some minutes; TWINDIR_KILLS says how many rounds"]
+fn many_kills_while_it_watches_leave_no_torn_file_and_nothing_behind() {
+    let rounds = support::how_many("TWINDIR_KILLS", 200);
+    survive_watching(usize::try_from(rounds).unwrap(), 4);
 }
 
 #[test]
 #[ignore = "takes a minute; TWINDIR_KILLS says how many rounds"]
 fn many_kills_under_churn_leave_no_torn_file_and_nothing_behind() {
     let rounds = support::how_many("TWINDIR_KILLS", 100);
-    survive(rounds, 2);
+    survive_sweeping(rounds, 2);
 }
 
 #[test]
