@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Parser};
 
-use crate::config::{Config, DEFAULT_INTERVAL, Mode, parse_debounce, parse_interval};
+use crate::config::{Config, DEFAULT_INTERVAL, Mode, parse_debounce, parse_interval, parse_keep};
 use crate::guard::Limit;
 use crate::report::Format;
 use crate::sweep::Task;
@@ -105,6 +105,14 @@ pub struct Args {
     #[arg(long)]
     durable: bool,
 
+    /// Keep what is removed or overwritten in REPLICA: it goes to DIR/twindir-<time>/<path> first
+    #[arg(long, value_name = "DIR")]
+    backup_dir: Option<PathBuf>,
+
+    /// Remove from --backup-dir what was put there longer ago: 30d, 12h [default: never]
+    #[arg(long, value_name = "TIME", value_parser = parse_keep, requires = "backup_dir", allow_negative_numbers = true)]
+    backup_keep: Option<Duration>,
+
     /// Threads for walking, hashing and copying [default: one a core]
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
@@ -148,6 +156,8 @@ impl Args {
             create: !self.no_create,
             max_delete: self.max_delete,
             durable: self.durable,
+            backup_dir: self.backup_dir,
+            backup_keep: self.backup_keep,
             threads: self.threads.unwrap_or_else(cores).get(),
             verbosity: i8::from(self.verbose) - i8::from(self.quiet),
         }

@@ -54,6 +54,9 @@ pub struct Config {
     pub max_delete: Limit,
     /// Whether what is said to be done is safe on the disk.
     pub durable: bool,
+    /// Where what is removed or overwritten in the replica is kept, and for how long.
+    pub backup_dir: Option<PathBuf>,
+    pub backup_keep: Option<Duration>,
     /// Threads for walking, hashing and copying, each.
     pub threads: usize,
     /// As in [`crate::report::Settings`].
@@ -96,6 +99,20 @@ pub fn parse_debounce(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Reads how long backups are kept: as [`parse_interval`] does, and in days (`30d`).
+///
+/// # Errors
+/// A sentence that says what is wrong.
+pub fn parse_keep(text: &str) -> Result<Duration, String> {
+    match parse_time(text) {
+        Ok(time) => Ok(time),
+        Err(Wrong::Negative) => Err("a time cannot be negative".to_owned()),
+        Err(Wrong::NoTime) => {
+            Err(format!("{text:?} is no time: give it with its unit (30d, 12h), or seconds"))
+        }
+    }
+}
+
 enum Wrong {
     Negative,
     NoTime,
@@ -107,8 +124,10 @@ fn parse_time(text: &str) -> Result<Duration, Wrong> {
         Ok(seconds) if seconds < 0.0 => Err(Wrong::Negative),
         Ok(seconds) => Duration::try_from_secs_f64(seconds).map_err(|_| Wrong::NoTime),
         Err(_) => {
-            let span: jiff::SignedDuration = text.parse().map_err(|_| Wrong::NoTime)?;
-            Duration::try_from(span).map_err(|_| Wrong::Negative)
+            let span: jiff::Span = text.parse().map_err(|_| Wrong::NoTime)?;
+            let days = jiff::SpanRelativeTo::days_are_24_hours();
+            let time = span.to_duration(days).map_err(|_| Wrong::NoTime)?;
+            Duration::try_from(time).map_err(|_| Wrong::Negative)
         }
     }
 }
@@ -127,13 +146,11 @@ mod tests {
             ("5m", 300_000),
             ("1h", 3_600_000),
             ("1h 30m", 5_400_000),
-            ("365d", u64::MAX),
+            ("1d", 24 * 3_600_000),
+            ("365d", 365 * 24 * 3_600_000),
             ("8760h", 365 * 24 * 3_600_000),
         ] {
             let parsed = parse_interval(text);
-            if millis == u64::MAX {
-                continue; // Days are a matter of the calendar; hours say the same.
-            }
             assert_eq!(parsed, Ok(Duration::from_millis(millis)), "{text}");
         }
     }
@@ -150,7 +167,9 @@ mod tests {
 
     #[test]
     fn absurd_intervals_are_refused() {
-        for text in ["0", "-5", "-5s", "abc", "", "NaN", "inf", "1e300", "0.01", "10ms", "9000h", "0x10"] {
+        for text in
+            ["0", "-5", "-5s", "abc", "", "NaN", "inf", "1e300", "0.01", "10ms", "366d", "1mo", "0x10"]
+        {
             assert!(parse_interval(text).is_err(), "{text}");
         }
     }

@@ -38,13 +38,24 @@ impl TempNames {
 /// removed when this goes.
 pub struct Temp<'a> {
     dir: &'a ReplicaDir,
-    name: Option<Name>,
+    name: Name,
+    is_gone: bool,
 }
 
 impl<'a> Temp<'a> {
     /// Takes charge of an entry that exists under a reserved name.
     pub fn adopt(dir: &'a ReplicaDir, name: Name) -> Self {
-        Self { dir, name: Some(name) }
+        Self { dir, name, is_gone: false }
+    }
+
+    /// The reserved name.
+    pub fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// Notes that the entry has left its reserved name.
+    pub fn leave(mut self) {
+        self.is_gone = true;
     }
 
     /// Puts the entry under `name`, where `standing` was seen. A directory there is swapped
@@ -58,27 +69,26 @@ impl<'a> Temp<'a> {
         standing: &Side,
         names: &TempNames,
     ) -> Result<Option<Name>, Setback> {
-        let Some(temp) = self.name.clone() else { return Ok(None) };
         let aside = if standing.is_dir() {
-            Some(swap(self.dir, &temp, name, names)?)
+            Some(swap(self.dir, &self.name, name, names)?)
         } else {
-            self.dir.rename(&temp, name).map_err(|fault| match fault.errno {
+            self.dir.rename(&self.name, name).map_err(|fault| match fault.errno {
                 // RACE: a directory appeared after the look. Worst case one more look.
                 Errno::ISDIR | Errno::NOTDIR | Errno::EXIST | Errno::NOTEMPTY => Setback::Changed,
                 _ => Setback::Fault(fault),
             })?;
             None
         };
-        self.name = None;
+        self.is_gone = true;
         Ok(aside)
     }
 }
 
 impl Drop for Temp<'_> {
     fn drop(&mut self) {
-        if let Some(name) = self.name.take() {
+        if !self.is_gone {
             // What cannot be removed now is removed by the next sweep (I7).
-            let _ = self.dir.remove_file(name.as_bytes());
+            let _ = self.dir.remove_file(self.name.as_bytes());
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The one loop that knows all: what detectors find goes into the queue, what is ready goes
 //! into rounds, and everything else waits for its time.
 
+mod pruning;
 mod room;
 mod roots;
 mod scanning;
@@ -28,6 +29,7 @@ use crate::report::{Cause, Operation, Problem};
 use crate::roots::Prepared;
 use crate::sweep::Sweep;
 use crate::troubles::{Failure, Troubles};
+use pruning::Pruning;
 use room::Refusal;
 use roots::RootWatch;
 use settle::Tally;
@@ -109,6 +111,7 @@ struct Daemon<'a> {
     next_sweep: Instant,
     roots: RootWatch,
     refusal: Option<Refusal>,
+    pruning: Pruning,
     tally: Tally,
     /// Ends whatever takes long.
     stop: Arc<AtomicBool>,
@@ -124,11 +127,11 @@ pub fn run(
     signals: &Receiver<i32>,
     panicked: &AtomicBool,
 ) -> Result<End, Failed> {
-    let Prepared { roots, home, lock, filter, .. } = prepared;
+    let Prepared { roots, home, lock, filter, backup, .. } = prepared;
     let stop = Arc::new(AtomicBool::new(false));
     let keeps = probe_replica(&roots);
     let watched = RootWatch::new(home, lock);
-    let manner = Manner { threads: config.threads, durable: config.durable };
+    let manner = Manner { threads: config.threads, durable: config.durable, backup };
     let reconciler = Reconciler::start(roots, keeps, filter, manner, Arc::clone(&stop));
     let mut daemon = Daemon {
         config,
@@ -148,6 +151,7 @@ pub fn run(
         next_sweep: Instant::now(),
         roots: watched,
         refusal: None,
+        pruning: Pruning::default(),
         tally: Tally::default(),
         stop,
     };
@@ -159,6 +163,7 @@ impl Daemon<'_> {
         loop {
             let now = Instant::now();
             self.tend_watch(now);
+            self.prune(now);
             self.begin_scan(now)?;
             self.begin_sweep(now)?;
             self.begin_proof(now)?;
@@ -176,6 +181,7 @@ impl Daemon<'_> {
             self.queue.wake(now);
             self.round(carried, reaped);
             if let Some(end) = self.settle(Instant::now()) {
+                self.pruning.finish();
                 return Ok(end);
             }
         }

@@ -140,6 +140,11 @@ impl Entry {
         self.is_file() && self.links > 1
     }
 
+    /// Whether it is a FIFO, socket or device.
+    pub fn is_special(&self) -> bool {
+        matches!(self.kind, Kind::Special(_))
+    }
+
     pub fn is_file(&self) -> bool {
         self.kind == Kind::File
     }

@@ -4,11 +4,12 @@ use std::fmt;
 
 use rustix::io::Errno;
 
-/// Which of the two trees.
+/// Which of the two trees, or what was in the replica and is kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Where {
     Source,
     Replica,
+    Backup,
 }
 
 impl Where {
@@ -16,6 +17,7 @@ impl Where {
         match self {
             Where::Source => "source",
             Where::Replica => "replica",
+            Where::Backup => "backup folder",
         }
     }
 }
@@ -47,10 +49,10 @@ impl Fault {
         self.errno == Errno::NOENT
     }
 
-    /// Whether the replica's file system takes nothing more for now, whatever the entry: it is full, the quota is used
-    /// up, or it is read-only.
+    /// Whether the replica's file system (or that of the backups) takes nothing more for now, whatever the entry: it is
+    /// full, the quota is used up, or it is read-only.
     pub fn is_refusal(&self) -> bool {
-        self.side == Where::Replica && matches!(self.errno, Errno::NOSPC | Errno::DQUOT | Errno::ROFS)
+        self.side != Where::Source && matches!(self.errno, Errno::NOSPC | Errno::DQUOT | Errno::ROFS)
     }
 
     /// Whether a directory was looked for and what stands there is none, or nothing is there.

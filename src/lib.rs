@@ -13,7 +13,6 @@ mod daemon; // the loop that knows all
 mod preview; // dry run and check: looks, and changes nothing
 mod roots; // the start: what is refused, what is pinned
 mod config; // the settings
-mod probe; // what the replica's file system keeps
 
 mod sweep; // detector two: walks both trees
 mod watch; // detector one: the only user of notify
@@ -22,6 +21,8 @@ mod troubles; // what failed, and when it is tried again
 
 mod reconcile; // rounds: the one writer
 mod carrier; // big files, outside rounds
+mod backup; // what leaves the replica is kept
+mod probe; // what the replica's file system keeps
 mod copy; // one file or symlink, atomically
 mod reaper; // trees put aside, outside rounds
 

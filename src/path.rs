@@ -79,6 +79,11 @@ impl RelPath {
         self.join_bytes(name.as_bytes())
     }
 
+    /// The place of `rel` below this path.
+    pub fn below(&self, rel: &RelPath) -> Self {
+        if rel.is_root() { self.clone() } else { self.join_bytes(rel.as_bytes()) }
+    }
+
     fn join_bytes(&self, name: &[u8]) -> Self {
         if self.is_root() {
             return Self(name.into());

@@ -76,7 +76,7 @@ fn empty_aside(replica: &Root, aside: &Aside, stop: &AtomicBool) -> Result<()> {
 ///
 /// It keeps one descriptor a level, so that a tree may be deeper than the limit on open files:
 /// levels beyond [`DEPTH`] are moved up, to the top, and emptied there.
-fn empty(top: &ReplicaDir, stop: &AtomicBool) -> Result<()> {
+pub fn empty(top: &ReplicaDir, stop: &AtomicBool) -> Result<()> {
     let mut failed = None;
     loop {
         // A descriptor lists once.
@@ -142,7 +142,7 @@ fn lift(dir: &ReplicaDir, name: &[u8], top: &ReplicaDir) -> Result<()> {
 }
 
 /// Opens a directory, after lifting its mode where that locks its owner out.
-fn enter(parent: &ReplicaDir, name: &[u8]) -> Result<ReplicaDir> {
+pub fn enter(parent: &ReplicaDir, name: &[u8]) -> Result<ReplicaDir> {
     let Some(rel) = RelPath::new(name) else {
         return Err(Fault {
             doing: "open the directory",

@@ -5,11 +5,14 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::{Path, PathBuf, absolute};
+use std::sync::Arc;
 
 use rustix::io::Errno;
 
+use crate::backup::Backup;
 use crate::config::Config;
 use crate::fault::{Fault, Where};
 use crate::filter::{Filter, patterns};
@@ -38,6 +41,10 @@ pub enum Refusal {
     SourceInReplica(PathBuf, PathBuf),
     #[error("the log file {} lies inside the replica, which holds nothing but the source's entries: put it elsewhere", shown(.0))]
     LogInReplica(PathBuf),
+    #[error("the backup folder {} lies inside {}, and would be mirrored or deleted there: put it elsewhere", shown(.0), shown(.1))]
+    BackupInRoot(PathBuf, PathBuf),
+    #[error("cannot make the backup folder {}: {}; name a folder that can be made or written to", shown(.0), .1)]
+    Backup(PathBuf, std::io::Error),
     #[error("the log file {} is a symlink to a file that does not exist: name the file itself", shown(.0))]
     LogNowhere(PathBuf),
     #[error("cannot write the log file {}: {}; name a file that can be created or appended to", shown(.0), .1)]
@@ -67,6 +74,7 @@ pub struct Prepared {
     pub lock: Lock,
     pub log: Option<RotatingFile>,
     pub filter: Filter,
+    pub backup: Option<Arc<Backup>>,
 }
 
 /// Roots that were found to be fit, before anything is created.
@@ -78,6 +86,8 @@ pub struct Checked {
     existing: Option<Pin>,
     log_path: Option<PathBuf>,
     filter: Filter,
+    backup_path: Option<PathBuf>,
+    durable: bool,
 }
 
 /// Refuses what cannot be mirrored safely; creates and changes nothing.
@@ -104,7 +114,13 @@ pub fn check(config: &Config) -> Result<Checked, Refusal> {
         refuse_log_in_replica(log, &replica.path, existing.as_ref())?;
         filter.log = log_in_source(log, &source_pin)?;
     }
-    Ok(Checked { source, replica, source_pin, existing, log_path, filter })
+    let backup_path = config.backup_dir.as_deref().map(full).transpose()?;
+    if let Some(backup) = &backup_path {
+        refuse_backup_within(backup, &source.path, Some(&source_pin))?;
+        refuse_backup_within(backup, &replica.path, existing.as_ref())?;
+    }
+    let durable = config.durable;
+    Ok(Checked { source, replica, source_pin, existing, log_path, filter, backup_path, durable })
 }
 
 /// The filter that the command line asks for.
@@ -138,7 +154,7 @@ impl Checked {
     /// # Errors
     /// A [`Refusal`]; nothing was created then, unless creating was what failed.
     pub fn prepare(self) -> Result<Prepared, Refusal> {
-        let Self { source, replica, source_pin, existing, log_path, filter } = self;
+        let Self { source, replica, source_pin, existing, log_path, filter, backup_path, durable } = self;
         let held = existing.map(|pin| Lock::take(&pin, &replica.path)).transpose()?;
         let log = log_path
             .map(|path| RotatingFile::open(&path).map_err(|error| Refusal::Log(path, error)))
@@ -152,8 +168,9 @@ impl Checked {
             None => Lock::take(&replica_pin, &replica.path)?,
         };
         let home = Home::of(&replica, replica_pin)?;
+        let backup = backup_path.map(|path| open_backup(path, durable)).transpose()?;
         let roots = Roots { source, replica, source_pin, replica_pin };
-        Ok(Prepared { roots, home, lock, log, filter })
+        Ok(Prepared { roots, home, lock, log, filter, backup })
     }
 }
 
@@ -199,6 +216,26 @@ fn refuse_nesting(
         return Err(Refusal::SourceInReplica(source.into(), replica.into()));
     }
     Ok(())
+}
+
+/// Refuses a backup folder that is a root or lies inside of one.
+fn refuse_backup_within(backup: &Path, root: &Path, pin: Option<&Pin>) -> Result<(), Refusal> {
+    let (standing, _) =
+        nearest_existing(backup, Where::Backup).map_err(|fault| Refusal::Fault(backup.into(), fault))?;
+    let climbed = pin.map(|pin| climb(&standing, pin, Where::Backup)).transpose()?.flatten();
+    let places = (Place::of(root), Place::of(&standing));
+    let is_within = climbed.is_some()
+        || backup.starts_with(root)
+        || matches!(places, (Some(root), Some(backup)) if pin.is_some() && backup.is_within(&root));
+    if is_within { Err(Refusal::BackupInRoot(backup.into(), root.into())) } else { Ok(()) }
+}
+
+/// Makes the backup folder where it is missing, for this user alone.
+fn open_backup(path: PathBuf, durable: bool) -> Result<Arc<Backup>, Refusal> {
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
+    made.map_err(|error| Refusal::Backup(path.clone(), error))?;
+    let backup = Backup::open(path.clone(), durable).map_err(|fault| Refusal::Fault(path, fault))?;
+    Ok(Arc::new(backup))
 }
 
 fn climb(path: &Path, root: &Pin, side: Where) -> Result<Option<usize>, Refusal> {

@@ -275,6 +275,35 @@ fn a_log_inside_the_replica_is_refused() {
 }
 
 #[test]
+fn a_backup_inside_a_root_is_refused() {
+    let scratch = scratch();
+    scratch.once(&[]).expect(0);
+    symlink("source/sub", scratch.path("way")).unwrap();
+    for dir in [
+        "source",
+        "source/sub",
+        "source/new/dir",
+        "replica",
+        "replica/new",
+        "way",
+        "way/new",
+        "./source/../source",
+    ] {
+        for mode in ["--once", "--check", "--dry-run"] {
+            let run = refused(&scratch, &[mode, "source", "replica", "--backup-dir", dir]);
+            assert!(run.stderr.contains("backup folder"), "{run}");
+        }
+    }
+    // Also in a replica that does not exist yet.
+    refused(&scratch, &["--once", "source", "elsewhere", "--backup-dir", "elsewhere/backup"]);
+    refused(&scratch, &["--once", "source", "replica", "--backup-dir", "a-file"]);
+    refused(&scratch, &["--once", "source", "replica", "--backup-keep", "30d"]);
+    for keep in ["-1d", "soon", ""] {
+        refused(&scratch, &["--once", "source", "replica", "--backup-dir", "backup", "--backup-keep", keep]);
+    }
+}
+
+#[test]
 fn a_log_that_cannot_be_written_is_refused() {
     let scratch = scratch();
     fs::create_dir(scratch.path("a-dir")).unwrap();

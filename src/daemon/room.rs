@@ -9,6 +9,7 @@ use super::Daemon;
 use crate::fault::Fault;
 use crate::path::RelPath;
 use crate::queue::Look;
+use crate::reconcile::Reconciler;
 use crate::report::advice;
 use crate::tree::Room;
 use crate::troubles::Failure;
@@ -23,8 +24,8 @@ const TRY_QUOTA: Duration = Duration::from_secs(4);
 
 /// A file system that takes no more.
 pub(super) struct Refusal {
-    /// What it could take when something was last refused.
-    room: Option<Room>,
+    /// What it (and that of the backups) could take when something was last refused.
+    rooms: Vec<Room>,
     asked: Instant,
     tried: Instant,
     /// How long until it is tried without a sign.
@@ -50,13 +51,13 @@ impl Daemon<'_> {
         }
         let removed = self.tally.removed();
         let refusal = self.refusal.get_or_insert(Refusal {
-            room: None,
+            rooms: Vec::new(),
             asked: now,
             tried: now,
             patience: TRY,
             removed,
         });
-        refusal.room = self.reconciler.roots.replica.room().ok();
+        refusal.rooms = rooms(&self.reconciler);
         refusal.patience = if fault.errno == Errno::DQUOT { TRY_QUOTA } else { TRY };
         self.queue.push_refused(path, look);
     }
@@ -75,8 +76,8 @@ impl Daemon<'_> {
             return;
         };
         refusal.asked = now;
-        let room = self.reconciler.roots.replica.room().ok();
-        let is_more = room.zip(refusal.room).is_none_or(|(room, before)| room.exceeds(&before));
+        let rooms = rooms(&self.reconciler);
+        let is_more = rooms.iter().zip(&refusal.rooms).any(|(room, before)| room.exceeds(before));
         if is_more || now >= refusal.tried + refusal.patience {
             self.try_refused(now);
         }
@@ -98,4 +99,14 @@ impl Daemon<'_> {
             self.queue.wake_refused();
         }
     }
+}
+
+/// What the file systems can take that are written to.
+fn rooms(reconciler: &Reconciler) -> Vec<Room> {
+    let backup = reconciler.backup().map(|backup| backup.root());
+    [Some(&reconciler.roots.replica), backup]
+        .into_iter()
+        .flatten()
+        .filter_map(|root| root.room().ok())
+        .collect()
 }

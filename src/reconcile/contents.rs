@@ -8,6 +8,7 @@ use rustix::io::Errno;
 
 use super::gather::Spot;
 use super::publish::Ready;
+use super::removal::gone_is_fine;
 use super::{Again, Deletions, EXCLUDED, KEPT, Leave, MOUNTED, Outcome, Round, Sighting, TASK, may_go};
 use crate::carrier::{Carried, Job, Load};
 use crate::copy::{Temp, fill, seal, see_whole, settings};
@@ -249,7 +250,7 @@ impl<'a> Here<'_, 'a> {
 
     fn ready(&self, temp: Temp<'a>, entry: Entry, standing: Side, reason: Reason) -> Ready<'a> {
         let (path, look) = (self.path.clone(), self.look.clone());
-        Ready { spot: self.spot, temp, path, look, entry, standing, reason }
+        Ready { spot: self.spot, replica: self.replica, temp, path, look, entry, standing, reason }
     }
 
     /// Gives a big file to a carrier, once one is free.
@@ -372,7 +373,7 @@ impl<'a> Here<'_, 'a> {
             out.hold(self.path);
             return Ok(());
         }
-        self.replica.remove_file(name.as_bytes()).or_else(gone_is_fine)?;
+        self.round.take_file(self.replica, self.path, name)?;
         out.act(Done::new(Operation::Removed, self.path.clone(), entry, Reason::Removed, self.look));
         Ok(())
     }
@@ -434,8 +435,4 @@ fn changed_if_gone(fault: crate::fault::Fault) -> Setback {
         Errno::NOENT | Errno::LOOP | Errno::INVAL | Errno::NXIO => Setback::Changed,
         _ => Setback::Fault(fault),
     }
-}
-
-fn gone_is_fine(fault: crate::fault::Fault) -> Result<(), crate::fault::Fault> {
-    if fault.is_absence() { Ok(()) } else { Err(fault) }
 }

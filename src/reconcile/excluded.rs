@@ -1,8 +1,9 @@
 //! Directories of the replica that the source lacks, and that hold what is excluded: that stays, and
 //! with it the directories it lies in, and their files of patterns. Everything else in them goes.
 
-use super::{Round, set_aside_as};
+use super::Round;
 use crate::decide::Reason;
+use crate::fault::Setback;
 use crate::filter::Filter;
 use crate::path::{Name, RelPath};
 use crate::queue::Look;
@@ -82,21 +83,27 @@ impl Round<'_> {
     pub(super) fn remove_parts(&mut self, parts: Vec<RelPath>, look: &Look) {
         for path in parts {
             let Some((dir, name)) = path.split() else { continue };
-            let result = self.open_replica(&dir).and_then(|dir| {
-                let Some(entry) = dir.look(name.as_bytes()).entry().cloned() else { return Ok(None) };
-                if entry.is_dir() {
-                    let aside = self.shared.names.next();
-                    return set_aside_as(&dir, &path, &name, &aside, &entry, look)
-                        .map(|done| Some((done, Some(aside))));
-                }
-                dir.remove_file(name.as_bytes())?;
-                Ok(Some((Done::new(Operation::Removed, path.clone(), &entry, Reason::Removed, look), None)))
-            });
-            match result {
+            match self.remove_part(&dir, &path, &name, look) {
                 Ok(Some((done, aside))) => self.gone(dir, aside, done),
                 Ok(None) => {}
-                Err(fault) => self.out.set_back(path, look.clone(), fault.into()),
+                Err(setback) => self.out.set_back(path, look.clone(), setback),
             }
         }
+    }
+
+    fn remove_part(
+        &mut self,
+        dir: &RelPath,
+        path: &RelPath,
+        name: &Name,
+        look: &Look,
+    ) -> Result<Option<(Done, Option<Name>)>, Setback> {
+        let dir = self.open_replica(dir)?;
+        let Some(entry) = dir.look(name.as_bytes()).entry().cloned() else { return Ok(None) };
+        if entry.is_dir() {
+            return self.take_dir(&dir, path, name, &entry, look).map(Some);
+        }
+        self.take_file(&dir, path, name)?;
+        Ok(Some((Done::new(Operation::Removed, path.clone(), &entry, Reason::Removed, look), None)))
     }
 }

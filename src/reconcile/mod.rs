@@ -15,12 +15,13 @@ mod flights;
 mod gather;
 mod moves;
 mod publish;
+mod removal;
 mod reaping;
 mod shape;
 mod work;
 
 pub use excluded::{Leave, may_go};
-pub use shape::{COUNTING, count_below};
+pub use removal::{COUNTING, count_below};
 pub use work::{Again, Deletions, Outcome, Work};
 
 #[cfg(test)]
@@ -36,6 +37,7 @@ use std::time::Instant;
 
 use rustix::io::Errno;
 
+use crate::backup::Backup;
 use crate::carrier::{Carried, Carriers};
 use crate::copy::TempNames;
 use crate::decide::Keeps;
@@ -49,7 +51,6 @@ use crate::tree::{Dir, Pin, ReplicaDir, Root, Settings};
 use flights::Flights;
 use gather::Spot;
 use reaping::Reaping;
-use shape::set_aside_as;
 
 /// Said of what is kept although the source lacks it.
 const KEPT: &str = "kept in the replica: the file system that held it in the source is no longer mounted \
@@ -134,12 +135,14 @@ pub enum Lost {
 const NAMED: usize = 1_000;
 
 /// How a reconciler works.
-#[derive(Clone, Copy, Debug)]
+#[derive(Default)]
 pub struct Manner {
     /// Threads for the contents phase, and carriers.
     pub threads: usize,
     /// Whether what is said to be done is safe on the disk.
     pub durable: bool,
+    /// Where what is removed or overwritten is kept.
+    pub backup: Option<Arc<Backup>>,
 }
 
 /// What outlives the rounds: big files and trees on their way, and what was said already.
@@ -150,6 +153,7 @@ pub struct Reconciler {
     pub threads: usize,
     /// Whether what is said to be done is safe on the disk.
     durable: bool,
+    backup: Option<Arc<Backup>>,
     /// Whether modes keep nobody out: for root, locked directories need no opening up.
     privileged: bool,
     stop: Arc<AtomicBool>,
@@ -175,7 +179,7 @@ impl Reconciler {
         manner: Manner,
         stop: Arc<AtomicBool>,
     ) -> std::io::Result<Self> {
-        let Manner { threads, durable } = manner;
+        let Manner { threads, durable, backup } = manner;
         Ok(Self {
             carriers: Carriers::start(threads)?,
             reaper: Reaper::start(roots.replica.clone(), Arc::clone(&stop))?,
@@ -184,6 +188,7 @@ impl Reconciler {
             filter,
             threads,
             durable,
+            backup,
             privileged: rustix::process::geteuid().is_root(),
             stop,
             names: TempNames::default(),
@@ -192,6 +197,10 @@ impl Reconciler {
             named: Mutex::default(),
             crossings: BTreeSet::new(),
         })
+    }
+
+    pub fn backup(&self) -> Option<&Arc<Backup>> {
+        self.backup.as_ref()
     }
 
     pub fn carried(&self) -> &crossbeam_channel::Receiver<Carried> {

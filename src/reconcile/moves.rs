@@ -7,9 +7,10 @@
 
 use std::time::Instant;
 
-use super::{Deletions, Leave, Round, may_go, set_aside_as};
+use super::{Deletions, Leave, Round, may_go};
 use rustix::io::Errno;
 
+use crate::backup::Kept;
 use crate::decide::Reason;
 use crate::entry::{Entry, Kind, Side};
 use crate::path::{Name, RelPath};
@@ -59,9 +60,18 @@ impl Round<'_> {
         let is_filled = renames.fill(&hint.from, later);
         if is_again {
             self.move_behind(&from, &to, is_filled, hint)?;
-        } else if let Err(fault) = from.dir.move_to(from.name.as_bytes(), &to.dir, &to.name) {
-            let is_occupied = matches!(fault.errno, Errno::NOTEMPTY | Errno::EXIST);
-            is_occupied.then(|| self.displace(&from, &to, hint))??;
+        } else {
+            // Where a file is overwritten. What is not moved for that is kept by what is done instead.
+            let kept = if moving.is_dir() {
+                Kept::default()
+            } else {
+                self.keep(&to.dir, &to.name, &to.path).ok()?
+            };
+            if let Err(fault) = from.dir.move_to(from.name.as_bytes(), &to.dir, &to.name) {
+                kept.undo();
+                let is_occupied = matches!(fault.errno, Errno::NOTEMPTY | Errno::EXIST);
+                is_occupied.then(|| self.displace(&from, &to, hint))??;
+            }
         }
         self.goes(&from.path, &to.path);
         self.moved_to(&from, &to, &moving, hint, end);
@@ -79,11 +89,10 @@ impl Round<'_> {
         }
         from.dir.exchange_with(&from.name, &to.dir, &to.name).ok()?;
         let (dir, _) = from.path.split()?;
-        let (aside, look) = (self.shared.names.next(), Look::new(Depth::Subtree, self.detector, hint.since));
-        // What cannot be put aside is found to be too much under the other's old name.
-        let done = set_aside_as(&from.dir, &to.path, &from.name, &aside, &old, &look).ok();
-        if let Some(done) = done {
-            self.gone(dir, Some(aside), done);
+        let look = Look::new(Depth::Subtree, self.detector, hint.since);
+        // What cannot be taken away is found to be too much under the other's old name.
+        if let Ok((done, aside)) = self.take_dir(&from.dir, &to.path, &from.name, &old, &look) {
+            self.gone(dir, aside, done);
         }
         Some(())
     }

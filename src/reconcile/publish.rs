@@ -2,19 +2,22 @@
 
 use super::gather::Spot;
 use super::{Again, Outcome, Round};
+use crate::backup::{Kept, Taken};
 use crate::copy::Temp;
 use crate::decide::Reason;
 use crate::entry::{Entry, Side};
 use crate::fault::Setback;
 use crate::links::Linked;
-use crate::path::RelPath;
+use crate::path::{Name, RelPath};
 use crate::queue::Look;
 use crate::reaper::Aside;
 use crate::report::{Done, Operation, say_if_silent};
+use crate::tree::ReplicaDir;
 
 /// A finished temporary entry, and what it is to become.
 pub(super) struct Ready<'a> {
     pub spot: &'a Spot<'a>,
+    pub replica: &'a ReplicaDir,
     pub temp: Temp<'a>,
     pub path: RelPath,
     pub look: Look,
@@ -46,9 +49,9 @@ impl Round<'_> {
     }
 
     fn try_publish(&self, ready: Ready<'_>, out: &mut Outcome) -> Result<(), Setback> {
-        let Ready { spot, temp, path, look, entry, standing, reason } = ready;
+        let Ready { spot, replica, temp, path, look, entry, standing, reason } = ready;
         let Some((dir, name)) = path.split() else { return Ok(()) };
-        let aside = temp.publish(&name, &standing, &self.shared.names)?;
+        let aside = self.put_in_place(replica, temp, &path, &name, &standing)?;
         self.shared.cancel_within(&path);
         out.asides.extend(aside.map(|name| Aside { dir, name }));
         let operation = if standing == Side::Absent { Operation::Created } else { Operation::Updated };
@@ -68,5 +71,36 @@ impl Round<'_> {
             out.again.push((path, look, Again::Overtaken));
         }
         Ok(())
+    }
+
+    /// Puts a temporary entry in the place of what stands there, after that is kept where it is to be. The name under which
+    /// a directory that stood there is left to the reaper.
+    fn put_in_place(
+        &self,
+        dir: &ReplicaDir,
+        temp: Temp<'_>,
+        path: &RelPath,
+        name: &Name,
+        standing: &Side,
+    ) -> Result<Option<Name>, Setback> {
+        let names = &self.shared.names;
+        match &self.shared.backup {
+            Some(backup) if standing.is_dir() => {
+                match backup.replace(dir, (temp.name(), name), path, &self.shared.stop)? {
+                    Taken::Exchanged => temp.leave(),
+                    Taken::Moved => return temp.publish(name, &Side::Absent, names),
+                    Taken::Copied => return temp.publish(name, standing, names),
+                }
+                Ok(None)
+            }
+            _ => {
+                let kept = if standing.is_dir() || *standing == Side::Absent {
+                    Kept::default()
+                } else {
+                    self.keep(dir, name, path)?
+                };
+                temp.publish(name, standing, names).inspect_err(|_| kept.undo())
+            }
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! The shape phase: directories are made, exchanged and put aside, top down, on one thread.
 
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::io::Errno;
 
@@ -10,15 +10,12 @@ use super::{Again, Deletions, HOLDS_EXCLUDED, KEPT, Leave, MOUNTED, Round, Sight
 use crate::copy::swap;
 use crate::decide::{Action, Contents, Reason, decide};
 use crate::entry::Entry;
-use crate::fault::{Fault, Setback};
+use crate::fault::Setback;
 use crate::path::{Name, RelPath};
 use crate::queue::{Depth, Look};
 use crate::reaper::{Aside, Reaped};
-use crate::report::{Cause, Done, Entries, Operation, Problem};
-use crate::tree::{Dir, Hint, ReplicaDir};
-
-/// How long the entries of a directory that is to go are counted, for the log's sake.
-pub const COUNTING: Duration = Duration::from_millis(20);
+use crate::report::{Cause, Done, Operation, Problem};
+use crate::tree::ReplicaDir;
 
 impl Round<'_> {
     pub(super) fn shape(&mut self) {
@@ -94,11 +91,13 @@ impl Round<'_> {
             })?;
         } else if old.is_some() {
             let temp = self.shared.names.next();
+            let kept = self.keep(replica, name, path)?;
             replica.make_dir(&temp)?;
             match swap(replica, &temp, name, &self.shared.names) {
                 // RACE: what is deleted may be newer than what was seen; it is the replica's own.
                 Ok(aside) => replica.remove_file(aside.as_bytes())?,
                 Err(setback) => {
+                    kept.undo();
                     let _ = replica.remove_dir(temp.as_bytes());
                     return Err(setback);
                 }
@@ -176,46 +175,10 @@ impl Round<'_> {
             self.out.unmirrored.push((path.clone(), HOLDS_EXCLUDED));
             return self.remove_parts(parts, &look);
         }
-        let aside = self.shared.names.next();
-        match set_aside_as(replica, path, &name, &aside, old, &look) {
-            Ok(done) => self.gone(rel.clone(), Some(aside), done),
-            Err(fault) if fault.is_absence() => {}
-            Err(fault) => self.out.set_back(path.clone(), look, fault.into()),
+        match self.take_dir(replica, path, &name, old, &look) {
+            Ok((done, aside)) => self.gone(rel.clone(), aside, done),
+            Err(Setback::Fault(fault)) if fault.is_absence() => {}
+            Err(setback) => self.out.set_back(path.clone(), look, setback),
         }
     }
-}
-
-/// Takes a directory out of the replica by one rename; what was done, with the number of entries
-/// that it held.
-pub(super) fn set_aside_as(
-    dir: &ReplicaDir,
-    path: &RelPath,
-    name: &Name,
-    aside: &Name,
-    old: &Entry,
-    look: &Look,
-) -> Result<Done, Fault> {
-    let until = Instant::now() + COUNTING;
-    let mut number = 1;
-    let at_least = !count_below(dir, name, &mut number, until);
-    dir.rename(name, aside)?;
-    let mut done = Done::new(Operation::Removed, path.clone(), old, Reason::Removed, look);
-    done.entries = Some(Entries { number, at_least });
-    Ok(done)
-}
-
-/// Adds up the entries below a directory; `false` where not all could be counted in time.
-pub fn count_below(dir: &Dir, name: &Name, number: &mut u64, until: Instant) -> bool {
-    let Some(rel) = RelPath::new(name.as_bytes()) else { return false };
-    let mut waiting = vec![rel];
-    while let Some(at) = waiting.pop() {
-        let Ok(listing) = dir.open(&at).and_then(|dir| dir.list()) else { return false };
-        if Instant::now() > until {
-            return false;
-        }
-        *number += listing.len() as u64;
-        let dirs = listing.iter().filter(|(_, hint)| *hint == Hint::Dir);
-        waiting.extend(dirs.filter_map(|(name, _)| Name::new(name)).map(|name| at.join(&name)));
-    }
-    true
 }

@@ -37,9 +37,15 @@ impl Pair {
         let roots = Roots { source, replica, source_pin, replica_pin };
         let owner = rustix::process::geteuid().is_root();
         let keeps = Keeps { owner, ..Keeps::all() };
-        let manner = Manner { threads: 1, durable: false };
+        let manner = Manner { threads: 1, ..Manner::default() };
         let reconciler = Reconciler::start(roots, keeps, Filter::default(), manner, Arc::default()).unwrap();
         Self { top, reconciler }
+    }
+
+    /// A backup beside the roots.
+    fn backup(&self) -> Arc<Backup> {
+        fs::create_dir(self.at("backup")).unwrap();
+        Arc::new(Backup::open(self.at("backup"), false).unwrap())
     }
 
     fn at(&self, path: &str) -> PathBuf {

@@ -257,6 +257,9 @@ pub fn advice(fault: &Fault) -> &'static str {
         (Errno::BUSY, Where::Replica) => " (another file system is mounted there: unmount it, or leave it)",
         (Errno::XDEV, Where::Replica) => " (another file system is mounted there: twindir does not enter it)",
         (Errno::NOTEMPTY, Where::Replica) => " (remove what is excluded there, or exclude the name too)",
+        (Errno::STALE, Where::Backup) => {
+            " (another directory stands at its path: mount its disk again, or restart twindir)"
+        }
         (Errno::NAMETOOLONG, _) => " (the replica's file system does not take so long a name)",
         (Errno::FBIG, _) => " (the replica's file system does not take so large a file)",
         _ => "",

@@ -141,8 +141,8 @@ impl ReplicaDir {
     pub fn create_file(&self, name: &Name) -> Result<NewFile> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = openat(&self.fd, name.as_bytes(), flags, Mode::RUSR | Mode::WUSR)
-            .doing(Where::Replica, "create a file")?;
-        Ok(NewFile(File { fd, side: Where::Replica }))
+            .doing(self.side, "create a file")?;
+        Ok(NewFile(File { fd, side: self.side }))
     }
 
     /// Opens a file whose metadata is to be set in place.
@@ -152,21 +152,46 @@ impl ReplicaDir {
 
     /// Makes a directory that nobody else can enter.
     pub fn make_dir(&self, name: &Name) -> Result<()> {
-        sys::mkdirat(&self.fd, name.as_bytes(), Mode::RWXU).doing(Where::Replica, "make the directory")
+        sys::mkdirat(&self.fd, name.as_bytes(), Mode::RWXU).doing(self.side, "make the directory")
     }
 
     pub fn make_symlink(&self, name: &Name, target: &[u8]) -> Result<()> {
-        sys::symlinkat(target, &self.fd, name.as_bytes()).doing(Where::Replica, "make the symlink")
+        sys::symlinkat(target, &self.fd, name.as_bytes()).doing(self.side, "make the symlink")
     }
 
     /// Renames within this directory; replaces what is no directory.
     pub fn rename(&self, from: &Name, to: &Name) -> Result<()> {
-        sys::renameat(&self.fd, from.as_bytes(), &self.fd, to.as_bytes()).doing(Where::Replica, "rename")
+        sys::renameat(&self.fd, from.as_bytes(), &self.fd, to.as_bytes()).doing(self.side, "rename")
     }
 
     /// Renames an entry into another directory.
     pub fn move_to(&self, name: &[u8], to: &ReplicaDir, new_name: &Name) -> Result<()> {
-        sys::renameat(&self.fd, name, &to.fd, new_name.as_bytes()).doing(Where::Replica, "move it")
+        sys::renameat(&self.fd, name, &to.fd, new_name.as_bytes()).doing(self.side, "move it")
+    }
+
+    /// Renames an entry into another directory, where the name must be free.
+    ///
+    /// # Errors
+    /// `EEXIST` where it is not.
+    pub fn move_to_free(&self, name: &[u8], to: &ReplicaDir, new_name: &Name) -> Result<()> {
+        let (doing, new) = ("move it", new_name.as_bytes());
+        match sys::renameat_with(&self.fd, name, &to.fd, new, RenameFlags::NOREPLACE) {
+            // Some file systems know no flags.
+            Err(Errno::INVAL | Errno::NOSYS) if to.look(new) == Side::Absent => {
+                self.move_to(name, to, new_name)
+            }
+            Err(Errno::INVAL | Errno::NOSYS) => Err(Fault { doing, side: to.side, errno: Errno::EXIST }),
+            other => other.doing(to.side, doing),
+        }
+    }
+
+    /// Gives an entry that is no directory a second name in another directory, where that must be free.
+    ///
+    /// # Errors
+    /// `EEXIST` where it is not; many others where the file system knows no links.
+    pub fn link_to(&self, name: &Name, to: &ReplicaDir, new_name: &Name) -> Result<()> {
+        sys::linkat(&self.fd, name.as_bytes(), &to.fd, new_name.as_bytes(), AtFlags::empty())
+            .doing(to.side, "link it")
     }
 
     /// Swaps two entries of this directory in one step.
@@ -184,7 +209,7 @@ impl ReplicaDir {
     pub fn exchange_with(&self, name: &Name, dir: &ReplicaDir, other: &Name) -> Result<()> {
         let (name, other) = (name.as_bytes(), other.as_bytes());
         sys::renameat_with(&self.fd, name, &dir.fd, other, RenameFlags::EXCHANGE)
-            .doing(Where::Replica, "exchange two entries")
+            .doing(self.side, "exchange two entries")
     }
 
     /// Waits until all that was written to this file system is safe on its disk.
@@ -193,12 +218,12 @@ impl ReplicaDir {
     }
 
     pub fn remove_file(&self, name: &[u8]) -> Result<()> {
-        sys::unlinkat(&self.fd, name, AtFlags::empty()).doing(Where::Replica, "remove it")
+        sys::unlinkat(&self.fd, name, AtFlags::empty()).doing(self.side, "remove it")
     }
 
     /// Removes an empty directory.
     pub fn remove_dir(&self, name: &[u8]) -> Result<()> {
-        sys::unlinkat(&self.fd, name, AtFlags::REMOVEDIR).doing(Where::Replica, "remove the directory")
+        sys::unlinkat(&self.fd, name, AtFlags::REMOVEDIR).doing(self.side, "remove the directory")
     }
 
     /// Sets owner and mtime of a symlink, each where given; it has nothing else.
@@ -208,15 +233,15 @@ impl ReplicaDir {
     pub fn set_symlink(&self, name: &Name, settings: &Settings<'_>) -> Result<()> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let link = sys::openat(&self.fd, name.as_bytes(), flags, Mode::empty())
-            .doing(Where::Replica, "open the symlink")?;
-        let stat = stat_fd(&link, StatxFlags::BASIC_STATS).doing(Where::Replica, "look at the symlink")?;
+            .doing(self.side, "open the symlink")?;
+        let stat = stat_fd(&link, StatxFlags::BASIC_STATS).doing(self.side, "look at the symlink")?;
         let is_link = FileType::from_raw_mode(stat.stx_mode.into()).is_symlink();
         if !is_link || stat.stx_nlink > 1 {
-            return Err(Fault { doing: "set metadata", side: Where::Replica, errno: Errno::PERM });
+            return Err(Fault { doing: "set metadata", side: self.side, errno: Errno::PERM });
         }
         if settings.uid.is_some() || settings.gid.is_some() {
             let (uid, gid) = (settings.uid.map(Uid::from_raw), settings.gid.map(Gid::from_raw));
-            sys::chownat(&link, c"", uid, gid, AtFlags::EMPTY_PATH).doing(Where::Replica, "set the owner")?;
+            sys::chownat(&link, c"", uid, gid, AtFlags::EMPTY_PATH).doing(self.side, "set the owner")?;
         }
         if let Some(mtime) = settings.mtime {
             match sys::utimensat(&link, c"", &times(mtime), AtFlags::EMPTY_PATH) {
@@ -227,14 +252,14 @@ impl ReplicaDir {
                 }
                 other => other,
             }
-            .doing(Where::Replica, "set the times")?;
+            .doing(self.side, "set the times")?;
         }
         Ok(())
     }
 
     /// Sets what is given on this directory.
     pub fn set(&self, settings: &Settings<'_>) -> Result<()> {
-        settings.apply(&self.fd)
+        settings.apply(&self.fd, self.side)
     }
 
     /// Opens the directory `name`, which its mode locks to its own owner (0555, 0000), after
@@ -242,12 +267,11 @@ impl ReplicaDir {
     pub fn open_up(&self, name: &[u8]) -> Result<(ReplicaDir, u32)> {
         let doing = "open up the directory";
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let handle = openat(&self.fd, name, flags, Mode::empty()).doing(Where::Replica, doing)?;
-        let mode =
-            u32::from(stat_fd(&handle, StatxFlags::MODE).doing(Where::Replica, doing)?.stx_mode) & 0o7777;
+        let handle = openat(&self.fd, name, flags, Mode::empty()).doing(self.side, doing)?;
+        let mode = u32::from(stat_fd(&handle, StatxFlags::MODE).doing(self.side, doing)?.stx_mode) & 0o7777;
         // An O_PATH descriptor takes no fchmod; its magic link in /proc leads to that very inode.
-        sys::chmod(magic_link(&handle), Mode::from_raw_mode(mode | 0o700)).doing(Where::Replica, doing)?;
-        let fd = openat(&handle, c".", DIR_FLAGS, Mode::empty()).doing(Where::Replica, doing)?;
-        Ok((ReplicaDir(Dir { fd, side: Where::Replica }), mode))
+        sys::chmod(magic_link(&handle), Mode::from_raw_mode(mode | 0o700)).doing(self.side, doing)?;
+        let fd = openat(&handle, c".", DIR_FLAGS, Mode::empty()).doing(self.side, doing)?;
+        Ok((ReplicaDir(Dir { fd, side: self.side }), mode))
     }
 }

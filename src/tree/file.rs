@@ -93,7 +93,7 @@ impl NewFile {
             Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM | Errno::BADF) => {
                 Ok(Ranged::Unsupported)
             }
-            Err(errno) => Err(Fault { doing: "write the file", side: blame(errno), errno }),
+            Err(errno) => Err(Fault { doing: "write the file", side: self.blame(errno, source), errno }),
         }
     }
 
@@ -111,6 +111,12 @@ impl NewFile {
         Ok(())
     }
 
+    /// A failed copy of a range says not which side failed: an error of the disk is taken for that
+    /// of what is copied, anything else (space, quota, limits) for the copy's.
+    fn blame(&self, errno: Errno, source: &File) -> Where {
+        if errno == Errno::IO { source.side } else { self.0.side }
+    }
+
     /// Sets the length in bytes; what was not written reads as zeros and takes no space.
     pub fn set_len(&self, len: u64) -> Result<()> {
         sys::ftruncate(&self.0.fd, len).doing(self.0.side, "write the file")
@@ -118,12 +124,6 @@ impl NewFile {
 
     /// Sets what is given.
     pub fn set(&self, settings: &Settings<'_>) -> Result<()> {
-        settings.apply(&self.0.fd)
+        settings.apply(&self.0.fd, self.0.side)
     }
-}
-
-/// A failed copy of a range says not which side failed: an error of the disk is taken for the
-/// source's, anything else (space, quota, limits) for the replica's.
-fn blame(errno: Errno) -> Where {
-    if errno == Errno::IO { Where::Source } else { Where::Replica }
 }

@@ -45,7 +45,7 @@ fn open_piece(base: impl AsFd, piece: &[u8], side: Where) -> Result<OwnedFd> {
         return open_by_component(base, piece, side);
     }
     let mut resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    if side == Where::Replica {
+    if side != Where::Source {
         resolve |= ResolveFlags::NO_XDEV;
     }
     // EAGAIN: a rename somewhere in the system ran beside the resolution (openat2(2)).
@@ -75,7 +75,7 @@ fn open_by_component(base: impl AsFd, piece: &[u8], side: Where) -> Result<Owned
     for name in piece.split(|b| *b == b'/') {
         let base = at.as_ref().map_or_else(|| base.as_fd(), AsFd::as_fd);
         let next = openat(base, name, DIR_FLAGS, Mode::empty())?;
-        if side == Where::Replica && mount_of(base)? != mount_of(&next)? {
+        if side != Where::Source && mount_of(base)? != mount_of(&next)? {
             return Err(Errno::XDEV);
         }
         at = Some(next);

@@ -95,8 +95,9 @@ impl Root {
         self.open_dir()
     }
 
+    /// Also for a backup folder.
     pub fn open_replica(&self) -> Result<(ReplicaDir, Pin)> {
-        debug_assert_eq!(self.side, Where::Replica);
+        debug_assert_ne!(self.side, Where::Source);
         self.open_dir().map(|(dir, pin)| (ReplicaDir(dir), pin))
     }
 

@@ -24,8 +24,7 @@ pub struct Settings<'a> {
 }
 
 impl Settings<'_> {
-    pub(super) fn apply(&self, fd: impl AsFd) -> Result<()> {
-        let side = Where::Replica;
+    pub(super) fn apply(&self, fd: impl AsFd, side: Where) -> Result<()> {
         if let Some((have, want)) = self.xattrs {
             xattr::write(fd.as_fd(), have, want, Part::User).doing(side, "set the extended attributes")?;
         }

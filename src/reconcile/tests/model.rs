@@ -72,6 +72,7 @@ impl History {
         let top = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
         let mut pair = Pair::below(top.unwrap());
         pair.reconciler.durable = seed % 4 == 3;
+        pair.reconciler.backup = seed.is_multiple_of(3).then(|| pair.backup());
         let story = Story::default();
         let source = Source::new(pair.at("source"), pair.at("outside"), seed, story.clone());
         let rounds = Rounds::new(pair, seed, story.clone());

@@ -70,6 +70,10 @@ pub fn renameat<P: Arg, Q: Arg>(from: impl AsFd, name: P, to: impl AsFd, new: Q)
     attempt("renameat", &MAKING, &GONE, || rustix::fs::renameat(from, name, to, new))
 }
 
+pub fn linkat<P: Arg, Q: Arg>(from: impl AsFd, name: P, to: impl AsFd, new: Q, flags: AtFlags) -> Result<()> {
+    attempt("linkat", &MAKING, &[], || rustix::fs::linkat(from, name, to, new, flags))
+}
+
 pub fn renameat_with<P: Arg, Q: Arg>(
     from: impl AsFd,
     name: P,

@@ -1,0 +1,312 @@
+//! What leaves the replica, or is overwritten there, is kept where that is asked for: it goes to
+//! `DIR/twindir-<time>/<path>` first. Where it cannot, the change is not made.
+//!
+//! A folder takes each path once. When a path comes a second time, and after an hour, a new folder is begun with the time
+//! of that moment: its entries left the replica after that, and before the next folder's time.
+
+mod folder;
+mod tree_copy;
+
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+
+use crate::copy::TempNames;
+use crate::decide::Keeps;
+use crate::entry::{Entry, Side};
+use crate::fault::{Fault, Setback, Where};
+use crate::path::{Name, RelPath};
+use crate::probe::{of_process, probe};
+use crate::reaper::{empty, enter};
+use crate::tree::{Pin, ReplicaDir, Root, Settings};
+use tree_copy::copy_entry;
+
+/// So long a folder takes entries: as finely as that does pruning know their age.
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// New folders that are begun for one entry, at most. The second is empty but for what other threads do.
+const TRIES: usize = 4;
+
+/// Where entries of the replica are kept.
+pub struct Backup {
+    root: Root,
+    pin: Pin,
+    keeps: Keeps,
+    durable: bool,
+    names: TempNames,
+    current: Mutex<Option<Current>>,
+}
+
+/// The folder that takes entries now.
+struct Current {
+    name: Name,
+    begun: Instant,
+}
+
+/// What became of an entry that is to give way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Taken {
+    /// It is gone from where it stood.
+    Moved,
+    /// The new entry stands in its place.
+    Exchanged,
+    /// It still stands there as well.
+    Copied,
+}
+
+/// An entry that is kept, and still stands where it stood; or none.
+#[derive(Default)]
+pub struct Kept(Option<(ReplicaDir, Name)>);
+
+impl Kept {
+    /// It was not overwritten after all.
+    pub fn undo(self) {
+        if let Some((dir, name)) = self.0 {
+            // What stays is one entry too many in the backup.
+            let _ = dir.remove_file(name.as_bytes());
+        }
+    }
+}
+
+impl Backup {
+    /// Opens the folder, which must exist.
+    ///
+    /// # Errors
+    /// Where it cannot be written to.
+    pub fn open(path: PathBuf, durable: bool) -> Result<Self, Fault> {
+        let root = Root { path, side: Where::Backup };
+        let (dir, pin) = root.open_replica()?;
+        let keeps = probe(&dir, of_process(root.foreign_file_system().is_none()))?;
+        Ok(Self { root, pin, keeps, durable, names: TempNames::default(), current: Mutex::default() })
+    }
+
+    pub fn root(&self) -> &Root {
+        &self.root
+    }
+
+    /// Keeps a file or symlink that is about to be overwritten, and leaves it where it is: by a link on one file system, else by
+    /// a copy.
+    pub fn keep(
+        &self,
+        from: &ReplicaDir,
+        name: &Name,
+        path: &RelPath,
+        cancel: &AtomicBool,
+    ) -> Result<Kept, Setback> {
+        self.put(path, |to, leaf| {
+            match from.link_to(name, &to, leaf) {
+                Err(fault) if is_gone(&fault, from, name) => return Ok(Kept(None)),
+                Err(fault) if cannot_link(fault.errno) => self.copy(from, name, &to, leaf, cancel)?,
+                other => other?,
+            }
+            Ok(Kept(Some((to, leaf.clone()))))
+        })
+    }
+
+    /// Takes an entry out of the replica: by a rename on one file system; else it is copied, and
+    /// stays.
+    pub fn take(
+        &self,
+        from: &ReplicaDir,
+        name: &Name,
+        path: &RelPath,
+        cancel: &AtomicBool,
+    ) -> Result<Taken, Setback> {
+        self.put(path, |to, leaf| {
+            match unlocked(from, name, || from.move_to_free(name.as_bytes(), &to, leaf)) {
+                Ok(()) => Ok(Taken::Moved),
+                Err(fault) if is_gone(&fault, from, name) => Ok(Taken::Moved),
+                Err(fault) if fault.errno == Errno::XDEV => {
+                    self.copy(from, name, &to, leaf, cancel).map(|()| Taken::Copied)
+                }
+                Err(fault) => Err(fault.into()),
+            }
+        })
+    }
+
+    /// Puts the entry `new`, which is no directory, in the place of the directory `name`, in one step: `new` waits in the backup
+    /// for the exchange. Where that cannot be, the directory is taken as by [`Backup::take`].
+    pub fn replace(
+        &self,
+        from: &ReplicaDir,
+        (new, name): (&Name, &Name),
+        path: &RelPath,
+        cancel: &AtomicBool,
+    ) -> Result<Taken, Setback> {
+        let exchanged = self.put(path, |to, leaf| {
+            if let Err(fault) = from.move_to_free(new.as_bytes(), &to, leaf) {
+                return if fault.errno == Errno::XDEV { Ok(false) } else { Err(fault.into()) };
+            }
+            let exchanged = unlocked(from, name, || from.exchange_with(name, &to, leaf));
+            if exchanged.is_err() {
+                to.move_to(leaf.as_bytes(), from, new)?;
+            }
+            match exchanged {
+                Ok(()) => Ok(true),
+                Err(fault) if fault.errno == Errno::INVAL => Ok(false),
+                Err(fault) => Err(fault.into()),
+            }
+        })?;
+        if exchanged { Ok(Taken::Exchanged) } else { self.take(from, name, path, cancel) }
+    }
+
+    /// Finds the place of a path, and puts an entry there. Where the place is taken, a new folder is begun.
+    fn put<T>(
+        &self,
+        path: &RelPath,
+        put: impl Fn(ReplicaDir, &Name) -> Result<T, Setback>,
+    ) -> Result<T, Setback> {
+        let Some((dir, name)) = path.split() else { return Err(Setback::Changed) };
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let root = self.open_root()?;
+            let folder = self.folder(&root)?;
+            match make_dirs(&root, &RelPath::root().join(&folder).below(&dir))
+                .map_err(Setback::from)
+                .and_then(|to| put(to, &name))
+            {
+                Err(Setback::Fault(fault)) if is_taken(&fault) && tries < TRIES => self.leave(&folder),
+                result => return result,
+            }
+        }
+    }
+
+    fn open_root(&self) -> Result<ReplicaDir, Fault> {
+        let (dir, pin) = self.root.open_replica()?;
+        if pin == self.pin {
+            return Ok(dir);
+        }
+        // Its disk is gone, and this is the directory beneath, or somebody has put another in its place.
+        Err(Fault { doing: "keep what goes", side: Where::Backup, errno: Errno::STALE })
+    }
+
+    /// The folder that takes entries now; a new one where there is none, or where it is old.
+    fn folder(&self, root: &ReplicaDir) -> Result<Name, Fault> {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(Current { name, begun }) = &*current
+            && begun.elapsed() < HOUR
+        {
+            return Ok(name.clone());
+        }
+        let name = folder::begin(root)?;
+        let place = self.root.path.join(name.to_string());
+        tracing::info!(
+            op = "backup",
+            "what is removed or overwritten goes to {}",
+            crate::path::shown(&place)
+        );
+        *current = Some(Current { name: name.clone(), begun: Instant::now() });
+        Ok(name)
+    }
+
+    /// A folder in which a path is taken takes no more.
+    fn leave(&self, folder: &Name) {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.as_ref().is_some_and(|current| current.name == *folder) {
+            *current = None;
+        }
+    }
+
+    /// Copies an entry with all that it holds. The copy is there as a whole or not at all.
+    fn copy(
+        &self,
+        from: &ReplicaDir,
+        name: &Name,
+        to: &ReplicaDir,
+        leaf: &Name,
+        cancel: &AtomicBool,
+    ) -> Result<(), Setback> {
+        // A FIFO, socket or device holds nothing.
+        if from.look(name.as_bytes()).entry().is_some_and(Entry::is_special) {
+            return Ok(());
+        }
+        let temp = self.names.next();
+        let copied = copy_entry(from, name, to, &temp, (&self.keeps, cancel))
+            .and_then(|()| if self.durable { Ok(to.sync()?) } else { Ok(()) })
+            .and_then(|()| Ok(to.move_to_free(temp.as_bytes(), to, leaf)?));
+        if copied.is_err() {
+            remove(to, &temp, cancel);
+        }
+        copied
+    }
+
+    /// Removes the folders whose entries were put there longer than `keep` ago. Whatever else lies beside them stays.
+    pub fn prune(&self, keep: Duration, stop: &AtomicBool) {
+        let Ok(root) = self.open_root() else { return };
+        let Ok(listing) = root.open(&RelPath::root()).and_then(|root| root.list()) else { return };
+        for name in listing.iter().filter_map(|(name, _)| Name::new(name)) {
+            if folder::age(&name).is_none_or(|age| age <= keep + HOUR) {
+                continue;
+            }
+            match enter(&root, name.as_bytes())
+                .and_then(|dir| empty(&dir, stop))
+                .and_then(|()| root.remove_dir(name.as_bytes()))
+            {
+                Ok(()) => tracing::info!(op = "pruned", path = %name, "older than --backup-keep says"),
+                Err(_) if stop.load(std::sync::atomic::Ordering::Relaxed) => return,
+                Err(fault) => tracing::warn!(op = "warning", path = %name, "cannot prune it: {fault}"),
+            }
+        }
+    }
+}
+
+/// Opens the directory at `path`, and makes what is missing. Nobody else may look into it.
+fn make_dirs(root: &ReplicaDir, path: &RelPath) -> Result<ReplicaDir, Fault> {
+    match root.open(path) {
+        Err(fault) if fault.is_absence() => {}
+        other => return other,
+    }
+    for above in path.lineage() {
+        let Some((dir, name)) = above.split() else { continue };
+        match root.open(&dir)?.make_dir(&name) {
+            Err(fault) if fault.errno != Errno::EXIST => return Err(fault),
+            _ => {}
+        }
+    }
+    root.open(path)
+}
+
+/// Removes what there is of a copy that has failed.
+fn remove(dir: &ReplicaDir, name: &Name, cancel: &AtomicBool) {
+    if dir.look(name.as_bytes()).is_dir() {
+        let _ = enter(dir, name.as_bytes()).and_then(|top| empty(&top, cancel));
+        let _ = dir.remove_dir(name.as_bytes());
+    } else {
+        let _ = dir.remove_file(name.as_bytes());
+    }
+}
+
+/// Moves a directory that its mode locks to its owner: to go elsewhere, it must be writable.
+fn unlocked(dir: &ReplicaDir, name: &Name, act: impl Fn() -> Result<(), Fault>) -> Result<(), Fault> {
+    match act() {
+        Err(fault) if fault.errno == Errno::ACCESS => {
+            let Ok((opened, mode)) = dir.open_up(name.as_bytes()) else { return Err(fault) };
+            let result = act();
+            opened.set(&Settings { mode: Some(mode), ..Settings::default() })?;
+            result
+        }
+        other => other,
+    }
+}
+
+/// Whether there is nothing (any more) to be kept.
+fn is_gone(fault: &Fault, dir: &ReplicaDir, name: &Name) -> bool {
+    fault.is_absence() && dir.look(name.as_bytes()) == Side::Absent
+}
+
+/// Whether something else stands at the place, or above it.
+fn is_taken(fault: &Fault) -> bool {
+    let taken = [Errno::EXIST, Errno::NOTEMPTY, Errno::NOTDIR, Errno::ISDIR, Errno::LOOP];
+    fault.side == Where::Backup && taken.contains(&fault.errno)
+}
+
+/// Whether the file system, or this user, cannot link it there: other file systems, links forbidden or unknown, too many.
+fn cannot_link(errno: Errno) -> bool {
+    let unlinkable =
+        [Errno::XDEV, Errno::PERM, Errno::ACCESS, Errno::OPNOTSUPP, Errno::NOSYS, Errno::MLINK, Errno::INVAL];
+    unlinkable.contains(&errno)
+}

@@ -1,0 +1,74 @@
+//! The folders of a backup, and the times in their names.
+
+use std::time::Duration;
+
+use jiff::Zoned;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
+use rustix::io::Errno;
+
+use crate::fault::Fault;
+use crate::path::Name;
+use crate::tree::ReplicaDir;
+
+/// Local time, to the millisecond: sorted by name, they are sorted by time.
+const FORMAT: &str = "twindir-%Y-%m-%dT%H-%M-%S%.3f";
+
+/// Makes the folder of this moment. Nobody else may look into it: what lies there was hidden, perhaps, by the mode of a
+/// directory above it.
+pub(super) fn begin(root: &ReplicaDir) -> Result<Name, Fault> {
+    loop {
+        let name = name_of(&Zoned::now());
+        match root.make_dir(&name) {
+            // Another one of this very millisecond.
+            Err(fault) if fault.errno == Errno::EXIST => std::thread::sleep(Duration::from_millis(1)),
+            other => return other.map(|()| name),
+        }
+    }
+}
+
+fn name_of(time: &Zoned) -> Name {
+    let name = time.strftime(FORMAT).to_string();
+    Name::new(name.as_bytes()).expect("a time has no slash")
+}
+
+/// How long ago a folder was begun; `None` where this is no name that was given by [`begin`].
+pub(super) fn age(name: &Name) -> Option<Duration> {
+    let text = std::str::from_utf8(name.as_bytes()).ok()?;
+    let begun = DateTime::strptime(FORMAT, text).ok()?.to_zoned(TimeZone::system()).ok()?;
+    let is_ours = name_of(&begun) == *name;
+    let age = Zoned::now().timestamp().as_millisecond().checked_sub(begun.timestamp().as_millisecond())?;
+    is_ours.then_some(Duration::from_millis(age.try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::path::testing::name;
+
+    #[test]
+    fn the_age_of_a_folder_is_told_by_its_name() {
+        let hours = 3;
+        let begun = Zoned::now().checked_sub(jiff::Span::new().hours(hours)).unwrap();
+        let age = age(&name_of(&begun)).unwrap();
+        let wanted = Duration::from_secs(3600 * u64::try_from(hours).unwrap());
+        assert!(age >= wanted && age < wanted + Duration::from_secs(60), "{age:?}");
+    }
+
+    #[test]
+    fn other_names_have_no_age() {
+        for other in [
+            "2020-01-01T00-00-00.000",
+            "twindir-2020-01-01",
+            "twindir-2020-01-01T00-00-00",
+            "twindir-2020-01-01T00-00-00.0000",
+            "twindir-2020-13-01T00-00-00.000",
+            "twindir-2020-01-01T00-00-00.000.old",
+            "twindir-2020-1-1T0-0-0.000",
+            "twindir-2999-01-01T00-00-00.000",
+        ] {
+            assert_eq!(age(&name(other)), None, "{other}");
+        }
+        assert!(age(&name("twindir-2020-01-01T00-00-00.000")).is_some());
+    }
+}

@@ -1,0 +1,95 @@
+//! Copies what cannot be renamed to the backup, since that lies on another file system.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::copy::{fill, seal, settings};
+use crate::decide::{Differs, Keeps};
+use crate::entry::{Entry, Kind, Side};
+use crate::fault::Setback;
+use crate::path::{Name, RelPath};
+use crate::tree::{Dir, ReplicaDir};
+
+/// How to copy: what the backup's file system keeps, and what ends it.
+type Manner<'a> = (&'a Keeps, &'a AtomicBool);
+
+/// Copies one entry, a directory with all that it holds. FIFOs, sockets and devices hold nothing: they are
+/// left out.
+pub(super) fn copy_entry(
+    from: &Dir,
+    name: &Name,
+    to: &ReplicaDir,
+    new: &Name,
+    manner: Manner<'_>,
+) -> Result<(), Setback> {
+    match from.look(name.as_bytes()) {
+        Side::Absent => Err(Setback::Changed),
+        Side::Unknown(fault) => Err(fault.into()),
+        Side::Present(entry) if entry.is_dir() => copy_tree(from, name, to, new, manner),
+        Side::Present(entry) => copy_leaf(from, (name, &entry), to, new, manner),
+    }
+}
+
+fn copy_leaf(
+    from: &Dir,
+    (name, entry): (&Name, &Entry),
+    to: &ReplicaDir,
+    new: &Name,
+    (keeps, cancel): Manner<'_>,
+) -> Result<(), Setback> {
+    match &entry.kind {
+        Kind::File => {
+            let (file, entry) = from.open_file(name.as_bytes())?;
+            let copy = to.create_file(new)?;
+            fill(&file, &entry, &copy, cancel)?;
+            seal(&file, &entry, &copy, keeps)
+        }
+        Kind::Symlink(target) => {
+            to.make_symlink(new, target)?;
+            Ok(to.set_symlink(new, &settings(entry, Differs::of_new(entry, keeps), None, keeps))?)
+        }
+        Kind::Dir | Kind::Special(_) => Ok(()),
+    }
+}
+
+/// Top down what it holds, then, bottom up, what belongs to the directories themselves. One directory is open
+/// at a time on each side, so that a tree may be as deep as it likes.
+fn copy_tree(
+    from: &Dir,
+    name: &Name,
+    to: &ReplicaDir,
+    new: &Name,
+    manner: Manner<'_>,
+) -> Result<(), Setback> {
+    let (tops, root) = ((RelPath::root().join(name), RelPath::root().join(new)), RelPath::root());
+    to.make_dir(new)?;
+    let mut dirs = vec![root];
+    let mut next = 0;
+    while next < dirs.len() {
+        let at = dirs[next].clone();
+        next += 1;
+        let (ours, copy) = (from.open(&tops.0.below(&at))?, to.open(&tops.1.below(&at))?);
+        for (name, _) in ours.list()?.iter() {
+            if manner.1.load(Ordering::Relaxed) {
+                return Err(Setback::Cancelled);
+            }
+            let Some(name) = Name::new(name) else { continue };
+            match ours.look(name.as_bytes()) {
+                Side::Absent => {}
+                Side::Unknown(fault) => return Err(fault.into()),
+                Side::Present(entry) if entry.is_dir() => {
+                    copy.make_dir(&name)?;
+                    dirs.push(at.join(&name));
+                }
+                Side::Present(entry) => copy_leaf(&ours, (&name, &entry), &copy, &name, manner)?,
+            }
+        }
+    }
+    for at in dirs.iter().rev() {
+        let (ours, copy) = (from.open(&tops.0.below(at))?, to.open(&tops.1.below(at))?);
+        let (entry, keeps) = (ours.entry()?, manner.0);
+        let xattrs = (copy.xattrs(keeps.xattrs)?, ours.xattrs(keeps.xattrs)?);
+        let all = Differs { xattrs: xattrs.0 != xattrs.1, ..Differs::of_new(&entry, keeps) };
+        copy.set(&settings(&entry, all, Some((&xattrs.0, &xattrs.1)), keeps))?;
+    }
+    Ok(())
+}

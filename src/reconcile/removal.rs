@@ -1,0 +1,84 @@
+//! How entries leave the replica: they are deleted, or go to the backup.
+
+use std::time::{Duration, Instant};
+
+use super::Round;
+use crate::backup::{Kept, Taken};
+use crate::decide::Reason;
+use crate::entry::Entry;
+use crate::fault::{Fault, Setback};
+use crate::path::{Name, RelPath};
+use crate::queue::Look;
+use crate::report::{Done, Entries, Operation};
+use crate::tree::{Dir, Hint, ReplicaDir};
+
+/// How long the entries of a directory that is to go are counted, for the log's sake.
+pub const COUNTING: Duration = Duration::from_millis(20);
+
+impl Round<'_> {
+    /// Takes a directory out of the replica by one rename (I6): what was done, with the number of entries that it held, and the
+    /// reserved name under which the reaper is to find it. None where it went to the backup.
+    pub(super) fn take_dir(
+        &self,
+        dir: &ReplicaDir,
+        path: &RelPath,
+        name: &Name,
+        old: &Entry,
+        look: &Look,
+    ) -> Result<(Done, Option<Name>), Setback> {
+        let until = Instant::now() + COUNTING;
+        let mut number = 1;
+        let at_least = !count_below(dir, name, &mut number, until);
+        let mut aside = None;
+        if self.still_stands(dir, path, name)? {
+            let reserved = self.shared.names.next();
+            dir.rename(name, &reserved)?;
+            aside = Some(reserved);
+        }
+        let mut done = Done::new(Operation::Removed, path.clone(), old, Reason::Removed, look);
+        done.entries = Some(Entries { number, at_least });
+        Ok((done, aside))
+    }
+
+    /// Removes an entry that is no directory. That it has gone already is as good.
+    pub(super) fn take_file(&self, dir: &ReplicaDir, path: &RelPath, name: &Name) -> Result<(), Setback> {
+        if self.still_stands(dir, path, name)? {
+            dir.remove_file(name.as_bytes()).or_else(gone_is_fine)?;
+        }
+        Ok(())
+    }
+
+    /// Puts an entry that is to go where it is to be kept, if anywhere. Whether it still stands.
+    fn still_stands(&self, dir: &ReplicaDir, path: &RelPath, name: &Name) -> Result<bool, Setback> {
+        let Some(backup) = &self.shared.backup else { return Ok(true) };
+        Ok(backup.take(dir, name, path, &self.shared.stop)? == Taken::Copied)
+    }
+
+    /// Keeps a file or symlink that is to be overwritten, where that is asked for.
+    pub(super) fn keep(&self, dir: &ReplicaDir, name: &Name, path: &RelPath) -> Result<Kept, Setback> {
+        match &self.shared.backup {
+            Some(backup) => backup.keep(dir, name, path, &self.shared.stop),
+            None => Ok(Kept::default()),
+        }
+    }
+}
+
+pub(super) fn gone_is_fine(fault: Fault) -> Result<(), Fault> {
+    if fault.is_absence() { Ok(()) } else { Err(fault) }
+}
+
+/// Adds up the entries below a directory; `false` where not all could be counted in time.
+pub fn count_below(dir: &Dir, name: &Name, number: &mut u64, until: Instant) -> bool {
+    let Some(rel) = RelPath::new(name.as_bytes()) else { return false };
+    let mut waiting = vec![rel];
+    while let Some(at) = waiting.pop() {
+        let Ok(listing) = dir.open(&at).and_then(|dir| dir.list()) else { return false };
+        if Instant::now() > until {
+            return false;
+        }
+        *number += listing.len() as u64;
+        let dirs = listing.iter().filter(|(_, hint)| *hint == Hint::Dir);
+        waiting.extend(dirs.filter_map(|(name, _)| Name::new(name)).map(|name| at.join(&name)));
+    }
+    true
+}

@@ -1,0 +1,187 @@
+//! `--backup-dir`: what is removed or overwritten in the replica is kept first.
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::{Path, PathBuf};
+
+use support::{DEADLINE, Scratch, Snapshot, Tree, set_mode, wait_until};
+
+/// The folders of a backup, the oldest first.
+fn folders(backup: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(backup) else { return Vec::new() };
+    let mut folders: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    folders.sort();
+    folders
+}
+
+/// The one folder there is.
+#[track_caller]
+fn folder(backup: &Path) -> PathBuf {
+    let mut folders = folders(backup);
+    assert_eq!(folders.len(), 1, "{folders:?}");
+    let name = folders[0].file_name().unwrap().to_string_lossy().into_owned();
+    assert!(name.starts_with("twindir-2") && name.len() == "twindir-2026-11-21T08-15-30.123".len(), "{name}");
+    folders.remove(0)
+}
+
+/// A pair with an entry of each kind, equal.
+fn pair(scratch: Scratch) -> Scratch {
+    let tree = Tree::new()
+        .file("kept", "same")
+        .file("d/file", "first")
+        .mode(0o640)
+        .mtime(1_000_000_000, 123)
+        .file("d/e/deep", "deep")
+        .file("big", vec![7; 3 << 20])
+        .file("becomes a directory", "text")
+        .dir("becomes a file/in it")
+        .file("becomes a file/in it/file", "within")
+        .symlink("link", "first target");
+    let scratch = scratch.with_source(&tree);
+    scratch.sync();
+    scratch
+}
+
+/// Changes all of it but `kept`.
+fn change(source: &Path) {
+    fs::write(source.join("big"), "small").unwrap();
+    fs::remove_dir_all(source.join("d")).unwrap();
+    fs::remove_file(source.join("becomes a directory")).unwrap();
+    fs::create_dir(source.join("becomes a directory")).unwrap();
+    fs::remove_dir_all(source.join("becomes a file")).unwrap();
+    fs::write(source.join("becomes a file"), "file").unwrap();
+    fs::remove_file(source.join("link")).unwrap();
+    symlink("second target", source.join("link")).unwrap();
+}
+
+/// What lies in the backup is what the replica had, but for the folder itself and the times of directories in which something
+/// was put.
+#[track_caller]
+fn assert_kept(before: &Snapshot, folder: &Path) {
+    let kept = |name: &[u8]| !name.is_empty() && name != b"kept";
+    let before = before.clone().without(|name, _| !kept(name));
+    let after = Snapshot::of(folder).without(|name, _| !kept(name));
+    support::assert_same("the backup", &before, &after);
+}
+
+#[test]
+fn what_is_removed_or_overwritten_lies_in_the_backup() {
+    for durable in [&["--backup-dir", "backup"][..], &["--backup-dir", "backup", "--durable"]] {
+        let scratch = pair(Scratch::new());
+        let before = Snapshot::of(&scratch.replica());
+        let big = fs::metadata(scratch.replica().join("big")).unwrap().ino();
+        change(&scratch.source());
+        let run = scratch.once(durable).expect(0);
+        scratch.assert_twins();
+        let folder = folder(&scratch.path("backup"));
+        assert_kept(&before, &folder);
+        assert_eq!(fs::metadata(folder.join("big")).unwrap().ino(), big, "it is the very file");
+        assert_eq!(fs::metadata(folder.join("big")).unwrap().nlink(), 1);
+        assert_eq!(fs::metadata(&folder).unwrap().mode() & 0o777, 0o700, "nobody else may look into it");
+        assert!(run.stdout.contains(folder.to_str().unwrap()), "{run}");
+        let again = scratch.once(durable).expect(0);
+        assert!(again.actions().is_empty(), "{again}");
+        assert_eq!(folders(&scratch.path("backup")).len(), 1, "nothing went, nothing was begun");
+    }
+}
+
+#[test]
+fn on_another_file_system_it_is_copied() {
+    let memory = Path::new("/dev/shm");
+    let scratch = pair(Scratch::new());
+    let device = |path: &Path| fs::metadata(path).map(|data| data.dev()).ok();
+    if device(memory).is_none() || device(memory) == device(scratch.root()) {
+        return support::skip("no second file system at /dev/shm");
+    }
+    let backup = tempfile::tempdir_in(memory).unwrap();
+    let before = Snapshot::of(&scratch.replica());
+    change(&scratch.source());
+    scratch.once(&["--backup-dir", backup.path().to_str().unwrap()]).expect(0);
+    scratch.assert_twins();
+    assert_kept(&before, &folder(backup.path()));
+}
+
+#[test]
+fn a_path_that_goes_again_begins_a_new_folder() {
+    let scratch = Scratch::new().with_source(&Tree::new().file("f", "0").file("g", "0"));
+    scratch.sync();
+    let daemon = scratch.watcher(&["--backup-dir", "backup"]);
+    for version in 1..=4 {
+        fs::write(scratch.source().join("f"), version.to_string()).unwrap();
+        wait_until("it is followed", DEADLINE, || {
+            fs::read_to_string(scratch.replica().join("f")).unwrap() == version.to_string()
+        });
+    }
+    fs::remove_file(scratch.source().join("f")).unwrap();
+    fs::remove_file(scratch.source().join("g")).unwrap();
+    scratch.wait_twins();
+    let folders = folders(&scratch.path("backup"));
+    let kept: Vec<_> = folders.iter().map(|folder| fs::read_to_string(folder.join("f")).unwrap()).collect();
+    assert_eq!(kept, ["0", "1", "2", "3", "4"], "{}", daemon.stdout());
+    assert_eq!(folders.iter().filter(|folder| folder.join("g").exists()).count(), 1);
+}
+
+#[test]
+fn what_a_rename_overwrites_is_kept_too() {
+    let scratch =
+        Scratch::new().with_source(&Tree::new().file("old", "old").file("new", "new").files("d", 3));
+    scratch.sync();
+    let _daemon = scratch.watcher(&["--backup-dir", "backup"]);
+    fs::rename(scratch.source().join("new"), scratch.source().join("old")).unwrap();
+    scratch.wait_twins();
+    fs::rename(scratch.source().join("d"), scratch.source().join("e")).unwrap();
+    scratch.wait_twins();
+    let folder = folder(&scratch.path("backup"));
+    assert_eq!(fs::read_to_string(folder.join("old")).unwrap(), "old");
+    assert!(!folder.join("d").exists(), "what is renamed is not lost");
+}
+
+#[test]
+fn where_it_cannot_be_kept_the_change_is_not_made() {
+    let scratch = pair(Scratch::ordinary());
+    let before = Snapshot::with_inodes(&scratch.replica());
+    let backup = scratch.path("backup");
+    fs::create_dir(&backup).unwrap();
+    scratch.own(&backup);
+    let daemon = scratch.watcher(&["--backup-dir", "backup"]);
+    set_mode(&backup, 0o500);
+    change(&scratch.source());
+    fs::write(scratch.source().join("new"), "new").unwrap();
+    wait_until("what is new is copied", DEADLINE, || scratch.replica().join("new").exists());
+    let problems = |text: &str| text.lines().filter(|line| line.contains(" problem ")).count();
+    wait_until("each is a problem", DEADLINE, || problems(&daemon.stderr()) >= 5);
+    let after = Snapshot::with_inodes(&scratch.replica());
+    let times = |name: &[u8], _: &_| name.is_empty() || name == b"new";
+    support::assert_same("the replica", &before.without(times), &after.without(times));
+    set_mode(&backup, 0o700);
+    scratch.wait_twins();
+    assert!(daemon.stderr().contains("in the backup folder: Permission denied"), "{}", daemon.stderr());
+}
+
+#[test]
+fn pruning_removes_what_twindir_put_there_and_nothing_else() {
+    let scratch = Scratch::new().with_source(&Tree::new().file("f", "1"));
+    let backup = scratch.path("backup");
+    let others = [
+        "mine/f",
+        "2020-01-01T00-00-00.000/f",
+        "twindir-2020-01-01/f",
+        "twindir-2020-01-01T00-00-00.000.old/f",
+        "twindir-2020-01-01T00-00-00.000-file",
+    ];
+    let old = ["twindir-2020-01-01T00-00-00.000/a/locked/f", "twindir-2025-12-31T23-59-59.999/f"];
+    for file in others.iter().chain(&old) {
+        fs::create_dir_all(backup.join(file).parent().unwrap()).unwrap();
+        fs::write(backup.join(file), "x").unwrap();
+    }
+    set_mode(&backup.join("twindir-2020-01-01T00-00-00.000/a/locked"), 0o500);
+    symlink("mine", backup.join("twindir-2020-01-01T00-00-00.001")).unwrap();
+    scratch.once(&["--backup-dir", "backup"]).expect(0);
+    assert!(old.iter().all(|file| backup.join(file).exists()), "without --backup-keep all stays");
+    scratch.once(&["--backup-dir", "backup", "--backup-keep", "30d"]).expect(0);
+    assert!(others.iter().all(|file| backup.join(file).exists()));
+    assert_eq!(folders(&backup).len(), others.len() + 1, "{:?}", folders(&backup));
+    assert!(backup.join("mine/f").exists(), "a symlink is not followed");
+}
