@@ -267,8 +267,10 @@ fn a_console_that_is_closed_does_not_stop_the_mirroring() {
     for arguments in [
         ["--once", "source", "replica", "60", "log"].as_slice(),
         &["--interval-only", "source", "replica", "0.1", "log"],
+        &["source", "replica", "3600", "log"],
     ] {
         let _ = fs::remove_dir_all(scratch.replica());
+        let _ = fs::remove_file(scratch.source().join("later"));
         let mut command = scratch.command(arguments);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut daemon = Daemon::spawn_as_is(command);
