@@ -17,6 +17,10 @@ const KEPT: u32 = 10;
 /// Bytes gathered before a write; they never wait longer than the next pause in the log.
 const BUFFER: usize = 32 * 1024;
 
+/// After a failure, so many bytes must get through before the log counts as written again: of a full disk, the last block
+/// of the file has room for some lines.
+const BLOCK: usize = 4096;
+
 /// Whether a file name is that of a log or of one of its numbered elders.
 pub fn is_log_name(name: &[u8], log: &[u8]) -> bool {
     let Some(rest) = name.strip_prefix(log) else { return false };
@@ -41,8 +45,16 @@ pub struct RotatingFile {
     /// The size at which it is rotated; more than [`FULL`] where that has failed.
     full: u64,
     console: Option<Console>,
-    /// Whether the last write failed, and how many lines were lost since.
-    failing: Option<u64>,
+    /// Set while writes fail.
+    gap: Option<Gap>,
+}
+
+/// What a log lacks.
+#[derive(Default)]
+struct Gap {
+    lines: u64,
+    /// Bytes that got through since the last failure.
+    written: usize,
 }
 
 impl RotatingFile {
@@ -62,7 +74,7 @@ impl RotatingFile {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
         }
         let buffer = Vec::with_capacity(BUFFER);
-        Ok(Self { path, file, buffer, size: meta.len(), full: FULL, console: None, failing: None })
+        Ok(Self { path, file, buffer, size: meta.len(), full: FULL, console: None, gap: None })
     }
 
     /// Where to say that the log cannot be written.
@@ -84,7 +96,7 @@ impl RotatingFile {
         match result {
             Ok(()) => {
                 self.size += self.buffer.len() as u64;
-                self.recovered();
+                self.see_whether_recovered();
             }
             Err(error) => self.failed(&error),
         }
@@ -126,19 +138,25 @@ impl RotatingFile {
 
     fn failed(&mut self, error: &io::Error) {
         let lost = self.buffer.split_inclusive(|byte| *byte == b'\n').count() as u64;
-        if self.failing.is_none() {
+        if self.gap.is_none() {
             self.complain(&format!(
                 "cannot write the log {}: {error}; mirroring goes on without it",
                 shown(&self.path)
             ));
         }
-        *self.failing.get_or_insert(0) += lost;
+        let gap = self.gap.get_or_insert_default();
+        gap.lines += lost;
+        gap.written = 0;
         // A part of a line may have got through: it goes again.
         let _ = self.file.set_len(self.size);
     }
 
-    fn recovered(&mut self) {
-        if let Some(lost) = self.failing.take() {
+    fn see_whether_recovered(&mut self) {
+        let Some(gap) = &mut self.gap else { return };
+        gap.written += self.buffer.len();
+        if gap.written > BLOCK {
+            let lost = gap.lines;
+            self.gap = None;
             self.complain(&format!(
                 "the log {} is written again; {lost} lines are missing in it",
                 shown(&self.path)
