@@ -17,10 +17,12 @@ use crate::troubles::Failure;
 /// How often the file system is asked whether there is more room.
 const ASK: Duration = Duration::from_secs(1);
 
-/// When it is tried again although there is not, so far as the file system tells: it tells nothing of quotas. What is tried
-/// in vain may be many gigabytes.
-const TRY: Duration = Duration::from_secs(60);
-const TRY_QUOTA: Duration = Duration::from_secs(4);
+/// When it is tried again although there is not, so far as the file system tells: it tells nothing of quotas, nor of room
+/// that came between the refusal and the question. What is tried in vain may be many gigabytes, so the wait is doubled
+/// each time up to the limit.
+const FIRST_TRY: Duration = Duration::from_secs(1);
+const LAST_TRY: Duration = Duration::from_secs(60);
+const LAST_TRY_OF_QUOTA: Duration = Duration::from_secs(3);
 
 /// A file system that takes no more.
 pub(super) struct Refusal {
@@ -30,6 +32,7 @@ pub(super) struct Refusal {
     tried: Instant,
     /// How long until it is tried without a sign.
     patience: Duration,
+    is_quota: bool,
     /// Entries that this run had removed when it was last tried.
     removed: u64,
 }
@@ -54,11 +57,12 @@ impl Daemon<'_> {
             rooms: Vec::new(),
             asked: now,
             tried: now,
-            patience: TRY,
+            patience: FIRST_TRY,
+            is_quota: false,
             removed,
         });
         refusal.rooms = rooms(&self.reconciler);
-        refusal.patience = if fault.errno == Errno::DQUOT { TRY_QUOTA } else { TRY };
+        refusal.is_quota = fault.errno == Errno::DQUOT;
         self.queue.push_refused(path, look);
     }
 
@@ -78,7 +82,12 @@ impl Daemon<'_> {
         refusal.asked = now;
         let rooms = rooms(&self.reconciler);
         let is_more = rooms.iter().zip(&refusal.rooms).any(|(room, before)| room.exceeds(before));
-        if is_more || now >= refusal.tried + refusal.patience {
+        if is_more {
+            refusal.patience = FIRST_TRY;
+            self.try_refused(now);
+        } else if now >= refusal.tried + refusal.patience {
+            let last = if refusal.is_quota { LAST_TRY_OF_QUOTA } else { LAST_TRY };
+            refusal.patience = (2 * refusal.patience).min(last);
             self.try_refused(now);
         }
     }
