@@ -9,7 +9,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use support::{
-    DEADLINE, Daemon, LogLine, Mounts, Run, Scratch, Tree, are_twins, holds_for, noise, wait_until,
+    DEADLINE, Daemon, LogLine, Mounts, Run, Scratch, Tree, are_twins, holds_for, noise, temporaries,
+    wait_until,
 };
 
 /// How soon after there is room again both sides are to be equal. Without optimisation, and beside other tests,
@@ -98,10 +99,8 @@ impl Disk {
         wait_until("it says that something is wrong", DEADLINE, || !self.errors().is_empty());
     }
 
-    #[track_caller]
-    fn assert_nothing_temporary(&self) {
-        let names = self.mounts.sh("find disk/replica -name '.twindir.*'").stdout;
-        assert_eq!(names, "", "left behind");
+    fn has_temporaries(&self) -> bool {
+        !temporaries(&self.replica()).is_empty()
     }
 }
 
@@ -145,15 +144,15 @@ fn room_runs_out(mount: &str) {
         let copy = read(disk.copy(&name));
         copy == format!("file {number}").as_bytes() || copy == read(disk.at(&name))
     };
-    holds_for("old files are whole", Duration::from_secs(3), || (0..20).all(is_whole));
+    holds_for("old files are whole", Duration::from_secs(1), || (0..20).all(is_whole));
     assert!(!disk.are_equal(), "all that did not fit is there");
-    wait_until("no temporary file is left", DEADLINE, || disk.scratch.temporaries().is_empty());
+    wait_until("no temporary file is left", DEADLINE, || !disk.has_temporaries());
     let errors = disk.errors().len();
     assert!(errors <= 5, "{errors} lines for one full disk");
 
     disk.free();
     disk.wait_equal_soon("there was room");
-    disk.assert_nothing_temporary();
+    assert!(!disk.has_temporaries());
     let errors = disk.errors().len();
     assert!(errors <= 5, "{errors} lines for one full disk");
 }
@@ -227,7 +226,7 @@ fn a_disk_becomes_read_only_for_a_while() {
     assert!(!disk.are_equal());
     disk.mounts.sh("mount -o remount,rw disk");
     disk.wait_equal_soon("it could be written to");
-    disk.assert_nothing_temporary();
+    assert!(!disk.has_temporaries());
 }
 
 #[test]
@@ -244,7 +243,7 @@ fn a_disk_that_fails_is_waited_for() {
     disk.mounts.sh("device=$(findmnt -no SOURCE disk); exec 3<$device
         until umount disk; do sleep 0.1; done; mount $device disk");
     disk.wait_equal_soon("it was mounted again");
-    disk.assert_nothing_temporary();
+    assert!(!disk.has_temporaries());
 }
 
 /// `--once` where one of the two roots is a btrfs image, and what it has of the file `bad` was spoiled after a first run:

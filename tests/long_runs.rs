@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::Signal;
 use support::{
-    Background, Churn, DEADLINE, Daemon, Live, Scratch, Tree, Usage, are_twins, how_many, is_stopped,
+    Background, Churn, DEADLINE, Daemon, Live, Peak, Scratch, Tree, Usage, are_twins, how_many, is_stopped,
     wait_until,
 };
 
@@ -79,22 +79,6 @@ fn times_that_jump_ahead_and_back_are_followed() {
     drop(churn.stop());
     live.wait();
     assert!(live.daemon.stderr().is_empty(), "{}", live.daemon.stderr());
-}
-
-/// The greatest of each over some time: a leak shows in it, and a moment of rest does not hide one.
-#[derive(Debug, Clone, Copy, Default)]
-struct Peak {
-    memory: u64,
-    descriptors: usize,
-    threads: u64,
-}
-
-impl Peak {
-    fn see(&mut self, usage: Usage) {
-        self.memory = self.memory.max(usage.memory);
-        self.descriptors = self.descriptors.max(usage.descriptors);
-        self.threads = self.threads.max(usage.threads);
-    }
 }
 
 /// What it uses while changes go on, seen several times a second.

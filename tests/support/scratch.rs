@@ -199,13 +199,17 @@ impl Scratch {
 
     /// The temporary names that lie in the replica, at any depth.
     pub fn temporaries(&self) -> Vec<PathBuf> {
-        let mut found = Vec::new();
-        find_temporaries(&self.replica(), &mut found);
-        found
+        temporaries(&self.replica())
     }
 }
 
-/// Directories may come and go meanwhile.
+/// The temporary names that lie in a replica, at any depth. Directories may come and go meanwhile.
+pub fn temporaries(replica: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    find_temporaries(replica, &mut found);
+    found
+}
+
 fn find_temporaries(dir: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         if is_temporary_name(&entry.file_name()) {

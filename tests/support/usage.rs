@@ -34,6 +34,22 @@ impl Usage {
     }
 }
 
+/// The greatest of each over some time: a leak shows in it, and a moment of rest does not hide one.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Peak {
+    pub memory: u64,
+    pub descriptors: usize,
+    pub threads: u64,
+}
+
+impl Peak {
+    pub fn see(&mut self, usage: Usage) {
+        self.memory = self.memory.max(usage.memory);
+        self.descriptors = self.descriptors.max(usage.descriptors);
+        self.threads = self.threads.max(usage.threads);
+    }
+}
+
 /// Whether it is stopped by a signal.
 pub fn is_stopped(process: u32) -> bool {
     let tasks = fs::read_dir(format!("/proc/{process}/task")).unwrap();
