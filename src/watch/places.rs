@@ -16,9 +16,6 @@ pub type Wd = i32;
 /// the three events of one rename together, up to what other renames put between them.
 const RENAMES: usize = 256;
 
-/// A directory that lies deeper has lost its way: no tree of the kernel's paths does.
-const DEEPEST: usize = 100_000;
-
 struct Place {
     /// `None` for the root.
     at: Option<(Wd, Name)>,
@@ -89,7 +86,8 @@ impl Places {
         while let Some((above, name)) = &self.known.get(&at)?.at {
             names.push(name);
             at = *above;
-            if names.len() > DEEPEST {
+            // Of events that are older than a scan, a directory may seem to lie in itself for a while.
+            if names.len() > self.known.len() {
                 return None;
             }
         }
@@ -107,8 +105,11 @@ impl Places {
 
     /// The second half. Where it came from, if that is watched too.
     pub fn came(&mut self, cookie: u32, wd: Wd, name: Name) -> Option<RelPath> {
+        // What left this name before was not watched then, or it has told of itself.
+        let to = (wd, name);
+        self.renames.retain(|rename| rename.cookie == cookie || rename.from != to);
         let rename = self.renames.iter_mut().rev().find(|rename| rename.cookie == cookie)?;
-        rename.to = Some((wd, name));
+        rename.to = Some(to);
         let (above, name) = rename.from.clone();
         Some(self.path(above)?.join(&name))
     }
@@ -292,6 +293,19 @@ mod tests {
         assert!(places.moved(1).is_empty());
         assert_eq!(shown(&places, 1..3), ["b", "b/x"]);
         assert_eq!(places.put(1, &path("b")), Known::Here);
+    }
+
+    #[test]
+    fn a_rename_there_before_the_watch_is_not_taken_for_the_one_back() {
+        let mut places = places(&[]);
+        places.left(1, 0, name("a"));
+        places.came(1, 0, name("b"));
+        // It was opened before that.
+        places.put(1, &path("a"));
+        places.left(2, 0, name("b"));
+        places.came(2, 0, name("a"));
+        assert!(places.moved(1).is_empty());
+        assert_eq!(shown(&places, [1]), ["a"]);
     }
 
     #[test]
