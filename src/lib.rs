@@ -40,4 +40,7 @@ mod entry; // what is known of one name on one side
 mod fault; // what can go wrong with it
 mod path; // names and paths of any bytes
 
+#[cfg(test)]
+mod properties; // what holds of whatever comes in
+
 pub use program::main;

@@ -134,14 +134,8 @@ impl Registry {
     pub fn watch(&self, path: &RelPath, dir: &Dir, root: &Dir) -> Result<(), Unwatched> {
         let mut known = self.known();
         let wd = inotify::add_watch(&self.queue, dir.magic_link(), MASK).map_err(why)?;
-        // It is back before its watch was removed.
-        known.useless.remove(&wd);
-        if known.places.put(wd, path) == Known::Elsewhere {
-            let id = |dir: &Dir| dir.entry().map(|entry| (entry.dev, entry.ino));
-            if root.open(path).and_then(|now| id(&now)) == id(dir) {
-                known.places.place(wd, path);
-            }
-        }
+        let id = |dir: &Dir| dir.entry().map(|entry| (entry.dev, entry.ino));
+        known.put(wd, path, || root.open(path).and_then(|now| id(&now)) == id(dir));
         Ok(())
     }
 
@@ -318,7 +312,19 @@ impl<F: EventHandler> Thread<F> {
 }
 
 impl State {
+    /// Notes a watch of a directory that was found at `path`.
+    fn put(&mut self, wd: Wd, path: &RelPath, still_stands: impl FnOnce() -> bool) {
+        // It is back before its watch was removed.
+        self.useless.remove(&wd);
+        if self.places.put(wd, path) == Known::Elsewhere && still_stands() {
+            self.places.place(wd, path);
+        }
+    }
+
     fn full(&self, path: &RelPath) -> PathBuf {
         if path.is_root() { self.root.clone() } else { self.root.join(OsStr::from_bytes(path.as_bytes())) }
     }
 }
+
+#[cfg(test)]
+mod properties;

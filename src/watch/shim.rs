@@ -107,6 +107,9 @@ pub fn depth_of(event: &Event) -> Depth {
 }
 
 #[cfg(test)]
+mod properties;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use notify::event::{CreateKind, Flag, RemoveKind};

@@ -1,0 +1,165 @@
+//! The table of decisions, against entries of every kind.
+
+use proptest::prelude::*;
+
+use super::holds;
+use crate::decide::{Action, Contents, Differs, Keeps, decide};
+use crate::entry::{Entry, Kind, Side, Special, Time, XattrKinds, Xattrs};
+use crate::fault::Fault;
+
+/// Few values, so that they meet.
+fn small() -> impl Strategy<Value = u32> {
+    0..3_u32
+}
+
+fn kind() -> impl Strategy<Value = Kind> {
+    let special = [Special::Fifo, Special::Socket, Special::Device, Special::Other];
+    prop_oneof![
+        3 => Just(Kind::File),
+        2 => Just(Kind::Dir),
+        2 => (0..2_u8).prop_map(|target| Kind::Symlink([target].into())),
+        1 => proptest::sample::select(special.to_vec()).prop_map(Kind::Special),
+    ]
+}
+
+fn xattrs() -> impl Strategy<Value = Option<Xattrs>> {
+    (0..3_u8).prop_map(|value| match value {
+        0 => None,
+        1 => Some(Xattrs::default()),
+        _ => Some(Xattrs([(b"user.a"[..].into(), [value].into())].into())),
+    })
+}
+
+fn entry() -> impl Strategy<Value = Entry> {
+    let time = || (0..3_i64, 0..2_u32).prop_map(|(sec, half)| Time { sec, nsec: half * 500_000_000 });
+    ((kind(), small(), time(), time()), (small(), small(), small(), 1..3_u32), xattrs()).prop_map(
+        |((kind, size, mtime, ctime), (mode, uid, gid, links), xattrs)| Entry {
+            kind,
+            size: size.into(),
+            mtime,
+            ctime,
+            mode,
+            uid,
+            gid,
+            links,
+            dev: 1,
+            ino: 1,
+            blocks: 8,
+            mount_root: false,
+            xattrs,
+        },
+    )
+}
+
+fn side() -> impl Strategy<Value = Side> {
+    prop_oneof![
+        1 => Just(Side::Absent),
+        1 => Just(Side::Unknown(Fault::for_test())),
+        4 => entry().prop_map(Side::Present),
+    ]
+}
+
+fn keeps() -> impl Strategy<Value = Keeps> {
+    let steps = proptest::sample::select(vec![1, 100, 1_000_000_000, 2_000_000_000]);
+    (any::<[bool; 4]>(), proptest::collection::vec(small(), 0..2), steps).prop_map(
+        |([owner, modes, symlinks, ctimes], groups, time_step)| Keeps {
+            owner,
+            groups,
+            xattrs: XattrKinds::ALL,
+            modes,
+            symlinks,
+            time_step,
+            folds_case: false,
+            ctimes,
+        },
+    )
+}
+
+#[test]
+fn an_entry_and_its_equal_give_no_action() {
+    holds(&(entry(), keeps()), |(entry, keeps)| {
+        let side = Side::Present(entry.clone());
+        let action = decide(&side, &side, Contents::Same, &keeps);
+        let is_mirrored = match entry.kind {
+            Kind::File | Kind::Dir => true,
+            Kind::Symlink(_) => keeps.symlinks,
+            Kind::Special(_) => false,
+        };
+        assert_eq!(action == Action::Nothing, is_mirrored, "{action:?}");
+        assert!(is_mirrored || matches!(action, Action::NotMirrored { stale: true, .. }));
+    });
+}
+
+#[test]
+fn only_what_is_known_to_be_absent_or_not_mirrored_goes() {
+    holds(&(side(), side(), contents(), keeps()), |(source, replica, contents, keeps)| {
+        let action = decide(&source, &replica, contents, &keeps);
+        match &source {
+            Side::Unknown(_) => assert_eq!(action, Action::Unsure),
+            Side::Absent => assert!(matches!(action, Action::Remove | Action::Nothing | Action::Unsure)),
+            Side::Present(_) => assert_ne!(action, Action::Remove),
+        }
+        let goes = matches!(action, Action::Remove | Action::NotMirrored { stale: true, .. });
+        assert!(!goes || replica.entry().is_some());
+    });
+}
+
+fn contents() -> impl Strategy<Value = Contents> {
+    proptest::sample::select(vec![Contents::Unread, Contents::Same, Contents::Differ])
+}
+
+#[test]
+fn once_an_action_is_done_nothing_is_left_to_do() {
+    holds(&(side(), side(), any::<bool>(), keeps()), |(source, replica, differs, keeps)| {
+        let mut action = decide(&source, &replica, Contents::Unread, &keeps);
+        if action == Action::Compare {
+            let contents = if differs { Contents::Differ } else { Contents::Same };
+            action = decide(&source, &replica, contents, &keeps);
+            assert_ne!(action, Action::Compare);
+        }
+        let after = done(action, &source, replica, &keeps);
+        let next = decide(&source, &after, Contents::Same, &keeps);
+        let is_nothing = matches!(next, Action::Nothing | Action::NotMirrored { stale: false, .. });
+        assert!(is_nothing || action == Action::Unsure, "{action:?}, then {next:?}");
+    });
+}
+
+/// What stands in the replica once the action is done.
+fn done(action: Action, source: &Side, replica: Side, keeps: &Keeps) -> Side {
+    let anew = |source: &Entry| {
+        let fresh =
+            Entry { uid: 9, gid: 9, mode: 9, mtime: Time { sec: 9, nsec: 0 }, links: 1, ..source.clone() };
+        Side::Present(set(fresh, source, Differs::of_new(source, keeps), keeps))
+    };
+    match (action, source.entry(), replica) {
+        (Action::Remove | Action::NotMirrored { stale: true, .. }, ..) => Side::Absent,
+        (Action::SetMetadata(differs), Some(source), Side::Present(replica)) => {
+            Side::Present(set(replica, source, differs, keeps))
+        }
+        (Action::CopyFile(_) | Action::MakeSymlink(_) | Action::MakeDir(_), Some(source), _) => anew(source),
+        (_, _, replica) => replica,
+    }
+}
+
+/// Sets what differs, and times as the file system keeps them.
+fn set(mut entry: Entry, source: &Entry, differs: Differs, keeps: &Keeps) -> Entry {
+    if differs.mode {
+        entry.mode = source.mode;
+    }
+    if differs.uid {
+        entry.uid = source.uid;
+    }
+    if differs.gid {
+        entry.gid = source.gid;
+    }
+    if differs.xattrs {
+        entry.xattrs.clone_from(&source.xattrs);
+    }
+    if differs.mtime {
+        let nanos = source.mtime.sec.cast_unsigned() * 1_000_000_000 + u64::from(source.mtime.nsec);
+        let kept = nanos - nanos % keeps.time_step;
+        let nsec = u32::try_from(kept % 1_000_000_000).unwrap();
+        entry.mtime = Time { sec: (kept / 1_000_000_000).cast_signed(), nsec };
+    }
+    entry
+}

@@ -1,0 +1,265 @@
+//! The queue against a plain list of all that was asked for.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::holds;
+use crate::path::RelPath;
+use crate::path::testing::path;
+use crate::queue::{Depth, Detector, Hint, Look, Looks, Portion, Queue};
+
+/// What is done with a queue.
+#[derive(Clone, Debug)]
+enum Step {
+    Push(RelPath, Depth, Detector),
+    Watched(RelPath, Depth),
+    Later(RelPath, Depth, Detector, u64),
+    Resting(RelPath, Depth, Detector, u64),
+    Park(RelPath, Depth),
+    Unpark(usize),
+    Cool(RelPath, u64),
+    Rename(RelPath, RelPath),
+    Pass(u64),
+    Take(Detector, usize, usize),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let paths = || select(["a", "b", "a/x", "a/y", "a/x/z", "b/x", "c/x", "c/y"].map(path).to_vec());
+    let depth = || select(vec![Depth::Metadata, Depth::Content, Depth::Subtree]);
+    let detector = || select(vec![Detector::Sweep, Detector::Watch]);
+    let millis = || 0..200_u64;
+    let step = prop_oneof![
+        4 => (paths(), depth(), detector()).prop_map(|(path, depth, by)| Step::Push(path, depth, by)),
+        4 => (paths(), depth()).prop_map(|(path, depth)| Step::Watched(path, depth)),
+        2 => (paths(), depth(), detector(), millis()).prop_map(|(path, depth, by, at)| Step::Later(path, depth, by, at)),
+        2 => (paths(), depth(), detector(), millis()).prop_map(|(path, depth, by, at)| Step::Resting(path, depth, by, at)),
+        1 => (paths(), depth()).prop_map(|(path, depth)| Step::Park(path, depth)),
+        1 => (0..3_usize).prop_map(Step::Unpark),
+        1 => (paths(), 0..60_u64).prop_map(|(path, took)| Step::Cool(path, took)),
+        1 => (paths(), paths()).prop_map(|(from, to)| Step::Rename(from, to)),
+        3 => millis().prop_map(Step::Pass),
+        4 => (detector(), 1..4_usize, 1..3_usize).prop_map(|(by, names, dirs)| Step::Take(by, names, dirs)),
+    ];
+    vec(step, 0..60)
+}
+
+/// Where a wish waits. Two for one name in one place are one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Place {
+    Ready(Detector),
+    Later,
+    Resting,
+}
+
+/// A wish, and when it is due.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Wish {
+    depth: Depth,
+    detector: Detector,
+    since: Instant,
+    due: Instant,
+}
+
+/// All that waits, with no order but that of the names.
+struct Plain {
+    now: Instant,
+    waiting: BTreeMap<(Place, RelPath), Wish>,
+    parked: Vec<(RelPath, Look)>,
+    cooling: BTreeMap<RelPath, Instant>,
+    renames: Vec<Hint>,
+}
+
+impl Plain {
+    fn add(&mut self, place: Place, path: &RelPath, look: &Look, due: Instant) {
+        let wish = Wish { depth: look.depth, detector: look.detector, since: look.since, due };
+        let key = (place, path.clone());
+        let merged = match self.waiting.remove(&key) {
+            None => wish,
+            Some(old) => Wish {
+                depth: wish.depth.max(old.depth),
+                detector: wish.detector.max(old.detector),
+                since: wish.since.max(old.since),
+                due,
+            },
+        };
+        self.waiting.insert(key, merged);
+    }
+
+    fn ready(&mut self, path: &RelPath, look: &Look) {
+        self.add(Place::Ready(look.detector), path, look, self.now);
+    }
+
+    fn watched(&mut self, path: &RelPath, mut look: Look) {
+        if let Some(found) = self.waiting.remove(&(Place::Resting, path.clone())) {
+            look.merge(Look::new(found.depth, found.detector, found.since));
+        }
+        match self.cooling.get(path).filter(|until| **until > self.now) {
+            Some(until) => self.add(Place::Resting, path, &look, *until),
+            None => self.ready(path, &look),
+        }
+    }
+
+    fn wake(&mut self) {
+        let is_due = |(place, _): &(Place, RelPath), wish: &Wish| {
+            matches!(place, Place::Later | Place::Resting) && wish.due <= self.now
+        };
+        let (due, rest): (BTreeMap<_, _>, _) =
+            std::mem::take(&mut self.waiting).into_iter().partition(|(key, wish)| is_due(key, wish));
+        self.waiting = rest;
+        for ((_, path), wish) in due {
+            self.ready(&path, &Look::new(wish.depth, wish.detector, wish.since));
+        }
+    }
+
+    fn is_ready(&self, detector: Detector) -> bool {
+        self.waiting.keys().any(|(place, _)| *place == Place::Ready(detector))
+    }
+
+    /// Names of the sweep that are ready, or rest, or wait for a carrier.
+    fn of_sweep(&self) -> usize {
+        let counts = |(place, wish): (Place, &Wish)| match place {
+            Place::Ready(detector) => detector == Detector::Sweep,
+            Place::Resting => wish.detector == Detector::Sweep,
+            Place::Later => false,
+        };
+        let waiting = self.waiting.iter().filter(|((place, _), wish)| counts((*place, wish))).count();
+        waiting + self.parked.len()
+    }
+
+    fn next_due(&self) -> Option<Instant> {
+        let wait = |place: &Place| matches!(place, Place::Later | Place::Resting);
+        self.waiting.iter().filter(|((place, _), _)| wait(place)).map(|(_, wish)| wish.due).min()
+    }
+
+    /// What was given out was asked for, as it is, and is asked for no more.
+    fn given(&mut self, detector: Detector, looks: &Looks) {
+        for (path, look) in all(looks) {
+            let wish = self.waiting.remove(&(Place::Ready(detector), path.clone()));
+            let wish = wish.unwrap_or_else(|| panic!("nobody asked for {path:?}"));
+            assert_eq!((look.depth, look.since), (wish.depth, wish.since), "{path:?}");
+        }
+    }
+
+    /// Whether the renames are to be followed before these looks.
+    fn concern(&self, looks: &Looks) -> bool {
+        let ends = || self.renames.iter().flat_map(|hint| [&hint.from, &hint.to]);
+        let dirs = looks.keys().cloned();
+        all(looks).map(|(path, _)| path).chain(dirs).any(|path| ends().any(|end| path.is_within(end)))
+    }
+}
+
+fn all(looks: &Looks) -> impl Iterator<Item = (RelPath, &Look)> {
+    looks.iter().flat_map(|(dir, names)| names.iter().map(|(name, look)| (dir.join(name), look)))
+}
+
+/// The queue and the list, side by side.
+struct Both {
+    queue: Queue,
+    plain: Plain,
+}
+
+impl Both {
+    fn step(&mut self, step: Step) {
+        let Self { queue, plain } = self;
+        let now = plain.now;
+        let look = |depth, detector| Look::new(depth, detector, now);
+        let after = |millis| now + Duration::from_millis(millis);
+        match step {
+            Step::Push(path, depth, detector) => {
+                queue.push_path(&path, look(depth, detector));
+                plain.ready(&path, &look(depth, detector));
+            }
+            Step::Watched(path, depth) => {
+                assert_eq!(queue.push_watched(&path, look(depth, Detector::Watch), now), None);
+                plain.watched(&path, look(depth, Detector::Watch));
+            }
+            Step::Later(path, depth, detector, millis) => {
+                queue.push_later(after(millis), path.clone(), look(depth, detector));
+                plain.add(Place::Later, &path, &look(depth, detector), after(millis));
+            }
+            Step::Resting(path, depth, detector, millis) => {
+                queue.push_resting(after(millis), path.clone(), look(depth, detector));
+                plain.add(Place::Resting, &path, &look(depth, detector), after(millis));
+            }
+            Step::Park(path, depth) => {
+                queue.park(path.clone(), look(depth, Detector::Sweep));
+                plain.parked.push((path, look(depth, Detector::Sweep)));
+            }
+            Step::Unpark(number) => self.unpark(number),
+            Step::Cool(path, took) => {
+                queue.cool(path.clone(), Duration::from_millis(took), now);
+                plain.cooling.insert(path, after((3 * took).max(50)));
+            }
+            Step::Rename(from, to) => {
+                let hint = Hint { from, to, since: now };
+                queue.push_rename(hint.clone());
+                plain.renames.push(hint);
+            }
+            Step::Pass(millis) => self.pass(Duration::from_millis(millis)),
+            Step::Take(detector, names, dirs) => _ = self.take(detector, Portion { names, dirs }),
+        }
+    }
+
+    fn unpark(&mut self, number: usize) {
+        self.queue.unpark(number);
+        let number = number.min(self.plain.parked.len());
+        for (path, look) in self.plain.parked.drain(..number).collect::<Vec<_>>() {
+            self.plain.ready(&path, &look);
+        }
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.plain.now += time;
+        self.queue.wake(self.plain.now);
+        self.plain.wake();
+    }
+
+    /// Whether anything came out.
+    fn take(&mut self, detector: Detector, portion: Portion) -> bool {
+        let was_ready = self.plain.is_ready(detector);
+        let mut looks = self.queue.take(detector, portion);
+        assert!(all(&looks).count() <= portion.names && looks.len() <= portion.dirs);
+        self.plain.given(detector, &looks);
+        let concern = self.plain.concern(&looks);
+        let hints = self.queue.take_renames(&mut looks);
+        assert_eq!(hints, if concern { std::mem::take(&mut self.plain.renames) } else { vec![] });
+        for end in hints.iter().flat_map(|hint| [&hint.from, &hint.to]) {
+            self.plain.waiting.remove(&(Place::Ready(Detector::Watch), end.clone()));
+            assert!(all(&looks).any(|(path, _)| path == *end), "{end:?} was renamed and is not looked at");
+        }
+        assert!(!was_ready || !looks.is_empty(), "something was ready, and nothing came out");
+        !looks.is_empty()
+    }
+
+    fn agree(&self) {
+        let Self { queue, plain } = self;
+        assert_eq!(queue.sweep_names(), plain.of_sweep());
+        assert_eq!(queue.next_due(), plain.next_due());
+        for detector in [Detector::Sweep, Detector::Watch] {
+            assert!(queue.has_ready(detector) || !plain.is_ready(detector));
+        }
+    }
+}
+
+#[test]
+fn what_was_asked_for_comes_out_once_in_time_and_nothing_else_does() {
+    holds(&steps(), |steps| {
+        let (waiting, cooling) = (BTreeMap::new(), BTreeMap::new());
+        let plain = Plain { now: Instant::now(), waiting, parked: vec![], cooling, renames: vec![] };
+        let mut both = Both { queue: Queue::default(), plain };
+        for step in steps {
+            both.step(step);
+            both.agree();
+        }
+        both.unpark(usize::MAX);
+        both.pass(Duration::from_secs(10));
+        let portion = Portion { names: 3, dirs: 2 };
+        while [Detector::Watch, Detector::Sweep].iter().any(|detector| both.take(*detector, portion)) {}
+        both.agree();
+        assert_eq!(both.plain.waiting, BTreeMap::new());
+    });
+}

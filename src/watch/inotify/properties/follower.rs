@@ -1,0 +1,206 @@
+//! What the daemon does with what it is told, in whatever order: it looks, and it walks. In the end
+//! its twin is that of the tree.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crossbeam_channel::Receiver;
+use notify::Event;
+
+use super::super::{EventHandler, Thread};
+use super::kernel::{ELSEWHERE, Inode, Kernel, Place, ROOT, What};
+use super::{ROOT as PATH, Step};
+use crate::path::RelPath;
+use crate::queue::Depth;
+use crate::watch::Change;
+use crate::watch::shim::{Shimmed, relative, shim};
+
+/// What waits to be done.
+enum Task {
+    Look(RelPath, Depth),
+    /// Of a walk: open a directory, register it, list it.
+    Open(RelPath),
+    Register(RelPath, Inode),
+    List(RelPath, Inode),
+}
+
+pub struct Follower<F> {
+    kernel: Kernel,
+    thread: Thread<F>,
+    told: Receiver<Event>,
+    tasks: Vec<Task>,
+    twin: BTreeMap<RelPath, What>,
+}
+
+impl<F: EventHandler> Follower<F> {
+    pub fn new(thread: Thread<F>, told: Receiver<Event>) -> Self {
+        let (mut kernel, tasks) = (Kernel::new(), vec![Task::Open(RelPath::root())]);
+        thread.registry.known().places.put(kernel.watch(ROOT), &RelPath::root());
+        Self { kernel, thread, told, tasks, twin: BTreeMap::new() }
+    }
+
+    pub fn step(&mut self, step: Step) {
+        match step {
+            Step::Create(dir, name) => self.kernel.create(&(self.dir(dir), name), What::File(0)),
+            Step::MakeDir(dir, name) => self.kernel.create(&(self.dir(dir), name), What::Dir),
+            Step::Write(at) => self.with(at, ROOT, |kernel, place| kernel.write(&place)),
+            Step::Remove(at, first) => self.with(at, ROOT, |kernel, place| kernel.remove(&place, first)),
+            Step::Rename(at, dir, name) => {
+                let to = (self.dir(dir), name);
+                self.with(at, ROOT, |kernel, from| kernel.rename(&from, &to));
+            }
+            Step::Exchange(one, other) => {
+                let Some(other) = self.place(other, ROOT) else { return };
+                self.with(one, ROOT, |kernel, one| kernel.exchange(&one, &other));
+            }
+            Step::Leave(at) => {
+                self.with(at, ROOT, |kernel, from| kernel.rename(&from, &(ELSEWHERE, from.1.clone())));
+            }
+            Step::Return(at, dir, name) => {
+                let to = (self.dir(dir), name);
+                self.with(at, ELSEWHERE, |kernel, from| kernel.rename(&from, &to));
+            }
+            Step::Read(number) => self.read(number),
+            Step::Act(which) => {
+                if !self.tasks.is_empty() {
+                    let task = self.tasks.swap_remove(usize::from(which) % self.tasks.len());
+                    self.act(task);
+                }
+            }
+        }
+    }
+
+    /// Some entry of a tree.
+    fn place(&self, which: u8, top: Inode) -> Option<Place> {
+        let places: Vec<_> = self.kernel.entries(top).into_values().map(|(place, _)| place).collect();
+        places.get(usize::from(which) % places.len().max(1)).cloned()
+    }
+
+    /// Some directory of the source.
+    fn dir(&self, which: u8) -> Inode {
+        let mut dirs = vec![ROOT];
+        dirs.extend(
+            self.kernel.entries(ROOT).into_values().map(|(_, at)| at).filter(|at| self.kernel.is_dir(*at)),
+        );
+        dirs[usize::from(which) % dirs.len()]
+    }
+
+    fn with(&mut self, which: u8, top: Inode, change: impl FnOnce(&mut Kernel, Place)) {
+        if let Some(place) = self.place(which, top) {
+            change(&mut self.kernel, place);
+        }
+    }
+
+    /// Reads records, and takes in what is told of them.
+    fn read(&mut self, number: usize) {
+        for _ in 0..number {
+            let Some(record) = self.kernel.records.pop_front() else {
+                self.thread.tell_half();
+                break;
+            };
+            record.give(&mut self.thread);
+        }
+        let useless = std::mem::take(&mut self.thread.registry.known().useless);
+        for wd in useless {
+            self.kernel.unwatch(wd);
+        }
+        while let Ok(event) = self.told.try_recv() {
+            match shim(event, Path::new(PATH)) {
+                Shimmed::Dirty(path, depth) => {
+                    self.tasks.push(Task::Look(relative(&path, Path::new(PATH)).unwrap(), depth));
+                }
+                Shimmed::Urgent(Change::Moved { .. }) | Shimmed::Nothing => {}
+                Shimmed::Urgent(change) => panic!("{change:?}"),
+            }
+        }
+    }
+
+    fn act(&mut self, task: Task) {
+        match task {
+            Task::Look(path, depth) => self.look(&path, depth),
+            Task::Open(path) => match self.kernel.find(&path).filter(|at| self.kernel.is_dir(*at)) {
+                Some(at) => self.tasks.push(Task::Register(path, at)),
+                None => self.look(&path, Depth::Content),
+            },
+            Task::Register(path, at) => {
+                let wd = self.kernel.watch(at);
+                self.thread.registry.known().put(wd, &path, || self.kernel.find(&path) == Some(at));
+                self.kernel.forget_gone(at);
+                self.tasks.push(Task::List(path, at));
+            }
+            Task::List(path, at) => self.list(&path, at),
+        }
+    }
+
+    /// Wants a look at each name that is not the same in the twin.
+    fn list(&mut self, dir: &RelPath, at: Inode) {
+        let is_child = |path: &&RelPath| path.split().is_some_and(|(above, _)| above == *dir);
+        let mut paths: Vec<_> = self.twin.keys().filter(is_child).cloned().collect();
+        for name in self.kernel.names(at) {
+            let path = dir.join(&name);
+            if self.kernel.at(&(at, name)).is_some_and(|child| self.kernel.is_dir(child)) {
+                self.tasks.push(Task::Open(path.clone()));
+            }
+            paths.push(path);
+        }
+        for path in paths {
+            let (dir, name) = (at, path.split().unwrap().1);
+            let what = self.kernel.at(&(dir, name)).map(|child| self.kernel.what(child));
+            if what != self.twin.get(&path).copied() {
+                self.tasks.push(Task::Look(path, Depth::Content));
+            }
+        }
+    }
+
+    /// What a round does. Where the directory has gone, the highest that has is looked at; where the
+    /// twin lacks it, those above are.
+    fn look(&mut self, path: &RelPath, depth: Depth) {
+        let Some((dir, _)) = path.split() else { return };
+        for above in dir.lineage() {
+            if !self.kernel.find(&above).is_some_and(|at| self.kernel.is_dir(at)) {
+                return self.look(&above, Depth::Subtree);
+            }
+            if self.twin.get(&above) != Some(&What::Dir) {
+                self.look(&above, Depth::Subtree);
+            }
+        }
+        let what = self.kernel.find(path).map(|at| self.kernel.what(at));
+        if what != Some(What::Dir) || self.twin.get(path) != Some(&What::Dir) {
+            self.twin.retain(|other, _| !other.is_within(path));
+        }
+        self.twin.extend(what.map(|what| (path.clone(), what)));
+        if what == Some(What::Dir) && depth == Depth::Subtree {
+            self.tasks.push(Task::Open(path.clone()));
+        }
+    }
+
+    /// Until nothing is left to read and to do.
+    pub fn settle(&mut self) {
+        for _ in 0..100_000 {
+            self.read(usize::MAX);
+            match self.tasks.pop() {
+                Some(task) => self.act(task),
+                None if self.kernel.records.is_empty() => return,
+                None => {}
+            }
+        }
+        panic!("it does not come to rest");
+    }
+
+    pub fn see_twins(&self) {
+        let entries = self.kernel.entries(ROOT).into_iter();
+        let wanted: BTreeMap<_, _> = entries.map(|(path, (_, at))| (path, self.kernel.what(at))).collect();
+        assert_eq!(self.twin, wanted);
+    }
+
+    /// All directories are watched, and known by the paths that they have.
+    pub fn see_places(&self) {
+        let known = self.thread.registry.known();
+        for (path, (_, at)) in self.kernel.entries(ROOT) {
+            if self.kernel.is_dir(at) {
+                let wd = self.kernel.watch_of(at).unwrap_or_else(|| panic!("{path:?} is not watched"));
+                assert_eq!(known.places.path(wd), Some(path));
+            }
+        }
+    }
+}
