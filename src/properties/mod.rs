@@ -15,7 +15,13 @@ use proptest::test_runner::{Config, TestRunner};
 
 /// Tries a property, which panics where it does not hold.
 pub fn holds<S: Strategy>(cases: &S, property: impl Fn(S::Value)) {
-    let config = Config { failure_persistence: None, ..Config::default() };
+    // Time enough to find the smallest case that fails.
+    let config = Config {
+        failure_persistence: None,
+        max_shrink_iters: u32::MAX,
+        max_shrink_time: 60_000,
+        ..Config::default()
+    };
     let minutes: Option<u64> = std::env::var("TWINDIR_MINUTES").ok().map(|text| text.parse().unwrap());
     let Some(minutes) = minutes else {
         let rng = TestRunner::deterministic().new_rng();

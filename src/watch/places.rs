@@ -52,7 +52,13 @@ impl Places {
     /// Notes that the watch `wd` stands for the directory at `path`. The root comes first.
     pub fn put(&mut self, wd: Wd, path: &RelPath) -> Known {
         match self.path(wd) {
-            Some(known) if known == *path => Known::Here,
+            Some(known) if known == *path => {
+                // Another one may have had the name in between.
+                if self.find(path) != Some(wd) {
+                    self.place(wd, path);
+                }
+                Known::Here
+            }
             Some(_) => Known::Elsewhere,
             None => {
                 self.place(wd, path);
@@ -306,6 +312,19 @@ mod tests {
         places.came(2, 0, name("a"));
         assert!(places.moved(1).is_empty());
         assert_eq!(shown(&places, [1]), ["a"]);
+    }
+
+    #[test]
+    fn a_directory_that_is_found_again_has_its_name_again() {
+        let mut places = places(&["a", "b"]);
+        places.place(2, &path("a"));
+        places.place(2, &path("b"));
+        places.put(3, &path("a/c"));
+        assert_eq!(places.put(1, &path("a")), Known::Here);
+        // One that was opened before, and has gone since.
+        places.put(4, &path("a"));
+        places.gone(4);
+        assert_eq!(shown(&places, 1..4), ["a", "b", "a/c"]);
     }
 
     #[test]
