@@ -127,15 +127,26 @@ pub enum Trust {
     /// Not counted yet.
     Unproven,
     Trusted,
-    /// Counted, and doubted: each sweep counts anew.
-    Held,
+    /// Counted, and doubted: each sweep counts anew. `of`: the replica's entries when the doubt arose.
+    Held {
+        of: u64,
+    },
 }
 
 impl Trust {
+    /// The replica's entries when the doubt arose. What is copied meanwhile makes no share of deletions
+    /// smaller: else a wrong source would come to be trusted for its own copies.
+    pub fn entries(self, count: &Count) -> u64 {
+        match self {
+            Trust::Held { of } => of.min(count.entries),
+            Trust::Unproven | Trust::Trusted => count.entries,
+        }
+    }
+
     pub fn deletions(self) -> Deletions {
         match self {
             Trust::Trusted => Deletions::Followed,
-            Trust::Unproven | Trust::Held => Deletions::Held,
+            Trust::Unproven | Trust::Held { .. } => Deletions::Held,
         }
     }
 }

@@ -4,7 +4,7 @@ mod support;
 
 use std::fs;
 
-use support::{DEADLINE, Run, Scratch, Tree, wait_until};
+use support::{DEADLINE, Daemon, Run, Scratch, Tree, wait_until};
 
 /// A replica of `all` files, of which the source has lost the first `lost`.
 fn lost(lost: usize, all: usize) -> Scratch {
@@ -134,15 +134,36 @@ fn held_with_copies(scratch: &Scratch) {
     assert_eq!(entries(scratch), 131, "130 files and the new directory");
 }
 
+/// Does what the line of held deletions says: they pass.
+#[track_caller]
+fn do_as_told(scratch: &Scratch, run: &Run) {
+    let (_, rest) = run.stderr.split_once("run it once with ").expect("a command");
+    let (options, _) = rest.split_once(',').expect("its end");
+    scratch.run(options.split(' ').chain(["source", "replica"])).expect(0);
+    scratch.assert_twins();
+}
+
 #[test]
 fn the_command_that_it_names_lets_them_pass() {
-    for scratch in [lost(10, 10), lost(300, 310), emptied_directory(150)] {
-        let run = scratch.once(&[]).expect(1);
-        let hint = "--once --max-delete ";
-        let rest = &run.stderr[run.stderr.find(hint).expect("a hint") + hint.len()..];
-        let number: String = rest.chars().take_while(char::is_ascii_digit).collect();
-        passes(&scratch, &["--max-delete", &number]);
+    let became_a_file = Scratch::new()
+        .with_source(&Tree::new().file("it", "a file now").file("beside", "x"))
+        .with_replica(&Tree::new().files("it", 150).file("beside", "x"));
+    for scratch in [lost(10, 10), lost(300, 310), emptied_directory(150), became_a_file] {
+        let run = scratch.once(&[]).expect(1).stderr_has("Among them: ");
+        do_as_told(&scratch, &run);
     }
+}
+
+#[test]
+fn what_the_command_let_pass_is_no_matter_for_the_daemon_after_it() {
+    let scratch = lost(300, 310);
+    let daemon = scratch.daemon("0.1");
+    wait_until("it says so", DEADLINE, || daemon.stderr().contains("held"));
+    drop(daemon);
+    let run = scratch.once(&[]).expect(1);
+    do_as_told(&scratch, &run);
+    let daemon = scratch.watcher(&[]);
+    assert_eq!(daemon.stderr(), "");
 }
 
 #[test]
@@ -209,6 +230,23 @@ fn a_daemon_goes_on_holding_until_the_files_are_back() {
     daemon.wait_settled(1);
     daemon.wait_sweeps(2);
     scratch.assert_twins();
+}
+
+#[test]
+fn a_wrong_source_is_not_trusted_for_what_was_copied_from_it() {
+    for options in [&["--interval-only"][..], &[]] {
+        let scratch = Scratch::new()
+            .with_source(&Tree::new().files("wrong", 400))
+            .with_replica(&Tree::new().files("right", 300));
+        let roots = ["source", "replica", "0.1"];
+        let daemon = Daemon::spawn(scratch.command(options.iter().chain(&roots)));
+        wait_until("it says so", DEADLINE, || daemon.stderr().contains("held"));
+        daemon.wait_sweeps(3);
+        for (dir, files) in [("wrong", 400), ("right", 300)] {
+            let there = fs::read_dir(scratch.replica().join(dir)).map(Iterator::count);
+            assert_eq!(there.ok(), Some(files), "{dir}\n{}", daemon.stdout());
+        }
+    }
 }
 
 #[test]

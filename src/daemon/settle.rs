@@ -301,17 +301,18 @@ impl Daemon<'_> {
     /// The guard's judgement on what was counted.
     pub(super) fn judge(&mut self, count: &Count) {
         self.tally.counted = true;
-        let Some(doubt) = judge(count, self.config.max_delete) else {
-            if self.trust == Trust::Held {
+        let (of, was_held) = (self.trust.entries(count), matches!(self.trust, Trust::Held { .. }));
+        let Some(doubt) = judge(&Count { entries: of, ..count.clone() }, self.config.max_delete) else {
+            if was_held {
                 tracing::info!(op = "trusted", "the source is whole again: deletions are followed");
             }
             self.trust = Trust::Trusted;
             return;
         };
-        if self.trust != Trust::Held {
+        if !was_held {
             say_held(count, &doubt);
         }
-        self.trust = Trust::Held;
+        self.trust = Trust::Held { of };
         self.tally.disturb();
     }
 }
