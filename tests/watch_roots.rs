@@ -128,6 +128,29 @@ fn a_symlink_to_the_source_that_points_elsewhere_now() {
 }
 
 #[test]
+fn a_symlink_to_the_source_that_points_to_an_empty_directory_now_is_doubted() {
+    for options in [&["--interval-only"][..], &[]] {
+        let scratch = Scratch::new();
+        Tree::new().files("d", 20).make(&scratch.path("full"));
+        fs::create_dir(scratch.path("empty")).unwrap();
+        symlink("full", scratch.source()).unwrap();
+        let roots = ["source", "replica", "0.2"];
+        let daemon = Daemon::spawn(scratch.command(options.iter().chain(&roots)));
+        daemon.wait_settled(1);
+        let before = Snapshot::with_inodes(&scratch.replica());
+        symlink("empty", scratch.path("next")).unwrap();
+        fs::rename(scratch.path("next"), scratch.source()).unwrap();
+        wait_until("deletions are held", DEADLINE, || daemon.stderr().contains("held"));
+        daemon.wait_sweeps(2);
+        assert_eq!(fs::read_dir(scratch.replica().join("d")).unwrap().count(), 20);
+        symlink("full", scratch.path("next")).unwrap();
+        fs::rename(scratch.path("next"), scratch.source()).unwrap();
+        daemon.wait_settled(2);
+        assert_same("the replica", &before, &Snapshot::with_inodes(&scratch.replica()));
+    }
+}
+
+#[test]
 fn a_source_that_becomes_a_file() {
     let live = Live::new();
     let away = live.away();
