@@ -2,27 +2,14 @@
 
 mod support;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, chown, lchown};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
-use support::{Daemon, Scratch, Snapshot, Tree, assert_same, is_root, set_mode, set_mtime, skip, xattr};
-
-/// User and group of every entry, by path.
-fn owners(root: &Path) -> BTreeMap<PathBuf, (u32, u32)> {
-    let mut found = BTreeMap::new();
-    let mut waiting = vec![root.to_owned()];
-    while let Some(at) = waiting.pop() {
-        let metadata = fs::symlink_metadata(&at).unwrap();
-        found.insert(at.strip_prefix(root).unwrap().to_owned(), (metadata.uid(), metadata.gid()));
-        if metadata.is_dir() {
-            waiting.extend(fs::read_dir(&at).unwrap().map(|entry| entry.unwrap().path()));
-        }
-    }
-    found
-}
+use support::{
+    Daemon, Scratch, Snapshot, Tree, assert_same, is_root, owners, set_mode, set_mtime, skip, xattr,
+};
 
 fn inode(at: &Path) -> u64 {
     fs::symlink_metadata(at).unwrap().ino()
@@ -265,6 +252,23 @@ fn owner_and_group_are_mirrored_by_root() {
     let run = scratch.sync();
     assert_eq!(run.actions().len(), names.len(), "{run}");
     assert_eq!(owners(&scratch.source()), owners(&scratch.replica()));
+    assert_settled(&scratch);
+}
+
+#[test]
+fn a_file_that_its_former_owner_may_hold_open_does_not_become_setuid() {
+    if !is_root() {
+        return skip("only root gives files away");
+    }
+    let tree = |mode| Tree::new().file("tool", "runs as root").mode(mode);
+    let scratch = Scratch::new().with_source(&tree(0o4755)).with_replica(&tree(0o755));
+    let copy = scratch.replica().join("tool");
+    chown(&copy, Some(1234), Some(1234)).unwrap();
+    let held = fs::File::options().write(true).open(&copy).unwrap();
+    scratch.sync();
+    let metadata = held.metadata().unwrap();
+    assert_ne!(metadata.ino(), inode(&copy), "whoever holds it open can still write to it");
+    assert_eq!((metadata.uid(), metadata.mode() & 0o7777), (1234, 0o755));
     assert_settled(&scratch);
 }
 

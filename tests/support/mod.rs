@@ -19,7 +19,7 @@ pub use logline::LogLine;
 pub use mounts::Mounts;
 pub use run::{Daemon, Run};
 pub use scratch::{Scratch, temporaries};
-pub use snapshot::{Entry, Kind, Snapshot, are_twins, assert_same, assert_twins, differences};
+pub use snapshot::{Entry, Kind, Snapshot, are_twins, assert_same, assert_twins, differences, owners};
 pub use tree::{Tree, is_temporary_name, noise, path, set_mode, set_mtime};
 pub use usage::{Peak, Usage, is_stopped};
 

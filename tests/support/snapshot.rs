@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Every entry below a root by its path, and the root itself as the empty path. Follows no symlink.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -102,6 +102,21 @@ impl Snapshot {
         self.entries.insert(name, entry);
         Ok(())
     }
+}
+
+/// User and group of every entry, by path.
+#[track_caller]
+pub fn owners(root: &Path) -> BTreeMap<PathBuf, (u32, u32)> {
+    let mut found = BTreeMap::new();
+    let mut waiting = vec![root.to_owned()];
+    while let Some(at) = waiting.pop() {
+        let metadata = fs::symlink_metadata(&at).unwrap();
+        found.insert(at.strip_prefix(root).unwrap().to_owned(), (metadata.uid(), metadata.gid()));
+        if metadata.is_dir() {
+            waiting.extend(fs::read_dir(&at).unwrap().map(|entry| entry.unwrap().path()));
+        }
+    }
+    found
 }
 
 impl fmt::Display for Entry {
