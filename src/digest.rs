@@ -1,4 +1,12 @@
-//! MD5 of files: read in chunks, so that memory does not grow with the file.
+//! MD5 of files: one by one, read in chunks, so that memory does not grow with the file; or many at once.
+
+mod lanes;
+mod pairs;
+
+#[cfg(test)]
+pub use lanes::Streams;
+pub use lanes::{hash_all, test_lanes};
+pub use pairs::{Pair, SIDE_BY_SIDE, compare_all};
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -181,7 +181,7 @@ impl Side {
 }
 
 /// An MD5 digest; shown as 32 hex digits.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub struct Md5(pub [u8; 16]);
 
 impl fmt::Display for Md5 {

@@ -12,6 +12,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use crate::cli::{Args, other_order};
 use crate::config::{Config, Mode};
 use crate::daemon::{End, Failed, run};
+use crate::digest;
 use crate::filter::Filter;
 use crate::path::shown;
 use crate::preview::{Seen, Subject, preview};
@@ -91,6 +92,7 @@ fn report_and_preview(
         None,
     );
     say_start(config, &filter);
+    test_digests();
     let wanted = of_process(roots.are_local());
     let keeps = match roots.replica.open_replica() {
         Ok((replica, _)) => probe_unseen(&replica, wanted),
@@ -109,6 +111,7 @@ fn report_and_run(config: &Config, mut prepared: Prepared, signals: &Receiver<i3
     let settings = Settings { format: config.log_format, verbosity: config.verbosity, patient: false };
     let _reporting = report::start(&settings, prepared.log.take());
     say_start(config, &prepared.filter);
+    test_digests();
     for root in [&prepared.roots.source, &prepared.roots.replica] {
         if let Some(kind) = root.foreign_file_system() {
             let side = root.side.as_str();
@@ -127,6 +130,16 @@ fn report_and_run(config: &Config, mut prepared: Prepared, signals: &Receiver<i3
             Exit::Refused
         }
         Err(Failed::Panicked) => Exit::Bug,
+    }
+}
+
+/// Sees that digests are right on this processor, before they are relied on.
+fn test_digests() {
+    if !digest::test_lanes() {
+        tracing::warn!(
+            op = "warning",
+            "MD5 in the lanes of this processor gives wrong digests: it is computed one by one (please report this)"
+        );
     }
 }
 

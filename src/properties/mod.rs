@@ -5,6 +5,7 @@
 
 mod arguments;
 mod deciding;
+mod digesting;
 mod names;
 mod queueing;
 

@@ -183,7 +183,9 @@ impl Both {
             }
             Step::Resting(path, depth, detector, millis) => {
                 queue.push_resting(after(millis), path.clone(), look(depth, detector));
-                plain.add(Place::Resting, &path, &look(depth, detector), after(millis));
+                // One that is found again rests no longer for that.
+                let resting = plain.waiting.get(&(Place::Resting, path.clone())).map(|wish| wish.due);
+                plain.add(Place::Resting, &path, &look(depth, detector), resting.unwrap_or(after(millis)));
             }
             Step::Park(path, depth) => {
                 queue.park(path.clone(), look(depth, Detector::Sweep));

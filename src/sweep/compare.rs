@@ -9,12 +9,13 @@ use std::time::Instant;
 
 use rustix::io::Errno;
 
+use super::batch::Batch;
+use super::big::Big;
 use super::join::{Joined, Pair};
 use super::walk::walk;
 use super::{Message, Task, Walker};
 use crate::decide::{Action, Contents, Differs, decide, may_be_newer};
-use crate::digest;
-use crate::entry::{Entry, Side};
+use crate::entry::{Entry, Side, Verdict};
 use crate::fault::Fault;
 use crate::fault::Setback;
 use crate::filter::DirFilter;
@@ -31,19 +32,19 @@ pub(super) const CHUNK: usize = 256;
 const BIG: u64 = 1024 * 1024;
 
 /// A file and what is known of it.
-type Opened = (File, Entry);
+pub(super) type Opened = (File, Entry);
 
-enum Step {
+pub(super) enum Step {
     Dir(RelPath, Replica),
     /// Some of the names in a wide directory.
     Names(RelPath, Replica, Arc<Joined>, Range<usize>),
-    /// One pair of big files.
-    Pair(RelPath, Name),
+    /// Pairs of big files.
+    Bigs(Vec<Big>),
 }
 
 /// What is known of the replica's directory before it is opened.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Replica {
+pub(super) enum Replica {
     Open,
     /// The source's directory may have been moved here, with all that it holds. Such entries are as
     /// old as ever: their ctimes tell nothing, and a quick scan reads them.
@@ -61,6 +62,7 @@ struct Chunk<'a> {
     source: &'a Dir,
     replica: Option<&'a ReplicaDir>,
     filter: DirFilter<'a>,
+    batch: Batch,
     found: Vec<(Name, Look)>,
     linked: Vec<Linked>,
 }
@@ -69,22 +71,28 @@ impl Walker<'_> {
     pub(super) fn compare(&self) {
         let known = if self.replica.is_some() { Replica::Open } else { Replica::Lacks };
         let first = self.plan.scopes.iter().map(|scope| Step::Dir(scope.clone(), known)).collect();
-        walk(self.plan.threads, first, |step, more| {
-            if self.is_cancelled() {
-                return;
-            }
-            match step {
-                Step::Dir(dir, replica) => self.compare_dir(&dir, replica, more),
-                Step::Names(dir, replica, joined, range) => {
-                    self.compare_again(&dir, replica, more, |chunk, more| {
-                        chunk.compare_names(&joined, range, more);
-                    });
+        let threads = self.plan.threads;
+        walk(threads, first, |step, more| self.take_step(step, more));
+        let rest = self.bigs.rest(threads).into_iter().map(Step::Bigs).collect();
+        walk(threads, rest, |step, more| self.take_step(step, more));
+    }
+
+    fn take_step(&self, step: Step, more: &mut Vec<Step>) {
+        if self.is_cancelled() {
+            return;
+        }
+        match step {
+            Step::Dir(dir, replica) => self.compare_dir(&dir, replica, more),
+            Step::Names(dir, replica, joined, range) => {
+                // Another task has listed it.
+                if let Some((source, open)) = self.open_both(&dir, replica) {
+                    let mut chunk = self.chunk(&dir, replica, &source, open.as_ref());
+                    chunk.compare_names(&joined, range, more);
+                    chunk.report();
                 }
-                Step::Pair(dir, name) => {
-                    self.compare_again(&dir, Replica::Open, more, |chunk, _| chunk.compare_files(&name));
-                }
             }
-        });
+            Step::Bigs(bigs) => self.compare_bigs(bigs),
+        }
     }
 
     fn compare_dir(&self, dir: &RelPath, known: Replica, more: &mut Vec<Step>) {
@@ -124,21 +132,6 @@ impl Walker<'_> {
         }
     }
 
-    /// Opens a directory that another task has listed, and compares in it.
-    fn compare_again(
-        &self,
-        dir: &RelPath,
-        known: Replica,
-        more: &mut Vec<Step>,
-        work: impl FnOnce(&mut Chunk<'_>, &mut Vec<Step>),
-    ) {
-        if let Some((source, replica)) = self.open_both(dir, known) {
-            let mut chunk = self.chunk(dir, known, &source, replica.as_ref());
-            work(&mut chunk, more);
-            chunk.report();
-        }
-    }
-
     fn chunk<'a>(
         &'a self,
         dir: &'a RelPath,
@@ -147,11 +140,12 @@ impl Walker<'_> {
         replica: Option<&'a ReplicaDir>,
     ) -> Chunk<'a> {
         let filter = self.plan.filter.at(dir);
-        Chunk { walker: self, dir, known, source, replica, filter, found: Vec::new(), linked: Vec::new() }
+        let (batch, found, linked) = (Batch::default(), Vec::new(), Vec::new());
+        Chunk { walker: self, dir, known, source, replica, filter, batch, found, linked }
     }
 
     /// Opens a directory on both sides; `None` where there is nothing to compare.
-    fn open_both(&self, dir: &RelPath, known: Replica) -> Option<(Dir, Option<ReplicaDir>)> {
+    pub(super) fn open_both(&self, dir: &RelPath, known: Replica) -> Option<(Dir, Option<ReplicaDir>)> {
         let source = match self.source.open(dir) {
             Ok(source) => source,
             // Gone or swapped since its parent was listed: its parent's name is looked at.
@@ -181,6 +175,43 @@ impl Walker<'_> {
 
     fn look(&self) -> Look {
         Look::new(Depth::Content, self.plan.detector, Instant::now())
+    }
+
+    /// A wish to look at a name that a comparison has found.
+    pub(super) fn found(&self, evidence: Option<Evidence>) -> Look {
+        Look { evidence: evidence.map(Box::new), fresh: true, ..self.look() }
+    }
+
+    /// What is to be told of two files that were read; `None` where they are equal in all that is mirrored.
+    pub(super) fn judge(
+        &self,
+        source: &Entry,
+        replica: &Entry,
+        verdict: Verdict,
+        differ: bool,
+    ) -> Option<Evidence> {
+        self.hashed.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(source.size + replica.size, Ordering::Relaxed);
+        // Found equal by a quick scan, it is to be marked so: the next one need not read it.
+        let mark = self.plan.task == Task::Quick && self.plan.keeps.ctimes;
+        (!verdict.same() || differ || mark).then(|| Evidence {
+            source: source.identity(),
+            replica: replica.identity(),
+            verdict,
+        })
+    }
+
+    /// Whether two files differ in what is no part of their contents.
+    pub(super) fn differ_beside(
+        &self,
+        file: &File,
+        source: &Entry,
+        other: &File,
+        replica: &Entry,
+    ) -> Result<bool, Setback> {
+        let kinds = self.plan.keeps.xattrs;
+        Ok(Differs::between(source, replica, &self.plan.keeps).any()
+            || file.xattrs(kinds)? != other.xattrs(kinds)?)
     }
 
     fn look_at<T>(&self, path: &RelPath, depth: Depth) -> Option<T> {
@@ -268,11 +299,8 @@ impl Chunk<'_> {
         self.note_links(&name, &ours.1);
         match ours.1.size {
             size if size != theirs.1.size => self.differs(name, None),
-            BIG.. => more.push(Step::Pair(self.dir.clone(), name)),
-            _ => {
-                let result = self.read_pair(ours, theirs);
-                self.conclude(&name, result);
-            }
+            BIG.. => self.walker.put_off(self.dir, name, more),
+            _ => self.read_pair(name, ours, theirs),
         }
     }
 
@@ -293,9 +321,9 @@ impl Chunk<'_> {
             Action::NotMirrored { stale: false, .. } => self.found.push((name, self.walker.look())),
             Action::Compare if self.is_settled(&source, &replica) => {}
             Action::Compare if source.entry().is_some_and(|entry| entry.size >= BIG) => {
-                more.push(Step::Pair(self.dir.clone(), name));
+                self.walker.put_off(self.dir, name, more);
             }
-            Action::Compare => self.compare_files(&name),
+            Action::Compare => self.compare_files(name),
             Action::SetMetadata(_)
             | Action::CopyFile(_)
             | Action::MakeSymlink(_)
@@ -317,20 +345,11 @@ impl Chunk<'_> {
     }
 
     /// Reads a pair of files of equal size.
-    fn compare_files(&mut self, name: &Name) {
-        let result = self.open_pair(name).and_then(|(ours, theirs)| {
-            let same_size = ours.1.size == theirs.1.size;
-            if same_size { self.read_pair(ours, theirs) } else { Err(Setback::Changed) }
-        });
-        self.conclude(name, result);
-    }
-
-    /// Whatever went wrong, a round looks at the name and says it.
-    fn conclude(&mut self, name: &Name, result: Result<Option<Evidence>, Setback>) {
-        match result {
-            Ok(None) | Err(Setback::Cancelled) => {}
-            Ok(Some(evidence)) => self.differs(name.clone(), Some(evidence)),
-            Err(Setback::Changed | Setback::Fault(_)) => self.differs(name.clone(), None),
+    fn compare_files(&mut self, name: Name) {
+        match self.open_pair(&name) {
+            Ok((ours, theirs)) if ours.1.size == theirs.1.size => self.read_pair(name, ours, theirs),
+            // Whatever went wrong, a round looks at the name and says it.
+            _ => self.differs(name, None),
         }
     }
 
@@ -340,34 +359,33 @@ impl Chunk<'_> {
         Ok((ours, theirs))
     }
 
-    /// `None` where the two files are equal in all that is mirrored.
-    fn read_pair(
-        &self,
-        (file, source): Opened,
-        (other, replica): Opened,
-    ) -> Result<Option<Evidence>, Setback> {
+    /// Reads a pair, which is compared with others of the directory.
+    fn read_pair(&mut self, name: Name, (file, source): Opened, (other, replica): Opened) {
         let walker = self.walker;
-        let compare = if source.size >= BIG { digest::compare_large } else { digest::compare };
         // RACE: one may be written to while it is read. Whoever acts on the evidence sees that;
         // what was wrongly found equal is found by the next look.
-        let verdict = compare((&file, &source), (&other, &replica), walker.cancel)?;
-        walker.hashed.fetch_add(1, Ordering::Relaxed);
-        walker.bytes.fetch_add(source.size + replica.size, Ordering::Relaxed);
-        let kinds = walker.plan.keeps.xattrs;
-        let differs = Differs::between(&source, &replica, &walker.plan.keeps).any()
-            || file.xattrs(kinds)? != other.xattrs(kinds)?;
-        // Found equal by a quick scan, it is to be marked so: the next one need not read it.
-        let mark = walker.plan.task == Task::Quick && walker.plan.keeps.ctimes;
-        if verdict.same() && !differs && !mark {
-            return Ok(None);
+        let result = walker.differ_beside(&file, &source, &other, &replica).and_then(|differs| {
+            self.batch.read(&name, (&file, source), (&other, replica), differs, walker.cancel)
+        });
+        match result {
+            Ok(()) if self.batch.is_full() => self.conclude(),
+            Ok(()) | Err(Setback::Cancelled) => {}
+            Err(Setback::Changed | Setback::Fault(_)) => self.differs(name, None),
         }
-        Ok(Some(Evidence { source: source.identity(), replica: replica.identity(), verdict }))
+    }
+
+    /// Hashes what was read.
+    fn conclude(&mut self) {
+        for (read, verdict) in self.batch.take() {
+            if let Some(evidence) = self.walker.judge(&read.source, &read.replica, verdict, read.differs) {
+                self.differs(read.name, Some(evidence));
+            }
+        }
     }
 
     fn differs(&mut self, name: Name, evidence: Option<Evidence>) {
-        let look = Look { evidence: evidence.map(Box::new), fresh: true, ..self.walker.look() };
         self.walker.differ.fetch_add(1, Ordering::Relaxed);
-        self.found.push((name, look));
+        self.found.push((name, self.walker.found(evidence)));
     }
 
     fn note_links(&mut self, name: &Name, entry: &Entry) {
@@ -378,7 +396,8 @@ impl Chunk<'_> {
         }
     }
 
-    fn report(self) {
+    fn report(mut self) {
+        self.conclude();
         if !self.linked.is_empty() {
             self.walker.send(Message::Linked(self.linked));
         }

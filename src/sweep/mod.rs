@@ -1,6 +1,8 @@
 //! Detector two: walks both trees and says where they differ. It never writes: what differs
 //! goes into the same queue as any other change.
 
+mod batch;
+mod big;
 mod compare;
 mod count;
 mod join;
@@ -11,6 +13,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+
+use big::Bigs;
 
 use crate::decide::Keeps;
 use crate::filter::Filter;
@@ -173,6 +177,7 @@ struct Walker<'a> {
     differ: AtomicU64,
     linked: AtomicU64,
     watched: AtomicU64,
+    bigs: Bigs,
 }
 
 impl<'a> Walker<'a> {
@@ -185,7 +190,8 @@ impl<'a> Walker<'a> {
         let zero = AtomicU64::default;
         let (entries, hashed, bytes, differ) = (zero(), zero(), zero(), zero());
         let (linked, watched) = (zero(), zero());
-        Ok(Self { plan, source, replica, out, cancel, entries, hashed, bytes, differ, linked, watched })
+        let bigs = Bigs::default();
+        Ok(Self { plan, source, replica, out, cancel, entries, hashed, bytes, differ, linked, watched, bigs })
     }
 
     fn run(&self) -> Message {

@@ -1,0 +1,93 @@
+//! Pairs of big files, read side by side, chunk by chunk, so that their MD5s fill the lanes. Where one pair ends, the next
+//! takes its place.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::lanes::Streams;
+use crate::entry::{Entry, Verdict};
+use crate::fault::Setback;
+use crate::tree::File;
+
+/// Pairs that are read side by side: as many as fill two groups of the 16 lanes of AVX-512.
+pub const SIDE_BY_SIDE: usize = 16;
+
+/// Bytes that are read of one file at once.
+const PIECE: usize = 64 * 1024;
+
+/// A pair of files of equal size, and what it is to whoever asks.
+pub struct Pair<T> {
+    pub what: T,
+    pub source: (File, Entry),
+    pub replica: (File, Entry),
+}
+
+/// A pair that is under way, and how many bytes of it have been read.
+struct Running<T> {
+    pair: Pair<T>,
+    offset: u64,
+}
+
+/// Compares all pairs that `next` gives, and tells each verdict as soon as it is known. As with
+/// [`compare`](super::compare), a verdict holds for the states that were seen when the files were opened.
+pub fn compare_all<T>(
+    mut next: impl FnMut() -> Option<Pair<T>>,
+    cancel: &AtomicBool,
+    mut tell: impl FnMut(Pair<T>, Result<Verdict, Setback>),
+) {
+    let mut buffer = vec![0; SIDE_BY_SIDE * 2 * PIECE];
+    let mut streams = Streams::default();
+    let mut running: Vec<Running<T>> = Vec::new();
+    loop {
+        while running.len() < SIDE_BY_SIDE
+            && let Some(pair) = next()
+        {
+            running.push(Running { pair, offset: 0 });
+            streams.push();
+            streams.push();
+        }
+        if running.is_empty() || cancel.load(Ordering::Relaxed) {
+            return;
+        }
+        let read: Vec<_> =
+            running.iter().zip(buffer.chunks_mut(2 * PIECE)).map(|(one, piece)| one.read(piece)).collect();
+        let pieces: Vec<&[u8]> = read
+            .iter()
+            .zip(buffer.chunks(2 * PIECE))
+            .flat_map(|(read, piece)| {
+                let (ours, theirs) = piece.split_at(PIECE);
+                let (source, replica) = *read.as_ref().unwrap_or(&(0, 0));
+                [&ours[..source], &theirs[..replica]]
+            })
+            .collect();
+        streams.update(&pieces);
+        for (at, read) in read.into_iter().enumerate().rev() {
+            running[at].offset += PIECE as u64;
+            let is_over = running[at].offset >= running[at].pair.source.1.size;
+            match read {
+                // A file that is shorter than it was says so by its digest.
+                Ok((source, replica)) if !is_over && source.max(replica) == PIECE => {}
+                read => {
+                    // The last pair takes the place of this one, its second stream that of the second.
+                    let replica = streams.end(2 * at + 1);
+                    let source = streams.end(2 * at);
+                    let Running { pair, .. } = running.swap_remove(at);
+                    tell(pair, read.map(|_| Verdict { source, replica }));
+                }
+            }
+        }
+    }
+}
+
+impl<T> Running<T> {
+    /// Reads the next piece of both files: how many bytes of each.
+    fn read(&self, piece: &mut [u8]) -> Result<(usize, usize), Setback> {
+        let (ours, theirs) = piece.split_at_mut(PIECE);
+        let want = |entry: &Entry| {
+            usize::try_from(entry.size.saturating_sub(self.offset)).unwrap_or(PIECE).min(PIECE)
+        };
+        let Pair { source, replica, .. } = &self.pair;
+        let source = source.0.read_at(&mut ours[..want(&source.1)], self.offset)?;
+        let replica = replica.0.read_at(&mut theirs[..want(&replica.1)], self.offset)?;
+        Ok((source, replica))
+    }
+}

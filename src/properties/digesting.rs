@@ -1,0 +1,130 @@
+//! MD5 in lanes, against `md-5`: lengths around the borders of blocks and pieces, any number of messages.
+
+use std::fs;
+use std::sync::OnceLock;
+use std::sync::atomic::AtomicBool;
+
+use md5::Digest;
+use proptest::prelude::*;
+
+use super::holds;
+use crate::digest::{Pair, Streams, compare_all, hash_all, test_lanes};
+use crate::entry::{Entry, Md5};
+use crate::fault::Where;
+use crate::tree::{File, Root};
+
+fn plain(message: &[u8]) -> Md5 {
+    Md5(md5::Md5::digest(message).into())
+}
+
+/// Bytes of which no two places look alike.
+fn bytes(length: usize, seed: u8) -> Vec<u8> {
+    static POOL: OnceLock<Vec<u8>> = OnceLock::new();
+    let pool = POOL
+        .get_or_init(|| (0..300_000_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect());
+    pool[7 * usize::from(seed)..][..length].to_vec()
+}
+
+/// A length close to a border: of a block of 64 bytes, of its padding, of a piece of 64 KiB.
+fn length() -> impl Strategy<Value = usize> {
+    let close = |unit: usize, up_to: usize| {
+        (0..up_to, 0..20_usize).prop_map(move |(n, off)| (n * unit + off).saturating_sub(10))
+    };
+    prop_oneof![40 => close(64, 40), 10 => close(4096, 5), 1 => close(64 * 1024, 4)]
+}
+
+fn message() -> impl Strategy<Value = Vec<u8>> {
+    (length(), any::<u8>()).prop_map(|(length, seed)| bytes(length, seed))
+}
+
+#[test]
+fn the_lanes_of_this_machine_are_sound() {
+    assert!(test_lanes());
+}
+
+#[test]
+fn many_digests_at_once_are_those_of_each() {
+    holds(&proptest::collection::vec(message(), 0..70), |messages| {
+        let slices: Vec<&[u8]> = messages.iter().map(Vec::as_slice).collect();
+        let wanted: Vec<Md5> = messages.iter().map(|message| plain(message)).collect();
+        assert!(hash_all(&slices) == wanted);
+    });
+}
+
+#[test]
+fn messages_in_pieces_that_begin_and_end_at_any_time_have_their_digests() {
+    let pieces = proptest::collection::vec(message(), 1..4);
+    holds(&proptest::collection::vec(pieces, 1..50), |messages| {
+        let mut streams = Streams::default();
+        let mut waiting: Vec<_> = messages.iter().map(|pieces| (pieces, 0)).collect();
+        waiting.iter().for_each(|_| streams.push());
+        while !waiting.is_empty() {
+            let now: Vec<&[u8]> = waiting.iter().map(|(pieces, at)| pieces[*at].as_slice()).collect();
+            streams.update(&now);
+            for at in (0..waiting.len()).rev() {
+                waiting[at].1 += 1;
+                let (pieces, done) = waiting[at];
+                if done == pieces.len() {
+                    assert!(streams.end(at) == plain(&pieces.concat()));
+                    waiting.swap_remove(at);
+                }
+            }
+        }
+    });
+}
+
+/// What a pair of files is, and what becomes of the second before it is read.
+type Case = (Vec<u8>, Vec<u8>, Change);
+
+#[derive(Clone, Copy, Debug)]
+enum Change {
+    Nothing,
+    Shrinks,
+    Grows,
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    proptest::sample::select(vec![Change::Nothing, Change::Nothing, Change::Shrinks, Change::Grows])
+}
+
+#[test]
+fn pairs_of_files_side_by_side_have_their_digests_also_where_they_shrink_or_grow() {
+    let case = (length(), any::<u8>(), 0..2_u8, change())
+        .prop_map(|(length, seed, other, change)| (bytes(length, seed), bytes(length, seed ^ other), change));
+    holds(&proptest::collection::vec(case, 1..40), |cases: Vec<Case>| {
+        let top = tempfile::tempdir().unwrap();
+        let dir = Root { path: top.path().into(), side: Where::Source }.open_source().unwrap().0;
+        let open = |name: String, bytes: &[u8]| -> (File, Entry) {
+            fs::write(top.path().join(&name), bytes).unwrap();
+            dir.open_file(name.as_bytes()).unwrap()
+        };
+        let mut pairs = cases.iter().enumerate().map(|(at, (one, other, change))| {
+            let pair = Pair {
+                what: at,
+                source: open(format!("{at}s"), one),
+                replica: open(format!("{at}r"), other),
+            };
+            let changed = match change {
+                Change::Nothing => other.clone(),
+                Change::Shrinks => other[..other.len() / 2].to_vec(),
+                Change::Grows => [other.as_slice(), b"more"].concat(),
+            };
+            fs::write(top.path().join(format!("{at}r")), changed).unwrap();
+            pair
+        });
+        let mut told = 0;
+        compare_all(
+            || pairs.next(),
+            &AtomicBool::new(false),
+            |pair, verdict| {
+                let (one, other, change) = &cases[pair.what];
+                let other =
+                    if matches!(change, Change::Shrinks) { &other[..other.len() / 2] } else { &other[..] };
+                let verdict = verdict.unwrap();
+                assert!((verdict.source, verdict.replica) == (plain(one), plain(other)));
+                told += 1;
+            },
+        );
+        assert_eq!(told, cases.len());
+    });
+}

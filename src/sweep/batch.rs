@@ -1,0 +1,116 @@
+//! Pairs of small files, read whole, so that their MD5s can be computed together.
+
+use std::cell::Cell;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::digest::hash_all;
+use crate::entry::{Entry, Verdict};
+use crate::fault::Setback;
+use crate::path::Name;
+use crate::tree::File;
+
+/// Bytes that are gathered before they are hashed: enough for some hundred small files, and a small part of the
+/// processor's caches.
+const FULL: usize = 1024 * 1024;
+
+thread_local! {
+    /// The bytes of the last batch, to be written over by the next.
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// Both files of some pairs.
+pub(super) struct Batch {
+    bytes: Vec<u8>,
+    used: usize,
+    pairs: Vec<Read>,
+}
+
+/// A pair that was read.
+pub(super) struct Read {
+    pub name: Name,
+    pub source: Entry,
+    pub replica: Entry,
+    /// Whether something differs that is no part of the contents.
+    pub differs: bool,
+    ours: Range<usize>,
+    theirs: Range<usize>,
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Self { bytes: SPARE.take(), used: 0, pairs: Vec::new() }
+    }
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        SPARE.set(std::mem::take(&mut self.bytes));
+    }
+}
+
+impl Batch {
+    /// Reads a pair. `differs`: whether something differs that is no part of the contents.
+    ///
+    /// # Errors
+    /// A read error, or [`Setback::Cancelled`].
+    pub fn read(
+        &mut self,
+        name: &Name,
+        (source, ours): (&File, Entry),
+        (replica, theirs): (&File, Entry),
+        differs: bool,
+        cancel: &AtomicBool,
+    ) -> Result<(), Setback> {
+        if cancel.load(Ordering::Relaxed) {
+            return Err(Setback::Cancelled);
+        }
+        let used = self.used;
+        let read =
+            self.append(source, ours.size).and_then(|ours| Ok((ours, self.append(replica, theirs.size)?)));
+        if read.is_err() {
+            self.used = used;
+        }
+        let (from_source, from_replica) = read?;
+        self.pairs.push(Read {
+            name: name.clone(),
+            source: ours,
+            replica: theirs,
+            differs,
+            ours: from_source,
+            theirs: from_replica,
+        });
+        Ok(())
+    }
+
+    /// Reads the first `size` bytes of a file, or fewer where it ends before: where they are.
+    fn append(&mut self, file: &File, size: u64) -> Result<Range<usize>, Setback> {
+        let begin = self.used;
+        let end = begin + usize::try_from(size).map_err(|_| Setback::Changed)?;
+        if self.bytes.len() < end {
+            self.bytes.resize(end, 0);
+        }
+        let read = file.read_at(&mut self.bytes[begin..end], 0)?;
+        self.used = begin + read;
+        Ok(begin..self.used)
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.used >= FULL
+    }
+
+    /// Hashes all, and begins anew: the pairs and their verdicts.
+    pub fn take(&mut self) -> impl Iterator<Item = (Read, Verdict)> + use<> {
+        let messages: Vec<&[u8]> = self
+            .pairs
+            .iter()
+            .flat_map(|pair| [&self.bytes[pair.ours.clone()], &self.bytes[pair.theirs.clone()]])
+            .collect();
+        let mut digests = hash_all(&messages).into_iter();
+        self.used = 0;
+        std::mem::take(&mut self.pairs).into_iter().filter_map(move |pair| {
+            let (source, replica) = (digests.next()?, digests.next()?);
+            Some((pair, Verdict { source, replica }))
+        })
+    }
+}

@@ -1,0 +1,101 @@
+//! Pairs of big files of the full sweep: those of several directories are read side by side.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Mutex, PoisonError};
+
+use super::compare::{Opened, Replica, Step};
+use super::{Message, Walker};
+use crate::digest::{Pair, SIDE_BY_SIDE, compare_all, compare_large};
+use crate::entry::Verdict;
+use crate::fault::Setback;
+use crate::path::{Name, RelPath};
+use crate::queue::Evidence;
+
+/// Pairs that wait for others.
+#[derive(Default)]
+pub(super) struct Bigs(Mutex<Vec<Big>>);
+
+/// A file that is big on both sides.
+pub(super) struct Big {
+    dir: RelPath,
+    name: Name,
+}
+
+impl Bigs {
+    /// Puts a pair off until there are enough to be read together. Those, then.
+    pub fn put_off(&self, dir: RelPath, name: Name) -> Option<Vec<Big>> {
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.push(Big { dir, name });
+        (waiting.len() >= SIDE_BY_SIDE).then(|| std::mem::take(&mut *waiting))
+    }
+
+    /// What still waits, shared out evenly.
+    pub fn rest(&self, threads: usize) -> Vec<Vec<Big>> {
+        let mut waiting = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let share = waiting.len().div_ceil(threads.max(1)).max(1);
+        let mut shares = Vec::new();
+        while !waiting.is_empty() {
+            let rest = waiting.split_off(share.min(waiting.len()));
+            shares.push(std::mem::replace(&mut waiting, rest));
+        }
+        shares
+    }
+}
+
+impl Walker<'_> {
+    pub(super) fn put_off(&self, dir: &RelPath, name: Name, more: &mut Vec<Step>) {
+        more.extend(self.bigs.put_off(dir.clone(), name).map(Step::Bigs));
+    }
+
+    pub(super) fn compare_bigs(&self, bigs: Vec<Big>) {
+        let alone = bigs.len() == 1;
+        let mut bigs = bigs.into_iter();
+        let mut next = || bigs.find_map(|big| self.open_big(big));
+        if alone {
+            // Two lanes are little: a thread a side is faster.
+            if let Some(pair) = next() {
+                let ((file, ours), (other, theirs)) = (&pair.source, &pair.replica);
+                let verdict = compare_large((file, ours), (other, theirs), self.cancel);
+                self.tell_big(pair, verdict);
+            }
+            return;
+        }
+        compare_all(next, self.cancel, |pair, verdict| self.tell_big(pair, verdict));
+    }
+
+    /// Opens a pair; `None` where it cannot be compared, which a round is to see.
+    fn open_big(&self, Big { dir, name }: Big) -> Option<Pair<Big>> {
+        let (source, replica) = self.open_both(&dir, Replica::Open)?;
+        let open = || -> Result<(Opened, Opened), Setback> {
+            let ours = source.open_file(name.as_bytes())?;
+            let theirs = replica.as_ref().ok_or(Setback::Changed)?.open_file(name.as_bytes())?;
+            Ok((ours, theirs))
+        };
+        match open() {
+            Ok((ours, theirs)) if ours.1.size == theirs.1.size => {
+                Some(Pair { what: Big { dir, name }, source: ours, replica: theirs })
+            }
+            _ => {
+                self.tell_pair(&dir, name, None);
+                None
+            }
+        }
+    }
+
+    fn tell_big(&self, pair: Pair<Big>, verdict: Result<Verdict, Setback>) {
+        let Pair { what: Big { dir, name }, source: (file, source), replica: (other, replica) } = pair;
+        let judged = verdict.and_then(|verdict| {
+            Ok(self.judge(&source, &replica, verdict, self.differ_beside(&file, &source, &other, &replica)?))
+        });
+        match judged {
+            Ok(None) | Err(Setback::Cancelled) => {}
+            Ok(Some(evidence)) => self.tell_pair(&dir, name, Some(evidence)),
+            Err(Setback::Changed | Setback::Fault(_)) => self.tell_pair(&dir, name, None),
+        }
+    }
+
+    fn tell_pair(&self, dir: &RelPath, name: Name, evidence: Option<Evidence>) {
+        self.differ.fetch_add(1, Ordering::Relaxed);
+        self.send(Message::Differ(dir.clone(), vec![(name, self.found(evidence))]));
+    }
+}
