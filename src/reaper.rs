@@ -190,7 +190,7 @@ mod tests {
     /// What lies beside it stays, and nothing is left once a call fails no more.
     #[test]
     fn whatever_fails_only_the_tree_put_aside_is_emptied() {
-        for seed in 0..50 {
+        for seed in Faults::seeds(50) {
             let top = tempfile::tempdir().unwrap();
             let aside = top.path().join(Name::reserved(7).to_string());
             let deep: std::path::PathBuf = std::iter::repeat_n("d", DEPTH + 3).collect();

@@ -60,14 +60,16 @@ impl Bench {
     }
 }
 
-/// Those that succeed, of so many.
-fn count(seeds: std::ops::Range<u64>, succeeds: impl Fn(u64) -> bool) -> usize {
-    seeds.filter(|seed| succeeds(*seed)).count()
+/// Tries many seeds: some have to succeed, and some to fail.
+fn some_succeed(succeeds: impl Fn(u64) -> bool) {
+    let (done, failed): (Vec<_>, Vec<_>) = Faults::seeds(100).partition(|seed| succeeds(*seed));
+    println!("{} have succeeded, {} have failed", done.len(), failed.len());
+    assert!(!done.is_empty() && !failed.is_empty());
 }
 
 #[test]
 fn a_copy_that_is_said_to_be_done_is_whole_whatever_has_failed() {
-    let done = count(0..100, |seed| {
+    some_succeed(|seed| {
         let mut bench = Bench::new(seed);
         let (source, copy) = (bench.top.path().join("source/file"), bench.top.path().join("replica/temp"));
         bench.write(&source);
@@ -80,12 +82,11 @@ fn a_copy_that_is_said_to_be_done_is_whole_whatever_has_failed() {
         assert!(result.is_err() || is_whole, "seed {seed}");
         result.is_ok()
     });
-    assert!((1..100).contains(&done), "{done} of 100 were copied");
 }
 
 #[test]
 fn two_files_are_not_said_to_be_equal_for_what_has_failed() {
-    let done = count(0..100, |seed| {
+    some_succeed(|seed| {
         let mut bench = Bench::new(seed);
         let [source, other] = ["source", "replica"].map(|side| bench.top.path().join(side).join("file"));
         bench.write(&source);
@@ -108,5 +109,4 @@ fn two_files_are_not_said_to_be_equal_for_what_has_failed() {
         }
         result.is_ok()
     });
-    assert!((1..100).contains(&done), "{done} of 100 were compared");
 }

@@ -1,11 +1,15 @@
 //! Names, paths, what people see of them, and patterns.
 
+use ignore::gitignore::Gitignore;
 use proptest::collection::vec;
 use proptest::prelude::*;
+use proptest::sample::select;
 
 use super::holds;
+use crate::fault::Where;
 use crate::filter::{Filter, patterns};
 use crate::path::{Name, RelPath, Shown, is_reserved};
+use crate::tree::Root;
 
 /// Any bytes, those often that mean something.
 fn bytes() -> impl Strategy<Value = Vec<u8>> {
@@ -119,6 +123,19 @@ fn any_line_is_a_pattern_or_is_refused() {
             let filter = Filter::new(rules, false);
             filter.at(&RelPath::root()).excludes(name.as_bytes(), is_dir);
         }
+    });
+}
+
+#[test]
+fn any_bytes_are_a_file_of_patterns() {
+    let top = tempfile::tempdir().unwrap();
+    let root = Root { path: top.path().into(), side: Where::Source };
+    let text = vec(prop_oneof![any::<u8>(), select(b"*?!#{}[]\\/ab\n".to_vec())], 0..40);
+    holds(&(text, name(), any::<bool>()), |(text, name, is_dir)| {
+        std::fs::write(top.path().join(".gitignore"), text).unwrap();
+        let filter = Filter::new(Gitignore::empty(), true);
+        filter.refresh(&RelPath::root(), &root.open_source().unwrap().0, |_| true);
+        filter.at(&RelPath::root()).excludes(name.as_bytes(), is_dir);
     });
 }
 

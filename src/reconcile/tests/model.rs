@@ -339,7 +339,7 @@ fn random_histories_end_equal_however_they_are_told() {
 
 #[test]
 fn whatever_fails_nothing_is_lost_and_all_comes_right_afterwards() {
-    let tally = histories(0..100, true);
+    let tally = histories(0..80, true);
     assert!(tally.faults > 1_000, "only {} calls have failed", tally.faults);
 }
 
@@ -364,8 +364,7 @@ fn whatever_fails_in_many_histories_nothing_is_lost() {
 }
 
 fn many() -> std::ops::Range<u64> {
-    let seeds = std::env::var("TWINDIR_SEEDS").map_or(10_000, |seeds| seeds.parse().unwrap());
-    1_000..1_000 + seeds
+    1_000..1_000 + Faults::seeds(10_000).end
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Which of the coming system calls of a thread fail, and how: by a seed.
 
 use std::cell::RefCell;
+use std::ops::Range;
 use std::rc::Rc;
 
 use fastrand::Rng;
@@ -28,6 +29,11 @@ impl Faults {
         let plan = Rc::new(RefCell::new(plan));
         PLAN.set(Some(Rc::clone(&plan)));
         Self(plan)
+    }
+
+    /// The seeds to be tried: so many, or as many as `TWINDIR_SEEDS` says.
+    pub fn seeds(usual: u64) -> Range<u64> {
+        0..std::env::var("TWINDIR_SEEDS").map_or(usual, |seeds| seeds.parse().unwrap())
     }
 
     /// How many calls have failed.
