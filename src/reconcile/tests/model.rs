@@ -17,6 +17,7 @@ use std::path::Path;
 use super::Pair;
 use crate::path::{Name, RelPath};
 use crate::queue::Hint;
+use crate::reconcile::Deletions;
 use crate::tree::Faults;
 use kept::Kept;
 use rounds::Rounds;
@@ -131,6 +132,7 @@ impl History {
     }
 
     fn end_faults(&mut self) {
+        self.rounds.deletions = Deletions::Followed;
         self.met = self.faults.take().map_or(0, |faults| faults.met());
         self.story.tell(format!("    {} calls have failed, and no more do", self.met));
     }
@@ -143,6 +145,9 @@ impl History {
 
     fn happen(&mut self) -> Result<(), String> {
         for _ in 0..self.source.rng.usize(30..60) {
+            if self.is_faulty && self.source.rng.u8(..8) == 0 {
+                self.rounds.deletions = [Deletions::Held, Deletions::Followed][self.source.rng.usize(..2)];
+            }
             self.source.operate();
             self.see_source();
             self.post();
@@ -243,7 +248,7 @@ impl History {
             self.story.tell(format!("        {fault}"));
         }
         let [source, replica] = ["source", "replica"].map(|root| trees::contents(&self.rounds.pair.at(root)));
-        self.kept.replica_is(&replica, &source, moves)
+        self.kept.replica_is(&replica, &source, moves, self.rounds.deletions)
     }
 
     /// Turns until nothing waits.

@@ -1,17 +1,20 @@
 //! What must not go, whatever fails: what the replica holds as the source does, for as long as the
 //! source has it. And nothing is torn: what the replica shows is what the source had at some time.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use super::super::path;
 use super::trees::Tree;
 use crate::path::{Name, RelPath};
 use crate::queue::Hint;
+use crate::reconcile::Deletions;
 
 /// What both sides hold, and all that the source ever held.
 #[derive(Default)]
 pub struct Kept {
     twins: Tree,
+    /// All that the replica showed.
+    shown: BTreeSet<String>,
     known: HashSet<String>,
 }
 
@@ -22,8 +25,22 @@ impl Kept {
         self.known.extend(source.values().cloned());
     }
 
-    /// A round was done, which was to follow some renames: what is wrong with the replica.
-    pub fn replica_is(&mut self, replica: &Tree, source: &Tree, moves: &[Hint]) -> Result<(), String> {
+    /// A round was done, which was to follow some renames: what is wrong with the replica. While deletions
+    /// are held, no name goes.
+    pub fn replica_is(
+        &mut self,
+        replica: &Tree,
+        source: &Tree,
+        moves: &[Hint],
+        deletions: Deletions,
+    ) -> Result<(), String> {
+        let shown = replica.keys().filter(|path| !is_hidden(path)).cloned().collect();
+        let before = std::mem::replace(&mut self.shown, shown);
+        if deletions == Deletions::Held
+            && let Some(path) = before.difference(&self.shown).next()
+        {
+            return Err(format!("{path:?} has gone while deletions were held"));
+        }
         self.twins.retain(|path, what| !may_move(path, what, moves));
         for (path, what) in &self.twins {
             let now = replica.get(path);

@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
-use super::super::{Pair, work};
+use super::super::Pair;
 use super::source::{Story, Told};
 use crate::carrier::Carried;
 use crate::path::{Name, RelPath};
 use crate::queue::{Depth, Detector, Hint, Look, Looks, Portion, Queue};
 use crate::reaper::Reaped;
-use crate::reconcile::{Again, Lost, Outcome, Work};
+use crate::reconcile::{Again, Deletions, Lost, Outcome, Work};
 use crate::report::{Cause, Operation, Problem};
 use crate::sweep::{Message, Plan, Task, walked};
 use crate::troubles::{Failure, Troubles};
@@ -51,6 +51,8 @@ pub struct Rounds {
     pub followed: usize,
     /// Whether system calls may fail, so that a root may seem to be lost.
     pub bears_faults: bool,
+    /// What the guard says.
+    pub deletions: Deletions,
     story: Story,
 }
 
@@ -71,6 +73,7 @@ impl Rounds {
             reaped: Vec::new(),
             followed: 0,
             bears_faults: false,
+            deletions: Deletions::Followed,
             story,
         }
     }
@@ -218,13 +221,16 @@ impl Rounds {
         let renames: Vec<_> = moves.iter().map(|hint| (&hint.from, &hint.to)).collect();
         let back: Vec<_> = carried.iter().map(|carried| &carried.job.path).collect();
         self.story.tell(format!(
-            "    round of the {}: renames {renames:?}, looks {}, carried {back:?}",
+            "    round of the {}, deletions {:?}: renames {renames:?}, looks {}, carried {back:?}",
             detector.as_str(),
+            self.deletions,
             tell_looks(&looks)
         ));
         let budget = (self.rng.u8(..4) == 0).then_some(Duration::ZERO);
         let big = [0, 3, u64::MAX, u64::MAX][self.rng.usize(..4)];
-        let work = Work { moves: moves.clone(), looks, carried, reaped, detector, budget, big, ..work(&[]) };
+        let deletions = self.deletions;
+        let moves_too = moves.clone();
+        let work = Work { moves: moves_too, looks, carried, reaped, detector, deletions, budget, big };
         let outcome = self.pair.reconciler.round(work);
         self.wait_for_others();
         match outcome {
