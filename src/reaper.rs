@@ -202,9 +202,13 @@ mod tests {
             std::os::unix::fs::symlink("../kept", aside.join("link")).unwrap();
             let faults = Faults::begin(seed, 10);
             for _ in 0..10 {
-                // It says what has failed, or it has emptied the tree.
+                // It says what has failed, or it has emptied the tree; unless it was told that a part of it had gone.
                 let is_done = reap(top.path()).is_ok();
-                assert!(!is_done || fs::read_dir(&aside).unwrap().next().is_none(), "seed {seed}");
+                let was_misled = faults.tale().iter().any(|fault| fault == "openat2: entity not found");
+                assert!(
+                    !is_done || was_misled || fs::read_dir(&aside).unwrap().next().is_none(),
+                    "seed {seed}"
+                );
             }
             drop(faults);
             reap(top.path()).unwrap();

@@ -80,7 +80,8 @@ pub fn attempt<T>(
     let fate = asked(|plan| {
         let at = plan.is_due().then(|| plan.rng.usize(..before.len() + after.len()))?;
         let (errno, is_done) = (*before.iter().chain(after).nth(at)?, at >= before.len());
-        plan.tell(call, &format!("{errno:?}{}", if is_done { ", and is done" } else { "" }));
+        let reason = std::io::Error::from(errno).kind();
+        plan.tell(call, &format!("{reason}{}", if is_done { ", and is done" } else { "" }));
         Some((errno, is_done))
     });
     match fate {
