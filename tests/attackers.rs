@@ -194,7 +194,7 @@ fn holds_marker(dir: &OwnedFd) -> bool {
 fn start(scratch: Scratch) -> Live {
     let daemon = Daemon::spawn(scratch.command(["source", "replica", "0.2", "log"]));
     daemon.wait_settled(1);
-    Live { scratch, daemon }
+    Live { daemon, scratch }
 }
 
 /// Sees for so long that what is saved elsewhere arrives, and that no marker does. The longest that a save has taken.

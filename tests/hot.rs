@@ -278,7 +278,7 @@ fn a_file_that_is_saved_again_at_once_does_not_wait_longer_for_the_sweeps_that_f
     let scratch = Scratch::new().with_source(&Tree::new().file("f", "text"));
     let daemon = Daemon::spawn(scratch.command(["source", "replica", "0.1"]));
     daemon.wait_settled(1);
-    let live = Live { scratch, daemon };
+    let live = Live { daemon, scratch };
     for _ in 0..60 {
         live.answer("f");
     }

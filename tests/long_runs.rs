@@ -141,7 +141,7 @@ fn a_save_among_half_a_million_files_is_as_fast_as_elsewhere() {
     fs::write(scratch.source().join("alone"), "alone").unwrap();
     let daemon = scratch.starting_watcher(&[]);
     wait_until("it has begun to rest", 10 * DEADLINE, || daemon.settled() >= 1);
-    let live = Live { scratch, daemon };
+    let live = Live { daemon, scratch };
     let median = |name: &str| {
         let mut times: Vec<_> = (0..21).map(|_| live.answer(name)).collect();
         times.sort_unstable();

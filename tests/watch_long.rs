@@ -108,7 +108,7 @@ fn fifty_thousand_directories_are_removed_and_saves_elsewhere_do_not_wait() {
     }
     let daemon = scratch.starting_watcher(&[]);
     wait_until("it rests", 10 * DEADLINE, || daemon.settled() >= 1);
-    let live = Live { scratch, daemon };
+    let live = Live { daemon, scratch };
     let source = live.scratch.source();
     let removal = std::thread::spawn(move || timed("rm -rf many", &source));
     let mut slowest = Duration::ZERO;

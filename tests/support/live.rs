@@ -9,8 +9,9 @@ use super::{DEADLINE, Daemon, LogLine, Scratch, Tree, wait_until};
 
 /// A source, and a daemon that watches it and that no sweep helps.
 pub struct Live {
-    pub scratch: Scratch,
+    // It ends before its folder goes: else it would begin its log anew there.
     pub daemon: Daemon,
+    pub scratch: Scratch,
 }
 
 impl Live {
@@ -30,7 +31,7 @@ impl Live {
         let scratch = scratch.with_source(tree);
         let daemon = scratch.watcher(&[]);
         scratch.assert_twins();
-        Self { scratch, daemon }
+        Self { daemon, scratch }
     }
 
     pub fn at(&self, name: &str) -> PathBuf {
