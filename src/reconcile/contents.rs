@@ -15,12 +15,12 @@ use crate::copy::{Temp, fill, seal, see_whole, settings};
 use crate::decide::{Action, Contents, Differs, Reason, decide, may_be_newer};
 use crate::digest;
 use crate::entry::{Entry, Kind, Side, Verdict};
-use crate::fault::Setback;
+use crate::fault::{Setback, Where};
 use crate::links::Linked;
 use crate::parallel;
 use crate::path::{Name, RelPath};
 use crate::queue::{Depth, Evidence, Look};
-use crate::report::{Done, Operation};
+use crate::report::{Done, Operation, advice};
 use crate::tree::{File, ReplicaDir, Settings};
 
 /// Names of one directory, for one thread.
@@ -210,7 +210,17 @@ impl<'a> Here<'_, 'a> {
             }
             None if source.1.size <= self.round.big => {
                 let (ours, theirs) = ((&source.0, &source.1), (replica.0.as_file(), &replica.1));
-                let verdict = digest::compare(ours, theirs, &self.round.shared.stop)?;
+                let verdict = match digest::compare(ours, theirs, &self.round.shared.stop) {
+                    // A disk that fails may take another copy.
+                    Err(Setback::Fault(fault))
+                        if fault.side == Where::Replica && fault.errno == Errno::IO =>
+                    {
+                        let advice = advice(&fault);
+                        tracing::warn!(op = "warning", path = %self.path, "{fault}; it is copied anew{advice}");
+                        return Ok(Pair::Unreadable(self.replica.look(bytes)));
+                    }
+                    other => other?,
+                };
                 out.hashed += 1;
                 digest::see_unchanged(ours).and_then(|()| digest::see_unchanged(theirs))?;
                 Some(verdict)
