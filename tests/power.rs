@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use rustix::process::Signal;
-use support::{Background, Daemon, LogLine, Mounts, Scratch, Tree, how_many, temporaries};
+use support::{Background, Daemon, LogLine, Mounts, Scratch, Tree, assert_twins, how_many, temporaries};
 
 /// After so long the daemon has said what it has done.
 const REST: Duration = Duration::from_secs(2);
@@ -243,6 +243,15 @@ impl Machine {
         LogLine::parse_all(&log[..log.rfind('\n').map_or(0, |end| end + 1)])
     }
 
+    /// The next run makes good what was lost.
+    #[track_caller]
+    fn start_again(&self) {
+        let mut command = self.mounts.command(self.scratch.program());
+        command.args(["--once", "--max-delete", "100%", "source", "cut/replica"]);
+        Daemon::run(command).expect(0);
+        assert_twins(&self.scratch.source(), &self.left());
+    }
+
     fn left(&self) -> PathBuf {
         self.mounts.inside(&self.scratch.path("cut/replica"))
     }
@@ -311,6 +320,7 @@ fn cut_power_and_lose_the_cache(mkfs: &str, mount: &str, options: &[&str]) -> Op
             length != ledger.files.get(name).copied() || (length.is_none() && !rests(name))
         };
         found.see(&machine.left(), &ledger, is_old);
+        machine.start_again();
     }
     println!("{mkfs} {options:?}, without its cache: {found:?}");
     Some(found)
