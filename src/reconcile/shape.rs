@@ -137,7 +137,8 @@ impl Round<'_> {
             let buried = result.and_then(|()| parent?.remove_dir(aside.name.as_bytes()));
             self.touch(aside.dir.clone(), None);
             match buried {
-                Err(fault) if !fault.is_absence() && !self.shared.stop.load(Ordering::Relaxed) => {
+                // Where its directory has gone too, another aside holds it.
+                Err(fault) if !fault.is_no_dir() && !self.shared.stop.load(Ordering::Relaxed) => {
                     let look = Look::new(Depth::Content, self.detector, Instant::now());
                     let problem = Problem { path: aside.path(), cause: Cause::Remains(fault) };
                     self.out.problems.push((problem, look));

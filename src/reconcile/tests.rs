@@ -84,7 +84,8 @@ impl Pair {
     fn bury(&mut self) {
         while !self.reconciler.reaping.is_empty() {
             let reaped = self.reconciler.reaped().recv_timeout(Duration::from_secs(30)).unwrap();
-            self.round(Work { reaped: vec![reaped], ..work(&[]) });
+            let outcome = self.round(Work { reaped: vec![reaped], ..work(&[]) });
+            assert_eq!(outcome.problems.first().map(|(problem, _)| problem), None);
         }
     }
 
@@ -246,6 +247,19 @@ fn a_directory_gives_way_to_a_file_in_one_step_and_is_deleted_afterwards() {
     assert_eq!(pair.read("replica/x"), "file now");
     pair.bury();
     assert_eq!(pair.names("replica"), ["x"]);
+}
+
+#[test]
+fn a_tree_that_was_put_aside_in_a_directory_goes_with_it_when_that_becomes_a_file() {
+    let mut pair = Pair::new();
+    pair.write("source/a/y", "text");
+    pair.write("replica/a/sub/x", "text");
+    pair.look(&["a/sub"]);
+    fs::remove_dir_all(pair.at("source/a")).unwrap();
+    pair.write("source/a", "a file");
+    pair.look(&["a"]);
+    pair.bury();
+    assert_eq!((pair.names("replica"), pair.read("replica/a")), (vec!["a".into()], "a file".into()));
 }
 
 #[test]
