@@ -8,6 +8,7 @@
 compile_error!("twindir needs Linux: openat2, renameat2 and statx are what keeps a replica safe");
 
 mod program; // arguments to exit code
+mod limits; // what the system lets the process use
 mod cli; // arguments to settings
 mod daemon; // the loop that knows all
 mod preview; // dry run and check: looks, and changes nothing

@@ -14,6 +14,7 @@ use crate::config::{Config, Mode};
 use crate::daemon::{End, Failed, run};
 use crate::digest;
 use crate::filter::Filter;
+use crate::limits;
 use crate::path::shown;
 use crate::preview::{Seen, Subject, preview};
 use crate::probe::{of_process, probe_unseen};
@@ -57,7 +58,7 @@ pub fn main() -> ExitCode {
     });
     let config = args.into_config();
     notice_panics();
-    if let Err(refusal) = raise_file_limit(&config) {
+    if let Err(refusal) = limits::check(config.threads) {
         complain(&refusal);
         return Exit::Refused.into();
     }
@@ -206,22 +207,4 @@ fn listen_for_signals() -> Result<Receiver<i32>, Box<dyn std::error::Error>> {
         }
     })?;
     Ok(receiver)
-}
-
-/// A round holds a few hundred directories open; the usual soft limit of 1024 leaves little
-/// room, and the hard one is there for being used.
-fn raise_file_limit(config: &Config) -> Result<(), String> {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
-    // Both sides of a round's directories, and for each thread its big files and its walk.
-    let need = 64 + 2 * 64 + 24 * config.threads as u64;
-    match getrlimit(Resource::Nofile).current {
-        Some(have) if have < need => Err(format!(
-            "only {have} files may be open at once, and {need} are needed with {} threads: raise the limit \
-             (ulimit -n {need}) or give fewer --threads",
-            config.threads
-        )),
-        _ => Ok(()),
-    }
 }

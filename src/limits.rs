@@ -1,0 +1,91 @@
+//! What the system lets the process use. A run that could not be carried through is refused at its
+//! start.
+
+use std::io;
+use std::thread::Builder;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Threads without which something would not be done: those for signals, console, log, reaper and the
+/// watch's three, and two that walk. The carriers come on top; others help where they can be had.
+const THREADS: usize = 9;
+
+/// Threads that help, for each of `--threads`: in a round and in two walks.
+const HELPERS: usize = 3;
+
+/// Address space that a thread may take, in bytes: a stack of 2 MiB, and 64 MiB of which the allocator
+/// uses a little (twice as much for a moment, to align it).
+const SPACE: u64 = 72 << 20;
+
+/// Raises the limit on open files as far as that goes, and sees that this and the others will do.
+///
+/// # Errors
+/// A sentence that says what to do.
+pub fn check(threads: usize) -> Result<(), String> {
+    raise_open_files(threads)?;
+    see_address_space(threads)?;
+    try_threads(THREADS + threads).map_err(|error| {
+        format!(
+            "{} threads are needed, and not so many can be started ({error}): raise the limit on processes \
+             (ulimit -u) or give fewer --threads than {threads}",
+            THREADS + threads
+        )
+    })
+}
+
+/// A round holds a few hundred directories open; the usual soft limit of 1024 leaves little
+/// room, and the hard one is there for being used.
+fn raise_open_files(threads: usize) -> Result<(), String> {
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    // Both sides of a round's directories, and for each thread its big files and its walk.
+    let need = 64 + 2 * 64 + 24 * threads as u64;
+    match getrlimit(Resource::Nofile).current {
+        Some(have) if have < need => Err(format!(
+            "only {have} files may be open at once, and {need} are needed with {threads} threads: raise the \
+             limit (ulimit -n {need}) or give fewer --threads"
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Past the limit on address space an allocation fails, or a stack does not grow: either ends the process.
+fn see_address_space(threads: usize) -> Result<(), String> {
+    let need = (THREADS + threads + HELPERS * threads) as u64 * SPACE;
+    match getrlimit(Resource::As).current {
+        Some(have) if have < need => Err(format!(
+            "only {} MiB of address space may be used, and {} are needed with {threads} threads: raise the \
+             limit (ulimit -v {}) or give fewer --threads",
+            have >> 20,
+            need >> 20,
+            need >> 10
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Starts so many threads at once, for a moment.
+fn try_threads(number: usize) -> io::Result<()> {
+    let (hold, wait) = crossbeam_channel::bounded::<()>(0);
+    let mut started = Vec::new();
+    let result = (0..number).try_for_each(|_| {
+        let wait = wait.clone();
+        started.push(Builder::new().name("twindir-trial".into()).spawn(move || wait.recv().is_err())?);
+        Ok(())
+    });
+    drop(hold);
+    for thread in started {
+        let _ = thread.join();
+    }
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_can_be_started_here() {
+        assert!(try_threads(THREADS + 2).is_ok());
+    }
+}
