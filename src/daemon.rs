@@ -109,6 +109,8 @@ struct Daemon<'a> {
     /// Names that a round of sweep work could do in its time, of late.
     pace: usize,
     next_sweep: Instant,
+    /// After no thread could be started for a walk.
+    no_walk_before: Instant,
     roots: RootWatch,
     refusal: Option<Refusal>,
     pruning: Pruning,
@@ -149,6 +151,7 @@ pub fn run(
         rounds: 0,
         pace: PORTION.names,
         next_sweep: Instant::now(),
+        no_walk_before: Instant::now(),
         roots: watched,
         refusal: None,
         pruning: Pruning::default(),
@@ -244,6 +247,7 @@ impl Daemon<'_> {
         let sweep = (self.is_swept() && !self.roots.is_lost()).then_some(self.next_sweep);
         let watch = self.watching.next_due(self.sweep.is_some(), self.scan.is_some());
         let watch = watch.filter(|_| !self.roots.is_lost());
+        let [sweep, watch] = [sweep, watch].map(|due| due.map(|due| due.max(self.no_walk_before)));
         let quiet = self.is_settled().then(|| self.tally.quiet_due()).flatten();
         let due = [sweep, watch, quiet, self.queue.next_due()].into_iter().flatten().min();
         due.map_or(TICK, |due| due.saturating_duration_since(Instant::now()).min(TICK))

@@ -14,6 +14,9 @@ use crate::troubles::Failure;
 /// Directories that one scan takes on.
 const SCOPES: usize = 256;
 
+/// How long no walk is tried after no thread could be started for one.
+const RETRY: Duration = Duration::from_secs(10);
+
 /// So many directories may wait for a scan of their own.
 const MOST: usize = 50_000;
 
@@ -22,7 +25,7 @@ impl Daemon<'_> {
     pub(super) fn begin_sweep(&mut self, now: Instant) -> Result<(), Failed> {
         let quick = self.watching.wants_rescan();
         let due = quick || (self.is_swept() && now >= self.next_sweep);
-        if !due || self.roots.is_lost() || !self.gives_way(quick) {
+        if !due || !self.may_walk(now) || !self.gives_way(quick) {
             return Ok(());
         }
         let task = if self.trust != Trust::Trusted && !self.tally.is_counted() {
@@ -44,7 +47,7 @@ impl Daemon<'_> {
         }
         match self.start_walk(task, vec![RelPath::root()], Detector::Sweep) {
             Ok(sweep) => self.sweep = Some(sweep),
-            Err(error) => self.next_sweep = self.cannot_start(error, now)?,
+            Err(error) => self.cannot_start(error, now)?,
         }
         Ok(())
     }
@@ -66,7 +69,7 @@ impl Daemon<'_> {
     /// none, a quick one of those that were renamed; where there are none of these, a quick one of
     /// all, for the sake of what is not watched.
     pub(super) fn begin_scan(&mut self, now: Instant) -> Result<(), Failed> {
-        if self.scan.is_some() || self.roots.is_lost() {
+        if self.scan.is_some() || !self.may_walk(now) {
             return Ok(());
         }
         let (task, scopes) = if !self.scans.is_empty() {
@@ -85,7 +88,7 @@ impl Daemon<'_> {
             Ok(scan) => self.scan = Some(scan),
             Err(error) => {
                 self.scans.extend(scopes);
-                self.next_sweep = self.cannot_start(error, now)?;
+                self.cannot_start(error, now)?;
             }
         }
         Ok(())
@@ -94,7 +97,7 @@ impl Daemon<'_> {
     /// Starts, when nothing else is to be done, the full comparison of what was renamed.
     pub(super) fn begin_proof(&mut self, now: Instant) -> Result<(), Failed> {
         let waits = self.scan.is_some() || !self.scans.is_empty() || !self.moved.is_empty();
-        if self.unproven.is_empty() || waits || !self.is_swept() || self.roots.is_lost() {
+        if self.unproven.is_empty() || waits || !self.is_swept() || !self.may_walk(now) {
             return Ok(());
         }
         let scopes = take_scopes(&mut self.unproven);
@@ -102,7 +105,7 @@ impl Daemon<'_> {
             Ok(sweep) => self.sweep = Some(sweep),
             Err(error) => {
                 self.unproven.extend(scopes);
-                self.next_sweep = self.cannot_start(error, now)?;
+                self.cannot_start(error, now)?;
             }
         }
         Ok(())
@@ -131,14 +134,21 @@ impl Daemon<'_> {
         })
     }
 
-    /// When to try again, where a lasting run may.
-    fn cannot_start(&self, error: std::io::Error, now: Instant) -> Result<Instant, Failed> {
+    /// A lasting run tries again after a while.
+    fn cannot_start(&mut self, error: std::io::Error, now: Instant) -> Result<(), Failed> {
         if self.is_once() {
             return Err(Failed::Thread(error));
         }
-        let wait = self.config.interval.min(Duration::from_secs(10));
-        tracing::error!(op = "error", "cannot start a sweep: {error}; will try again in {wait:?}");
-        Ok(now + wait)
+        tracing::error!(
+            op = "error",
+            "cannot start a thread: {error}; will try again in {RETRY:?} (raise the limit on processes, ulimit -u)"
+        );
+        self.no_walk_before = now + RETRY;
+        Ok(())
+    }
+
+    fn may_walk(&self, now: Instant) -> bool {
+        !self.roots.is_lost() && now >= self.no_walk_before
     }
 
     /// Takes in what the walk over all has found.
