@@ -24,37 +24,80 @@ pub fn may_go(replica: &Dir, dir: &RelPath, filter: &Filter) -> Leave {
     if filter.is_empty() { Leave::Whole } else { look_into(replica, dir, &filter.detached()) }
 }
 
+/// Goes down and up again without recursion: a tree may be deeper than a stack.
 fn look_into(replica: &Dir, dir: &RelPath, filter: &Filter) -> Leave {
-    // What cannot be looked into may hold anything.
-    let Ok(open) = replica.open(dir) else { return Leave::Parts(Vec::new()) };
-    let Ok(listing) = open.list() else { return Leave::Parts(Vec::new()) };
-    filter.refresh(dir, &open, |name| listing.find(name).is_some());
-    let rules = filter.at(dir);
-    let (mut parts, mut stays) = (Vec::new(), false);
-    for (name, hint) in listing.iter() {
-        let Some(path) = Name::new(name).map(|name| dir.join(&name)) else { continue };
-        let is_dir = hint.is_dir_or(|| open.look(name).is_dir());
-        if rules.excludes(name, is_dir) {
-            stays = true;
+    let mut above = Vec::new();
+    let mut level = Level::open(replica, dir.clone(), filter);
+    loop {
+        if let Some(next) = level.dirs.pop() {
+            above.push(level);
+            level = Level::open(replica, next, filter);
             continue;
         }
-        match if is_dir { look_into(replica, &path, filter) } else { Leave::Whole } {
-            Leave::Whole => parts.push(path),
+        let Some(mut parent) = above.pop() else { return level.leave(filter) };
+        let dir = level.dir.clone();
+        parent.add(dir, level.leave(filter));
+        level = parent;
+    }
+}
+
+/// A directory that is being looked into.
+struct Level {
+    dir: RelPath,
+    /// The directories in it that were not looked into yet.
+    dirs: Vec<RelPath>,
+    /// What may go, and whether something stays.
+    parts: Vec<RelPath>,
+    stays: bool,
+}
+
+impl Level {
+    fn open(replica: &Dir, dir: RelPath, filter: &Filter) -> Self {
+        let mut level = Self { dir, dirs: Vec::new(), parts: Vec::new(), stays: false };
+        let listed = replica.open(&level.dir).and_then(|open| open.list().map(|listing| (open, listing)));
+        let Ok((open, listing)) = listed else {
+            // What cannot be looked into may hold anything.
+            level.stays = true;
+            return level;
+        };
+        filter.refresh(&level.dir, &open, |name| listing.find(name).is_some());
+        let rules = filter.at(&level.dir);
+        for (name, hint) in listing.iter() {
+            let Some(path) = Name::new(name).map(|name| level.dir.join(&name)) else { continue };
+            let is_dir = hint.is_dir_or(|| open.look(name).is_dir());
+            if rules.excludes(name, is_dir) {
+                level.stays = true;
+            } else if is_dir {
+                level.dirs.push(path);
+            } else {
+                level.parts.push(path);
+            }
+        }
+        level
+    }
+
+    fn add(&mut self, dir: RelPath, leave: Leave) {
+        match leave {
+            Leave::Whole => self.parts.push(dir),
             Leave::Parts(below) => {
-                stays = true;
-                parts.extend(below);
+                self.stays = true;
+                self.parts.extend(below);
             }
         }
     }
-    if !stays {
-        return Leave::Whole;
+
+    fn leave(mut self, filter: &Filter) -> Leave {
+        if !self.stays {
+            return Leave::Whole;
+        }
+        // The patterns stay with what they exclude: else the next look would not know of it.
+        let holds_rules = |path: &RelPath| {
+            path.split()
+                .is_some_and(|(above, name)| above == self.dir && filter.governed_by(&above, &name).is_some())
+        };
+        self.parts.retain(|path| !holds_rules(path));
+        Leave::Parts(self.parts)
     }
-    // The patterns stay with what they exclude: else the next look would not know of it.
-    let holds_rules = |path: &RelPath| {
-        path.split().is_some_and(|(above, name)| above == *dir && filter.governed_by(dir, &name).is_some())
-    };
-    parts.retain(|path| !holds_rules(path));
-    Leave::Parts(parts)
 }
 
 impl Round<'_> {
@@ -62,20 +105,24 @@ impl Round<'_> {
     /// source has it now. What cannot be looked into may hold anything.
     pub(super) fn crosses_a_border(&self, from: &RelPath, to: &RelPath) -> bool {
         let filter = &self.shared.filter;
-        if filter.is_empty() {
-            return false;
+        let mut waiting = if filter.is_empty() { Vec::new() } else { vec![(from.clone(), to.clone())] };
+        while let Some((from, to)) = waiting.pop() {
+            if let Ok(source) = self.source.open(&to) {
+                filter.refresh(&to, &source, |_| true);
+            }
+            let Ok(open) = self.replica.open(&from) else { return true };
+            let Ok(listing) = open.list() else { return true };
+            let rules = filter.at(&to);
+            for (name, hint) in listing.iter() {
+                let is_dir = hint.is_dir_or(|| open.look(name).is_dir());
+                if rules.excludes(name, is_dir) {
+                    return true;
+                }
+                let below = Name::new(name).filter(|_| is_dir);
+                waiting.extend(below.map(|name| (from.join(&name), to.join(&name))));
+            }
         }
-        if let Ok(source) = self.source.open(to) {
-            filter.refresh(to, &source, |_| true);
-        }
-        let Ok(open) = self.replica.open(from) else { return true };
-        let Ok(listing) = open.list() else { return true };
-        let rules = filter.at(to);
-        listing.iter().any(|(name, hint)| {
-            let is_dir = hint.is_dir_or(|| open.look(name).is_dir());
-            let below = |name: Name| self.crosses_a_border(&from.join(&name), &to.join(&name));
-            rules.excludes(name, is_dir) || (is_dir && Name::new(name).is_some_and(below))
-        })
+        false
     }
 
     /// Removes some entries below a directory that the source lacks. The guard, the mounts and the
@@ -105,5 +152,24 @@ impl Round<'_> {
         }
         self.take_file(&dir, path, name)?;
         Ok(Some((Done::new(Operation::Removed, path.clone(), &entry, Reason::Removed, look), None)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fault::Where;
+    use crate::tree::Root;
+
+    #[test]
+    fn a_tree_that_is_deeper_than_a_stack_is_looked_into() {
+        let top = tempfile::tempdir().unwrap();
+        let deep: std::path::PathBuf = std::iter::repeat_n("d", 800).collect();
+        std::fs::create_dir_all(top.path().join(deep)).unwrap();
+        let root = Root { path: top.path().into(), side: Where::Replica };
+        let filter = Filter::new(ignore::gitignore::Gitignore::empty(), true);
+        let look = move || may_go(&root.open_replica().unwrap().0, &RelPath::new(b"d").unwrap(), &filter);
+        let small = std::thread::Builder::new().stack_size(128 * 1024);
+        assert_eq!(small.spawn(look).unwrap().join().unwrap(), Leave::Whole);
     }
 }
