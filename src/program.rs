@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 use crossbeam_channel::{Receiver, unbounded};
@@ -44,6 +45,12 @@ impl From<Exit> for ExitCode {
 
 static PANICKED: AtomicBool = AtomicBool::new(false);
 
+/// Whether all was said of the panic.
+static SAID: AtomicBool = AtomicBool::new(false);
+
+/// How long the end waits for that, which a stderr that nobody reads may hold up.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
 pub fn main() -> ExitCode {
     let args = Args::try_parse().unwrap_or_else(|error| {
         let given: Vec<String> =
@@ -63,13 +70,25 @@ pub fn main() -> ExitCode {
         return Exit::Refused.into();
     }
     // A panic in any thread ends the run; what unwinds removes its temporary files.
-    match catch_unwind(AssertUnwindSafe(|| start(&config))) {
-        Ok(Ok(exit)) => exit.into(),
+    let exit = match catch_unwind(AssertUnwindSafe(|| start(&config))) {
+        Ok(Ok(exit)) => exit,
         Ok(Err(error)) => {
             complain(&error.to_string());
-            Exit::Refused.into()
+            Exit::Refused
         }
-        Err(_) => Exit::Bug.into(),
+        Err(_) => Exit::Bug,
+    };
+    if exit == Exit::Bug {
+        await_last_words();
+    }
+    exit.into()
+}
+
+/// The end of the process would cut off a thread that still says why.
+fn await_last_words() {
+    let end = Instant::now() + LAST_WORDS;
+    while !SAID.load(Ordering::Relaxed) && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 
@@ -180,6 +199,7 @@ fn notice_panics() {
         usual(info);
         let version = env!("CARGO_PKG_VERSION");
         complain(&format!("this is a bug in twindir {version}: please report the lines above"));
+        SAID.store(true, Ordering::Relaxed);
     }));
 }
 
