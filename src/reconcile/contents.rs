@@ -277,7 +277,9 @@ impl<'a> Here<'_, 'a> {
         }
         match shared.carriers.slot() {
             Some(slot) => {
-                out.jobs.push(Job::new(self.path.clone(), self.look.clone(), source, load(self)?, slot));
+                let job = Job::new(self.path.clone(), self.look.clone(), source, load(self)?, slot);
+                shared.flights.begin(&job);
+                out.jobs.push(job);
             }
             None => out.again.push((self.path.clone(), self.look.clone(), Again::Carrier)),
         }

@@ -294,7 +294,6 @@ impl Reconciler {
     /// Hands what a round began to the carriers and to the reaper.
     fn take_over(&mut self, out: &mut Outcome) {
         for job in out.jobs.drain(..) {
-            self.flights.begin(&job);
             self.carriers.hand_over(job);
         }
         for aside in out.asides.drain(..) {
