@@ -98,6 +98,7 @@ impl Dir {
     /// # Errors
     /// Also `EINVAL` where the name has become something else than a file meanwhile.
     pub fn open_file(&self, name: &[u8]) -> Result<(File, Entry)> {
+        super::provoke_panic(name);
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
         let doing = "open the file";
         let fd = openat(&self.fd, name, flags, Mode::empty()).doing(self.side, doing)?;
@@ -218,6 +219,7 @@ impl ReplicaDir {
     }
 
     pub fn remove_file(&self, name: &[u8]) -> Result<()> {
+        super::provoke_panic(name);
         sys::unlinkat(&self.fd, name, AtFlags::empty()).doing(self.side, "remove it")
     }
 

@@ -82,3 +82,12 @@ fn entry_of(stat: &Statx, target: Box<[u8]>) -> Entry {
 fn stat_fd(fd: impl rustix::fd::AsFd, flags: StatxFlags) -> rustix::io::Result<Statx> {
     sys::statx(fd, c"", AtFlags::EMPTY_PATH, flags)
 }
+
+/// For tests, in debug builds only: the thread that `TWINDIR_PANICS_IN` names panics where it meets an
+/// entry of this name.
+fn provoke_panic(name: &[u8]) {
+    if cfg!(debug_assertions) && name == b"panic here" {
+        let wanted = std::env::var("TWINDIR_PANICS_IN").ok();
+        assert!(wanted.is_none() || wanted.as_deref() != std::thread::current().name(), "as asked for");
+    }
+}

@@ -1,0 +1,56 @@
+//! A panic in any thread, provoked in a debug build: it ends the process with a message, and no temporary file stays.
+
+mod support;
+
+use std::fs;
+
+use support::{DEADLINE, Daemon, Scratch, Tree, noise, skip, wait_until};
+
+/// A daemon of which one thread panics when it meets an entry of that name, at the start or once `meet` was called.
+#[track_caller]
+fn ends_when(thread: &str, meet: impl FnOnce(&Scratch, &Daemon)) {
+    if !cfg!(debug_assertions) {
+        return skip("only a debug build can be made to panic");
+    }
+    let mut tree = Tree::new().file("big", noise(1, 12_000_000));
+    for number in 0..50 {
+        tree = tree.files(&format!("d{number}"), 5).file(format!("d{number}/panic here"), "text");
+    }
+    let scratch = Scratch::new().with_source(&tree);
+    let mut command = scratch.command(["source", "replica", "0.2", "log", "--threads", "4"]);
+    command.env("TWINDIR_PANICS_IN", thread);
+    let daemon = Daemon::spawn(command);
+    meet(&scratch, &daemon);
+    let run = daemon.wait(DEADLINE).expect(70).stderr_has("this is a bug in twindir");
+    assert!(run.stderr.contains(&format!("thread '{thread}'")), "{run}");
+    // A tree that was put aside is left to the next start.
+    let files: Vec<_> = scratch.temporaries().into_iter().filter(|at| at.is_file()).collect();
+    assert!(files.is_empty(), "left behind: {files:?}\n{run}");
+    scratch.once(&["--max-delete", "100%"]).expect(0);
+    scratch.assert_twins();
+}
+
+#[test]
+fn a_panic_in_a_round_ends_the_process() {
+    ends_when("main", |_, _| {});
+    ends_when("twindir-round", |_, _| {});
+}
+
+#[test]
+fn a_panic_in_a_sweep_ends_the_process() {
+    ends_when("twindir-sweep", |_, _| {});
+    ends_when("twindir-walk", |_, _| {});
+}
+
+#[test]
+fn a_panic_in_the_reaper_ends_the_process() {
+    ends_when("twindir-reap", |scratch, daemon| {
+        daemon.wait_settled(1);
+        // Not removed one by one: a directory that goes at once is the reaper's.
+        for number in 0..50 {
+            let away = scratch.path(format!("away{number}"));
+            fs::rename(scratch.source().join(format!("d{number}")), away).unwrap();
+        }
+        wait_until("it panics", DEADLINE, || daemon.stderr().contains("panicked"));
+    });
+}
