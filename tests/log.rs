@@ -338,3 +338,20 @@ fn a_daemon_logs_on_after_its_folder_was_renamed_away() {
     daemon.wait_settled(2);
     scratch.assert_twins();
 }
+
+#[test]
+fn a_log_that_somebody_replaces_by_a_symlink_is_not_written_through_it() {
+    let scratch = Scratch::new().with_source(&Tree::new().file("f", "text"));
+    let daemon = scratch.watcher(&[]);
+    let other = scratch.path("other");
+    fs::write(&other, "of no concern").unwrap();
+    fs::remove_file(scratch.log()).unwrap();
+    std::os::unix::fs::symlink(&other, scratch.log()).unwrap();
+    fs::write(scratch.source().join("f"), "changed").unwrap();
+    wait_until("it says so", DEADLINE, || daemon.stderr().contains("cannot write the log"));
+    scratch.wait_twins();
+    assert_eq!(fs::read(&other).unwrap(), b"of no concern");
+    fs::remove_file(scratch.log()).unwrap();
+    fs::write(scratch.source().join("f"), "changed again").unwrap();
+    wait_until("it is begun anew", DEADLINE, || scratch.log().exists());
+}

@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
+
 use super::Console;
 use crate::path::shown;
 
@@ -66,7 +68,7 @@ impl RotatingFile {
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             fs::create_dir_all(folder)?;
         }
-        let file = append(path)?;
+        let file = append(path, OFlags::empty())?;
         // Rotation renames the file itself, should LOG_FILE be a symlink to it.
         let path = fs::canonicalize(path)?;
         let meta = file.metadata()?;
@@ -103,12 +105,13 @@ impl RotatingFile {
         self.buffer.clear();
     }
 
-    /// A log that somebody has moved or deleted is begun anew at its path.
+    /// A log that somebody has moved or deleted is begun anew at its path; not through a symlink, which
+    /// may lead to anything that whoever has put it there may not write to.
     fn open_again_if_gone(&mut self) -> io::Result<()> {
         let own = self.file.metadata()?;
         let is_own = |meta: fs::Metadata| (meta.dev(), meta.ino()) == (own.dev(), own.ino());
-        if !fs::metadata(&self.path).is_ok_and(is_own) {
-            self.file = append(&self.path)?;
+        if !fs::symlink_metadata(&self.path).is_ok_and(is_own) {
+            self.file = append(&self.path, OFlags::NOFOLLOW)?;
             self.size = self.file.metadata()?.len();
         }
         Ok(())
@@ -121,7 +124,7 @@ impl RotatingFile {
                 _ => {}
             }
         }
-        self.file = append(&self.path)?;
+        self.file = append(&self.path, OFlags::NOFOLLOW)?;
         self.size = self.file.metadata()?.len();
         self.full = FULL;
         Ok(())
@@ -171,11 +174,11 @@ impl RotatingFile {
     }
 }
 
-fn append(path: &Path) -> io::Result<File> {
+fn append(path: &Path, flags: OFlags) -> io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt;
     // A FIFO at the log's path would hold the open for ever without O_NONBLOCK.
-    let nonblock = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
-    OpenOptions::new().append(true).create(true).custom_flags(nonblock).open(path)
+    let flags = i32::try_from((flags | OFlags::NONBLOCK).bits()).unwrap_or_default();
+    OpenOptions::new().append(true).create(true).custom_flags(flags).open(path)
 }
 
 impl Write for RotatingFile {
