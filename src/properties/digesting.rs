@@ -57,7 +57,9 @@ fn messages_in_pieces_that_begin_and_end_at_any_time_have_their_digests() {
     holds(&proptest::collection::vec(pieces, 1..50), |messages| {
         let mut streams = Streams::default();
         let mut waiting: Vec<_> = messages.iter().map(|pieces| (pieces, 0)).collect();
-        waiting.iter().for_each(|_| streams.push());
+        for _ in &waiting {
+            streams.push();
+        }
         while !waiting.is_empty() {
             let now: Vec<&[u8]> = waiting.iter().map(|(pieces, at)| pieces[*at].as_slice()).collect();
             streams.update(&now);
