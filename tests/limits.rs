@@ -90,7 +90,7 @@ fn with_just_enough_a_daemon_follows_what_is_saved() {
     let Some(command) = limited(&scratch, limits, &["0.5"]) else { return };
     let daemon = Daemon::spawn(command);
     daemon.wait_settled(1);
-    let live = Live { scratch, daemon };
+    let live = Live { daemon, scratch };
     for number in 0..50 {
         live.answer(&format!("d{number}/f0"));
     }
