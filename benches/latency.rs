@@ -30,6 +30,8 @@
 //! | `TWINDIR_BENCH_ONLY`    | only settings whose name in the tables has this in it       | all                  |
 //! | `TWINDIR_BENCH_DIR`     | where scratch folders go                                    | `/dev/shm`, if roomy |
 
+#[path = "support/running.rs"]
+mod running;
 mod support;
 
 use std::fs::{self, File};
@@ -39,7 +41,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use support::{Program, load, rest, setting, version};
+use running::Program;
+use support::{load, rest, setting, version};
 use tempfile::TempDir;
 
 const TWINDIR: &str = env!("CARGO_BIN_EXE_twindir");

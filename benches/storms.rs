@@ -24,6 +24,8 @@
 //! | `TWINDIR_BENCH_FILES`   | files to unpack; a tenth of them is renamed   | 100,000              |
 //! | `TWINDIR_BENCH_DIR`     | where scratch folders go                      | `/dev/shm`, if roomy |
 
+#[path = "support/running.rs"]
+mod running;
 mod support;
 
 use std::fs::{self, File};
@@ -33,7 +35,8 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use support::{Program, load, rest, setting, version};
+use running::Program;
+use support::{load, rest, setting, version};
 use tempfile::TempDir;
 
 const TWINDIR: &str = env!("CARGO_BIN_EXE_twindir");
@@ -102,7 +105,7 @@ impl Place {
     }
 
     /// What it has used up to now.
-    fn usage(&self) -> support::Usage {
+    fn usage(&self) -> running::Usage {
         self.program.usage()
     }
 }
