@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{chown, symlink};
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -325,6 +325,34 @@ fn watched_for_rights(time: Duration) {
     }
     let (_, seen) = watcher.stop();
     assert_eq!(seen.len(), VERSIONS.len(), "not all were seen");
+}
+
+/// Closes one directory after the other, and saves a secret in it at once. In the replica nobody sees it while the
+/// directory is still open.
+#[test]
+fn what_is_saved_in_a_directory_that_was_closed_is_in_a_closed_one() {
+    const DIRS: usize = 60;
+    let mut tree = Tree::new();
+    for number in 0..DIRS {
+        tree = tree.file(format!("d{number}/in/f"), "public");
+    }
+    let live = Live::of(&tree);
+    let dirs: Vec<PathBuf> = (0..DIRS).map(|number| live.copy(&format!("d{number}"))).collect();
+    let watcher = Background::start(dirs, |dirs| {
+        for dir in dirs {
+            let is_secret = fs::read(dir.join("in/f")).is_ok_and(|text| text == MARKER);
+            let mode = fs::symlink_metadata(&dir).unwrap().permissions().mode();
+            let is_open = mode & 0o077 != 0;
+            assert!(!is_secret || !is_open, "{}: mode {mode:04o}", dir.display());
+        }
+    });
+    for number in 0..DIRS {
+        let dir = live.at(&format!("d{number}"));
+        set_mode(&dir, 0o700);
+        fs::write(dir.join("in/f"), MARKER).unwrap();
+        live.scratch.wait_twins();
+    }
+    watcher.stop();
 }
 
 const SHORT: Duration = Duration::from_secs(3);
