@@ -7,6 +7,9 @@
 use std::fmt;
 use std::str::FromStr;
 
+use rustix::io::Errno;
+
+use crate::fault::Fault;
 use crate::path::RelPath;
 use crate::reconcile::Deletions;
 
@@ -63,6 +66,17 @@ pub struct Count {
     pub emptied: Vec<RelPath>,
     /// Some of the entries that would go.
     pub examples: Vec<RelPath>,
+    /// Whether a directory could not be looked into, by an error that may pass.
+    pub unknown: bool,
+}
+
+impl Count {
+    /// Of a directory that could not be looked into. What keeps this user out does so for good, and
+    /// nothing below is deleted; after an error of the disk or the network there may be much to delete.
+    pub fn unlisted(fault: Fault) -> Self {
+        let lasts = fault.is_no_dir() || matches!(fault.errno, Errno::ACCESS | Errno::PERM | Errno::XDEV);
+        Self { unknown: !lasts, ..Self::default() }
+    }
 }
 
 /// Why deletions are held.
@@ -71,6 +85,7 @@ pub enum Doubt {
     SourceIsEmpty,
     DirectoryIsEmpty(RelPath),
     TooMany,
+    Unknown,
 }
 
 impl fmt::Display for Doubt {
@@ -79,12 +94,18 @@ impl fmt::Display for Doubt {
             Doubt::SourceIsEmpty => write!(f, "the source is empty"),
             Doubt::DirectoryIsEmpty(dir) => write!(f, "the source's {dir}/ is empty"),
             Doubt::TooMany => write!(f, "that is more than --max-delete lets pass"),
+            Doubt::Unknown => write!(f, "a directory could not be looked into, where there may be more"),
         }
     }
 }
 
 /// Whether the count gives reason to doubt the source.
 pub fn judge(count: &Count, limit: Limit) -> Option<Doubt> {
+    let is_off = matches!(limit, Limit::Percent(percent) if percent >= 100.0);
+    judge_known(count, limit).or_else(|| (count.unknown && !is_off).then_some(Doubt::Unknown))
+}
+
+fn judge_known(count: &Count, limit: Limit) -> Option<Doubt> {
     match limit {
         Limit::Number(number) => (count.deletions > number).then_some(Doubt::TooMany),
         Limit::Percent(percent) if percent >= 100.0 => None,
@@ -104,6 +125,8 @@ pub fn judge(count: &Count, limit: Limit) -> Option<Doubt> {
 /// Says that the guard holds deletions, which, and how to let them pass.
 pub fn say_held(count: &Count, doubt: &Doubt) {
     let Count { deletions, entries, .. } = count;
+    // What is not known has no number.
+    let limit = if count.unknown { "100%".to_owned() } else { deletions.to_string() };
     let examples: Vec<String> = count.examples.iter().map(ToString::to_string).collect();
     tracing::warn!(
         op = "held",
@@ -111,7 +134,7 @@ pub fn say_held(count: &Count, doubt: &Doubt) {
         entries,
         "{deletions} of the replica's {entries} entries are not in the source, and {doubt}. Nothing is deleted; \
          copying goes on. Among them: {}. If they are to go: stop this twindir, run it once with \
-         --once --max-delete {deletions}, start it again",
+         --once --max-delete {limit}, start it again",
         examples.join(", "),
     );
 }
@@ -191,6 +214,15 @@ mod tests {
         assert_eq!(judge(&empty, Limit::Number(500)), None);
         assert_eq!(judge(&empty, Limit::Number(499)), Some(Doubt::TooMany));
         assert_eq!(judge(&count(1000, 1), Limit::Number(0)), Some(Doubt::TooMany));
+    }
+
+    #[test]
+    fn what_could_not_be_looked_into_is_held_unless_it_is_for_want_of_a_right() {
+        let unlisted = |errno| Count::unlisted(Fault { errno, ..Fault::for_test() });
+        assert_eq!(judged(&unlisted(Errno::IO)), Some(Doubt::Unknown));
+        assert_eq!(judge(&unlisted(Errno::IO), Limit::Number(5)), Some(Doubt::Unknown));
+        assert_eq!(judge(&unlisted(Errno::IO), Limit::Percent(100.0)), None);
+        assert_eq!(judged(&unlisted(Errno::ACCESS)), None);
     }
 
     #[test]

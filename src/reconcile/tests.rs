@@ -12,9 +12,12 @@ use super::*;
 use crate::carrier::Load;
 use crate::entry::Verdict;
 use crate::fault::Where;
+use crate::guard::{Count, Doubt, Limit, judge};
 use crate::path::testing::path;
 use crate::queue::{Depth, Detector, Evidence, Looks, add};
 use crate::report::Operation;
+use crate::sweep::{Message, Plan, Task, walked};
+use crate::tree::Faults;
 
 /// Two small trees and a reconciler between them.
 struct Pair {
@@ -295,6 +298,34 @@ fn evidence_holds_only_for_the_states_that_were_read() {
     add(&mut looks, &path("f"), Look { evidence: Some(Box::new(evidence)), ..look() });
     pair.round(Work { looks, ..work(&[]) });
     assert_eq!(pair.read("replica/f"), "new");
+}
+
+/// What a count finds, with system calls that fail unless the seed is 0; `None` where a root was lost.
+fn counted(pair: &Pair, seed: u64) -> Option<Count> {
+    let Reconciler { roots, keeps, filter, .. } = &pair.reconciler;
+    let (roots, keeps, filter) = (roots.clone(), keeps.clone(), filter.clone());
+    let (scopes, task, detector) = (vec![RelPath::root()], Task::Count, Detector::Sweep);
+    let plan = Plan { roots, keeps, filter, threads: 1, scopes, task, detector, number: 1, registry: None };
+    let _faults = (seed > 0).then(|| Faults::begin(seed, 30));
+    walked(plan).find_map(|message| match message {
+        Message::Counted(count) => Some(count),
+        _ => None,
+    })
+}
+
+#[test]
+fn a_source_is_not_trusted_for_what_could_not_be_counted() {
+    let pair = Pair::new();
+    for number in 0..150 {
+        pair.write(&format!("replica/d/{number}"), "x");
+    }
+    pair.write("source/d/0", "x");
+    let judged = |count| judge(&count, Limit::default());
+    assert_eq!(counted(&pair, 0).map(judged), Some(Some(Doubt::TooMany)));
+    let seen: Vec<_> = (1..200).filter_map(|seed| counted(&pair, seed)).map(judged).collect();
+    // Where a directory seems to have no rights, its entries stay; what seems to have gone has.
+    let trusted = seen.iter().filter(|doubt| doubt.is_none()).count();
+    assert!(seen.contains(&Some(Doubt::Unknown)) && trusted * 5 < seen.len(), "{trusted} of {}", seen.len());
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::tree::{Hint, ReplicaDir};
 const EXAMPLES: usize = 5;
 
 impl Walker<'_> {
-    /// Counts what the source lacks. What cannot be listed is unknown, and counts nowhere.
+    /// Counts what the source lacks. What cannot be listed is unknown.
     pub(super) fn count(&self) -> Count {
         let total = Mutex::new(Count::default());
         walk(self.plan.threads, self.plan.scopes.clone(), |dir, more| {
@@ -24,6 +24,7 @@ impl Walker<'_> {
             total.entries += part.entries;
             total.deletions += part.deletions;
             total.source_is_empty |= part.source_is_empty;
+            total.unknown |= part.unknown;
             total.emptied.extend(part.emptied);
             let room = EXAMPLES - total.examples.len().min(EXAMPLES);
             total.examples.extend(part.examples.into_iter().take(room));
@@ -34,14 +35,17 @@ impl Walker<'_> {
     fn count_dir(&self, dir: &RelPath, more: &mut Vec<RelPath>) -> Count {
         let mut count = Count::default();
         let Some(replica_root) = &self.replica else { return count };
-        let Ok(source) = self.source.open(dir) else { return count };
-        if self.is_replica(dir, &source) {
+        let open = match self.source.open(dir) {
+            Ok(open) => open,
+            Err(fault) => return Count::unlisted(fault),
+        };
+        if self.is_replica(dir, &open) {
             return count;
         }
-        let open = source;
-        let (Ok(source), Ok(replica)) = (open.list(), replica_root.open(dir).and_then(|dir| dir.list()))
-        else {
-            return count;
+        let listings = open.list().and_then(|source| Ok((source, replica_root.open(dir)?.list()?)));
+        let (source, replica) = match listings {
+            Ok(listings) => listings,
+            Err(fault) => return Count::unlisted(fault),
         };
         self.plan.filter.refresh(dir, &open, |name| source.find(name).is_some());
         let filter = self.plan.filter.at(dir);
@@ -61,7 +65,11 @@ impl Walker<'_> {
                 (Some(true), true) => more.push(path),
                 (Some(_), false) => {}
                 (None, _) | (Some(false), true) => {
-                    let held = 1 + if held_dir { self.count_below(replica_root, &path) } else { 0 };
+                    let held = 1 + if held_dir {
+                        self.count_below(replica_root, &path, &mut count.unknown)
+                    } else {
+                        0
+                    };
                     count.entries += held - 1;
                     count.deletions += held;
                     below += held;
@@ -78,14 +86,20 @@ impl Walker<'_> {
     }
 
     /// The entries below a directory of the replica.
-    fn count_below(&self, replica: &ReplicaDir, dir: &RelPath) -> u64 {
+    fn count_below(&self, replica: &ReplicaDir, dir: &RelPath, unknown: &mut bool) -> u64 {
         let mut number = 0;
         let mut waiting = vec![dir.clone()];
         while let Some(at) = waiting.pop() {
             if self.is_cancelled() {
                 break;
             }
-            let Ok(listing) = replica.open(&at).and_then(|dir| dir.list()) else { continue };
+            let listing = match replica.open(&at).and_then(|dir| dir.list()) {
+                Ok(listing) => listing,
+                Err(fault) => {
+                    *unknown |= Count::unlisted(fault).unknown;
+                    continue;
+                }
+            };
             number += listing.len() as u64;
             for (name, hint) in listing.iter() {
                 if let (Hint::Dir | Hint::Unknown, Some(name)) = (hint, Name::new(name)) {
