@@ -67,8 +67,11 @@ impl Reaper {
 fn empty_aside(replica: &Root, aside: &Aside, stop: &AtomicBool) -> Result<()> {
     let (root, _) = replica.open_replica()?;
     let parent = root.open(&aside.dir)?;
-    let top = enter(&parent, aside.name.as_bytes())?;
-    empty(&top, stop)
+    match enter(&parent, aside.name.as_bytes()) {
+        // RACE: something else had taken the directory's place when it was put aside.
+        Err(fault) if fault.errno == Errno::NOTDIR => parent.remove_file(aside.name.as_bytes()),
+        top => empty(&top?, stop),
+    }
 }
 
 /// Deletes all that a directory holds. Goes on past what cannot be deleted; the first error is
@@ -215,6 +218,15 @@ mod tests {
             assert_eq!(fs::read_dir(&aside).unwrap().count(), 0, "seed {seed}");
             assert!(top.path().join("kept/file").exists(), "seed {seed}");
         }
+    }
+
+    #[test]
+    fn a_file_that_was_put_aside_for_a_directory_is_removed() {
+        let top = tempfile::tempdir().unwrap();
+        let aside = top.path().join(Name::reserved(7).to_string());
+        fs::write(&aside, "x").unwrap();
+        reap(top.path()).unwrap();
+        assert!(!aside.exists());
     }
 
     #[test]
