@@ -48,11 +48,13 @@ fn open_piece(base: impl AsFd, piece: &[u8], side: Where) -> Result<OwnedFd> {
     if side != Where::Source {
         resolve |= ResolveFlags::NO_XDEV;
     }
-    // EAGAIN: a rename somewhere in the system ran beside the resolution (openat2(2)).
+    // EAGAIN: a rename somewhere in the system ran beside the resolution (openat2(2)). EXDEV, where mounts may be
+    // entered: what was reached was moved out of the tree just then.
     let mut tries = 0;
     loop {
         match openat2(base.as_fd(), piece, DIR_FLAGS, Mode::empty(), resolve) {
             Err(Errno::AGAIN) if tries < 64 => tries += 1,
+            Err(Errno::XDEV) if side == Where::Source && tries < 64 => tries += 1,
             Err(Errno::AGAIN) => return open_by_component(base, piece, side),
             Err(Errno::NOSYS | Errno::PERM) if probe_missing(base.as_fd()) => {
                 NO_OPENAT2.store(true, Ordering::Relaxed);
