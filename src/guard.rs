@@ -58,6 +58,9 @@ impl FromStr for Limit {
 pub struct Count {
     /// Entries of the replica, as far as they can be compared.
     pub entries: u64,
+    /// Entries of the source that the replica lacks, with all that they hold. Counted only where there are [`FEW`]
+    /// deletions or more.
+    pub new: u64,
     /// Entries that the source lacks, with all that they hold.
     pub deletions: u64,
     /// Whether the source holds nothing at all.
@@ -122,9 +125,23 @@ fn judge_known(count: &Count, limit: Limit) -> Option<Doubt> {
     }
 }
 
+/// Whether what is new has to wait as well: once it was copied, the next run would find a smaller share to be deleted, and
+/// trust the source for its own copies.
+fn new_waits(count: &Count, doubt: &Doubt, limit: Limit) -> bool {
+    let copied = Count { entries: count.entries + count.new, ..count.clone() };
+    *doubt == Doubt::TooMany && count.new > 0 && judge(&copied, limit).is_none()
+}
+
 /// Says that the guard holds deletions, which, and how to let them pass.
-pub fn say_held(count: &Count, doubt: &Doubt) {
-    let Count { deletions, entries, .. } = count;
+pub fn say_held(count: &Count, doubt: &Doubt, limit: Limit) {
+    let Count { deletions, entries, new, .. } = count;
+    let rest = if new_waits(count, doubt, limit) {
+        format!(
+            "Nothing is deleted, and {new} new entries wait: copied, they would make the share look small. Of those to go"
+        )
+    } else {
+        "Nothing is deleted; copying goes on. Among them".to_owned()
+    };
     // What is not known has no number.
     let limit = if count.unknown { "100%".to_owned() } else { deletions.to_string() };
     let examples: Vec<String> = count.examples.iter().map(ToString::to_string).collect();
@@ -132,8 +149,7 @@ pub fn say_held(count: &Count, doubt: &Doubt) {
         op = "held",
         deletions,
         entries,
-        "{deletions} of the replica's {entries} entries are not in the source, and {doubt}. Nothing is deleted; \
-         copying goes on. Among them: {}. If they are to go: stop this twindir, run it once with \
+        "{deletions} of the replica's {entries} entries are not in the source, and {doubt}. {rest}: {}. If they are to go: stop this twindir, run it once with \
          --once --max-delete {limit}, start it again",
         examples.join(", "),
     );
@@ -153,15 +169,22 @@ pub enum Trust {
     /// Counted, and doubted: each sweep counts anew. `of`: the replica's entries when the doubt arose.
     Held {
         of: u64,
+        /// Whether what is new waits too.
+        new_waits: bool,
     },
 }
 
 impl Trust {
+    /// What is left of it after a doubt.
+    pub fn shaken(self, count: &Count, doubt: &Doubt, limit: Limit) -> Self {
+        Self::Held { of: self.entries(count), new_waits: new_waits(count, doubt, limit) }
+    }
+
     /// The replica's entries when the doubt arose. What is copied meanwhile makes no share of deletions
     /// smaller: else a wrong source would come to be trusted for its own copies.
     pub fn entries(self, count: &Count) -> u64 {
         match self {
-            Trust::Held { of } => of.min(count.entries),
+            Trust::Held { of, .. } => of.min(count.entries),
             Trust::Unproven | Trust::Trusted => count.entries,
         }
     }
@@ -169,6 +192,7 @@ impl Trust {
     pub fn deletions(self) -> Deletions {
         match self {
             Trust::Trusted => Deletions::Followed,
+            Trust::Held { new_waits: true, .. } => Deletions::HeldAndNew,
             Trust::Unproven | Trust::Held { .. } => Deletions::Held,
         }
     }

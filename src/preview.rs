@@ -14,10 +14,12 @@ use crate::digest;
 use crate::entry::{Entry, Side, Special};
 use crate::fault::{Fault, Setback};
 use crate::filter::Filter;
-use crate::guard::{Count, judge, say_held};
+use crate::guard::{Count, Trust, judge, say_held};
 use crate::path::{Name, RelPath};
 use crate::queue::{Depth, Detector, Evidence, Look};
-use crate::reconcile::{COUNTING, EXCLUDED, HOLDS_EXCLUDED, Leave, Lost, Roots, count_below, may_go};
+use crate::reconcile::{
+    COUNTING, Deletions, EXCLUDED, HOLDS_EXCLUDED, Leave, Lost, Roots, count_below, may_go,
+};
 use crate::report::{Cause, Done, Entries, Operation, Problem, say_if_silent};
 use crate::sweep::{Message, Plan, Sweep, Task};
 use crate::tree::Dir;
@@ -53,7 +55,7 @@ pub fn preview(config: &Config, subject: Subject, signals: &Receiver<i32>) -> st
         source: subject.roots.source.open_source().map(|(dir, _)| dir),
         replica: subject.roots.replica.open_replica().map(|(dir, _)| dir.into_reader()).ok(),
         subject,
-        held: false,
+        deletions: Deletions::Followed,
         differ: 0,
         holding: 0,
         problems: 0,
@@ -76,7 +78,7 @@ struct Preview<'a> {
     replica: Option<Dir>,
     subject: Subject,
     /// Whether the guard would hold deletions.
-    held: bool,
+    deletions: Deletions,
     differ: u64,
     holding: u64,
     problems: u64,
@@ -134,8 +136,9 @@ impl Preview<'_> {
 
     fn judge(&mut self, count: &Count) {
         if let Some(doubt) = judge(count, self.config.max_delete) {
-            say_held(count, &doubt);
-            self.held = true;
+            let limit = self.config.max_delete;
+            say_held(count, &doubt, limit);
+            self.deletions = Trust::Unproven.shaken(count, &doubt, limit).deletions();
         }
     }
 
@@ -245,7 +248,7 @@ impl Preview<'_> {
         }
         if theirs.is_dir()
             && goes
-            && !(self.held || is_own)
+            && !(self.deletions.are_held() || is_own)
             && let Some(root) = &self.replica
             && let Leave::Parts(parts) = may_go(root, &path, &self.subject.filter)
         {
@@ -255,7 +258,8 @@ impl Preview<'_> {
             tracing::warn!(op = "warning", path = %path, "{HOLDS_EXCLUDED}");
             return self.tell_parts(parts, look);
         }
-        if goes && self.held {
+        let comes = *theirs == Side::Absent && self.deletions == Deletions::HeldAndNew;
+        if comes || (goes && self.deletions.are_held()) {
             self.holding += 1;
             return;
         }
@@ -307,7 +311,7 @@ impl Preview<'_> {
                 "{differ} actions, {holding} deletions held; nothing was changed"
             );
         }
-        match (self.problems > 0 || self.held, differ > 0) {
+        match (self.problems > 0 || self.deletions.are_held(), differ > 0) {
             (true, _) => Seen::Incomplete,
             (false, true) => Seen::Differs,
             (false, false) => Seen::Equal,

@@ -232,20 +232,57 @@ fn a_daemon_goes_on_holding_until_the_files_are_back() {
     scratch.assert_twins();
 }
 
+/// A replica of 300 entries, and a source of 400 others.
+fn wrong() -> Scratch {
+    Scratch::new()
+        .with_source(&Tree::new().files("wrong", 400))
+        .with_replica(&Tree::new().files("right", 300))
+}
+
+#[track_caller]
+fn assert_untouched(scratch: &Scratch) {
+    let there = fs::read_dir(scratch.replica().join("right")).map(Iterator::count);
+    assert_eq!(there.ok(), Some(300));
+    assert!(!scratch.replica().join("wrong").exists());
+}
+
+#[test]
+fn a_wrong_source_is_not_trusted_by_the_next_run_either() {
+    let scratch = wrong();
+    for _ in 0..3 {
+        let run = scratch.once(&[]).expect(1).stderr_has("401 new entries wait");
+        assert_untouched(&scratch);
+        assert!(run.stderr.contains("301 of the replica's 301 entries"), "{run}");
+    }
+    let dry = scratch.run(["--dry-run", "source", "replica"]).expect(1);
+    assert!(dry.actions().is_empty(), "{dry}");
+    passes(&scratch, &["--max-delete", "301"]);
+}
+
+#[test]
+fn what_comes_to_a_doubted_source_little_by_little_is_copied_until_it_would_hide_what_is_to_go() {
+    let scratch = lost(150, 160);
+    scratch.once(&[]).expect(1).stderr_has("copying goes on");
+    Tree::new().files("first", 50).make(&scratch.source());
+    scratch.once(&[]).expect(1).stderr_has("copying goes on");
+    assert!(scratch.replica().join("first").exists());
+    Tree::new().files("second", 150).make(&scratch.source());
+    for _ in 0..2 {
+        scratch.once(&[]).expect(1).stderr_has("151 new entries wait");
+    }
+    assert!(!scratch.replica().join("second").exists());
+    passes(&scratch, &["--max-delete", "150"]);
+}
+
 #[test]
 fn a_wrong_source_is_not_trusted_for_what_was_copied_from_it() {
     for options in [&["--interval-only"][..], &[]] {
-        let scratch = Scratch::new()
-            .with_source(&Tree::new().files("wrong", 400))
-            .with_replica(&Tree::new().files("right", 300));
+        let scratch = wrong();
         let roots = ["source", "replica", "0.1"];
         let daemon = Daemon::spawn(scratch.command(options.iter().chain(&roots)));
         wait_until("it says so", DEADLINE, || daemon.stderr().contains("held"));
         daemon.wait_sweeps(3);
-        for (dir, files) in [("wrong", 400), ("right", 300)] {
-            let there = fs::read_dir(scratch.replica().join(dir)).map(Iterator::count);
-            assert_eq!(there.ok(), Some(files), "{dir}\n{}", daemon.stdout());
-        }
+        assert_untouched(&scratch);
     }
 }
 

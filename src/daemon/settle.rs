@@ -301,18 +301,20 @@ impl Daemon<'_> {
     /// The guard's judgement on what was counted.
     pub(super) fn judge(&mut self, count: &Count) {
         self.tally.counted = true;
-        let (of, was_held) = (self.trust.entries(count), matches!(self.trust, Trust::Held { .. }));
-        let Some(doubt) = judge(&Count { entries: of, ..count.clone() }, self.config.max_delete) else {
+        let (before, limit) = (self.trust, self.config.max_delete);
+        let was_held = matches!(before, Trust::Held { .. });
+        let known = Count { entries: before.entries(count), ..count.clone() };
+        let Some(doubt) = judge(&known, limit) else {
             if was_held {
                 tracing::info!(op = "trusted", "the source is whole again: deletions are followed");
             }
             self.trust = Trust::Trusted;
             return;
         };
-        if !was_held {
-            say_held(count, &doubt);
+        self.trust = before.shaken(count, &doubt, limit);
+        if !was_held || before.deletions() != self.trust.deletions() {
+            say_held(count, &doubt, limit);
         }
-        self.trust = Trust::Held { of };
         self.tally.disturb();
     }
 }

@@ -373,7 +373,7 @@ impl<'a> Here<'_, 'a> {
         if name.is_reserved() {
             return Ok(self.replica.remove_file(name.as_bytes()).or_else(gone_is_fine)?);
         }
-        if self.round.deletions == Deletions::Held {
+        if self.round.deletions.are_held() {
             out.hold(self.path);
             return Ok(());
         }
@@ -390,8 +390,8 @@ impl<'a> Here<'_, 'a> {
         Ok(())
     }
 
-    /// Whether what is about to be replaced is a directory that has to stay, since the guard does
-    /// not let it go.
+    /// Whether what is about to be replaced is a directory that has to stay, or nothing new may come, since the guard does
+    /// not trust the source.
     ///
     /// # Errors
     /// Where another file system is mounted in it.
@@ -411,7 +411,11 @@ impl<'a> Here<'_, 'a> {
     }
 
     fn is_held(&self, standing: &Side, out: &mut Outcome) -> bool {
-        let held = standing.is_dir() && self.round.deletions == Deletions::Held;
+        let held = match self.round.deletions {
+            Deletions::Followed => false,
+            Deletions::Held => standing.is_dir(),
+            Deletions::HeldAndNew => standing.is_dir() || *standing == Side::Absent,
+        };
         if held {
             out.hold(self.path);
         }

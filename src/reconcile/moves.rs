@@ -7,7 +7,7 @@
 
 use std::time::Instant;
 
-use super::{Deletions, Leave, Round, may_go};
+use super::{Leave, Round, may_go};
 use rustix::io::Errno;
 
 use crate::backup::Kept;
@@ -28,7 +28,7 @@ struct Place {
 impl Round<'_> {
     pub(super) fn moves(&mut self, hints: Vec<Hint>, looks: &mut Looks) {
         // While nothing may go from where it is, nothing is moved either.
-        if self.deletions == Deletions::Held {
+        if self.deletions.are_held() {
             return;
         }
         let renames = Renames::new(hints);

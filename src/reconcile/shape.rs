@@ -38,6 +38,10 @@ impl Round<'_> {
         let wide = look.depth == Depth::Subtree;
         let action = decide(source, standing, Contents::Unread, &self.shared.keeps);
         match (action, source.entry(), standing.entry()) {
+            (Action::MakeDir(_), _, None) if self.deletions == Deletions::HeldAndNew => {
+                self.out.hold(&path);
+                None
+            }
             (Action::MakeDir(reason), Some(entry), old) => {
                 match self.make_dir(replica, &path, name, old, reason) {
                     Ok(()) => {
@@ -149,12 +153,15 @@ impl Round<'_> {
                 continue;
             }
             let aside = Aside { dir, ..aside };
-            let parent = self.open_replica(&aside.dir);
+            let parent = match self.open_replica(&aside.dir) {
+                // Its directory was put aside too, and has it.
+                Err(fault) if fault.is_no_dir() => continue,
+                other => other,
+            };
             let buried = result.and_then(|()| parent?.remove_dir(aside.name.as_bytes()));
             self.touch(aside.dir.clone(), None);
             match buried {
-                // Where its directory has gone too, another aside holds it.
-                Err(fault) if !fault.is_no_dir() && !self.shared.stop.load(Ordering::Relaxed) => {
+                Err(fault) if !fault.is_absence() && !self.shared.stop.load(Ordering::Relaxed) => {
                     let look = Look::new(Depth::Content, self.detector, Instant::now());
                     let problem = Problem { path: aside.path(), cause: Cause::Remains(fault) };
                     self.out.problems.push((problem, look));
@@ -174,7 +181,7 @@ impl Round<'_> {
             self.out.asides.push(Aside { dir: rel.clone(), name });
             return;
         }
-        if self.deletions == Deletions::Held {
+        if self.deletions.are_held() {
             self.out.hold(path);
             return;
         }

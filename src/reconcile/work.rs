@@ -17,6 +17,14 @@ pub enum Deletions {
     Followed,
     /// The guard has not (yet) found the source to be trusted: nothing goes.
     Held,
+    /// Nor does anything new come: it would hide how much of the replica is to go.
+    HeldAndNew,
+}
+
+impl Deletions {
+    pub fn are_held(self) -> bool {
+        self != Self::Followed
+    }
 }
 
 /// What a round is to do.

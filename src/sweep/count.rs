@@ -1,12 +1,13 @@
 //! The count: names only, to judge deletions before the first one.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Walker;
 use super::walk::walk;
 use crate::guard::{Count, is_much};
 use crate::path::{Name, RelPath};
-use crate::tree::{Hint, ReplicaDir};
+use crate::tree::{Dir, Hint};
 
 /// Entries that are named as examples of what would go.
 const EXAMPLES: usize = 5;
@@ -29,7 +30,44 @@ impl Walker<'_> {
             let room = EXAMPLES - total.examples.len().min(EXAMPLES);
             total.examples.extend(part.examples.into_iter().take(room));
         });
-        total.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
+        let mut total = total.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if is_much(total.deletions) {
+            total.new = self.count_new();
+        }
+        total
+    }
+
+    /// Counts what the replica lacks.
+    fn count_new(&self) -> u64 {
+        let total = AtomicU64::new(0);
+        walk(self.plan.threads, self.plan.scopes.clone(), |dir, more| {
+            let Some(replica_root) = &self.replica else { return };
+            let opened = self.source.open(&dir).and_then(|source| Ok((source, replica_root.open(&dir)?)));
+            // What cannot be looked into brings nothing new.
+            let Ok((source, replica)) = opened else { return };
+            if self.is_cancelled() || self.is_replica(&dir, &source) {
+                return;
+            }
+            let (Ok(ours), Ok(theirs)) = (source.list(), replica.list()) else { return };
+            let filter = self.plan.filter.at(&dir);
+            for (name, hint) in ours.iter() {
+                let Some(path) = Name::new(name).map(|name| dir.join(&name)) else { continue };
+                let is_dir = hint.is_dir_or(|| source.look(name).is_dir());
+                if filter.excludes(name, is_dir) {
+                    continue;
+                }
+                match (theirs.find(name), is_dir) {
+                    (Some(_), true) => more.push(path),
+                    (Some(_), false) => {}
+                    (None, false) => _ = total.fetch_add(1, Ordering::Relaxed),
+                    (None, true) => {
+                        let below = self.count_below(&self.source, &path, &mut false);
+                        total.fetch_add(1 + below, Ordering::Relaxed);
+                    }
+                }
+            }
+        });
+        total.into_inner()
     }
 
     fn count_dir(&self, dir: &RelPath, more: &mut Vec<RelPath>) -> Count {
@@ -85,15 +123,15 @@ impl Walker<'_> {
         count
     }
 
-    /// The entries below a directory of the replica.
-    fn count_below(&self, replica: &ReplicaDir, dir: &RelPath, unknown: &mut bool) -> u64 {
+    /// The entries below a directory.
+    fn count_below(&self, root: &Dir, dir: &RelPath, unknown: &mut bool) -> u64 {
         let mut number = 0;
         let mut waiting = vec![dir.clone()];
         while let Some(at) = waiting.pop() {
             if self.is_cancelled() {
                 break;
             }
-            let listing = match replica.open(&at).and_then(|dir| dir.list()) {
+            let listing = match root.open(&at).and_then(|dir| dir.list()) {
                 Ok(listing) => listing,
                 Err(fault) => {
                     *unknown |= Count::unlisted(fault).unknown;
