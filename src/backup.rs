@@ -7,6 +7,8 @@
 mod folder;
 mod tree_copy;
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, PoisonError};
@@ -18,10 +20,11 @@ use crate::copy::TempNames;
 use crate::decide::Keeps;
 use crate::entry::{Entry, Side};
 use crate::fault::{Fault, Setback, Where};
+use crate::mounts::Place;
 use crate::path::{Name, RelPath};
 use crate::probe::{of_process, probe};
 use crate::reaper::{empty, enter};
-use crate::tree::{Pin, ReplicaDir, Root, Settings};
+use crate::tree::{Pin, ReplicaDir, Root, Settings, enclosing};
 use tree_copy::copy_entry;
 
 /// So long a folder takes entries: as finely as that does pruning know their age.
@@ -211,6 +214,17 @@ impl Backup {
         }
     }
 
+    /// Whether one of these directories is a folder or lies in it, by whatever names. What cannot be found out may be so.
+    fn is_in_use(&self, folder: &Name, dirs: &[PathBuf]) -> bool {
+        let path = self.root.path.join(OsStr::from_bytes(folder.as_bytes()));
+        let Ok(pin) = (Root { path: path.clone(), side: Where::Backup }).pin() else { return true };
+        let place = Place::of(&path);
+        dirs.iter().any(|dir| {
+            let is_above = !matches!(enclosing(dir, &pin, Where::Backup), Ok(None));
+            is_above || matches!((&place, Place::of(dir)), (Some(folder), Some(dir)) if dir.is_within(folder))
+        })
+    }
+
     /// Copies an entry with all that it holds. The copy is there as a whole or not at all.
     fn copy(
         &self,
@@ -234,12 +248,18 @@ impl Backup {
         copied
     }
 
-    /// Removes the folders whose entries were put there longer than `keep` ago. Whatever else lies beside them stays.
-    pub fn prune(&self, keep: Duration, stop: &AtomicBool) {
+    /// Removes the folders whose entries were put there longer than `keep` ago. Whatever else lies beside them stays, and
+    /// so does a folder in which one of the directories in use lies: somebody may mirror from it, or to it.
+    pub fn prune(&self, keep: Duration, in_use: &[PathBuf], stop: &AtomicBool) {
         let Ok(root) = self.open_root() else { return };
         let Ok(listing) = root.open(&RelPath::root()).and_then(|root| root.list()) else { return };
         for name in listing.iter().filter_map(|(name, _)| Name::new(name)) {
-            if folder::age(&name).is_none_or(|age| age <= keep + HOUR) {
+            if folder::age(&name).is_none_or(|age| age <= keep + HOUR) || !root.look(name.as_bytes()).is_dir()
+            {
+                continue;
+            }
+            if self.is_in_use(&name, in_use) {
+                tracing::warn!(op = "warning", path = %name, "it is not pruned: it holds a directory that is in use");
                 continue;
             }
             match enter(&root, name.as_bytes())

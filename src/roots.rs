@@ -43,6 +43,8 @@ pub enum Refusal {
     LogInReplica(PathBuf),
     #[error("the backup folder {} lies inside {}, and would be mirrored or deleted there: put it elsewhere", shown(.0), shown(.1))]
     BackupInRoot(PathBuf, PathBuf),
+    #[error("the backup folder {} is not a directory: name a directory, or a path where one can be created", shown(.0))]
+    BackupNoDir(PathBuf),
     #[error("cannot make the backup folder {}: {}; name a folder that can be made or written to", shown(.0), .1)]
     Backup(PathBuf, std::io::Error),
     #[error("the log file {} is a symlink to a file that does not exist: name the file itself", shown(.0))]
@@ -159,6 +161,7 @@ impl Checked {
         let log = log_path
             .map(|path| RotatingFile::open(&path).map_err(|error| Refusal::Log(path, error)))
             .transpose()?;
+        let backup = backup_path.map(|path| open_backup(path, durable)).transpose()?;
         if existing.is_none() {
             create(&source, &replica).map_err(|error| Refusal::Create(replica.path.clone(), error))?;
         }
@@ -168,7 +171,6 @@ impl Checked {
             None => Lock::take(&replica_pin, &replica.path)?,
         };
         let home = Home::of(&replica, replica_pin)?;
-        let backup = backup_path.map(|path| open_backup(path, durable)).transpose()?;
         let roots = Roots { source, replica, source_pin, replica_pin };
         Ok(Prepared { roots, home, lock, log, filter, backup })
     }
@@ -220,8 +222,10 @@ fn refuse_nesting(
 
 /// Refuses a backup folder that is a root or lies inside of one.
 fn refuse_backup_within(backup: &Path, root: &Path, pin: Option<&Pin>) -> Result<(), Refusal> {
-    let (standing, _) =
-        nearest_existing(backup, Where::Backup).map_err(|fault| Refusal::Fault(backup.into(), fault))?;
+    let (standing, _) = nearest_existing(backup, Where::Backup).map_err(|fault| match fault.errno {
+        Errno::NOTDIR => Refusal::BackupNoDir(backup.into()),
+        _ => Refusal::Fault(backup.into(), fault),
+    })?;
     let climbed = pin.map(|pin| climb(&standing, pin, Where::Backup)).transpose()?.flatten();
     let places = (Place::of(root), Place::of(&standing));
     let is_within = climbed.is_some()

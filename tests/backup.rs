@@ -161,6 +161,22 @@ fn where_it_cannot_be_kept_the_change_is_not_made() {
 }
 
 #[test]
+fn pruning_spares_a_folder_that_holds_a_root() {
+    let old = "backup/twindir-2020-01-01T00-00-00.000/notes";
+    for (source, replica) in [(old, "work"), ("work", old), ("link", "work")] {
+        let scratch = Scratch::new();
+        Tree::new().file("todo", "old").make(&scratch.path(old));
+        Tree::new().file("todo", "newer").make(&scratch.path("work"));
+        symlink(old, scratch.path("link")).unwrap();
+        let options = ["--backup-dir", "backup", "--backup-keep", "30d"];
+        let run = scratch.run([&["--once", source, replica][..], &options].concat()).expect(0);
+        assert!(run.stderr.contains("it is not pruned"), "{run}");
+        let real = fs::canonicalize(scratch.path(source)).unwrap();
+        support::assert_twins(&real, &scratch.path(replica));
+    }
+}
+
+#[test]
 fn pruning_removes_what_twindir_put_there_and_nothing_else() {
     let scratch = Scratch::new().with_source(&Tree::new().file("f", "1"));
     let backup = scratch.path("backup");
