@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Parser};
 
-use crate::config::{Config, DEFAULT_INTERVAL, Mode, parse_debounce, parse_interval, parse_keep};
+use crate::config::{Config, DEFAULT_INTERVAL, Mode, parse_debounce, parse_interval, parse_keep, parse_rate};
 use crate::guard::Limit;
 use crate::report::Format;
 use crate::sweep::Task;
@@ -113,6 +113,10 @@ pub struct Args {
     #[arg(long, value_name = "TIME", value_parser = parse_keep, requires = "backup_dir", allow_negative_numbers = true)]
     backup_keep: Option<Duration>,
 
+    /// Let sweeps read no more than this in a second: 200MB, 64KiB
+    #[arg(long, value_name = "BYTES", value_parser = parse_rate)]
+    sweep_rate: Option<u64>,
+
     /// Threads for walking, hashing and copying [default: one a core]
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
@@ -158,6 +162,7 @@ impl Args {
             durable: self.durable,
             backup_dir: self.backup_dir,
             backup_keep: self.backup_keep,
+            sweep_rate: self.sweep_rate,
             threads: self.threads.unwrap_or_else(cores).get(),
             verbosity: i8::from(self.verbose) - i8::from(self.quiet),
         }

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bytesize::ByteSize;
+
 use crate::guard::Limit;
 use crate::report::Format;
 use crate::sweep::Task;
@@ -57,6 +59,8 @@ pub struct Config {
     /// Where what is removed or overwritten in the replica is kept, and for how long.
     pub backup_dir: Option<PathBuf>,
     pub backup_keep: Option<Duration>,
+    /// Bytes that a sweep may read in a second.
+    pub sweep_rate: Option<u64>,
     /// Threads for walking, hashing and copying, each.
     pub threads: usize,
     /// As in [`crate::report::Settings`].
@@ -96,6 +100,18 @@ pub fn parse_debounce(text: &str) -> Result<Duration, String> {
         Err(Wrong::NoTime) => {
             Err(format!("{text:?} is no time: give it with its unit (10ms, 1s), or seconds (0, 0.5)"))
         }
+    }
+}
+
+/// Reads how many bytes a second a sweep may read: `200MB`, `1.5GiB`, `500000`.
+///
+/// # Errors
+/// A sentence that says what is wrong.
+pub fn parse_rate(text: &str) -> Result<u64, String> {
+    let wrong = || format!("{text:?} is no rate: give bytes a second (200MB, 64KiB)");
+    match text.trim().trim_end_matches("/s").parse::<ByteSize>().map_err(|_| wrong())?.as_u64() {
+        0..1024 => Err("the lowest rate is 1 KiB a second".to_owned()),
+        rate => Ok(rate),
     }
 }
 
@@ -162,6 +178,18 @@ mod tests {
         }
         for text in ["-1", "61", "61s", "soon", "", "NaN"] {
             assert!(parse_debounce(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn rates_are_bytes_with_or_without_a_unit() {
+        for (text, rate) in
+            [("200MB", 200_000_000), ("1KiB", 1024), ("1.5GiB", 3 << 29), ("50 MB/s", 50_000_000)]
+        {
+            assert_eq!(parse_rate(text), Ok(rate), "{text}");
+        }
+        for text in ["0", "1000", "-5MB", "fast", "", "5XB"] {
+            assert!(parse_rate(text).is_err(), "{text}");
         }
     }
 

@@ -95,6 +95,8 @@ impl Preview<'_> {
             threads: self.config.threads,
             scopes: vec![RelPath::root()],
             task,
+            rate: self.config.sweep_rate,
+            drop_behind: false,
             detector: Detector::Sweep,
             number: 0,
             registry: None,

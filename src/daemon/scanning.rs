@@ -128,6 +128,8 @@ impl Daemon<'_> {
             threads: self.config.threads,
             scopes,
             task,
+            rate: self.config.sweep_rate.filter(|_| detector == Detector::Sweep),
+            drop_behind: self.tally.has_read_much(),
             detector,
             number: self.troubles.scan_begins(),
             registry: self.watching.registry(),

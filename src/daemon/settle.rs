@@ -8,8 +8,8 @@ use super::{Daemon, End};
 use crate::guard::{Count, Trust, judge, say_held};
 use crate::queue::Detector;
 use crate::reconcile::Outcome;
-use crate::report::{Operation, human_bytes};
-use crate::sweep::{Summary, Task};
+use crate::report::{Operation, human_bytes, human_duration};
+use crate::sweep::{Summary, Task, is_much_to_read};
 
 /// While there is a watch, "equal" is said once nothing has happened for so long.
 const QUIET: Duration = Duration::from_secs(1);
@@ -62,6 +62,10 @@ struct Totals {
     removed: u64,
     bytes: u64,
     sweeps: u64,
+    /// Bytes that the last full sweep has read.
+    read: u64,
+    /// Whether it was said that a sweep takes longer than the interval.
+    said_long: bool,
     /// Whether it was said that hard links are not mirrored as such.
     said_linked: bool,
 }
@@ -95,7 +99,15 @@ impl Tally {
 
     pub fn swept(&mut self, summary: Summary) {
         self.swept = Some(summary);
-        self.total.sweeps += u64::from(matches!(self.begun, Some((_, Task::Full))));
+        if matches!(self.begun, Some((_, Task::Full))) {
+            self.total.sweeps += 1;
+            self.total.read = summary.bytes;
+        }
+    }
+
+    /// Whether a sweep reads more than half of the memory holds.
+    pub fn has_read_much(&self) -> bool {
+        is_much_to_read(self.total.read)
     }
 
     /// A change was told by the watch.
@@ -214,6 +226,18 @@ impl Tally {
         Some(task)
     }
 
+    /// Says once that sweeps take longer than the time between them.
+    fn say_if_long(&mut self, took: Duration, interval: Duration) {
+        if took > interval && !std::mem::replace(&mut self.total.said_long, true) {
+            let [took, interval] = [took, interval].map(human_duration);
+            tracing::warn!(
+                op = "warning",
+                "a sweep has taken {took}, longer than the interval of {interval}, which is counted from its end: the \
+                 trees are read most of the time (give a longer interval, or --sweep-rate)"
+            );
+        }
+    }
+
     /// The last line of a run.
     pub fn say_end(&self, signal: i32) {
         let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
@@ -272,7 +296,11 @@ impl Daemon<'_> {
         if self.is_once() && self.try_with_what_went(now) {
             return None;
         }
+        let walked = self.tally.begun.filter(|(_, task)| *task == Task::Full && self.tally.swept.is_some());
         let swept = self.tally.say_swept(now, self.troubles.len(), self.watching.is_wanted());
+        if let Some((begun, _)) = walked.filter(|_| !self.is_once()) {
+            self.tally.say_if_long(now.duration_since(begun), self.config.interval);
+        }
         let equal = settled && self.tally.complete && self.troubles.is_empty() && self.tally.held == 0;
         let quiet = swept.is_some() || self.tally.quiet_due().is_none_or(|due| due <= now);
         if equal && quiet && !self.tally.said_equal {

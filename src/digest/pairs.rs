@@ -24,13 +24,18 @@ pub struct Pair<T> {
 /// A pair that is under way, and how many bytes of it have been read.
 struct Running<T> {
     pair: Pair<T>,
+    /// Whether what is read of each leaves the page cache again.
+    drops: [bool; 2],
     offset: u64,
 }
 
-/// Compares all pairs that `next` gives, and tells each verdict as soon as it is known. As with
+/// Compares all pairs that `next` gives, and tells each verdict as soon as it is known; `heard` is told of the bytes that were
+/// read, now and then. With `drop_behind` what was not in the page cache before leaves it again. As with
 /// [`compare`](super::compare), a verdict holds for the states that were seen when the files were opened.
 pub fn compare_all<T>(
     mut next: impl FnMut() -> Option<Pair<T>>,
+    drop_behind: bool,
+    heard: impl Fn(u64),
     cancel: &AtomicBool,
     mut tell: impl FnMut(Pair<T>, Result<Verdict, Setback>),
 ) {
@@ -41,37 +46,39 @@ pub fn compare_all<T>(
         while running.len() < SIDE_BY_SIDE
             && let Some(pair) = next()
         {
-            running.push(Running { pair, offset: 0 });
+            let drops = [&pair.source.0, &pair.replica.0].map(|file| drop_behind && !file.is_cached());
+            running.push(Running { pair, drops, offset: 0 });
             streams.push();
             streams.push();
         }
         if running.is_empty() || cancel.load(Ordering::Relaxed) {
             return;
         }
-        let read: Vec<_> =
+        let lengths: Vec<_> =
             running.iter().zip(buffer.chunks_mut(2 * PIECE)).map(|(one, piece)| one.read(piece)).collect();
-        let pieces: Vec<&[u8]> = read
+        let pieces: Vec<&[u8]> = lengths
             .iter()
             .zip(buffer.chunks(2 * PIECE))
-            .flat_map(|(read, piece)| {
+            .flat_map(|(lengths, piece)| {
                 let (ours, theirs) = piece.split_at(PIECE);
-                let (source, replica) = *read.as_ref().unwrap_or(&(0, 0));
+                let (source, replica) = *lengths.as_ref().unwrap_or(&(0, 0));
                 [&ours[..source], &theirs[..replica]]
             })
             .collect();
         streams.update(&pieces);
-        for (at, read) in read.into_iter().enumerate().rev() {
+        heard(pieces.iter().map(|piece| piece.len() as u64).sum());
+        for (at, lengths) in lengths.into_iter().enumerate().rev() {
             running[at].offset += PIECE as u64;
             let is_over = running[at].offset >= running[at].pair.source.1.size;
-            match read {
+            match lengths {
                 // A file that is shorter than it was says so by its digest.
                 Ok((source, replica)) if !is_over && source.max(replica) == PIECE => {}
-                read => {
+                lengths => {
                     // The last pair takes the place of this one, its second stream that of the second.
                     let replica = streams.end(2 * at + 1);
                     let source = streams.end(2 * at);
                     let Running { pair, .. } = running.swap_remove(at);
-                    tell(pair, read.map(|_| Verdict { source, replica }));
+                    tell(pair, lengths.map(|_| Verdict { source, replica }));
                 }
             }
         }
@@ -86,8 +93,13 @@ impl<T> Running<T> {
             usize::try_from(entry.size.saturating_sub(self.offset)).unwrap_or(PIECE).min(PIECE)
         };
         let Pair { source, replica, .. } = &self.pair;
-        let source = source.0.read_at(&mut ours[..want(&source.1)], self.offset)?;
-        let replica = replica.0.read_at(&mut theirs[..want(&replica.1)], self.offset)?;
-        Ok((source, replica))
+        let lengths = (
+            source.0.read_at(&mut ours[..want(&source.1)], self.offset)?,
+            replica.0.read_at(&mut theirs[..want(&replica.1)], self.offset)?,
+        );
+        for (file, _) in [&source.0, &replica.0].into_iter().zip(self.drops).filter(|(_, drops)| *drops) {
+            file.drop_cached(self.offset, PIECE as u64);
+        }
+        Ok(lengths)
     }
 }

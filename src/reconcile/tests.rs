@@ -305,7 +305,20 @@ fn counted(pair: &Pair, seed: u64) -> Option<Count> {
     let Reconciler { roots, keeps, filter, .. } = &pair.reconciler;
     let (roots, keeps, filter) = (roots.clone(), keeps.clone(), filter.clone());
     let (scopes, task, detector) = (vec![RelPath::root()], Task::Count, Detector::Sweep);
-    let plan = Plan { roots, keeps, filter, threads: 1, scopes, task, detector, number: 1, registry: None };
+    let (rate, drop_behind, registry) = (None, false, None);
+    let plan = Plan {
+        roots,
+        keeps,
+        filter,
+        threads: 1,
+        scopes,
+        task,
+        rate,
+        drop_behind,
+        detector,
+        number: 1,
+        registry,
+    };
     let _faults = (seed > 0).then(|| Faults::begin(seed, 30));
     walked(plan).find_map(|message| match message {
         Message::Counted(count) => Some(count),

@@ -60,14 +60,15 @@ impl Batch {
         (source, ours): (&File, Entry),
         (replica, theirs): (&File, Entry),
         differs: bool,
-        cancel: &AtomicBool,
+        (drop_behind, cancel): (bool, &AtomicBool),
     ) -> Result<(), Setback> {
         if cancel.load(Ordering::Relaxed) {
             return Err(Setback::Cancelled);
         }
         let used = self.used;
-        let read =
-            self.append(source, ours.size).and_then(|ours| Ok((ours, self.append(replica, theirs.size)?)));
+        let read = self
+            .append(source, ours.size, drop_behind)
+            .and_then(|ours| Ok((ours, self.append(replica, theirs.size, drop_behind)?)));
         if read.is_err() {
             self.used = used;
         }
@@ -83,14 +84,19 @@ impl Batch {
         Ok(())
     }
 
-    /// Reads the first `size` bytes of a file, or fewer where it ends before: where they are.
-    fn append(&mut self, file: &File, size: u64) -> Result<Range<usize>, Setback> {
+    /// Reads the first `size` bytes of a file, or fewer where it ends before: where they are. With `drop_behind` they leave
+    /// the page cache again, if they were not in it before.
+    fn append(&mut self, file: &File, size: u64, drop_behind: bool) -> Result<Range<usize>, Setback> {
         let begin = self.used;
         let end = begin + usize::try_from(size).map_err(|_| Setback::Changed)?;
         if self.bytes.len() < end {
             self.bytes.resize(end, 0);
         }
+        let drop_behind = drop_behind && !file.is_cached();
         let read = file.read_at(&mut self.bytes[begin..end], 0)?;
+        if drop_behind {
+            file.drop_cached(0, size);
+        }
         self.used = begin + read;
         Ok(begin..self.used)
     }

@@ -48,7 +48,8 @@ impl Walker<'_> {
     }
 
     pub(super) fn compare_bigs(&self, bigs: Vec<Big>) {
-        let alone = bigs.len() == 1;
+        // With a rate, speed is not what is wanted.
+        let alone = bigs.len() == 1 && self.plan.rate.is_none();
         let mut bigs = bigs.into_iter();
         let mut next = || bigs.find_map(|big| self.open_big(big));
         if alone {
@@ -60,7 +61,10 @@ impl Walker<'_> {
             }
             return;
         }
-        compare_all(next, self.cancel, |pair, verdict| self.tell_big(pair, verdict));
+        let read = |bytes| self.rate.pace(bytes, self.cancel);
+        compare_all(next, self.drops_behind(), read, self.cancel, |pair, verdict| {
+            self.tell_big(pair, verdict);
+        });
     }
 
     /// Opens a pair; `None` where it cannot be compared, which a round is to see.

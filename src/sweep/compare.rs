@@ -361,15 +361,21 @@ impl Chunk<'_> {
 
     /// Reads a pair, which is compared with others of the directory.
     fn read_pair(&mut self, name: Name, (file, source): Opened, (other, replica): Opened) {
-        let walker = self.walker;
+        let (walker, size) = (self.walker, source.size + replica.size);
         // RACE: one may be written to while it is read. Whoever acts on the evidence sees that;
         // what was wrongly found equal is found by the next look.
         let result = walker.differ_beside(&file, &source, &other, &replica).and_then(|differs| {
-            self.batch.read(&name, (&file, source), (&other, replica), differs, walker.cancel)
+            let manner = (walker.drops_behind(), walker.cancel);
+            self.batch.read(&name, (&file, source), (&other, replica), differs, manner)
         });
         match result {
-            Ok(()) if self.batch.is_full() => self.conclude(),
-            Ok(()) | Err(Setback::Cancelled) => {}
+            Ok(()) => {
+                walker.rate.pace(size, walker.cancel);
+                if self.batch.is_full() {
+                    self.conclude();
+                }
+            }
+            Err(Setback::Cancelled) => {}
             Err(Setback::Changed | Setback::Fault(_)) => self.differs(name, None),
         }
     }

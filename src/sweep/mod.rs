@@ -6,15 +6,17 @@ mod big;
 mod compare;
 mod count;
 mod join;
+mod rate;
 mod walk;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use big::Bigs;
+use rate::Rate;
 
 use crate::decide::Keeps;
 use crate::filter::Filter;
@@ -43,6 +45,10 @@ pub struct Plan {
     /// The directories below which it looks; the root for all.
     pub scopes: Vec<RelPath>,
     pub task: Task,
+    /// Bytes that it may read in a second; as many as it can where there is none.
+    pub rate: Option<u64>,
+    /// Whether what is read for it alone leaves the memory again from the beginning.
+    pub drop_behind: bool,
     /// On whose behalf it looks.
     pub detector: Detector,
     /// Which of the walks it is, since several may be under way.
@@ -60,6 +66,16 @@ impl Plan {
             let _ = rustix::process::setpriority_process(None, NICE);
         }
     }
+}
+
+/// Whether so many bytes are more than half of the machine's memory.
+pub fn is_much_to_read(bytes: u64) -> bool {
+    static HALF: OnceLock<u64> = OnceLock::new();
+    bytes
+        > *HALF.get_or_init(|| {
+            let info = rustix::system::sysinfo();
+            (info.totalram as u64).saturating_mul(info.mem_unit.into()) / 2
+        })
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -178,6 +194,7 @@ struct Walker<'a> {
     linked: AtomicU64,
     watched: AtomicU64,
     bigs: Bigs,
+    rate: Rate,
 }
 
 impl<'a> Walker<'a> {
@@ -190,8 +207,22 @@ impl<'a> Walker<'a> {
         let zero = AtomicU64::default;
         let (entries, hashed, bytes, differ) = (zero(), zero(), zero(), zero());
         let (linked, watched) = (zero(), zero());
-        let bigs = Bigs::default();
-        Ok(Self { plan, source, replica, out, cancel, entries, hashed, bytes, differ, linked, watched, bigs })
+        let (bigs, rate) = (Bigs::default(), Rate::new(plan.rate));
+        Ok(Self {
+            plan,
+            source,
+            replica,
+            out,
+            cancel,
+            entries,
+            hashed,
+            bytes,
+            differ,
+            linked,
+            watched,
+            bigs,
+            rate,
+        })
     }
 
     fn run(&self) -> Message {
@@ -227,6 +258,12 @@ impl<'a> Walker<'a> {
         if self.out.send(message).is_err() {
             self.cancel.store(true, Ordering::Relaxed);
         }
+    }
+
+    /// Whether what is read for this walk alone is to leave the memory again: once it is so much that it would drive out
+    /// what others have there.
+    fn drops_behind(&self) -> bool {
+        self.plan.drop_behind || is_much_to_read(self.bytes.load(Ordering::Relaxed))
     }
 
     fn is_cancelled(&self) -> bool {

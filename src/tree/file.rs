@@ -1,8 +1,11 @@
 //! Open files: reading on both sides, filling new ones in the replica.
 
 use rustix::fd::OwnedFd;
-use rustix::fs::{SeekFrom, StatxFlags};
-use rustix::io::{Errno, retry_on_intr};
+use std::io::IoSliceMut;
+use std::num::NonZeroU64;
+
+use rustix::fs::{Advice, SeekFrom, StatxFlags};
+use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
 
 use super::{Doing, Result, Settings, entry_of, stat_fd, sys, xattr};
 use crate::entry::{Entry, XattrKinds, Xattrs};
@@ -20,6 +23,19 @@ impl File {
     pub fn entry(&self) -> Result<Entry> {
         let stat = stat_fd(&self.fd, StatxFlags::BASIC_STATS).doing(self.side, "look at the file")?;
         Ok(entry_of(&stat, Box::default()))
+    }
+
+    /// Whether the page cache has the beginning of the file. Where that cannot be told, it has.
+    pub fn is_cached(&self) -> bool {
+        let mut byte = [0];
+        let mut buffers = [IoSliceMut::new(&mut byte)];
+        rustix::io::preadv2(&self.fd, &mut buffers, 0, ReadWriteFlags::NOWAIT) != Err(Errno::AGAIN)
+    }
+
+    /// Lets the page cache forget a range, as far as nobody else uses it; `len` in bytes.
+    pub fn drop_cached(&self, offset: u64, len: u64) {
+        // Advice: where it is not taken, nothing is lost.
+        let _ = rustix::fs::fadvise(&self.fd, offset, NonZeroU64::new(len), Advice::DontNeed);
     }
 
     /// Reads at a byte offset until the buffer is full or the file ends; the number of bytes read.
@@ -125,5 +141,29 @@ impl NewFile {
     /// Sets what is given.
     pub fn set(&self, settings: &Settings<'_>) -> Result<()> {
         settings.apply(&self.0.fd, self.0.side)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::Root;
+
+    #[test]
+    fn a_file_that_is_dropped_from_the_page_cache_is_not_cached_until_it_is_read() {
+        let top = tempfile::tempdir().unwrap();
+        let path = top.path().join("f");
+        std::fs::write(&path, vec![7; 100_000]).unwrap();
+        std::fs::File::open(&path).unwrap().sync_all().unwrap();
+        let dir = Root { path: top.path().into(), side: Where::Source }.open_source().unwrap().0;
+        let (file, _) = dir.open_file(b"f").unwrap();
+        assert!(file.is_cached());
+        file.drop_cached(0, 100_000);
+        if file.is_cached() {
+            // In memory alone, as tmpfs is, or of a kind that cannot tell.
+            return println!("skipped: this file system has no page cache that can be asked");
+        }
+        assert_eq!(file.read_at(&mut [0; 10], 0), Ok(10));
+        assert!(file.is_cached());
     }
 }

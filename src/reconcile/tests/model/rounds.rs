@@ -147,6 +147,8 @@ impl Rounds {
             threads: 1,
             scopes: scopes.clone(),
             task,
+            rate: None,
+            drop_behind: false,
             detector,
             number: self.troubles.scan_begins(),
             registry: None,

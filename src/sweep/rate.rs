@@ -1,0 +1,61 @@
+//! How fast a walk may read: `--sweep-rate`.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// While it waits, it looks so often whether it is to end.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// What is read in this time may be read at once: a pause for each small file would be many pauses.
+const AHEAD: Duration = Duration::from_millis(20);
+
+pub(super) struct Rate {
+    /// Bytes a second; `None` for as fast as it goes.
+    limit: Option<u64>,
+    begun: Instant,
+    read: AtomicU64,
+}
+
+impl Rate {
+    pub fn new(limit: Option<u64>) -> Self {
+        Self { limit, begun: Instant::now(), read: AtomicU64::new(0) }
+    }
+
+    /// Notes what was read, and waits until more may be.
+    pub fn pace(&self, bytes: u64, cancel: &AtomicBool) {
+        let Some(limit) = self.limit else { return };
+        let read = self.read.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let due = self.begun + Duration::from_secs_f64(read as f64 / limit as f64);
+        while !cancel.load(Ordering::Relaxed) {
+            let wait = due.saturating_duration_since(Instant::now());
+            if wait <= AHEAD {
+                return;
+            }
+            std::thread::sleep(wait.min(LOOK));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_is_kept_whatever_the_number_of_threads() {
+        let (rate, cancel) = (Rate::new(Some(1_000_000)), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..50).for_each(|_| rate.pace(1_000, &cancel)));
+            }
+        });
+        assert!(rate.begun.elapsed() >= Duration::from_millis(180));
+    }
+
+    #[test]
+    fn without_a_limit_and_once_cancelled_nobody_waits() {
+        let begun = Instant::now();
+        Rate::new(None).pace(u64::MAX / 2, &AtomicBool::new(false));
+        Rate::new(Some(1)).pace(1_000_000, &AtomicBool::new(true));
+        assert!(begun.elapsed() < Duration::from_secs(10));
+    }
+}
