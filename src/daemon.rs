@@ -248,7 +248,7 @@ impl Daemon<'_> {
         let watch = self.watching.next_due(self.sweep.is_some(), self.scan.is_some());
         let watch = watch.filter(|_| !self.roots.is_lost());
         let [sweep, watch] = [sweep, watch].map(|due| due.map(|due| due.max(self.no_walk_before)));
-        let quiet = self.is_settled().then(|| self.tally.quiet_due()).flatten();
+        let quiet = self.is_equal().then(|| self.tally.quiet_due()).flatten();
         let due = [sweep, watch, quiet, self.queue.next_due()].into_iter().flatten().min();
         due.map_or(TICK, |due| due.saturating_duration_since(Instant::now()).min(TICK))
     }

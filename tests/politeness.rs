@@ -4,7 +4,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use support::{DEADLINE, Daemon, Scratch, Tree, wait_until};
+use support::{DEADLINE, Daemon, Scratch, Tree, Usage, set_mode, wait_until};
 
 #[test]
 fn a_sweep_reads_no_more_in_a_second_than_it_may() {
@@ -19,6 +19,44 @@ fn a_sweep_reads_no_more_in_a_second_than_it_may() {
     Tree::new().file("new", vec![1; 10 << 20]).make(&scratch.source());
     scratch.once(&["--sweep-rate", "100MiB"]).expect(0);
     scratch.assert_twins();
+}
+
+/// Sees that a daemon uses next to nothing.
+#[track_caller]
+fn assert_at_rest(daemon: &Daemon) {
+    let cpu = || Usage::of(daemon.pid()).cpu;
+    // It may still end what it did: of several seconds one is quiet.
+    let mut spent = Vec::new();
+    for _ in 0..8 {
+        let (before, begun) = (cpu(), Instant::now());
+        support::holds_for("it runs", Duration::from_secs(1), || true);
+        spent.push(cpu().saturating_sub(before).as_secs_f64() / begun.elapsed().as_secs_f64());
+        if spent.last().is_some_and(|share| *share < 0.05) {
+            return;
+        }
+    }
+    panic!("it used these shares of a core: {spent:?}\n{}{}", daemon.stdout(), daemon.stderr());
+}
+
+#[test]
+fn what_cannot_be_done_now_keeps_nobody_busy() {
+    let scratch = Scratch::ordinary().with_source(&Tree::new().file("locked", "text").file("f", "text"));
+    set_mode(&scratch.source().join("locked"), 0);
+    let daemon = scratch.starting_watcher(&[]);
+    daemon.wait_sweeps(1);
+    assert!(daemon.stderr().contains("problem"), "{}", daemon.stderr());
+    assert_at_rest(&daemon);
+}
+
+#[test]
+fn held_deletions_keep_nobody_busy() {
+    for options in [&[][..], &["--interval-only"]] {
+        let scratch = Scratch::new().with_source(&Tree::new()).with_replica(&Tree::new().files("d", 150));
+        let daemon = scratch.starting_watcher(options);
+        wait_until("it says so", DEADLINE, || daemon.stderr().contains("held"));
+        daemon.wait_sweeps(1);
+        assert_at_rest(&daemon);
+    }
 }
 
 #[test]

@@ -267,6 +267,11 @@ impl Daemon<'_> {
             && !(self.is_once() && self.troubles.has_restless())
     }
 
+    /// Whether the replica was found to be equal: then it is worth a word once it is quiet.
+    pub(super) fn is_equal(&self) -> bool {
+        self.is_settled() && self.tally.complete && self.troubles.is_empty() && self.tally.held == 0
+    }
+
     /// Whether no walk over all runs, and nothing that one has found waits. With a watch this
     /// comes to be also while there is always something to do; without, all has to be done.
     pub(super) fn is_swept(&self) -> bool {
@@ -301,7 +306,7 @@ impl Daemon<'_> {
         if let Some((begun, _)) = walked.filter(|_| !self.is_once()) {
             self.tally.say_if_long(now.duration_since(begun), self.config.interval);
         }
-        let equal = settled && self.tally.complete && self.troubles.is_empty() && self.tally.held == 0;
+        let equal = self.is_equal();
         let quiet = swept.is_some() || self.tally.quiet_due().is_none_or(|due| due <= now);
         if equal && quiet && !self.tally.said_equal {
             self.tally.said_equal = true;
