@@ -43,7 +43,7 @@ fn what_cannot_be_done_now_keeps_nobody_busy() {
     let scratch = Scratch::ordinary().with_source(&Tree::new().file("locked", "text").file("f", "text"));
     set_mode(&scratch.source().join("locked"), 0);
     let daemon = scratch.starting_watcher(&[]);
-    daemon.wait_sweeps(1);
+    wait_until("a sweep has ended", DEADLINE, || daemon.sweeps() > 0);
     assert!(daemon.stderr().contains("problem"), "{}", daemon.stderr());
     assert_at_rest(&daemon);
 }
@@ -54,7 +54,7 @@ fn held_deletions_keep_nobody_busy() {
         let scratch = Scratch::new().with_source(&Tree::new()).with_replica(&Tree::new().files("d", 150));
         let daemon = scratch.starting_watcher(options);
         wait_until("it says so", DEADLINE, || daemon.stderr().contains("held"));
-        daemon.wait_sweeps(1);
+        wait_until("a sweep has ended", DEADLINE, || daemon.sweeps() > 0);
         assert_at_rest(&daemon);
     }
 }
