@@ -36,7 +36,9 @@ const TRIES: usize = 4;
 /// Where entries of the replica are kept.
 pub struct Backup {
     root: Root,
+    /// By which its disk is known again.
     pin: Pin,
+    file_system: Option<u64>,
     keeps: Keeps,
     durable: bool,
     names: TempNames,
@@ -83,7 +85,16 @@ impl Backup {
         let root = Root { path, side: Where::Backup };
         let (dir, pin) = root.open_replica()?;
         let keeps = probe(&dir, of_process(root.foreign_file_system().is_none()))?;
-        Ok(Self { root, pin, keeps, durable, names: TempNames::default(), current: Mutex::default() })
+        let file_system = root.file_system();
+        Ok(Self {
+            root,
+            pin,
+            file_system,
+            keeps,
+            durable,
+            names: TempNames::default(),
+            current: Mutex::default(),
+        })
     }
 
     pub fn root(&self) -> &Root {
@@ -180,10 +191,11 @@ impl Backup {
 
     fn open_root(&self) -> Result<ReplicaDir, Fault> {
         let (dir, pin) = self.root.open_replica()?;
-        if pin == self.pin {
+        let is_same_disk = self.file_system.is_some() && self.root.file_system() == self.file_system;
+        if pin.dev == self.pin.dev || is_same_disk {
             return Ok(dir);
         }
-        // Its disk is gone, and this is the directory beneath, or somebody has put another in its place.
+        // Its disk is gone, and this is the directory beneath, or another disk.
         Err(Fault { doing: "keep what goes", side: Where::Backup, errno: Errno::STALE })
     }
 
@@ -318,9 +330,10 @@ fn is_gone(fault: &Fault, dir: &ReplicaDir, name: &Name) -> bool {
     fault.is_absence() && dir.look(name.as_bytes()) == Side::Absent
 }
 
-/// Whether something else stands at the place, or above it.
+/// Whether something else stands at the place, or above it: a directory that was kept, perhaps, with a mode that lets nothing in.
 fn is_taken(fault: &Fault) -> bool {
-    let taken = [Errno::EXIST, Errno::NOTEMPTY, Errno::NOTDIR, Errno::ISDIR, Errno::LOOP];
+    let taken =
+        [Errno::EXIST, Errno::NOTEMPTY, Errno::NOTDIR, Errno::ISDIR, Errno::LOOP, Errno::ACCESS, Errno::PERM];
     fault.side == Where::Backup && taken.contains(&fault.errno)
 }
 

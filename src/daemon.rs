@@ -333,6 +333,8 @@ impl Daemon<'_> {
     /// Takes up what a round has left.
     fn take_up(&mut self, outcome: Outcome, looked_at: Vec<RelPath>) {
         self.tally.add(&outcome);
+        let created = outcome.done.iter().filter(|done| done.operation == Operation::Created).count();
+        self.trust.created(created as u64);
         let now = Instant::now();
         for (path, took) in outcome.busy {
             self.queue.cool(path, took, now);
@@ -424,10 +426,10 @@ fn probe_replica(roots: &Roots) -> Keeps {
 /// All that a round will look at.
 fn paths(looks: &Looks, carried: &[Carried], reaped: &[Reaped]) -> Vec<RelPath> {
     let named = looks.iter().flat_map(|(dir, names)| names.keys().map(|name| dir.join(name)));
-    let unnamed = looks.iter().filter(|(_, names)| names.is_empty()).map(|(dir, _)| dir.clone());
+    let dirs = looks.keys().cloned();
     let big = carried.iter().map(|carried| carried.job.path.clone());
     let aside = reaped.iter().map(|reaped| reaped.aside.path());
-    named.chain(unnamed).chain(big).chain(aside).collect()
+    named.chain(dirs).chain(big).chain(aside).collect()
 }
 
 fn say_resolved(path: &RelPath) {

@@ -125,17 +125,24 @@ fn judge_known(count: &Count, limit: Limit) -> Option<Doubt> {
     }
 }
 
-/// Whether what is new has to wait as well: once it was copied, the next run would find a smaller share to be deleted, and
-/// trust the source for its own copies.
-fn new_waits(count: &Count, doubt: &Doubt, limit: Limit) -> bool {
-    let copied = Count { entries: count.entries + count.new, ..count.clone() };
-    *doubt == Doubt::TooMany && count.new > 0 && judge(&copied, limit).is_none()
+/// How many new entries may be copied so that the next run has the same doubt; none where the source has more than that.
+fn spare(count: &Count, doubt: &Doubt, limit: Limit) -> u64 {
+    let (Doubt::TooMany, Limit::Percent(_)) = (doubt, limit) else { return u64::MAX };
+    // The greatest number at which the share is still too large, bit by bit.
+    let is_too_much = |new: u64| {
+        let copied = Count { entries: count.entries.saturating_add(new), ..count.clone() };
+        judge_known(&copied, limit) == Some(Doubt::TooMany)
+    };
+    let spare = (0..48)
+        .rev()
+        .fold(0, |spare, bit| if is_too_much(spare | 1 << bit) { spare | 1 << bit } else { spare });
+    if count.new > spare { 0 } else { spare }
 }
 
 /// Says that the guard holds deletions, which, and how to let them pass.
 pub fn say_held(count: &Count, doubt: &Doubt, limit: Limit) {
     let Count { deletions, entries, new, .. } = count;
-    let rest = if new_waits(count, doubt, limit) {
+    let rest = if count.new > 0 && spare(count, doubt, limit) == 0 {
         format!(
             "Nothing is deleted, and {new} new entries wait: copied, they would make the share look small. Of those to go"
         )
@@ -169,15 +176,16 @@ pub enum Trust {
     /// Counted, and doubted: each sweep counts anew. `of`: the replica's entries when the doubt arose.
     Held {
         of: u64,
-        /// Whether what is new waits too.
-        new_waits: bool,
+        /// So many new entries may still be copied. With more, the next run would find a smaller share to be deleted, and
+        /// trust the source for its own copies: then what is new waits too.
+        spare: u64,
     },
 }
 
 impl Trust {
     /// What is left of it after a doubt.
     pub fn shaken(self, count: &Count, doubt: &Doubt, limit: Limit) -> Self {
-        Self::Held { of: self.entries(count), new_waits: new_waits(count, doubt, limit) }
+        Self::Held { of: self.entries(count), spare: spare(count, doubt, limit) }
     }
 
     /// The replica's entries when the doubt arose. What is copied meanwhile makes no share of deletions
@@ -192,8 +200,15 @@ impl Trust {
     pub fn deletions(self) -> Deletions {
         match self {
             Trust::Trusted => Deletions::Followed,
-            Trust::Held { new_waits: true, .. } => Deletions::HeldAndNew,
-            Trust::Unproven | Trust::Held { .. } => Deletions::Held,
+            Trust::Held { spare, .. } => Deletions::Held { spare },
+            Trust::Unproven => Deletions::Held { spare: 0 },
+        }
+    }
+
+    /// Notes that so many entries were created.
+    pub fn created(&mut self, number: u64) {
+        if let Trust::Held { spare, .. } = self {
+            *spare = spare.saturating_sub(number);
         }
     }
 }

@@ -260,7 +260,7 @@ impl Preview<'_> {
             tracing::warn!(op = "warning", path = %path, "{HOLDS_EXCLUDED}");
             return self.tell_parts(parts, look);
         }
-        let comes = *theirs == Side::Absent && self.deletions == Deletions::HeldAndNew;
+        let comes = *theirs == Side::Absent && self.deletions.spare() == 0;
         if comes || (goes && self.deletions.are_held()) {
             self.holding += 1;
             return;

@@ -308,6 +308,14 @@ impl Home {
         Ok(Self { above, pin, file_system: replica.file_system() })
     }
 
+    /// Another directory is the replica now, or the same one on a disk that was mounted again.
+    pub fn follow(&mut self, replica: &Root, pin: Pin) {
+        // Where nothing can be learned of it, a replica that is gone is waited for.
+        if let Ok(home) = Self::of(replica, pin) {
+            *self = home;
+        }
+    }
+
     /// Whether a replica that is gone was deleted, and may be made again: the file system that
     /// held it is still there.
     pub fn may_create(&self, replica: &Path) -> bool {

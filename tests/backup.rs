@@ -22,7 +22,10 @@ fn folder(backup: &Path) -> PathBuf {
     let mut folders = folders(backup);
     assert_eq!(folders.len(), 1, "{folders:?}");
     let name = folders[0].file_name().unwrap().to_string_lossy().into_owned();
-    assert!(name.starts_with("twindir-2") && name.len() == "twindir-2026-11-21T08-15-30.123".len(), "{name}");
+    assert!(
+        name.starts_with("twindir-2") && name.len() == "twindir-2026-11-21T08-15-30.123+0100".len(),
+        "{name}"
+    );
     folders.remove(0)
 }
 
@@ -162,7 +165,7 @@ fn where_it_cannot_be_kept_the_change_is_not_made() {
 
 #[test]
 fn pruning_spares_a_folder_that_holds_a_root() {
-    let old = "backup/twindir-2020-01-01T00-00-00.000/notes";
+    let old = "backup/twindir-2020-01-01T00-00-00.000+0000/notes";
     for (source, replica) in [(old, "work"), ("work", old), ("link", "work")] {
         let scratch = Scratch::new();
         Tree::new().file("todo", "old").make(&scratch.path(old));
@@ -184,20 +187,44 @@ fn pruning_removes_what_twindir_put_there_and_nothing_else() {
         "mine/f",
         "2020-01-01T00-00-00.000/f",
         "twindir-2020-01-01/f",
-        "twindir-2020-01-01T00-00-00.000.old/f",
+        "twindir-2020-01-01T00-00-00.000+0000.old/f",
         "twindir-2020-01-01T00-00-00.000-file",
     ];
-    let old = ["twindir-2020-01-01T00-00-00.000/a/locked/f", "twindir-2025-12-31T23-59-59.999/f"];
+    let old = ["twindir-2020-01-01T00-00-00.000+0000/a/locked/f", "twindir-2025-12-31T23-59-59.999-0330/f"];
     for file in others.iter().chain(&old) {
         fs::create_dir_all(backup.join(file).parent().unwrap()).unwrap();
         fs::write(backup.join(file), "x").unwrap();
     }
-    set_mode(&backup.join("twindir-2020-01-01T00-00-00.000/a/locked"), 0o500);
-    symlink("mine", backup.join("twindir-2020-01-01T00-00-00.001")).unwrap();
+    set_mode(&backup.join("twindir-2020-01-01T00-00-00.000+0000/a/locked"), 0o500);
+    symlink("mine", backup.join("twindir-2020-01-01T00-00-00.001+0000")).unwrap();
     scratch.once(&["--backup-dir", "backup"]).expect(0);
     assert!(old.iter().all(|file| backup.join(file).exists()), "without --backup-keep all stays");
     scratch.once(&["--backup-dir", "backup", "--backup-keep", "30d"]).expect(0);
     assert!(others.iter().all(|file| backup.join(file).exists()));
     assert_eq!(folders(&backup).len(), others.len() + 1, "{:?}", folders(&backup));
     assert!(backup.join("mine/f").exists(), "a symlink is not followed");
+}
+
+#[test]
+fn a_locked_directory_that_is_kept_does_not_lock_out_what_comes_after_it() {
+    let scratch = Scratch::ordinary().with_source(&Tree::new().file("d/f", "0"));
+    set_mode(&scratch.source().join("d"), 0o555);
+    let _daemon = scratch.watcher(&["--backup-dir", "backup"]);
+    for version in ["1", "2"] {
+        set_mode(&scratch.source().join("d"), 0o755);
+        fs::remove_dir_all(scratch.source().join("d")).unwrap();
+        scratch.wait_twins();
+        Tree::new().file("d/f", version).make(&scratch.source());
+        scratch.own(&scratch.source());
+        set_mode(&scratch.source().join("d"), 0o555);
+        scratch.wait_twins();
+        fs::write(scratch.source().join("d/f"), format!("{version}, and more")).unwrap();
+        scratch.wait_twins();
+    }
+    let mut kept: Vec<_> = folders(&scratch.path("backup"))
+        .iter()
+        .filter_map(|folder| fs::read_to_string(folder.join("d/f")).ok())
+        .collect();
+    kept.sort();
+    assert_eq!(kept, ["0", "1", "1, and more", "2"]);
 }

@@ -275,6 +275,29 @@ fn what_comes_to_a_doubted_source_little_by_little_is_copied_until_it_would_hide
 }
 
 #[test]
+fn what_a_doubted_source_gets_while_it_is_watched_does_not_make_it_right() {
+    let scratch = Scratch::new()
+        .with_source(&Tree::new().file("s", "x"))
+        .with_replica(&Tree::new().files("right", 200));
+    let wrong = |round: usize| Tree::new().files(&format!("wrong{round}"), 60).make(&scratch.source());
+    for round in 0..5 {
+        let daemon = scratch.starting_watcher(&[]);
+        wait_until("it says so", DEADLINE, || daemon.stderr().contains("held"));
+        wait_until("a sweep has ended", DEADLINE, || daemon.sweeps() > 0);
+        wrong(round);
+        // What is saved in a file of both sides is followed, and what came before it was seen by then.
+        fs::write(scratch.source().join("s"), round.to_string()).unwrap();
+        wait_until("the save is there", DEADLINE, || {
+            fs::read_to_string(scratch.replica().join("s")).is_ok_and(|text| text == round.to_string())
+        });
+        drop(daemon);
+        scratch.once(&[]).expect(1).stderr_has("held");
+        assert_eq!(fs::read_dir(scratch.replica().join("right")).unwrap().count(), 200);
+    }
+    passes(&scratch, &["--max-delete", "201"]);
+}
+
+#[test]
 fn a_wrong_source_is_not_trusted_for_what_was_copied_from_it() {
     for options in [&["--interval-only"][..], &[]] {
         let scratch = wrong();

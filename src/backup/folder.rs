@@ -3,16 +3,14 @@
 use std::time::Duration;
 
 use jiff::Zoned;
-use jiff::civil::DateTime;
-use jiff::tz::TimeZone;
 use rustix::io::Errno;
 
 use crate::fault::Fault;
 use crate::path::Name;
 use crate::tree::ReplicaDir;
 
-/// Local time, to the millisecond: sorted by name, they are sorted by time.
-const FORMAT: &str = "twindir-%Y-%m-%dT%H-%M-%S%.3f";
+/// Local time, to the millisecond, and its distance from UTC.
+const FORMAT: &str = "twindir-%Y-%m-%dT%H-%M-%S%.3f%z";
 
 /// Makes the folder of this moment. Nobody else may look into it: what lies there was hidden, perhaps, by the mode of a
 /// directory above it.
@@ -35,7 +33,7 @@ fn name_of(time: &Zoned) -> Name {
 /// How long ago a folder was begun; `None` where this is no name that was given by [`begin`].
 pub(super) fn age(name: &Name) -> Option<Duration> {
     let text = std::str::from_utf8(name.as_bytes()).ok()?;
-    let begun = DateTime::strptime(FORMAT, text).ok()?.to_zoned(TimeZone::system()).ok()?;
+    let begun = Zoned::strptime(FORMAT, text).ok()?;
     let is_ours = name_of(&begun) == *name;
     let age = Zoned::now().timestamp().as_millisecond().checked_sub(begun.timestamp().as_millisecond())?;
     is_ours.then_some(Duration::from_millis(age.try_into().ok()?))
@@ -58,17 +56,20 @@ mod tests {
     #[test]
     fn other_names_have_no_age() {
         for other in [
-            "2020-01-01T00-00-00.000",
+            "2020-01-01T00-00-00.000+0000",
+            "twindir-2020-01-01T00-00-00.000",
             "twindir-2020-01-01",
             "twindir-2020-01-01T00-00-00",
-            "twindir-2020-01-01T00-00-00.0000",
-            "twindir-2020-13-01T00-00-00.000",
-            "twindir-2020-01-01T00-00-00.000.old",
-            "twindir-2020-1-1T0-0-0.000",
-            "twindir-2999-01-01T00-00-00.000",
+            "twindir-2020-01-01T00-00-00.0000+0000",
+            "twindir-2020-13-01T00-00-00.000+0000",
+            "twindir-2020-01-01T00-00-00.000+0000.old",
+            "twindir-2020-1-1T0-0-0.000+0000",
+            "twindir-2999-01-01T00-00-00.000+0000",
         ] {
             assert_eq!(age(&name(other)), None, "{other}");
         }
-        assert!(age(&name("twindir-2020-01-01T00-00-00.000")).is_some());
+        for ours in ["+0000", "+0530", "-0800"] {
+            assert!(age(&name(&format!("twindir-2020-01-01T00-00-00.000{ours}"))).is_some(), "{ours}");
+        }
     }
 }

@@ -181,6 +181,7 @@ impl Daemon<'_> {
         tracing::warn!(op = "adopted", "{why}");
         self.roots.replica = None;
         self.reconciler.roots.replica_pin = pin;
+        self.roots.home.follow(&self.reconciler.roots.replica, pin);
         self.reconciler.keeps = probe_replica(&self.reconciler.roots);
         self.trust = Trust::Unproven;
         self.tally.disturb();

@@ -345,7 +345,7 @@ impl Daemon<'_> {
             return;
         };
         self.trust = before.shaken(count, &doubt, limit);
-        if !was_held || before.deletions() != self.trust.deletions() {
+        if !was_held || (before.deletions().spare() == 0) != (self.trust.deletions().spare() == 0) {
             say_held(count, &doubt, limit);
         }
         self.tally.disturb();

@@ -413,8 +413,8 @@ impl<'a> Here<'_, 'a> {
     fn is_held(&self, standing: &Side, out: &mut Outcome) -> bool {
         let held = match self.round.deletions {
             Deletions::Followed => false,
-            Deletions::Held => standing.is_dir(),
-            Deletions::HeldAndNew => standing.is_dir() || *standing == Side::Absent,
+            Deletions::Held { .. } if *standing == Side::Absent => !self.round.may_create(),
+            Deletions::Held { .. } => standing.is_dir(),
         };
         if held {
             out.hold(self.path);

@@ -31,7 +31,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
@@ -279,6 +279,7 @@ impl Reconciler {
             replica,
             detector,
             deletions,
+            spare: AtomicU64::new(deletions.spare()),
             big,
             spots: BTreeMap::new(),
             touched: BTreeMap::new(),
@@ -385,6 +386,8 @@ struct Round<'a> {
     replica: ReplicaDir,
     detector: Detector,
     deletions: Deletions,
+    /// How many new entries may come yet.
+    spare: AtomicU64,
     big: u64,
     /// The directories in which names are looked at.
     spots: BTreeMap<RelPath, Spot<'a>>,
@@ -414,6 +417,11 @@ impl Round<'_> {
             }
         }
         self.out.log();
+    }
+
+    /// Whether one more new entry may come. It counts as if it came.
+    fn may_create(&self) -> bool {
+        self.spare.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |spare| spare.checked_sub(1)).is_ok()
     }
 
     /// Has a directory's metadata set at the end.

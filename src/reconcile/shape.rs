@@ -6,7 +6,7 @@ use std::time::Instant;
 use rustix::io::Errno;
 
 use super::gather::Spot;
-use super::{Again, Deletions, HOLDS_EXCLUDED, KEPT, Leave, MOUNTED, Round, Sighting, may_go};
+use super::{Again, HOLDS_EXCLUDED, KEPT, Leave, MOUNTED, Round, Sighting, may_go};
 use crate::copy::swap;
 use crate::decide::{Action, Contents, Reason, decide};
 use crate::entry::Entry;
@@ -38,7 +38,7 @@ impl Round<'_> {
         let wide = look.depth == Depth::Subtree;
         let action = decide(source, standing, Contents::Unread, &self.shared.keeps);
         match (action, source.entry(), standing.entry()) {
-            (Action::MakeDir(_), _, None) if self.deletions == Deletions::HeldAndNew => {
+            (Action::MakeDir(_), _, None) if !self.may_create() => {
                 self.out.hold(&path);
                 None
             }

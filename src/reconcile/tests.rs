@@ -188,7 +188,11 @@ fn held_deletions_are_counted_and_not_made_while_copying_goes_on() {
     pair.write("replica/dir/file", "x");
     pair.write("replica/was-dir/file", "x");
     let all = ["new", "file", "dir", "was-dir"];
-    let outcome = pair.round(Work { detector: Detector::Sweep, deletions: Deletions::Held, ..work(&all) });
+    let outcome = pair.round(Work {
+        detector: Detector::Sweep,
+        deletions: Deletions::Held { spare: u64::MAX },
+        ..work(&all)
+    });
     assert_eq!(outcome.held, 3);
     assert_eq!(operations(&outcome), [(Operation::Created, "new".into())]);
     assert_eq!(pair.names("replica"), ["dir", "file", "new", "was-dir"]);
@@ -388,8 +392,12 @@ fn a_big_file_that_is_moved_away_leaves_nothing_behind() {
     pair.round(Work { big: 5, ..work(&["d", "d/big"]) });
     let carried = pair.carried();
     fs::rename(pair.at("source/d"), pair.at("outside/d")).unwrap();
-    let held =
-        Work { carried: vec![carried], detector: Detector::Sweep, deletions: Deletions::Held, ..work(&[]) };
+    let held = Work {
+        carried: vec![carried],
+        detector: Detector::Sweep,
+        deletions: Deletions::Held { spare: u64::MAX },
+        ..work(&[])
+    };
     pair.round(held);
     assert_eq!(pair.names("replica/d"), [""; 0]);
 }
@@ -438,7 +446,7 @@ fn temporary_names_are_removed_unless_they_are_in_use() {
     // Deletions that are held do not hold these: they are twindir's own.
     let held = Work {
         detector: Detector::Sweep,
-        deletions: Deletions::Held,
+        deletions: Deletions::Held { spare: u64::MAX },
         ..work(&[&stale, &stale_dir, &in_use])
     };
     pair.round(held);

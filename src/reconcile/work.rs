@@ -15,15 +15,24 @@ use crate::report::{Done, Problem};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Deletions {
     Followed,
-    /// The guard has not (yet) found the source to be trusted: nothing goes.
-    Held,
-    /// Nor does anything new come: it would hide how much of the replica is to go.
-    HeldAndNew,
+    /// The guard has not (yet) found the source to be trusted: nothing goes. So many new entries may come: more would
+    /// hide how much of the replica is to go.
+    Held {
+        spare: u64,
+    },
 }
 
 impl Deletions {
     pub fn are_held(self) -> bool {
         self != Self::Followed
+    }
+
+    /// How many new entries may come.
+    pub fn spare(self) -> u64 {
+        match self {
+            Self::Followed => u64::MAX,
+            Self::Held { spare } => spare,
+        }
     }
 }
 

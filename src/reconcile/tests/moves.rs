@@ -212,7 +212,11 @@ fn while_deletions_are_held_nothing_is_moved() {
     pair.rename("a", "b");
     let since = Instant::now();
     let moves = vec![Hint { from: path("a"), to: path("b"), since }];
-    let outcome = pair.round(Work { moves, deletions: Deletions::Held, ..work(&["a", "b", "b/x"]) });
+    let outcome = pair.round(Work {
+        moves,
+        deletions: Deletions::Held { spare: u64::MAX },
+        ..work(&["a", "b", "b/x"])
+    });
     assert_eq!((outcome.held, pair.names("replica")), (1, vec!["a".into(), "b".into()]));
 }
 

@@ -36,7 +36,7 @@ impl Kept {
     ) -> Result<(), String> {
         let shown = replica.keys().filter(|path| !is_hidden(path)).cloned().collect();
         let before = std::mem::replace(&mut self.shown, shown);
-        if deletions == Deletions::Held
+        if deletions.are_held()
             && let Some(path) = before.difference(&self.shown).next()
         {
             return Err(format!("{path:?} has gone while deletions were held"));
