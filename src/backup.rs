@@ -30,6 +30,9 @@ use tree_copy::copy_entry;
 /// So long a folder takes entries: as finely as that does pruning know their age.
 const HOUR: Duration = Duration::from_secs(3600);
 
+/// After so long nothing is put into a folder any more: what is being put there when its hour is over may take its time.
+const PUTTING: Duration = Duration::from_secs(2 * 3600);
+
 /// New folders that are begun for one entry, at most. The second is empty but for what other threads do.
 const TRIES: usize = 4;
 
@@ -160,7 +163,9 @@ impl Backup {
             }
             match exchanged {
                 Ok(()) => Ok(true),
-                Err(fault) if fault.errno == Errno::INVAL => Ok(false),
+                Err(fault) if matches!(fault.errno, Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                    Ok(false)
+                }
                 Err(fault) => Err(fault.into()),
             }
         })?;
@@ -218,6 +223,12 @@ impl Backup {
         Ok(name)
     }
 
+    /// Whether a folder takes entries now; clocks may jump.
+    fn is_current(&self, folder: &Name) -> bool {
+        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        current.as_ref().is_some_and(|current| current.name == *folder)
+    }
+
     /// A folder in which a path is taken takes no more.
     fn leave(&self, folder: &Name) {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
@@ -250,12 +261,17 @@ impl Backup {
         if from.look(name.as_bytes()).entry().is_some_and(Entry::is_special) {
             return Ok(());
         }
+        // Better known before all of it is copied.
+        if to.look(leaf.as_bytes()) != Side::Absent {
+            return Err(Fault { doing: "copy it", side: Where::Backup, errno: Errno::EXIST }.into());
+        }
         let temp = self.names.next();
         let copied = copy_entry(from, name, to, &temp, (&self.keeps, cancel))
-            .and_then(|()| if self.durable { Ok(to.sync()?) } else { Ok(()) })
             .and_then(|()| Ok(to.move_to_free(temp.as_bytes(), to, leaf)?));
         if copied.is_err() {
             remove(to, &temp, cancel);
+        } else if self.durable {
+            to.sync()?;
         }
         copied
     }
@@ -266,8 +282,8 @@ impl Backup {
         let Ok(root) = self.open_root() else { return };
         let Ok(listing) = root.open(&RelPath::root()).and_then(|root| root.list()) else { return };
         for name in listing.iter().filter_map(|(name, _)| Name::new(name)) {
-            if folder::age(&name).is_none_or(|age| age <= keep + HOUR) || !root.look(name.as_bytes()).is_dir()
-            {
+            let is_old = folder::age(&name).is_some_and(|age| age > keep.saturating_add(PUTTING));
+            if !is_old || self.is_current(&name) || !root.look(name.as_bytes()).is_dir() {
                 continue;
             }
             if self.is_in_use(&name, in_use) {
