@@ -127,16 +127,27 @@ fn judge_known(count: &Count, limit: Limit) -> Option<Doubt> {
 
 /// How many new entries may be copied so that the next run has the same doubt; none where the source has more than that.
 fn spare(count: &Count, doubt: &Doubt, limit: Limit) -> u64 {
-    let (Doubt::TooMany, Limit::Percent(_)) = (doubt, limit) else { return u64::MAX };
+    let hides_nothing = match doubt {
+        Doubt::TooMany | Doubt::SourceIsEmpty => false,
+        // Of what is not known there may be little.
+        Doubt::Unknown => !is_much(count.deletions),
+        // However much is copied elsewhere, it stays empty.
+        Doubt::DirectoryIsEmpty(_) => true,
+    };
+    if hides_nothing || matches!(limit, Limit::Number(_)) {
+        return u64::MAX;
+    }
     // The greatest number at which the share is still too large, bit by bit.
     let is_too_much = |new: u64| {
-        let copied = Count { entries: count.entries.saturating_add(new), ..count.clone() };
+        let entries = count.entries.saturating_add(new);
+        let copied = Count { entries, source_is_empty: false, ..count.clone() };
         judge_known(&copied, limit) == Some(Doubt::TooMany)
     };
     let spare = (0..48)
         .rev()
         .fold(0, |spare, bit| if is_too_much(spare | 1 << bit) { spare | 1 << bit } else { spare });
-    if count.new > spare { 0 } else { spare }
+    // Half of that: what is to go may become less before it is counted again.
+    if count.new > spare / 2 { 0 } else { spare / 2 }
 }
 
 /// Says that the guard holds deletions, which, and how to let them pass.
@@ -202,6 +213,15 @@ impl Trust {
             Trust::Trusted => Deletions::Followed,
             Trust::Held { spare, .. } => Deletions::Held { spare },
             Trust::Unproven => Deletions::Held { spare: 0 },
+        }
+    }
+
+    /// Until it is counted again, nothing new is copied.
+    pub fn spend(&mut self) {
+        if let Trust::Held { spare, .. } = self
+            && *spare < u64::MAX
+        {
+            *spare = 0;
         }
     }
 

@@ -3,6 +3,7 @@
 mod support;
 
 use std::fs;
+use std::path::Path;
 
 use support::{DEADLINE, Daemon, Run, Scratch, Tree, wait_until};
 
@@ -295,6 +296,43 @@ fn what_a_doubted_source_gets_while_it_is_watched_does_not_make_it_right() {
         assert_eq!(fs::read_dir(scratch.replica().join("right")).unwrap().count(), 200);
     }
     passes(&scratch, &["--max-delete", "201"]);
+}
+
+/// A daemon doubts a source that has lost 300 entries. Something happens in it; what the replica had stays, also in the
+/// next run.
+#[track_caller]
+fn stays_doubted(has: &Tree, happens: impl FnOnce(&Path)) {
+    let old =
+        (0..300).fold(Tree::new().file("s", "x"), |tree, number| tree.file(format!("old{number}"), "x"));
+    let scratch = Scratch::new().with_source(has).with_replica(&old);
+    let daemon = scratch.starting_watcher(&[]);
+    wait_until("it says so", DEADLINE, || daemon.stderr().contains("held"));
+    wait_until("a sweep has ended", DEADLINE, || daemon.sweeps() > 0);
+    happens(&scratch.source());
+    // What is saved in a file of both sides is followed, and what came before it was seen by then.
+    fs::write(scratch.source().join("s"), "seen").unwrap();
+    wait_until("the save is there", DEADLINE, || {
+        fs::read_to_string(scratch.replica().join("s")).is_ok_and(|text| text == "seen")
+    });
+    drop(daemon);
+    scratch.once(&[]).expect(1).stderr_has("held");
+    let names = fs::read_dir(scratch.replica()).unwrap().map(|entry| entry.unwrap().file_name());
+    let left = names.filter(|name| name.to_string_lossy().starts_with("old")).count();
+    assert_eq!(left, 300);
+}
+
+#[test]
+fn an_empty_source_that_is_filled_with_other_files_stays_doubted() {
+    stays_doubted(&Tree::new(), |source| Tree::new().files("new", 301).make(source));
+}
+
+#[test]
+fn a_doubted_source_that_has_some_names_again_and_many_new_ones_stays_doubted() {
+    stays_doubted(&Tree::new().file("s", "x"), |source| {
+        let back = (0..100).fold(Tree::new(), |tree, number| tree.file(format!("old{number}"), "x"));
+        back.files("new", 298).make(source);
+    });
+    stays_doubted(&Tree::new().file("s", "x"), |source| Tree::new().files("old1", 299).make(source));
 }
 
 #[test]

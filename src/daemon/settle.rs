@@ -322,6 +322,9 @@ impl Daemon<'_> {
             let time = Zoned::now().strftime("%H:%M:%S").to_string();
             tracing::info!(op = "settled", "equal as of {time}");
         }
+        if swept == Some(Task::Full) {
+            self.trust.spend();
+        }
         if swept? == Task::Quick && self.watching.is_wanted() {
             return None;
         }

@@ -4,6 +4,7 @@
 use std::time::Instant;
 
 use super::Round;
+use super::contents::common_rights;
 use super::gather::Spot;
 use crate::copy::settings;
 use crate::decide::{Differs, Reason};
@@ -52,6 +53,10 @@ impl Round<'_> {
         let entry = source.entry()?;
         let now = replica.entry()?;
         let differs = Differs { xattrs: xattrs.0 != xattrs.1, ..Differs::between(&entry, &now, keeps) };
+        if keeps.modes && (differs.uid || differs.gid) {
+            let mode = Some(common_rights(&entry, &now));
+            replica.set(&Settings { mode, ..Settings::default() })?;
+        }
         if differs.any() {
             replica.set(&settings(&entry, differs, Some((&xattrs.0, &xattrs.1)), keeps))?;
         }

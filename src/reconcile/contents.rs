@@ -340,12 +340,15 @@ impl<'a> Here<'_, 'a> {
             Kind::Symlink(_) => self.replica.set_symlink(name, &settings(entry, differs, None, keeps)),
             _ => self.replica.open_existing(name).and_then(|(file, now)| {
                 // RACE: a link may be made right after this. It then sees the new metadata.
-                if !lies_here_alone(&now) || gains_rights(differs, entry) {
+                if !lies_here_alone(&now) || gains_rights(differs, entry, &now) {
                     return Err(crate::fault::Fault {
                         doing: "set metadata",
                         side: crate::fault::Where::Replica,
                         errno: Errno::PERM,
                     });
+                }
+                if keeps.modes && (differs.uid || differs.gid) {
+                    file.set(&Settings { mode: Some(common_rights(entry, &now)), ..Settings::default() })?;
                 }
                 let have = standing.entry().and_then(|replica| replica.xattrs.as_ref());
                 file.set(&settings(entry, differs, have.zip(entry.xattrs.as_ref()), keeps))
@@ -439,10 +442,15 @@ fn lies_here_alone(replica: &Entry) -> bool {
     replica.links <= 1 && !replica.mount_root
 }
 
+/// What both the old and the new mode allow: for the moment in which the owner changes.
+pub(super) fn common_rights(source: &Entry, standing: &Entry) -> u32 {
+    source.mode & standing.mode & 0o777
+}
+
 /// Whether it would get another owner's rights to run. Its former owner may hold it open for writing, so
 /// that file is made anew.
-fn gains_rights(differs: Differs, source: &Entry) -> bool {
-    (differs.uid || differs.gid) && source.mode & 0o6000 != 0
+fn gains_rights(differs: Differs, source: &Entry, standing: &Entry) -> bool {
+    (differs.uid || differs.gid) && (source.mode | standing.mode) & 0o6000 != 0
 }
 
 /// RACE: looked at, then opened: where it has gone or become something else, one more look.
