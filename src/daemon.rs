@@ -302,6 +302,9 @@ impl Daemon<'_> {
                     again,
                     "{names} names, {done} actions, {took:.1?}"
                 );
+                if detector == Detector::Watch && outcome.held > 0 {
+                    self.recount_soon();
+                }
                 self.take_up(outcome, looked_at);
             }
             Err(lost) => self.lose(lost),

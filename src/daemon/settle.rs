@@ -14,6 +14,9 @@ use crate::sweep::{Summary, Task, is_much_to_read};
 /// While there is a watch, "equal" is said once nothing has happened for so long.
 const QUIET: Duration = Duration::from_secs(1);
 
+/// So soon is counted again after changes in a source that is doubted.
+const RECOUNT: Duration = Duration::from_secs(5);
+
 /// What has been done, for the summaries.
 #[derive(Default)]
 pub(super) struct Tally {
@@ -62,8 +65,9 @@ struct Totals {
     removed: u64,
     bytes: u64,
     sweeps: u64,
-    /// Bytes that the last full sweep has read.
+    /// Bytes that the last full sweep has read, and how long it took.
     read: u64,
+    took: Duration,
     /// Whether it was said that a sweep takes longer than the interval.
     said_long: bool,
     /// Whether it was said that hard links are not mirrored as such.
@@ -101,7 +105,7 @@ impl Tally {
         self.swept = Some(summary);
         if matches!(self.begun, Some((_, Task::Full))) {
             self.total.sweeps += 1;
-            self.total.read = summary.bytes;
+            (self.total.read, self.total.took) = (summary.bytes, summary.took);
         }
     }
 
@@ -332,6 +336,13 @@ impl Daemon<'_> {
         self.next_sweep = now.checked_add(self.config.interval).unwrap_or(now + Duration::from_secs(1 << 30));
         let end = if equal { End::Done } else { End::Incomplete };
         self.is_once().then_some(end)
+    }
+
+    /// Something waits because the source is doubted: it may have become whole again. The next sweep, with its count, comes
+    /// sooner, but leaves at least as much time as the last one took.
+    pub(super) fn recount_soon(&mut self) {
+        let wait = RECOUNT.max(self.tally.total.took);
+        self.next_sweep = self.next_sweep.min(Instant::now() + wait);
     }
 
     /// The guard's judgement on what was counted.
