@@ -24,7 +24,7 @@ use crate::path::RelPath;
 use crate::probe::{Lacks, of_process, probe};
 use crate::queue::{Detector, Look, Looks, Portion, Queue};
 use crate::reaper::Reaped;
-use crate::reconcile::{Again, Deletions, Manner, Outcome, Reconciler, Roots, Work};
+use crate::reconcile::{Again, Manner, Outcome, Reconciler, Roots, Work};
 use crate::report::{Cause, Operation, Problem};
 use crate::roots::Prepared;
 use crate::sweep::Sweep;
@@ -278,7 +278,7 @@ impl Daemon<'_> {
             carried,
             reaped,
             detector,
-            deletions: self.deletions(detector),
+            deletions: self.trust.deletions(detector),
             budget: Some(budget),
             big,
         };
@@ -308,17 +308,6 @@ impl Daemon<'_> {
                 self.take_up(outcome, looked_at);
             }
             Err(lost) => self.lose(lost),
-        }
-    }
-
-    /// What is followed. From a doubted source only the sweep that follows a count brings what is new: what the watch tells
-    /// may have changed what was counted.
-    fn deletions(&self, detector: Detector) -> Deletions {
-        match self.trust.deletions() {
-            Deletions::Held { spare } if spare < u64::MAX && detector == Detector::Watch => {
-                Deletions::Held { spare: 0 }
-            }
-            deletions => deletions,
         }
     }
 

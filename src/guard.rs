@@ -11,6 +11,7 @@ use rustix::io::Errno;
 
 use crate::fault::Fault;
 use crate::path::RelPath;
+use crate::queue::Detector;
 use crate::reconcile::Deletions;
 
 /// Fewer deletions than this are never held by a percentage.
@@ -125,8 +126,9 @@ fn judge_known(count: &Count, limit: Limit) -> Option<Doubt> {
     }
 }
 
-/// How many new entries may be copied so that the next run has the same doubt; none where the source has more than that.
-fn spare(count: &Count, doubt: &Doubt, limit: Limit) -> u64 {
+/// How many new entries may be copied so that the next run has the same doubt, 0 where the source has more than that; `None`
+/// where copies hide nothing.
+fn spare(count: &Count, doubt: &Doubt, limit: Limit) -> Option<u64> {
     let hides_nothing = match doubt {
         Doubt::TooMany | Doubt::SourceIsEmpty => false,
         // Of what is not known there may be little.
@@ -135,7 +137,7 @@ fn spare(count: &Count, doubt: &Doubt, limit: Limit) -> u64 {
         Doubt::DirectoryIsEmpty(_) => true,
     };
     if hides_nothing || matches!(limit, Limit::Number(_)) {
-        return u64::MAX;
+        return None;
     }
     // The greatest number at which the share is still too large, bit by bit.
     let is_too_much = |new: u64| {
@@ -147,13 +149,13 @@ fn spare(count: &Count, doubt: &Doubt, limit: Limit) -> u64 {
         .rev()
         .fold(0, |spare, bit| if is_too_much(spare | 1 << bit) { spare | 1 << bit } else { spare });
     // Half of that: what is to go may become less before it is counted again.
-    if count.new > spare / 2 { 0 } else { spare / 2 }
+    Some(if count.new > spare / 2 { 0 } else { spare / 2 })
 }
 
 /// Says that the guard holds deletions, which, and how to let them pass.
 pub fn say_held(count: &Count, doubt: &Doubt, limit: Limit) {
     let Count { deletions, entries, new, .. } = count;
-    let rest = if count.new > 0 && spare(count, doubt, limit) == 0 {
+    let rest = if count.new > 0 && spare(count, doubt, limit) == Some(0) {
         format!(
             "Nothing is deleted, and {new} new entries wait: copied, they would make the share look small. Of those to go"
         )
@@ -187,9 +189,9 @@ pub enum Trust {
     /// Counted, and doubted: each sweep counts anew. `of`: the replica's entries when the doubt arose.
     Held {
         of: u64,
-        /// So many new entries may still be copied. With more, the next run would find a smaller share to be deleted, and
-        /// trust the source for its own copies: then what is new waits too.
-        spare: u64,
+        /// So many new entries may still be copied, where that is limited. With more, the next run would find a smaller
+        /// share to be deleted, and trust the source for its own copies: then what is new waits too.
+        spare: Option<u64>,
     },
 }
 
@@ -208,26 +210,26 @@ impl Trust {
         }
     }
 
-    pub fn deletions(self) -> Deletions {
-        match self {
-            Trust::Trusted => Deletions::Followed,
-            Trust::Held { spare, .. } => Deletions::Held { spare },
-            Trust::Unproven => Deletions::Held { spare: 0 },
-        }
+    /// What is followed of what a detector asks for. Where new entries are limited, only the sweep that follows a count brings
+    /// them: what the watch tells may have changed what was counted.
+    pub fn deletions(self, detector: Detector) -> Deletions {
+        let spare = match (self, detector) {
+            (Trust::Trusted, _) => return Deletions::Followed,
+            (Trust::Held { spare: None, .. }, _) => u64::MAX,
+            (Trust::Held { spare: Some(spare), .. }, Detector::Sweep) => spare,
+            (Trust::Held { .. }, Detector::Watch) | (Trust::Unproven, _) => 0,
+        };
+        Deletions::Held { spare }
     }
 
     /// Until it is counted again, nothing new is copied.
     pub fn spend(&mut self) {
-        if let Trust::Held { spare, .. } = self
-            && *spare < u64::MAX
-        {
-            *spare = 0;
-        }
+        self.created(u64::MAX);
     }
 
     /// Notes that so many entries were created.
     pub fn created(&mut self, number: u64) {
-        if let Trust::Held { spare, .. } = self {
+        if let Trust::Held { spare: Some(spare), .. } = self {
             *spare = spare.saturating_sub(number);
         }
     }
@@ -236,6 +238,19 @@ impl Trust {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn copies_from_a_doubted_source_are_limited_only_where_they_hide_something() {
+        let held = |spare| Trust::Held { of: 300, spare };
+        let spares = |trust: Trust| [Detector::Sweep, Detector::Watch].map(|by| trust.deletions(by).spare());
+        for (spare, then, at_last) in [(Some(5), [3, 0], [0, 0]), (None, [u64::MAX; 2], [u64::MAX; 2])] {
+            let mut trust = held(spare);
+            trust.created(2);
+            assert_eq!(spares(trust), then);
+            trust.spend();
+            assert_eq!(spares(trust), at_last);
+        }
+    }
 
     fn count(entries: u64, deletions: u64) -> Count {
         Count { entries, deletions, ..Count::default() }

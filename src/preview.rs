@@ -140,7 +140,7 @@ impl Preview<'_> {
         if let Some(doubt) = judge(count, self.config.max_delete) {
             let limit = self.config.max_delete;
             say_held(count, &doubt, limit);
-            self.deletions = Trust::Unproven.shaken(count, &doubt, limit).deletions();
+            self.deletions = Trust::Unproven.shaken(count, &doubt, limit).deletions(Detector::Sweep);
         }
     }
 

@@ -359,7 +359,8 @@ impl Daemon<'_> {
             return;
         };
         self.trust = before.shaken(count, &doubt, limit);
-        if !was_held || (before.deletions().spare() == 0) != (self.trust.deletions().spare() == 0) {
+        let brings_nothing = |trust: Trust| trust.deletions(Detector::Sweep).spare() == 0;
+        if !was_held || brings_nothing(before) != brings_nothing(self.trust) {
             say_held(count, &doubt, limit);
         }
         self.tally.disturb();
