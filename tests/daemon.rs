@@ -31,6 +31,8 @@ fn sweeps_are_an_interval_apart() {
     let scratch = scratch();
     let daemon = Daemon::spawn(scratch.command(["source", "replica", "500ms", "log"]));
     daemon.wait_sweeps(4);
+    daemon.signal(Signal::TERM);
+    daemon.wait(EXIT_LIMIT).expect(0);
     let log = fs::read_to_string(scratch.log()).unwrap();
     let times: Vec<f64> = log
         .lines()

@@ -83,15 +83,9 @@ impl Disk {
         self.mounts.sh("rm disk/ballast; sync -f disk");
     }
 
-    fn lines(&self) -> Vec<LogLine> {
-        let log = fs::read_to_string(self.scratch.log()).unwrap();
-        let whole = log.rfind('\n').map_or(0, |end| end + 1);
-        LogLine::parse_all(&log[..whole])
-    }
-
     /// The lines of the log that say that something is wrong.
     fn errors(&self) -> Vec<LogLine> {
-        self.lines().into_iter().filter(|line| line.level == "ERROR").collect()
+        self.scratch.log_lines().into_iter().filter(|line| line.level == "ERROR").collect()
     }
 
     #[track_caller]

@@ -238,11 +238,6 @@ impl Machine {
         Some(Self { _others: others, daemon, mounts, scratch })
     }
 
-    fn lines(&self) -> Vec<LogLine> {
-        let log = fs::read_to_string(self.scratch.log()).unwrap();
-        LogLine::parse_all(&log[..log.rfind('\n').map_or(0, |end| end + 1)])
-    }
-
     /// The next run makes good what was lost.
     #[track_caller]
     fn start_again(&self) {
@@ -277,12 +272,12 @@ fn cut_power(mkfs: &str, mount: &str, options: &[&str]) -> Option<Found> {
     for _ in 0..cuts() {
         // At any moment, and so a time that is meant.
         std::thread::sleep(Duration::from_millis(rng.u64(300..2_500)));
-        let before = machine.lines();
+        let before = machine.scratch.log_lines();
         machine.mounts.sh("cp --reflink=always back/image back/cut");
         machine.mounts.sh(&format!("mount -o loop,{mount} back/cut cut"));
         // What was done before the cut is said by now.
         std::thread::sleep(Duration::from_millis(500));
-        let later = machine.lines().split_off(before.len());
+        let later = machine.scratch.log_lines().split_off(before.len());
         let touched: BTreeSet<&str> =
             later.iter().flat_map(|line| [line.get("path"), line.get("from")]).collect();
         let is_old = |name: &str| touched.iter().any(|path| is_at_or_below(name, path));
@@ -306,7 +301,7 @@ fn cut_power_and_lose_the_cache(mkfs: &str, mount: &str, options: &[&str]) -> Op
         let end = Instant::now();
         let churn = churn.stop();
         machine.daemon.signal(Signal::KILL);
-        let ledger = Ledger::of(&machine.lines());
+        let ledger = Ledger::of(&machine.scratch.log_lines());
         let remount = "for at in disk back; do until umount $at 2>umount.log; do sleep 0.1; done; done
             mount -o loop back.image back";
         machine.mounts.sh(&format!("{remount}; mount -o loop,{mount} back/image cut"));

@@ -77,9 +77,7 @@ impl Live {
 
     /// The lines of the log so far.
     pub fn lines(&self) -> Vec<LogLine> {
-        let log = fs::read_to_string(self.scratch.log()).unwrap();
-        let whole = log.rfind('\n').map_or(0, |end| end + 1);
-        LogLine::parse_all(&log[..whole])
+        self.scratch.log_lines()
     }
 
     /// Does something in the source; the actions that the log has of it once all is equal and at rest.
@@ -90,6 +88,9 @@ impl Live {
         self.wait();
         self.daemon.wait_settled(said + 1);
         self.wait();
+        // The console and the log have a writer each, so that one may be behind the other.
+        let in_log = || self.lines().iter().filter(|line| line.operation == "settled").count();
+        wait_until("the log says it too", DEADLINE, || in_log() >= self.daemon.settled());
         self.lines().drain(before..).filter(LogLine::is_action).collect()
     }
 }

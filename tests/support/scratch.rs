@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use super::{
-    DEADLINE, Daemon, Run, Tree, are_twins, assert_twins, is_root, is_temporary_name, set_mode, wait_until,
+    DEADLINE, Daemon, LogLine, Run, Tree, are_twins, assert_twins, is_root, is_temporary_name, set_mode,
+    wait_until,
 };
 
 /// The user that stands for "an ordinary user" where the tests run as root: `nobody`.
@@ -79,6 +80,12 @@ impl Scratch {
 
     pub fn log(&self) -> PathBuf {
         self.path("log")
+    }
+
+    /// The lines of the log so far.
+    pub fn log_lines(&self) -> Vec<LogLine> {
+        let log = fs::read_to_string(self.log()).unwrap();
+        LogLine::parse_all(&log[..log.rfind('\n').map_or(0, |end| end + 1)])
     }
 
     pub fn program(&self) -> &Path {
