@@ -18,6 +18,9 @@
 //! 100 repetitions, p99 is the greatest of them. What has not come after 30 s is a failure and in no percentile;
 //! after three, that operation is made but no longer waited for.
 //!
+//! **While it sweeps.** The same with 20,000 small files and 16 of 64 MB, which twindir compares over and over meanwhile:
+//! from the end of one full sweep to the next it waits for 0.1 s.
+//!
 //! **Idle.** All programs in their default settings, each with two trees of its own of 50,000 files in 1,000
 //! directories, at rest during the same 30 s: time on a core, voluntary context switches (the times a thread was
 //! woken) and resident memory, with child processes.
@@ -42,7 +45,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use running::Program;
-use support::{load, rest, setting, version};
+use support::{LOOK, load, rest, setting, version};
 use tempfile::TempDir;
 
 const TWINDIR: &str = env!("CARGO_BIN_EXE_twindir");
@@ -63,6 +66,9 @@ const CHANGE: &str = "the source can be changed";
 
 /// The size of a file that rests, in bytes.
 const SIZE: usize = 500;
+
+/// And of a large one.
+const LARGE: usize = 64 << 20;
 
 fn main() {
     let Some((parent, load_before)) = support::begin() else { return };
@@ -86,17 +92,30 @@ struct Tool {
     window: Option<&'static str>,
     /// Pauses between operations, in ms: for a slow setting, long enough that nothing of one is left at the next.
     pause: Range<u64>,
+    /// Whether it compares all, over and over, meanwhile.
+    sweeps: bool,
 }
 
 const SHORT: Range<u64> = 20..60;
 
-const TOOLS: [Tool; 6] = [
-    Tool { name: "twindir (default, 10 ms)", program: TWINDIR, window: None, pause: SHORT },
-    Tool { name: "twindir, debounce 0", program: TWINDIR, window: Some("0"), pause: SHORT },
-    Tool { name: "lsyncd direct (default, 1 s)", program: "lsyncd", window: None, pause: 220..260 },
-    Tool { name: "lsyncd direct, delay 0", program: "lsyncd", window: Some("0"), pause: SHORT },
-    Tool { name: "ripsync (default, 300 ms)", program: "ripsync", window: None, pause: 320..360 },
-    Tool { name: "ripsync, 1 ms", program: "ripsync", window: Some("1"), pause: SHORT },
+const fn tool(
+    name: &'static str,
+    program: &'static str,
+    window: Option<&'static str>,
+    pause: Range<u64>,
+) -> Tool {
+    Tool { name, program, window, pause, sweeps: false }
+}
+
+const TOOLS: [Tool; 8] = [
+    tool("twindir (default, 10 ms)", TWINDIR, None, SHORT),
+    tool("twindir, debounce 0", TWINDIR, Some("0"), SHORT),
+    Tool { sweeps: true, ..tool("twindir (default), while it sweeps", TWINDIR, None, SHORT) },
+    Tool { sweeps: true, ..tool("twindir, debounce 0, while it sweeps", TWINDIR, Some("0"), SHORT) },
+    tool("lsyncd direct (default, 1 s)", "lsyncd", None, 220..260),
+    tool("lsyncd direct, delay 0", "lsyncd", Some("0"), SHORT),
+    tool("ripsync (default, 300 ms)", "ripsync", None, 320..360),
+    tool("ripsync, 1 ms", "ripsync", Some("1"), SHORT),
 ];
 
 /// Says which programs are there, and in which version.
@@ -137,10 +156,27 @@ impl Tool {
             }
             _ => {
                 command.args(self.window.map(|window| format!("--debounce={window}")));
-                command.args([place.source(), place.replica()]).arg("1h")
+                let interval = if self.sweeps { "100ms" } else { "1h" };
+                command.args([place.source(), place.replica()]).arg(interval)
             }
         };
         Program::start(command, place.path("log"))
+    }
+
+    /// Waits until all is copied, and for its rest, should it ever come to rest.
+    fn settle(&self, program: &mut Program, place: &Place, quiet: Duration) -> Result<(), String> {
+        if !self.sweeps {
+            return program.settle(quiet, FIRST_COPY, || place.is_copied());
+        }
+        let begun = Instant::now();
+        while !place.is_copied() {
+            program.still_runs()?;
+            if begun.elapsed() > FIRST_COPY {
+                return Err(format!("not equal within {FIRST_COPY:?}"));
+            }
+            rest(LOOK);
+        }
+        Ok(())
     }
 
     /// Writes the file that it is told its settings by.
@@ -164,13 +200,15 @@ struct Place {
     dir: TempDir,
     dirs: usize,
     files: usize,
+    /// Files of 64 MB.
+    large: usize,
 }
 
 impl Place {
     /// With a source of `files` small files in `dirs` directories, and an empty replica.
     fn new(parent: &Path, dirs: usize, files: usize) -> Self {
         let dir = tempfile::Builder::new().prefix("twindir-bench-").tempdir_in(parent);
-        let place = Self { dir: dir.expect("a scratch folder can be made"), dirs, files };
+        let place = Self { dir: dir.expect("a scratch folder can be made"), dirs, files, large: 0 };
         fs::create_dir(place.replica()).expect("a directory can be made");
         for dir in 0..dirs {
             fs::create_dir_all(place.source().join(dir_name(dir))).expect("a directory can be made");
@@ -179,6 +217,16 @@ impl Place {
             fs::write(place.source().join(name), random_text(SIZE)).expect("a file can be written");
         }
         place
+    }
+
+    fn with_large(mut self, number: usize) -> Self {
+        self.large = number;
+        for name in self.large_names() {
+            let mut bytes = vec![0; LARGE];
+            fastrand::fill(&mut bytes);
+            fs::write(self.source().join(name), bytes).expect("a file can be written");
+        }
+        self
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -198,10 +246,16 @@ impl Place {
         (0..self.files).map(|file| dir_name(file % self.dirs).join(format!("file-{file:05}.txt")))
     }
 
+    fn large_names(&self) -> impl Iterator<Item = PathBuf> {
+        (0..self.large).map(|file| format!("large-{file}.bin").into())
+    }
+
     /// Whether all files are in the replica, in their full size.
     fn is_copied(&self) -> bool {
         let replica = self.replica();
-        self.names().all(|name| fs::metadata(replica.join(name)).is_ok_and(|file| file.len() == SIZE as u64))
+        let has = |name: PathBuf, size| fs::metadata(replica.join(name)).is_ok_and(|file| file.len() == size);
+        self.names().all(|name| has(name, SIZE as u64))
+            && self.large_names().all(|name| has(name, LARGE as u64))
     }
 }
 
@@ -326,10 +380,14 @@ fn print_latencies(parent: &Path, tools: &[Tool]) {
 /// Of one tool, by operation.
 fn latencies(parent: &Path, tool: &Tool, repetitions: usize) -> Result<[Outcomes; OPERATIONS.len()], String> {
     let dirs = 20;
-    let place = Place::new(parent, dirs, 1000);
+    let place = if tool.sweeps {
+        Place::new(parent, dirs, 20_000).with_large(16)
+    } else {
+        Place::new(parent, dirs, 1000)
+    };
     let (source, replica) = (place.source(), place.replica());
     let mut program = tool.start(&place);
-    program.settle(Duration::from_secs(1), FIRST_COPY, || place.is_copied())?;
+    tool.settle(&mut program, &place, Duration::from_secs(1))?;
     let mut outcomes: [Outcomes; OPERATIONS.len()] = Default::default();
     // The first file is for warming up.
     for number in 0..=repetitions {
@@ -406,10 +464,10 @@ fn millis(time: Duration) -> String {
 fn print_idle(parent: &Path, tools: &[Tool], files: usize) {
     let time = Duration::from_secs(setting("TWINDIR_BENCH_SECONDS", 30));
     let mut running = Vec::new();
-    for tool in tools.iter().filter(|tool| tool.window.is_none()) {
+    for tool in tools.iter().filter(|tool| tool.window.is_none() && !tool.sweeps) {
         let place = Place::new(parent, files.div_ceil(50), files);
         let mut program = tool.start(&place);
-        let settled = program.settle(Duration::from_secs(3), FIRST_COPY, || place.is_copied());
+        let settled = tool.settle(&mut program, &place, Duration::from_secs(3));
         running.push((tool, program, settled, place));
     }
     let begun: Vec<_> = running.iter().map(|(_, program, ..)| (Instant::now(), program.usage())).collect();

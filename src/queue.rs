@@ -187,8 +187,8 @@ impl Queue {
         (self.watch.names > MOST).then(|| self.watch.coarsen())
     }
 
-    /// Notes how long it took to work on a file: before it is worked on again it waits for several
-    /// times as long, so that none takes more than its share.
+    /// Notes how long it took to work on a file: one that is worked on again and again waits in between, so that none takes
+    /// more than its share.
     pub fn cool(&mut self, path: RelPath, took: Duration, now: Instant) {
         self.cooling.push(path, took, now);
     }
@@ -399,7 +399,7 @@ mod tests {
         let now = Instant::now();
         let due = now + Duration::from_millis(50);
         let mut queue = Queue::default();
-        queue.cool(path("saved"), Duration::ZERO, now);
+        queue.cool(path("saved"), Duration::from_micros(62_500), now);
         queue.push_watched(&path("saved"), Look { detector: Detector::Watch, ..look(now) }, now);
         for seconds in 1..=3 {
             queue.push_resting(now + Duration::from_secs(seconds), path("saved"), look(now));
@@ -410,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hot_file_waits_three_times_as_long_as_it_took() {
+    fn a_hot_file_waits_and_others_do_not() {
         let now = Instant::now();
         let millis = |millis| now + Duration::from_millis(millis);
         let mut queue = Queue::default();
@@ -422,15 +422,15 @@ mod tests {
         assert_eq!(told(&mut queue, "log", now), 1, "the first time it goes at once");
         queue.cool(path("log"), Duration::from_millis(100), now);
         assert_eq!(told(&mut queue, "log", millis(10)), 0);
-        assert_eq!(told(&mut queue, "log", millis(290)), 0);
-        assert_eq!(told(&mut queue, "other", millis(290)), 1, "others do not wait");
-        assert_eq!(queue.next_due(), Some(millis(300)), "it is told all the time, and waits no longer");
-        queue.wake(millis(300));
+        assert_eq!(told(&mut queue, "log", millis(190)), 0);
+        assert_eq!(told(&mut queue, "other", millis(190)), 1, "others do not wait");
+        assert_eq!(queue.next_due(), Some(millis(200)), "it is told all the time, and waits no longer");
+        queue.wake(millis(200));
         assert_eq!(queue.take(Detector::Watch, ALL).len(), 1);
         // What is quickly done waits for a while, too.
-        queue.cool(path("log"), Duration::ZERO, millis(300));
-        assert_eq!(told(&mut queue, "log", millis(349)), 0);
-        assert_eq!(told(&mut queue, "log", millis(350)), 1);
+        queue.cool(path("log"), Duration::ZERO, millis(200));
+        assert_eq!(told(&mut queue, "log", millis(249)), 0);
+        assert_eq!(told(&mut queue, "log", millis(250)), 1);
     }
 
     #[test]

@@ -97,9 +97,11 @@ impl Plain {
         if let Some(found) = self.waiting.remove(&(Place::Resting, path.clone())) {
             look.merge(Look::new(found.depth, found.detector, found.since));
         }
-        match self.cooling.get(path).filter(|until| **until > self.now) {
-            Some(until) => self.add(Place::Resting, path, &look, *until),
-            None => self.ready(path, &look),
+        // What a file that was at rest may use up at once.
+        let credit = Duration::from_millis(200);
+        match self.cooling.get(path).and_then(|rested| rested.checked_sub(credit)) {
+            Some(until) if until > self.now => self.add(Place::Resting, path, &look, until),
+            _ => self.ready(path, &look),
         }
     }
 
@@ -194,7 +196,8 @@ impl Both {
             Step::Unpark(number) => self.unpark(number),
             Step::Cool(path, took) => {
                 queue.cool(path.clone(), Duration::from_millis(took), now);
-                plain.cooling.insert(path, after((3 * took).max(50)));
+                let rested = plain.cooling.get(&path).map_or(now, |rested| now.max(*rested));
+                plain.cooling.insert(path, rested + Duration::from_millis((4 * took).max(50)));
             }
             Step::Rename(from, to) => {
                 let hint = Hint { from, to, since: now };

@@ -5,38 +5,76 @@ use std::time::{Duration, Instant};
 
 use crate::path::RelPath;
 
-/// A file waits for so many times as long as the work on it took: it gets a quarter of a thread, and
-/// its twin is never further behind than five copies take.
-const SHARE: u32 = 3;
+/// A file that has used up its credit gets a quarter of a thread: it waits three times as long as the work on it takes,
+/// so that its twin is never further behind than five copies take.
+const SHARE: u32 = 4;
 
-/// And at least for so long: no more than twenty lines a second in the log.
+/// Each piece of work costs at least so much: in the long run no more than twenty lines a second in the log.
 const LEAST: Duration = Duration::from_millis(50);
 
-/// Beyond so many, those whose time is over are forgotten.
+/// What a file that was at rest may use up at once: a few saves in a row are followed without a wait.
+const CREDIT: Duration = Duration::from_millis(200);
+
+/// Beyond so many, those that are at rest again are forgotten.
 const MANY: usize = 4_096;
 
-/// Until when paths have to wait.
+/// When what was used up by paths is made good.
 #[derive(Default)]
 pub struct Cooling {
-    until: HashMap<RelPath, Instant>,
+    rested: HashMap<RelPath, Instant>,
     /// How many there may be before the next cleaning.
     limit: usize,
 }
 
 impl Cooling {
     pub fn push(&mut self, path: RelPath, took: Duration, now: Instant) {
-        if self.until.len() >= self.limit {
-            self.until.retain(|_, until| *until > now);
-            self.limit = MANY.max(2 * self.until.len());
+        if self.rested.len() >= self.limit {
+            self.rested.retain(|_, rested| *rested > now);
+            self.limit = MANY.max(2 * self.rested.len());
         }
-        self.until.insert(path, now + LEAST.max(SHARE * took));
+        let rested = self.rested.entry(path).or_insert(now);
+        *rested = (*rested).max(now) + LEAST.max(SHARE * took);
     }
 
     /// The time for which this path has to wait, if that is still to come.
     pub fn until(&self, path: &RelPath, now: Instant) -> Option<Instant> {
-        if self.until.is_empty() {
+        if self.rested.is_empty() {
             return None;
         }
-        self.until.get(path).copied().filter(|until| *until > now)
+        let until = self.rested.get(path)?.checked_sub(CREDIT)?;
+        Some(until).filter(|until| *until > now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::path::testing::path;
+
+    #[test]
+    fn a_few_saves_in_a_row_wait_for_nothing_and_many_get_their_share() {
+        let (mut cooling, begun) = (Cooling::default(), Instant::now());
+        let (mut now, file) = (begun, path("log"));
+        let mut works = Vec::new();
+        while now < begun + Duration::from_secs(10) {
+            now = cooling.until(&file, now).unwrap_or(now);
+            works.push(now);
+            now += Duration::from_millis(1);
+            cooling.push(file.clone(), Duration::from_millis(1), now);
+        }
+        assert!(works[3] < begun + Duration::from_millis(10), "the first ones at once");
+        assert!((200..=206).contains(&works.len()), "twenty a second after that: {}", works.len());
+    }
+
+    #[test]
+    fn long_work_leaves_three_quarters_of_the_time_to_others() {
+        let (mut cooling, begun) = (Cooling::default(), Instant::now());
+        let (mut now, took, mut worked) = (begun, Duration::from_millis(100), 0);
+        while now < begun + Duration::from_secs(40) {
+            now = cooling.until(&path("big"), now).unwrap_or(now) + took;
+            worked += 1;
+            cooling.push(path("big"), took, now);
+        }
+        assert!((99..=102).contains(&worked), "{worked}");
     }
 }
