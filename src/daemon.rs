@@ -42,8 +42,8 @@ const TICK: Duration = Duration::from_secs(1);
 const ENOUGH: usize = 10_000;
 
 /// What one round takes at most.
-const PORTION: Portion = Portion { names: 256, dirs: 64 };
-const WATCH_PORTION: Portion = Portion { names: 512, dirs: 64 };
+pub const PORTION: Portion = Portion { names: 256, dirs: 64 };
+pub const WATCH_PORTION: Portion = Portion { names: 512, dirs: 64 };
 
 /// And at least, however slow the machine: what a round looked at and had no time for is looked
 /// at again.

@@ -5,6 +5,8 @@ mod pairs;
 
 #[cfg(test)]
 pub use lanes::Streams;
+#[cfg(feature = "parts")]
+pub use lanes::use_lanes;
 pub use lanes::{hash_all, test_lanes};
 pub use pairs::{Pair, SIDE_BY_SIDE, compare_all};
 

@@ -7,6 +7,9 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("twindir needs Linux: openat2, renameat2 and statx are what keeps a replica safe");
 
+#[cfg(feature = "parts")]
+#[doc(hidden)]
+pub mod parts; // some of the below, to be run alone by benchmarks
 mod program; // arguments to exit code
 mod limits; // what the system lets the process use
 mod cli; // arguments to settings

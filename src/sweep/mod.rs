@@ -172,7 +172,7 @@ fn walk_through(plan: Plan, out: &Sender<Message>, cancel: &AtomicBool) {
 }
 
 /// All that a walk tells which is done here and now, on the caller's thread.
-#[cfg(test)]
+#[cfg(any(test, feature = "parts"))]
 pub fn walked(plan: Plan) -> impl Iterator<Item = Message> {
     let (out, messages) = crossbeam_channel::unbounded();
     walk_through(plan, &out, &AtomicBool::new(false));

@@ -1,0 +1,220 @@
+//! Parts of the program, made ready to be run alone by `benches/parts.rs`. It is here with the feature `parts` only,
+//! shows nothing but what the benchmarks need, and is no interface for anybody else: what is wrong panics.
+
+use std::collections::BTreeMap;
+use std::hint::black_box;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use crate::daemon::{PORTION, WATCH_PORTION};
+use crate::decide::Keeps;
+use crate::digest;
+use crate::entry::Entry;
+use crate::fault::Where;
+use crate::filter::Filter;
+use crate::path::{Name, RelPath};
+use crate::probe::{of_process, probe};
+use crate::queue::{Depth, Detector, Look, Looks, Queue, add};
+use crate::reconcile::{Deletions, Manner, Reconciler, Roots, Work};
+use crate::sweep::{Message, Plan, Task, walked};
+use crate::tree::{Dir, File, Root};
+
+/// Names that a sweep reports at once.
+const BATCH: usize = 100;
+
+/// Has the MD5s of what follows computed in lanes, or by `md-5` alone.
+pub fn use_lanes(used: bool) {
+    digest::use_lanes(used);
+}
+
+/// The MD5s of the contents of small files that a sweep has read.
+pub fn digest_together(contents: &[&[u8]]) -> usize {
+    black_box(digest::hash_all(contents)).len()
+}
+
+/// Two trees, opened as at the start of a run.
+pub struct Trees {
+    roots: Roots,
+    keeps: Keeps,
+}
+
+impl Trees {
+    pub fn open(source: &Path, replica: &Path) -> Self {
+        let root = |path: &Path, side| Root { path: path.into(), side };
+        let (source, replica) = (root(source, Where::Source), root(replica, Where::Replica));
+        let (source_pin, replica_pin) =
+            (source.pin().expect("it is a directory"), replica.pin().expect("it is a directory"));
+        let roots = Roots { source, replica, source_pin, replica_pin };
+        let (_, replica) = roots.open().expect("both can be opened");
+        let keeps = probe(&replica, of_process(true)).expect("the replica can be written to");
+        Self { roots, keeps }
+    }
+
+    /// Compares one pair of large files: whether they are the same.
+    pub fn compare_pair(&self, name: &str) -> bool {
+        let pair = self.pair(name);
+        let ((ours, source), (theirs, replica)) = (&pair.source, &pair.replica);
+        let verdict = digest::compare_large((ours, source), (theirs, replica), &AtomicBool::new(false));
+        verdict.expect("they can be read").same()
+    }
+
+    /// Compares pairs of large files side by side: how many are the same.
+    pub fn compare_pairs(&self, names: &[String]) -> usize {
+        let mut pairs = names.iter().map(|name| self.pair(name));
+        let mut same = 0;
+        digest::compare_all(
+            || pairs.next(),
+            false,
+            |_| {},
+            &AtomicBool::new(false),
+            |_, verdict| same += usize::from(verdict.expect("they can be read").same()),
+        );
+        same
+    }
+
+    fn pair(&self, name: &str) -> digest::Pair<()> {
+        let open = |dir: &Dir| -> (File, Entry) { dir.open_file(name.as_bytes()).expect("it can be opened") };
+        let (source, replica) = self.roots.open().expect("both can be opened");
+        digest::Pair { what: (), source: open(&source), replica: open(&replica) }
+    }
+
+    /// Walks both trees, which are equal, by a full sweep or a quick scan: how many entries there are, and how many
+    /// pairs of files were read.
+    pub fn walk(&self, full: bool, threads: usize) -> (u64, u64) {
+        let plan = Plan {
+            roots: self.roots.clone(),
+            keeps: self.keeps.clone(),
+            filter: Filter::default(),
+            threads,
+            scopes: vec![RelPath::root()],
+            task: if full { Task::Full } else { Task::Quick },
+            rate: None,
+            drop_behind: false,
+            detector: Detector::Sweep,
+            number: 1,
+            registry: None,
+        };
+        let told: Vec<Message> = walked(plan).collect();
+        let [Message::Swept(summary)] = told.as_slice() else { panic!("the trees are equal") };
+        (summary.entries, summary.hashed)
+    }
+
+    /// Makes rounds possible.
+    pub fn rounds(&self, threads: usize) -> Rounds {
+        let (roots, keeps) = (self.roots.clone(), self.keeps.clone());
+        let manner = Manner { threads, ..Manner::default() };
+        let started =
+            Reconciler::start(roots, keeps, Filter::default(), manner, AtomicBool::default().into());
+        Rounds(started.expect("threads can be started"))
+    }
+}
+
+/// The writer.
+pub struct Rounds(Reconciler);
+
+/// What a round is to do.
+pub struct Due(Work);
+
+impl Due {
+    /// Looks at files below the roots, as if the watch had told of them.
+    pub fn looks(paths: &[String]) -> Self {
+        let mut looks = Looks::new();
+        let now = Instant::now();
+        for path in paths {
+            add(&mut looks, &rel_path(path), Look::new(Depth::Content, Detector::Watch, now));
+        }
+        Self(Work {
+            moves: Vec::new(),
+            looks,
+            carried: Vec::new(),
+            reaped: Vec::new(),
+            detector: Detector::Watch,
+            deletions: Deletions::Followed,
+            budget: None,
+            big: u64::MAX,
+        })
+    }
+}
+
+impl Rounds {
+    /// Does one round: how much was done, and how many pairs were read.
+    pub fn round(&mut self, Due(work): Due) -> (usize, u64) {
+        let outcome = self.0.round(work).expect("the roots stand");
+        assert!(outcome.problems.is_empty() && outcome.again.is_empty(), "all looks come to an end");
+        (outcome.done.len(), outcome.hashed)
+    }
+}
+
+/// Who tells the queue where to look.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Teller {
+    Sweep,
+    Watch,
+    /// The sweep finds what the watch tells of soon after.
+    Both,
+}
+
+/// Looks that are to go through the queue.
+#[derive(Clone)]
+pub struct Told {
+    swept: Vec<(RelPath, Vec<(Name, Look)>)>,
+    watched: Vec<(RelPath, Look)>,
+    teller: Teller,
+    now: Instant,
+}
+
+impl Told {
+    /// So many names, a hundred in each directory.
+    pub fn new(names: usize, teller: Teller) -> Self {
+        let now = Instant::now();
+        let look = |detector| Look::new(Depth::Content, detector, now);
+        let (mut swept, mut watched) = (Vec::new(), Vec::new());
+        for first in (0..names).step_by(BATCH) {
+            let dir = rel_path(&format!("some/directory{first:06}"));
+            let batch = (first..names.min(first + BATCH)).map(|number| format!("file{number:06}.txt"));
+            let batch: Vec<Name> = batch.filter_map(|name| Name::new(name.as_bytes())).collect();
+            if teller != Teller::Sweep {
+                watched.extend(batch.iter().map(|name| (dir.join(name), look(Detector::Watch))));
+            }
+            if teller != Teller::Watch {
+                swept.push((dir, batch.into_iter().map(|name| (name, look(Detector::Sweep))).collect()));
+            }
+        }
+        Self { swept, watched, teller, now }
+    }
+
+    /// Pushes all, as the daemon does, then takes all, a round's portion at a time: how many names there were.
+    pub fn pass(self) -> usize {
+        let mut queue = Queue::default();
+        let rested = self.now + Duration::from_millis(20);
+        for (dir, names) in self.swept {
+            if self.teller == Teller::Sweep {
+                queue.push(Detector::Sweep, dir, names);
+            } else {
+                for (name, look) in names {
+                    queue.push_resting(rested, dir.join(&name), look);
+                }
+            }
+        }
+        for (path, look) in self.watched {
+            let scan = queue.push_watched(&path, look, self.now);
+            assert!(scan.is_none(), "the queue has room");
+        }
+        take_all(&mut queue)
+    }
+}
+
+fn take_all(queue: &mut Queue) -> usize {
+    let mut taken = 0;
+    for (detector, portion) in [(Detector::Watch, WATCH_PORTION), (Detector::Sweep, PORTION)] {
+        while queue.has_ready(detector) {
+            taken += queue.take(detector, portion).values().map(BTreeMap::len).sum::<usize>();
+        }
+    }
+    taken
+}
+
+fn rel_path(text: &str) -> RelPath {
+    RelPath::new(text.as_bytes()).expect("it is a path below the root")
+}
