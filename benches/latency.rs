@@ -45,7 +45,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use running::Program;
-use support::{LOOK, load, rest, setting, version};
+use support::{LOOK, load, median, rest, setting, version};
 use tempfile::TempDir;
 
 const TWINDIR: &str = env!("CARGO_BIN_EXE_twindir");
@@ -430,7 +430,7 @@ fn poll_round(parent: &Path) -> Duration {
         rest(POLL);
         start.elapsed()
     };
-    percentile(&std::iter::repeat_with(round).take(1000).collect::<Vec<_>>(), 50)
+    median(&std::iter::repeat_with(round).take(1000).collect::<Vec<_>>())
 }
 
 impl Outcomes {

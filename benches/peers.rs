@@ -27,6 +27,8 @@ mod floor;
 #[path = "peers/sets.rs"]
 mod sets;
 mod support;
+#[path = "support/trees.rs"]
+mod trees;
 
 use std::env;
 use std::fs;
@@ -35,7 +37,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use sets::{SETS, Set};
-use support::{load, setting, version};
+use support::{load, median, setting, version};
 use tempfile::TempDir;
 
 const TWINDIR: &str = env!("CARGO_BIN_EXE_twindir");
@@ -140,8 +142,7 @@ fn take_turns(job: Job, peers: &[Peer], source: &Path, folder: &Path) -> Vec<Vec
     let mut times: Vec<Vec<Duration>> = peers.iter().map(|_| Vec::new()).collect();
     let replica = folder.join("replica");
     if job != Job::Copy {
-        let made = Command::new("cp").arg("-a").args([source, &replica]).status();
-        assert!(made.is_ok_and(|status| status.success()), "the replica can be made");
+        trees::twin(source, &replica);
     }
     // The first turn fills the page cache.
     for turn in 0..=setting("TWINDIR_BENCH_RUNS", 5) {
@@ -175,10 +176,4 @@ impl Runner {
         }
         Some(begun.elapsed())
     }
-}
-
-fn median(times: &[Duration]) -> Duration {
-    let mut times = times.to_vec();
-    times.sort_unstable();
-    times.get(times.len() / 2).copied().unwrap_or_default()
 }

@@ -6,6 +6,8 @@ use std::path::Path;
 
 use fastrand::Rng;
 
+use crate::trees::fill;
+
 /// A tree of a kind.
 pub struct Set {
     pub name: &'static str,
@@ -29,12 +31,6 @@ impl Set {
         fs::create_dir_all(root).expect("a folder can be made");
         (self.make)(root, &mut Rng::with_seed(7));
     }
-}
-
-fn fill(path: &Path, size: usize, rng: &mut Rng) {
-    let mut bytes = vec![0; size];
-    rng.fill(&mut bytes);
-    fs::write(path, bytes).expect("a file can be made");
 }
 
 fn small(root: &Path, rng: &mut Rng) {

@@ -63,6 +63,8 @@ impl Program {
         for process in self.processes() {
             let dir = PathBuf::from(format!("/proc/{process}"));
             usage.memory += field(&dir.join("status"), "VmRSS:") * 1024;
+            usage.peak += field(&dir.join("status"), "VmHWM:") * 1024;
+            usage.cpu += ticks(&dir);
             for task in fs::read_dir(dir.join("task")).into_iter().flatten().flatten() {
                 let counts =
                     (cpu_time(&task.path()), field(&task.path().join("status"), "voluntary_ctxt_switches:"));
@@ -111,11 +113,14 @@ impl Drop for Program {
 }
 
 /// What a program has used: for each thread its time on a core and its voluntary switches, and for all together
-/// the resident memory in bytes.
+/// the resident memory in bytes, now and at its most.
 #[derive(Default)]
 pub struct Usage {
     threads: HashMap<PathBuf, (Duration, u64)>,
     pub memory: u64,
+    pub peak: u64,
+    /// Of all threads, those that have ended too, in ticks of 10 ms.
+    pub cpu: Duration,
 }
 
 /// The difference of two usages.
@@ -146,14 +151,19 @@ fn cpu_time(task: &Path) -> Duration {
     if let Some(nanos) = fs::read_to_string(task.join("schedstat")).ok().and_then(first) {
         return Duration::from_nanos(nanos);
     }
-    let stat = fs::read_to_string(task.join("stat")).unwrap_or_default();
+    ticks(task)
+}
+
+/// The time on a core of a process or thread, by `stat`.
+fn ticks(dir: &Path) -> Duration {
+    let stat = fs::read_to_string(dir.join("stat")).unwrap_or_default();
     let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
     let ticks: u64 = fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
     Duration::from_millis(10 * ticks)
 }
 
 /// The number behind `name` in a status file; 0 where it is gone.
-fn field(status: &Path, name: &str) -> u64 {
+pub fn field(status: &Path, name: &str) -> u64 {
     let text = fs::read_to_string(status).unwrap_or_default();
     let value = text.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next());
     value.and_then(|value| value.parse().ok()).unwrap_or(0)
