@@ -20,11 +20,10 @@ use crate::copy::TempNames;
 use crate::decide::Keeps;
 use crate::entry::{Entry, Side};
 use crate::fault::{Fault, Setback, Where};
-use crate::mounts::Place;
 use crate::path::{Name, RelPath};
 use crate::probe::{of_process, probe};
 use crate::reaper::{empty, enter};
-use crate::tree::{Pin, ReplicaDir, Root, Settings, enclosing};
+use crate::tree::{Pin, ReplicaDir, Root, Settings, lies_within};
 use tree_copy::copy_entry;
 
 /// So long a folder takes entries: as finely as that does pruning know their age.
@@ -241,11 +240,7 @@ impl Backup {
     fn is_in_use(&self, folder: &Name, dirs: &[PathBuf]) -> bool {
         let path = self.root.path.join(OsStr::from_bytes(folder.as_bytes()));
         let Ok(pin) = (Root { path: path.clone(), side: Where::Backup }).pin() else { return true };
-        let place = Place::of(&path);
-        dirs.iter().any(|dir| {
-            let is_above = !matches!(enclosing(dir, &pin, Where::Backup), Ok(None));
-            is_above || matches!((&place, Place::of(dir)), (Some(folder), Some(dir)) if dir.is_within(folder))
-        })
+        dirs.iter().any(|dir| lies_within(dir, &path, &pin, Where::Backup) != Ok(false))
     }
 
     /// Copies an entry with all that it holds. The copy is there as a whole or not at all.

@@ -16,11 +16,10 @@ use crate::backup::Backup;
 use crate::config::Config;
 use crate::fault::{Fault, Where};
 use crate::filter::{Filter, patterns};
-use crate::mounts::Place;
 use crate::path::{Name, RelPath, shown};
 use crate::reconcile::Roots;
 use crate::report::RotatingFile;
-use crate::tree::{Pin, Root, enclosing, nearest_existing};
+use crate::tree::{Pin, Root, enclosing, lies_within, nearest_existing};
 
 /// Why a run is refused: what is wrong, and what to do. Exit code 2.
 #[derive(Debug, thiserror::Error)]
@@ -206,14 +205,11 @@ fn refuse_nesting(
     }
     let (standing, _) =
         nearest_existing(replica, Where::Replica).map_err(|fault| Refusal::Fault(replica.into(), fault))?;
-    // Upwards by `..`, and by the places on the file system, which bind mounts do not hide.
-    let places = (Place::of(source), Place::of(&standing));
-    let within = |above: &Option<Place>, below: &Option<Place>| matches!((above, below), (Some(above), Some(below)) if below.is_within(above));
-    if climb(&standing, source_pin, Where::Replica)?.is_some() || within(&places.0, &places.1) {
+    if is_within(&standing, source, source_pin, Where::Replica)? {
         return Err(Refusal::ReplicaInSource(replica.into(), source.into()));
     }
     if let Some(pin) = existing
-        && (climb(source, pin, Where::Source)?.is_some() || within(&places.1, &places.0))
+        && is_within(source, replica, pin, Where::Source)?
     {
         return Err(Refusal::SourceInReplica(source.into(), replica.into()));
     }
@@ -226,12 +222,12 @@ fn refuse_backup_within(backup: &Path, root: &Path, pin: Option<&Pin>) -> Result
         Errno::NOTDIR => Refusal::BackupNoDir(backup.into()),
         _ => Refusal::Fault(backup.into(), fault),
     })?;
-    let climbed = pin.map(|pin| climb(&standing, pin, Where::Backup)).transpose()?.flatten();
-    let places = (Place::of(root), Place::of(&standing));
-    let is_within = climbed.is_some()
-        || backup.starts_with(root)
-        || matches!(places, (Some(root), Some(backup)) if pin.is_some() && backup.is_within(&root));
-    if is_within { Err(Refusal::BackupInRoot(backup.into(), root.into())) } else { Ok(()) }
+    let lies_in_it = pin.map(|pin| is_within(&standing, root, pin, Where::Backup)).transpose()?;
+    if lies_in_it == Some(true) || backup.starts_with(root) {
+        Err(Refusal::BackupInRoot(backup.into(), root.into()))
+    } else {
+        Ok(())
+    }
 }
 
 /// Makes the backup folder where it is missing, for this user alone.
@@ -242,8 +238,8 @@ fn open_backup(path: PathBuf, durable: bool) -> Result<Arc<Backup>, Refusal> {
     Ok(Arc::new(backup))
 }
 
-fn climb(path: &Path, root: &Pin, side: Where) -> Result<Option<usize>, Refusal> {
-    enclosing(path, root, side).map_err(|fault| Refusal::Fault(path.into(), fault))
+fn is_within(dir: &Path, root: &Path, pin: &Pin, side: Where) -> Result<bool, Refusal> {
+    lies_within(dir, root, pin, side).map_err(|fault| Refusal::Fault(dir.into(), fault))
 }
 
 /// The nearest directory that exists above the log file, where the log file really lies.
@@ -272,7 +268,7 @@ fn refuse_log_in_replica(log: &Path, replica: &Path, existing: Option<&Pin>) -> 
     }
     let (real, standing) = log_folder(log)?;
     let inside = match existing {
-        Some(pin) => climb(&standing, pin, Where::Replica)?.is_some(),
+        Some(pin) => is_within(&standing, replica, pin, Where::Replica)?,
         None => real_path(real.parent().unwrap_or(&real))?.starts_with(real_path(replica)?),
     };
     if inside { Err(Refusal::LogInReplica(log.into())) } else { Ok(()) }
@@ -281,7 +277,10 @@ fn refuse_log_in_replica(log: &Path, replica: &Path, existing: Option<&Pin>) -> 
 /// A log file inside the source is not mirrored, nor are its numbered elders.
 fn log_in_source(log: &Path, source_pin: &Pin) -> Result<Option<(RelPath, Name)>, Refusal> {
     let (real, standing) = log_folder(log)?;
-    let Some(steps) = climb(&standing, source_pin, Where::Source)? else { return Ok(None) };
+    let steps = enclosing(&standing, source_pin, Where::Source);
+    let Some(steps) = steps.map_err(|fault| Refusal::Fault(standing.clone(), fault))? else {
+        return Ok(None);
+    };
     let wrong = |error| Refusal::Path(standing.clone(), error);
     let canonical = fs::canonicalize(&standing).map_err(wrong)?;
     let above: Vec<&OsStr> = canonical.iter().collect();

@@ -16,7 +16,7 @@ mod xattr;
 pub use dir::{Dir, ReplicaDir};
 pub use file::{File, NewFile, Ranged};
 pub use listing::{Hint, Listing};
-pub use root::{Pin, Room, Root, enclosing, nearest_existing};
+pub use root::{Pin, Room, Root, enclosing, lies_within, nearest_existing};
 pub use settings::Settings;
 #[cfg(test)]
 pub use sys::Faults;

@@ -9,6 +9,7 @@ use super::sys::{openat, statx};
 use super::{Dir, Doing, ReplicaDir, Result, device, stat_fd, time};
 use crate::entry::Time;
 use crate::fault::{Fault, Where};
+use crate::mounts::Place;
 
 /// `STATX_MNT_ID_UNIQUE` (Linux 6.8): a mount id that is never given out again.
 const MNT_ID_UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
@@ -168,6 +169,14 @@ pub fn nearest_existing(path: &Path, side: Where) -> Result<(PathBuf, Pin)> {
             (result, _) => return result.map(|pin| (at.to_path_buf(), pin)),
         }
     }
+}
+
+/// Whether the directory `dir` is `root`, whose pin is given, or lies below it: upwards by `..`, and by the places on the
+/// file system, which bind mounts do not hide.
+pub fn lies_within(dir: &Path, root: &Path, pin: &Pin, side: Where) -> Result<bool> {
+    let places = (Place::of(root), Place::of(dir));
+    let is_below = matches!(places, (Some(root), Some(dir)) if dir.is_within(&root));
+    Ok(is_below || enclosing(dir, pin, side)?.is_some())
 }
 
 /// Goes from the directory `path` up to `/`, by `..`: how many steps up the directory `root`
