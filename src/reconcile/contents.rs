@@ -68,17 +68,21 @@ impl Round<'_> {
     fn work_on<'a>(&self, task: Task<'a>, out: &mut Outcome) -> Vec<Ready<'a>> {
         let Task { rel, spot, replica, sightings, carried } = task;
         let mut waiting = Vec::new();
-        let mut finish = |ready, path, look, out: &mut Outcome| match ready {
-            Ok(Some(ready)) if self.shared.durable => waiting.push(ready),
-            Ok(Some(ready)) => self.publish(ready, out),
-            Ok(None) => {}
-            Err(setback) => out.set_back(path, look, setback),
+        let mut finish = |ready: Worked<'a>, out: &mut Outcome| -> Result<(), Setback> {
+            match ready? {
+                Some(ready) if self.shared.durable => waiting.push(ready),
+                Some(ready) => self.publish(ready, out)?,
+                None => {}
+            }
+            Ok(())
         };
         for carried in carried {
             let (path, look) = (carried.job.path.clone(), carried.job.look.clone());
             let here = Here { round: self, rel: &rel, spot, replica, path: &path, look: &look };
             let ready = here.finish_carried(&carried, out);
-            finish(ready, path, look, out);
+            if let Err(setback) = finish(ready, out) {
+                out.set_back(path, look, setback);
+            }
         }
         for Sighting { name, look, source, replica: standing } in sightings {
             let path = rel.join(&name);
@@ -86,7 +90,9 @@ impl Round<'_> {
             let (before, begun) = (out.worked(), Instant::now());
             let ready = here.act(&name, &source, &standing, out);
             let is_ready = matches!(ready, Ok(Some(_)));
-            finish(ready, path.clone(), look, out);
+            if let Err(setback) = finish(ready, out) {
+                out.set_back(path.clone(), look, setback);
+            }
             if source.entry().is_some_and(Entry::is_file) && (is_ready || out.worked() != before) {
                 out.busy.push((path, begun.elapsed()));
             }

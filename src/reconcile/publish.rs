@@ -35,20 +35,20 @@ impl Round<'_> {
             return;
         }
         match self.replica.sync() {
-            Ok(()) => ready.into_iter().for_each(|ready| self.publish(ready, out)),
+            Ok(()) => {
+                for ready in ready {
+                    let (path, look) = (ready.path.clone(), ready.look.clone());
+                    if let Err(setback) = self.publish(ready, out) {
+                        out.set_back(path, look, setback);
+                    }
+                }
+            }
             Err(fault) => ready.into_iter().for_each(|r| out.set_back(r.path, r.look, fault.into())),
         }
     }
 
     /// Gives an entry its name, and notes what was done.
-    pub(super) fn publish(&self, ready: Ready<'_>, out: &mut Outcome) {
-        let (path, look) = (ready.path.clone(), ready.look.clone());
-        if let Err(setback) = self.try_publish(ready, out) {
-            out.set_back(path, look, setback);
-        }
-    }
-
-    fn try_publish(&self, ready: Ready<'_>, out: &mut Outcome) -> Result<(), Setback> {
+    pub(super) fn publish(&self, ready: Ready<'_>, out: &mut Outcome) -> Result<(), Setback> {
         let Ready { spot, replica, temp, path, look, entry, standing, reason } = ready;
         let Some((dir, name)) = path.split() else { return Ok(()) };
         let aside = self.put_in_place(replica, temp, &path, &name, &standing)?;
