@@ -12,16 +12,30 @@ use crate::trees::fill;
 pub struct Set {
     pub name: &'static str,
     pub what: &'static str,
+    /// Too small to be copied or read for the sake of figures.
+    pub for_quick: bool,
     make: fn(&Path, &mut Rng),
 }
 
-pub const SETS: [Set; 3] = [
-    Set { name: "small", what: "50,000 files of 0.2 to 16 kB in 500 directories", make: small },
-    Set { name: "large", what: "32 files of 64 MB in one directory", make: large },
+pub const SETS: [Set; 4] = [
+    Set {
+        name: "small",
+        what: "50,000 files of 0.2 to 16 kB in 500 directories",
+        for_quick: false,
+        make: small,
+    },
+    Set { name: "large", what: "32 files of 64 MB in one directory", for_quick: false, make: large },
     Set {
         name: "mixed",
         what: "20,000 files in 2,000 directories up to 6 deep, most below 10 kB, 20 of 10 MB, 500 symlinks",
+        for_quick: false,
         make: mixed,
+    },
+    Set {
+        name: "many",
+        what: "100,000 files of 100 bytes in 1,000 directories",
+        for_quick: true,
+        make: many,
     },
 ];
 
@@ -40,6 +54,16 @@ fn small(root: &Path, rng: &mut Rng) {
         for file in 0..100 {
             let size = rng.usize(200..16_000);
             fill(&dir.join(format!("f{file:03}")), size, rng);
+        }
+    }
+}
+
+fn many(root: &Path, rng: &mut Rng) {
+    for dir in 0..1_000 {
+        let dir = root.join(format!("d{dir:03}"));
+        fs::create_dir(&dir).expect("a folder can be made");
+        for file in 0..100 {
+            fill(&dir.join(format!("f{file:02}")), 100, rng);
         }
     }
 }
