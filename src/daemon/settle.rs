@@ -263,6 +263,7 @@ impl Daemon<'_> {
         self.is_swept()
             && self.scan.is_none()
             && self.scans.is_empty()
+            && !self.watching.wants_scan()
             && self.moved.is_empty()
             && self.unproven.is_empty()
             && !self.queue.has_ready(Detector::Watch)

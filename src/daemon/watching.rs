@@ -76,6 +76,11 @@ impl Watching {
         self.rescan
     }
 
+    /// Whether all is to be scanned, now or once it is time for a new watch: events were lost.
+    pub fn wants_scan(&self) -> bool {
+        self.rescan || self.mistrusted.is_some()
+    }
+
     /// Whether all is to be scanned beside whatever else goes on.
     pub fn wants_poll(&self, now: Instant) -> bool {
         !self.rescan && self.poll_due.is_some_and(|due| due <= now)
