@@ -278,7 +278,7 @@ impl<'a> Here<'_, 'a> {
     ) -> Result<(), Setback> {
         out.open.push(self.path.clone());
         let shared = self.round.shared;
-        if shared.flights.has(self.path, &source.1) {
+        if shared.flights.has(self.path, &source.1, self.look) {
             return Ok(());
         }
         match shared.carriers.slot() {

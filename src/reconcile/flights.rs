@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::carrier::{Job, Load};
 use crate::entry::Entry;
 use crate::path::{Name, RelPath};
-use crate::queue::Detector;
+use crate::queue::{Detector, Look};
 
 /// A big file that a carrier has.
 struct Flight {
@@ -15,7 +15,8 @@ struct Flight {
     cancel: Arc<AtomicBool>,
     /// Its temporary file, if it is being filled.
     temp: Option<Name>,
-    detector: Detector,
+    /// The wish for it, and those that have come since.
+    look: Look,
 }
 
 impl Flight {
@@ -24,8 +25,7 @@ impl Flight {
             Load::Fill { name, .. } => Some(name.clone()),
             Load::Compare { .. } => None,
         };
-        let (cancel, detector) = (Arc::clone(&job.cancel), job.look.detector);
-        Self { source: job.entry.clone(), cancel, temp, detector }
+        Self { source: job.entry.clone(), cancel: Arc::clone(&job.cancel), temp, look: job.look.clone() }
     }
 
     fn cancel(&self) {
@@ -45,26 +45,27 @@ impl Flights {
         self.lock().insert(job.path.clone(), Flight::of(job));
     }
 
-    /// Ends the flight of a job, and tells the job where it is by now. Whether it is still wanted.
+    /// Ends the flight of a job, and tells the job where it is by now, and all that is wished for there. Whether it is
+    /// still wanted.
     pub fn end(&self, job: &mut Job) -> bool {
         let mut flights = self.lock();
         let path = flights.iter().find(|(_, flight)| Arc::ptr_eq(&flight.cancel, &job.cancel));
         let Some(path) = path.map(|(path, _)| path.clone()) else { return false };
-        flights.remove(&path);
+        job.look = flights.remove(&path).map_or_else(|| job.look.clone(), |flight| flight.look);
         job.path = path;
         true
     }
 
-    /// Whether the file at `path` is on its way. One whose source has changed since is cancelled: it
-    /// comes back, and is looked at anew. One that has only grown arrives as it was.
-    pub fn has(&self, path: &RelPath, now: &Entry) -> bool {
-        let flights = self.lock();
-        let flight = flights.get(path);
-        let overtaken = |before: &Entry| before.identity() != now.identity() && !now.has_grown_from(before);
-        if let Some(flight) = flight.filter(|flight| overtaken(&flight.source)) {
+    /// Whether the file at `path` is on its way: then the wish for it is kept until it arrives. One whose source has changed
+    /// since is cancelled: it comes back, and is looked at anew. One that has only grown arrives as it was.
+    pub fn has(&self, path: &RelPath, now: &Entry, look: &Look) -> bool {
+        let mut flights = self.lock();
+        let Some(flight) = flights.get_mut(path) else { return false };
+        flight.look.merge(look.clone());
+        if flight.source.identity() != now.identity() && !now.has_grown_from(&flight.source) {
             flight.cancel();
         }
-        flight.is_some()
+        true
     }
 
     pub fn cancel_within(&self, dir: &RelPath) {
@@ -100,7 +101,7 @@ impl Flights {
     }
 
     pub fn any_for(&self, detector: Detector) -> bool {
-        self.lock().values().any(|flight| flight.detector == detector)
+        self.lock().values().any(|flight| flight.look.detector == detector)
     }
 
     /// Whether a temporary name is that of a file on its way.

@@ -418,6 +418,27 @@ fn two_big_files_of_one_size_are_compared_by_a_carrier() {
 }
 
 #[test]
+fn what_is_wished_for_of_a_file_on_its_way_is_not_forgotten() {
+    let mut pair = Pair::new();
+    let write = |pair: &Pair, text| {
+        pair.write("source/big", text);
+        let file = fs::File::options().write(true).open(pair.at("source/big")).unwrap();
+        file.set_modified(std::time::UNIX_EPOCH).unwrap();
+    };
+    write(&pair, "0123456789");
+    let mut looks = Looks::new();
+    add(&mut looks, &path("big"), Look { depth: Depth::Metadata, ..look() });
+    pair.round(Work { looks, big: 5, ..work(&[]) });
+    // Size and mtime do not show it.
+    write(&pair, "9876543210");
+    pair.round(Work { big: 5, ..work(&["big"]) });
+    let filled = pair.carried();
+    let outcome = pair.round(Work { carried: vec![filled], big: 5, ..work(&[]) });
+    let again: Vec<_> = outcome.again.iter().map(|(_, look, again)| (look.depth, *again)).collect();
+    assert_eq!(again, [(Depth::Content, Again::Restless)]);
+}
+
+#[test]
 fn without_time_one_task_is_done_and_the_rest_comes_back() {
     let mut pair = Pair::new();
     let names: Vec<String> = (0..3 * TASK).map(|number| format!("{number:03}")).collect();
