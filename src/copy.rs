@@ -72,8 +72,12 @@ impl<'a> Temp<'a> {
         let aside = if standing.is_dir() {
             Some(swap(self.dir, &self.name, name, names)?)
         } else {
-            self.dir.rename(&self.name, name).map_err(|fault| match fault.errno {
-                // RACE: a directory appeared after the look. Worst case one more look.
+            let renamed = match standing {
+                Side::Absent => self.dir.move_to_free(self.name.as_bytes(), self.dir, name),
+                _ => self.dir.rename(&self.name, name),
+            };
+            renamed.map_err(|fault| match fault.errno {
+                // RACE: something appeared after the look, or a directory. Worst case one more look.
                 Errno::ISDIR | Errno::NOTDIR | Errno::EXIST | Errno::NOTEMPTY => Setback::Changed,
                 _ => Setback::Fault(fault),
             })?;

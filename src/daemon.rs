@@ -358,7 +358,7 @@ impl Daemon<'_> {
             }
             open.insert(path.clone());
             match again {
-                Again::Now => self.queue.push_path(&path, look),
+                Again::Now | Again::Unseen => self.queue.push_path(&path, look),
                 Again::Carrier => self.queue.park(path, look),
                 Again::Missing => self.queue.push_resting(Instant::now() + self.watching.rest(), path, look),
                 Again::Restless | Again::Overtaken => {

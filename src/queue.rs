@@ -75,11 +75,14 @@ pub struct Look {
     /// Whether it is a walk that has found it, and it is no directory: somebody may be writing to
     /// it this very moment.
     pub fresh: bool,
+    /// Whether a walk has listed it as a file of the source that the replica lacks, and nobody has told of it since: it
+    /// is copied without another look.
+    pub new: bool,
 }
 
 impl Look {
     pub fn new(depth: Depth, detector: Detector, since: Instant) -> Self {
-        Self { depth, detector, since, evidence: None, fresh: false }
+        Self { depth, detector, since, evidence: None, fresh: false, new: false }
     }
 
     /// Two wishes for one name become one that serves both.
@@ -87,6 +90,7 @@ impl Look {
         self.depth = self.depth.max(other.depth);
         self.detector = self.detector.max(other.detector);
         self.since = self.since.max(other.since);
+        self.new &= other.new;
         // The newer evidence; a round checks it against what it finds.
         self.evidence = other.evidence.or(self.evidence.take());
     }

@@ -88,12 +88,17 @@ impl Round<'_> {
             let path = rel.join(&name);
             let here = Here { round: self, rel: &rel, spot, replica, path: &path, look: &look };
             let (before, begun) = (out.worked(), Instant::now());
-            let ready = here.act(&name, &source, &standing, out);
+            let ready = if look.new {
+                here.copy_file(&name, &Side::Absent, Reason::New, out)
+            } else {
+                here.act(&name, &source, &standing, out)
+            };
             let is_ready = matches!(ready, Ok(Some(_)));
+            let is_file = look.new || source.entry().is_some_and(Entry::is_file);
             if let Err(setback) = finish(ready, out) {
                 out.set_back(path.clone(), look, setback);
             }
-            if source.entry().is_some_and(Entry::is_file) && (is_ready || out.worked() != before) {
+            if is_file && (is_ready || out.worked() != before) {
                 out.busy.push((path, begun.elapsed()));
             }
         }

@@ -301,6 +301,9 @@ impl Round<'_> {
             }
             return None;
         }
+        if sighting.look.new {
+            return (!spot.filter.excludes_either(name, [Some(false), None])).then_some(sighting);
+        }
         let both = (&spot.source, spot.replica.as_deref());
         let (source, replica) = self.shared.roots.see(both, &sighting.name)?;
         let sides = [&source, &replica].map(|side| side.entry().map(Entry::is_dir));

@@ -371,7 +371,7 @@ impl Drop for Reconciler {
     }
 }
 
-/// One name under work: what was asked, and what stands on each side.
+/// One name under work: what was asked, and what stands on each side. One that is known to be new has not been looked at.
 struct Sighting {
     name: Name,
     look: Look,

@@ -33,6 +33,9 @@ impl Round<'_> {
     fn shape_one(&mut self, rel: &RelPath, spot: &Spot<'_>, sighting: Sighting) -> Option<Sighting> {
         // Its making has failed, and that is known; the retry looks at all below it.
         let replica = spot.replica.as_ref()?;
+        if sighting.look.new {
+            return Some(sighting);
+        }
         let path = rel.join(&sighting.name);
         let Sighting { name, look, source, replica: standing } = &sighting;
         let wide = look.depth == Depth::Subtree;

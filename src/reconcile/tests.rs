@@ -1,5 +1,6 @@
 //! Rounds alone: no daemon, no sweep, no clock, one thread.
 
+mod listed;
 mod model;
 mod moves;
 

@@ -59,6 +59,8 @@ pub struct Work {
 pub enum Again {
     /// As soon as there is time: the round had none left.
     Now,
+    /// The same: it was taken for new unseen, and something is otherwise.
+    Unseen,
     /// When a carrier is free.
     Carrier,
     /// After a short wait: the entry changes.
@@ -124,9 +126,13 @@ impl Outcome {
     /// Notes why a look at `path` came to no end.
     pub(super) fn set_back(&mut self, path: RelPath, look: Look, setback: Setback) {
         match setback {
+            Setback::Changed if look.new => {
+                self.again.push((path, Look { new: false, ..look }, Again::Unseen));
+            }
             Setback::Changed => self.again.push((path, look, Again::Restless)),
             Setback::Cancelled => {}
             Setback::Fault(_) => {
+                let look = Look { new: false, ..look };
                 self.problems.extend(Problem::of(path, setback).map(|problem| (problem, look)));
             }
         }

@@ -285,7 +285,8 @@ impl Chunk<'_> {
                 self.walker.differ.fetch_add(1, Ordering::Relaxed);
                 self.found.push((name, self.walker.look()));
             }
-            (Some(Hint::File | Hint::Symlink), None) | (None, _) => self.differs(name, None),
+            (Some(Hint::File), None) => self.lacks_file(name),
+            (Some(Hint::Symlink), None) | (None, _) => self.differs(name, None),
             (Some(Hint::File), Some(Hint::File)) if self.walker.plan.task == Task::Full => {
                 self.compare_listed_files(name, more);
             }
@@ -392,6 +393,11 @@ impl Chunk<'_> {
     fn differs(&mut self, name: Name, evidence: Option<Evidence>) {
         self.walker.differ.fetch_add(1, Ordering::Relaxed);
         self.found.push((name, self.walker.found(evidence)));
+    }
+
+    fn lacks_file(&mut self, name: Name) {
+        self.walker.differ.fetch_add(1, Ordering::Relaxed);
+        self.found.push((name, Look { new: true, ..self.walker.found(None) }));
     }
 
     fn note_links(&mut self, name: &Name, entry: &Entry) {

@@ -299,7 +299,7 @@ impl Rounds {
     fn put_back(&mut self, path: RelPath, look: Look, again: Again) {
         match again {
             Again::Overtaken => _ = self.queue.push_watched(&path, look, self.now),
-            Again::Now => self.queue.push_path(&path, look),
+            Again::Now | Again::Unseen => self.queue.push_path(&path, look),
             Again::Carrier => self.queue.park(path, look),
             Again::Missing => self.queue.push_resting(self.now + REST, path, look),
             Again::Restless => {

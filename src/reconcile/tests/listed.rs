@@ -1,0 +1,83 @@
+//! What a walk has listed as a file that the replica lacks is copied without another look: what has changed since shows
+//! all the same.
+
+use super::*;
+
+/// A round of looks at names that a walk has listed so.
+fn round(pair: &mut Pair, names: &[&str]) -> Outcome {
+    let mut work = work(&[]);
+    for name in names {
+        add(&mut work.looks, &path(name), Look { new: true, ..look() });
+    }
+    pair.round(work)
+}
+
+/// Does again what came back: by then it is looked at.
+fn again(pair: &mut Pair, outcome: Outcome) -> Outcome {
+    let mut work = work(&[]);
+    for (path, look, again) in outcome.again {
+        assert!(!look.new && again == Again::Unseen, "{path}: {again:?}");
+        add(&mut work.looks, &path, look);
+    }
+    pair.round(work)
+}
+
+#[test]
+fn a_new_file_is_copied() {
+    let mut pair = Pair::new();
+    pair.write("source/new", "text");
+    let outcome = round(&mut pair, &["new"]);
+    assert_eq!(operations(&outcome), [(Operation::Created, "new".into())]);
+    assert_eq!(pair.read("replica/new"), "text");
+}
+
+#[test]
+fn what_has_come_to_stand_there_is_not_replaced_unseen() {
+    let mut pair = Pair::new();
+    for name in ["file", "link", "dir"] {
+        pair.write(&format!("source/{name}"), "text");
+    }
+    pair.write("replica/file", "somebody's");
+    std::os::unix::fs::symlink("nowhere", pair.at("replica/link")).unwrap();
+    pair.write("replica/dir/file", "somebody's");
+    let outcome = round(&mut pair, &["file", "link", "dir"]);
+    assert_eq!((outcome.done.len(), outcome.again.len()), (0, 3));
+    assert_eq!(pair.read("replica/file"), "somebody's");
+    assert_eq!(pair.names("replica"), ["dir", "file", "link"], "nothing temporary is left");
+    let outcome = again(&mut pair, outcome);
+    assert!(outcome.done.iter().all(|done| done.operation == Operation::Updated));
+    assert_eq!(["dir", "file", "link"].map(|name| pair.read(&format!("replica/{name}"))), ["text"; 3]);
+}
+
+#[test]
+fn what_has_become_something_else_is_looked_at() {
+    let mut pair = Pair::new();
+    std::os::unix::fs::symlink("target", pair.at("source/link")).unwrap();
+    fs::create_dir(pair.at("source/dir")).unwrap();
+    let outcome = round(&mut pair, &["link", "dir", "gone"]);
+    assert_eq!((outcome.done.len(), outcome.again.len(), outcome.problems.len()), (0, 3, 0));
+    assert_eq!(pair.names("replica"), [""; 0]);
+    let outcome = again(&mut pair, outcome);
+    assert_eq!(
+        operations(&outcome),
+        [(Operation::Created, "dir".into()), (Operation::Created, "link".into())]
+    );
+}
+
+#[test]
+fn nothing_new_comes_where_it_is_held_back() {
+    let mut pair = Pair::new();
+    pair.write("source/new", "text");
+    let mut work = work(&[]);
+    add(&mut work.looks, &path("new"), Look { new: true, ..look() });
+    let outcome = pair.round(Work { deletions: Deletions::Held { spare: 0 }, ..work });
+    assert_eq!((outcome.held, outcome.done.len()), (1, 0));
+    assert_eq!(pair.names("replica"), [""; 0]);
+}
+
+#[test]
+fn the_word_of_the_watch_makes_it_a_look() {
+    let mut listed = Look { new: true, ..look() };
+    listed.merge(Look { detector: Detector::Watch, ..look() });
+    assert!(!listed.new);
+}
