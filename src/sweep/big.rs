@@ -11,6 +11,9 @@ use crate::fault::Setback;
 use crate::path::{Name, RelPath};
 use crate::queue::Evidence;
 
+/// Pairs for which another thread is worth while: with fewer, lanes are idle.
+const SHARE: usize = SIDE_BY_SIDE / 2;
+
 /// Pairs that wait for others.
 #[derive(Default)]
 pub(super) struct Bigs(Mutex<Vec<Big>>);
@@ -29,10 +32,10 @@ impl Bigs {
         (waiting.len() >= SIDE_BY_SIDE).then(|| std::mem::take(&mut *waiting))
     }
 
-    /// What still waits, shared out evenly.
+    /// What still waits, shared out evenly among as many threads as are worth while.
     pub fn rest(&self, threads: usize) -> Vec<Vec<Big>> {
         let mut waiting = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        let share = waiting.len().div_ceil(threads.max(1)).max(1);
+        let share = waiting.len().div_ceil(threads.max(1)).max(SHARE);
         let mut shares = Vec::new();
         while !waiting.is_empty() {
             let rest = waiting.split_off(share.min(waiting.len()));
