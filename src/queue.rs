@@ -401,9 +401,9 @@ mod tests {
     #[test]
     fn what_is_found_again_rests_no_longer_for_that() {
         let now = Instant::now();
-        let due = now + Duration::from_millis(50);
+        let due = now + Duration::from_millis(70);
         let mut queue = Queue::default();
-        queue.cool(path("saved"), Duration::from_micros(62_500), now);
+        queue.cool(path("saved"), Duration::from_millis(90), now);
         queue.push_watched(&path("saved"), Look { detector: Detector::Watch, ..look(now) }, now);
         for seconds in 1..=3 {
             queue.push_resting(now + Duration::from_secs(seconds), path("saved"), look(now));
@@ -426,15 +426,15 @@ mod tests {
         assert_eq!(told(&mut queue, "log", now), 1, "the first time it goes at once");
         queue.cool(path("log"), Duration::from_millis(100), now);
         assert_eq!(told(&mut queue, "log", millis(10)), 0);
-        assert_eq!(told(&mut queue, "log", millis(190)), 0);
-        assert_eq!(told(&mut queue, "other", millis(190)), 1, "others do not wait");
-        assert_eq!(queue.next_due(), Some(millis(200)), "it is told all the time, and waits no longer");
-        queue.wake(millis(200));
+        assert_eq!(told(&mut queue, "log", millis(90)), 0);
+        assert_eq!(told(&mut queue, "other", millis(90)), 1, "others do not wait");
+        assert_eq!(queue.next_due(), Some(millis(100)), "it is told all the time, and waits no longer");
+        queue.wake(millis(100));
         assert_eq!(queue.take(Detector::Watch, ALL).len(), 1);
         // What is quickly done waits for a while, too.
-        queue.cool(path("log"), Duration::ZERO, millis(200));
-        assert_eq!(told(&mut queue, "log", millis(249)), 0);
-        assert_eq!(told(&mut queue, "log", millis(250)), 1);
+        queue.cool(path("log"), Duration::ZERO, millis(100));
+        assert_eq!(told(&mut queue, "log", millis(149)), 0);
+        assert_eq!(told(&mut queue, "log", millis(150)), 1);
     }
 
     #[test]

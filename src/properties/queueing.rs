@@ -196,7 +196,9 @@ impl Both {
             Step::Unpark(number) => self.unpark(number),
             Step::Cool(path, took) => {
                 queue.cool(path.clone(), Duration::from_millis(took), now);
-                let rested = plain.cooling.get(&path).map_or(now, |rested| now.max(*rested));
+                let begun = now.checked_sub(Duration::from_millis(took)).unwrap_or(now);
+                let most = begun + Duration::from_millis(200);
+                let rested = plain.cooling.get(&path).map_or(begun, |rested| begun.max(*rested).min(most));
                 plain.cooling.insert(path, rested + Duration::from_millis((4 * took).max(50)));
             }
             Step::Rename(from, to) => {
