@@ -42,11 +42,13 @@ impl Daemon<'_> {
             self.links.sweep_begins();
             self.tally.sweep_begins(now, task);
         }
-        if quick && task == Task::Quick {
-            self.watching.scan_begins();
-        }
         match self.start_walk(task, vec![RelPath::root()], Detector::Sweep) {
-            Ok(sweep) => self.sweep = Some(sweep),
+            Ok(sweep) => {
+                self.sweep = Some(sweep);
+                if quick && task == Task::Quick {
+                    self.watching.scan_begins();
+                }
+            }
             Err(error) => self.cannot_start(error, now)?,
         }
         Ok(())
