@@ -72,6 +72,14 @@ impl Links {
         self.by_path.is_empty()
     }
 
+    /// Notes names, all of them before it is asked what is due for what was done to one.
+    pub fn see_all(&mut self, linked: Vec<Linked>) -> Vec<RelPath> {
+        for linked in &linked {
+            self.see(Linked { acted: false, ..linked.clone() });
+        }
+        linked.into_iter().flat_map(|linked| self.see(linked)).collect()
+    }
+
     /// Notes a name; the other names of the file, where they are due.
     pub fn see(&mut self, linked: Linked) -> Vec<RelPath> {
         let Linked { path, id, ctime, links, acted } = linked;

@@ -204,7 +204,7 @@ impl Daemon<'_> {
             return;
         }
         let now = Instant::now();
-        let due: Vec<_> = linked.into_iter().flat_map(|linked| self.links.see(linked)).collect();
+        let due = self.links.see_all(linked);
         for other in due {
             self.look_at(&other, Look::new(Depth::Content, Detector::Watch, now));
         }
