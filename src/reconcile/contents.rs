@@ -254,6 +254,9 @@ impl<'a> Here<'_, 'a> {
         let shared = self.round.shared;
         let (source, entry) = self.spot.source.open_file(name.as_bytes()).map_err(changed_if_gone)?;
         if entry.size > self.round.big {
+            if self.look.new && self.replica.look(name.as_bytes()) != Side::Absent {
+                return Err(Setback::Changed);
+            }
             let load = |here: &Self| {
                 let name = shared.names.next();
                 Ok(Load::Fill { temp: here.replica.create_file(&name)?, name, reason })
@@ -313,6 +316,9 @@ impl<'a> Here<'_, 'a> {
             return Err(Setback::Changed);
         }
         let standing = self.replica.look(name.as_bytes());
+        if self.look.new && standing != Side::Absent {
+            return Err(Setback::Changed);
+        }
         if self.stays(&standing, out)? {
             return Ok(None);
         }

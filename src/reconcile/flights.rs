@@ -51,7 +51,9 @@ impl Flights {
         let mut flights = self.lock();
         let path = flights.iter().find(|(_, flight)| Arc::ptr_eq(&flight.cancel, &job.cancel));
         let Some(path) = path.map(|(path, _)| path.clone()) else { return false };
-        job.look = flights.remove(&path).map_or_else(|| job.look.clone(), |flight| flight.look);
+        if let Some(flight) = flights.remove(&path) {
+            job.look = flight.look;
+        }
         job.path = path;
         true
     }

@@ -75,7 +75,9 @@ impl Round<'_> {
             self.discard(&job);
             match setback {
                 // Overtaken by another change.
-                Setback::Cancelled => self.out.again.push((path, look, Again::Restless)),
+                Setback::Cancelled => {
+                    self.out.again.push((path, Look { new: false, ..look }, Again::Restless));
+                }
                 other => self.out.set_back(path, look, other),
             }
         }
@@ -138,7 +140,7 @@ impl Round<'_> {
         let now = std::time::Instant::now();
         let look_at_itself = look.is_none();
         let look = look.cloned().unwrap_or_else(|| Look::new(Depth::Content, self.detector, now));
-        let wider = Look { depth: Depth::Subtree, evidence: None, ..look.clone() };
+        let wider = Look { depth: Depth::Subtree, evidence: None, new: false, ..look.clone() };
         let source = match self.source.open(dir) {
             Ok(source) => source,
             Err(fault) if fault.is_no_dir() => {
@@ -301,6 +303,8 @@ impl Round<'_> {
             }
             return None;
         }
+        // Where little may come, what comes has to be known.
+        sighting.look.new &= !self.deletions.are_held();
         if sighting.look.new {
             return (!spot.filter.excludes_either(name, [Some(false), None])).then_some(sighting);
         }

@@ -59,7 +59,7 @@ pub struct Work {
 pub enum Again {
     /// As soon as there is time: the round had none left.
     Now,
-    /// The same: it was taken for new unseen, and something is otherwise.
+    /// The same, and no lack of time: it was taken for new unseen, and something is otherwise.
     Unseen,
     /// When a carrier is free.
     Carrier,

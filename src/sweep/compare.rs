@@ -397,7 +397,9 @@ impl Chunk<'_> {
 
     fn lacks_file(&mut self, name: Name) {
         self.walker.differ.fetch_add(1, Ordering::Relaxed);
-        self.found.push((name, Look { new: true, ..self.walker.found(None) }));
+        // Where upper and lower case are one, the file may be there under another name.
+        let new = !self.walker.plan.keeps.folds_case;
+        self.found.push((name, Look { new, ..self.walker.found(None) }));
     }
 
     fn note_links(&mut self, name: &Name, entry: &Entry) {

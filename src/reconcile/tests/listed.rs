@@ -81,3 +81,34 @@ fn the_word_of_the_watch_makes_it_a_look() {
     listed.merge(Look { detector: Detector::Watch, ..look() });
     assert!(!listed.new);
 }
+
+#[test]
+fn neither_is_it_by_a_big_file() {
+    let mut pair = Pair::new();
+    for name in ["early", "late"] {
+        pair.write(&format!("source/{name}"), "0123456789");
+    }
+    let big = |pair: &mut Pair, work: Work| pair.round(Work { big: 5, ..work });
+    let mut looks = Looks::new();
+    for name in ["early", "late"] {
+        add(&mut looks, &path(name), Look { new: true, ..look() });
+    }
+    pair.write("replica/early", "somebody's");
+    let outcome = big(&mut pair, Work { looks, ..work(&[]) });
+    let again: Vec<_> = outcome.again.iter().map(|(path, look, again)| (path, look.new, *again)).collect();
+    assert_eq!(again, [(&path("early"), false, Again::Unseen)]);
+    let filled = pair.carried();
+    pair.write("replica/late", "somebody's");
+    let outcome = big(&mut pair, Work { carried: vec![filled], ..work(&[]) });
+    assert!(matches!(outcome.again[..], [(_, _, Again::Unseen)]) && outcome.done.is_empty());
+    assert_eq!(["early", "late"].map(|name| pair.read(&format!("replica/{name}"))), ["somebody's"; 2]);
+    assert_eq!(pair.names("replica"), ["early", "late"], "nothing temporary is left");
+}
+
+#[test]
+fn what_its_directory_has_become_is_looked_at_as_what_it_is() {
+    let mut pair = Pair::new();
+    pair.write("replica/d/f.txt", "text");
+    let outcome = round(&mut pair, &["d/f.txt"]);
+    assert_eq!(operations(&outcome), [(Operation::Removed, "d".into())]);
+}
