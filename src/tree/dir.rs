@@ -178,10 +178,11 @@ impl ReplicaDir {
         let (doing, new) = ("move it", new_name.as_bytes());
         match sys::renameat_with(&self.fd, name, &to.fd, new, RenameFlags::NOREPLACE) {
             // Some file systems know no flags.
-            Err(Errno::INVAL | Errno::NOSYS) if to.look(new) == Side::Absent => {
-                self.move_to(name, to, new_name)
-            }
-            Err(Errno::INVAL | Errno::NOSYS) => Err(Fault { doing, side: to.side, errno: Errno::EXIST }),
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => match to.look(new) {
+                Side::Absent => self.move_to(name, to, new_name),
+                Side::Unknown(fault) => Err(fault),
+                Side::Present(_) => Err(Fault { doing, side: to.side, errno: Errno::EXIST }),
+            },
             other => other.doing(to.side, doing),
         }
     }
