@@ -37,6 +37,8 @@
 mod plots;
 #[path = "support/running.rs"]
 mod running;
+#[path = "support/median.rs"]
+mod median;
 mod support;
 #[path = "growth/tables.rs"]
 mod tables;

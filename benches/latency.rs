@@ -35,6 +35,8 @@
 
 #[path = "support/running.rs"]
 mod running;
+#[path = "support/median.rs"]
+mod median;
 mod support;
 
 use std::fs::{self, File};
@@ -44,8 +46,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use median::median;
 use running::Program;
-use support::{LOOK, load, median, rest, setting, version};
+use support::{LOOK, load, rest, setting, version};
 use tempfile::TempDir;
 
 const TWINDIR: &str = env!("CARGO_BIN_EXE_twindir");

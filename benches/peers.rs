@@ -26,6 +26,8 @@
 mod floor;
 #[path = "peers/sets.rs"]
 mod sets;
+#[path = "support/median.rs"]
+mod median;
 mod support;
 #[path = "support/trees.rs"]
 mod trees;
@@ -36,8 +38,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use median::median;
 use sets::{SETS, Set};
-use support::{load, median, setting, version};
+use support::{load, setting, version};
 use tempfile::TempDir;
 
 const TWINDIR: &str = env!("CARGO_BIN_EXE_twindir");

@@ -26,6 +26,8 @@
 
 #[path = "support/running.rs"]
 mod running;
+#[path = "support/median.rs"]
+mod median;
 mod support;
 
 use std::fs::{self, File};
@@ -35,8 +37,9 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use median::median;
 use running::Program;
-use support::{load, median, rest, setting, version};
+use support::{load, rest, setting, version};
 use tempfile::TempDir;
 
 const TWINDIR: &str = env!("CARGO_BIN_EXE_twindir");

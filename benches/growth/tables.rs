@@ -1,7 +1,7 @@
 //! What is printed: medians, and what grows by how much.
 
 use crate::Size;
-use crate::support::median;
+use crate::median::median;
 use crate::turn::Turn;
 
 /// A figure with its name.

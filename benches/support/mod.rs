@@ -1,6 +1,5 @@
 //! What the benchmarks share: settings, the machine, the end by Ctrl-C.
 
-use std::cmp::Ordering::Equal;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -109,13 +108,6 @@ fn file_system(mounts: &str, dir: &Path) -> String {
     });
     let above = parsed.filter(|(point, _)| dir.starts_with(point));
     above.max_by_key(|(point, _)| point.len()).map_or("unknown", |(_, kind)| kind).to_owned()
-}
-
-/// The value in the middle; of an even number of them the greater of the two; nothing's default.
-pub fn median<T: Copy + Default + PartialOrd>(values: &[T]) -> T {
-    let mut values = values.to_vec();
-    values.sort_unstable_by(|one, other| one.partial_cmp(other).unwrap_or(Equal));
-    values.get(values.len() / 2).copied().unwrap_or_default()
 }
 
 /// The version that a program says it has; `None` where it is not installed.
