@@ -162,9 +162,7 @@ impl Backup {
             }
             match exchanged {
                 Ok(()) => Ok(true),
-                Err(fault) if matches!(fault.errno, Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
-                    Ok(false)
-                }
+                Err(fault) if fault.is_unknown_flag() => Ok(false),
                 Err(fault) => Err(fault.into()),
             }
         })?;

@@ -108,7 +108,7 @@ pub fn swap(dir: &ReplicaDir, new: &Name, old: &Name, names: &TempNames) -> Resu
     match dir.exchange(new, old) {
         Ok(()) => Ok(new.clone()),
         Err(fault) if fault.errno == Errno::NOENT => Err(Setback::Changed),
-        Err(fault) if matches!(fault.errno, Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+        Err(fault) if fault.is_unknown_flag() => {
             let aside = names.next();
             dir.rename(old, &aside)?;
             match dir.rename(new, old) {

@@ -49,6 +49,11 @@ impl Fault {
         self.errno == Errno::NOENT
     }
 
+    /// Whether this is how a file system answers that does not know a flag of `renameat2`.
+    pub fn is_unknown_flag(&self) -> bool {
+        matches!(self.errno, Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP)
+    }
+
     /// Whether the replica's file system (or that of the backups) takes nothing more for now, whatever the entry: it is
     /// full, the quota is used up, or it is read-only.
     pub fn is_refusal(&self) -> bool {

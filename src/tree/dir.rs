@@ -176,14 +176,13 @@ impl ReplicaDir {
     /// `EEXIST` where it is not.
     pub fn move_to_free(&self, name: &[u8], to: &ReplicaDir, new_name: &Name) -> Result<()> {
         let (doing, new) = ("move it", new_name.as_bytes());
-        match sys::renameat_with(&self.fd, name, &to.fd, new, RenameFlags::NOREPLACE) {
-            // Some file systems know no flags.
-            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => match to.look(new) {
+        match sys::renameat_with(&self.fd, name, &to.fd, new, RenameFlags::NOREPLACE).doing(to.side, doing) {
+            Err(fault) if fault.is_unknown_flag() => match to.look(new) {
                 Side::Absent => self.move_to(name, to, new_name),
                 Side::Unknown(fault) => Err(fault),
                 Side::Present(_) => Err(Fault { doing, side: to.side, errno: Errno::EXIST }),
             },
-            other => other.doing(to.side, doing),
+            other => other,
         }
     }
 
