@@ -125,14 +125,12 @@ impl Outcome {
 
     /// Notes why a look at `path` came to no end.
     pub(super) fn set_back(&mut self, path: RelPath, look: Look, setback: Setback) {
+        let again = if look.new { Again::Unseen } else { Again::Restless };
+        let look = Look { new: false, ..look };
         match setback {
-            Setback::Changed if look.new => {
-                self.again.push((path, Look { new: false, ..look }, Again::Unseen));
-            }
-            Setback::Changed => self.again.push((path, look, Again::Restless)),
+            Setback::Changed => self.again.push((path, look, again)),
             Setback::Cancelled => {}
             Setback::Fault(_) => {
-                let look = Look { new: false, ..look };
                 self.problems.extend(Problem::of(path, setback).map(|problem| (problem, look)));
             }
         }

@@ -3,13 +3,17 @@
 
 use super::*;
 
-/// A round of looks at names that a walk has listed so.
-fn round(pair: &mut Pair, names: &[&str]) -> Outcome {
+/// Looks at names that a walk has listed so.
+fn listed(names: &[&str]) -> Work {
     let mut work = work(&[]);
     for name in names {
         add(&mut work.looks, &path(name), Look { new: true, ..look() });
     }
-    pair.round(work)
+    work
+}
+
+fn round(pair: &mut Pair, names: &[&str]) -> Outcome {
+    pair.round(listed(names))
 }
 
 /// Does again what came back: by then it is looked at.
@@ -68,9 +72,7 @@ fn what_has_become_something_else_is_looked_at() {
 fn nothing_new_comes_where_it_is_held_back() {
     let mut pair = Pair::new();
     pair.write("source/new", "text");
-    let mut work = work(&[]);
-    add(&mut work.looks, &path("new"), Look { new: true, ..look() });
-    let outcome = pair.round(Work { deletions: Deletions::Held { spare: 0 }, ..work });
+    let outcome = pair.round(Work { deletions: Deletions::Held { spare: 0 }, ..listed(&["new"]) });
     assert_eq!((outcome.held, outcome.done.len()), (1, 0));
     assert_eq!(pair.names("replica"), [""; 0]);
 }
@@ -88,18 +90,13 @@ fn neither_is_it_by_a_big_file() {
     for name in ["early", "late"] {
         pair.write(&format!("source/{name}"), "0123456789");
     }
-    let big = |pair: &mut Pair, work: Work| pair.round(Work { big: 5, ..work });
-    let mut looks = Looks::new();
-    for name in ["early", "late"] {
-        add(&mut looks, &path(name), Look { new: true, ..look() });
-    }
     pair.write("replica/early", "somebody's");
-    let outcome = big(&mut pair, Work { looks, ..work(&[]) });
+    let outcome = pair.round(Work { big: 5, ..listed(&["early", "late"]) });
     let again: Vec<_> = outcome.again.iter().map(|(path, look, again)| (path, look.new, *again)).collect();
     assert_eq!(again, [(&path("early"), false, Again::Unseen)]);
     let filled = pair.carried();
     pair.write("replica/late", "somebody's");
-    let outcome = big(&mut pair, Work { carried: vec![filled], ..work(&[]) });
+    let outcome = pair.round(Work { carried: vec![filled], big: 5, ..work(&[]) });
     assert!(matches!(outcome.again[..], [(_, _, Again::Unseen)]) && outcome.done.is_empty());
     assert_eq!(["early", "late"].map(|name| pair.read(&format!("replica/{name}"))), ["somebody's"; 2]);
     assert_eq!(pair.names("replica"), ["early", "late"], "nothing temporary is left");
