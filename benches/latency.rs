@@ -48,7 +48,7 @@ use std::time::{Duration, Instant};
 
 use median::median;
 use running::Program;
-use support::{LOOK, load, rest, setting, version};
+use support::{load, rest, setting, version};
 use tempfile::TempDir;
 
 const TWINDIR: &str = env!("CARGO_BIN_EXE_twindir");
@@ -168,18 +168,11 @@ impl Tool {
 
     /// Waits until all is copied, and for its rest, should it ever come to rest.
     fn settle(&self, program: &mut Program, place: &Place, quiet: Duration) -> Result<(), String> {
-        if !self.sweeps {
-            return program.settle(quiet, FIRST_COPY, || place.is_copied());
+        if self.sweeps {
+            program.complete(FIRST_COPY, || place.is_copied())
+        } else {
+            program.settle(quiet, FIRST_COPY, || place.is_copied())
         }
-        let begun = Instant::now();
-        while !place.is_copied() {
-            program.still_runs()?;
-            if begun.elapsed() > FIRST_COPY {
-                return Err(format!("not equal within {FIRST_COPY:?}"));
-            }
-            rest(LOOK);
-        }
-        Ok(())
     }
 
     /// Writes the file that it is told its settings by.

@@ -37,21 +37,33 @@ impl Program {
         deadline: Duration,
         is_complete: impl Fn() -> bool,
     ) -> Result<(), String> {
-        let end = Instant::now() + deadline;
+        let begun = Instant::now();
+        self.complete(deadline, is_complete)?;
         let mut since = Instant::now();
-        let mut complete = false;
         let mut before = self.usage();
         while since.elapsed() < quiet {
             rest(LOOK);
             let now = self.usage();
-            complete = complete || is_complete();
-            if !complete || now.since(&before).cpu > QUIET {
+            if now.since(&before).cpu > QUIET {
                 since = Instant::now();
             }
             before = now;
             self.still_runs()?;
-            if Instant::now() > end {
-                return Err(format!("not {} within {deadline:?}", if complete { "quiet" } else { "equal" }));
+            if begun.elapsed() > deadline {
+                return Err(format!("not quiet within {deadline:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until `is_complete`, however busy it is.
+    pub fn complete(&mut self, deadline: Duration, is_complete: impl Fn() -> bool) -> Result<(), String> {
+        let begun = Instant::now();
+        while !is_complete() {
+            rest(LOOK);
+            self.still_runs()?;
+            if begun.elapsed() > deadline {
+                return Err(format!("not equal within {deadline:?}"));
             }
         }
         Ok(())
