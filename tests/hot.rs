@@ -19,8 +19,12 @@ const SECOND: Duration = Duration::from_secs(1);
 /// Where nothing is optimised, or all tests run at once, times prove little: this is how much longer they may be there.
 const SLACK: u32 = if cfg!(debug_assertions) { 10 } else { 1 };
 
-/// Copies of one file in a second, at most.
+/// Copies of one file in a second, at most, in the long run.
 const MOST_COPIES: f64 = 20.0;
+
+/// Copies that a file which was at rest may have beyond that: the first saves in a row are followed at once. And one more for
+/// the last of all.
+const AT_ONCE: f64 = 5.0;
 
 /// How a log is appended to.
 #[derive(Clone, Copy)]
@@ -106,10 +110,6 @@ impl Outcome {
     fn slowest(&self) -> Duration {
         self.answers.iter().max().copied().unwrap_or_default()
     }
-
-    fn copies_a_second(&self) -> f64 {
-        self.copies as f64 / self.took.as_secs_f64()
-    }
 }
 
 fn copies(live: &Live, name: &str) -> usize {
@@ -170,8 +170,7 @@ fn hot_log(how: Appending, size: usize, time: Duration) -> Outcome {
 /// What holds on any machine.
 #[track_caller]
 fn assert_moderate(outcome: &Outcome) {
-    // One more for the last append.
-    assert!(outcome.copies as f64 <= MOST_COPIES * outcome.took.as_secs_f64() + 1.0, "{outcome:?}");
+    assert!(outcome.copies as f64 <= MOST_COPIES * outcome.took.as_secs_f64() + AT_ONCE, "{outcome:?}");
     assert!(outcome.copies > 1, "nothing was copied before it rested: {outcome:?}");
     assert!(outcome.answers.len() >= 2, "{outcome:?}");
 }
@@ -192,7 +191,6 @@ fn assert_as_promised(how: Appending, size: usize) {
     let time = Duration::from_secs(how_many("TWINDIR_SECONDS", 30));
     let outcome = hot_log(how, size, time);
     assert_moderate(&outcome);
-    assert!(outcome.copies_a_second() <= MOST_COPIES, "{outcome:?}");
     assert!(outcome.behind <= SECOND * SLACK, "{outcome:?}");
     assert!(outcome.rest <= SLACK * Duration::from_millis(200), "{outcome:?}");
     assert!(outcome.cpu <= SLACK * outcome.took / 4, "more than a quarter of a core: {outcome:?}");
