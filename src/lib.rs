@@ -1,6 +1,6 @@
 //! twindir keeps a replica directory an exact twin of a source directory, one way.
 //!
-//! Two detectors, one writer: a sweep (and, in time, a watch) says _where to look_; the
+//! Two detectors, one writer: a watch and a sweep say _where to look_; the
 //! [`queue`] merges that; the [`reconcile`]r alone changes the replica, in rounds. The modules
 //! import each other only downwards in this list.
 

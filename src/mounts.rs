@@ -28,6 +28,18 @@ impl Mount {
         let (root, point) = (unescape(fields.next()?), unescape(fields.next()?));
         Some(Self { id, device, root, point })
     }
+
+    /// All that are seen from here; none where the kernel does not say.
+    fn all() -> Vec<Self> {
+        let text = fs::read("/proc/self/mountinfo").unwrap_or_default();
+        text.split(|byte| *byte == b'\n').filter_map(Mount::parse).collect()
+    }
+
+    /// The one that `path` lies on.
+    fn of(path: &Path) -> Option<Self> {
+        let stat = statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID).ok()?;
+        Self::all().into_iter().find(|mount| mount.id == stat.stx_mnt_id)
+    }
 }
 
 /// Undoes `\040` and the like: space, tab, newline and backslash are written in octal.
@@ -51,8 +63,12 @@ fn unescape(field: &[u8]) -> PathBuf {
 
 /// All mount points that are seen from here; none where the kernel does not say.
 pub fn points() -> Vec<PathBuf> {
-    let text = fs::read("/proc/self/mountinfo").unwrap_or_default();
-    text.split(|byte| *byte == b'\n').filter_map(Mount::parse).map(|mount| mount.point).collect()
+    Mount::all().into_iter().map(|mount| mount.point).collect()
+}
+
+/// Where the file system is mounted that `path` lies on; `None` where the kernel does not say.
+pub fn point_of(path: &Path) -> Option<PathBuf> {
+    Mount::of(path).map(|mount| mount.point)
 }
 
 /// A directory's place on its file system.
@@ -65,12 +81,7 @@ pub struct Place {
 impl Place {
     /// Where the directory `path` lies; `None` where the kernel does not say.
     pub fn of(path: &Path) -> Option<Self> {
-        let stat = statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID).ok()?;
-        let text = fs::read("/proc/self/mountinfo").ok()?;
-        let mount = text
-            .split(|byte| *byte == b'\n')
-            .filter_map(Mount::parse)
-            .find(|mount| mount.id == stat.stx_mnt_id)?;
+        let mount = Mount::of(path)?;
         let real = fs::canonicalize(path).ok()?;
         let below = real.strip_prefix(&mount.point).ok()?;
         Some(Self { device: mount.device, path: mount.root.join(below) })

@@ -1,6 +1,8 @@
 //! The start of a run: resolves both roots, refuses what cannot be mirrored safely, and pins
 //! what will be.
 
+mod home;
+
 use std::ffi::OsStr;
 use std::fs;
 use std::os::linux::net::SocketAddrExt;
@@ -20,6 +22,7 @@ use crate::path::{Name, RelPath, shown};
 use crate::reconcile::Roots;
 use crate::report::RotatingFile;
 use crate::tree::{Pin, Root, enclosing, lies_within, nearest_existing};
+pub use home::{ReplicaHome, SourceHome};
 
 /// Why a run is refused: what is wrong, and what to do. Exit code 2.
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +74,8 @@ pub enum Refusal {
 /// What a run begins with.
 pub struct Prepared {
     pub roots: Roots,
-    pub home: Home,
+    pub source_home: SourceHome,
+    pub replica_home: ReplicaHome,
     pub lock: Lock,
     pub log: Option<RotatingFile>,
     pub filter: Filter,
@@ -169,9 +173,11 @@ impl Checked {
             Some(lock) => lock,
             None => Lock::take(&replica_pin, &replica.path)?,
         };
-        let home = Home::of(&replica, replica_pin)?;
+        let replica_home = ReplicaHome::of(&replica, replica_pin)
+            .map_err(|fault| Refusal::Fault(replica.path.clone(), fault))?;
+        let source_home = SourceHome::of(&source);
         let roots = Roots { source, replica, source_pin, replica_pin };
-        Ok(Prepared { roots, home, lock, log, filter, backup })
+        Ok(Prepared { roots, source_home, replica_home, lock, log, filter, backup })
     }
 }
 
@@ -288,51 +294,6 @@ fn log_in_source(log: &Path, source_pin: &Pin) -> Result<Option<(RelPath, Name)>
     let components = above[above.len().saturating_sub(steps)..].iter().copied().chain(missing.iter());
     let path: Vec<u8> = components.map(OsStr::as_bytes).collect::<Vec<_>>().join(&b'/');
     Ok(RelPath::new(&path).and_then(|path| path.split()))
-}
-
-/// What is known of the replica's place, so that it can be made again when it is deleted, and
-/// nothing is written in its stead when its disk is unplugged.
-#[derive(Clone, Debug)]
-pub struct Home {
-    /// The file system of the directory above the replica.
-    above: Pin,
-    pin: Pin,
-    file_system: Option<u64>,
-}
-
-impl Home {
-    fn of(replica: &Root, pin: Pin) -> Result<Self, Refusal> {
-        let above =
-            nearest_above(&replica.path).map_err(|fault| Refusal::Fault(replica.path.clone(), fault))?;
-        Ok(Self { above, pin, file_system: replica.file_system() })
-    }
-
-    /// Another directory is the replica now, or the same one on a disk that was mounted again.
-    pub fn follow(&mut self, replica: &Root, pin: Pin) {
-        // Where nothing can be learned of it, a replica that is gone is waited for.
-        if let Ok(home) = Self::of(replica, pin) {
-            *self = home;
-        }
-    }
-
-    /// Whether a replica that is gone was deleted, and may be made again: the file system that
-    /// held it is still there.
-    pub fn may_create(&self, replica: &Path) -> bool {
-        !self.pin.is_mount_root && nearest_above(replica).is_ok_and(|pin| pin.same_mount(&self.above))
-    }
-
-    /// Whether another directory at the replica's path may take its place. The directory under
-    /// a mount point may not, nor one on another disk.
-    pub fn may_adopt(&self, replica: &Root, pin: &Pin) -> bool {
-        if self.pin.is_mount_root {
-            return pin.is_mount_root;
-        }
-        pin.dev == self.pin.dev || (self.file_system.is_some() && replica.file_system() == self.file_system)
-    }
-}
-
-fn nearest_above(path: &Path) -> Result<Pin, Fault> {
-    nearest_existing(path.parent().unwrap_or(Path::new("/")), Where::Replica).map(|(_, pin)| pin)
 }
 
 /// Keeps a second twindir off the replica, for as long as this lives.

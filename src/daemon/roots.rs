@@ -8,7 +8,7 @@ use crate::fault::Fault;
 use crate::guard::Trust;
 use crate::path::shown;
 use crate::reconcile::Lost;
-use crate::roots::{Home, Lock};
+use crate::roots::{Lock, ReplicaHome, SourceHome};
 use crate::tree::Pin;
 
 /// How long another directory must have stood at a root's path before it is adopted: a mount
@@ -37,7 +37,8 @@ impl Absence {
 
 /// The state of both roots.
 pub(super) struct RootWatch {
-    home: Home,
+    source_home: SourceHome,
+    replica_home: ReplicaHome,
     lock: Lock,
     source: Option<Absence>,
     replica: Option<Absence>,
@@ -45,8 +46,8 @@ pub(super) struct RootWatch {
 }
 
 impl RootWatch {
-    pub fn new(home: Home, lock: Lock) -> Self {
-        Self { home, lock, source: None, replica: None, checked: Instant::now() }
+    pub fn new(source_home: SourceHome, replica_home: ReplicaHome, lock: Lock) -> Self {
+        Self { source_home, replica_home, lock, source: None, replica: None, checked: Instant::now() }
     }
 
     /// Whether a root is not there. Nothing is done until it is back.
@@ -93,7 +94,19 @@ impl Daemon<'_> {
             }
             Ok(pin) => {
                 self.drop_work();
-                if stands(self.roots.source.get_or_insert_default(), pin, now) {
+                let source = &self.reconciler.roots.source;
+                let absence = self.roots.source.get_or_insert_default();
+                if self.roots.source_home.is_unmounted(source) {
+                    if absence.is_news() {
+                        tracing::error!(
+                            op = "source",
+                            "the disk of {} is unmounted: nothing is deleted, mirroring goes on by itself when a disk is \
+                             mounted there (if the directory at that path is the source now, restart twindir)",
+                            shown(&source.path)
+                        );
+                    }
+                } else if stands(absence, pin, now) {
+                    self.roots.source_home = SourceHome::of(source);
                     self.roots.source = None;
                     self.reconciler.roots.source_pin = pin;
                     self.trust = Trust::Unproven;
@@ -130,7 +143,7 @@ impl Daemon<'_> {
             Ok(pin) => {
                 self.drop_work();
                 let absence = self.roots.replica.get_or_insert_default();
-                if !self.roots.home.may_adopt(&self.reconciler.roots.replica, &pin) {
+                if !self.roots.replica_home.may_adopt(&self.reconciler.roots.replica, &pin) {
                     if absence.is_news() {
                         let path = shown(&self.reconciler.roots.replica.path);
                         tracing::error!(
@@ -154,7 +167,7 @@ impl Daemon<'_> {
         let path = self.reconciler.roots.replica.path.clone();
         // Where the source is gone too, a directory above both may have been moved.
         let may_create = self.config.create && self.roots.source.is_none();
-        if fault.is_absence() && may_create && self.roots.home.may_create(&path) {
+        if fault.is_absence() && may_create && self.roots.replica_home.may_create(&path) {
             let made = fs::create_dir_all(&path);
             if let (Ok(()), Ok(pin)) = (made, self.reconciler.roots.replica.pin()) {
                 return self.adopt_replica(pin, "the replica was deleted: it is made again and filled");
@@ -181,7 +194,7 @@ impl Daemon<'_> {
         tracing::warn!(op = "adopted", "{why}");
         self.roots.replica = None;
         self.reconciler.roots.replica_pin = pin;
-        self.roots.home.follow(&self.reconciler.roots.replica, pin);
+        self.roots.replica_home.follow(&self.reconciler.roots.replica, pin);
         self.reconciler.keeps = probe_replica(&self.reconciler.roots);
         self.trust = Trust::Unproven;
         self.tally.disturb();
