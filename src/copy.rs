@@ -254,7 +254,7 @@ pub fn settings<'a>(
         xattrs: xattrs.filter(|_| differs.xattrs),
         uid: differs.uid.then_some(source.uid),
         gid: differs.gid.then_some(source.gid),
-        mode: (keeps.modes && differs.visible()).then_some(source.mode),
+        mode: (keeps.modes && differs.visible()).then(|| keeps.mode_of(source, None)),
         mtime: differs.mtime.then_some(source.mtime),
     }
 }

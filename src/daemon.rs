@@ -22,7 +22,7 @@ use crate::guard::Trust;
 use crate::links::Links;
 use crate::path::RelPath;
 use crate::probe::{Lacks, of_process, probe};
-use crate::queue::{Detector, Look, Looks, Portion, Queue};
+use crate::queue::{Depth, Detector, Look, Looks, Portion, Queue};
 use crate::reaper::Reaped;
 use crate::reconcile::{Again, Manner, Outcome, Reconciler, Roots, Work};
 use crate::report::{Cause, Operation, Problem};
@@ -103,6 +103,8 @@ struct Daemon<'a> {
     /// The same after that: their entries are as old as ever, and only their MD5s prove them to be
     /// what they should. That has time.
     unproven: BTreeSet<RelPath>,
+    /// Directories that stay closed to others until the walk that runs has ended.
+    uneven: BTreeSet<RelPath>,
     watching: Watching,
     links: Links,
     rounds: u32,
@@ -146,6 +148,7 @@ pub fn run(
         scans: BTreeSet::new(),
         moved: BTreeSet::new(),
         unproven: BTreeSet::new(),
+        uneven: BTreeSet::new(),
         watching: Watching::new(config.watch, config.debounce),
         links: Links::default(),
         rounds: 0,
@@ -170,6 +173,7 @@ impl Daemon<'_> {
             self.begin_scan(now)?;
             self.begin_sweep(now)?;
             self.begin_proof(now)?;
+            self.open_closed(now);
             let mut carried = Vec::new();
             let mut reaped = Vec::new();
             if let Some(signal) = self.wait(signals, &mut carried, &mut reaped) {
@@ -311,6 +315,15 @@ impl Daemon<'_> {
         }
     }
 
+    /// Looks at directories that had to stay closed once more, those below others first.
+    fn open_closed(&mut self, now: Instant) {
+        if self.has_swept_all() {
+            for path in std::mem::take(&mut self.uneven).into_iter().rev() {
+                self.queue.push_path(&path, Look::new(Depth::Content, Detector::Sweep, now));
+            }
+        }
+    }
+
     /// What a round takes, and how long it begins new tasks.
     fn measure(&self, detector: Detector) -> (Portion, Duration) {
         match detector {
@@ -361,6 +374,11 @@ impl Daemon<'_> {
                 Again::Now | Again::Unseen => self.queue.push_path(&path, look),
                 Again::Carrier => self.queue.park(path, look),
                 Again::Missing => self.queue.push_resting(Instant::now() + self.watching.rest(), path, look),
+                // The walk may find what is wrong in it.
+                Again::Uneven if self.sweep.is_some() => _ = self.uneven.insert(path),
+                Again::Uneven => {
+                    self.set_back(&Problem { path, cause: Cause::Uneven }, look, Failure::Restless);
+                }
                 Again::Restless | Again::Overtaken => {
                     let problem = Problem { path, cause: Cause::Restless };
                     self.set_back(&problem, look, Failure::Restless);

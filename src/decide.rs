@@ -24,6 +24,8 @@ impl From<Verdict> for Contents {
 pub struct Keeps {
     /// Whether the process may give entries to any user and group.
     pub owner: bool,
+    /// Whose new entries are otherwise.
+    pub user: u32,
     /// The groups to which it may give entries all the same: its own.
     pub groups: Vec<u32>,
     pub xattrs: XattrKinds,
@@ -42,6 +44,7 @@ impl Keeps {
     pub fn all() -> Self {
         Self {
             owner: false,
+            user: 0,
             groups: Vec::new(),
             xattrs: XattrKinds::ALL,
             modes: true,
@@ -55,6 +58,16 @@ impl Keeps {
     /// Whether the replica's entry could be given the group of the source's.
     fn may_give_group(&self, gid: u32) -> bool {
         self.owner || self.groups.contains(&gid)
+    }
+
+    /// The mode that is mirrored, in a new entry or in the one that stands there. A program that runs as its owner, or with
+    /// its group, must not come to run as another one, since it could not be given to its own.
+    pub fn mode_of(&self, source: &Entry, standing: Option<&Entry>) -> u32 {
+        let has_owner = self.owner || source.uid == standing.map_or(self.user, |standing| standing.uid);
+        let has_group =
+            self.may_give_group(source.gid) || standing.is_some_and(|standing| standing.gid == source.gid);
+        let dropped = if has_owner { 0 } else { 0o4000 } | if has_group { 0 } else { 0o2000 };
+        if source.is_file() { source.mode & !dropped } else { source.mode }
     }
 }
 
@@ -102,7 +115,7 @@ impl Differs {
         // Linux gives a symlink no mode of its own.
         let has_mode = keeps.modes && !matches!(source.kind, Kind::Symlink(_));
         Self {
-            mode: has_mode && source.mode != replica.mode,
+            mode: has_mode && keeps.mode_of(source, Some(replica)) != replica.mode,
             mtime: !source.mtime.is_within(replica.mtime, keeps.time_step),
             uid: keeps.owner && source.uid != replica.uid,
             gid: source.gid != replica.gid && keeps.may_give_group(source.gid),
@@ -418,6 +431,22 @@ mod tests {
             decide(&source, &replica, Contents::Unread, &Keeps { owner: false, ..KEEPS.clone() }),
             Action::Nothing
         );
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_given_to_its_owner_or_group_does_not_run_as_another() {
+        let mode = |kind, keeps: &Keeps| keeps.mode_of(&Entry { mode: 0o6755, ..entry(kind) }, None);
+        let (me, other) = (Keeps { user: 1, ..Keeps::all() }, Keeps { user: 2, ..Keeps::all() });
+        assert_eq!(mode(Kind::File, &KEEPS), 0o6755);
+        assert_eq!(mode(Kind::File, &me), 0o4755);
+        assert_eq!(mode(Kind::File, &Keeps { groups: vec![1], ..me }), 0o6755);
+        assert_eq!(mode(Kind::File, &other), 0o755);
+        assert_eq!(mode(Kind::File, &Keeps { groups: vec![1], ..other.clone() }), 0o2755);
+        assert_eq!(mode(Kind::Dir, &other), 0o6755, "there it says what group new entries get");
+        let source = changed(Kind::File, |e| e.mode = 0o4755);
+        let others = changed(Kind::File, |e| (e.mode, e.uid) = (0o755, 2));
+        assert_eq!(decide(&source, &others, Contents::Same, &other), Action::Nothing);
+        assert_eq!(decide(&source, &source, Contents::Same, &other), Action::Nothing, "it has its owner");
     }
 
     #[test]

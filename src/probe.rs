@@ -34,11 +34,11 @@ const ACL: [u8; 44] = [
 /// What this process may set, on a file system that keeps all. `local`: whether no other host
 /// and no other clock is concerned.
 pub fn of_process(local: bool) -> Keeps {
-    use rustix::process::{Gid, getegid, getgroups};
+    use rustix::process::{Gid, getegid, geteuid, getgroups};
     use rustix::thread::{CapabilitySet, capabilities};
     let owner = capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::CHOWN));
     let groups = getgroups().unwrap_or_default().into_iter().chain([getegid()]).map(Gid::as_raw);
-    Keeps { owner, groups: groups.collect(), ctimes: local, ..Keeps::all() }
+    Keeps { owner, user: geteuid().as_raw(), groups: groups.collect(), ctimes: local, ..Keeps::all() }
 }
 
 /// Tries what the file system of an open root keeps, with entries under reserved names that are
@@ -62,6 +62,7 @@ pub fn probe_unseen(replica: &Dir, wanted: Keeps) -> Keeps {
         Ok(file) => try_file(&file, wanted.clone()).unwrap_or(wanted),
         Err(fault) if matches!(fault.errno, Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) => Keeps {
             owner: false,
+            user: wanted.user,
             groups: Vec::new(),
             xattrs: XattrKinds::NONE,
             modes: false,
@@ -93,6 +94,7 @@ fn try_names(replica: &ReplicaDir, wanted: Keeps) -> Result<Keeps, Fault> {
 fn try_file(file: &NewFile, wanted: Keeps) -> Result<Keeps, Fault> {
     let entry = || file.as_file().entry();
     let mut keeps = wanted;
+    keeps.user = entry()?.uid;
     keeps.modes = [0o640, 0o600].iter().all(|mode| {
         let set = file.set(&Settings { mode: Some(*mode), ..Settings::default() });
         !is_refused(set) && entry().is_ok_and(|entry| entry.mode == *mode)

@@ -216,6 +216,7 @@ impl Daemon<'_> {
         self.sweep = None;
         self.scan = None;
         self.scans.clear();
+        self.uneven.clear();
         self.watching.stop();
         self.queue.clear();
         self.troubles.clear();

@@ -280,11 +280,16 @@ impl Daemon<'_> {
     /// Whether no walk over all runs, and nothing that one has found waits. With a watch this
     /// comes to be also while there is always something to do; without, all has to be done.
     pub(super) fn is_swept(&self) -> bool {
+        self.has_swept_all()
+            && self.uneven.is_empty()
+            && (self.watching.is_wanted() || (self.scan.is_none() && self.scans.is_empty()))
+    }
+
+    pub(super) fn has_swept_all(&self) -> bool {
         self.sweep.is_none()
             && !self.queue.has_ready(Detector::Sweep)
             && self.queue.sweep_names() == 0
             && self.reconciler.is_idle_for(Detector::Sweep)
-            && (self.watching.is_wanted() || (self.scan.is_none() && self.scans.is_empty()))
     }
 
     /// Ends a sync: says what it did, and plans the next. The end of the run, for `--once`.

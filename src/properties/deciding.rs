@@ -32,7 +32,8 @@ fn xattrs() -> impl Strategy<Value = Option<Xattrs>> {
 
 fn entry() -> impl Strategy<Value = Entry> {
     let time = || (0..3_i64, 0..2_u32).prop_map(|(sec, half)| Time { sec, nsec: half * 500_000_000 });
-    ((kind(), small(), time(), time()), (small(), small(), small(), 1..3_u32), xattrs()).prop_map(
+    let mode = (small(), small()).prop_map(|(special, rights)| special << 10 | rights);
+    ((kind(), small(), time(), time()), (mode, small(), small(), 1..3_u32), xattrs()).prop_map(
         |((kind, size, mtime, ctime), (mode, uid, gid, links), xattrs)| Entry {
             kind,
             size: size.into(),
@@ -64,6 +65,7 @@ fn keeps() -> impl Strategy<Value = Keeps> {
     (any::<[bool; 4]>(), proptest::collection::vec(small(), 0..2), steps).prop_map(
         |([owner, modes, symlinks, ctimes], groups, time_step)| Keeps {
             owner,
+            user: 0,
             groups,
             xattrs: XattrKinds::ALL,
             modes,
@@ -127,8 +129,14 @@ fn once_an_action_is_done_nothing_is_left_to_do() {
 /// What stands in the replica once the action is done.
 fn done(action: Action, source: &Side, replica: Side, keeps: &Keeps) -> Side {
     let anew = |source: &Entry| {
-        let fresh =
-            Entry { uid: 9, gid: 9, mode: 9, mtime: Time { sec: 9, nsec: 0 }, links: 1, ..source.clone() };
+        let fresh = Entry {
+            uid: keeps.user,
+            gid: 9,
+            mode: 9,
+            mtime: Time { sec: 9, nsec: 0 },
+            links: 1,
+            ..source.clone()
+        };
         Side::Present(set(fresh, source, Differs::of_new(source, keeps), keeps))
     };
     match (action, source.entry(), replica) {
@@ -143,14 +151,14 @@ fn done(action: Action, source: &Side, replica: Side, keeps: &Keeps) -> Side {
 
 /// Sets what differs, and times as the file system keeps them.
 fn set(mut entry: Entry, source: &Entry, differs: Differs, keeps: &Keeps) -> Entry {
-    if differs.mode {
-        entry.mode = source.mode;
-    }
     if differs.uid {
         entry.uid = source.uid;
     }
     if differs.gid {
         entry.gid = source.gid;
+    }
+    if differs.mode {
+        entry.mode = keeps.mode_of(source, Some(&entry));
     }
     if differs.xattrs {
         entry.xattrs.clone_from(&source.xattrs);

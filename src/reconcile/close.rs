@@ -53,6 +53,15 @@ impl Round<'_> {
         let entry = source.entry()?;
         let now = replica.entry()?;
         let differs = Differs { xattrs: xattrs.0 != xattrs.1, ..Differs::between(&entry, &now, keeps) };
+        let is_closed = !self.made.contains(rel)
+            && self.lets_in(&entry, &now, differs, (&xattrs.0, &xattrs.1))
+            && !self.is_even(rel, source, replica);
+        if is_closed {
+            let mtime = differs.mtime.then_some(entry.mtime);
+            replica.set(&Settings { mtime, ..Settings::default() })?;
+            self.leave_closed(rel, look);
+            return Ok(());
+        }
         if keeps.modes && (differs.uid || differs.gid) {
             let mode = Some(common_rights(&entry, &now));
             replica.set(&Settings { mode, ..Settings::default() })?;
@@ -73,10 +82,12 @@ impl Round<'_> {
         Ok(())
     }
 
-    /// Gives a directory that was opened up its former mode again.
+    /// Takes what the closing phase could not set from a directory that was opened up. One that was closed stays so.
     fn lock_again(&self, rel: &RelPath) {
-        if let (Some(mode), Ok(dir)) = (self.opened.get(rel), self.replica.open(rel)) {
-            let _ = dir.set(&Settings { mode: Some(*mode), ..Settings::default() });
+        if let (Some(mode), Ok(dir)) = (self.opened.get(rel), self.replica.open(rel))
+            && let Ok(now) = dir.entry()
+        {
+            let _ = dir.set(&Settings { mode: Some(mode & now.mode), ..Settings::default() });
         }
     }
 }

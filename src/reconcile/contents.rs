@@ -15,13 +15,16 @@ use crate::copy::{Temp, fill, seal, see_whole, settings};
 use crate::decide::{Action, Contents, Differs, Reason, decide, may_be_newer};
 use crate::digest;
 use crate::entry::{Entry, Kind, Side, Verdict};
-use crate::fault::{Setback, Where};
+use crate::fault::{Fault, Setback, Where};
 use crate::links::Linked;
 use crate::parallel;
 use crate::path::{Name, RelPath};
 use crate::queue::{Depth, Evidence, Look};
 use crate::report::{Done, Operation, advice};
 use crate::tree::{File, ReplicaDir, Settings};
+
+/// What is not set in place, but by a copy.
+const UNSETTABLE: Fault = Fault { doing: "set metadata", side: Where::Replica, errno: Errno::PERM };
 
 /// Names of one directory, for one thread.
 struct Task<'a> {
@@ -148,13 +151,15 @@ impl<'a> Here<'_, 'a> {
                     });
                     let contents = verdict.map_or(Contents::Same, Contents::from);
                     let look = Look { evidence: read, ..self.look.clone() };
-                    if verdict.is_some_and(|verdict| verdict.same()) && may_be_newer(&source, &replica, keeps)
+                    let is_newer = may_be_newer(&source, &replica, keeps);
+                    let (source, standing) = (Side::Present(source), Side::Present(replica));
+                    let action = decide(&source, &standing, contents, keeps);
+                    if let (Action::Nothing, Some(_), true, Some(replica)) =
+                        (action, verdict, is_newer, standing.entry())
                     {
-                        self.renew(name, &replica);
+                        self.renew(name, replica);
                     }
-                    let (source, replica) = (Side::Present(source), Side::Present(replica));
-                    let action = decide(&source, &replica, contents, keeps);
-                    Here { look: &look, ..*self }.carry_out(action, name, &source, &replica, out)
+                    Here { look: &look, ..*self }.carry_out(action, name, &source, &standing, out)
                 }
                 Pair::Carried => Ok(None),
                 Pair::Unreadable(standing) => self.copy_file(name, &standing, Reason::Metadata, out),
@@ -355,21 +360,7 @@ impl<'a> Here<'_, 'a> {
         let keeps = &self.round.shared.keeps;
         let result = match entry.kind {
             Kind::Symlink(_) => self.replica.set_symlink(name, &settings(entry, differs, None, keeps)),
-            _ => self.replica.open_existing(name).and_then(|(file, now)| {
-                // RACE: a link may be made right after this. It then sees the new metadata.
-                if !lies_here_alone(&now) || gains_rights(differs, entry, &now) {
-                    return Err(crate::fault::Fault {
-                        doing: "set metadata",
-                        side: crate::fault::Where::Replica,
-                        errno: Errno::PERM,
-                    });
-                }
-                if keeps.modes && (differs.uid || differs.gid) {
-                    file.set(&Settings { mode: Some(common_rights(entry, &now)), ..Settings::default() })?;
-                }
-                let have = standing.entry().and_then(|replica| replica.xattrs.as_ref());
-                file.set(&settings(entry, differs, have.zip(entry.xattrs.as_ref()), keeps))
-            }),
+            _ => self.set_in_place(name, entry, differs, standing),
         };
         match result {
             Ok(()) => {
@@ -386,6 +377,32 @@ impl<'a> Here<'_, 'a> {
             },
             Err(fault) => Err(changed_if_gone(fault)),
         }
+    }
+
+    fn set_in_place(
+        &self,
+        name: &Name,
+        entry: &Entry,
+        differs: Differs,
+        standing: &Side,
+    ) -> Result<(), Fault> {
+        let keeps = &self.round.shared.keeps;
+        let (file, now) = self.replica.open_existing(name)?;
+        // It is what was compared, and nothing that somebody has put in its place.
+        let Some(standing) = standing.entry().filter(|standing| standing.identity() == now.identity()) else {
+            return Err(Fault { errno: Errno::INVAL, ..UNSETTABLE });
+        };
+        let mode = keeps.mode_of(entry, Some(&now));
+        // RACE: a link may be made right after this. It then sees the new metadata.
+        if !lies_here_alone(&now) || gains_rights(differs, mode, &now) {
+            return Err(UNSETTABLE);
+        }
+        if keeps.modes && (differs.uid || differs.gid) {
+            file.set(&Settings { mode: Some(common_rights(entry, &now)), ..Settings::default() })?;
+        }
+        let xattrs = standing.xattrs.as_ref().zip(entry.xattrs.as_ref());
+        let settings = settings(entry, differs, xattrs, keeps);
+        file.set(&Settings { mode: settings.mode.map(|_| mode), ..settings })
     }
 
     fn remove(&self, name: &Name, standing: &Side, out: &mut Outcome) -> Result<(), Setback> {
@@ -464,14 +481,15 @@ pub(super) fn common_rights(source: &Entry, standing: &Entry) -> u32 {
     source.mode & standing.mode & 0o777
 }
 
-/// Whether it would get another owner's rights to run. Its former owner may hold it open for writing, so
-/// that file is made anew.
-fn gains_rights(differs: Differs, source: &Entry, standing: &Entry) -> bool {
-    (differs.uid || differs.gid) && (source.mode | standing.mode) & 0o6000 != 0
+/// Whether it would come to run as its owner or with its group, or as another one than before. Whoever could write to it
+/// until now, or has it open for writing, would write the program: such a file is made anew.
+fn gains_rights(differs: Differs, mode: u32, standing: &Entry) -> bool {
+    let is_given = (differs.uid || differs.gid) && (mode | standing.mode) & 0o6000 != 0;
+    is_given || mode & !standing.mode & 0o6000 != 0
 }
 
 /// RACE: looked at, then opened: where it has gone or become something else, one more look.
-fn changed_if_gone(fault: crate::fault::Fault) -> Setback {
+fn changed_if_gone(fault: Fault) -> Setback {
     match fault.errno {
         Errno::NOENT | Errno::LOOP | Errno::INVAL | Errno::NXIO => Setback::Changed,
         _ => Setback::Fault(fault),

@@ -173,6 +173,9 @@ impl Round<'_> {
             }
             Err(fault) => return self.give_up(dir, wider, fault),
         };
+        if let Some(replica) = &replica {
+            self.narrow(dir, &source, replica);
+        }
         let asked = look_at_itself.then_some(look.since);
         self.touch(dir.clone(), asked);
         let filter = self.shared.filter.at(dir);

@@ -17,6 +17,7 @@ mod moves;
 mod publish;
 mod removal;
 mod reaping;
+mod rights;
 mod shape;
 mod work;
 
@@ -394,7 +395,7 @@ struct Round<'a> {
     /// The directories whose metadata is set at the end, and since when that is due where somebody
     /// asked for it.
     touched: BTreeMap<RelPath, Option<Instant>>,
-    /// Directories of the replica that were opened up for the round, and their former modes.
+    /// Directories of the replica that were opened up for the round, or closed to others, and their former modes.
     opened: HashMap<RelPath, u32>,
     /// Directories that this round made: what it sets on them is no action of its own.
     made: HashSet<RelPath>,

@@ -15,7 +15,7 @@ use crate::path::{Name, RelPath};
 use crate::queue::{Depth, Look};
 use crate::reaper::{Aside, Reaped};
 use crate::report::{Cause, Done, Operation, Problem};
-use crate::tree::{ReplicaDir, Settings};
+use crate::tree::ReplicaDir;
 
 impl Round<'_> {
     pub(super) fn shape(&mut self) {
@@ -69,9 +69,13 @@ impl Round<'_> {
                 self.put_aside(rel, spot, &path, &old, sighting);
                 None
             }
-            (Action::Nothing | Action::SetMetadata(_), Some(entry), Some(old)) if entry.is_dir() => {
+            (Action::Nothing | Action::SetMetadata(_), Some(entry), Some(_)) if entry.is_dir() => {
                 // Metadata of directories is set in the closing phase.
-                self.narrow(&path, entry, old);
+                if !self.spots.contains_key(&path)
+                    && let (Ok(ours), Ok(theirs)) = (self.source.open(&path), self.open_replica(&path))
+                {
+                    self.narrow(&path, &ours, &theirs);
+                }
                 self.touch(path.clone(), Some(look.since));
                 if wide && !self.moved.contains(&path) {
                     self.out.scans.push(path);
@@ -80,21 +84,6 @@ impl Round<'_> {
             }
             (Action::Nothing, None, _) => None,
             _ => Some(sighting),
-        }
-    }
-
-    /// Takes from a directory of the replica the rights that the source's gives no more, before anything
-    /// is put into it or below.
-    fn narrow(&mut self, path: &RelPath, source: &Entry, standing: &Entry) {
-        let allowed = source.mode | 0o7700;
-        if !self.shared.keeps.modes || standing.mode & !allowed == 0 {
-            return;
-        }
-        let Ok(dir) = self.open_replica(path) else { return };
-        let Ok(before) = dir.entry().map(|entry| entry.mode) else { return };
-        // Where this fails, so does the closing phase, and says why.
-        if dir.set(&Settings { mode: Some(before & allowed), ..Settings::default() }).is_ok() {
-            self.opened.entry(path.clone()).or_insert(before);
         }
     }
 

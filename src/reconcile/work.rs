@@ -67,6 +67,8 @@ pub enum Again {
     Restless,
     /// In its turn: it was copied, and has changed since.
     Overtaken,
+    /// Once what it holds is as in the source: until then a directory stays closed.
+    Uneven,
     /// After a rest: the directory has gone, and the watch has yet to tell where to.
     Missing,
 }

@@ -175,6 +175,8 @@ pub enum Cause {
     Fault(Fault),
     /// The entry did not rest for long enough to be copied or compared.
     Restless,
+    /// A directory that holds what others may not see, and is to be opened to them.
+    Uneven,
     /// The replica's file system takes it for the same name as this other one of the source.
     Collides(Name),
     /// What was removed could not be deleted to the last entry.
@@ -228,6 +230,12 @@ impl Problem {
                     "what lies here under a temporary name was removed and cannot be deleted: {fault}; {retry}{advice}",
                 );
             }
+            Cause::Uneven => tracing::error!(
+                op = "problem",
+                path = %self.path,
+                "others are not let into it in the replica as in the source, since there it holds entries that the source \
+                 does not have, or not so open; {retry} (see the problems below it)",
+            ),
             Cause::Restless => tracing::error!(
                 op = "problem",
                 path = %self.path,

@@ -305,6 +305,7 @@ impl Rounds {
             Again::Restless => {
                 self.set_back(&Problem { path, cause: Cause::Restless }, look, Failure::Restless);
             }
+            Again::Uneven => self.set_back(&Problem { path, cause: Cause::Uneven }, look, Failure::Restless),
         }
     }
 

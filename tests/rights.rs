@@ -1,0 +1,241 @@
+//! Who is let in: nothing in the replica is open to more people than in the source, at any instant, whatever its owners do
+//! meanwhile. Most of it by root, which gives files to others.
+
+mod support;
+
+use std::fs::{self, File};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use support::{
+    Background, DEADLINE, Live, Scratch, Tree, is_root, owners, set_mode, set_mtime, skip, wait_until,
+};
+
+/// Somebody who owns a part of both trees.
+const ALICE: u32 = 1_234;
+
+const SECRET: &[u8] = b"for root's eyes";
+
+fn mode(at: &Path) -> u32 {
+    fs::symlink_metadata(at).unwrap().permissions().mode() & 0o7777
+}
+
+/// Gives an entry away, and its mode back, which that takes from it.
+fn give(at: &Path, to: u32) {
+    let before = mode(at);
+    chown(at, Some(to), Some(to)).unwrap();
+    set_mode(at, before);
+}
+
+#[test]
+fn a_program_of_somebody_elses_does_not_come_to_run_as_the_one_who_mirrors_it() {
+    if !is_root() {
+        return skip("a program of another user takes root to make");
+    }
+    let tree =
+        Tree::new().file("theirs", "x").mode(0o6755).file("own", "x").mode(0o6711).dir("d").mode(0o2755);
+    let scratch = Scratch::ordinary().with_source(&tree);
+    for name in ["theirs", "d"] {
+        give(&scratch.source().join(name), ALICE);
+    }
+    let run = scratch.once(&[]).expect(0);
+    let modes = ["theirs", "own", "d"].map(|name| mode(&scratch.replica().join(name)));
+    assert_eq!(modes, [0o755, 0o6711, 0o2755], "{run}");
+    let again = scratch.once(&[]).expect(0);
+    assert!(again.actions().is_empty(), "{again}");
+    scratch.run(["--check", "source", "replica"]).expect(0);
+}
+
+#[test]
+fn a_file_that_comes_to_run_as_its_owner_is_made_anew() {
+    for special in [0o4755, 0o2755] {
+        let scratch = Scratch::new().with_source(&Tree::new().file("tool", "text").mode(0o755));
+        scratch.sync();
+        let copy = scratch.replica().join("tool");
+        let held = File::options().write(true).open(&copy).unwrap();
+        set_mode(&scratch.source().join("tool"), special);
+        scratch.sync();
+        let (held, now) = (held.metadata().unwrap(), fs::metadata(&copy).unwrap());
+        assert_ne!(held.ino(), now.ino(), "whoever holds it open can still write to it");
+        assert_eq!((held.mode() & 0o7777, now.mode() & 0o7777), (0o755, special));
+    }
+}
+
+/// Alice has a file in the source, for all to read, and one of root's beside its twin in the replica. She exchanges the two
+/// all the time.
+#[test]
+fn what_is_put_in_the_place_of_a_file_does_not_get_the_mode_of_that() {
+    if !is_root() {
+        return skip("a file of root's takes root to make");
+    }
+    let live = Live::of(&Tree::new().file("d/f", SECRET).mode(0o600));
+    give(&live.at("d/f"), ALICE);
+    live.scratch.wait_twins();
+    let (twin, roots) = (live.copy("d/f"), live.copy("d/roots"));
+    fs::write(&roots, SECRET).unwrap();
+    set_mode(&roots, 0o600);
+    // So that neither has to be read.
+    set_mtime(&roots, 1_700_000_000, 0);
+    set_mtime(&live.at("d/f"), 1_700_000_000, 0);
+    let mtime = |at: &Path| fs::symlink_metadata(at).unwrap().mtime();
+    wait_until("it has its time", DEADLINE, || mtime(&twin) == mtime(&roots));
+    let held = File::open(&roots).unwrap();
+    let attack = Background::start((twin, roots), |(twin, roots)| {
+        // There and back, so that it is where it was as often as not.
+        for _ in 0..2 {
+            let _ = renameat_with(CWD, &*twin, CWD, &*roots, RenameFlags::EXCHANGE);
+            for _ in 0..fastrand::u16(..2_000) {
+                std::hint::spin_loop();
+            }
+        }
+    });
+    let end = Instant::now() + Duration::from_secs(3);
+    for round in 0.. {
+        set_mode(&live.at("d/f"), if round % 2 == 0 { 0o4777 } else { 0o600 });
+        std::thread::sleep(Duration::from_millis(20));
+        let stands = held.metadata().unwrap();
+        assert!(stands.uid() != 0 || stands.mode() & 0o7777 == 0o600, "mode {:o}", stands.mode());
+        if Instant::now() > end {
+            break;
+        }
+    }
+    attack.stop();
+    let Live { daemon, scratch } = live;
+    drop(daemon);
+    scratch.sync();
+    assert_eq!(owners(&scratch.source()), owners(&scratch.replica()));
+}
+
+/// Sees to it all the time that a directory is closed to others as long as it holds an entry.
+fn guard(dir: &Path, entry: &str) -> Background<(File, String)> {
+    let state = (File::open(dir).unwrap(), entry.to_owned());
+    Background::start(state, |(dir, entry)| {
+        // In this order: what is there after it was open can be seen.
+        let strangers = dir.metadata().unwrap().mode() & 0o077;
+        let names = fs::read_dir(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(dir)));
+        let is_there = names.into_iter().flatten().flatten().any(|name| name.file_name() == **entry);
+        assert!(strangers == 0 || !is_there, "open with {entry} in it: {strangers:o}");
+    })
+}
+
+/// A directory of the source for everybody, and in its place in the replica one of root's, with a secret in it.
+fn displaced(more: &Tree) -> Scratch {
+    let open = more.clone().dir("d").mode(0o777).file("d/f", "public");
+    let closed = more.clone().dir("d").mode(0o700).file("d/secret", SECRET).file("d/in/secret", SECRET);
+    let scratch = Scratch::new().with_source(&open).with_replica(&closed);
+    if is_root() {
+        give(&scratch.source().join("d"), ALICE);
+    }
+    scratch
+}
+
+#[test]
+fn a_directory_is_opened_to_others_only_when_what_they_may_not_see_has_gone() {
+    for options in [&[][..], &["--quick"]] {
+        let scratch = displaced(&Tree::new());
+        let guards = ["secret", "in"].map(|entry| guard(&scratch.replica().join("d"), entry));
+        scratch.once(options).expect(0);
+        for guard in guards {
+            guard.stop();
+        }
+        scratch.assert_twins();
+    }
+}
+
+#[test]
+fn a_directory_that_is_moved_in_the_place_of_another_is_opened_only_when_it_holds_what_that_did() {
+    let live = Live::of(
+        &Tree::new()
+            .dir("d")
+            .mode(0o700)
+            .file("d/f", "public")
+            .dir("roots")
+            .mode(0o700)
+            .file("roots/secret", SECRET),
+    );
+    let (d, roots) = (live.copy("d"), live.copy("roots"));
+    fs::rename(&d, live.copy("away")).unwrap();
+    fs::rename(&roots, &d).unwrap();
+    let guard = guard(&d, "secret");
+    set_mode(&live.at("d"), 0o755);
+    wait_until("it is open", DEADLINE, || mode(&d) == 0o755);
+    guard.stop();
+    assert!(!d.join("secret").exists());
+}
+
+#[test]
+fn a_directory_stays_closed_while_what_it_holds_is_held() {
+    let scratch = displaced(&Tree::new().files("many", 150));
+    fs::remove_dir_all(scratch.source().join("many")).unwrap();
+    scratch.once(&[]).expect(1).stderr_has(" held ");
+    assert_eq!(mode(&scratch.replica().join("d")), 0o700);
+    assert!(scratch.replica().join("d/secret").exists());
+    scratch.once(&["--max-delete", "100%"]).expect(0);
+    scratch.assert_twins();
+}
+
+/// Gives one directory after the other to somebody else, or to another group, and saves a secret in it at once. In the
+/// replica nobody sees it as long as the directory is whose it was.
+#[test]
+fn what_is_saved_in_a_directory_that_was_given_away_is_not_in_one_that_was_not() {
+    if !is_root() {
+        return skip("only root gives directories away");
+    }
+    let names: Vec<String> = (0..40).map(|number| format!("d{number}")).collect();
+    let tree = names
+        .iter()
+        .fold(Tree::new(), |tree, name| tree.file(format!("{name}/f"), "public").dir(name).mode(0o770));
+    let scratch = Scratch::new().with_source(&tree);
+    for name in &names {
+        give(&scratch.source().join(name), ALICE);
+    }
+    let daemon = scratch.watcher(&[]);
+    let live = Live { daemon, scratch };
+    let copies: Vec<_> = names.iter().map(|name| live.copy(name)).collect();
+    let watcher = Background::start(copies, |copies| {
+        for dir in copies {
+            let is_secret = fs::read(dir.join("f")).is_ok_and(|text| text == SECRET);
+            let now = fs::symlink_metadata(&dir).unwrap();
+            let is_hers = now.uid() == ALICE || (now.gid() == ALICE && now.mode() & 0o070 != 0);
+            assert!(!is_secret || !is_hers, "{}: {:?}", dir.display(), (now.uid(), now.gid(), now.mode()));
+        }
+    });
+    for (number, name) in (0..).zip(&names) {
+        let dir = live.at(name);
+        let owner = Some(0).filter(|_| number % 2 == 0);
+        chown(&dir, owner, Some(0)).unwrap();
+        if owner.is_none() {
+            chown(&dir, Some(0), None).unwrap();
+        }
+        fs::write(dir.join("f"), SECRET).unwrap();
+        live.scratch.wait_twins();
+    }
+    watcher.stop();
+}
+
+#[test]
+fn a_tree_that_is_given_away_is_followed_by_the_watch_and_by_a_sweep() {
+    if !is_root() {
+        return skip("only root gives files away");
+    }
+    let tree = Tree::new().file("a/b/c/f", "x").files("a/b/many", 300).file("a/f", "x").symlink("a/l", "f");
+    let live = Live::of(&tree);
+    let chown = |who: &str| live.sh(&format!("chown -hR {who} a; chmod 750 a/b"));
+    let is_followed = || owners(&live.scratch.source()) == owners(&live.scratch.replica());
+    for who in ["1234:1234", "0:1234", "2000:0"] {
+        chown(who);
+        wait_until("the owners are the same", DEADLINE, is_followed);
+        live.wait();
+    }
+    let Live { daemon, scratch } = live;
+    drop(daemon);
+    for who in ["1234:1234", "0:0"] {
+        let run = std::process::Command::new("chown").args(["-hR", who]).arg(scratch.source()).status();
+        assert!(run.unwrap().success());
+        let run = scratch.sync();
+        assert_eq!(run.stderr, "");
+        assert_eq!(owners(&scratch.source()), owners(&scratch.replica()));
+    }
+}
