@@ -28,7 +28,7 @@ difference; 2 wrong use; 130 interrupted before the end; 70 a bug in twindir.";
 /// Keeps REPLICA an exact twin of SOURCE, one way: what changes in SOURCE is copied, what goes
 /// from SOURCE goes from REPLICA.
 #[derive(Parser, Debug)]
-#[command(version, about, after_help = EXAMPLES, max_term_width = 100)]
+#[command(version, about, after_help = EXAMPLES, max_term_width = 100, args_override_self = true)]
 #[command(group = ArgGroup::new("single").multiple(true))]
 pub struct Args {
     /// The directory to mirror; it is never written to

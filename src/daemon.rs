@@ -131,10 +131,10 @@ pub fn run(
     signals: &Receiver<i32>,
     panicked: &AtomicBool,
 ) -> Result<End, Failed> {
-    let Prepared { roots, source_home, replica_home, lock, filter, backup, .. } = prepared;
+    let Prepared { roots, source_home, replica_home, lock, filter, backup, beside, .. } = prepared;
     let stop = Arc::new(AtomicBool::new(false));
     let keeps = probe_replica(&roots);
-    let watched = RootWatch::new(source_home, replica_home, lock);
+    let watched = RootWatch::new(source_home, replica_home, lock, beside);
     let manner = Manner { threads: config.threads, durable: config.durable, backup };
     let reconciler = Reconciler::start(roots, keeps, filter, manner, Arc::clone(&stop));
     let mut daemon = Daemon {

@@ -20,6 +20,9 @@ const FEW: u64 = 100;
 /// A wholly empty source is not believed against a replica of so many entries.
 const EMPTIED: u64 = 10;
 
+/// A source that was doubted is whole again when but one in so many of what it lacked is still missing.
+const RESTORED: u64 = 10;
+
 /// How many deletions may pass an unproven source: `--max-delete`.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Limit {
@@ -68,18 +71,20 @@ pub struct Count {
     pub source_is_empty: bool,
     /// Empty directories of the source against which the replica's hold [`FEW`] or more.
     pub emptied: Vec<RelPath>,
+    /// Directories of the replica that hold so much, and are something else in the source.
+    pub turned: Vec<RelPath>,
     /// Some of the entries that would go.
     pub examples: Vec<RelPath>,
-    /// Whether a directory could not be looked into, by an error that may pass.
-    pub unknown: bool,
+    /// A directory that could not be looked into, by an error that may pass.
+    pub unknown: Option<(RelPath, Fault)>,
 }
 
 impl Count {
     /// Of a directory that could not be looked into. What keeps this user out does so for good, and
     /// nothing below is deleted; after an error of the disk or the network there may be much to delete.
-    pub fn unlisted(fault: Fault) -> Self {
+    pub fn unlisted(dir: &RelPath, fault: Fault) -> Self {
         let lasts = fault.is_no_dir() || matches!(fault.errno, Errno::ACCESS | Errno::PERM | Errno::XDEV);
-        Self { unknown: !lasts, ..Self::default() }
+        Self { unknown: (!lasts).then(|| (dir.clone(), fault)), ..Self::default() }
     }
 }
 
@@ -88,6 +93,7 @@ impl Count {
 pub enum Doubt {
     SourceIsEmpty,
     DirectoryIsEmpty(RelPath),
+    DirectoryIsNone(RelPath),
     TooMany,
     Unknown,
 }
@@ -97,6 +103,7 @@ impl fmt::Display for Doubt {
         match self {
             Doubt::SourceIsEmpty => write!(f, "the source is empty"),
             Doubt::DirectoryIsEmpty(dir) => write!(f, "the source's {dir}/ is empty"),
+            Doubt::DirectoryIsNone(dir) => write!(f, "the source's {dir} is no directory any more"),
             Doubt::TooMany => write!(f, "that is more than --max-delete lets pass"),
             Doubt::Unknown => write!(f, "a directory could not be looked into, where there may be more"),
         }
@@ -106,7 +113,7 @@ impl fmt::Display for Doubt {
 /// Whether the count gives reason to doubt the source.
 pub fn judge(count: &Count, limit: Limit) -> Option<Doubt> {
     let is_off = matches!(limit, Limit::Percent(percent) if percent >= 100.0);
-    judge_known(count, limit).or_else(|| (count.unknown && !is_off).then_some(Doubt::Unknown))
+    judge_known(count, limit).or_else(|| (count.unknown.is_some() && !is_off).then_some(Doubt::Unknown))
 }
 
 fn judge_known(count: &Count, limit: Limit) -> Option<Doubt> {
@@ -121,7 +128,8 @@ fn judge_known(count: &Count, limit: Limit) -> Option<Doubt> {
             if count.deletions >= FEW && count.deletions as f64 > allowed {
                 return Some(Doubt::TooMany);
             }
-            count.emptied.first().cloned().map(Doubt::DirectoryIsEmpty)
+            let emptied = count.emptied.first().cloned().map(Doubt::DirectoryIsEmpty);
+            emptied.or_else(|| count.turned.first().cloned().map(Doubt::DirectoryIsNone))
         }
     }
 }
@@ -133,8 +141,8 @@ fn spare(count: &Count, doubt: &Doubt, limit: Limit) -> Option<u64> {
         Doubt::TooMany | Doubt::SourceIsEmpty => false,
         // Of what is not known there may be little.
         Doubt::Unknown => !is_much(count.deletions),
-        // However much is copied elsewhere, it stays empty.
-        Doubt::DirectoryIsEmpty(_) => true,
+        // However much is copied elsewhere, it stays so.
+        Doubt::DirectoryIsEmpty(_) | Doubt::DirectoryIsNone(_) => true,
     };
     if hides_nothing || matches!(limit, Limit::Number(_)) {
         return None;
@@ -155,23 +163,35 @@ fn spare(count: &Count, doubt: &Doubt, limit: Limit) -> Option<u64> {
 /// Says that the guard holds deletions, which, and how to let them pass.
 pub fn say_held(count: &Count, doubt: &Doubt, limit: Limit) {
     let Count { deletions, entries, new, .. } = count;
-    let rest = if count.new > 0 && spare(count, doubt, limit) == Some(0) {
+    let what = match (doubt, &count.unknown) {
+        (Doubt::Unknown, Some((dir, fault))) => format!(
+            "{dir} could not be looked into ({fault}), so that nobody knows how much would go: {deletions} of the \
+             replica's entries at least"
+        ),
+        _ => format!("{deletions} of the replica's {entries} entries are not in the source, and {doubt}"),
+    };
+    let meanwhile = if count.new > 0 && spare(count, doubt, limit) == Some(0) {
         format!(
-            "Nothing is deleted, and {new} new entries wait: copied, they would make the share look small. Of those to go"
+            "Nothing is deleted, and {new} new entries wait: copied, they would make the share look small"
         )
     } else {
-        "Nothing is deleted; copying goes on. Among them".to_owned()
+        "Nothing is deleted; copying goes on".to_owned()
+    };
+    let examples: Vec<String> = count.examples.iter().map(ToString::to_string).collect();
+    let among =
+        if examples.is_empty() { String::new() } else { format!(". Among them: {}", examples.join(", ")) };
+    let advice = match doubt {
+        Doubt::Unknown => "See to that disk: they are followed once it can be read. If they are to go unseen",
+        _ => "If they are to go",
     };
     // What is not known has no number.
-    let limit = if count.unknown { "100%".to_owned() } else { deletions.to_string() };
-    let examples: Vec<String> = count.examples.iter().map(ToString::to_string).collect();
+    let limit = if count.unknown.is_some() { "100%".to_owned() } else { deletions.to_string() };
     tracing::warn!(
         op = "held",
         deletions,
         entries,
-        "{deletions} of the replica's {entries} entries are not in the source, and {doubt}. {rest}: {}. If they are to go: stop this twindir, run it once with \
-         --once --max-delete {limit}, start it again",
-        examples.join(", "),
+        "{what}. {meanwhile}{among}. {advice}: stop this twindir, run it once with --once --max-delete {limit}, \
+         start it again",
     );
 }
 
@@ -192,13 +212,42 @@ pub enum Trust {
         /// So many new entries may still be copied, where that is limited. With more, the next run would find a smaller
         /// share to be deleted, and trust the source for its own copies: then what is new waits too.
         spare: Option<u64>,
+        /// Only with so few left to be deleted is it trusted again: a source that is being restored is not whole yet.
+        least: u64,
+        /// Whether it was said that what is new waits.
+        waits: bool,
     },
 }
 
 impl Trust {
     /// What is left of it after a doubt.
     pub fn shaken(self, count: &Count, doubt: &Doubt, limit: Limit) -> Self {
-        Self::Held { of: self.entries(count), spare: spare(count, doubt, limit) }
+        let spare = spare(count, doubt, limit);
+        let least = match (doubt, limit) {
+            // A plain number is taken at its word, and what is not known has none.
+            (Doubt::Unknown, _) | (_, Limit::Number(_)) => u64::MAX,
+            _ => count.deletions / RESTORED,
+        };
+        let least = if let Trust::Held { least: before, .. } = self { least.min(before) } else { least };
+        Self::Held { of: self.entries(count), spare, least, waits: spare == Some(0) }
+    }
+
+    /// What is left of it where a count gives no reason for doubt. One that was doubted has to be whole first.
+    pub fn restored(self, count: &Count) -> Self {
+        match self {
+            Trust::Held { of, least, .. } if count.deletions > least => {
+                Trust::Held { of, spare: None, least, waits: false }
+            }
+            _ => Trust::Trusted,
+        }
+    }
+
+    /// Whether all that is new waits, and that was said.
+    pub fn is_waiting(self) -> Option<bool> {
+        match self {
+            Trust::Held { waits, .. } => Some(waits),
+            Trust::Unproven | Trust::Trusted => None,
+        }
     }
 
     /// The replica's entries when the doubt arose. What is copied meanwhile makes no share of deletions
@@ -241,7 +290,7 @@ mod tests {
 
     #[test]
     fn copies_from_a_doubted_source_are_limited_only_where_they_hide_something() {
-        let held = |spare| Trust::Held { of: 300, spare };
+        let held = |spare| Trust::Held { of: 300, spare, least: 0, waits: false };
         let spares = |trust: Trust| [Detector::Sweep, Detector::Watch].map(|by| trust.deletions(by).spare());
         for (spare, then, at_last) in [(Some(5), [3, 0], [0, 0]), (None, [u64::MAX; 2], [u64::MAX; 2])] {
             let mut trust = held(spare);
@@ -283,6 +332,27 @@ mod tests {
     }
 
     #[test]
+    fn a_large_directory_that_became_something_else_is_held() {
+        let dir = RelPath::new(b"photos").unwrap();
+        let turned = Count { turned: vec![dir.clone()], ..count(100_000, 100) };
+        assert_eq!(judged(&turned), Some(Doubt::DirectoryIsNone(dir)));
+        assert_eq!(judge(&turned, Limit::Number(100)), None);
+    }
+
+    #[test]
+    fn a_source_that_was_doubted_is_trusted_once_a_tenth_of_what_it_lacked_is_missing() {
+        let after = |limit, missing| {
+            let held = Trust::Unproven.shaken(&count(300, 200), &Doubt::TooMany, limit);
+            held.restored(&count(300, missing))
+        };
+        assert_eq!(after(Limit::default(), 20), Trust::Trusted);
+        assert!(matches!(after(Limit::default(), 21), Trust::Held { spare: None, .. }));
+        assert_eq!(after(Limit::Number(100), 100), Trust::Trusted, "a number is taken at its word");
+        let unknown = Trust::Unproven.shaken(&count(300, 3), &Doubt::Unknown, Limit::default());
+        assert_eq!(unknown.restored(&count(300, 99)), Trust::Trusted);
+    }
+
+    #[test]
     fn a_number_is_taken_at_its_word() {
         let empty = Count { source_is_empty: true, ..count(500, 500) };
         assert_eq!(judge(&empty, Limit::Number(500)), None);
@@ -292,7 +362,8 @@ mod tests {
 
     #[test]
     fn what_could_not_be_looked_into_is_held_unless_it_is_for_want_of_a_right() {
-        let unlisted = |errno| Count::unlisted(Fault { errno, ..Fault::for_test() });
+        let dir = RelPath::new(b"d").unwrap();
+        let unlisted = |errno| Count::unlisted(&dir, Fault { errno, ..Fault::for_test() });
         assert_eq!(judged(&unlisted(Errno::IO)), Some(Doubt::Unknown));
         assert_eq!(judge(&unlisted(Errno::IO), Limit::Number(5)), Some(Doubt::Unknown));
         assert_eq!(judge(&unlisted(Errno::IO), Limit::Percent(100.0)), None);

@@ -10,13 +10,14 @@ use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 
 /// One mounted file system, or a part of one.
 #[derive(Clone, PartialEq, Eq, Debug)]
-struct Mount {
+pub struct Mount {
+    /// Unique among those that are mounted.
     id: u64,
     /// `major:minor` of the file system's device.
     device: String,
     /// The directory of that file system which is mounted.
     root: PathBuf,
-    point: PathBuf,
+    pub point: PathBuf,
 }
 
 impl Mount {
@@ -35,10 +36,15 @@ impl Mount {
         text.split(|byte| *byte == b'\n').filter_map(Mount::parse).collect()
     }
 
-    /// The one that `path` lies on.
-    fn of(path: &Path) -> Option<Self> {
+    /// The one that `path` lies on; `None` where the kernel does not say.
+    pub fn of(path: &Path) -> Option<Self> {
         let stat = statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID).ok()?;
         Self::all().into_iter().find(|mount| mount.id == stat.stx_mnt_id)
+    }
+
+    /// Whether it is still mounted, where it was.
+    pub fn stands(&self) -> bool {
+        Self::all().contains(self)
     }
 }
 
@@ -61,14 +67,34 @@ fn unescape(field: &[u8]) -> PathBuf {
     OsString::from_vec(bytes).into()
 }
 
+/// A file system, or a directory of it, that can be mounted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FileSystem {
+    device: String,
+    root: PathBuf,
+}
+
+impl From<Mount> for FileSystem {
+    fn from(Mount { device, root, .. }: Mount) -> Self {
+        Self { device, root }
+    }
+}
+
+/// What is mounted at `path`, or above it; `None` where the kernel does not say.
+pub fn file_system_at(path: &Path) -> Option<FileSystem> {
+    Mount::of(path).map(FileSystem::from)
+}
+
+/// Whether a file system is mounted somewhere below `dir`.
+pub fn is_mounted_below(file_system: &FileSystem, dir: &Path) -> bool {
+    let Ok(dir) = fs::canonicalize(dir) else { return false };
+    let is_below = |mount: &Mount| mount.point != dir && mount.point.starts_with(&dir);
+    Mount::all().into_iter().filter(is_below).any(|mount| FileSystem::from(mount) == *file_system)
+}
+
 /// All mount points that are seen from here; none where the kernel does not say.
 pub fn points() -> Vec<PathBuf> {
     Mount::all().into_iter().map(|mount| mount.point).collect()
-}
-
-/// Where the file system is mounted that `path` lies on; `None` where the kernel does not say.
-pub fn point_of(path: &Path) -> Option<PathBuf> {
-    Mount::of(path).map(|mount| mount.point)
 }
 
 /// A directory's place on its file system.

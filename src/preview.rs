@@ -113,7 +113,7 @@ impl Preview<'_> {
                         self.see(&dir, &name, &look);
                     }
                 }
-                Ok(Message::Crossing(_) | Message::Unwatched(..) | Message::Linked(_)) => {}
+                Ok(Message::Crossing(..) | Message::Unwatched(..) | Message::Linked(_)) => {}
                 Ok(Message::Problem(problem)) => self.fail(&problem),
                 Ok(Message::Counted(count)) => {
                     self.judge(&count);
@@ -307,11 +307,7 @@ impl Preview<'_> {
         if self.check {
             tracing::info!(op = "check", differ, "{} entries, {differ} differences", self.entries);
         } else {
-            tracing::info!(
-                op = "dry run",
-                differ,
-                "{differ} actions, {holding} deletions held; nothing was changed"
-            );
+            tracing::info!(op = "dry run", differ, "{differ} actions, {holding} held; nothing was changed");
         }
         match (self.problems > 0 || self.deletions.are_held(), differ > 0) {
             (true, _) => Seen::Incomplete,

@@ -96,7 +96,12 @@ fn start(config: &Config) -> Result<Exit, Box<dyn std::error::Error>> {
     let checked = check(config)?;
     let signals = listen_for_signals()?;
     match config.mode {
-        Mode::Keep | Mode::Once => Ok(report_and_run(config, checked.prepare()?, &signals)),
+        Mode::Keep | Mode::Once => {
+            let prepared = checked.prepare()?;
+            // All paths are absolute by now. The folder it was started in may be on a disk that is to be unmounted.
+            let _ = std::env::set_current_dir("/");
+            Ok(report_and_run(config, prepared, &signals))
+        }
         Mode::DryRun | Mode::Check => report_and_preview(config, checked, &signals),
     }
 }

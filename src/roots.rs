@@ -80,6 +80,14 @@ pub struct Prepared {
     pub log: Option<RotatingFile>,
     pub filter: Filter,
     pub backup: Option<Arc<Backup>>,
+    pub beside: Beside,
+}
+
+/// What must not lie inside a root: the log file and the backup folder. Absolute paths.
+#[derive(Clone, Default, Debug)]
+pub struct Beside {
+    pub log: Option<PathBuf>,
+    backup: Option<PathBuf>,
 }
 
 /// Roots that were found to be fit, before anything is created.
@@ -89,9 +97,8 @@ pub struct Checked {
     source_pin: Pin,
     /// `None` where the replica does not exist yet.
     existing: Option<Pin>,
-    log_path: Option<PathBuf>,
+    beside: Beside,
     filter: Filter,
-    backup_path: Option<PathBuf>,
     durable: bool,
 }
 
@@ -109,23 +116,47 @@ pub fn check(config: &Config) -> Result<Checked, Refusal> {
         Err(fault) if fault.errno == Errno::NOTDIR => return Err(Refusal::ReplicaNoDir(replica.path)),
         Err(fault) => return Err(Refusal::Fault(replica.path, fault)),
     };
-    refuse_nesting(&source.path, &source_pin, &replica.path, existing.as_ref())?;
+    let beside = Beside {
+        log: config.log_file.as_deref().map(full).transpose()?,
+        backup: config.backup_dir.as_deref().map(full).transpose()?,
+    };
+    see_apart((&source, &source_pin), (&replica, existing.as_ref()), &beside)?;
     if existing.is_none() && !config.create {
         return Err(Refusal::NoReplica(replica.path));
     }
-    let log_path = config.log_file.as_deref().map(full).transpose()?;
     let mut filter = filter_of(config)?;
-    if let Some(log) = &log_path {
-        refuse_log_in_replica(log, &replica.path, existing.as_ref())?;
-        filter.log = log_in_source(log, &source_pin)?;
+    filter.log = beside.log_in_source(&source_pin)?;
+    Ok(Checked { source, replica, source_pin, existing, beside, filter, durable: config.durable })
+}
+
+/// Refuses roots that are one directory or lie one in the other, and a log file or a backup folder inside of one.
+///
+/// # Errors
+/// A [`Refusal`].
+pub fn see_apart(
+    (source, source_pin): (&Root, &Pin),
+    (replica, existing): (&Root, Option<&Pin>),
+    beside: &Beside,
+) -> Result<(), Refusal> {
+    refuse_nesting(&source.path, source_pin, &replica.path, existing)?;
+    if let Some(log) = &beside.log {
+        refuse_log_in_replica(log, &replica.path, existing)?;
     }
-    let backup_path = config.backup_dir.as_deref().map(full).transpose()?;
-    if let Some(backup) = &backup_path {
-        refuse_backup_within(backup, &source.path, Some(&source_pin))?;
-        refuse_backup_within(backup, &replica.path, existing.as_ref())?;
+    if let Some(backup) = &beside.backup {
+        refuse_backup_within(backup, &source.path, Some(source_pin))?;
+        refuse_backup_within(backup, &replica.path, existing)?;
     }
-    let durable = config.durable;
-    Ok(Checked { source, replica, source_pin, existing, log_path, filter, backup_path, durable })
+    Ok(())
+}
+
+impl Beside {
+    /// Where the log file lies in the source, if it does.
+    ///
+    /// # Errors
+    /// Where that cannot be found out.
+    pub fn log_in_source(&self, source: &Pin) -> Result<Option<(RelPath, Name)>, Refusal> {
+        self.log.as_deref().map_or(Ok(None), |log| log_in_source(log, source))
+    }
 }
 
 /// The filter that the command line asks for.
@@ -159,7 +190,8 @@ impl Checked {
     /// # Errors
     /// A [`Refusal`]; nothing was created then, unless creating was what failed.
     pub fn prepare(self) -> Result<Prepared, Refusal> {
-        let Self { source, replica, source_pin, existing, log_path, filter, backup_path, durable } = self;
+        let Self { source, replica, source_pin, existing, beside, filter, durable } = self;
+        let Beside { log: log_path, backup: backup_path } = beside.clone();
         let held = existing.map(|pin| Lock::take(&pin, &replica.path)).transpose()?;
         let log = log_path
             .map(|path| RotatingFile::open(&path).map_err(|error| Refusal::Log(path, error)))
@@ -175,9 +207,9 @@ impl Checked {
         };
         let replica_home = ReplicaHome::of(&replica, replica_pin)
             .map_err(|fault| Refusal::Fault(replica.path.clone(), fault))?;
-        let source_home = SourceHome::of(&source);
+        let source_home = SourceHome::of(&source, source_pin);
         let roots = Roots { source, replica, source_pin, replica_pin };
-        Ok(Prepared { roots, source_home, replica_home, lock, log, filter, backup })
+        Ok(Prepared { roots, source_home, replica_home, lock, log, filter, backup, beside })
     }
 }
 

@@ -5,6 +5,7 @@ mod support;
 use std::fs;
 use std::path::Path;
 
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use support::{DEADLINE, Daemon, Run, Scratch, Tree, wait_until};
 
 /// A replica of `all` files, of which the source has lost the first `lost`.
@@ -115,6 +116,51 @@ fn a_directory_that_became_a_file_counts_with_all_it_held() {
 }
 
 #[test]
+fn a_large_directory_that_became_a_file_or_a_symlink_is_held_however_large_the_rest_is() {
+    let rest = Tree::new().files("rest", 1000);
+    for now in [rest.clone().file("it", "a file now"), rest.clone().symlink("it", "rest")] {
+        let scratch = Scratch::new().with_source(&now).with_replica(&rest.clone().files("it", 100));
+        held(&scratch, &[], 101);
+        passes(&scratch, &["--max-delete", "101"]);
+        let small = Scratch::new().with_source(&now).with_replica(&rest.clone().files("it", 98));
+        passes(&small, &[]);
+    }
+}
+
+#[test]
+fn files_that_became_fifos_are_deletions() {
+    let scratch = lost(150, 200);
+    for number in 0..150 {
+        let at = scratch.source().join(format!("f{number}"));
+        mknodat(CWD, at, FileType::Fifo, Mode::RWXU, 0).unwrap();
+    }
+    held(&scratch, &[], 150);
+    held(&scratch, &["--max-delete", "149"], 150);
+    held(&scratch, &["--max-delete", "0"], 150);
+    scratch.once(&["--max-delete", "150"]).expect(0);
+    assert_eq!(entries(&scratch), 50);
+}
+
+#[test]
+fn a_new_disk_is_empty_whatever_mkfs_puts_there() {
+    let lost_found = Tree::new().dir("lost+found").mode(0o700);
+    let scratch = Scratch::new().with_source(&lost_found).with_replica(&Tree::new().files("", 10));
+    scratch.once(&[]).expect(1).stderr_has("the source is empty");
+    let rest = Tree::new().files("rest", 1000);
+    let in_it = Scratch::new()
+        .with_source(&rest.clone().dir("big/lost+found").mode(0o700))
+        .with_replica(&rest.clone().files("big", 100));
+    in_it.once(&[]).expect(1).stderr_has("the source's big/ is empty");
+    let kept = fs::read_dir(in_it.replica().join("big")).unwrap().count();
+    assert_eq!(kept, 101, "and lost+found");
+}
+
+#[test]
+fn the_last_of_two_limits_counts() {
+    passes(&lost(150, 160), &["--max-delete", "10%", "--max-delete", "150"]);
+}
+
+#[test]
 fn while_deletions_are_held_copying_goes_on() {
     let scratch = lost(120, 130);
     let source = scratch.source();
@@ -210,6 +256,39 @@ fn a_source_that_was_trusted_is_followed_while_it_runs() {
     wait_until("the replica is empty too", DEADLINE, || entries(&scratch) == 0);
     daemon.wait_settled(2);
     assert!(!daemon.stderr().contains("held"), "{}", daemon.stderr());
+}
+
+#[test]
+fn what_is_held_is_said_once() {
+    for scratch in [lost(500, 500), wrong(), emptied_directory(150)] {
+        let daemon = scratch.daemon("0.1");
+        wait_until("it says so", DEADLINE, || daemon.stderr().contains(" held "));
+        daemon.wait_sweeps(4);
+        assert_eq!(daemon.stderr().matches(" held ").count(), 1, "{}", daemon.stderr());
+    }
+}
+
+#[test]
+fn a_source_that_is_being_restored_is_trusted_only_once_little_is_missing() {
+    let scratch = lost(200, 200);
+    let daemon = scratch.daemon("0.1");
+    wait_until("it says so", DEADLINE, || daemon.stderr().contains("held"));
+    let restore = |numbers: std::ops::Range<usize>| {
+        let back = scratch.path("back");
+        let tree = numbers.fold(Tree::new(), |tree, number| tree.file(format!("f{number}"), "text"));
+        tree.make(&back);
+        for entry in fs::read_dir(&back).unwrap() {
+            let entry = entry.unwrap();
+            fs::rename(entry.path(), scratch.source().join(entry.file_name())).unwrap();
+        }
+        fs::remove_dir(&back).unwrap();
+    };
+    restore(0..179);
+    daemon.wait_sweeps(4);
+    assert_eq!(entries(&scratch), 200);
+    restore(179..180);
+    wait_until("the last twenty are gone", DEADLINE, || entries(&scratch) == 180);
+    assert!(daemon.stdout().contains("whole again"), "{}", daemon.stdout());
 }
 
 #[test]

@@ -4,8 +4,9 @@ mod support;
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::time::Duration;
 
-use support::{Daemon, EXIT_LIMIT, Scratch, Snapshot, Tree, assert_twins};
+use support::{DEADLINE, Daemon, EXIT_LIMIT, Scratch, Snapshot, Tree, assert_twins, holds_for, wait_until};
 
 fn scratch() -> Scratch {
     let tree = Tree::new().file("sub/file", "text").symlink("link", "sub");
@@ -137,4 +138,60 @@ fn a_daemon_with_its_log_in_the_source_comes_to_rest() {
     let stdout = daemon.stdout();
     assert_eq!(daemon.settled(), 1, "its own log keeps it busy\n{stdout}");
     assert!(!scratch.replica().join("log").exists());
+}
+
+/// A daemon for `top/in/source` and `real` through symlinks. One of them is made to lead elsewhere; then `other` has said
+/// so, nothing has changed below `top` and `real`, and all goes on once it leads where it did.
+#[track_caller]
+fn refuses_to_go_on(root: &str, elsewhere: &str, other: &str) {
+    for options in [&["--interval-only"][..], &[]] {
+        let scratch = Scratch::new();
+        let tree =
+            Tree::new().file("in/source/f", "x").file("in/source/sub/g", "x").file("docs/precious", "x");
+        tree.make(&scratch.path("top"));
+        fs::create_dir(scratch.path("real")).unwrap();
+        let link = |name: &str, to: &str| {
+            let next = scratch.path("next");
+            symlink(to, &next).unwrap();
+            fs::rename(next, scratch.path(name)).unwrap();
+        };
+        link("source", "top/in/source");
+        link("replica", "real");
+        let daemon = Daemon::spawn(scratch.command(options.iter().chain(&["source", "replica", "0.2"])));
+        daemon.wait_settled(1);
+        let both = || ["top", "real"].map(|name| Snapshot::of(&scratch.path(name)));
+        let before = both();
+        link(root, elsewhere);
+        wait_until("it says so", DEADLINE, || daemon.stderr().contains(other));
+        holds_for("nothing is changed", Duration::from_secs(3), || both() == before);
+        link(root, if root == "source" { "top/in/source" } else { "real" });
+        fs::write(scratch.path("top/in/source/new"), "x").unwrap();
+        wait_until("it goes on", DEADLINE, || scratch.path("real/new").exists());
+        assert_eq!(
+            daemon.stderr().lines().filter(|line| line.contains(other)).count(),
+            1,
+            "{}",
+            daemon.stderr()
+        );
+    }
+}
+
+#[test]
+fn a_replica_that_comes_to_hold_the_source_is_refused_while_it_runs() {
+    refuses_to_go_on("replica", "top", "lies inside the replica");
+}
+
+#[test]
+fn a_replica_that_comes_to_lie_in_the_source_is_refused_while_it_runs() {
+    refuses_to_go_on("replica", "top/in/source/sub", "lies inside the source");
+}
+
+#[test]
+fn a_source_that_comes_to_lie_in_the_replica_is_refused_while_it_runs() {
+    refuses_to_go_on("source", "real/sub", "lies inside the replica");
+}
+
+#[test]
+fn a_source_that_comes_to_be_the_replica_is_refused_while_it_runs() {
+    refuses_to_go_on("source", "real", "are the same directory");
 }

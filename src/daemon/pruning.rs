@@ -35,8 +35,7 @@ impl Daemon<'_> {
         }
         let (backup, stop) = (Arc::clone(backup), Arc::clone(&self.stop));
         let roots = &self.reconciler.roots;
-        let log = self.config.log_file.as_deref().and_then(|log| std::path::absolute(log).ok());
-        let log = log.and_then(|log| Some(log.parent()?.to_owned()));
+        let log = self.roots.beside.log.as_ref().and_then(|log| Some(log.parent()?.to_owned()));
         let in_use: Vec<_> =
             [roots.source.path.clone(), roots.replica.path.clone()].into_iter().chain(log).collect();
         let builder = std::thread::Builder::new().name("twindir-prune".into());

@@ -4,11 +4,12 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use super::{Daemon, probe_replica};
-use crate::fault::Fault;
+use crate::config::Mode;
+use crate::fault::{Fault, Where};
 use crate::guard::Trust;
 use crate::path::shown;
 use crate::reconcile::Lost;
-use crate::roots::{Lock, ReplicaHome, SourceHome};
+use crate::roots::{Beside, Lock, Refusal, ReplicaHome, SourceHome, see_apart};
 use crate::tree::Pin;
 
 /// How long another directory must have stood at a root's path before it is adopted: a mount
@@ -40,14 +41,15 @@ pub(super) struct RootWatch {
     source_home: SourceHome,
     replica_home: ReplicaHome,
     lock: Lock,
+    pub(super) beside: Beside,
     source: Option<Absence>,
     replica: Option<Absence>,
     checked: Instant,
 }
 
 impl RootWatch {
-    pub fn new(source_home: SourceHome, replica_home: ReplicaHome, lock: Lock) -> Self {
-        Self { source_home, replica_home, lock, source: None, replica: None, checked: Instant::now() }
+    pub fn new(source_home: SourceHome, replica_home: ReplicaHome, lock: Lock, beside: Beside) -> Self {
+        Self { source_home, replica_home, lock, beside, source: None, replica: None, checked: Instant::now() }
     }
 
     /// Whether a root is not there. Nothing is done until it is back.
@@ -88,6 +90,7 @@ impl Daemon<'_> {
     fn check_source(&mut self, found: Result<Pin, Fault>, now: Instant) {
         match found {
             Ok(pin) if pin == self.reconciler.roots.source_pin => {
+                self.roots.source_home.follow(&self.reconciler.roots.source);
                 if self.roots.source.take().is_some_and(|absence| absence.told) {
                     tracing::info!(op = "source", "the source is there again");
                 }
@@ -96,41 +99,50 @@ impl Daemon<'_> {
                 self.drop_work();
                 let source = &self.reconciler.roots.source;
                 let absence = self.roots.source.get_or_insert_default();
-                if self.roots.source_home.is_unmounted(source) {
-                    if absence.is_news() {
-                        tracing::error!(
-                            op = "source",
-                            "the disk of {} is unmounted: nothing is deleted, mirroring goes on by itself when a disk is \
-                             mounted there (if the directory at that path is the source now, restart twindir)",
-                            shown(&source.path)
-                        );
-                    }
-                } else if stands(absence, pin, now) {
-                    self.roots.source_home = SourceHome::of(source);
-                    self.roots.source = None;
-                    self.reconciler.roots.source_pin = pin;
-                    self.trust = Trust::Unproven;
-                    self.tally.disturb();
-                    tracing::warn!(
-                        op = "adopted",
-                        "another directory is the source now, at the same path: it is mirrored after a count"
+                if self.roots.source_home.is_unmounted(source, &pin) {
+                    let path = shown(&source.path);
+                    self.miss(
+                        Where::Source,
+                        &format!("the disk of {path} is unmounted"),
+                        "a disk is mounted there again",
+                        true,
                     );
+                } else if stands(absence, pin, now) {
+                    self.adopt_source(pin);
                 }
             }
             Err(fault) => self.miss_source(fault),
         }
     }
 
+    fn adopt_source(&mut self, pin: Pin) {
+        let roots = &self.reconciler.roots;
+        let apart =
+            see_apart((&roots.source, &pin), (&roots.replica, Some(&roots.replica_pin)), &self.roots.beside);
+        match apart.and_then(|()| self.roots.beside.log_in_source(&pin)) {
+            Ok(log) => self.reconciler.filter.log = log,
+            Err(refusal) => return self.refuse(Where::Source, &refusal),
+        }
+        self.roots.source_home.adopt(&roots.source, pin);
+        self.roots.source = None;
+        self.reconciler.adopt_source(pin);
+        self.trust = Trust::Unproven;
+        self.tally.disturb();
+        tracing::warn!(
+            op = "adopted",
+            "another directory is the source now, at the same path: it is mirrored after a count"
+        );
+    }
+
     fn miss_source(&mut self, fault: Fault) {
         self.drop_work();
         let path = shown(&self.reconciler.roots.source.path);
-        if self.roots.source.get_or_insert_default().is_news() {
-            tracing::error!(
-                op = "source",
-                "{path} cannot be opened ({}): nothing is deleted, mirroring goes on by itself when it can",
-                fault.reason()
-            );
-        }
+        self.miss(
+            Where::Source,
+            &format!("{path} cannot be opened ({})", fault.reason()),
+            "it can be opened",
+            false,
+        );
     }
 
     fn check_replica(&mut self, found: Result<Pin, Fault>, now: Instant) {
@@ -142,16 +154,16 @@ impl Daemon<'_> {
             }
             Ok(pin) => {
                 self.drop_work();
+                let replica = &self.reconciler.roots.replica;
                 let absence = self.roots.replica.get_or_insert_default();
-                if !self.roots.replica_home.may_adopt(&self.reconciler.roots.replica, &pin) {
-                    if absence.is_news() {
-                        let path = shown(&self.reconciler.roots.replica.path);
-                        tracing::error!(
-                            op = "replica",
-                            "the disk of {path} is gone: nothing is written to what is at that path now, \
-                             mirroring goes on by itself when the disk is back"
-                        );
-                    }
+                if let Err(why) = self.roots.replica_home.may_adopt(replica, &pin) {
+                    let path = shown(&replica.path);
+                    self.miss(
+                        Where::Replica,
+                        &format!("{path} is not the replica: {why}"),
+                        "it is back",
+                        true,
+                    );
                 } else if stands(absence, pin, now) {
                     self.adopt_replica(pin, "another directory is the replica now, at the same path");
                 }
@@ -164,37 +176,57 @@ impl Daemon<'_> {
     /// disk is gone.
     fn miss_replica(&mut self, fault: Fault) {
         self.drop_work();
-        let path = self.reconciler.roots.replica.path.clone();
+        let roots = &self.reconciler.roots;
+        let path = roots.replica.path.clone();
         // Where the source is gone too, a directory above both may have been moved.
-        let may_create = self.config.create && self.roots.source.is_none();
+        let may_create = self.config.create && roots.source.pin() == Ok(roots.source_pin);
         if fault.is_absence() && may_create && self.roots.replica_home.may_create(&path) {
             let made = fs::create_dir_all(&path);
             if let (Ok(()), Ok(pin)) = (made, self.reconciler.roots.replica.pin()) {
                 return self.adopt_replica(pin, "the replica was deleted: it is made again and filled");
             }
         }
-        if self.roots.replica.get_or_insert_default().is_news() {
-            tracing::error!(
-                op = "replica",
-                "{} cannot be opened ({}): mirroring goes on by itself when it can",
-                shown(&path),
-                fault.reason()
-            );
+        let path = shown(&path);
+        self.miss(
+            Where::Replica,
+            &format!("{path} cannot be opened ({})", fault.reason()),
+            "it can be opened",
+            false,
+        );
+    }
+
+    /// Says once that a root is not there. `back`: when it is there again.
+    fn miss(&mut self, side: Where, what: &str, back: &str, may_be_meant: bool) {
+        let absence = if side == Where::Source { &mut self.roots.source } else { &mut self.roots.replica };
+        if !absence.get_or_insert_default().is_news() {
+            return;
         }
+        let then = if self.config.mode == Mode::Once {
+            "this run ends, and nothing more is done".to_owned()
+        } else {
+            let nothing = if side == Where::Source { "deleted" } else { "written" };
+            format!("nothing is {nothing}, and mirroring goes on by itself when {back}")
+        };
+        let meant = if may_be_meant { ". If what is at that path now is meant, restart twindir" } else { "" };
+        tracing::error!(op = side.as_str(), "{what}: {then}{meant}");
+    }
+
+    fn refuse(&mut self, side: Where, refusal: &Refusal) {
+        self.miss(side, &refusal.to_string(), "that is otherwise", false);
     }
 
     fn adopt_replica(&mut self, pin: Pin, why: &str) {
+        let roots = &self.reconciler.roots;
+        let apart =
+            see_apart((&roots.source, &roots.source_pin), (&roots.replica, Some(&pin)), &self.roots.beside);
         // The lock is named after the inode.
-        if let Err(refusal) = self.roots.lock.pass_on(&pin, &self.reconciler.roots.replica.path) {
-            if self.roots.replica.get_or_insert_default().is_news() {
-                tracing::error!(op = "replica", "{refusal}");
-            }
-            return;
+        if let Err(refusal) = apart.and_then(|()| self.roots.lock.pass_on(&pin, &roots.replica.path)) {
+            return self.refuse(Where::Replica, &refusal);
         }
         tracing::warn!(op = "adopted", "{why}");
         self.roots.replica = None;
         self.reconciler.roots.replica_pin = pin;
-        self.roots.replica_home.follow(&self.reconciler.roots.replica, pin);
+        self.roots.replica_home.adopt(&self.reconciler.roots.replica, pin);
         self.reconciler.keeps = probe_replica(&self.reconciler.roots);
         self.trust = Trust::Unproven;
         self.tally.disturb();

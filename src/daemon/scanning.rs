@@ -214,7 +214,7 @@ impl Daemon<'_> {
 
     fn take_message(&mut self, message: Message, detector: Detector) {
         match message {
-            Message::Crossing(path) => self.note_mount(path),
+            Message::Crossing(path, pin) => self.note_mount(path, pin),
             Message::Problem(problem) => {
                 let look = Look::new(Depth::Subtree, detector, Instant::now());
                 self.set_back(&problem, look, Failure::Scan);

@@ -199,7 +199,7 @@ impl Tally {
             done.push(format!("{problems} {}", if problems == 1 { "problem" } else { "problems" }));
         }
         if self.held > 0 {
-            done.push(format!("{} deletions held", self.held));
+            done.push(format!("{} held", self.held));
         }
         if watching && self.missed > 0 {
             done.push(format!("{} of them not told by the watch", self.missed));
@@ -355,20 +355,21 @@ impl Daemon<'_> {
     pub(super) fn judge(&mut self, count: &Count) {
         self.tally.counted = true;
         let (before, limit) = (self.trust, self.config.max_delete);
-        let was_held = matches!(before, Trust::Held { .. });
         let known = Count { entries: before.entries(count), ..count.clone() };
-        let Some(doubt) = judge(&known, limit) else {
-            if was_held {
+        let doubt = judge(&known, limit);
+        self.trust = match &doubt {
+            Some(doubt) => before.shaken(count, doubt, limit),
+            None => before.restored(count),
+        };
+        match doubt {
+            Some(doubt) if before.is_waiting() != self.trust.is_waiting() => say_held(count, &doubt, limit),
+            None if self.trust == Trust::Trusted && before.is_waiting().is_some() => {
                 tracing::info!(op = "trusted", "the source is whole again: deletions are followed");
             }
-            self.trust = Trust::Trusted;
-            return;
-        };
-        self.trust = before.shaken(count, &doubt, limit);
-        let brings_nothing = |trust: Trust| trust.deletions(Detector::Sweep).spare() == 0;
-        if !was_held || brings_nothing(before) != brings_nothing(self.trust) {
-            say_held(count, &doubt, limit);
+            _ => {}
         }
-        self.tally.disturb();
+        if self.trust != Trust::Trusted {
+            self.tally.disturb();
+        }
     }
 }

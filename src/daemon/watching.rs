@@ -11,6 +11,7 @@ use crate::path::RelPath;
 use crate::queue::{Depth, Detector, Hint, Look};
 use crate::report::human_duration;
 use crate::sweep::Task;
+use crate::tree::Pin;
 use crate::watch::{Change, Registry, Unwatched, Watch};
 
 /// How often what is not watched is scanned, at most; and no more than a tenth of the time.
@@ -218,9 +219,9 @@ impl Daemon<'_> {
 
     /// A sweep has met a file system that is mounted in the source. One that was not there when its
     /// directory was registered is not watched: the watch goes by the directory beneath it.
-    pub(super) fn note_mount(&mut self, path: RelPath) {
+    pub(super) fn note_mount(&mut self, path: RelPath, pin: Pin) {
         let is_back = self.watching.unmounted.remove(&path);
-        let is_new = self.reconciler.remember_crossing(path);
+        let is_new = self.reconciler.remember_crossing(path, pin);
         let by_clock = self.sweep.as_ref().is_some_and(|sweep| sweep.plan.task == Task::Full);
         if (is_new || is_back) && by_clock && self.watching.watch.is_some() {
             self.mistrust_watch("a file system was mounted in the source");

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use super::gather::Spot;
 use super::publish::Ready;
 use super::removal::gone_is_fine;
-use super::{Again, Deletions, EXCLUDED, KEPT, Leave, MOUNTED, Outcome, Round, Sighting, TASK, may_go};
+use super::{Again, Deletions, EXCLUDED, KEPT, Leave, Outcome, Round, Sighting, TASK, may_go};
 use crate::carrier::{Carried, Job, Load};
 use crate::copy::{Temp, fill, seal, see_whole, settings};
 use crate::decide::{Action, Contents, Differs, Reason, decide, may_be_newer};
@@ -441,10 +441,15 @@ impl<'a> Here<'_, 'a> {
         {
             return Err(EXCLUDED.into());
         }
-        if !held && standing.is_dir() && self.round.holds_mount(self.path) {
-            return Err(MOUNTED.into());
+        if held || !standing.is_dir() {
+            return Ok(held);
         }
-        Ok(held)
+        if let Some(mount) = self.round.lost_mount(self.path) {
+            out.unmirrored.push((mount.clone(), KEPT));
+            out.hold(self.path);
+            return Ok(true);
+        }
+        self.round.must_stay(self.path).map_or(Ok(false), |fault| Err(fault.into()))
     }
 
     fn is_held(&self, standing: &Side, out: &mut Outcome) -> bool {

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use rustix::io::Errno;
 
-use super::{Again, Outcome, Round, Sighting, TASK};
+use super::{Again, KEPT, Outcome, Round, Sighting, TASK};
 use crate::carrier::{Carried, Job, Load};
 use crate::copy::Temp;
 use crate::entry::{Entry, Side};
@@ -156,6 +156,11 @@ impl Round<'_> {
         if self.shared.filter.excludes_dir(dir) {
             return None;
         }
+        if let Some(mount) = self.lost_mount_above(dir).cloned() {
+            self.out.unmirrored.push((mount, KEPT));
+            self.out.hold(dir);
+            return None;
+        }
         let replica = match self.open_replica(dir) {
             Ok(replica) => Some(replica),
             Err(fault) if fault.is_no_dir() => {
@@ -304,6 +309,11 @@ impl Round<'_> {
                 let problem = Problem { path: rel.join(&sighting.name), cause: Cause::Collides(first) };
                 out.problems.push((problem, sighting.look));
             }
+            return None;
+        }
+        if let Some(mount) = self.lost_mount_at(rel, &sighting.name) {
+            out.hold(&mount);
+            out.unmirrored.push((mount, KEPT));
             return None;
         }
         // Where little may come, what comes has to be known.

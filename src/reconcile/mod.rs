@@ -10,6 +10,7 @@
 
 mod close;
 mod contents;
+mod crossings;
 mod excluded;
 mod flights;
 mod gather;
@@ -28,7 +29,7 @@ pub use work::{Again, Deletions, Outcome, Work};
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -49,6 +50,7 @@ use crate::path::{Name, RelPath};
 use crate::queue::{Detector, Look};
 use crate::reaper::{Reaped, Reaper};
 use crate::tree::{Dir, Pin, ReplicaDir, Root, Settings};
+use crossings::Crossings;
 use flights::Flights;
 use gather::Spot;
 use reaping::Reaping;
@@ -70,6 +72,10 @@ pub const EXCLUDED: Fault = Fault {
 /// Why a directory in which another file system is mounted stays.
 const MOUNTED: Fault =
     Fault { doing: "move a directory with a mount in it", side: Where::Replica, errno: Errno::BUSY };
+
+/// Why a directory stays in which somebody has put the source.
+const HOLDS_SOURCE: Fault =
+    Fault { doing: "move a directory with the source in it", side: Where::Replica, errno: Errno::BUSY };
 
 /// Names of one directory that one task works on.
 const TASK: usize = 32;
@@ -164,8 +170,7 @@ pub struct Reconciler {
     flights: Flights,
     reaping: Reaping,
     named: Mutex<HashSet<RelPath>>,
-    /// Where the source was seen to hold another file system.
-    crossings: BTreeSet<RelPath>,
+    crossings: Crossings,
 }
 
 impl Reconciler {
@@ -196,7 +201,7 @@ impl Reconciler {
             flights: Flights::default(),
             reaping: Reaping::default(),
             named: Mutex::default(),
-            crossings: BTreeSet::new(),
+            crossings: Crossings::default(),
         })
     }
 
@@ -212,10 +217,18 @@ impl Reconciler {
         self.reaper.done()
     }
 
-    /// Notes that a file system is mounted in the source at `path`. Should it go away, what lay
-    /// beneath is kept. Whether it was not known.
-    pub fn remember_crossing(&mut self, path: RelPath) -> bool {
-        self.crossings.insert(path)
+    /// Notes that a file system is mounted in the source at `path`. Should it go away, what the replica has of it is
+    /// kept. Whether it was not known.
+    pub fn remember_crossing(&mut self, path: RelPath, pin: Pin) -> bool {
+        self.crossings.remember(path, pin, &self.roots.source.path)
+    }
+
+    /// Another directory is the source now.
+    pub fn adopt_source(&mut self, pin: Pin) {
+        if !pin.same_directory(&self.roots.source_pin) {
+            self.crossings.forget();
+        }
+        self.roots.source_pin = pin;
     }
 
     /// How many big files could be taken on now.
@@ -431,23 +444,32 @@ impl Round<'_> {
         *known = (*known).max(since);
     }
 
-    /// Whether another file system is mounted in the replica's directory `rel`: such a directory
-    /// is neither moved nor removed.
-    fn holds_mount(&self, rel: &RelPath) -> bool {
-        let Ok(root) = self.shared.roots.replica.path.canonicalize() else { return true };
+    /// Why the replica's directory `rel` can be neither moved nor removed, if there is a reason: another file system is
+    /// mounted in it, or somebody has moved the source there.
+    fn must_stay(&self, rel: &RelPath) -> Option<Fault> {
+        let Ok(root) = self.shared.roots.replica.path.canonicalize() else { return Some(MOUNTED) };
         let dir = root.join(OsStr::from_bytes(rel.as_bytes()));
-        self.mounts.get_or_init(crate::mounts::points).iter().any(|point| point.starts_with(&dir))
+        if self.mounts.get_or_init(crate::mounts::points).iter().any(|point| point.starts_with(&dir)) {
+            return Some(MOUNTED);
+        }
+        let source = self.shared.roots.source.path.canonicalize();
+        source.map_or(true, |source| source.starts_with(&dir)).then_some(HOLDS_SOURCE)
     }
 
-    /// Where a file system was mounted in the source that is gone, if `path` is missing only for
-    /// that: what the replica holds of it is kept until one is mounted there again.
+    /// Where a file system was mounted in the source that is gone, if `path` is at it, above or below.
     fn lost_mount(&self, path: &RelPath) -> Option<&RelPath> {
-        let is_mounted = |at: &RelPath| {
-            self.source.open(at).and_then(|dir| dir.entry()).is_ok_and(|entry| entry.mount_root)
-        };
-        self.shared
-            .crossings
-            .iter()
-            .find(|crossing| crossing.is_within(path) || (path.is_within(crossing) && !is_mounted(crossing)))
+        self.shared.crossings.lost(path, &self.source, &self.shared.roots.source.path)
+    }
+
+    /// Whether one is gone that was mounted at this very name.
+    fn lost_mount_at(&self, dir: &RelPath, name: &Name) -> Option<RelPath> {
+        let crossings = &self.shared.crossings;
+        let path = (!crossings.is_empty()).then(|| dir.join(name)).filter(|path| crossings.has(path))?;
+        self.lost_mount_above(&path).map(|_| path)
+    }
+
+    /// The same at `path` or above: there, all is left as it is.
+    fn lost_mount_above(&self, path: &RelPath) -> Option<&RelPath> {
+        self.shared.crossings.lost_above(path, &self.source, &self.shared.roots.source.path)
     }
 }

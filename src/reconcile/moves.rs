@@ -84,7 +84,7 @@ impl Round<'_> {
     fn displace(&mut self, from: &Place, to: &Place, hint: &Hint) -> Option<()> {
         let Side::Present(old) = to.dir.look(to.name.as_bytes()) else { return None };
         let is_whole = may_go(&self.replica, &to.path, &self.shared.filter) == Leave::Whole;
-        if !is_whole || self.holds_mount(&to.path) || self.lost_mount(&to.path).is_some() {
+        if !is_whole || self.must_stay(&to.path).is_some() || self.lost_mount(&to.path).is_some() {
             return None;
         }
         from.dir.exchange_with(&from.name, &to.dir, &to.name).ok()?;
@@ -137,9 +137,9 @@ impl Round<'_> {
         };
         let is_kept = [from, end].iter().any(|path| self.is_kept(path, entry.is_dir()));
         let is_whole = || may_go(&self.replica, from, &self.shared.filter) == Leave::Whole;
-        let stays = is_kept || self.lost_mount(from).is_some();
+        let stays = is_kept || [from, end].iter().any(|path| self.lost_mount(path).is_some());
         let can_go = if entry.is_dir() {
-            !self.holds_mount(from) && is_whole() && !self.crosses_a_border(from, end)
+            self.must_stay(from).is_none() && is_whole() && !self.crosses_a_border(from, end)
         } else {
             // The temporary file of one that a carrier has does not move.
             !self.shared.flights.holds(from)

@@ -6,7 +6,7 @@ use std::time::Instant;
 use rustix::io::Errno;
 
 use super::gather::Spot;
-use super::{Again, HOLDS_EXCLUDED, KEPT, Leave, MOUNTED, Round, Sighting, may_go};
+use super::{Again, HOLDS_EXCLUDED, KEPT, Leave, Round, Sighting, may_go};
 use crate::copy::swap;
 use crate::decide::{Action, Contents, Reason, decide};
 use crate::entry::Entry;
@@ -184,8 +184,8 @@ impl Round<'_> {
             self.out.unmirrored.push((mount, KEPT));
             return self.out.hold(path);
         }
-        if self.holds_mount(path) {
-            return self.out.set_back(path.clone(), look, MOUNTED.into());
+        if let Some(fault) = self.must_stay(path) {
+            return self.out.set_back(path.clone(), look, fault.into());
         }
         if let Leave::Parts(parts) = may_go(&self.replica, path, &self.shared.filter) {
             self.out.unmirrored.push((path.clone(), HOLDS_EXCLUDED));

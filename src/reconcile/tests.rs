@@ -3,6 +3,7 @@
 mod listed;
 mod model;
 mod moves;
+mod removals;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -40,7 +41,8 @@ impl Pair {
         let (source_pin, replica_pin) = (source.pin().unwrap(), replica.pin().unwrap());
         let roots = Roots { source, replica, source_pin, replica_pin };
         let owner = rustix::process::geteuid().is_root();
-        let keeps = Keeps { owner, ..Keeps::all() };
+        let user = rustix::process::geteuid().as_raw();
+        let keeps = Keeps { owner, user, ..Keeps::all() };
         let manner = Manner { threads: 1, ..Manner::default() };
         let reconciler = Reconciler::start(roots, keeps, Filter::default(), manner, Arc::default()).unwrap();
         Self { top, reconciler }

@@ -4,53 +4,105 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::fault::{Fault, Where};
-use crate::mounts;
+use crate::mounts::Mount;
 use crate::tree::{Pin, Root, nearest_existing};
 
-/// What is known of the source's place, so that the directory beneath its disk, which may be empty, is not mirrored.
-#[derive(Clone, Debug)]
+/// So many directories that were a root before are known again.
+const FORMER: usize = 8;
+
+/// What is known of the source's place, so that what comes to light beneath its disk, which may be empty, is not mirrored.
+#[derive(Debug)]
 pub struct SourceHome {
-    /// Its path without symlinks, and where the file system is mounted that it lies on; `None` where that cannot be told.
-    place: Option<(PathBuf, PathBuf)>,
+    pin: Pin,
+    /// Its path without symlinks, and the mount that it lies on; `None` where that cannot be told.
+    place: Option<(PathBuf, Mount)>,
+    former: Vec<Pin>,
 }
 
 impl SourceHome {
-    pub fn of(source: &Root) -> Self {
+    pub(super) fn of(source: &Root, pin: Pin) -> Self {
         let real = fs::canonicalize(&source.path).ok();
-        Self { place: real.zip(mounts::point_of(&source.path)) }
+        Self { pin, place: real.zip(Mount::of(&source.path)), former: Vec::new() }
+    }
+
+    /// Another directory is the source now.
+    pub fn adopt(&mut self, source: &Root, pin: Pin) {
+        remember(&mut self.former, self.pin);
+        *self = Self { former: std::mem::take(&mut self.former), ..Self::of(source, pin) };
+    }
+
+    /// The source stands where it did, or a directory above it was renamed.
+    pub fn follow(&mut self, source: &Root) {
+        let real = fs::canonicalize(&source.path).ok();
+        if real.as_ref() != self.place.as_ref().map(|(real, _)| real) {
+            self.place = real.zip(Mount::of(&source.path));
+        }
     }
 
     /// Whether another directory stands at the source's path for no other reason than that its file system was unmounted.
-    /// A symlink that leads elsewhere by now, and another disk in the place of that one, are reasons of their own.
-    pub fn is_unmounted(&self, source: &Root) -> bool {
-        self.place.as_ref().is_some_and(|(real, point)| {
-            fs::canonicalize(&source.path).is_ok_and(|now| now == *real) && !mounts::points().contains(point)
-        })
+    /// A symlink that leads elsewhere by now, another disk in the place of that one, and a directory that was the source
+    /// before are reasons of their own.
+    pub fn is_unmounted(&self, source: &Root, now: &Pin) -> bool {
+        let Some((real, mount)) = self.place.as_ref().filter(|_| !self.former.contains(now)) else {
+            return false;
+        };
+        // A symlink on the disk itself has gone with it.
+        let leads_elsewhere =
+            fs::canonicalize(&source.path).is_ok_and(|path| path != *real && !path.starts_with(&mount.point));
+        let is_new_disk = Mount::of(&source.path).is_some_and(|mount| Some(mount.point) == self.point())
+            && !now.is_on_older_mount(&self.pin);
+        !leads_elsewhere && !is_new_disk && !mount.stands()
     }
+
+    fn point(&self) -> Option<PathBuf> {
+        self.place.as_ref().map(|(_, mount)| mount.point.clone())
+    }
+}
+
+fn remember(former: &mut Vec<Pin>, pin: Pin) {
+    former.retain(|known| *known != pin);
+    former.truncate(FORMER - 1);
+    former.insert(0, pin);
 }
 
 /// What is known of the replica's place, so that it can be made again when it is deleted, and
 /// nothing is written in its stead when its disk is unplugged.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct ReplicaHome {
     /// The file system of the directory above the replica.
     above: Pin,
     pin: Pin,
     file_system: Option<u64>,
+    /// `None` where it cannot be told.
+    mount: Option<Mount>,
+    former: Vec<Pin>,
+}
+
+/// Why what stands at the replica's path is not taken for it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum NotAtHome {
+    #[error("its disk is gone")]
+    Gone,
+    #[error("another file system stands at its path, while its own is still mounted")]
+    Covered,
+    #[error("another disk is mounted there, and is not empty")]
+    Strange,
 }
 
 impl ReplicaHome {
     /// # Errors
     /// Where what lies above cannot be looked at.
     pub(super) fn of(replica: &Root, pin: Pin) -> Result<Self, Fault> {
-        Ok(Self { above: nearest_above(&replica.path)?, pin, file_system: replica.file_system() })
+        let (file_system, mount) = (replica.file_system(), Mount::of(&replica.path));
+        Ok(Self { above: nearest_above(&replica.path)?, pin, file_system, mount, former: Vec::new() })
     }
 
     /// Another directory is the replica now, or the same one on a disk that was mounted again.
-    pub fn follow(&mut self, replica: &Root, pin: Pin) {
+    pub fn adopt(&mut self, replica: &Root, pin: Pin) {
+        remember(&mut self.former, self.pin);
         // Where nothing can be learned of it, a replica that is gone is waited for.
         if let Ok(home) = Self::of(replica, pin) {
-            *self = home;
+            *self = Self { former: std::mem::take(&mut self.former), ..home };
         }
     }
 
@@ -60,13 +112,31 @@ impl ReplicaHome {
         !self.pin.is_mount_root && nearest_above(replica).is_ok_and(|pin| pin.same_mount(&self.above))
     }
 
-    /// Whether another directory at the replica's path may take its place. The directory under
-    /// a mount point may not, nor one on another disk.
-    pub fn may_adopt(&self, replica: &Root, pin: &Pin) -> bool {
-        if self.pin.is_mount_root {
-            return pin.is_mount_root;
+    /// Whether another directory at the replica's path may take its place.
+    ///
+    /// # Errors
+    /// Where it may not, for then its own disk is gone or covered.
+    pub fn may_adopt(&self, replica: &Root, now: &Pin) -> Result<(), NotAtHome> {
+        if now.same_mount(&self.pin) || self.former.contains(now) {
+            return Ok(());
         }
-        pin.dev == self.pin.dev || (self.file_system.is_some() && replica.file_system() == self.file_system)
+        // One that is mounted again may be like the old one to the last number.
+        let is_other = |mount: &&Mount| Mount::of(&replica.path).as_ref() != Some(*mount);
+        if self.mount.as_ref().filter(is_other).is_some_and(Mount::stands) {
+            return Err(NotAtHome::Covered);
+        }
+        if now.is_mount_root != self.pin.is_mount_root || now.is_on_older_mount(&self.pin) {
+            return Err(NotAtHome::Gone);
+        }
+        let has_its_id = self.file_system.is_some() && replica.file_system() == self.file_system;
+        match () {
+            () if now.dev == self.pin.dev || has_its_id || now.same_directory(&self.pin) => Ok(()),
+            () if !now.is_mount_root => Err(NotAtHome::Gone),
+            () if replica.open_replica().and_then(|(dir, _)| dir.list()).is_ok_and(|list| list.is_bare()) => {
+                Ok(())
+            }
+            () => Err(NotAtHome::Strange),
+        }
     }
 }
 

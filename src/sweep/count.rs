@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Walker;
 use super::walk::walk;
+use crate::fault::Fault;
 use crate::guard::{Count, is_much};
 use crate::path::{Name, RelPath};
-use crate::tree::{Dir, Hint};
+use crate::tree::{Dir, Hint, LOST_FOUND};
 
 /// Entries that are named as examples of what would go.
 const EXAMPLES: usize = 5;
@@ -25,8 +26,9 @@ impl Walker<'_> {
             total.entries += part.entries;
             total.deletions += part.deletions;
             total.source_is_empty |= part.source_is_empty;
-            total.unknown |= part.unknown;
+            total.unknown = total.unknown.take().or(part.unknown);
             total.emptied.extend(part.emptied);
+            total.turned.extend(part.turned);
             let room = EXAMPLES - total.examples.len().min(EXAMPLES);
             total.examples.extend(part.examples.into_iter().take(room));
         });
@@ -61,7 +63,7 @@ impl Walker<'_> {
                     (Some(_), false) => {}
                     (None, false) => _ = total.fetch_add(1, Ordering::Relaxed),
                     (None, true) => {
-                        let below = self.count_below(&self.source, &path, &mut false);
+                        let below = self.count_below(&self.source, &path, &mut None);
                         total.fetch_add(1 + below, Ordering::Relaxed);
                     }
                 }
@@ -75,7 +77,7 @@ impl Walker<'_> {
         let Some(replica_root) = &self.replica else { return count };
         let open = match self.source.open(dir) {
             Ok(open) => open,
-            Err(fault) => return Count::unlisted(fault),
+            Err(fault) => return Count::unlisted(dir, fault),
         };
         if self.is_replica(dir, &open) {
             return count;
@@ -83,26 +85,28 @@ impl Walker<'_> {
         let listings = open.list().and_then(|source| Ok((source, replica_root.open(dir)?.list()?)));
         let (source, replica) = match listings {
             Ok(listings) => listings,
-            Err(fault) => return Count::unlisted(fault),
+            Err(fault) => return Count::unlisted(dir, fault),
         };
         self.plan.filter.refresh(dir, &open, |name| source.find(name).is_some());
         let filter = self.plan.filter.at(dir);
         let is_dir_there = |name: &[u8], hint: Hint| hint.is_dir_or(|| open.look(name).is_dir());
-        let is_empty = source.iter().all(|(name, hint)| filter.excludes(name, is_dir_there(name, hint)));
+        let means_nothing =
+            |name: &[u8], hint| name == LOST_FOUND || filter.excludes(name, is_dir_there(name, hint));
+        let is_empty = source.iter().all(|(name, hint)| means_nothing(name, hint));
         count.source_is_empty = dir.is_root() && is_empty;
         let mut below = 0;
         for (name, hint) in replica.iter() {
             let Some(path) = Name::new(name).map(|name| dir.join(&name)) else { continue };
             let held_dir = hint.is_dir_or(|| replica_root.open(&path).is_ok());
-            let stands = source.find(name).map(|hint| is_dir_there(name, hint));
-            if filter.excludes_either(name, [stands, Some(held_dir)]) {
+            let stands = source.find(name).map(|hint| hint.of(|| open.look(name)));
+            if filter.excludes_either(name, [stands.map(|hint| hint == Hint::Dir), Some(held_dir)]) {
                 continue;
             }
             count.entries += 1;
-            match (stands, held_dir) {
-                (Some(true), true) => more.push(path),
+            match (stands.filter(|hint| self.is_mirrored(*hint)), held_dir) {
+                (Some(Hint::Dir), true) => more.push(path),
                 (Some(_), false) => {}
-                (None, _) | (Some(false), true) => {
+                (None, _) | (Some(_), true) => {
                     let held = 1 + if held_dir {
                         self.count_below(replica_root, &path, &mut count.unknown)
                     } else {
@@ -111,6 +115,9 @@ impl Walker<'_> {
                     count.entries += held - 1;
                     count.deletions += held;
                     below += held;
+                    if stands.is_some() && is_much(held) {
+                        count.turned.push(path.clone());
+                    }
                     if count.examples.len() < EXAMPLES {
                         count.examples.push(path);
                     }
@@ -123,8 +130,17 @@ impl Walker<'_> {
         count
     }
 
+    /// Whether an entry of the source has a twin. What has none leaves nothing in the replica.
+    fn is_mirrored(&self, hint: Hint) -> bool {
+        match hint {
+            Hint::Special => false,
+            Hint::Symlink => self.plan.keeps.symlinks,
+            Hint::File | Hint::Dir | Hint::Unknown => true,
+        }
+    }
+
     /// The entries below a directory.
-    fn count_below(&self, root: &Dir, dir: &RelPath, unknown: &mut bool) -> u64 {
+    fn count_below(&self, root: &Dir, dir: &RelPath, unknown: &mut Option<(RelPath, Fault)>) -> u64 {
         let mut number = 0;
         let mut waiting = vec![dir.clone()];
         while let Some(at) = waiting.pop() {
@@ -134,7 +150,7 @@ impl Walker<'_> {
             let listing = match root.open(&at).and_then(|dir| dir.list()) {
                 Ok(listing) => listing,
                 Err(fault) => {
-                    *unknown |= Count::unlisted(fault).unknown;
+                    *unknown = unknown.take().or(Count::unlisted(&at, fault).unknown);
                     continue;
                 }
             };

@@ -95,7 +95,7 @@ pub enum Message {
     /// batch comes before those of what lies below it.
     Differ(RelPath, Vec<(Name, Look)>),
     /// A directory of the source where another file system is mounted.
-    Crossing(RelPath),
+    Crossing(RelPath, Pin),
     /// A directory that could not be looked into. What lies below it is not known.
     Problem(Problem),
     /// Names of files that have several, while there is a watch.
@@ -274,8 +274,11 @@ impl<'a> Walker<'a> {
     fn is_replica(&self, rel: &RelPath, source: &Dir) -> bool {
         let pin = self.plan.roots.replica_pin;
         let Ok(entry) = source.entry() else { return false };
-        if entry.mount_root && !rel.is_root() {
-            self.send(Message::Crossing(rel.clone()));
+        if entry.mount_root
+            && !rel.is_root()
+            && let Ok(pin) = source.pin()
+        {
+            self.send(Message::Crossing(rel.clone(), pin));
         }
         (entry.dev, entry.ino) == (pin.dev, pin.ino)
     }

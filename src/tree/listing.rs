@@ -4,6 +4,7 @@ use rustix::fd::AsFd;
 use rustix::fs::FileType;
 
 use super::sys::RawDir;
+use crate::entry::{Kind, Side};
 use crate::path::is_reserved;
 
 /// What a listing says of an entry's kind without a look at it. Some file systems say nothing.
@@ -15,6 +16,9 @@ pub enum Hint {
     Special,
     Unknown,
 }
+
+/// The directory that a new file system of the ext family holds.
+pub const LOST_FOUND: &[u8] = b"lost+found";
 
 struct Item {
     start: u32,
@@ -37,6 +41,20 @@ impl Hint {
             Hint::Dir => true,
             Hint::File | Hint::Symlink | Hint::Special => false,
             Hint::Unknown => look(),
+        }
+    }
+
+    /// The same, with the help of a look where the listing did not tell.
+    pub fn of(self, look: impl FnOnce() -> Side) -> Self {
+        if self != Hint::Unknown {
+            return self;
+        }
+        match look().entry().map(|entry| &entry.kind) {
+            Some(Kind::File) => Hint::File,
+            Some(Kind::Dir) => Hint::Dir,
+            Some(Kind::Symlink(_)) => Hint::Symlink,
+            Some(Kind::Special(_)) => Hint::Special,
+            None => Hint::Unknown,
         }
     }
 }
@@ -87,6 +105,11 @@ impl Listing {
 
     pub fn reserved(&self) -> impl Iterator<Item = &[u8]> {
         self.reserved.iter().map(|name| &**name)
+    }
+
+    /// Whether there is nothing in it but what mkfs makes.
+    pub fn is_bare(&self) -> bool {
+        self.iter().all(|(name, _)| name == LOST_FOUND)
     }
 
     pub fn len(&self) -> usize {

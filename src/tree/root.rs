@@ -22,12 +22,15 @@ pub struct Pin {
     pub ino: u64,
     birth: Option<Time>,
     mount: Option<u64>,
+    /// Whether that number is greater for each mount than for those before it.
+    is_ordered: bool,
     pub is_mount_root: bool,
 }
 
 impl Pin {
     /// The pin of a root that does not exist: that of no directory.
-    pub const NOWHERE: Self = Self { dev: 0, ino: 0, birth: None, mount: None, is_mount_root: false };
+    pub const NOWHERE: Self =
+        Self { dev: 0, ino: 0, birth: None, mount: None, is_ordered: false, is_mount_root: false };
 
     fn of(stat: &Statx) -> Self {
         let has = |flag: StatxFlags| stat.stx_mask & flag.bits() != 0;
@@ -36,6 +39,7 @@ impl Pin {
             ino: stat.stx_ino,
             birth: has(StatxFlags::BTIME).then(|| time(stat.stx_btime)),
             mount: (has(MNT_ID_UNIQUE) || has(StatxFlags::MNT_ID)).then_some(stat.stx_mnt_id),
+            is_ordered: has(MNT_ID_UNIQUE),
             is_mount_root: stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT),
         }
     }
@@ -52,8 +56,19 @@ impl Pin {
         self.dev == other.dev && self.mount == other.mount
     }
 
+    /// Whether this lies on a file system that was mounted before that of the other: what comes to light when that one goes.
+    /// Not known before Linux 6.8.
+    pub fn is_on_older_mount(&self, other: &Pin) -> bool {
+        self.is_ordered && other.is_ordered && self.mount < other.mount
+    }
+
     pub fn same_inode(&self, other: &Pin) -> bool {
         (self.dev, self.ino) == (other.dev, other.ino)
+    }
+
+    /// Whether it is the same directory on the same disk, mounted a second time perhaps, under another number of the device.
+    pub fn same_directory(&self, other: &Pin) -> bool {
+        (self.ino, self.birth) == (other.ino, other.birth) && (self.birth.is_some() || self.dev == other.dev)
     }
 }
 
@@ -87,7 +102,7 @@ impl Root {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let fd = openat(CWD, &self.path, flags, Mode::empty()).doing(self.side, "open the root")?;
         let dir = Dir { fd, side: self.side };
-        let pin = Pin::of(&dir.stat(pin_flags())?);
+        let pin = dir.pin()?;
         Ok((dir, pin))
     }
 
@@ -157,6 +172,13 @@ fn pin_of(path: &Path, side: Where) -> Result<Pin> {
         Ok(Pin::of(&stat))
     } else {
         Err(Fault { doing, side, errno: Errno::NOTDIR })
+    }
+}
+
+impl Dir {
+    /// Which directory it is.
+    pub fn pin(&self) -> Result<Pin> {
+        Ok(Pin::of(&self.stat(pin_flags())?))
     }
 }
 

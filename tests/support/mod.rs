@@ -8,6 +8,7 @@ mod logline;
 mod mounts;
 mod run;
 mod scratch;
+pub mod script;
 mod snapshot;
 mod tree;
 mod usage;

@@ -1,0 +1,344 @@
+//! Roots, and parts of the source, whose file system is unmounted, covered by another, or moved: what was on it is kept, and
+//! what comes to light beneath is not taken for it. By root.
+
+mod support;
+
+use support::script::{assert_said, each_way, lines, script};
+use support::{Scratch, Tree};
+
+#[test]
+fn an_unmounted_source_deletes_nothing_however_little_there_is() {
+    each_way(|how| {
+        let scratch = Scratch::new().with_source(&Tree::new().file("beneath", "the disk"));
+        let Some(run) = script(
+            &scratch,
+            how,
+            r#"
+            mount -t tmpfs none source
+            mkdir source/d
+            echo x >source/d/x
+            start $HOW 0.3
+            until_true '[ $(count settled out) -ge 1 ]'
+            unmount source
+            until_true '[ $(count "is unmounted" err) -ge 1 ]'
+            holds '[ "$(list kept replica)" = "kept: ./d ./d/x " ]'
+            mount -t tmpfs none source
+            mkdir source/d
+            echo x >source/d/x
+            echo y >source/d/y
+            until_true '[ -e replica/d/y ]'
+            rm source/d/x
+            until_true '[ ! -e replica/d/x ]'
+            list again replica
+            stop
+            echo "removed: $(count ' removed ' out)"
+            "#,
+        ) else {
+            return;
+        };
+        assert_said(&run, &["again: ./d ./d/y", "code: 0", "removed: 1"]);
+        assert_eq!(lines(&run, "is unmounted").len(), 1, "{run}");
+        assert_eq!(lines(&run, " held "), [""; 0], "{run}");
+    });
+}
+
+#[test]
+fn a_source_below_a_mount_point_is_not_taken_for_the_directory_beneath_its_disk() {
+    each_way(|how| {
+        let scratch = Scratch::new().with_source(&Tree::new());
+        let Some(run) = script(
+            &scratch,
+            how,
+            r#"
+            rmdir source
+            mkdir -p disk/data/d
+            ln -s disk/data source
+            mount -t tmpfs none disk
+            mkdir -p disk/data/d
+            echo x >disk/data/d/x
+            start $HOW 0.3
+            until_true '[ $(count settled out) -ge 1 ]'
+            unmount disk
+            until_true '[ $(count "is unmounted" err) -ge 1 ]'
+            holds '[ "$(list kept replica)" = "kept: ./d ./d/x " ]'
+            # The symlink leads elsewhere now: that is the source.
+            mkdir other
+            echo y >other/y
+            ln -sfn other source
+            until_true '[ -e replica/y ] && [ ! -e replica/d ]'
+            list other replica
+            stop
+            "#,
+        ) else {
+            return;
+        };
+        assert_said(&run, &["other: ./y", "code: 0"]);
+        assert_eq!(lines(&run, " adopted ").len(), 1, "{run}");
+    });
+}
+
+#[test]
+fn what_lay_beneath_a_sources_disk_all_the_time_is_not_another_disk() {
+    each_way(|how| {
+        let scratch = Scratch::new().with_source(&Tree::new());
+        let Some(run) = script(
+            &scratch,
+            how,
+            r#"
+            mount -t tmpfs none source
+            touch source/stray
+            mount -t tmpfs none source
+            touch source/a source/b
+            start $HOW 0.3
+            until_true '[ $(count settled out) -ge 1 ]'
+            unmount source
+            until_true '[ $(count "is unmounted" err) -ge 1 ]'
+            holds '[ "$(list kept replica)" = "kept: ./a ./b " ]'
+            mount -t tmpfs none source
+            touch source/a source/c
+            until_true '[ -e replica/c ] && [ ! -e replica/b ]'
+            list again replica
+            stop
+            "#,
+        ) else {
+            return;
+        };
+        assert_said(&run, &["again: ./a ./c", "code: 0"]);
+    });
+}
+
+#[test]
+fn a_source_whose_path_was_renamed_is_not_taken_for_what_lies_beneath_its_disk() {
+    each_way(|how| {
+        let scratch = Scratch::new().with_source(&Tree::new());
+        let Some(run) = script(
+            &scratch,
+            how,
+            r#"
+            rmdir source
+            mkdir -p before/disk
+            mount -t tmpfs none before/disk
+            touch before/disk/a
+            ln -s before/disk source
+            start $HOW 0.3
+            until_true '[ $(count settled out) -ge 1 ]'
+            mv before after
+            ln -sfn after/disk source
+            touch source/b
+            until_true '[ -e replica/b ]'
+            sweeps 2
+            unmount after/disk
+            until_true '[ $(count "is unmounted" err) -ge 1 ]'
+            holds '[ "$(list kept replica)" = "kept: ./a ./b " ]'
+            stop
+            "#,
+        ) else {
+            return;
+        };
+        assert_said(&run, &["code: 0"]);
+    });
+}
+
+#[test]
+fn a_root_over_which_something_is_mounted_for_a_while_goes_on_afterwards() {
+    each_way(|how| {
+        let tree = Tree::new().file("a", "a");
+        let scratch = Scratch::new().with_source(&tree).with_replica(&tree);
+        let Some(run) = script(
+            &scratch,
+            how,
+            r#"
+            start $HOW 0.3
+            until_true '[ $(count settled out) -ge 1 ]'
+            mount --bind source source
+            until_true '[ $(count adopted err) -ge 1 ]'
+            unmount source
+            touch source/b
+            until_true '[ -e replica/b ]'
+            # What is mounted over the replica is left alone.
+            mkdir other
+            echo theirs >other/a
+            mount --bind other replica
+            until_true '[ $(count "is not the replica" err) -ge 1 ]'
+            touch source/c
+            holds '[ "$(list other other)" = "other: ./a " ]'
+            unmount replica
+            until_true '[ -e replica/c ]'
+            list other other
+            cat other/a
+            list replica replica
+            stop
+            "#,
+        ) else {
+            return;
+        };
+        assert_said(&run, &["other: ./a", "theirs", "replica: ./a ./b ./c", "code: 0"]);
+    });
+}
+
+#[test]
+fn nothing_is_written_beneath_a_bind_mount_that_held_the_replica() {
+    each_way(|how| {
+        let scratch = Scratch::new().with_source(&Tree::new().file("a", "a"));
+        let Some(run) = script(
+            &scratch,
+            how,
+            r#"
+            mkdir -p disk/data mnt/data
+            ln -s mnt/data replica
+            mount --bind disk mnt
+            start $HOW 0.3
+            until_true '[ $(count settled out) -ge 1 ]'
+            unmount mnt
+            until_true '[ $(count "disk is gone" err) -ge 1 ]'
+            holds '[ -z "$(ls -A mnt/data)" ]'
+            mount --bind disk mnt
+            touch source/b
+            until_true '[ -e disk/data/b ]'
+            stop
+            "#,
+        ) else {
+            return;
+        };
+        assert_said(&run, &["code: 0"]);
+    });
+}
+
+#[test]
+fn another_disk_in_the_place_of_the_replicas_is_left_alone_unless_it_is_empty() {
+    each_way(|how| {
+        let scratch = Scratch::new().with_source(&Tree::new().file("a", "a")).with_replica(&Tree::new());
+        let Some(run) = script(
+            &scratch,
+            how,
+            r#"
+            mount -t tmpfs none replica
+            start $HOW 0.3
+            until_true '[ $(count settled out) -ge 1 ]'
+            mkdir elsewhere
+            mount -t tmpfs none elsewhere
+            touch elsewhere/theirs
+            unmount replica
+            mount --move elsewhere replica
+            until_true '[ $(count "is not the replica" err) -ge 1 ]'
+            holds '[ "$(list theirs replica)" = "theirs: ./theirs " ]'
+            unmount replica
+            mount -t tmpfs none replica
+            until_true '[ -e replica/a ]'
+            stop
+            "#,
+        ) else {
+            return;
+        };
+        assert_said(&run, &["code: 0"]);
+    });
+}
+
+#[test]
+fn what_is_kept_of_an_unmounted_part_gives_way_to_nothing() {
+    each_way(|how| {
+        let scratch = Scratch::new().with_source(&Tree::new().file("a", "a").dir("in/m"));
+        let Some(run) = script(
+            &scratch,
+            how,
+            r"
+            mount -t tmpfs none source/in/m
+            mkdir source/in/m/d
+            echo kept >source/in/m/d/x
+            echo kept >source/in/m/f
+            start $HOW 0.3
+            until_true '[ $(count settled out) -ge 1 ]'
+            unmount source/in/m
+            # A file in the place of a directory, another file, a directory in the place of a file.
+            echo new >source/in/m/d
+            mkdir source/in/m/f
+            mv source/a source/in/m/a
+            until_true '[ ! -e replica/a ]'
+            sweeps 2
+            list beneath replica
+            cat replica/in/m/d/x replica/in/m/f
+            # Something else in the place of all of it, and above.
+            rm -r source/in/m
+            ln -s /nowhere source/in/m
+            sweeps 2
+            rm -r source/in
+            ln -s /nowhere source/in
+            sweeps 2
+            list other replica
+            rm source/in
+            mkdir -p source/in/m
+            mount -t tmpfs none source/in/m
+            echo back >source/in/m/f
+            until_true 'grep -q back replica/in/m/f && [ ! -e replica/in/m/d ]'
+            stop
+            ",
+        ) else {
+            return;
+        };
+        let kept = "./in ./in/m ./in/m/d ./in/m/d/x ./in/m/f";
+        let [beneath, other] = ["beneath", "other"].map(|when| format!("{when}: {kept}"));
+        assert_said(&run, &[&beneath, "kept", "kept", &other, "code: 0"]);
+        assert_eq!(lines(&run, "kept in the replica").len(), 1, "{run}");
+    });
+}
+
+#[test]
+fn a_mounted_part_that_is_moved_or_left_behind_by_the_source_keeps_nothing() {
+    each_way(|how| {
+        let scratch = Scratch::new().with_source(&Tree::new());
+        let Some(run) = script(
+            &scratch,
+            how,
+            r"
+            rmdir source
+            mkdir -p one/a/m two/a/m
+            touch two/a/m/x
+            ln -s one source
+            mount -t tmpfs none one/a/m
+            touch one/a/m/x
+            start $HOW 0.3
+            until_true '[ $(count settled out) -ge 1 ]'
+            mv one/a one/b
+            until_true '[ -e replica/b/m/x ] && [ ! -e replica/a ]'
+            mv one/b one/a
+            until_true '[ -e replica/a/m/x ] && [ ! -e replica/b ]'
+            ln -sfn two source
+            until_true '[ $(count adopted err) -ge 1 ]'
+            sweeps 2
+            rm -r two/a/m
+            until_true '[ ! -e replica/a/m ]'
+            stop
+            ",
+        ) else {
+            return;
+        };
+        assert_said(&run, &["code: 0"]);
+        assert_eq!(lines(&run, "kept in the replica"), [""; 0], "{run}");
+    });
+}
+
+#[test]
+fn a_disk_on_which_twindir_was_started_can_be_unmounted() {
+    let scratch = Scratch::new().with_source(&Tree::new());
+    let Some(run) = script(
+        &scratch,
+        "",
+        r#"
+        mount -t tmpfs none source
+        touch source/a
+        start() {
+            (cd source; exec "$TWINDIR" . ../replica 3600 ../log >../out 2>../err) &
+            pid=$!
+            trap 'kill $pid' EXIT
+        }
+        start
+        until_true '[ $(count settled out) -ge 1 ]'
+        rest
+        umount source && echo unmounted
+        stop
+        "#,
+    ) else {
+        return;
+    };
+    assert_said(&run, &["unmounted", "code: 0"]);
+}
