@@ -38,9 +38,8 @@ const TRIES: usize = 4;
 /// Where entries of the replica are kept.
 pub struct Backup {
     root: Root,
-    /// By which its disk is known again.
+    /// By which it, or its disk, is known again.
     pin: Pin,
-    file_system: Option<u64>,
     keeps: Keeps,
     durable: bool,
     names: TempNames,
@@ -86,17 +85,9 @@ impl Backup {
     pub fn open(path: PathBuf, durable: bool) -> Result<Self, Fault> {
         let root = Root { path, side: Where::Backup };
         let (dir, pin) = root.open_replica()?;
-        let keeps = probe(&dir, of_process(root.foreign_file_system().is_none()))?;
-        let file_system = root.file_system();
-        Ok(Self {
-            root,
-            pin,
-            file_system,
-            keeps,
-            durable,
-            names: TempNames::default(),
-            current: Mutex::default(),
-        })
+        let wanted = of_process(root.foreign_file_system().is_none());
+        let keeps = probe(&dir, Keeps { tells_late: root.is_remote(), ..wanted })?;
+        Ok(Self { root, pin, keeps, durable, names: TempNames::default(), current: Mutex::default() })
     }
 
     pub fn root(&self) -> &Root {
@@ -116,7 +107,7 @@ impl Backup {
             match from.link_to(name, &to, leaf) {
                 Err(fault) if is_gone(&fault, from, name) => return Ok(Kept(None)),
                 Err(fault) if cannot_link(fault.errno) => self.copy(from, name, &to, leaf, cancel)?,
-                other => other?,
+                other => other.map_err(|fault| blamed(fault, &to))?,
             }
             Ok(Kept(Some((to, leaf.clone()))))
         })
@@ -138,35 +129,35 @@ impl Backup {
                 Err(fault) if fault.errno == Errno::XDEV => {
                     self.copy(from, name, &to, leaf, cancel).map(|()| Taken::Copied)
                 }
-                Err(fault) => Err(fault.into()),
+                Err(fault) => Err(blamed(fault, &to).into()),
             }
         })
     }
 
-    /// Puts the entry `new`, which is no directory, in the place of the directory `name`, in one step: `new` waits in the backup
-    /// for the exchange. Where that cannot be, the directory is taken as by [`Backup::take`].
+    /// Puts an entry in the place of the directory `at`, in one step: it waits in the backup for the exchange. Where that cannot
+    /// be, the directory is taken as by [`Backup::take`].
     pub fn replace(
         &self,
-        from: &ReplicaDir,
-        (new, name): (&Name, &Name),
+        new: (&ReplicaDir, &Name),
+        at: (&ReplicaDir, &Name),
         path: &RelPath,
         cancel: &AtomicBool,
     ) -> Result<Taken, Setback> {
         let exchanged = self.put(path, |to, leaf| {
-            if let Err(fault) = from.move_to_free(new.as_bytes(), &to, leaf) {
-                return if fault.errno == Errno::XDEV { Ok(false) } else { Err(fault.into()) };
+            if let Err(fault) = unlocked(new.0, new.1, || new.0.move_to_free(new.1.as_bytes(), &to, leaf)) {
+                return if fault.errno == Errno::XDEV { Ok(false) } else { Err(blamed(fault, &to).into()) };
             }
-            let exchanged = unlocked(from, name, || from.exchange_with(name, &to, leaf));
+            let exchanged = unlocked(at.0, at.1, || at.0.exchange_with(at.1, &to, leaf));
             if exchanged.is_err() {
-                to.move_to(leaf.as_bytes(), from, new)?;
+                to.move_to(leaf.as_bytes(), new.0, new.1)?;
             }
             match exchanged {
                 Ok(()) => Ok(true),
                 Err(fault) if fault.is_unknown_flag() => Ok(false),
-                Err(fault) => Err(fault.into()),
+                Err(fault) => Err(blamed(fault, &to).into()),
             }
         })?;
-        if exchanged { Ok(Taken::Exchanged) } else { self.take(from, name, path, cancel) }
+        if exchanged { Ok(Taken::Exchanged) } else { self.take(at.0, at.1, path, cancel) }
     }
 
     /// Finds the place of a path, and puts an entry there. Where the place is taken, a new folder is begun.
@@ -193,8 +184,7 @@ impl Backup {
 
     fn open_root(&self) -> Result<ReplicaDir, Fault> {
         let (dir, pin) = self.root.open_replica()?;
-        let is_same_disk = self.file_system.is_some() && self.root.file_system() == self.file_system;
-        if pin.dev == self.pin.dev || is_same_disk {
+        if pin.same_mount(&self.pin) || pin.same_directory(&self.pin) {
             return Ok(dir);
         }
         // Its disk is gone, and this is the directory beneath, or another disk.
@@ -337,6 +327,13 @@ fn unlocked(dir: &ReplicaDir, name: &Name, act: impl Fn() -> Result<(), Fault>) 
 /// Whether there is nothing (any more) to be kept.
 fn is_gone(fault: &Fault, dir: &ReplicaDir, name: &Name) -> bool {
     fault.is_absence() && dir.look(name.as_bytes()) == Side::Absent
+}
+
+/// A missing right is said of the folder to which an entry was to go. If that can be written to, the entry may not leave its place.
+fn blamed(fault: Fault, to: &ReplicaDir) -> Fault {
+    let is_open = || to.entry().is_ok_and(|entry| entry.mode & 0o300 == 0o300);
+    let is_of_entry = matches!(fault.errno, Errno::PERM | Errno::ACCESS) && is_open();
+    if is_of_entry { Fault { side: Where::Replica, ..fault } } else { fault }
 }
 
 /// Whether something else stands at the place, or above it: a directory that was kept, perhaps, with a mode that lets nothing in.

@@ -24,8 +24,9 @@ use crate::tree::{File, NewFile};
 pub enum Load {
     /// Read both files and say whether they are equal.
     Compare { replica: NewFile, replica_entry: Entry },
-    /// Fill the temporary file `name`, to be published for `reason`.
-    Fill { temp: NewFile, name: Name, reason: Reason },
+    /// Fill the temporary file `name`, to be published for `reason`. `flush`: and write it to the disk. A round that waits for
+    /// the disk may begin long after the first writing, and would not be told of what had failed by then: see syncfs(2).
+    Fill { temp: NewFile, name: Name, reason: Reason, flush: bool },
 }
 
 /// One big file on its way.
@@ -58,8 +59,11 @@ impl Job {
                 see_unchanged(source).and_then(|()| see_unchanged(replica))?;
                 Ok(Some(verdict))
             }
-            Load::Fill { temp, .. } => {
+            Load::Fill { temp, flush, .. } => {
                 fill(&self.source, &self.entry, temp, &self.cancel)?;
+                if *flush {
+                    temp.flush()?;
+                }
                 see_whole(&self.source, &self.entry, temp.as_file(), &self.cancel).map(|()| None)
             }
         }

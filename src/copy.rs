@@ -239,7 +239,11 @@ pub fn seal(source: &File, entry: &Entry, temp: &NewFile, keeps: &Keeps) -> Resu
     // A new file inherits the default ACL of its directory.
     let have = temp.as_file().xattrs(keeps.xattrs)?;
     let all = Differs { xattrs: have != want, ..Differs::of_new(entry, keeps) };
-    Ok(temp.set(&settings(entry, all, Some((&have, &want)), keeps))?)
+    temp.set(&settings(entry, all, Some((&have, &want)), keeps))?;
+    if keeps.tells_late {
+        temp.flush()?;
+    }
+    Ok(())
 }
 
 /// What to set where `differs` differs. A change of owner or ACL changes the mode, which is set

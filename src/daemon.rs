@@ -1,6 +1,7 @@
 //! The one loop that knows all: what detectors find goes into the queue, what is ready goes
 //! into rounds, and everything else waits for its time.
 
+mod outcome;
 mod pruning;
 mod room;
 mod roots;
@@ -24,11 +25,10 @@ use crate::path::RelPath;
 use crate::probe::{Lacks, of_process, probe};
 use crate::queue::{Depth, Detector, Look, Looks, Portion, Queue};
 use crate::reaper::Reaped;
-use crate::reconcile::{Again, Manner, Outcome, Reconciler, Roots, Work};
-use crate::report::{Cause, Operation, Problem};
+use crate::reconcile::{Again, Manner, Reconciler, Roots, Work};
 use crate::roots::Prepared;
 use crate::sweep::Sweep;
-use crate::troubles::{Failure, Troubles};
+use crate::troubles::Troubles;
 use pruning::Pruning;
 use room::Refusal;
 use roots::RootWatch;
@@ -309,7 +309,7 @@ impl Daemon<'_> {
                 if detector == Detector::Watch && outcome.held > 0 {
                     self.recount_soon();
                 }
-                self.take_up(outcome, looked_at);
+                self.take_up(outcome, &looked_at);
             }
             Err(lost) => self.lose(lost),
         }
@@ -346,71 +346,6 @@ impl Daemon<'_> {
         }
     }
 
-    /// Takes up what a round has left.
-    fn take_up(&mut self, outcome: Outcome, looked_at: Vec<RelPath>) {
-        self.tally.add(&outcome);
-        let created = outcome.done.iter().filter(|done| done.operation == Operation::Created).count();
-        self.trust.created(created as u64);
-        let now = Instant::now();
-        for (path, took) in outcome.busy {
-            self.queue.cool(path, took, now);
-        }
-        let mut open: BTreeSet<RelPath> = outcome.open.into_iter().collect();
-        for (problem, look) in outcome.problems {
-            open.insert(problem.path.clone());
-            match problem.refusal() {
-                Some(fault) => self.refused(&problem.path, look, fault),
-                None => self.set_back(&problem, look, Failure::Entry),
-            }
-        }
-        for (path, look, again) in outcome.again {
-            if again == Again::Overtaken && self.watching.is_wanted() {
-                // It was copied: whatever was wrong with it is over.
-                self.look_at(&path, look);
-                continue;
-            }
-            open.insert(path.clone());
-            match again {
-                Again::Now | Again::Unseen => self.queue.push_path(&path, look),
-                Again::Carrier => self.queue.park(path, look),
-                Again::Missing => self.queue.push_resting(Instant::now() + self.watching.rest(), path, look),
-                // The walk may find what is wrong in it.
-                Again::Uneven if self.sweep.is_some() => _ = self.uneven.insert(path),
-                Again::Uneven => {
-                    self.set_back(&Problem { path, cause: Cause::Uneven }, look, Failure::Restless);
-                }
-                Again::Restless | Again::Overtaken => {
-                    let problem = Problem { path, cause: Cause::Restless };
-                    self.set_back(&problem, look, Failure::Restless);
-                }
-            }
-        }
-        for path in looked_at {
-            if !open.contains(&path) && self.troubles.settled(&path) {
-                say_resolved(&path);
-            }
-        }
-        self.see_whether_taken();
-        self.want_scans(outcome.scans);
-        self.moved.extend(outcome.moved);
-        let gone = outcome.done.iter().filter(|done| done.operation == Operation::Removed);
-        for done in gone.filter(|done| done.entries.is_some()) {
-            self.links.gone(&done.path);
-        }
-        self.see_links(outcome.names);
-    }
-
-    /// Notes what failed, says it where it is new, and lets it be tried again.
-    fn set_back(&mut self, problem: &Problem, look: Look, failure: Failure) {
-        let now = Instant::now();
-        let retry = self.troubles.met(&problem.path, failure, now);
-        if retry.tell {
-            problem.log((!self.is_once()).then_some(retry.after));
-            self.tally.disturb();
-        }
-        self.queue.push_later(now + retry.after, problem.path.clone(), look);
-    }
-
     fn is_once(&self) -> bool {
         self.config.mode == Mode::Once
     }
@@ -429,7 +364,8 @@ impl Daemon<'_> {
 
 /// Finds out what the replica keeps, and says what it does not.
 fn probe_replica(roots: &Roots) -> Keeps {
-    let wanted = of_process(roots.are_local());
+    let tells_late = roots.replica.is_remote();
+    let wanted = Keeps { tells_late, ..of_process(roots.are_local()) };
     // Where nothing can be created, each action will say so.
     let Ok(kept) = roots.replica.open_replica().and_then(|(dir, _)| probe(&dir, wanted.clone())) else {
         return wanted;
@@ -451,8 +387,4 @@ fn paths(looks: &Looks, carried: &[Carried], reaped: &[Reaped]) -> Vec<RelPath> 
     let big = carried.iter().map(|carried| carried.job.path.clone());
     let aside = reaped.iter().map(|reaped| reaped.aside.path());
     named.chain(dirs).chain(big).chain(aside).collect()
-}
-
-fn say_resolved(path: &RelPath) {
-    tracing::info!(op = "resolved", path = %path, "the problem is over");
 }

@@ -37,6 +37,8 @@ pub struct Keeps {
     pub folds_case: bool,
     /// Whether ctimes of both sides are kept, and by one clock.
     pub ctimes: bool,
+    /// Whether it tells of a write that has failed only when all is to be written out: a network file system.
+    pub tells_late: bool,
 }
 
 impl Keeps {
@@ -52,6 +54,7 @@ impl Keeps {
             time_step: 1,
             folds_case: false,
             ctimes: true,
+            tells_late: false,
         }
     }
 

@@ -60,6 +60,11 @@ impl Fault {
         self.side != Where::Source && matches!(self.errno, Errno::NOSPC | Errno::DQUOT | Errno::ROFS)
     }
 
+    /// Whether it was met when extended attributes were set.
+    pub fn is_of_attributes(&self) -> bool {
+        matches!(self.doing, "set the extended attributes" | "set the ACL")
+    }
+
     /// Whether a directory was looked for and what stands there is none, or nothing is there.
     pub fn is_no_dir(&self) -> bool {
         matches!(self.errno, Errno::NOENT | Errno::NOTDIR | Errno::LOOP)

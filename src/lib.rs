@@ -11,6 +11,7 @@ compile_error!("twindir needs Linux: openat2, renameat2 and statx are what keeps
 #[doc(hidden)]
 pub mod parts; // some of the below, to be run alone by benchmarks
 mod program; // arguments to exit code
+mod panics; // a bug, said and survived by nobody
 mod limits; // what the system lets the process use
 mod cli; // arguments to settings
 mod daemon; // the loop that knows all

@@ -17,6 +17,15 @@ const HELPERS: usize = 3;
 /// uses a little (twice as much for a moment, to align it).
 const SPACE: u64 = 72 << 20;
 
+/// The stack of a thread and what else it may write to, in bytes.
+const STACK: u64 = 9 << 18;
+
+/// What is read, compared and remembered, in bytes.
+const BUFFERS: u64 = 16 << 20;
+
+/// The stack of the first thread, in bytes.
+const LEAST_STACK: u64 = 512 << 10;
+
 /// Raises the limit on open files as far as that goes, and sees that this and the others will do.
 ///
 /// # Errors
@@ -27,8 +36,9 @@ pub fn check(threads: usize) -> Result<(), String> {
     try_threads(THREADS + threads).map_err(|error| {
         format!(
             "{} threads are needed, and not so many can be started ({error}): raise the limit on processes \
-             (ulimit -u) or give fewer --threads than {threads}",
-            THREADS + threads
+             (ulimit -u){}",
+            THREADS + threads,
+            or_fewer(threads)
         )
     })
 }
@@ -43,25 +53,52 @@ fn raise_open_files(threads: usize) -> Result<(), String> {
     match getrlimit(Resource::Nofile).current {
         Some(have) if have < need => Err(format!(
             "only {have} files may be open at once, and {need} are needed with {threads} threads: raise the \
-             limit (ulimit -n {need}) or give fewer --threads"
+             limit (ulimit -n {need}){}",
+            or_fewer(threads)
         )),
         _ => Ok(()),
     }
 }
 
-/// Past the limit on address space an allocation fails, or a stack does not grow: either ends the process.
+/// Past the limit on address space, or on data, an allocation fails, or a stack does not grow: either ends the process.
 fn see_address_space(threads: usize) -> Result<(), String> {
-    let need = (THREADS + threads + HELPERS * threads) as u64 * SPACE;
-    match getrlimit(Resource::As).current {
-        Some(have) if have < need => Err(format!(
-            "only {} MiB of address space may be used, and {} are needed with {threads} threads: raise the \
-             limit (ulimit -v {}) or give fewer --threads",
-            have >> 20,
-            need >> 20,
-            need >> 10
+    let number = (THREADS + threads + HELPERS * threads) as u64;
+    let limits = [
+        (Resource::As, "address space", "-v", number * SPACE),
+        (Resource::Data, "data", "-d", number * STACK + BUFFERS),
+    ];
+    for (resource, what, option, need) in limits {
+        if let Some(have) = getrlimit(resource).current.filter(|have| *have < need) {
+            return Err(format!(
+                "only {} MiB of {what} may be used, and {} are needed with {threads} threads: raise the limit \
+                 (ulimit {option} {}){}",
+                have >> 20,
+                need >> 20,
+                need >> 10,
+                or_fewer(threads)
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Sees that the first thread has a stack to speak of. To be called before anything else.
+///
+/// # Errors
+/// A sentence that says what to do.
+pub fn see_stack() -> Result<(), String> {
+    match getrlimit(Resource::Stack).current {
+        Some(have) if have < LEAST_STACK => Err(format!(
+            "the stack may have no more than {} KiB, and {} are needed: raise the limit (ulimit -s 8192)",
+            have >> 10,
+            LEAST_STACK >> 10
         )),
         _ => Ok(()),
     }
+}
+
+fn or_fewer(threads: usize) -> &'static str {
+    if threads > 1 { " or give fewer --threads" } else { "" }
 }
 
 /// Starts so many threads at once, for a moment.

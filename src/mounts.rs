@@ -92,6 +92,13 @@ pub fn is_mounted_below(file_system: &FileSystem, dir: &Path) -> bool {
     Mount::all().into_iter().filter(is_below).any(|mount| FileSystem::from(mount) == *file_system)
 }
 
+/// Whether the directory `inner` is also seen below `dir`, through something that is mounted there.
+pub fn is_seen_below(inner: &Path, dir: &Path) -> bool {
+    let (Some(place), Ok(dir)) = (Place::of(inner), fs::canonicalize(dir)) else { return false };
+    let leads_there = |mount: &Mount| mount.device == place.device && place.path.starts_with(&mount.root);
+    Mount::all().iter().any(|mount| mount.point != dir && mount.point.starts_with(&dir) && leads_there(mount))
+}
+
 /// All mount points that are seen from here; none where the kernel does not say.
 pub fn points() -> Vec<PathBuf> {
     Mount::all().into_iter().map(|mount| mount.point).collect()

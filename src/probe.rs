@@ -70,6 +70,7 @@ pub fn probe_unseen(replica: &Dir, wanted: Keeps) -> Keeps {
             time_step: STEPS[STEPS.len() - 1],
             folds_case: false,
             ctimes: false,
+            tells_late: false,
         },
         // No right to write there, or a read-only file system: what a run would compare by.
         Err(_) => wanted,

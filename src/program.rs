@@ -4,7 +4,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
 use clap::Parser;
 use crossbeam_channel::{Receiver, unbounded};
@@ -16,6 +15,7 @@ use crate::daemon::{End, Failed, run};
 use crate::digest;
 use crate::filter::Filter;
 use crate::limits;
+use crate::panics::{self, PANICKED};
 use crate::path::shown;
 use crate::preview::{Seen, Subject, preview};
 use crate::probe::{of_process, probe_unseen};
@@ -43,15 +43,11 @@ impl From<Exit> for ExitCode {
     }
 }
 
-static PANICKED: AtomicBool = AtomicBool::new(false);
-
-/// Whether all was said of the panic.
-static SAID: AtomicBool = AtomicBool::new(false);
-
-/// How long the end waits for that, which a stderr that nobody reads may hold up.
-const LAST_WORDS: Duration = Duration::from_secs(2);
-
 pub fn main() -> ExitCode {
+    if let Err(refusal) = limits::see_stack() {
+        complain(&refusal);
+        return Exit::Refused.into();
+    }
     let args = Args::try_parse().unwrap_or_else(|error| {
         let given: Vec<String> =
             std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned()).collect();
@@ -64,7 +60,7 @@ pub fn main() -> ExitCode {
         error.exit()
     });
     let config = args.into_config();
-    notice_panics();
+    panics::notice();
     if let Err(refusal) = limits::check(config.threads) {
         complain(&refusal);
         return Exit::Refused.into();
@@ -79,22 +75,15 @@ pub fn main() -> ExitCode {
         Err(_) => Exit::Bug,
     };
     if exit == Exit::Bug {
-        await_last_words();
+        panics::await_last_words();
     }
     exit.into()
 }
 
-/// The end of the process would cut off a thread that still says why.
-fn await_last_words() {
-    let end = Instant::now() + LAST_WORDS;
-    while !SAID.load(Ordering::Relaxed) && Instant::now() < end {
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
 fn start(config: &Config) -> Result<Exit, Box<dyn std::error::Error>> {
     let checked = check(config)?;
-    let signals = listen_for_signals()?;
+    let stopping = Arc::new(AtomicBool::new(false));
+    let signals = listen_for_signals(&stopping)?;
     match config.mode {
         Mode::Keep | Mode::Once => {
             let prepared = checked.prepare()?;
@@ -102,7 +91,7 @@ fn start(config: &Config) -> Result<Exit, Box<dyn std::error::Error>> {
             let _ = std::env::set_current_dir("/");
             Ok(report_and_run(config, prepared, &signals))
         }
-        Mode::DryRun | Mode::Check => report_and_preview(config, checked, &signals),
+        Mode::DryRun | Mode::Check => report_and_preview(config, checked, &signals, stopping),
     }
 }
 
@@ -110,12 +99,12 @@ fn report_and_preview(
     config: &Config,
     checked: Checked,
     signals: &Receiver<i32>,
+    stopping: Arc<AtomicBool>,
 ) -> Result<Exit, Box<dyn std::error::Error>> {
     let (roots, filter) = checked.read_only();
-    let _reporting = report::start(
-        &Settings { format: config.log_format, verbosity: config.verbosity, patient: true },
-        None,
-    );
+    let settings =
+        Settings { format: config.log_format, verbosity: config.verbosity, patient_until: Some(stopping) };
+    let _reporting = report::start(settings, None);
     say_start(config, &filter);
     test_digests();
     let wanted = of_process(roots.are_local());
@@ -133,8 +122,8 @@ fn report_and_preview(
 }
 
 fn report_and_run(config: &Config, mut prepared: Prepared, signals: &Receiver<i32>) -> Exit {
-    let settings = Settings { format: config.log_format, verbosity: config.verbosity, patient: false };
-    let _reporting = report::start(&settings, prepared.log.take());
+    let settings = Settings { format: config.log_format, verbosity: config.verbosity, patient_until: None };
+    let _reporting = report::start(settings, prepared.log.take());
     say_start(config, &prepared.filter);
     test_digests();
     for root in [&prepared.roots.source, &prepared.roots.replica] {
@@ -196,29 +185,15 @@ fn complain(text: &str) {
     let _ = writeln!(std::io::stderr(), "error: {text}");
 }
 
-/// Lets a panic in any thread be said and known.
-fn notice_panics() {
-    let usual = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |info| {
-        PANICKED.store(true, Ordering::Relaxed);
-        usual(info);
-        let version = env!("CARGO_PKG_VERSION");
-        complain(&format!("this is a bug in twindir {version}: please report the lines above"));
-        SAID.store(true, Ordering::Relaxed);
-    }));
-}
-
-/// Signals come out of a channel; the second one ends the process at once.
-fn listen_for_signals() -> Result<Receiver<i32>, Box<dyn std::error::Error>> {
-    let all = [SIGINT, SIGTERM, SIGHUP];
-    let stopping = Arc::new(AtomicBool::new(false));
-    for signal in all {
-        signal_hook::flag::register_conditional_shutdown(
-            signal,
-            Exit::Interrupted as i32,
-            Arc::clone(&stopping),
-        )?;
-        signal_hook::flag::register(signal, Arc::clone(&stopping))?;
+/// Signals come out of a channel; the first one sets the flag, and the second one ends the process at once. A SIGHUP that is
+/// to be ignored, as nohup has it, is.
+fn listen_for_signals(stopping: &Arc<AtomicBool>) -> Result<Receiver<i32>, Box<dyn std::error::Error>> {
+    let hangup = Some(SIGHUP).filter(|signal| !is_ignored(*signal));
+    let all: Vec<i32> = [SIGINT, SIGTERM].into_iter().chain(hangup).collect();
+    for signal in &all {
+        let exit = Exit::Interrupted as i32;
+        signal_hook::flag::register_conditional_shutdown(*signal, exit, Arc::clone(stopping))?;
+        signal_hook::flag::register(*signal, Arc::clone(stopping))?;
     }
     // Past a limit on file sizes (ulimit -f) a write fails with EFBIG, instead of killing the process.
     signal_hook::flag::register(SIGXFSZ, Arc::default())?;
@@ -232,4 +207,12 @@ fn listen_for_signals() -> Result<Receiver<i32>, Box<dyn std::error::Error>> {
         }
     })?;
     Ok(receiver)
+}
+
+/// Whether this process has begun with a signal ignored. See `proc_pid_status(5)`.
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }

@@ -9,7 +9,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
-use std::path::{Path, PathBuf, absolute};
+use std::path::{Component, Path, PathBuf, absolute};
 use std::sync::Arc;
 
 use rustix::io::Errno;
@@ -18,9 +18,10 @@ use crate::backup::Backup;
 use crate::config::Config;
 use crate::fault::{Fault, Where};
 use crate::filter::{Filter, patterns};
+use crate::mounts;
 use crate::path::{Name, RelPath, shown};
 use crate::reconcile::Roots;
-use crate::report::RotatingFile;
+use crate::report::{RotatingFile, advice};
 use crate::tree::{Pin, Root, enclosing, lies_within, nearest_existing};
 pub use home::{ReplicaHome, SourceHome};
 
@@ -41,14 +42,16 @@ pub enum Refusal {
     ReplicaInSource(PathBuf, PathBuf),
     #[error("the source {} lies inside the replica {}: it would be deleted as a stranger there; put the replica elsewhere", shown(.0), shown(.1))]
     SourceInReplica(PathBuf, PathBuf),
+    #[error("{} goes on from a directory that does not exist, by `..`: give the path without that", shown(.0))]
+    Dots(PathBuf),
     #[error("the log file {} lies inside the replica, which holds nothing but the source's entries: put it elsewhere", shown(.0))]
     LogInReplica(PathBuf),
     #[error("the backup folder {} lies inside {}, and would be mirrored or deleted there: put it elsewhere", shown(.0), shown(.1))]
     BackupInRoot(PathBuf, PathBuf),
     #[error("the backup folder {} is not a directory: name a directory, or a path where one can be created", shown(.0))]
     BackupNoDir(PathBuf),
-    #[error("cannot make the backup folder {}: {}; name a folder that can be made or written to", shown(.0), .1)]
-    Backup(PathBuf, std::io::Error),
+    #[error("cannot use the backup folder {}: {}; name a folder that can be made and written to", shown(.0), .1)]
+    Backup(PathBuf, String),
     #[error("the log file {} is a symlink to a file that does not exist: name the file itself", shown(.0))]
     LogNowhere(PathBuf),
     #[error("cannot write the log file {}: {}; name a file that can be created or appended to", shown(.0), .1)]
@@ -61,7 +64,7 @@ pub enum Refusal {
     ExcludeFrom(PathBuf, std::io::Error),
     #[error("cannot create the replica {}: {}", shown(.0), .1)]
     Create(PathBuf, std::io::Error),
-    #[error("another twindir (pid {}) keeps the replica {} already: stop that one first", .1, shown(.0))]
+    #[error("another twindir ({}) keeps the replica {} already: stop that one first", .1, shown(.0))]
     Locked(PathBuf, String),
     #[error("cannot lock the replica {}: {}", shown(.0), .1)]
     Lock(PathBuf, std::io::Error),
@@ -201,6 +204,13 @@ impl Checked {
             create(&source, &replica).map_err(|error| Refusal::Create(replica.path.clone(), error))?;
         }
         let replica_pin = replica.pin().map_err(|fault| Refusal::Fault(replica.path.clone(), fault))?;
+        if existing.is_none()
+            && let Err(refusal) = see_apart((&source, &source_pin), (&replica, Some(&replica_pin)), &beside)
+        {
+            // It is not what its path had seemed to be.
+            let _ = fs::remove_dir(&replica.path);
+            return Err(refusal);
+        }
         let lock = match held {
             Some(lock) => lock,
             None => Lock::take(&replica_pin, &replica.path)?,
@@ -219,8 +229,15 @@ fn create(source: &Root, replica: &Root) -> std::io::Result<()> {
     fs::set_permissions(&replica.path, fs::metadata(&source.path)?.permissions())
 }
 
+/// The path from `/`. What comes after a `..` may be anywhere, unless what comes before it exists.
 fn full(path: &Path) -> Result<PathBuf, Refusal> {
-    absolute(path).map_err(|error| Refusal::Path(path.into(), error))
+    let full = absolute(path).map_err(|error| Refusal::Path(path.into(), error))?;
+    let components: Vec<Component> = full.components().collect();
+    if let Some(last) = components.iter().rposition(|component| *component == Component::ParentDir) {
+        let above: PathBuf = components[..=last].iter().collect();
+        fs::metadata(above).map_err(|_| Refusal::Dots(path.into()))?;
+    }
+    Ok(full)
 }
 
 fn source_refusal(path: &Path, fault: Fault) -> Refusal {
@@ -261,7 +278,8 @@ fn refuse_backup_within(backup: &Path, root: &Path, pin: Option<&Pin>) -> Result
         _ => Refusal::Fault(backup.into(), fault),
     })?;
     let lies_in_it = pin.map(|pin| is_within(&standing, root, pin, Where::Backup)).transpose()?;
-    if lies_in_it == Some(true) || backup.starts_with(root) {
+    let is_mounted_in_it = pin.is_some() && mounts::is_seen_below(&standing, root);
+    if lies_in_it == Some(true) || is_mounted_in_it || real_path(backup)?.starts_with(real_path(root)?) {
         Err(Refusal::BackupInRoot(backup.into(), root.into()))
     } else {
         Ok(())
@@ -271,8 +289,9 @@ fn refuse_backup_within(backup: &Path, root: &Path, pin: Option<&Pin>) -> Result
 /// Makes the backup folder where it is missing, for this user alone.
 fn open_backup(path: PathBuf, durable: bool) -> Result<Arc<Backup>, Refusal> {
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
-    made.map_err(|error| Refusal::Backup(path.clone(), error))?;
-    let backup = Backup::open(path.clone(), durable).map_err(|fault| Refusal::Fault(path, fault))?;
+    made.map_err(|error| Refusal::Backup(path.clone(), error.to_string()))?;
+    let backup = Backup::open(path.clone(), durable)
+        .map_err(|fault| Refusal::Backup(path, format!("{fault}{}", advice(&fault))))?;
     Ok(Arc::new(backup))
 }
 
@@ -349,11 +368,13 @@ impl Lock {
         match UnixListener::bind_addr(&address) {
             Ok(socket) => Ok(Self { name, _socket: socket }),
             Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
-                let holder = UnixStream::connect_addr(&address).ok().and_then(|stream| {
-                    rustix::net::sockopt::socket_peercred(&stream).ok().map(|cred| cred.pid)
+                let holder = UnixStream::connect_addr(&address)
+                    .ok()
+                    .and_then(|stream| rustix::net::sockopt::socket_peercred(&stream).ok());
+                let who = holder.map_or("pid unknown".to_owned(), |holder| {
+                    format!("pid {}, of user {}", holder.pid.as_raw_nonzero(), holder.uid.as_raw())
                 });
-                let pid = holder.map_or("unknown".to_owned(), |pid| pid.as_raw_nonzero().to_string());
-                Err(Refusal::Locked(path.into(), pid))
+                Err(Refusal::Locked(path.into(), who))
             }
             Err(error) => Err(wrong(error)),
         }

@@ -74,11 +74,7 @@ impl Troubles {
         self.refused += usize::from(failure == Failure::Refused);
         trouble.failure = failure;
         trouble.met_in = self.sweep;
-        let (first, last) = match failure {
-            Failure::Restless => (FIRST_PAUSE, LAST_PAUSE),
-            Failure::Entry | Failure::Scan | Failure::Refused => (FIRST_RETRY, LAST_RETRY),
-        };
-        let after = first.saturating_mul(1 << trouble.tries.min(16)).min(last);
+        let after = wait(failure, trouble.tries);
         trouble.tries += 1;
         if failure == Failure::Refused {
             return Retry { after, tell: is_first_refused };
@@ -95,6 +91,17 @@ impl Troubles {
             Some(trouble) if trouble.failure != Failure::Scan => self.forget(path),
             _ => false,
         }
+    }
+
+    /// How long what is known to fail would have to wait now, without a further failure.
+    pub fn wait(&self, path: &RelPath) -> Option<Duration> {
+        self.paths.get(path).map(|trouble| wait(trouble.failure, trouble.tries))
+    }
+
+    /// A directory has gone, with all that was wrong in it. The paths of which the user was told.
+    pub fn gone(&mut self, dir: &RelPath) -> Vec<RelPath> {
+        let within: Vec<_> = self.paths.keys().filter(|path| path.is_within(dir)).cloned().collect();
+        within.into_iter().filter(|path| self.forget(path)).collect()
     }
 
     /// A sweep, of all or of a part, begins: its number.
@@ -151,6 +158,14 @@ impl Troubles {
     pub fn is_empty(&self) -> bool {
         self.paths.is_empty()
     }
+}
+
+fn wait(failure: Failure, tries: u32) -> Duration {
+    let (first, last) = match failure {
+        Failure::Restless => (FIRST_PAUSE, LAST_PAUSE),
+        Failure::Entry | Failure::Scan | Failure::Refused => (FIRST_RETRY, LAST_RETRY),
+    };
+    first.saturating_mul(1 << tries.min(16)).min(last)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 
-use support::{DEADLINE, Entry, Kind, Scratch, Snapshot, Tree, set_mode, wait_until};
+use support::{DEADLINE, Daemon, Entry, Kind, Mounts, Scratch, Snapshot, Tree, set_mode, wait_until};
 
 /// The folders of a backup, the oldest first.
 fn folders(backup: &Path) -> Vec<PathBuf> {
@@ -228,4 +228,95 @@ fn a_locked_directory_that_is_kept_does_not_lock_out_what_comes_after_it() {
         .collect();
     kept.sort();
     assert_eq!(kept, ["0", "1", "1, and more", "2"]);
+}
+
+#[test]
+fn a_directory_stays_and_is_a_problem_while_the_backup_folder_is_missing() {
+    let scratch = pair(Scratch::new());
+    let daemon = scratch.watcher(&["--backup-dir", "backup"]);
+    let (backup, away) = (scratch.path("backup"), scratch.path("away"));
+    fs::rename(&backup, &away).unwrap();
+    fs::remove_dir_all(scratch.source().join("d")).unwrap();
+    wait_until("it is said", DEADLINE, || {
+        daemon.stderr().contains("cannot open the root in the backup folder")
+    });
+    assert!(daemon.stderr().contains("mount its disk, or make that folder again"), "{}", daemon.stderr());
+    assert!(scratch.replica().join("d/e/deep").exists());
+    assert_eq!(daemon.settled(), 1, "it is not equal");
+    fs::rename(&away, &backup).unwrap();
+    scratch.wait_twins();
+    assert!(folder(&backup).join("d/e/deep").exists());
+}
+
+#[test]
+fn what_may_not_leave_its_place_begins_no_folder_after_the_other() {
+    if !support::is_root() {
+        return support::skip("a directory of somebody else's takes root to make");
+    }
+    let scratch = Scratch::ordinary().with_source(&Tree::new().files("d", 20).file("f", "x"));
+    let daemon = Daemon::spawn(scratch.command(["source", "replica", "0.2", "--backup-dir", "backup"]));
+    daemon.wait_settled(1);
+    std::os::unix::fs::chown(scratch.replica().join("d"), Some(0), Some(0)).unwrap();
+    for number in 0..20 {
+        fs::remove_file(scratch.source().join(format!("d/f{number}"))).unwrap();
+    }
+    let problem = "in the replica: Permission denied";
+    wait_until("each is a problem", DEADLINE, || daemon.stderr().matches(problem).count() >= 20);
+    daemon.wait_sweeps(4);
+    assert!(folders(&scratch.path("backup")).len() <= 1, "{:?}", folders(&scratch.path("backup")));
+}
+
+#[test]
+fn a_folder_inside_a_root_is_refused_by_whatever_path() {
+    let scratch = Scratch::new().with_source(&Tree::new().file("f", "x").file("sub/g", "x"));
+    symlink(".", scratch.path("here")).unwrap();
+    let refused = |dir: &str| {
+        scratch.once(&["--backup-dir", dir]).expect(2);
+        let made = ["nodir", "source/backup", "replica/backup"].map(|name| scratch.path(name).exists());
+        assert_eq!(made, [false; 3], "{dir}");
+    };
+    // The replica does not exist at first.
+    for dir in ["here/replica/backup", "replica/backup", "nodir/../replica/backup", "replica"] {
+        refused(dir);
+        let _ = fs::remove_dir(scratch.replica());
+    }
+    scratch.sync();
+    for dir in ["here/replica/backup", "here/source/sub/x", "nodir/../replica/backup", "source", "replica/."]
+    {
+        refused(dir);
+    }
+    scratch.once(&["--backup-dir", "here/sub/../other"]).expect(2);
+    scratch.once(&["--backup-dir", "here/other"]).expect(0);
+}
+
+#[test]
+fn a_folder_that_is_seen_in_the_source_through_a_mount_is_refused() {
+    let scratch = Scratch::new().with_source(&Tree::new().dir("mnt").file("f", "x"));
+    let Some(mounts) = Mounts::of(&scratch) else { return };
+    mounts.sh("mkdir outer; mount --bind outer source/mnt");
+    let once = |dir: &str| {
+        let mut command = mounts.command(scratch.program());
+        command.args(["--once", "source", "replica", "--backup-dir", dir]);
+        Daemon::run(command)
+    };
+    once("outer/backup").expect(2).stderr_has("lies inside");
+    once("other/backup").expect(0);
+}
+
+#[test]
+fn another_disk_in_the_place_of_the_backups_gets_nothing() {
+    let scratch = Scratch::new().with_source(&Tree::new().file("f", "0"));
+    let Some(mounts) = Mounts::of(&scratch) else { return };
+    mounts.sh("mkdir disk; mount -t tmpfs none disk");
+    let mut command = mounts.command(scratch.program());
+    command.args(["source", "replica", "3600", "--backup-dir", "disk/backup"]);
+    let daemon = Daemon::spawn(command);
+    daemon.wait_settled(1);
+    mounts.sh("umount disk; mount -t tmpfs none disk; mkdir disk/backup");
+    fs::write(scratch.source().join("f"), "1").unwrap();
+    wait_until("it is a problem", DEADLINE, || {
+        daemon.stderr().contains("another directory stands at its path")
+    });
+    assert_eq!(fs::read_to_string(scratch.replica().join("f")).unwrap(), "0");
+    assert_eq!(mounts.sh("ls disk/backup").stdout, "");
 }

@@ -3,6 +3,7 @@
 mod support;
 
 use std::fs;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -258,4 +259,35 @@ fn a_replica_that_becomes_a_file_is_left_alone() {
     assert!(daemon.is_running());
     fs::remove_file(scratch.replica()).unwrap();
     scratch.wait_twins();
+}
+
+#[test]
+fn a_check_that_nobody_reads_ends_by_a_signal_all_the_same() {
+    let tree = Tree::new().files("a directory with a rather long name, so that its lines are long", 3_000);
+    for option in ["--check", "--dry-run"] {
+        let scratch = Scratch::new().with_source(&tree);
+        let (reader, writer) = std::io::pipe().unwrap();
+        let mut command = scratch.command([option, "source", "replica"]);
+        command.stdout(writer).stderr(Stdio::null());
+        let daemon = Daemon::spawn_as_is(command);
+        wait_until("the pipe is full", DEADLINE, || rustix::io::ioctl_fionread(&reader).unwrap() > 50_000);
+        daemon.signal(Signal::TERM);
+        daemon.wait(EXIT_LIMIT).expect(130);
+    }
+}
+
+#[test]
+fn a_hangup_that_is_to_be_ignored_is() {
+    let scratch = Scratch::new().with_source(&Tree::new().file("f", "x"));
+    let mut command = Command::new("nohup");
+    scratch.prepare(&mut command);
+    command.arg(scratch.program()).args(["source", "replica", "60"]);
+    let mut daemon = Daemon::spawn(command);
+    daemon.wait_settled(1);
+    daemon.signal(Signal::HUP);
+    fs::write(scratch.source().join("f"), "goes on").unwrap();
+    scratch.wait_twins();
+    assert!(daemon.is_running());
+    daemon.signal(Signal::TERM);
+    daemon.wait(EXIT_LIMIT).expect(0);
 }

@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use support::{
-    DEADLINE, Daemon, LogLine, Mounts, Run, Scratch, Tree, are_twins, holds_for, noise, temporaries,
-    wait_until,
+    Background, DEADLINE, Daemon, LogLine, Mounts, Run, Scratch, Tree, are_twins, assert_twins, holds_for,
+    noise, temporaries, wait_until, xattr,
 };
 
 /// How soon after there is room again both sides are to be equal. Without optimisation, and beside other tests,
@@ -29,11 +29,21 @@ impl Disk {
     /// `mount`: a script that mounts a small file system at `disk`, with 20 MB of room at least.
     #[track_caller]
     fn mounted(mount: &str, tree: &Tree) -> Option<Self> {
-        let scratch = Scratch::new().with_source(tree);
+        Self::with(mount, tree, &[])
+    }
+
+    #[track_caller]
+    fn with(mount: &str, tree: &Tree, options: &[&str]) -> Option<Self> {
+        Self::within(Scratch::new(), mount, tree, options)
+    }
+
+    #[track_caller]
+    fn within(scratch: Scratch, mount: &str, tree: &Tree, options: &[&str]) -> Option<Self> {
+        let scratch = scratch.with_source(tree);
         let mounts = Mounts::of(&scratch)?;
         fs::create_dir(scratch.path("disk")).unwrap();
         mounts.try_sh(mount)?;
-        let disk = Self { _daemon: watcher(&scratch, &mounts), mounts, scratch };
+        let disk = Self { _daemon: watcher(&scratch, &mounts, options), mounts, scratch };
         disk.wait_equal();
         Some(disk)
     }
@@ -99,9 +109,9 @@ impl Disk {
 }
 
 #[track_caller]
-fn watcher(scratch: &Scratch, mounts: &Mounts) -> Daemon {
+fn watcher(scratch: &Scratch, mounts: &Mounts, options: &[&str]) -> Daemon {
     let mut command = mounts.command(scratch.program());
-    command.args(["--max-delete", "100%", "source", "disk/replica", "3600", "log"]);
+    command.args(["--max-delete", "100%", "source", "disk/replica", "3600", "log"]).args(options);
     Daemon::spawn(command)
 }
 
@@ -238,6 +248,80 @@ fn a_disk_that_fails_is_waited_for() {
         until umount disk; do sleep 0.1; done; mount $device disk");
     disk.wait_equal_soon("it was mounted again");
     assert!(!disk.has_temporaries());
+}
+
+#[test]
+fn what_cannot_give_way_to_a_directory_is_not_copied_to_the_backup_again_and_again() {
+    let few = "mount -t tmpfs -o nr_inodes=30 none disk";
+    let tree = Tree::new().files("old", 5).file("turns", "text");
+    let Some(disk) = Disk::with(few, &tree, &["--backup-dir", "backup"]) else { return };
+    disk.mounts.sh("i=0; while true >disk/ballast$i; do i=$((i + 1)); done 2>ballast.log || true");
+    fs::remove_file(disk.at("turns")).unwrap();
+    fs::create_dir(disk.at("turns")).unwrap();
+    disk.wait_error();
+    // It is tried again after one, two and four seconds.
+    holds_for("nothing is copied", Duration::from_secs(4), || {
+        fs::read_dir(disk.scratch.path("backup")).unwrap().count() == 0
+    });
+    disk.mounts.sh("rm disk/ballast*");
+    disk.wait_equal_soon("there was room");
+}
+
+#[test]
+fn a_file_that_is_rewritten_all_the_time_on_a_full_disk_is_not_said_each_time() {
+    let Some(disk) = Disk::with(TMPFS, &Tree::new().file("hot", noise(1, 50_000)), &["--debounce", "5ms"])
+    else {
+        return;
+    };
+    disk.fill();
+    let hot = disk.at("hot");
+    let writer = Background::start(0_u64, move |round| {
+        // Empty at one moment, and too large at the next.
+        fs::write(&hot, noise(*round, 100_000)).unwrap();
+        *round += 1;
+        std::thread::sleep(Duration::from_millis(10));
+    });
+    disk.wait_error();
+    let begun = Instant::now();
+    wait_until("it went on for a while", DEADLINE, || begun.elapsed() > Duration::from_secs(4));
+    writer.stop();
+    let errors = disk.errors().len();
+    assert!(errors <= 5, "{errors} lines for one full disk");
+    disk.free();
+    disk.wait_equal_soon("there was room");
+}
+
+#[test]
+fn attributes_that_are_too_large_are_no_full_disk() {
+    let ext4 = image("mkfs.ext4 -q", 48);
+    let Some(disk) = Disk::within(Scratch::roomy(), &ext4, &Tree::new().file("a", "a"), &[]) else { return };
+    if xattr::set_xattr(&disk.at("a"), "user.large", "x".repeat(8_000)).is_err() {
+        return support::skip("the source's file system takes no attributes of that size");
+    }
+    disk.wait_error();
+    let first = disk.errors().remove(0);
+    assert_eq!((first.operation.as_str(), first.get("path")), ("problem", "a"));
+    fs::write(disk.at("b"), "b").unwrap();
+    wait_until("the rest goes on", DEADLINE, || disk.copy("b").exists());
+}
+
+#[test]
+fn a_single_run_tries_again_what_its_own_deletions_make_room_for() {
+    let scratch =
+        Scratch::new().with_source(&Tree::new().file("gone", noise(1, 2_000_000)).file("kept", "x"));
+    let Some(mounts) = Mounts::of(&scratch) else { return };
+    mounts.sh("mkdir disk; mount -t tmpfs -o size=4m none disk");
+    let once = |options: &[&str]| {
+        let mut command = mounts.command(scratch.program());
+        command.args(["--once", "source", "disk/replica"]).args(options);
+        Daemon::run(command)
+    };
+    once(&[]).expect(0);
+    mounts.sh("dd if=/dev/zero of=disk/ballast bs=64k 2>&1 || true");
+    fs::remove_file(scratch.source().join("gone")).unwrap();
+    fs::write(scratch.source().join("new"), noise(2, 500_000)).unwrap();
+    once(&["--max-delete", "100%"]).expect(0);
+    assert_twins(&scratch.source(), &mounts.inside(&scratch.path("disk/replica")));
 }
 
 /// `--once` where one of the two roots is a btrfs image, and what it has of the file `bad` was spoiled after a first run:

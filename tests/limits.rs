@@ -76,6 +76,16 @@ fn too_little_address_space_is_refused() {
 }
 
 #[test]
+fn too_little_data_is_refused() {
+    each("data", &[1 << 20, 8 << 20, 24 << 20, 30 << 20, 56 << 20, 256 << 20], "ulimit -d");
+}
+
+#[test]
+fn too_small_a_stack_is_refused() {
+    each("stack", &[64 << 10, 500 << 10, 512 << 10, 8 << 20], "ulimit -s");
+}
+
+#[test]
 fn too_few_processes_are_refused() {
     if !is_root() {
         return skip("the limit on processes counts all of one's own: only root can be somebody else");

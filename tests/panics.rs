@@ -3,7 +3,10 @@
 mod support;
 
 use std::fs;
+use std::io::PipeReader;
+use std::process::Stdio;
 
+use rustix::fs::OFlags;
 use support::{DEADLINE, Daemon, Scratch, Tree, noise, skip, wait_until};
 
 /// A daemon of which one thread panics when it meets an entry of that name, at the start or once `meet` was called.
@@ -53,4 +56,49 @@ fn a_panic_in_the_reaper_ends_the_process() {
         }
         wait_until("it panics", DEADLINE, || daemon.stderr().contains("panicked"));
     });
+}
+
+/// A stderr that nobody reads, full already.
+fn blocked() -> (PipeReader, Stdio) {
+    let (reader, writer) = std::io::pipe().unwrap();
+    rustix::fs::fcntl_setfl(&writer, OFlags::NONBLOCK).unwrap();
+    while rustix::io::write(&writer, &[0; 4096]).is_ok() {}
+    rustix::fs::fcntl_setfl(&writer, OFlags::empty()).unwrap();
+    (reader, writer.into())
+}
+
+/// Such a thread, in a run of its own: it ends with 70 and without temporary files, although nobody reads why.
+#[track_caller]
+fn ends_unread(thread: &str, options: &[&str], is_equal: bool) {
+    let mut tree = Tree::new();
+    for number in 0..50 {
+        tree = tree.files(&format!("d{number}"), 5).file(format!("d{number}/panic here"), "text");
+    }
+    let mut scratch = Scratch::new().with_source(&tree);
+    if is_equal {
+        scratch = scratch.with_replica(&tree);
+    }
+    let (_reader, stderr) = blocked();
+    let mut command = scratch.command(options.iter().chain(&["source", "replica", "--threads", "4"]));
+    command.env("TWINDIR_PANICS_IN", thread).stdout(Stdio::null()).stderr(stderr);
+    let mut daemon = Daemon::spawn_as_is(command);
+    let mut code = None;
+    wait_until("it ends", DEADLINE, || {
+        code = daemon.child().try_wait().unwrap();
+        code.is_some()
+    });
+    assert_eq!(code.and_then(|status| status.code()), Some(70), "{thread} {options:?}");
+    let files: Vec<_> = scratch.temporaries().into_iter().filter(|at| at.is_file()).collect();
+    assert!(files.is_empty(), "left behind: {files:?}");
+}
+
+#[test]
+fn a_panic_ends_the_process_also_where_nobody_reads_of_it() {
+    if !cfg!(debug_assertions) {
+        return skip("only a debug build can be made to panic");
+    }
+    ends_unread("main", &[], false);
+    ends_unread("twindir-round", &["--once"], false);
+    ends_unread("twindir-sweep", &[], true);
+    ends_unread("twindir-walk", &["--check"], true);
 }

@@ -6,8 +6,11 @@ use std::fs;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use support::{DEADLINE, Daemon, Run, Scratch, Snapshot, Tree, is_root, set_mode, skip, wait_until};
+use support::{
+    DEADLINE, Daemon, Run, Scratch, Snapshot, Tree, holds_for, is_root, set_mode, skip, wait_until,
+};
 
 /// A line `HH:MM:SS problem  path: operation: reason; what twindir did` about this path.
 #[track_caller]
@@ -194,4 +197,24 @@ fn a_full_disk_is_a_problem_for_what_does_not_fit() {
     assert_eq!(full.len(), 1, "{run}");
     let names: Vec<&str> = run.stdout.lines().filter(|line| !line.contains(' ')).collect();
     assert_eq!(names, ["a", "z"], "{run}");
+}
+
+#[test]
+fn a_part_that_cannot_go_of_a_directory_that_stays_is_one_problem() {
+    if !is_root() {
+        return skip("a directory of somebody else's takes root to make");
+    }
+    let scratch = Scratch::ordinary().with_source(&Tree::new().file("d/keep.o", "x").file("d/a", "x"));
+    scratch.sync();
+    std::os::unix::fs::chown(scratch.replica().join("d"), Some(0), Some(0)).unwrap();
+    let daemon = scratch.watcher(&["--exclude", "*.o"]);
+    fs::remove_dir_all(scratch.source().join("d")).unwrap();
+    wait_until("it is a problem", DEADLINE, || daemon.stderr().contains(" problem "));
+    // It is tried again after one and two seconds.
+    holds_for("it is said once", Duration::from_secs(4), || {
+        daemon.stderr().matches(" problem ").count() == 1 && !daemon.stdout().contains("resolved")
+    });
+    std::os::unix::fs::chown(scratch.replica().join("d"), Some(65_534), Some(65_534)).unwrap();
+    wait_until("it is over", DEADLINE, || daemon.stdout().contains("resolved"));
+    assert!(!scratch.replica().join("d/a").exists() && scratch.replica().join("d/keep.o").exists());
 }

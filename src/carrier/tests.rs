@@ -74,7 +74,8 @@ fn a_copy_that_is_said_to_be_done_is_whole_whatever_has_failed() {
         let (source, copy) = (bench.top.path().join("source/file"), bench.top.path().join("replica/temp"));
         bench.write(&source);
         let temp = bench.replica().create_file(&name("temp")).unwrap();
-        let job = bench.job(Load::Fill { temp, name: name("temp"), reason: Reason::New });
+        let job =
+            bench.job(Load::Fill { temp, name: name("temp"), reason: Reason::New, flush: seed % 2 == 0 });
         let faults = Faults::begin(seed, 20);
         let result = job.run();
         drop(faults);

@@ -17,6 +17,9 @@ use crate::troubles::Failure;
 /// How often the file system is asked whether there is more room.
 const ASK: Duration = Duration::from_secs(1);
 
+/// More than the attributes of one file take, in bytes.
+const LARGEST_ATTRIBUTES: u64 = 1 << 20;
+
 /// When it is tried again although there is not, so far as the file system tells: it tells nothing of quotas, nor of room
 /// that came between the refusal and the question. What is tried in vain may be many gigabytes, so the wait is doubled
 /// each time up to the limit.
@@ -35,13 +38,16 @@ pub(super) struct Refusal {
     is_quota: bool,
     /// Entries that this run had removed when it was last tried.
     removed: u64,
+    /// Since when nothing waits any more. What is written to all the time may fit at one moment, and not at the next.
+    over: Option<Instant>,
 }
 
 impl Daemon<'_> {
-    /// Notes an entry that the replica's file system does not take.
-    pub(super) fn refused(&mut self, path: &RelPath, look: Look, fault: Fault) {
+    /// Notes an entry that the replica's file system does not take. `removed`: what this run had removed before the round in
+    /// which it was tried.
+    pub(super) fn refused(&mut self, path: &RelPath, look: Look, fault: Fault, removed: u64) {
         let now = Instant::now();
-        if self.troubles.met(path, Failure::Refused, now).tell {
+        if self.troubles.met(path, Failure::Refused, now).tell && self.refusal.is_none() {
             let advice = advice(&fault);
             tracing::error!(
                 op = "full",
@@ -52,7 +58,6 @@ impl Daemon<'_> {
         } else {
             tracing::debug!(op = "full", path = %path, "{fault}; it waits");
         }
-        let removed = self.tally.removed();
         let refusal = self.refusal.get_or_insert(Refusal {
             rooms: Vec::new(),
             asked: now,
@@ -60,22 +65,35 @@ impl Daemon<'_> {
             patience: FIRST_TRY,
             is_quota: false,
             removed,
+            over: None,
         });
+        refusal.over = None;
         refusal.rooms = rooms(&self.reconciler);
         refusal.is_quota = fault.errno == Errno::DQUOT;
         self.queue.push_refused(path, look);
     }
 
-    /// Says so when all is taken that was not.
+    /// Whether this answer means that the file system takes no more. One that has room says so of attributes, too, if they
+    /// are larger than it can store.
+    pub(super) fn is_refused(&self, fault: &Fault) -> bool {
+        let has_room = |room: &Room| room.bytes >= LARGEST_ATTRIBUTES;
+        !(fault.is_of_attributes() && rooms(&self.reconciler).first().is_some_and(has_room))
+    }
+
+    /// Says so when all is taken that was not, and has been for a while.
     pub(super) fn see_whether_taken(&mut self) {
-        if self.refusal.is_some() && !self.troubles.has_refused() {
+        let is_once = self.is_once();
+        let Some(refusal) = self.refusal.as_mut().filter(|_| !self.troubles.has_refused()) else { return };
+        let since = *refusal.over.get_or_insert_with(Instant::now);
+        if is_once || since.elapsed() >= ASK {
             self.refusal = None;
-            tracing::info!(op = "resolved", "the replica's file system takes all that had to wait");
+            tracing::info!(op = "resolved", "all that had to wait was taken");
         }
     }
 
     /// Tries what has to wait again, now and then, and at once where there is more room.
     pub(super) fn check_room(&mut self, now: Instant) {
+        self.see_whether_taken();
         let Some(refusal) = self.refusal.as_mut().filter(|refusal| now >= refusal.asked + ASK) else {
             return;
         };

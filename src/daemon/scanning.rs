@@ -4,7 +4,8 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use super::{Daemon, Failed, say_resolved};
+use super::outcome::say_resolved;
+use super::{Daemon, Failed};
 use crate::guard::Trust;
 use crate::path::{Name, RelPath};
 use crate::queue::{Depth, Detector, Look};

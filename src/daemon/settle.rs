@@ -311,10 +311,10 @@ impl Daemon<'_> {
         if self.is_once() && self.try_with_what_went(now) {
             return None;
         }
-        let walked = self.tally.begun.filter(|(_, task)| *task == Task::Full && self.tally.swept.is_some());
+        let walked = self.tally.swept.filter(|_| matches!(self.tally.begun, Some((_, Task::Full))));
         let swept = self.tally.say_swept(now, self.troubles.len(), self.watching.is_wanted());
-        if let Some((begun, _)) = walked.filter(|_| !self.is_once()) {
-            self.tally.say_if_long(now.duration_since(begun), self.config.interval);
+        if let Some(summary) = walked.filter(|_| !self.is_once()) {
+            self.tally.say_if_long(summary.took, self.config.interval);
         }
         let equal = self.is_equal();
         let quiet = swept.is_some() || self.tally.quiet_due().is_none_or(|due| due <= now);

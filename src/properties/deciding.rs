@@ -73,6 +73,7 @@ fn keeps() -> impl Strategy<Value = Keeps> {
             time_step,
             folds_case: false,
             ctimes,
+            tells_late: false,
         },
     )
 }

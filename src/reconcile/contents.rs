@@ -264,7 +264,8 @@ impl<'a> Here<'_, 'a> {
             }
             let load = |here: &Self| {
                 let name = shared.names.next();
-                Ok(Load::Fill { temp: here.replica.create_file(&name)?, name, reason })
+                let flush = shared.durable || shared.keeps.tells_late;
+                Ok(Load::Fill { temp: here.replica.create_file(&name)?, name, reason, flush })
             };
             return self.hand_over((source, entry), out, load).map(|()| None);
         }
@@ -309,7 +310,7 @@ impl<'a> Here<'_, 'a> {
     fn finish_carried(&self, carried: &Carried, out: &mut Outcome) -> Worked<'a> {
         let Some((_, name)) = self.path.split() else { return Ok(None) };
         let Job { source, entry, load, .. } = &carried.job;
-        let Load::Fill { temp: temp_file, name: temp_name, reason } = load else { return Ok(None) };
+        let Load::Fill { temp: temp_file, name: temp_name, reason, .. } = load else { return Ok(None) };
         let temp = Temp::adopt(self.replica, temp_name.clone());
         // A round has put a newer copy in place meanwhile.
         if carried.job.cancel.load(Ordering::Relaxed) {

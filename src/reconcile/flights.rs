@@ -75,6 +75,13 @@ impl Flights {
         flights.iter().filter(|(path, _)| path.is_within(dir)).for_each(|(_, flight)| flight.cancel());
     }
 
+    /// The temporary files that are being filled at and below a directory, and for which paths.
+    pub fn temps_within(&self, dir: &RelPath) -> Vec<(RelPath, Name)> {
+        let flights = self.lock();
+        let within = flights.iter().filter(|(path, _)| path.is_within(dir));
+        within.filter_map(|(path, flight)| Some((path.clone(), flight.temp.clone()?))).collect()
+    }
+
     /// Whether a carrier has the file at `path`.
     pub fn holds(&self, path: &RelPath) -> bool {
         self.lock().contains_key(path)

@@ -103,6 +103,7 @@ impl Round<'_> {
         while let Some((dir, names)) = looks.pop_first() {
             let first = names.values().next().cloned();
             if self.place(&dir, &mut looks, first.as_ref()).is_none() {
+                self.put_off(&dir, names);
                 continue;
             }
             let Some(spot) = self.spots.get_mut(&dir) else { continue };
@@ -116,6 +117,14 @@ impl Round<'_> {
             }
             let unseen = |(name, look)| Sighting { name, look, source: Side::Absent, replica: Side::Absent };
             spot.sightings = merged.into_iter().map(unseen).collect();
+        }
+    }
+
+    /// Names in a directory that the round does not get to see: what was wrong with them still is, unless the replica has them no
+    /// more.
+    fn put_off(&mut self, dir: &RelPath, names: BTreeMap<Name, Look>) {
+        if self.open_replica(dir).is_ok() && !self.shared.filter.excludes_dir(dir) {
+            self.out.put_off.extend(names.into_iter().map(|(name, look)| (dir.join(&name), look)));
         }
     }
 

@@ -10,7 +10,8 @@ use std::time::Instant;
 use super::{Leave, Round, may_go};
 use rustix::io::Errno;
 
-use crate::backup::Kept;
+use super::removal::taken;
+use crate::backup::{Kept, Taken};
 use crate::decide::Reason;
 use crate::entry::{Entry, Kind, Side};
 use crate::path::{Name, RelPath};
@@ -61,39 +62,65 @@ impl Round<'_> {
         if is_again {
             self.move_behind(&from, &to, is_filled, hint)?;
         } else {
-            // Where a file is overwritten. What is not moved for that is kept by what is done instead.
-            let kept = if moving.is_dir() {
-                Kept::default()
-            } else {
-                self.keep(&to.dir, &to.name, &to.path).ok()?
-            };
-            if let Err(fault) = from.dir.move_to(from.name.as_bytes(), &to.dir, &to.name) {
-                kept.undo();
-                let is_occupied = matches!(fault.errno, Errno::NOTEMPTY | Errno::EXIST);
-                is_occupied.then(|| self.displace(&from, &to, hint))??;
-            }
+            self.move_over(&from, &to, &moving, hint)?;
         }
         self.goes(&from.path, &to.path);
         self.moved_to(&from, &to, &moving, hint, end);
         Some(())
     }
 
+    /// Moves an entry to where nothing stands, or over what it has taken the place of in the source.
+    fn move_over(&mut self, from: &Place, to: &Place, moving: &Entry, hint: &Hint) -> Option<()> {
+        let standing = to.dir.look(to.name.as_bytes());
+        let is_kept = standing.is_dir() && self.shared.backup.is_some();
+        match (standing.is_dir(), moving.is_dir()) {
+            (true, true) if is_kept => return self.displace(from, to, hint),
+            // It does not overwrite a directory; that goes by a look.
+            (true, false) => return None,
+            _ => {}
+        }
+        // What is not moved for that is kept by what is done instead.
+        let kept =
+            if moving.is_dir() { Kept::default() } else { self.keep(&to.dir, &to.name, &to.path).ok()? };
+        if let Err(fault) = from.dir.move_to(from.name.as_bytes(), &to.dir, &to.name) {
+            kept.undo();
+            let is_occupied = matches!(fault.errno, Errno::NOTEMPTY | Errno::EXIST);
+            is_occupied.then(|| self.displace(from, to, hint))??;
+        }
+        Some(())
+    }
+
     /// Puts a directory in the place of another one that is out of date: the source could only put it
     /// there because that one had gone, or was empty. They exchange their names, so that readers miss
-    /// neither, and the old one is put aside. `None` where it has to stay.
+    /// neither, and the old one is put aside, or kept. `None` where it has to stay.
     fn displace(&mut self, from: &Place, to: &Place, hint: &Hint) -> Option<()> {
         let Side::Present(old) = to.dir.look(to.name.as_bytes()) else { return None };
         let is_whole = may_go(&self.replica, &to.path, &self.shared.filter) == Leave::Whole;
         if !is_whole || self.must_stay(&to.path).is_some() || self.lost_mount(&to.path).is_some() {
             return None;
         }
-        from.dir.exchange_with(&from.name, &to.dir, &to.name).ok()?;
-        let (dir, _) = from.path.split()?;
         let look = Look::new(Depth::Subtree, self.detector, hint.since);
-        // What cannot be taken away is found to be too much under the other's old name.
-        if let Ok((done, aside)) = self.take_dir(&from.dir, &to.path, &from.name, &old, &look) {
-            self.gone(dir, aside, done);
+        let done = taken(&to.dir, &to.path, &to.name, &old, &look);
+        self.leave_nothing_under_way(&to.path);
+        let taken = match &self.shared.backup {
+            Some(backup) => {
+                let ends = ((&from.dir, &from.name), (&to.dir, &to.name));
+                backup.replace(ends.0, ends.1, &to.path, &self.shared.stop).ok()?
+            }
+            None => Taken::Copied,
+        };
+        let mut aside = None;
+        match taken {
+            Taken::Exchanged => {}
+            Taken::Moved => from.dir.move_to(from.name.as_bytes(), &to.dir, &to.name).ok()?,
+            Taken::Copied => {
+                from.dir.exchange_with(&from.name, &to.dir, &to.name).ok()?;
+                // What cannot be laid aside is found to be too much under the other's old name.
+                aside = self.lay_aside(&from.dir, &from.name).ok();
+            }
         }
+        let (dir, _) = from.path.split()?;
+        self.gone(dir, aside, done);
         Some(())
     }
 

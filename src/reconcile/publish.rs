@@ -86,7 +86,7 @@ impl Round<'_> {
         let names = &self.shared.names;
         match &self.shared.backup {
             Some(backup) if standing.is_dir() => {
-                match backup.replace(dir, (temp.name(), name), path, &self.shared.stop)? {
+                match backup.replace((dir, temp.name()), (dir, name), path, &self.shared.stop)? {
                     Taken::Exchanged => temp.leave(),
                     Taken::Moved => return temp.publish(name, &Side::Absent, names),
                     Taken::Copied => return temp.publish(name, standing, names),

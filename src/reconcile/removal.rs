@@ -26,18 +26,31 @@ impl Round<'_> {
         old: &Entry,
         look: &Look,
     ) -> Result<(Done, Option<Name>), Setback> {
-        let until = Instant::now() + COUNTING;
-        let mut number = 1;
-        let at_least = !count_below(dir, name, &mut number, until);
-        let mut aside = None;
-        if self.still_stands(dir, path, name)? {
-            let reserved = self.shared.names.next();
-            dir.rename(name, &reserved)?;
-            aside = Some(reserved);
-        }
-        let mut done = Done::new(Operation::Removed, path.clone(), old, Reason::Removed, look);
-        done.entries = Some(Entries { number, at_least });
+        let done = taken(dir, path, name, old, look);
+        self.leave_nothing_under_way(path);
+        let aside = if self.still_stands(dir, path, name)? { Some(self.lay_aside(dir, name)?) } else { None };
         Ok((done, aside))
+    }
+
+    /// Renames a directory to a reserved name, under which the reaper is to find it.
+    pub(super) fn lay_aside(&self, dir: &ReplicaDir, name: &Name) -> Result<Name, Setback> {
+        let reserved = self.shared.names.next();
+        dir.rename(name, &reserved)?;
+        Ok(reserved)
+    }
+
+    /// What carriers fill below a directory does not go to the backup with it.
+    pub(super) fn leave_nothing_under_way(&self, path: &RelPath) {
+        if self.shared.backup.is_none() {
+            return;
+        }
+        for (path, temp) in self.shared.flights.temps_within(path) {
+            if let Some((dir, _)) = path.split() {
+                // What cannot be removed goes with its directory, and with the backup's folder.
+                let _ = self.replica.open(&dir).and_then(|dir| dir.remove_file(temp.as_bytes()));
+            }
+        }
+        self.shared.cancel_within(path);
     }
 
     /// Removes an entry that is no directory. That it has gone already is as good.
@@ -61,6 +74,15 @@ impl Round<'_> {
             None => Ok(Kept::default()),
         }
     }
+}
+
+/// The line of a directory that goes.
+pub(super) fn taken(dir: &Dir, path: &RelPath, name: &Name, old: &Entry, look: &Look) -> Done {
+    let mut number = 1;
+    let at_least = !count_below(dir, name, &mut number, Instant::now() + COUNTING);
+    let mut done = Done::new(Operation::Removed, path.clone(), old, Reason::Removed, look);
+    done.entries = Some(Entries { number, at_least });
+    done
 }
 
 pub(super) fn gone_is_fine(fault: Fault) -> Result<(), Fault> {

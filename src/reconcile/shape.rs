@@ -10,7 +10,7 @@ use super::{Again, HOLDS_EXCLUDED, KEPT, Leave, Round, Sighting, may_go};
 use crate::copy::swap;
 use crate::decide::{Action, Contents, Reason, decide};
 use crate::entry::Entry;
-use crate::fault::Setback;
+use crate::fault::{Setback, Where};
 use crate::path::{Name, RelPath};
 use crate::queue::{Depth, Look};
 use crate::reaper::{Aside, Reaped};
@@ -103,13 +103,14 @@ impl Round<'_> {
             })?;
         } else if old.is_some() {
             let temp = self.shared.names.next();
-            let kept = self.keep(replica, name, path)?;
             replica.make_dir(&temp)?;
-            match swap(replica, &temp, name, &self.shared.names) {
+            let swapped = self
+                .keep(replica, name, path)
+                .and_then(|kept| swap(replica, &temp, name, &self.shared.names).inspect_err(|_| kept.undo()));
+            match swapped {
                 // RACE: what is deleted may be newer than what was seen; it is the replica's own.
                 Ok(aside) => replica.remove_file(aside.as_bytes())?,
                 Err(setback) => {
-                    kept.undo();
                     let _ = replica.remove_dir(temp.as_bytes());
                     return Err(setback);
                 }
@@ -193,7 +194,8 @@ impl Round<'_> {
         }
         match self.take_dir(replica, path, &name, old, &look) {
             Ok((done, aside)) => self.gone(rel.clone(), aside, done),
-            Err(Setback::Fault(fault)) if fault.is_absence() => {}
+            // Gone already. Not so the folder where it is to be kept.
+            Err(Setback::Fault(fault)) if fault.is_absence() && fault.side == Where::Replica => {}
             Err(setback) => self.out.set_back(path.clone(), look, setback),
         }
     }

@@ -93,6 +93,8 @@ pub struct Outcome {
     pub busy: Vec<(RelPath, Duration)>,
     /// Entries that would have been removed.
     pub held: u64,
+    /// What could not be looked at, in directories that another look concerns.
+    pub put_off: Vec<(RelPath, Look)>,
     /// What was looked at and is not at its end: held, or in the hands of a carrier or the reaper.
     pub open: Vec<RelPath>,
     /// Jobs and trees that were begun, to be taken over by the reconciler.
@@ -114,6 +116,7 @@ impl Outcome {
         self.hashed += other.hashed;
         self.held += other.held;
         self.linked += other.linked;
+        self.put_off.extend(other.put_off);
         self.open.extend(other.open);
         self.jobs.extend(other.jobs);
         self.asides.extend(other.asides);

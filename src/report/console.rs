@@ -3,18 +3,19 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, bounded};
 use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
 /// Lines that may wait for the console.
 const WAITING_LINES: usize = 8_192;
 
-/// How long a line waits for a place before the console counts as stuck.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a line waits for a place before the console counts as stuck; and less, where there is no end to that.
+const PATIENCE: Duration = Duration::from_millis(800);
+const LOOK: Duration = Duration::from_millis(50);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stream {
@@ -34,13 +35,14 @@ pub struct Console {
     lines: Sender<Message>,
     /// Lines dropped since the console got stuck; 0 while it is not.
     dropped: Arc<AtomicU64>,
-    patience: Duration,
+    /// Where it is set, the console is waited for until it says so.
+    patient_until: Option<Arc<AtomicBool>>,
     pub(super) colour_out: bool,
     pub(super) colour_err: bool,
 }
 
 impl Console {
-    pub(super) fn start(patient: bool) -> Self {
+    pub(super) fn start(patient_until: Option<Arc<AtomicBool>>) -> Self {
         let (lines, inbox) = bounded(WAITING_LINES);
         let dropped = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&dropped);
@@ -51,7 +53,7 @@ impl Console {
         Self {
             lines,
             dropped,
-            patience: if patient { Duration::MAX } else { PATIENCE },
+            patient_until,
             colour_out: io::stdout().is_terminal() && colour(anstream::AutoStream::choice(&io::stdout())),
             colour_err: io::stderr().is_terminal() && colour(anstream::AutoStream::choice(&io::stderr())),
         }
@@ -59,10 +61,27 @@ impl Console {
 
     fn send(&self, stream: Stream, line: Vec<u8>) {
         let stuck = self.dropped.load(Ordering::Relaxed) > 0;
-        let patience = if stuck { Duration::ZERO } else { self.patience };
-        if self.lines.send_timeout(Message::Line(stream, line), patience).is_err() {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
+        let mut message = Message::Line(stream, line);
+        loop {
+            let patience = if stuck { Duration::ZERO } else { self.patience() };
+            match self.lines.send_timeout(message, patience) {
+                Err(SendTimeoutError::Timeout(back)) if self.is_patient() => message = back,
+                Err(_) => {
+                    self.dropped.fetch_add(1, Ordering::Relaxed);
+                    return;
+                }
+                Ok(()) => return,
+            }
         }
+    }
+
+    fn is_patient(&self) -> bool {
+        self.patient_until.as_ref().is_some_and(|over| !over.load(Ordering::Relaxed))
+    }
+
+    /// How long to wait before asking that again.
+    fn patience(&self) -> Duration {
+        if self.is_patient() { LOOK } else { PATIENCE }
     }
 
     /// A line to stderr, past `tracing`: for what concerns the reporting itself.
@@ -73,8 +92,17 @@ impl Console {
     /// Waits until what was said has been written, or the console is stuck.
     pub(super) fn finish(&self) {
         let (told, finished) = bounded(1);
-        if self.lines.send_timeout(Message::Finish(told), self.patience).is_ok() {
-            let _ = finished.recv_timeout(self.patience);
+        let mut message = Message::Finish(told);
+        while let Err(SendTimeoutError::Timeout(back)) = self.lines.send_timeout(message, self.patience()) {
+            if !self.is_patient() {
+                return;
+            }
+            message = back;
+        }
+        while let Err(RecvTimeoutError::Timeout) = finished.recv_timeout(self.patience()) {
+            if !self.is_patient() {
+                return;
+            }
         }
     }
 }

@@ -193,12 +193,30 @@ pub fn human_duration(time: Duration) -> String {
     if time < Duration::from_micros(1) {
         return format!("{} ns", time.as_nanos());
     }
-    if seconds >= 120.0 { format!("{:.0} min", seconds / 60.0) } else { format!("{seconds} s") }
+    match time.as_millis() {
+        120_000.. => format!("{:.0} min", seconds / 60.0),
+        millis @ 1.. => format!("{} s", millis as f64 / 1_000.0),
+        0 => format!("{seconds} s"),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_are_said_as_one_says_them() {
+        for (nanos, text) in [
+            (100, "100 ns"),
+            (10_000, "0.00001 s"),
+            (300_000_000, "0.3 s"),
+            (1_010_436_632, "1.01 s"),
+            (60_000_000_000, "60 s"),
+            (600_000_000_000, "10 min"),
+        ] {
+            assert_eq!(human_duration(Duration::from_nanos(nanos)), text);
+        }
+    }
 
     #[test]
     fn bytes_are_said_in_three_digits() {

@@ -9,6 +9,8 @@ pub use console::Console;
 pub use format::{human_bytes, human_duration};
 pub use logfile::{RotatingFile, is_log_name};
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
@@ -253,8 +255,20 @@ pub fn advice(fault: &Fault) -> &'static str {
         (Errno::ACCESS | Errno::PERM, Where::Source) => {
             " (give the user who runs twindir the right to read it)"
         }
-        (Errno::ACCESS | Errno::PERM, Where::Replica) => {
-            " (give the user who runs twindir the right to change it)"
+        (Errno::ACCESS, Where::Replica) => " (give the user who runs twindir the right to change it)",
+        (Errno::PERM, Where::Replica) => {
+            " (give the user who runs twindir the right to change it; from root it may be locked by chattr, see lsattr)"
+        }
+        (Errno::ACCESS | Errno::PERM, Where::Backup) => {
+            " (give the user who runs twindir the right to write there)"
+        }
+        (Errno::NOENT | Errno::NOTDIR, Where::Backup) => " (mount its disk, or make that folder again)",
+        (Errno::AGAIN, Where::Source) => " (another program holds a lease on it)",
+        (Errno::BUSY, Where::Replica) if fault.doing.contains("the source") => {
+            " (move the source out of the replica)"
+        }
+        (Errno::NOSPC, _) if fault.is_of_attributes() => {
+            " (the replica's file system may not take so large attributes)"
         }
         (Errno::NOSPC | Errno::DQUOT, _) => " (free some space there)",
         (Errno::ROFS, _) => " (mount that file system for writing)",
@@ -269,7 +283,9 @@ pub fn advice(fault: &Fault) -> &'static str {
             " (another directory stands at its path: mount its disk again, or restart twindir)"
         }
         (Errno::NAMETOOLONG, _) => " (the replica's file system does not take so long a name)",
-        (Errno::FBIG, _) => " (the replica's file system does not take so large a file)",
+        (Errno::FBIG, _) => {
+            " (the replica's file system, or a limit on sizes, ulimit -f, does not allow so large a file)"
+        }
         _ => "",
     }
 }
@@ -301,8 +317,8 @@ pub struct Settings {
     pub format: Format,
     /// -1 for warnings and errors only, 0 for actions, 1 for details.
     pub verbosity: i8,
-    /// Whether the lines are the result that was asked for: then the console is waited for.
-    pub patient: bool,
+    /// Where the lines are the result that was asked for, the console is waited for until this is set.
+    pub patient_until: Option<Arc<AtomicBool>>,
 }
 
 /// Keeps the writers alive; dropped last, it writes out what waits.
@@ -325,8 +341,8 @@ const WAITING_LINES: usize = 8_192;
 ///
 /// # Panics
 /// When called twice in a process.
-pub fn start(settings: &Settings, log: Option<RotatingFile>) -> Reporting {
-    let console = Console::start(settings.patient);
+pub fn start(settings: Settings, log: Option<RotatingFile>) -> Reporting {
+    let console = Console::start(settings.patient_until);
     let level = match settings.verbosity {
         ..=-1 => LevelFilter::WARN,
         0 => LevelFilter::INFO,

@@ -138,6 +138,11 @@ impl NewFile {
         sys::ftruncate(&self.0.fd, len).doing(self.0.side, "write the file")
     }
 
+    /// Waits until what was written is safe on the disk, and tells whether that has failed.
+    pub fn flush(&self) -> Result<()> {
+        sys::fdatasync(&self.0.fd).doing(self.0.side, "write to the disk")
+    }
+
     /// Sets what is given.
     pub fn set(&self, settings: &Settings<'_>) -> Result<()> {
         settings.apply(&self.0.fd, self.0.side)

@@ -14,6 +14,8 @@ use crate::mounts::Place;
 /// `STATX_MNT_ID_UNIQUE` (Linux 6.8): a mount id that is never given out again.
 const MNT_ID_UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
 
+const FUSE: &str = "FUSE";
+
 /// Which directory it is. Inode numbers come back after a re-creation or a new mount; birth
 /// time and mount id do not.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -144,12 +146,17 @@ impl Root {
             (0x6969, "NFS"),
             (0xff53_4d42, "CIFS"),
             (0xfe53_4d42, "SMB"),
-            (0x6573_5546, "FUSE"),
+            (0x6573_5546, FUSE),
             (0x0102_1997, "9p"),
             (0x00c3_6400, "Ceph"),
             (0x5346_414f, "AFS"),
         ];
         known.into_iter().find(|(magic, _)| i128::from(kind) == *magic).map(|(_, name)| name)
+    }
+
+    /// Whether another host keeps it.
+    pub fn is_remote(&self) -> bool {
+        self.foreign_file_system().is_some_and(|kind| kind != FUSE)
     }
 
     /// What stands at the path now, following symlinks as [`Root::open_source`] does.

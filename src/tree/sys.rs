@@ -2,8 +2,8 @@
 
 #[cfg(not(test))]
 pub use rustix::fs::{
-    RawDir, chmod, chownat, copy_file_range, fchmod, fchown, fgetxattr, flistxattr, fremovexattr, fsetxattr,
-    ftruncate, futimens, ioctl_ficlone, linkat, mkdirat, openat, openat2, readlinkat, renameat,
+    RawDir, chmod, chownat, copy_file_range, fchmod, fchown, fdatasync, fgetxattr, flistxattr, fremovexattr,
+    fsetxattr, ftruncate, futimens, ioctl_ficlone, linkat, mkdirat, openat, openat2, readlinkat, renameat,
     renameat_with, seek, statx, symlinkat, unlinkat, utimensat,
 };
 #[cfg(not(test))]

@@ -112,6 +112,10 @@ pub fn chownat<P: Arg, Fd: AsFd>(
     attempt("fchownat", &SETTING, &SET, || rustix::fs::chownat(dir, path, owner, group, flags))
 }
 
+pub fn fdatasync<Fd: AsFd>(fd: Fd) -> Result<()> {
+    attempt("fdatasync", &WRITING, &[], || rustix::fs::fdatasync(fd))
+}
+
 pub fn futimens<Fd: AsFd>(fd: Fd, times: &Timestamps) -> Result<()> {
     attempt("futimens", &SETTING, &SET, || rustix::fs::futimens(fd, times))
 }

@@ -289,6 +289,12 @@ impl Rounds {
             }
             self.put_back(path, look, again);
         }
+        for (path, look) in outcome.put_off {
+            if let Some(wait) = self.troubles.wait(&path) {
+                self.queue.push_later(self.now + wait, path.clone(), look);
+            }
+            open.insert(path);
+        }
         for path in looked_at.iter().filter(|path| !open.contains(path)) {
             self.troubles.settled(path);
         }

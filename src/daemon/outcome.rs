@@ -1,0 +1,99 @@
+//! What a round has left: what failed and comes again, what is over, and what is to be looked at because of it.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use super::Daemon;
+use crate::path::RelPath;
+use crate::queue::Look;
+use crate::reconcile::{Again, Outcome};
+use crate::report::{Cause, Done, Operation, Problem};
+use crate::troubles::Failure;
+
+impl Daemon<'_> {
+    /// Takes up what a round has left.
+    pub(super) fn take_up(&mut self, outcome: Outcome, looked_at: &[RelPath]) {
+        let removed = self.tally.removed();
+        self.tally.add(&outcome);
+        let created = outcome.done.iter().filter(|done| done.operation == Operation::Created).count();
+        self.trust.created(created as u64);
+        let now = Instant::now();
+        for (path, took) in outcome.busy {
+            self.queue.cool(path, took, now);
+        }
+        let mut open: BTreeSet<RelPath> = outcome.open.into_iter().collect();
+        for (problem, look) in outcome.problems {
+            open.insert(problem.path.clone());
+            match problem.refusal() {
+                Some(fault) if self.is_refused(&fault) => self.refused(&problem.path, look, fault, removed),
+                _ => self.set_back(&problem, look, Failure::Entry),
+            }
+        }
+        for (path, look, again) in outcome.again {
+            if again == Again::Overtaken && self.watching.is_wanted() {
+                // It was copied: whatever was wrong with it is over.
+                self.look_at(&path, look);
+            } else {
+                open.insert(path.clone());
+                self.put_back(path, look, again);
+            }
+        }
+        for (path, look) in outcome.put_off {
+            if let Some(wait) = self.troubles.wait(&path) {
+                self.queue.push_later(now + wait, path.clone(), look);
+            }
+            open.insert(path);
+        }
+        self.see_what_is_over(&outcome.done, looked_at, &open);
+        self.see_whether_taken();
+        self.want_scans(outcome.scans);
+        self.moved.extend(outcome.moved);
+        self.see_links(outcome.names);
+    }
+
+    fn put_back(&mut self, path: RelPath, look: Look, again: Again) {
+        match again {
+            Again::Now | Again::Unseen => self.queue.push_path(&path, look),
+            Again::Carrier => self.queue.park(path, look),
+            Again::Missing => self.queue.push_resting(Instant::now() + self.watching.rest(), path, look),
+            // The walk may find what is wrong in it.
+            Again::Uneven if self.sweep.is_some() => _ = self.uneven.insert(path),
+            Again::Uneven => {
+                self.set_back(&Problem { path, cause: Cause::Uneven }, look, Failure::Restless);
+            }
+            Again::Restless | Again::Overtaken => {
+                let problem = Problem { path, cause: Cause::Restless };
+                self.set_back(&problem, look, Failure::Restless);
+            }
+        }
+    }
+
+    /// Says of what a round has looked at, and of what has gone, that there is no problem any more.
+    fn see_what_is_over(&mut self, done: &[Done], looked_at: &[RelPath], open: &BTreeSet<RelPath>) {
+        let gone = || done.iter().filter(|done| done.operation == Operation::Removed);
+        for dir in gone().filter(|done| done.entries.is_some()) {
+            self.links.gone(&dir.path);
+            self.troubles.gone(&dir.path).iter().for_each(say_resolved);
+        }
+        for path in looked_at.iter().chain(gone().map(|done| &done.path)) {
+            if !open.contains(path) && self.troubles.settled(path) {
+                say_resolved(path);
+            }
+        }
+    }
+
+    /// Notes what failed, says it where it is new, and lets it be tried again.
+    pub(super) fn set_back(&mut self, problem: &Problem, look: Look, failure: Failure) {
+        let now = Instant::now();
+        let retry = self.troubles.met(&problem.path, failure, now);
+        if retry.tell {
+            problem.log((!self.is_once()).then_some(retry.after));
+            self.tally.disturb();
+        }
+        self.queue.push_later(now + retry.after, problem.path.clone(), look);
+    }
+}
+
+pub(super) fn say_resolved(path: &RelPath) {
+    tracing::info!(op = "resolved", path = %path, "the problem is over");
+}

@@ -1,0 +1,78 @@
+//! A panic in any thread: it is known, and said, and nobody waits for long until it is said.
+
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::io::{Write, stderr};
+use std::panic::PanicHookInfo;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+/// Whether a thread has panicked.
+pub static PANICKED: AtomicBool = AtomicBool::new(false);
+
+/// Whether all was said of the panic.
+static SAID: AtomicBool = AtomicBool::new(false);
+
+/// How long a stderr that nobody reads may hold up the end.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// What a pipe takes at once if it takes anything, in bytes. See pipe(7).
+const AT_ONCE: usize = 4096;
+
+/// Lets a panic in any thread be said and known. The thread goes on unwinding, which removes its temporary files.
+pub fn notice() {
+    std::panic::set_hook(Box::new(|info| {
+        PANICKED.store(true, Ordering::Relaxed);
+        say(&text_of(info));
+        SAID.store(true, Ordering::Relaxed);
+    }));
+}
+
+/// The end of the process would cut off a thread that still says why.
+pub fn await_last_words() {
+    let end = Instant::now() + LAST_WORDS;
+    while !SAID.load(Ordering::Relaxed) && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn text_of(info: &PanicHookInfo<'_>) -> String {
+    let (thread, version) = (std::thread::current(), env!("CARGO_PKG_VERSION"));
+    let name = thread.name().unwrap_or("unnamed");
+    let backtrace = Backtrace::capture();
+    let backtrace = match backtrace.status() {
+        BacktraceStatus::Captured => format!("{backtrace}\n"),
+        _ => String::new(),
+    };
+    format!(
+        "\nthread '{name}' {info}\n{backtrace}error: this is a bug in twindir {version}: please report the lines above\n"
+    )
+}
+
+/// Writes to stderr as long as that takes anything.
+fn say(text: &str) {
+    let end = Instant::now() + LAST_WORDS;
+    let mut stderr = stderr().lock();
+    for part in text.as_bytes().chunks(AT_ONCE) {
+        if !takes_more(&stderr, end) || stderr.write_all(part).is_err() {
+            return;
+        }
+    }
+}
+
+/// Waits until writing would not block, at most until `end`.
+fn takes_more(stderr: &impl rustix::fd::AsFd, end: Instant) -> bool {
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let wait = Timespec::try_from(left).unwrap_or_default();
+        let mut fds = [PollFd::new(stderr, PollFlags::OUT)];
+        match poll(&mut fds, Some(&wait)) {
+            Ok(0) => return false,
+            Ok(_) => return true,
+            Err(_) if left.is_zero() => return false,
+            // Of a signal: it says nothing.
+            Err(_) => {}
+        }
+    }
+}
