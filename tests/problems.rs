@@ -206,8 +206,8 @@ fn a_part_that_cannot_go_of_a_directory_that_stays_is_one_problem() {
     }
     let scratch = Scratch::ordinary().with_source(&Tree::new().file("d/keep.o", "x").file("d/a", "x"));
     scratch.sync();
-    std::os::unix::fs::chown(scratch.replica().join("d"), Some(0), Some(0)).unwrap();
     let daemon = scratch.watcher(&["--exclude", "*.o"]);
+    std::os::unix::fs::chown(scratch.replica().join("d"), Some(0), Some(0)).unwrap();
     fs::remove_dir_all(scratch.source().join("d")).unwrap();
     wait_until("it is a problem", DEADLINE, || daemon.stderr().contains(" problem "));
     // It is tried again after one and two seconds.
