@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::time::Duration;
 
+use support::script::each_way;
 use support::{DEADLINE, Daemon, EXIT_LIMIT, Scratch, Snapshot, Tree, assert_twins, holds_for, wait_until};
 
 fn scratch() -> Scratch {
@@ -144,7 +145,7 @@ fn a_daemon_with_its_log_in_the_source_comes_to_rest() {
 /// so, nothing has changed below `top` and `real`, and all goes on once it leads where it did.
 #[track_caller]
 fn refuses_to_go_on(root: &str, elsewhere: &str, other: &str) {
-    for options in [&["--interval-only"][..], &[]] {
+    each_way(|how| {
         let scratch = Scratch::new();
         let tree =
             Tree::new().file("in/source/f", "x").file("in/source/sub/g", "x").file("docs/precious", "x");
@@ -157,7 +158,8 @@ fn refuses_to_go_on(root: &str, elsewhere: &str, other: &str) {
         };
         link("source", "top/in/source");
         link("replica", "real");
-        let daemon = Daemon::spawn(scratch.command(options.iter().chain(&["source", "replica", "0.2"])));
+        let how = Some(how).filter(|how| !how.is_empty());
+        let daemon = Daemon::spawn(scratch.command(["source", "replica", "0.2"].into_iter().chain(how)));
         daemon.wait_settled(1);
         let both = || ["top", "real"].map(|name| Snapshot::of(&scratch.path(name)));
         let before = both();
@@ -173,7 +175,7 @@ fn refuses_to_go_on(root: &str, elsewhere: &str, other: &str) {
             "{}",
             daemon.stderr()
         );
-    }
+    });
 }
 
 #[test]
