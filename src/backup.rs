@@ -123,7 +123,8 @@ impl Backup {
         cancel: &AtomicBool,
     ) -> Result<Taken, Setback> {
         self.put(path, |to, leaf| {
-            match unlocked(from, name, || from.move_to_free(name.as_bytes(), &to, leaf)) {
+            let _open = Unlocked::open(from, name);
+            match from.move_to_free(name.as_bytes(), &to, leaf) {
                 Ok(()) => Ok(Taken::Moved),
                 Err(fault) if is_gone(&fault, from, name) => Ok(Taken::Moved),
                 Err(fault) if fault.errno == Errno::XDEV => {
@@ -144,10 +145,11 @@ impl Backup {
         cancel: &AtomicBool,
     ) -> Result<Taken, Setback> {
         let exchanged = self.put(path, |to, leaf| {
-            if let Err(fault) = unlocked(new.0, new.1, || new.0.move_to_free(new.1.as_bytes(), &to, leaf)) {
+            let _both = [Unlocked::open(new.0, new.1), Unlocked::open(at.0, at.1)];
+            if let Err(fault) = new.0.move_to_free(new.1.as_bytes(), &to, leaf) {
                 return if fault.errno == Errno::XDEV { Ok(false) } else { Err(blamed(fault, &to).into()) };
             }
-            let exchanged = unlocked(at.0, at.1, || at.0.exchange_with(at.1, &to, leaf));
+            let exchanged = at.0.exchange_with(at.1, &to, leaf);
             if exchanged.is_err() {
                 to.move_to(leaf.as_bytes(), new.0, new.1)?;
             }
@@ -311,16 +313,23 @@ fn remove(dir: &ReplicaDir, name: &Name, cancel: &AtomicBool) {
     }
 }
 
-/// Moves a directory that its mode locks to its owner: to go elsewhere, it must be writable.
-fn unlocked(dir: &ReplicaDir, name: &Name, act: impl Fn() -> Result<(), Fault>) -> Result<(), Fault> {
-    match act() {
-        Err(fault) if fault.errno == Errno::ACCESS => {
-            let Ok((opened, mode)) = dir.open_up(name.as_bytes()) else { return Err(fault) };
-            let result = act();
-            opened.set(&Settings { mode: Some(mode), ..Settings::default() })?;
-            result
-        }
-        other => other,
+/// A directory that its mode locks to its owner. To go elsewhere, it must be writable; it gets its mode back, wherever it is.
+struct Unlocked(ReplicaDir, u32);
+
+impl Unlocked {
+    /// `None` where nothing has to be done for that.
+    fn open(dir: &ReplicaDir, name: &Name) -> Option<Self> {
+        let side = dir.look(name.as_bytes());
+        let is_locked = side.entry().is_some_and(|entry| entry.is_dir() && entry.mode & 0o300 != 0o300);
+        // Where that is not permitted, what is done with it will say so.
+        let (opened, mode) = is_locked.then(|| dir.open_up(name.as_bytes()))?.ok()?;
+        Some(Self(opened, mode))
+    }
+}
+
+impl Drop for Unlocked {
+    fn drop(&mut self) {
+        let _ = self.0.set(&Settings { mode: Some(self.1), ..Settings::default() });
     }
 }
 

@@ -7,6 +7,7 @@ mod room;
 mod roots;
 mod scanning;
 mod settle;
+mod uneven;
 mod watching;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,7 +24,7 @@ use crate::guard::Trust;
 use crate::links::Links;
 use crate::path::RelPath;
 use crate::probe::{Lacks, of_process, probe};
-use crate::queue::{Depth, Detector, Look, Looks, Portion, Queue};
+use crate::queue::{Detector, Looks, Portion, Queue};
 use crate::reaper::Reaped;
 use crate::reconcile::{Again, Manner, Reconciler, Roots, Work};
 use crate::roots::Prepared;
@@ -33,6 +34,7 @@ use pruning::Pruning;
 use room::Refusal;
 use roots::RootWatch;
 use settle::Tally;
+use uneven::Uneven;
 use watching::Watching;
 
 /// How often the roots are checked, at least.
@@ -103,14 +105,15 @@ struct Daemon<'a> {
     /// The same after that: their entries are as old as ever, and only their MD5s prove them to be
     /// what they should. That has time.
     unproven: BTreeSet<RelPath>,
-    /// Directories that stay closed to others until the walk that runs has ended.
-    uneven: BTreeSet<RelPath>,
+    uneven: Uneven,
     watching: Watching,
     links: Links,
     rounds: u32,
     /// Names that a round of sweep work could do in its time, of late.
     pace: usize,
     next_sweep: Instant,
+    /// When a source that is doubted is counted again before that.
+    next_count: Option<Instant>,
     /// After no thread could be started for a walk.
     no_walk_before: Instant,
     roots: RootWatch,
@@ -148,12 +151,13 @@ pub fn run(
         scans: BTreeSet::new(),
         moved: BTreeSet::new(),
         unproven: BTreeSet::new(),
-        uneven: BTreeSet::new(),
+        uneven: Uneven::default(),
         watching: Watching::new(config.watch, config.debounce),
         links: Links::default(),
         rounds: 0,
         pace: PORTION.names,
         next_sweep: Instant::now(),
+        next_count: None,
         no_walk_before: Instant::now(),
         roots: watched,
         refusal: None,
@@ -173,7 +177,6 @@ impl Daemon<'_> {
             self.begin_scan(now)?;
             self.begin_sweep(now)?;
             self.begin_proof(now)?;
-            self.open_closed(now);
             let mut carried = Vec::new();
             let mut reaped = Vec::new();
             if let Some(signal) = self.wait(signals, &mut carried, &mut reaped) {
@@ -248,12 +251,15 @@ impl Daemon<'_> {
             return Duration::ZERO;
         }
         // While something is under way, its end wakes the loop, and not the next sweep's time.
-        let sweep = (self.is_swept() && !self.roots.is_lost()).then_some(self.next_sweep);
+        let next = self.next_count.map_or(self.next_sweep, |count| count.min(self.next_sweep));
+        let sweep = (self.is_swept() && !self.roots.is_lost()).then_some(next);
         let watch = self.watching.next_due(self.sweep.is_some(), self.scan.is_some());
         let watch = watch.filter(|_| !self.roots.is_lost());
-        let [sweep, watch] = [sweep, watch].map(|due| due.map(|due| due.max(self.no_walk_before)));
+        let uneven = self.uneven.next_due().filter(|_| self.scan.is_none() && !self.roots.is_lost());
+        let [sweep, watch, uneven] =
+            [sweep, watch, uneven].map(|due| due.map(|due| due.max(self.no_walk_before)));
         let quiet = self.is_equal().then(|| self.tally.quiet_due()).flatten();
-        let due = [sweep, watch, quiet, self.queue.next_due()].into_iter().flatten().min();
+        let due = [sweep, watch, uneven, quiet, self.queue.next_due()].into_iter().flatten().min();
         due.map_or(TICK, |due| due.saturating_duration_since(Instant::now()).min(TICK))
     }
 
@@ -272,7 +278,7 @@ impl Daemon<'_> {
         if looks.is_empty() && carried.is_empty() && reaped.is_empty() {
             return;
         }
-        let remembered = !self.troubles.is_empty() || !self.links.is_empty();
+        let remembered = !self.troubles.is_empty() || !self.links.is_empty() || !self.uneven.is_empty();
         let looked_at = if remembered { paths(&looks, &carried, &reaped) } else { Vec::new() };
         self.links.look_at(looked_at.iter());
         let names: usize = looks.values().map(BTreeMap::len).sum();
@@ -306,21 +312,12 @@ impl Daemon<'_> {
                     again,
                     "{names} names, {done} actions, {took:.1?}"
                 );
-                if detector == Detector::Watch && outcome.held > 0 {
+                if detector == Detector::Watch && outcome.held > 0 && self.trust != Trust::Trusted {
                     self.recount_soon();
                 }
                 self.take_up(outcome, &looked_at);
             }
             Err(lost) => self.lose(lost),
-        }
-    }
-
-    /// Looks at directories that had to stay closed once more, those below others first.
-    fn open_closed(&mut self, now: Instant) {
-        if self.has_swept_all() {
-            for path in std::mem::take(&mut self.uneven).into_iter().rev() {
-                self.queue.push_path(&path, Look::new(Depth::Content, Detector::Sweep, now));
-            }
         }
     }
 

@@ -66,9 +66,15 @@ impl Keeps {
     /// The mode that is mirrored, in a new entry or in the one that stands there. A program that runs as its owner, or with
     /// its group, must not come to run as another one, since it could not be given to its own.
     pub fn mode_of(&self, source: &Entry, standing: Option<&Entry>) -> u32 {
-        let has_owner = self.owner || source.uid == standing.map_or(self.user, |standing| standing.uid);
+        // What stands there may have the bit with the right owner, and group; else the kernel does not let us set it.
+        let is_kept = |bit: u32, is_right: fn(&Entry, &Entry) -> bool| {
+            standing.is_some_and(|standing| standing.mode & bit != 0 && is_right(source, standing))
+        };
+        let has_owner = self.owner
+            || source.uid == self.user
+            || is_kept(0o4000, |source, standing| source.uid == standing.uid);
         let has_group =
-            self.may_give_group(source.gid) || standing.is_some_and(|standing| standing.gid == source.gid);
+            self.may_give_group(source.gid) || is_kept(0o2000, |source, standing| source.gid == standing.gid);
         let dropped = if has_owner { 0 } else { 0o4000 } | if has_group { 0 } else { 0o2000 };
         if source.is_file() { source.mode & !dropped } else { source.mode }
     }
@@ -255,6 +261,14 @@ fn decide_file(source: &Entry, replica: &Entry, contents: Contents, keeps: &Keep
 /// found by a full sweep.
 pub fn may_be_newer(source: &Entry, replica: &Entry, keeps: &Keeps) -> bool {
     !keeps.ctimes || source.ctime >= replica.ctime
+}
+
+/// Whether a directory of the replica lets in more people than the source's does. `differs`: with its attributes. One that is
+/// its maker's alone does not.
+pub fn is_more_open(source: &Entry, replica: &Entry, differs: Differs, keeps: &Keeps) -> bool {
+    let is_closed = replica.uid == keeps.user && replica.is_closed();
+    let is_given = differs.uid || differs.gid || differs.xattrs;
+    keeps.modes && !is_closed && (is_given || replica.mode & !source.mode & 0o777 != 0)
 }
 
 fn decide_metadata(differs: Differs) -> Action {

@@ -110,6 +110,9 @@ impl XattrKinds {
     }
 }
 
+/// The rights of group and others.
+const STRANGERS: u32 = 0o077;
+
 /// Which inode in which state: two looks that agree in this saw the same contents.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Identity {
@@ -123,6 +126,11 @@ pub struct Identity {
 impl Entry {
     pub fn identity(&self) -> Identity {
         Identity { dev: self.dev, ino: self.ino, size: self.size, mtime: self.mtime, ctime: self.ctime }
+    }
+
+    /// Whether its mode lets in nobody but its owner.
+    pub fn is_closed(&self) -> bool {
+        self.mode & STRANGERS == 0
     }
 
     pub fn is_dir(&self) -> bool {

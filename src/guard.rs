@@ -96,6 +96,8 @@ pub enum Doubt {
     DirectoryIsNone(RelPath),
     TooMany,
     Unknown,
+    /// It was doubted, and more than so many entries are still missing.
+    NotWhole(u64),
 }
 
 impl fmt::Display for Doubt {
@@ -105,6 +107,9 @@ impl fmt::Display for Doubt {
             Doubt::DirectoryIsEmpty(dir) => write!(f, "the source's {dir}/ is empty"),
             Doubt::DirectoryIsNone(dir) => write!(f, "the source's {dir} is no directory any more"),
             Doubt::TooMany => write!(f, "that is more than --max-delete lets pass"),
+            Doubt::NotWhole(least) => {
+                write!(f, "the source is followed once it is whole again, to no more than {least}")
+            }
             Doubt::Unknown => write!(f, "a directory could not be looked into, where there may be more"),
         }
     }
@@ -142,7 +147,7 @@ fn spare(count: &Count, doubt: &Doubt, limit: Limit) -> Option<u64> {
         // Of what is not known there may be little.
         Doubt::Unknown => !is_much(count.deletions),
         // However much is copied elsewhere, it stays so.
-        Doubt::DirectoryIsEmpty(_) | Doubt::DirectoryIsNone(_) => true,
+        Doubt::DirectoryIsEmpty(_) | Doubt::DirectoryIsNone(_) | Doubt::NotWhole(_) => true,
     };
     if hides_nothing || matches!(limit, Limit::Number(_)) {
         return None;
@@ -214,9 +219,19 @@ pub enum Trust {
         spare: Option<u64>,
         /// Only with so few left to be deleted is it trusted again: a source that is being restored is not whole yet.
         least: u64,
-        /// Whether it was said that what is new waits.
-        waits: bool,
+        told: Told,
     },
+}
+
+/// What was last said of deletions that are held.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Told {
+    Nothing,
+    Held,
+    /// And that what is new waits.
+    Waiting,
+    /// That less is missing, and too much.
+    NotWhole,
 }
 
 impl Trust {
@@ -229,24 +244,30 @@ impl Trust {
             _ => count.deletions / RESTORED,
         };
         let least = if let Trust::Held { least: before, .. } = self { least.min(before) } else { least };
-        Self::Held { of: self.entries(count), spare, least, waits: spare == Some(0) }
+        let told = if spare == Some(0) { Told::Waiting } else { Told::Held };
+        Self::Held { of: self.entries(count), spare, least, told }
+    }
+
+    /// Of a root that was in doubt before it was seen for the first time: it has to be whole.
+    pub fn doubted() -> Self {
+        Self::Held { of: u64::MAX, spare: None, least: 0, told: Told::Nothing }
     }
 
     /// What is left of it where a count gives no reason for doubt. One that was doubted has to be whole first.
     pub fn restored(self, count: &Count) -> Self {
         match self {
             Trust::Held { of, least, .. } if count.deletions > least => {
-                Trust::Held { of, spare: None, least, waits: false }
+                Trust::Held { of, spare: None, least, told: Told::NotWhole }
             }
             _ => Trust::Trusted,
         }
     }
 
-    /// Whether all that is new waits, and that was said.
-    pub fn is_waiting(self) -> Option<bool> {
+    /// What was last said of it, while deletions are held.
+    pub fn told(self) -> Told {
         match self {
-            Trust::Held { waits, .. } => Some(waits),
-            Trust::Unproven | Trust::Trusted => None,
+            Trust::Held { told, .. } => told,
+            Trust::Unproven | Trust::Trusted => Told::Nothing,
         }
     }
 
@@ -290,7 +311,7 @@ mod tests {
 
     #[test]
     fn copies_from_a_doubted_source_are_limited_only_where_they_hide_something() {
-        let held = |spare| Trust::Held { of: 300, spare, least: 0, waits: false };
+        let held = |spare| Trust::Held { of: 300, spare, least: 0, told: Told::Held };
         let spares = |trust: Trust| [Detector::Sweep, Detector::Watch].map(|by| trust.deletions(by).spare());
         for (spare, then, at_last) in [(Some(5), [3, 0], [0, 0]), (None, [u64::MAX; 2], [u64::MAX; 2])] {
             let mut trust = held(spare);

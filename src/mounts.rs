@@ -42,6 +42,15 @@ impl Mount {
         Self::all().into_iter().find(|mount| mount.id == stat.stx_mnt_id)
     }
 
+    /// Whether it is mounted somewhere else below `dir` now, as where a directory above it was renamed.
+    pub fn has_moved_below(&self, dir: &Path) -> bool {
+        let Ok(dir) = fs::canonicalize(dir) else { return false };
+        Self::all().into_iter().any(|mount| {
+            let is_it = Self { point: self.point.clone(), ..mount.clone() } == *self;
+            is_it && mount.point != self.point && mount.point != dir && mount.point.starts_with(&dir)
+        })
+    }
+
     /// Whether it is still mounted, where it was.
     pub fn stands(&self) -> bool {
         Self::all().contains(self)
@@ -65,31 +74,6 @@ fn unescape(field: &[u8]) -> PathBuf {
         }
     }
     OsString::from_vec(bytes).into()
-}
-
-/// A file system, or a directory of it, that can be mounted.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct FileSystem {
-    device: String,
-    root: PathBuf,
-}
-
-impl From<Mount> for FileSystem {
-    fn from(Mount { device, root, .. }: Mount) -> Self {
-        Self { device, root }
-    }
-}
-
-/// What is mounted at `path`, or above it; `None` where the kernel does not say.
-pub fn file_system_at(path: &Path) -> Option<FileSystem> {
-    Mount::of(path).map(FileSystem::from)
-}
-
-/// Whether a file system is mounted somewhere below `dir`.
-pub fn is_mounted_below(file_system: &FileSystem, dir: &Path) -> bool {
-    let Ok(dir) = fs::canonicalize(dir) else { return false };
-    let is_below = |mount: &Mount| mount.point != dir && mount.point.starts_with(&dir);
-    Mount::all().into_iter().filter(is_below).any(|mount| FileSystem::from(mount) == *file_system)
 }
 
 /// Whether the directory `inner` is also seen below `dir`, through something that is mounted there.

@@ -1,12 +1,14 @@
 //! A panic in any thread: it is known, and said, and nobody waits for long until it is said.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
-use std::io::{Write, stderr};
+use std::io::stderr;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::PanicHookInfo;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 
 /// Whether a thread has panicked.
 pub static PANICKED: AtomicBool = AtomicBool::new(false);
@@ -50,23 +52,25 @@ fn text_of(info: &PanicHookInfo<'_>) -> String {
     )
 }
 
-/// Writes to stderr as long as that takes anything.
+/// Writes to stderr as long as that takes anything. Its lock is not asked for: whoever has it may be waiting for a reader.
 fn say(text: &str) {
-    let end = Instant::now() + LAST_WORDS;
-    let mut stderr = stderr().lock();
-    for part in text.as_bytes().chunks(AT_ONCE) {
-        if !takes_more(&stderr, end) || stderr.write_all(part).is_err() {
-            return;
+    let (end, stderr) = (Instant::now() + LAST_WORDS, stderr());
+    let mut rest = text.as_bytes();
+    while !rest.is_empty() && takes_more(stderr.as_fd(), end) {
+        match rustix::io::write(stderr.as_fd(), &rest[..rest.len().min(AT_ONCE)]) {
+            Ok(written) => rest = &rest[written..],
+            Err(Errno::INTR) => {}
+            Err(_) => return,
         }
     }
 }
 
 /// Waits until writing would not block, at most until `end`.
-fn takes_more(stderr: &impl rustix::fd::AsFd, end: Instant) -> bool {
+fn takes_more(stderr: BorrowedFd<'_>, end: Instant) -> bool {
     loop {
         let left = end.saturating_duration_since(Instant::now());
         let wait = Timespec::try_from(left).unwrap_or_default();
-        let mut fds = [PollFd::new(stderr, PollFlags::OUT)];
+        let mut fds = [PollFd::from_borrowed_fd(stderr, PollFlags::OUT)];
         match poll(&mut fds, Some(&wait)) {
             Ok(0) => return false,
             Ok(_) => return true,

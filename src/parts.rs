@@ -94,6 +94,9 @@ impl Trees {
             detector: Detector::Sweep,
             number: 1,
             registry: None,
+            renamed: false,
+            twins: None,
+            crossings: Vec::new(),
         };
         let told: Vec<Message> = walked(plan).collect();
         let [Message::Swept(summary)] = told.as_slice() else { panic!("the trees are equal") };

@@ -100,6 +100,9 @@ impl Preview<'_> {
             detector: Detector::Sweep,
             number: 0,
             registry: None,
+            renamed: false,
+            twins: None,
+            crossings: Vec::new(),
         })?;
         loop {
             let message = select! {
@@ -113,7 +116,9 @@ impl Preview<'_> {
                         self.see(&dir, &name, &look);
                     }
                 }
-                Ok(Message::Crossing(..) | Message::Unwatched(..) | Message::Linked(_)) => {}
+                Ok(
+                    Message::Crossing(..) | Message::Uneven(_) | Message::Unwatched(..) | Message::Linked(_),
+                ) => {}
                 Ok(Message::Problem(problem)) => self.fail(&problem),
                 Ok(Message::Counted(count)) => {
                     self.judge(&count);

@@ -130,6 +130,11 @@ impl Troubles {
         self.paths.contains_key(path)
     }
 
+    /// Whether the user was told of it.
+    pub fn is_told(&self, path: &RelPath) -> bool {
+        self.paths.get(path).is_some_and(|trouble| trouble.told)
+    }
+
     fn forget(&mut self, path: &RelPath) -> bool {
         let Some(trouble) = self.paths.remove(path) else { return false };
         self.refused -= usize::from(trouble.failure == Failure::Refused);

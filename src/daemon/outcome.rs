@@ -1,14 +1,18 @@
 //! What a round has left: what failed and comes again, what is over, and what is to be looked at because of it.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Daemon;
+use crate::guard::Trust;
 use crate::path::RelPath;
-use crate::queue::Look;
+use crate::queue::{Detector, Look};
 use crate::reconcile::{Again, Outcome};
 use crate::report::{Cause, Done, Operation, Problem};
 use crate::troubles::Failure;
+
+/// When a directory that stays closed is looked into again, at first. It is later and later.
+const RETRY: Duration = Duration::from_secs(10);
 
 impl Daemon<'_> {
     /// Takes up what a round has left.
@@ -56,11 +60,9 @@ impl Daemon<'_> {
             Again::Now | Again::Unseen => self.queue.push_path(&path, look),
             Again::Carrier => self.queue.park(path, look),
             Again::Missing => self.queue.push_resting(Instant::now() + self.watching.rest(), path, look),
-            // The walk may find what is wrong in it.
-            Again::Uneven if self.sweep.is_some() => _ = self.uneven.insert(path),
-            Again::Uneven => {
-                self.set_back(&Problem { path, cause: Cause::Uneven }, look, Failure::Restless);
-            }
+            // The walk that has asked for it tells when it has seen all of it.
+            Again::Uneven if look.detector == Detector::Sweep && self.sweep.is_some() => {}
+            Again::Uneven => self.note_uneven(path),
             Again::Restless | Again::Overtaken => {
                 let problem = Problem { path, cause: Cause::Restless };
                 self.set_back(&problem, look, Failure::Restless);
@@ -68,15 +70,37 @@ impl Daemon<'_> {
         }
     }
 
+    /// A directory has to stay closed for now. That is worth a word when it does so for long although nothing else is to be
+    /// done that may change it.
+    pub(super) fn note_uneven(&mut self, path: RelPath) {
+        if self.trust != Trust::Trusted {
+            // What is held stays, and so does this. The walk after the next count sees to it again.
+            return;
+        }
+        let now = Instant::now();
+        let is_busy = self.sweep.is_some() || self.queue.has_ready(Detector::Sweep);
+        if !is_busy && self.troubles.met(&path, Failure::Restless, now).tell {
+            let problem = Problem { path: path.clone(), cause: Cause::Uneven };
+            problem.log((!self.is_once()).then_some(RETRY));
+            self.tally.disturb();
+        }
+        self.uneven.note(path, now);
+    }
+
     /// Says of what a round has looked at, and of what has gone, that there is no problem any more.
     fn see_what_is_over(&mut self, done: &[Done], looked_at: &[RelPath], open: &BTreeSet<RelPath>) {
         let gone = || done.iter().filter(|done| done.operation == Operation::Removed);
         for dir in gone().filter(|done| done.entries.is_some()) {
             self.links.gone(&dir.path);
+            self.uneven.gone(&dir.path);
             self.troubles.gone(&dir.path).iter().for_each(say_resolved);
         }
         for path in looked_at.iter().chain(gone().map(|done| &done.path)) {
-            if !open.contains(path) && self.troubles.settled(path) {
+            if open.contains(path) {
+                continue;
+            }
+            self.uneven.over(path);
+            if self.troubles.settled(path) {
                 say_resolved(path);
             }
         }

@@ -123,10 +123,11 @@ impl Daemon<'_> {
             Ok(log) => self.reconciler.filter.log = log,
             Err(refusal) => return self.refuse(Where::Source, &refusal),
         }
-        self.roots.source_home.adopt(&roots.source, pin);
+        let was_source = self.roots.source_home.adopt(&roots.source, pin);
         self.roots.source = None;
         self.reconciler.adopt_source(pin);
-        self.trust = Trust::Unproven;
+        // What had come to lie over it may have been the right one.
+        self.trust = if was_source { Trust::doubted() } else { Trust::Unproven };
         self.tally.disturb();
         tracing::warn!(
             op = "adopted",
@@ -156,7 +157,8 @@ impl Daemon<'_> {
                 self.drop_work();
                 let replica = &self.reconciler.roots.replica;
                 let absence = self.roots.replica.get_or_insert_default();
-                if let Err(why) = self.roots.replica_home.may_adopt(replica, &pin) {
+                let known = self.roots.replica_home.may_adopt(replica, &pin);
+                if let Err(why) = known {
                     let path = shown(&replica.path);
                     self.miss(
                         Where::Replica,
@@ -165,7 +167,8 @@ impl Daemon<'_> {
                         true,
                     );
                 } else if stands(absence, pin, now) {
-                    self.adopt_replica(pin, "another directory is the replica now, at the same path");
+                    let trust = if known == Ok(true) { Trust::Unproven } else { Trust::doubted() };
+                    self.adopt_replica(pin, trust, "another directory is the replica now, at the same path");
                 }
             }
             Err(fault) => self.miss_replica(fault),
@@ -183,7 +186,8 @@ impl Daemon<'_> {
         if fault.is_absence() && may_create && self.roots.replica_home.may_create(&path) {
             let made = fs::create_dir_all(&path);
             if let (Ok(()), Ok(pin)) = (made, self.reconciler.roots.replica.pin()) {
-                return self.adopt_replica(pin, "the replica was deleted: it is made again and filled");
+                let why = "the replica was deleted: it is made again and filled";
+                return self.adopt_replica(pin, Trust::Unproven, why);
             }
         }
         let path = shown(&path);
@@ -215,7 +219,7 @@ impl Daemon<'_> {
         self.miss(side, &refusal.to_string(), "that is otherwise", false);
     }
 
-    fn adopt_replica(&mut self, pin: Pin, why: &str) {
+    fn adopt_replica(&mut self, pin: Pin, trust: Trust, why: &str) {
         let roots = &self.reconciler.roots;
         let apart =
             see_apart((&roots.source, &roots.source_pin), (&roots.replica, Some(&pin)), &self.roots.beside);
@@ -225,10 +229,10 @@ impl Daemon<'_> {
         }
         tracing::warn!(op = "adopted", "{why}");
         self.roots.replica = None;
-        self.reconciler.roots.replica_pin = pin;
+        self.reconciler.adopt_replica(pin);
         self.roots.replica_home.adopt(&self.reconciler.roots.replica, pin);
         self.reconciler.keeps = probe_replica(&self.reconciler.roots);
-        self.trust = Trust::Unproven;
+        self.trust = trust;
         self.tally.disturb();
         self.tally.counted_no_more();
         self.next_sweep = Instant::now();
@@ -248,6 +252,7 @@ impl Daemon<'_> {
         self.sweep = None;
         self.scan = None;
         self.scans.clear();
+        self.next_count = None;
         self.uneven.clear();
         self.watching.stop();
         self.queue.clear();

@@ -2,6 +2,7 @@
 //! scans of all, and scans of directories that are new or moved.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::outcome::say_resolved;
@@ -25,25 +26,33 @@ impl Daemon<'_> {
     /// Starts the sweep, quick scan or count whose time has come.
     pub(super) fn begin_sweep(&mut self, now: Instant) -> Result<(), Failed> {
         let quick = self.watching.wants_rescan();
-        let due = quick || (self.is_swept() && now >= self.next_sweep);
+        let by_clock = now >= self.next_sweep;
+        let recount = self.next_count.is_some_and(|due| now >= due) && !by_clock;
+        let due = quick || (self.is_swept() && (by_clock || recount));
         if !due || !self.may_walk(now) || !self.gives_way(quick) {
             return Ok(());
         }
         let task = if self.trust != Trust::Trusted && !self.tally.is_counted() {
             Task::Count
-        } else if quick {
+        } else if quick || recount {
             Task::Quick
         } else {
             self.config.task
         };
+        if task != Task::Count {
+            self.next_count = None;
+        }
         if task == Task::Full {
             self.unproven.clear();
         }
         if task != Task::Count {
             self.links.sweep_begins();
             self.tally.sweep_begins(now, task);
+            if recount && !quick {
+                self.tally.recounts();
+            }
         }
-        match self.start_walk(task, vec![RelPath::root()], Detector::Sweep) {
+        match self.start_walk(task, vec![RelPath::root()], Detector::Sweep, false) {
             Ok(sweep) => {
                 self.sweep = Some(sweep);
                 if quick && task == Task::Quick {
@@ -75,10 +84,14 @@ impl Daemon<'_> {
         if self.scan.is_some() || !self.may_walk(now) {
             return Ok(());
         }
+        let renamed = self.scans.is_empty() && !self.moved.is_empty();
+        let uneven = self.uneven.next_due().is_some_and(|due| due <= now);
         let (task, scopes) = if !self.scans.is_empty() {
             (Task::Full, take_scopes(&mut self.scans))
-        } else if !self.moved.is_empty() {
+        } else if renamed {
             (Task::Quick, take_scopes(&mut self.moved))
+        } else if uneven {
+            (Task::Quick, self.uneven.take(now))
         } else if self.watching.wants_poll(now) {
             self.watching.scan_begins();
             self.links.sweep_begins();
@@ -87,7 +100,7 @@ impl Daemon<'_> {
             return Ok(());
         };
         let detector = if self.watching.is_wanted() { Detector::Watch } else { Detector::Sweep };
-        match self.start_walk(task, scopes.clone(), detector) {
+        match self.start_walk(task, scopes.clone(), detector, renamed) {
             Ok(scan) => self.scan = Some(scan),
             Err(error) => {
                 self.scans.extend(scopes);
@@ -104,7 +117,7 @@ impl Daemon<'_> {
             return Ok(());
         }
         let scopes = take_scopes(&mut self.unproven);
-        match self.start_walk(Task::Full, scopes.clone(), Detector::Sweep) {
+        match self.start_walk(Task::Full, scopes.clone(), Detector::Sweep, false) {
             Ok(sweep) => self.sweep = Some(sweep),
             Err(error) => {
                 self.unproven.extend(scopes);
@@ -123,7 +136,13 @@ impl Daemon<'_> {
         }
     }
 
-    fn start_walk(&mut self, task: Task, scopes: Vec<RelPath>, detector: Detector) -> std::io::Result<Sweep> {
+    fn start_walk(
+        &mut self,
+        task: Task,
+        scopes: Vec<RelPath>,
+        detector: Detector,
+        renamed: bool,
+    ) -> std::io::Result<Sweep> {
         Sweep::start(Plan {
             roots: self.reconciler.roots.clone(),
             keeps: self.reconciler.keeps.clone(),
@@ -136,6 +155,9 @@ impl Daemon<'_> {
             detector,
             number: self.troubles.scan_begins(),
             registry: self.watching.registry(),
+            twins: Some(Arc::clone(&self.reconciler.twins)),
+            crossings: self.reconciler.crossings(),
+            renamed,
         })
     }
 
@@ -205,8 +227,10 @@ impl Daemon<'_> {
                 self.end_of_walk(&scan);
                 match scan.plan.task {
                     Task::Quick if scan.is_of_all() => self.all_scanned(summary.took, summary.watched),
-                    Task::Quick => self.unproven.extend(scan.plan.scopes.iter().cloned()),
-                    Task::Full | Task::Count => {}
+                    Task::Quick if scan.plan.renamed => {
+                        self.unproven.extend(scan.plan.scopes.iter().cloned());
+                    }
+                    Task::Quick | Task::Full | Task::Count => {}
                 }
             }
             other => self.take_message(other, Detector::Watch),
@@ -215,6 +239,7 @@ impl Daemon<'_> {
 
     fn take_message(&mut self, message: Message, detector: Detector) {
         match message {
+            Message::Uneven(path) => self.note_uneven(path),
             Message::Crossing(path, pin) => self.note_mount(path, pin),
             Message::Problem(problem) => {
                 let look = Look::new(Depth::Subtree, detector, Instant::now());
@@ -251,6 +276,7 @@ impl Daemon<'_> {
 
     fn end_of_walk(&mut self, walk: &Sweep) {
         for scope in &walk.plan.scopes {
+            self.uneven.walked(scope);
             for path in self.troubles.scanned(scope, walk.plan.number) {
                 say_resolved(&path);
             }

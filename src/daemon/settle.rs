@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use jiff::Zoned;
 
 use super::{Daemon, End};
-use crate::guard::{Count, Trust, judge, say_held};
+use crate::guard::{Count, Doubt, Trust, judge, say_held};
 use crate::queue::Detector;
 use crate::reconcile::Outcome;
 use crate::report::{Operation, human_bytes, human_duration};
@@ -26,6 +26,8 @@ pub(super) struct Tally {
     renamed: u64,
     bytes: u64,
     held: u64,
+    /// Looks at what is kept of file systems that are no longer mounted.
+    kept: u64,
     /// Files with more than one name, copied by this sync.
     linked: u64,
     /// The same since the start of the run.
@@ -44,6 +46,8 @@ pub(super) struct Tally {
     said_equal: bool,
     /// Whether a count has been taken for the sweep that is due.
     counted: bool,
+    /// Whether the quick scan that runs follows a count of its own.
+    recounted: bool,
 }
 
 /// What it took since "equal" was last said.
@@ -80,8 +84,18 @@ impl Tally {
         let Self { said_equal, last_action, .. } = *self;
         // A quick scan proves nothing anew, and takes nothing back.
         let (counted, complete) = (task == Task::Quick && self.counted, task == Task::Quick && self.complete);
-        let begun = Some((now, task));
-        *self = Self { total, work, begun, last_action, complete, said_equal, counted, ..Self::default() };
+        let (begun, recounted) = (Some((now, task)), false);
+        *self = Self {
+            total,
+            work,
+            begun,
+            last_action,
+            complete,
+            said_equal,
+            counted,
+            recounted,
+            ..Self::default()
+        };
     }
 
     /// When it will have been quiet for long enough for a word.
@@ -92,6 +106,10 @@ impl Tally {
 
     pub fn is_counted(&self) -> bool {
         self.counted
+    }
+
+    pub fn recounts(&mut self) {
+        self.recounted = true;
     }
 
     /// The roots are others now, or may be: the count is to be taken anew.
@@ -125,8 +143,9 @@ impl Tally {
     }
 
     pub fn add(&mut self, outcome: &Outcome) {
-        let Outcome { done, held, linked, hashed, .. } = outcome;
+        let Outcome { done, held, kept, linked, hashed, .. } = outcome;
         self.held += held;
+        self.kept += kept;
         self.linked += linked;
         self.work.hashed += hashed;
         self.work.copied += done.iter().filter(|done| done.bytes.is_some()).count();
@@ -191,7 +210,7 @@ impl Tally {
             .map(|(number, what)| format!("{number} {what}"))
             .collect();
         match (done.is_empty(), self.bytes) {
-            (true, _) if self.held == 0 && problems == 0 => done.push("nothing to do".to_owned()),
+            (true, _) if self.held + self.kept == 0 && problems == 0 => done.push("nothing to do".to_owned()),
             (_, 0) => {}
             (_, bytes) => done.push(format!("{} copied", human_bytes(bytes))),
         }
@@ -200,6 +219,9 @@ impl Tally {
         }
         if self.held > 0 {
             done.push(format!("{} held", self.held));
+        }
+        if self.kept > 0 {
+            done.push("what is not mounted kept".to_owned());
         }
         if watching && self.missed > 0 {
             done.push(format!("{} of them not told by the watch", self.missed));
@@ -269,27 +291,28 @@ impl Daemon<'_> {
             && !self.queue.has_ready(Detector::Watch)
             && self.queue.resting_names() == 0
             && self.reconciler.is_idle()
-            && !(self.is_once() && self.troubles.has_restless())
+            && !(self.is_once() && self.may_come_to_rest())
+    }
+
+    /// Whether there is something of which it is not yet known that it stays as it is.
+    fn may_come_to_rest(&self) -> bool {
+        self.troubles.has_restless() || !self.uneven.paths().all(|path| self.troubles.is_told(path))
     }
 
     /// Whether the replica was found to be equal: then it is worth a word once it is quiet.
     pub(super) fn is_equal(&self) -> bool {
-        self.is_settled() && self.tally.complete && self.troubles.is_empty() && self.tally.held == 0
+        let is_done = self.troubles.is_empty() && self.uneven.is_empty();
+        self.is_settled() && self.tally.complete && is_done && self.tally.held + self.tally.kept == 0
     }
 
     /// Whether no walk over all runs, and nothing that one has found waits. With a watch this
     /// comes to be also while there is always something to do; without, all has to be done.
     pub(super) fn is_swept(&self) -> bool {
-        self.has_swept_all()
-            && self.uneven.is_empty()
-            && (self.watching.is_wanted() || (self.scan.is_none() && self.scans.is_empty()))
-    }
-
-    pub(super) fn has_swept_all(&self) -> bool {
         self.sweep.is_none()
             && !self.queue.has_ready(Detector::Sweep)
             && self.queue.sweep_names() == 0
             && self.reconciler.is_idle_for(Detector::Sweep)
+            && (self.watching.is_wanted() || (self.scan.is_none() && self.scans.is_empty()))
     }
 
     /// Ends a sync: says what it did, and plans the next. The end of the run, for `--once`.
@@ -332,8 +355,9 @@ impl Daemon<'_> {
             let time = Zoned::now().strftime("%H:%M:%S").to_string();
             tracing::info!(op = "settled", "equal as of {time}");
         }
-        if swept == Some(Task::Full) {
+        if swept == Some(Task::Full) || (swept.is_some() && std::mem::take(&mut self.tally.recounted)) {
             self.trust.spend();
+            self.tally.counted = false;
         }
         if swept? == Task::Quick && self.watching.is_wanted() {
             return None;
@@ -344,11 +368,11 @@ impl Daemon<'_> {
         self.is_once().then_some(end)
     }
 
-    /// Something waits because the source is doubted: it may have become whole again. The next sweep, with its count, comes
-    /// sooner, but leaves at least as much time as the last one took.
+    /// Something waits because the source is doubted: it may have become whole again. It is counted again, and scanned
+    /// quickly, but that leaves at least as much time as the last sweep took.
     pub(super) fn recount_soon(&mut self) {
         let wait = RECOUNT.max(self.tally.total.took);
-        self.next_sweep = self.next_sweep.min(Instant::now() + wait);
+        self.next_count.get_or_insert_with(|| Instant::now() + wait);
     }
 
     /// The guard's judgement on what was counted.
@@ -361,12 +385,14 @@ impl Daemon<'_> {
             Some(doubt) => before.shaken(count, doubt, limit),
             None => before.restored(count),
         };
-        match doubt {
-            Some(doubt) if before.is_waiting() != self.trust.is_waiting() => say_held(count, &doubt, limit),
-            None if self.trust == Trust::Trusted && before.is_waiting().is_some() => {
-                tracing::info!(op = "trusted", "the source is whole again: deletions are followed");
+        if self.trust.told() != before.told() {
+            match (doubt, self.trust) {
+                (Some(doubt), _) => say_held(count, &doubt, limit),
+                (None, Trust::Held { least, .. }) => say_held(count, &Doubt::NotWhole(least), limit),
+                (None, _) => {
+                    tracing::info!(op = "trusted", "the source is whole again: deletions are followed");
+                }
             }
-            _ => {}
         }
         if self.trust != Trust::Trusted {
             self.tally.disturb();

@@ -53,12 +53,10 @@ impl Round<'_> {
         let entry = source.entry()?;
         let now = replica.entry()?;
         let differs = Differs { xattrs: xattrs.0 != xattrs.1, ..Differs::between(&entry, &now, keeps) };
-        let is_closed = !self.made.contains(rel)
-            && self.lets_in(&entry, &now, differs, (&xattrs.0, &xattrs.1))
-            && !self.is_even(rel, source, replica);
-        if is_closed {
+        if self.must_stay_closed(&entry, &now, differs, (&xattrs.0, &xattrs.1)) {
             let mtime = differs.mtime.then_some(entry.mtime);
             replica.set(&Settings { mtime, ..Settings::default() })?;
+            // One that was opened up stays open to its owner, so that a walk can look into it.
             self.leave_closed(rel, look);
             return Ok(());
         }

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use super::gather::Spot;
 use super::publish::Ready;
 use super::removal::gone_is_fine;
-use super::{Again, Deletions, EXCLUDED, KEPT, Leave, Outcome, Round, Sighting, TASK, may_go};
+use super::{Again, Deletions, EXCLUDED, Leave, Outcome, Round, Sighting, TASK, may_go};
 use crate::carrier::{Carried, Job, Load};
 use crate::copy::{Temp, fill, seal, see_whole, settings};
 use crate::decide::{Action, Contents, Differs, Reason, decide, may_be_newer};
@@ -221,7 +221,10 @@ impl<'a> Here<'_, 'a> {
         let step = self.round.shared.keeps.time_step;
         let verdict = match known {
             Some(verdict) => Some(verdict),
-            None if self.look.depth == Depth::Metadata && source.1.mtime.is_within(replica.1.mtime, step) => {
+            None if self.look.depth == Depth::Metadata
+                && source.1.mtime.is_within(replica.1.mtime, step)
+                && !self.gives_rights_unseen(&source.1, &replica.1) =>
+            {
                 None
             }
             None if source.1.size <= self.round.big => {
@@ -250,6 +253,16 @@ impl<'a> Here<'_, 'a> {
         source.1.xattrs = Some(source.0.xattrs(kinds)?);
         replica.1.xattrs = Some(replica.0.as_file().xattrs(kinds)?);
         Ok(Pair::Read(source.1, replica.1, verdict))
+    }
+
+    /// Whether somebody would be given rights to a file of which nobody knows whether it is the one: it may have been put in
+    /// the other's place.
+    fn gives_rights_unseen(&self, source: &Entry, replica: &Entry) -> bool {
+        let keeps = &self.round.shared.keeps;
+        let differs = Differs::between(source, replica, keeps);
+        let gained = keeps.mode_of(source, Some(replica)) & !replica.mode;
+        let gives = differs.uid || differs.gid || (differs.mode && gained != 0);
+        gives && !self.spot.is_ours_alone(self.round)
     }
 
     fn copy_file(&self, name: &Name, standing: &Side, reason: Reason, out: &mut Outcome) -> Worked<'a> {
@@ -419,8 +432,7 @@ impl<'a> Here<'_, 'a> {
             return Err(Setback::Changed);
         }
         if let Some(mount) = self.round.lost_mount(self.path) {
-            out.unmirrored.push((mount.clone(), KEPT));
-            out.hold(self.path);
+            out.keep(mount.clone(), self.path);
             return Ok(());
         }
         self.round.take_file(self.replica, self.path, name)?;
@@ -446,8 +458,7 @@ impl<'a> Here<'_, 'a> {
             return Ok(held);
         }
         if let Some(mount) = self.round.lost_mount(self.path) {
-            out.unmirrored.push((mount.clone(), KEPT));
-            out.hold(self.path);
+            out.keep(mount.clone(), self.path);
             return Ok(true);
         }
         self.round.must_stay(self.path).map_or(Ok(false), |fault| Err(fault.into()))

@@ -6,7 +6,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use crate::mounts::{self, FileSystem};
+use crate::mounts::Mount;
 use crate::path::RelPath;
 use crate::tree::{Dir, Pin};
 
@@ -14,7 +14,7 @@ use crate::tree::{Dir, Pin};
 struct Crossing {
     pin: Pin,
     /// `None` where the kernel did not say.
-    file_system: Option<FileSystem>,
+    mount: Option<Mount>,
 }
 
 /// All such places, as long as this process runs.
@@ -22,14 +22,19 @@ struct Crossing {
 pub struct Crossings(BTreeMap<RelPath, Crossing>);
 
 impl Crossings {
-    /// Notes what is mounted at `path` below the source `root`. Whether it was not known.
+    /// Notes what is mounted at `path` below the source `root`. Whether it was not known. What was mounted there before that, and
+    /// has come to light, does not take its place.
     pub fn remember(&mut self, path: RelPath, pin: Pin, root: &Path) -> bool {
-        if self.0.get(&path).is_some_and(|known| known.pin == pin) {
+        if self.0.get(&path).is_some_and(|known| known.pin == pin || pin.is_on_older_mount(&known.pin)) {
             return false;
         }
-        let file_system = mounts::file_system_at(&root.join(OsStr::from_bytes(path.as_bytes())));
-        self.0.insert(path, Crossing { pin, file_system });
+        let mount = Mount::of(&root.join(OsStr::from_bytes(path.as_bytes())));
+        self.0.insert(path, Crossing { pin, mount });
         true
+    }
+
+    pub fn paths(&self) -> impl Iterator<Item = &RelPath> {
+        self.0.keys()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -47,13 +52,19 @@ impl Crossings {
 
     /// A place at, above or below `path` whose file system has gone from the source, which is `source`, at `root`.
     pub fn lost(&self, path: &RelPath, source: &Dir, root: &Path) -> Option<&RelPath> {
-        let related = self.0.iter().filter(|(at, _)| at.is_within(path) || path.is_within(at));
-        related.into_iter().find(|(at, crossing)| !crossing.is_there(at, source, root)).map(|(at, _)| at)
+        let alike = |at: &RelPath| at.as_bytes().starts_with(path.as_bytes());
+        let below = self.0.range(path..).take_while(|(at, _)| alike(at)).filter(|(at, _)| at.is_within(path));
+        let lost = below.into_iter().find(|(at, crossing)| !crossing.is_there(at, source, root));
+        lost.map(|(at, _)| at).or_else(|| self.lost_above(path, source, root))
     }
 
     /// The same at `path` or above.
     pub fn lost_above(&self, path: &RelPath, source: &Dir, root: &Path) -> Option<&RelPath> {
-        self.lost(path, source, root).filter(|at| path.is_within(at))
+        if self.0.is_empty() {
+            return None;
+        }
+        let above = path.lineage().filter_map(|above| self.0.get_key_value(&above));
+        above.into_iter().find(|(at, crossing)| !crossing.is_there(at, source, root)).map(|(at, _)| at)
     }
 }
 
@@ -63,6 +74,6 @@ impl Crossing {
         // One that was mounted before it, and has come to light, is another one.
         let is_mounted = now.is_ok_and(|now| now.is_mount_root && !now.is_on_older_mount(&self.pin));
         // It moves with the directories above it.
-        is_mounted || self.file_system.as_ref().is_some_and(|lost| mounts::is_mounted_below(lost, root))
+        is_mounted || self.mount.as_ref().is_some_and(|mount| mount.has_moved_below(root))
     }
 }

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use rustix::io::Errno;
 
-use super::{Again, KEPT, Outcome, Round, Sighting, TASK};
+use super::{Again, Outcome, Round, Sighting, TASK};
 use crate::carrier::{Carried, Job, Load};
 use crate::copy::Temp;
 use crate::entry::{Entry, Side};
@@ -30,6 +30,8 @@ pub(super) struct Spot<'a> {
     filter: DirFilter<'a>,
     /// Whether `source` still stands at its path below the pinned root; asked once (I5).
     standing: OnceLock<bool>,
+    /// Whether nobody else can put another file in the place of one of the replica's; asked once.
+    ours_alone: OnceLock<bool>,
 }
 
 impl Spot<'_> {
@@ -39,6 +41,19 @@ impl Spot<'_> {
             let same_root = round.shared.roots.source.pin() == Ok(round.shared.roots.source_pin);
             let id = |dir: &Dir| dir.entry().map(|entry| (entry.dev, entry.ino));
             same_root && matches!((round.source.open(rel).and_then(|dir| id(&dir)), id(&self.source)), (Ok(a), Ok(b)) if a == b)
+        })
+    }
+
+    /// Whether a file of the replica is known by its name to be the twin of the source's: the directories are twins, and
+    /// nobody else may write to the replica's.
+    pub fn is_ours_alone(&self, round: &Round<'_>) -> bool {
+        *self.ours_alone.get_or_init(|| {
+            let Some(Ok(replica)) = self.replica.as_ref().map(|replica| replica.entry()) else {
+                return false;
+            };
+            let Ok(source) = self.source.entry() else { return false };
+            let is_ours = replica.uid == round.shared.keeps.user && replica.mode & 0o022 == 0;
+            is_ours && round.shared.twins.are(&source, &replica)
         })
     }
 }
@@ -166,8 +181,7 @@ impl Round<'_> {
             return None;
         }
         if let Some(mount) = self.lost_mount_above(dir).cloned() {
-            self.out.unmirrored.push((mount, KEPT));
-            self.out.hold(dir);
+            self.out.keep(mount, dir);
             return None;
         }
         let replica = match self.open_replica(dir) {
@@ -188,13 +202,14 @@ impl Round<'_> {
             Err(fault) => return self.give_up(dir, wider, fault),
         };
         if let Some(replica) = &replica {
-            self.narrow(dir, &source, replica);
+            self.narrow(dir, source.entry().ok().as_ref(), Some(&source), replica);
         }
         let asked = look_at_itself.then_some(look.since);
         self.touch(dir.clone(), asked);
         let filter = self.shared.filter.at(dir);
-        let (sightings, carried, standing) = (vec![], vec![], OnceLock::new());
-        let spot = Spot { source, replica, sightings, carried, filter, standing };
+        let (sightings, carried) = (vec![], vec![]);
+        let (standing, ours_alone) = (OnceLock::new(), OnceLock::new());
+        let spot = Spot { source, replica, sightings, carried, filter, standing, ours_alone };
         self.spots.insert(dir.clone(), spot);
         Some(())
     }
@@ -321,8 +336,7 @@ impl Round<'_> {
             return None;
         }
         if let Some(mount) = self.lost_mount_at(rel, &sighting.name) {
-            out.hold(&mount);
-            out.unmirrored.push((mount, KEPT));
+            out.keep(mount.clone(), &mount);
             return None;
         }
         // Where little may come, what comes has to be known.

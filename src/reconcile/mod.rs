@@ -50,6 +50,7 @@ use crate::path::{Name, RelPath};
 use crate::queue::{Detector, Look};
 use crate::reaper::{Reaped, Reaper};
 use crate::tree::{Dir, Pin, ReplicaDir, Root, Settings};
+use crate::twins::Twins;
 use crossings::Crossings;
 use flights::Flights;
 use gather::Spot;
@@ -171,6 +172,7 @@ pub struct Reconciler {
     reaping: Reaping,
     named: Mutex<HashSet<RelPath>>,
     crossings: Crossings,
+    pub twins: Arc<Twins>,
 }
 
 impl Reconciler {
@@ -202,6 +204,7 @@ impl Reconciler {
             reaping: Reaping::default(),
             named: Mutex::default(),
             crossings: Crossings::default(),
+            twins: Arc::default(),
         })
     }
 
@@ -229,6 +232,17 @@ impl Reconciler {
             self.crossings.forget();
         }
         self.roots.source_pin = pin;
+    }
+
+    /// Another directory is the replica now.
+    pub fn adopt_replica(&mut self, pin: Pin) {
+        self.twins.forget();
+        self.roots.replica_pin = pin;
+    }
+
+    /// Where file systems were mounted in the source.
+    pub fn crossings(&self) -> Vec<RelPath> {
+        self.crossings.paths().cloned().collect()
     }
 
     /// How many big files could be taken on now.

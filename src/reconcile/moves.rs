@@ -260,6 +260,11 @@ impl Round<'_> {
     }
 
     fn made_dir(&mut self, parent: RelPath, path: RelPath, entry: &Entry) {
+        if let Ok(made) = self.replica.open(&path)
+            && let Ok(now) = made.entry()
+        {
+            self.see_whether_new(entry, &now, &made);
+        }
         let look = Look::new(Depth::Subtree, self.detector, Instant::now());
         self.out.act(Done::new(Operation::Created, path.clone(), entry, Reason::New, &look));
         self.out.scans.push(path.clone());

@@ -6,11 +6,11 @@ use std::time::Instant;
 use rustix::io::Errno;
 
 use super::gather::Spot;
-use super::{Again, HOLDS_EXCLUDED, KEPT, Leave, Round, Sighting, may_go};
+use super::{Again, HOLDS_EXCLUDED, Leave, Round, Sighting, may_go};
 use crate::copy::swap;
 use crate::decide::{Action, Contents, Reason, decide};
 use crate::entry::Entry;
-use crate::fault::{Setback, Where};
+use crate::fault::{Fault, Setback, Where};
 use crate::path::{Name, RelPath};
 use crate::queue::{Depth, Look};
 use crate::reaper::{Aside, Reaped};
@@ -46,7 +46,7 @@ impl Round<'_> {
                 None
             }
             (Action::MakeDir(reason), Some(entry), old) => {
-                match self.make_dir(replica, &path, name, old, reason) {
+                match self.make_dir(replica, &path, name, (entry, old), reason) {
                     Ok(()) => {
                         let operation = if old.is_some() { Operation::Updated } else { Operation::Created };
                         self.out.act(Done::new(operation, path.clone(), entry, reason, look));
@@ -72,9 +72,10 @@ impl Round<'_> {
             (Action::Nothing | Action::SetMetadata(_), Some(entry), Some(_)) if entry.is_dir() => {
                 // Metadata of directories is set in the closing phase.
                 if !self.spots.contains_key(&path)
-                    && let (Ok(ours), Ok(theirs)) = (self.source.open(&path), self.open_replica(&path))
+                    && let Ok(theirs) = self.open_replica(&path)
                 {
-                    self.narrow(&path, &ours, &theirs);
+                    let ours = self.source.open(&path).ok();
+                    self.narrow(&path, Some(entry), ours.as_ref(), &theirs);
                 }
                 self.touch(path.clone(), Some(look.since));
                 if wide && !self.moved.contains(&path) {
@@ -92,7 +93,7 @@ impl Round<'_> {
         replica: &ReplicaDir,
         path: &RelPath,
         name: &Name,
-        old: Option<&Entry>,
+        (source, old): (&Entry, Option<&Entry>),
         reason: Reason,
     ) -> Result<(), Setback> {
         if reason == Reason::New {
@@ -119,12 +120,13 @@ impl Round<'_> {
         self.shared.cancel_within(path);
         self.made.insert(path.clone());
         self.touch(path.clone(), None);
+        // RACE: what holds it was put aside in this very round, or somebody has put something else in its place: that is not
+        // empty, or it hides nothing. Worst case one more look.
+        let changed = |fault: Fault| if fault.is_no_dir() { Setback::Changed } else { Setback::Fault(fault) };
+        let made = self.replica.open(path).map_err(changed)?;
+        self.see_whether_new(source, &made.entry()?, &made);
         if let Some(below) = self.spots.get_mut(path) {
-            // RACE: what holds it was put aside in this very round. Worst case one more look.
-            below.replica =
-                Some(self.replica.open(path).map_err(|fault| {
-                    if fault.is_no_dir() { Setback::Changed } else { Setback::Fault(fault) }
-                })?);
+            below.replica = Some(made);
         }
         Ok(())
     }
@@ -182,8 +184,7 @@ impl Round<'_> {
             return self.out.again.push((path.clone(), look, Again::Restless));
         }
         if let Some(mount) = self.lost_mount(path).cloned() {
-            self.out.unmirrored.push((mount, KEPT));
-            return self.out.hold(path);
+            return self.out.keep(mount, path);
         }
         if let Some(fault) = self.must_stay(path) {
             return self.out.set_back(path.clone(), look, fault.into());

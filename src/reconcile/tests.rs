@@ -325,6 +325,9 @@ fn counted(pair: &Pair, seed: u64) -> Option<Count> {
         detector,
         number: 1,
         registry,
+        renamed: false,
+        twins: None,
+        crossings: Vec::new(),
     };
     let _faults = (seed > 0).then(|| Faults::begin(seed, 30));
     walked(plan).find_map(|message| match message {

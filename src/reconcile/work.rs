@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::KEPT;
 use crate::carrier::{Carried, Job};
 use crate::entry::Special;
 use crate::fault::{Fault, Setback};
@@ -93,6 +94,8 @@ pub struct Outcome {
     pub busy: Vec<(RelPath, Duration)>,
     /// Entries that would have been removed.
     pub held: u64,
+    /// Looks at what is left as it is, since its file system is no longer mounted in the source.
+    pub kept: u64,
     /// What could not be looked at, in directories that another look concerns.
     pub put_off: Vec<(RelPath, Look)>,
     /// What was looked at and is not at its end: held, or in the hands of a carrier or the reaper.
@@ -115,6 +118,7 @@ impl Outcome {
         self.busy.extend(other.busy);
         self.hashed += other.hashed;
         self.held += other.held;
+        self.kept += other.kept;
         self.linked += other.linked;
         self.put_off.extend(other.put_off);
         self.open.extend(other.open);
@@ -152,6 +156,13 @@ impl Outcome {
     pub(super) fn hold(&mut self, path: &RelPath) {
         self.held += 1;
         self.open.push(path.clone());
+    }
+
+    /// Notes that what the replica has of a file system is left as it is: that was mounted at `mount`, and is no longer.
+    pub(super) fn keep(&mut self, mount: RelPath, path: &RelPath) {
+        self.kept += 1;
+        self.open.push(path.clone());
+        self.unmirrored.push((mount, KEPT));
     }
 
     pub(super) fn act(&mut self, done: Done) {

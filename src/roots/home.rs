@@ -25,10 +25,14 @@ impl SourceHome {
         Self { pin, place: real.zip(Mount::of(&source.path)), former: Vec::new() }
     }
 
-    /// Another directory is the source now.
-    pub fn adopt(&mut self, source: &Root, pin: Pin) {
-        remember(&mut self.former, self.pin);
+    /// Another directory is the source now. Whether it was that before, and something else came to lie over it.
+    pub fn adopt(&mut self, source: &Root, pin: Pin) -> bool {
+        let was_source = self.former.contains(&pin);
+        self.former.retain(|known| *known != self.pin);
+        self.former.truncate(FORMER - 1);
+        self.former.insert(0, self.pin);
         *self = Self { former: std::mem::take(&mut self.former), ..Self::of(source, pin) };
+        was_source
     }
 
     /// The source stands where it did, or a directory above it was renamed.
@@ -59,12 +63,6 @@ impl SourceHome {
     }
 }
 
-fn remember(former: &mut Vec<Pin>, pin: Pin) {
-    former.retain(|known| *known != pin);
-    former.truncate(FORMER - 1);
-    former.insert(0, pin);
-}
-
 /// What is known of the replica's place, so that it can be made again when it is deleted, and
 /// nothing is written in its stead when its disk is unplugged.
 #[derive(Debug)]
@@ -72,10 +70,8 @@ pub struct ReplicaHome {
     /// The file system of the directory above the replica.
     above: Pin,
     pin: Pin,
-    file_system: Option<u64>,
     /// `None` where it cannot be told.
     mount: Option<Mount>,
-    former: Vec<Pin>,
 }
 
 /// Why what stands at the replica's path is not taken for it.
@@ -93,16 +89,14 @@ impl ReplicaHome {
     /// # Errors
     /// Where what lies above cannot be looked at.
     pub(super) fn of(replica: &Root, pin: Pin) -> Result<Self, Fault> {
-        let (file_system, mount) = (replica.file_system(), Mount::of(&replica.path));
-        Ok(Self { above: nearest_above(&replica.path)?, pin, file_system, mount, former: Vec::new() })
+        Ok(Self { above: nearest_above(&replica.path)?, pin, mount: Mount::of(&replica.path) })
     }
 
     /// Another directory is the replica now, or the same one on a disk that was mounted again.
     pub fn adopt(&mut self, replica: &Root, pin: Pin) {
-        remember(&mut self.former, self.pin);
         // Where nothing can be learned of it, a replica that is gone is waited for.
         if let Ok(home) = Self::of(replica, pin) {
-            *self = Self { former: std::mem::take(&mut self.former), ..home };
+            *self = home;
         }
     }
 
@@ -112,13 +106,14 @@ impl ReplicaHome {
         !self.pin.is_mount_root && nearest_above(replica).is_ok_and(|pin| pin.same_mount(&self.above))
     }
 
-    /// Whether another directory at the replica's path may take its place.
+    /// Whether another directory at the replica's path may take its place, and whether it is known for what it is: not
+    /// every file system tells its directories from those of another disk.
     ///
     /// # Errors
     /// Where it may not, for then its own disk is gone or covered.
-    pub fn may_adopt(&self, replica: &Root, now: &Pin) -> Result<(), NotAtHome> {
-        if now.same_mount(&self.pin) || self.former.contains(now) {
-            return Ok(());
+    pub fn may_adopt(&self, replica: &Root, now: &Pin) -> Result<bool, NotAtHome> {
+        if now.same_mount(&self.pin) {
+            return Ok(true);
         }
         // One that is mounted again may be like the old one to the last number.
         let is_other = |mount: &&Mount| Mount::of(&replica.path).as_ref() != Some(*mount);
@@ -128,14 +123,15 @@ impl ReplicaHome {
         if now.is_mount_root != self.pin.is_mount_root || now.is_on_older_mount(&self.pin) {
             return Err(NotAtHome::Gone);
         }
-        let has_its_id = self.file_system.is_some() && replica.file_system() == self.file_system;
-        match () {
-            () if now.dev == self.pin.dev || has_its_id || now.same_directory(&self.pin) => Ok(()),
-            () if !now.is_mount_root => Err(NotAtHome::Gone),
-            () if replica.open_replica().and_then(|(dir, _)| dir.list()).is_ok_and(|list| list.is_bare()) => {
-                Ok(())
-            }
-            () => Err(NotAtHome::Strange),
+        if now.same_directory(&self.pin) {
+            return Ok(now.has_birth());
+        }
+        let is_bare =
+            || replica.open_replica().and_then(|(dir, _)| dir.list()).is_ok_and(|list| list.is_bare());
+        match now.is_mount_root {
+            true if is_bare() => Ok(true),
+            true => Err(NotAtHome::Strange),
+            false => Err(NotAtHome::Gone),
         }
     }
 }

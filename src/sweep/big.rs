@@ -1,9 +1,10 @@
 //! Pairs of big files of the full sweep: those of several directories are read side by side.
 
 use std::sync::atomic::Ordering;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::compare::{Opened, Replica, Step};
+use super::subtree::Subtree;
 use super::{Message, Walker};
 use crate::digest::{Pair, SIDE_BY_SIDE, compare_all, compare_large};
 use crate::entry::Verdict;
@@ -21,14 +22,15 @@ pub(super) struct Bigs(Mutex<Vec<Big>>);
 /// A file that is big on both sides.
 pub(super) struct Big {
     dir: RelPath,
+    subtree: Arc<Subtree>,
     name: Name,
 }
 
 impl Bigs {
     /// Puts a pair off until there are enough to be read together. Those, then.
-    pub fn put_off(&self, dir: RelPath, name: Name) -> Option<Vec<Big>> {
+    fn put_off(&self, big: Big) -> Option<Vec<Big>> {
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.push(Big { dir, name });
+        waiting.push(big);
         (waiting.len() >= SIDE_BY_SIDE).then(|| std::mem::take(&mut *waiting))
     }
 
@@ -46,8 +48,14 @@ impl Bigs {
 }
 
 impl Walker<'_> {
-    pub(super) fn put_off(&self, dir: &RelPath, name: Name, more: &mut Vec<Step>) {
-        more.extend(self.bigs.put_off(dir.clone(), name).map(Step::Bigs));
+    pub(super) fn put_off(
+        &self,
+        (dir, subtree): (&RelPath, &Arc<Subtree>),
+        name: Name,
+        more: &mut Vec<Step>,
+    ) {
+        let big = Big { dir: dir.clone(), subtree: Arc::clone(subtree), name };
+        more.extend(self.bigs.put_off(big).map(Step::Bigs));
     }
 
     pub(super) fn compare_bigs(&self, bigs: Vec<Big>) {
@@ -71,8 +79,12 @@ impl Walker<'_> {
     }
 
     /// Opens a pair; `None` where it cannot be compared, which a round is to see.
-    fn open_big(&self, Big { dir, name }: Big) -> Option<Pair<Big>> {
-        let (source, replica) = self.open_both(&dir, Replica::Open)?;
+    fn open_big(&self, big: Big) -> Option<Pair<Big>> {
+        let Big { dir, name, subtree } = &big;
+        let Some((source, replica)) = self.open_both(dir, Replica::Open) else {
+            subtree.spoil();
+            return None;
+        };
         let open = || -> Result<(Opened, Opened), Setback> {
             let ours = source.open_file(name.as_bytes())?;
             let theirs = replica.as_ref().ok_or(Setback::Changed)?.open_file(name.as_bytes())?;
@@ -80,29 +92,37 @@ impl Walker<'_> {
         };
         match open() {
             Ok((ours, theirs)) if ours.1.size == theirs.1.size => {
-                Some(Pair { what: Big { dir, name }, source: ours, replica: theirs })
+                Some(Pair { what: big, source: ours, replica: theirs })
             }
             _ => {
-                self.tell_pair(&dir, name, None);
+                subtree.spoil();
+                self.tell_pair(big, None);
                 None
             }
         }
     }
 
     fn tell_big(&self, pair: Pair<Big>, verdict: Result<Verdict, Setback>) {
-        let Pair { what: Big { dir, name }, source: (file, source), replica: (other, replica) } = pair;
+        let Pair { what: big, source: (file, source), replica: (other, replica) } = pair;
         let judged = verdict.and_then(|verdict| {
-            Ok(self.judge(&source, &replica, verdict, self.differ_beside(&file, &source, &other, &replica)?))
+            let differs = self.differ_beside(&file, &source, &other, &replica)?;
+            if differs || !verdict.same() {
+                big.subtree.spoil();
+            }
+            Ok(self.judge(&source, &replica, verdict, differs))
         });
         match judged {
             Ok(None) | Err(Setback::Cancelled) => {}
-            Ok(Some(evidence)) => self.tell_pair(&dir, name, Some(evidence)),
-            Err(Setback::Changed | Setback::Fault(_)) => self.tell_pair(&dir, name, None),
+            Ok(Some(evidence)) => self.tell_pair(big, Some(evidence)),
+            Err(Setback::Changed | Setback::Fault(_)) => {
+                big.subtree.spoil();
+                self.tell_pair(big, None);
+            }
         }
     }
 
-    fn tell_pair(&self, dir: &RelPath, name: Name, evidence: Option<Evidence>) {
+    fn tell_pair(&self, big: Big, evidence: Option<Evidence>) {
         self.differ.fetch_add(1, Ordering::Relaxed);
-        self.send(Message::Differ(dir.clone(), vec![(name, self.found(evidence))]));
+        self.send(Message::Differ(big.dir, vec![(big.name, self.found(evidence))]));
     }
 }

@@ -12,10 +12,11 @@ use rustix::io::Errno;
 use super::batch::Batch;
 use super::big::Big;
 use super::join::{Joined, Pair};
+use super::subtree::Subtree;
 use super::walk::walk;
 use super::{Message, Task, Walker};
-use crate::decide::{Action, Contents, Differs, decide, may_be_newer};
-use crate::entry::{Entry, Side, Verdict};
+use crate::decide::{Action, Contents, Differs, decide, is_more_open, may_be_newer};
+use crate::entry::{Entry, Kind, Side, Verdict};
 use crate::fault::Fault;
 use crate::fault::Setback;
 use crate::filter::DirFilter;
@@ -35,9 +36,10 @@ const BIG: u64 = 1024 * 1024;
 pub(super) type Opened = (File, Entry);
 
 pub(super) enum Step {
-    Dir(RelPath, Replica),
+    /// A directory, and the one that holds it.
+    Dir(RelPath, Replica, Option<Arc<Subtree>>),
     /// Some of the names in a wide directory.
-    Names(RelPath, Replica, Arc<Joined>, Range<usize>),
+    Names(RelPath, Replica, Arc<Joined>, Range<usize>, Arc<Subtree>),
     /// Pairs of big files.
     Bigs(Vec<Big>),
 }
@@ -58,6 +60,7 @@ pub(super) enum Replica {
 struct Chunk<'a> {
     walker: &'a Walker<'a>,
     dir: &'a RelPath,
+    subtree: &'a Arc<Subtree>,
     known: Replica,
     source: &'a Dir,
     replica: Option<&'a ReplicaDir>,
@@ -70,7 +73,7 @@ struct Chunk<'a> {
 impl Walker<'_> {
     pub(super) fn compare(&self) {
         let known = if self.replica.is_some() { Replica::Open } else { Replica::Lacks };
-        let first = self.plan.scopes.iter().map(|scope| Step::Dir(scope.clone(), known)).collect();
+        let first = self.plan.scopes.iter().map(|scope| Step::Dir(scope.clone(), known, None)).collect();
         let threads = self.plan.threads;
         walk(threads, first, |step, more| self.take_step(step, more));
         let rest = self.bigs.rest(threads).into_iter().map(Step::Bigs).collect();
@@ -82,21 +85,31 @@ impl Walker<'_> {
             return;
         }
         match step {
-            Step::Dir(dir, replica) => self.compare_dir(&dir, replica, more),
-            Step::Names(dir, replica, joined, range) => {
-                // Another task has listed it.
-                if let Some((source, open)) = self.open_both(&dir, replica) {
-                    let mut chunk = self.chunk(&dir, replica, &source, open.as_ref());
-                    chunk.compare_names(&joined, range, more);
-                    chunk.report();
+            Step::Dir(dir, replica, above) => {
+                if self.compare_dir(&dir, replica, above.as_ref(), more).is_none() {
+                    above.inspect(|above| above.spoil());
                 }
+            }
+            Step::Names(dir, replica, joined, range, subtree) => {
+                // Another task has listed it.
+                let Some((source, open)) = self.open_both(&dir, replica) else { return subtree.spoil() };
+                let mut chunk = self.chunk((&dir, &subtree), replica, &source, open.as_ref());
+                chunk.compare_names(&joined, range, more);
+                chunk.report();
             }
             Step::Bigs(bigs) => self.compare_bigs(bigs),
         }
     }
 
-    fn compare_dir(&self, dir: &RelPath, known: Replica, more: &mut Vec<Step>) {
-        let Some((source, replica)) = self.open_both(dir, known) else { return };
+    /// `None` where it could not be looked into.
+    fn compare_dir(
+        &self,
+        dir: &RelPath,
+        known: Replica,
+        above: Option<&Arc<Subtree>>,
+        more: &mut Vec<Step>,
+    ) -> Option<()> {
+        let (source, replica) = self.open_both(dir, known)?;
         self.register(dir, &source);
         let listed = source.list();
         let also = replica.as_ref().map(|replica| replica.list()).transpose();
@@ -104,7 +117,7 @@ impl Walker<'_> {
             (Ok(ours), Ok(theirs)) => (ours, theirs.unwrap_or_default()),
             // Removed since it was opened.
             (Err(fault), _) | (_, Err(fault)) if fault.is_no_dir() => {
-                return self.look_at(dir, Depth::Content).unwrap_or(());
+                return self.look_at(dir, Depth::Content);
             }
             (Err(fault), _) | (_, Err(fault)) => return self.problem(dir, fault),
         };
@@ -112,13 +125,15 @@ impl Walker<'_> {
             (Replica::Open, Some(replica)) if self.may_be_moved(&source, replica) => Replica::Doubted,
             (known, _) => known,
         };
-        self.compare_dir_itself(dir, &source, replica.as_ref());
+        let subtree = Arc::new(self.compare_dir_itself(dir, &source, replica.as_ref(), above));
 
         self.plan.filter.refresh(dir, &source, |name| ours.find(name).is_some());
         let joined = Arc::new(Joined::new(ours, theirs));
-        let mut chunk = self.chunk(dir, known, &source, replica.as_ref());
+        let mut chunk = self.chunk((dir, &subtree), known, &source, replica.as_ref());
         // Left over in the replica: to be removed. In the source: to be named (I7).
-        chunk.found.extend(joined.reserved().filter_map(Name::new).map(|name| (name, self.look())));
+        for name in joined.reserved() {
+            chunk.see_reserved(name);
+        }
         chunk.compare_names(&joined, 0..joined.len().min(CHUNK), more);
         chunk.report();
         if let Some(rules) = self.plan.filter.rules_below(dir)
@@ -128,20 +143,21 @@ impl Walker<'_> {
         }
         for start in (CHUNK..joined.len()).step_by(CHUNK) {
             let range = start..joined.len().min(start + CHUNK);
-            more.push(Step::Names(dir.clone(), known, Arc::clone(&joined), range));
+            more.push(Step::Names(dir.clone(), known, Arc::clone(&joined), range, Arc::clone(&subtree)));
         }
+        Some(())
     }
 
     fn chunk<'a>(
         &'a self,
-        dir: &'a RelPath,
+        (dir, subtree): (&'a RelPath, &'a Arc<Subtree>),
         known: Replica,
         source: &'a Dir,
         replica: Option<&'a ReplicaDir>,
     ) -> Chunk<'a> {
         let filter = self.plan.filter.at(dir);
         let (batch, found, linked) = (Batch::default(), Vec::new(), Vec::new());
-        Chunk { walker: self, dir, known, source, replica, filter, batch, found, linked }
+        Chunk { walker: self, dir, subtree, known, source, replica, filter, batch, found, linked }
     }
 
     /// Opens a directory on both sides; `None` where there is nothing to compare.
@@ -150,10 +166,7 @@ impl Walker<'_> {
             Ok(source) => source,
             // Gone or swapped since its parent was listed: its parent's name is looked at.
             Err(fault) if fault.is_no_dir() => return self.look_at(dir, Depth::Content),
-            Err(fault) => {
-                self.problem(dir, fault);
-                return None;
-            }
+            Err(fault) => return self.problem(dir, fault),
         };
         if self.is_replica(dir, &source) {
             return None;
@@ -166,10 +179,7 @@ impl Walker<'_> {
             Err(fault) if fault.is_no_dir() => Some((source, None)),
             // Its mode locks it: a round opens it up, and then what lies below is looked at.
             Err(fault) if fault.errno == Errno::ACCESS => self.look_at(dir, Depth::Subtree),
-            Err(fault) => {
-                self.problem(dir, fault);
-                None
-            }
+            Err(fault) => self.problem(dir, fault),
         }
     }
 
@@ -222,8 +232,9 @@ impl Walker<'_> {
         None
     }
 
-    fn problem(&self, dir: &RelPath, fault: Fault) {
+    fn problem<T>(&self, dir: &RelPath, fault: Fault) -> Option<T> {
         self.send(Message::Problem(Problem { path: dir.clone(), cause: Cause::Fault(fault) }));
+        None
     }
 
     /// Whether a directory of the source may have been moved to where it is since the replica's was
@@ -234,15 +245,40 @@ impl Walker<'_> {
         source.ctime != source.mtime && may_be_newer(&source, &replica, &self.plan.keeps)
     }
 
-    /// Compares the metadata of a directory that stands on both sides.
-    fn compare_dir_itself(&self, dir: &RelPath, source: &Dir, replica: Option<&ReplicaDir>) {
-        let Some(replica) = replica else { return };
-        let kinds = self.plan.keeps.xattrs;
-        let xattrs = (source.xattrs(kinds), replica.xattrs(kinds));
-        let (Ok(source), Ok(replica)) = (source.entry(), replica.entry()) else { return };
-        if xattrs.0 != xattrs.1 || Differs::between(&source, &replica, &self.plan.keeps).any() {
+    /// Compares the metadata of a directory that stands on both sides, and begins to find out what it holds.
+    fn compare_dir_itself(
+        &self,
+        dir: &RelPath,
+        source: &Dir,
+        replica: Option<&ReplicaDir>,
+        above: Option<&Arc<Subtree>>,
+    ) -> Subtree {
+        let keeps = &self.plan.keeps;
+        let xattrs = |dir: &Dir| dir.xattrs(keeps.xattrs);
+        let facts = |dir: &Dir| -> Result<_, Fault> { Ok((dir.entry()?, xattrs(dir)?)) };
+        let ours = facts(source);
+        // What the replica has of a file system that is no longer mounted is none of the directories' above.
+        let is_lost =
+            self.plan.crossings.contains(dir) && ours.as_ref().is_ok_and(|(entry, _)| !entry.mount_root);
+        let above = above.filter(|_| !is_lost);
+        let subtree = Subtree::new(above.cloned(), self.cancel);
+        let Some(replica) = replica else { return subtree };
+        let (Ok(ours), Ok(theirs)) = (ours, facts(replica)) else {
+            subtree.spoil();
+            return subtree;
+        };
+        let differs = Differs { xattrs: ours.1 != theirs.1, ..Differs::between(&ours.0, &theirs.0, keeps) };
+        if differs.any() {
             self.send(Message::Differ(dir.clone(), Vec::new()));
         }
+        let Some(twins) = self.plan.twins.as_ref().filter(|_| !is_lost) else { return subtree };
+        if is_more_open(&ours.0, &theirs.0, differs, keeps)
+            && let Some(above) = above
+        {
+            above.spoil();
+        }
+        let subtree = subtree.of(twins, ours.0, theirs.0, keeps.user);
+        if differs.visible() { subtree.tell(dir, self.out) } else { subtree }
     }
 }
 
@@ -252,11 +288,41 @@ impl Chunk<'_> {
             let Some(name) = Name::new(pair.name) else { continue };
             if !self.is_excluded(&pair) {
                 self.compare_name(name, pair.source, pair.replica, more);
-            } else if let Some(registry) = &self.walker.plan.registry {
+                continue;
+            }
+            if pair.replica.is_some() {
+                self.see_excluded(&name);
+            }
+            if let Some(registry) = &self.walker.plan.registry {
                 // It may have been watched before it came to be excluded.
                 registry.forget(&self.dir.join(&name));
             }
         }
+    }
+
+    /// What is excluded stays in the replica. If it is not of the one whose directory this is in the source, that one is
+    /// not to see it: rules may be anybody's.
+    fn see_excluded(&self, name: &Name) {
+        let owner = |entry: &Entry| Some(entry.uid);
+        let whose = self.source.entry().ok().as_ref().and_then(owner);
+        let theirs = self.replica.map_or(Side::Absent, |replica| replica.look(name.as_bytes()));
+        if theirs.entry().and_then(owner) != whose {
+            self.subtree.spoil();
+        }
+    }
+
+    /// A reserved name: what is under way is for its maker alone, what was put aside is as open as it was.
+    fn see_reserved(&mut self, name: &[u8]) {
+        let theirs = self.replica.map_or(Side::Absent, |replica| replica.look(name));
+        let is_closed = |entry: &Entry| match entry.kind {
+            Kind::File => entry.is_closed(),
+            Kind::Symlink(_) => true,
+            Kind::Dir | Kind::Special(_) => false,
+        };
+        if !theirs.entry().is_none_or(is_closed) {
+            self.subtree.spoil();
+        }
+        self.found.extend(Name::new(name).map(|name| (name, self.walker.look())));
     }
 
     /// Without a rule, no name is looked at for the sake of one.
@@ -277,16 +343,17 @@ impl Chunk<'_> {
     ) {
         self.walker.entries.fetch_add(u64::from(source.is_some()), Ordering::Relaxed);
         match (source, replica) {
-            (Some(Hint::Dir), Some(Hint::Dir)) => more.push(Step::Dir(self.dir.join(&name), self.known)),
+            (Some(Hint::Dir), Some(Hint::Dir)) => more.push(self.step_into(&name, self.known)),
             // To be named, once; it makes no difference.
             (Some(Hint::Special), None) => self.found.push((name, self.walker.look())),
             (Some(Hint::Dir), None) => {
-                more.push(Step::Dir(self.dir.join(&name), Replica::Lacks));
+                more.push(self.step_into(&name, Replica::Lacks));
                 self.walker.differ.fetch_add(1, Ordering::Relaxed);
                 self.found.push((name, self.walker.look()));
             }
             (Some(Hint::File), None) => self.lacks_file(name),
-            (Some(Hint::Symlink), None) | (None, _) => self.differs(name, None),
+            (Some(Hint::Symlink), None) => self.differs(name, None),
+            (None, _) => self.differs_there(name),
             (Some(Hint::File), Some(Hint::File)) if self.walker.plan.task == Task::Full => {
                 self.compare_listed_files(name, more);
             }
@@ -299,8 +366,8 @@ impl Chunk<'_> {
         let Ok((ours, theirs)) = self.open_pair(&name) else { return self.compare_entries(name, more) };
         self.note_links(&name, &ours.1);
         match ours.1.size {
-            size if size != theirs.1.size => self.differs(name, None),
-            BIG.. => self.walker.put_off(self.dir, name, more),
+            size if size != theirs.1.size => self.differs_there(name),
+            BIG.. => self.walker.put_off((self.dir, self.subtree), name, more),
             _ => self.read_pair(name, ours, theirs),
         }
     }
@@ -312,27 +379,34 @@ impl Chunk<'_> {
             self.note_links(&name, entry);
         }
         if source.is_dir() {
-            let known = if replica.is_dir() { self.known } else { Replica::Lacks };
-            more.push(Step::Dir(self.dir.join(&name), known));
+            more.push(self.step_into(&name, if replica.is_dir() { self.known } else { Replica::Lacks }));
         }
         match decide(&source, &replica, Contents::Unread, &self.walker.plan.keeps) {
             Action::Nothing => {}
             // A directory compares its own metadata.
             Action::SetMetadata(_) if source.is_dir() => {}
-            Action::NotMirrored { stale: false, .. } => self.found.push((name, self.walker.look())),
+            Action::NotMirrored { stale: false, .. } => {
+                replica.fault().inspect(|_| self.subtree.spoil());
+                self.found.push((name, self.walker.look()));
+            }
             Action::Compare if self.is_settled(&source, &replica) => {}
             Action::Compare if source.entry().is_some_and(|entry| entry.size >= BIG) => {
-                self.walker.put_off(self.dir, name, more);
+                self.walker.put_off((self.dir, self.subtree), name, more);
             }
             Action::Compare => self.compare_files(name),
+            _ if replica == Side::Absent => self.differs(name, None),
             Action::SetMetadata(_)
             | Action::CopyFile(_)
             | Action::MakeSymlink(_)
             | Action::MakeDir(_)
             | Action::Remove
             | Action::NotMirrored { stale: true, .. }
-            | Action::Unsure => self.differs(name, None),
+            | Action::Unsure => self.differs_there(name),
         }
+    }
+
+    fn step_into(&self, name: &Name, known: Replica) -> Step {
+        Step::Dir(self.dir.join(name), known, Some(Arc::clone(self.subtree)))
     }
 
     /// Whether a quick scan takes two files of equal size for equal, unread.
@@ -350,7 +424,7 @@ impl Chunk<'_> {
         match self.open_pair(&name) {
             Ok((ours, theirs)) if ours.1.size == theirs.1.size => self.read_pair(name, ours, theirs),
             // Whatever went wrong, a round looks at the name and says it.
-            _ => self.differs(name, None),
+            _ => self.differs_there(name),
         }
     }
 
@@ -366,7 +440,7 @@ impl Chunk<'_> {
         // RACE: one may be written to while it is read. Whoever acts on the evidence sees that;
         // what was wrongly found equal is found by the next look.
         let result = walker.differ_beside(&file, &source, &other, &replica).and_then(|differs| {
-            let manner = (walker.drops_behind(), walker.cancel);
+            let manner = (walker.drops_behind(), &**walker.cancel);
             self.batch.read(&name, (&file, source), (&other, replica), differs, manner)
         });
         match result {
@@ -377,13 +451,16 @@ impl Chunk<'_> {
                 }
             }
             Err(Setback::Cancelled) => {}
-            Err(Setback::Changed | Setback::Fault(_)) => self.differs(name, None),
+            Err(Setback::Changed | Setback::Fault(_)) => self.differs_there(name),
         }
     }
 
     /// Hashes what was read.
     fn conclude(&mut self) {
         for (read, verdict) in self.batch.take() {
+            if read.differs || !verdict.same() {
+                self.subtree.spoil();
+            }
             if let Some(evidence) = self.walker.judge(&read.source, &read.replica, verdict, read.differs) {
                 self.differs(read.name, Some(evidence));
             }
@@ -393,6 +470,12 @@ impl Chunk<'_> {
     fn differs(&mut self, name: Name, evidence: Option<Evidence>) {
         self.walker.differ.fetch_add(1, Ordering::Relaxed);
         self.found.push((name, self.walker.found(evidence)));
+    }
+
+    /// The same of what the replica has.
+    fn differs_there(&mut self, name: Name) {
+        self.subtree.spoil();
+        self.differs(name, None);
     }
 
     fn lacks_file(&mut self, name: Name) {

@@ -7,6 +7,7 @@ mod compare;
 mod count;
 mod join;
 mod rate;
+mod subtree;
 mod walk;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -27,6 +28,7 @@ use crate::queue::{Detector, Look};
 use crate::reconcile::{Lost, Roots};
 use crate::report::Problem;
 use crate::tree::{Dir, Pin, ReplicaDir};
+use crate::twins::Twins;
 use crate::watch::{Registry, Unwatched};
 
 /// Messages that may wait for the daemon; a batch is at most [`compare::CHUNK`] names.
@@ -55,6 +57,12 @@ pub struct Plan {
     pub number: u64,
     /// Where each directory is registered before it is listed, while there is a watch.
     pub registry: Option<Arc<Registry>>,
+    /// Whether its directories were renamed in the replica, as in the source.
+    pub renamed: bool,
+    /// Where directories are noted that hold the same on both sides, if they are.
+    pub twins: Option<Arc<Twins>>,
+    /// Where file systems were mounted in the source.
+    pub crossings: Vec<RelPath>,
 }
 
 impl Plan {
@@ -94,6 +102,8 @@ pub enum Message {
     /// Names of one directory that differ; none for the directory's own metadata. A directory's
     /// batch comes before those of what lies below it.
     Differ(RelPath, Vec<(Name, Look)>),
+    /// A directory of the replica whose rights differ, and which cannot be opened to others: it holds what they may not see.
+    Uneven(RelPath),
     /// A directory of the source where another file system is mounted.
     Crossing(RelPath, Pin),
     /// A directory that could not be looked into. What lies below it is not known.
@@ -162,7 +172,7 @@ impl Drop for Sweep {
 }
 
 /// Walks, and tells what it finds; last, how it ended.
-fn walk_through(plan: Plan, out: &Sender<Message>, cancel: &AtomicBool) {
+fn walk_through(plan: Plan, out: &Sender<Message>, cancel: &Arc<AtomicBool>) {
     let last = match Walker::open(plan, out, cancel) {
         Ok(walker) => walker.run(),
         Err(lost) => Message::Lost(lost),
@@ -175,7 +185,7 @@ fn walk_through(plan: Plan, out: &Sender<Message>, cancel: &AtomicBool) {
 #[cfg(any(test, feature = "parts"))]
 pub fn walked(plan: Plan) -> impl Iterator<Item = Message> {
     let (out, messages) = crossbeam_channel::unbounded();
-    walk_through(plan, &out, &AtomicBool::new(false));
+    walk_through(plan, &out, &Arc::default());
     messages.into_iter()
 }
 
@@ -186,7 +196,7 @@ struct Walker<'a> {
     /// `None` where there is no replica yet (a dry run).
     replica: Option<ReplicaDir>,
     out: &'a Sender<Message>,
-    cancel: &'a AtomicBool,
+    cancel: &'a Arc<AtomicBool>,
     entries: AtomicU64,
     hashed: AtomicU64,
     bytes: AtomicU64,
@@ -198,7 +208,7 @@ struct Walker<'a> {
 }
 
 impl<'a> Walker<'a> {
-    fn open(plan: Plan, out: &'a Sender<Message>, cancel: &'a AtomicBool) -> Result<Self, Lost> {
+    fn open(plan: Plan, out: &'a Sender<Message>, cancel: &'a Arc<AtomicBool>) -> Result<Self, Lost> {
         let (source, replica) = if plan.roots.replica_pin == Pin::NOWHERE {
             (plan.roots.source.open_source().map_err(Lost::Source)?.0, None)
         } else {

@@ -88,6 +88,13 @@ impl Dir {
             .is_ok_and(|stat| matches!(i128::from(stat.f_type), 0x4d44 | 0x2011_bab0))
     }
 
+    /// Whether nothing is in it.
+    pub fn is_empty(&self) -> Result<bool> {
+        let doing = "list the directory";
+        let fd = openat(&self.fd, c".", DIR_FLAGS, Mode::empty()).doing(self.side, doing)?;
+        Listing::has_any(&fd).map(|any| !any).doing(self.side, doing)
+    }
+
     /// The names in this directory. The descriptor's position moves: once a descriptor.
     pub fn list(&self) -> Result<Listing> {
         Listing::read(&self.fd).doing(self.side, "list the directory")

@@ -76,6 +76,18 @@ impl Listing {
         Ok(listing)
     }
 
+    /// Whether a directory holds anything at all.
+    pub(super) fn has_any(fd: impl AsFd) -> rustix::io::Result<bool> {
+        let mut buffer = Vec::<u8>::with_capacity(1024);
+        let mut entries = RawDir::new(fd, buffer.spare_capacity_mut());
+        while let Some(entry) = entries.next() {
+            if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     fn push(&mut self, name: &[u8], hint: Hint) {
         if is_reserved(name) {
             self.reserved.push(name.into());

@@ -64,6 +64,11 @@ impl Pin {
         self.is_ordered && other.is_ordered && self.mount < other.mount
     }
 
+    /// Whether its file system says when it was made.
+    pub fn has_birth(&self) -> bool {
+        self.birth.is_some()
+    }
+
     pub fn same_inode(&self, other: &Pin) -> bool {
         (self.dev, self.ino) == (other.dev, other.ino)
     }
@@ -117,12 +122,6 @@ impl Root {
     pub fn open_replica(&self) -> Result<(ReplicaDir, Pin)> {
         debug_assert_ne!(self.side, Where::Source);
         self.open_dir().map(|(dir, pin)| (ReplicaDir(dir), pin))
-    }
-
-    /// A number for the file system at the path, which outlives its device being plugged out and
-    /// in, as far as the file system has one.
-    pub fn file_system(&self) -> Option<u64> {
-        rustix::fs::statvfs(&self.path).ok().map(|stat| stat.f_fsid).filter(|id| *id != 0)
     }
 
     /// What the file system at the path can take now.

@@ -152,6 +152,9 @@ impl Rounds {
             detector,
             number: self.troubles.scan_begins(),
             registry: None,
+            renamed: false,
+            twins: Some(std::sync::Arc::clone(&reconciler.twins)),
+            crossings: Vec::new(),
         };
         self.story.tell(format!("    walk: {task:?} {scopes:?}"));
         let messages = walked(plan).collect();
@@ -311,7 +314,10 @@ impl Rounds {
             Again::Restless => {
                 self.set_back(&Problem { path, cause: Cause::Restless }, look, Failure::Restless);
             }
-            Again::Uneven => self.set_back(&Problem { path, cause: Cause::Uneven }, look, Failure::Restless),
+            Again::Uneven => {
+                self.moved.insert(path.clone());
+                self.set_back(&Problem { path, cause: Cause::Uneven }, look, Failure::Restless);
+            }
         }
     }
 
