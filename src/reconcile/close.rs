@@ -4,8 +4,8 @@
 use std::time::Instant;
 
 use super::Round;
-use super::contents::common_rights;
 use super::gather::Spot;
+use super::in_place::common_rights;
 use crate::copy::settings;
 use crate::decide::{Differs, Reason};
 use crate::fault::Fault;

@@ -16,15 +16,11 @@ use crate::decide::{Action, Contents, Differs, Reason, decide, may_be_newer};
 use crate::digest;
 use crate::entry::{Entry, Kind, Side, Verdict};
 use crate::fault::{Fault, Setback, Where};
-use crate::links::Linked;
 use crate::parallel;
 use crate::path::{Name, RelPath};
 use crate::queue::{Depth, Evidence, Look};
 use crate::report::{Done, Operation, advice};
-use crate::tree::{File, ReplicaDir, Settings};
-
-/// What is not set in place, but by a copy.
-const UNSETTABLE: Fault = Fault { doing: "set metadata", side: Where::Replica, errno: Errno::PERM };
+use crate::tree::{File, ReplicaDir};
 
 /// Names of one directory, for one thread.
 struct Task<'a> {
@@ -128,17 +124,17 @@ fn tasks<'a>(spots: &'a mut BTreeMap<RelPath, Spot<'_>>) -> Vec<Task<'a>> {
 }
 
 /// Where one name is being worked on. What is finished outlives it.
-struct Here<'h, 'a> {
-    round: &'h Round<'h>,
-    rel: &'h RelPath,
-    spot: &'a Spot<'a>,
-    replica: &'a ReplicaDir,
-    path: &'h RelPath,
-    look: &'h Look,
+pub(super) struct Here<'h, 'a> {
+    pub round: &'h Round<'h>,
+    pub rel: &'h RelPath,
+    pub spot: &'a Spot<'a>,
+    pub replica: &'a ReplicaDir,
+    pub path: &'h RelPath,
+    pub look: &'h Look,
 }
 
 /// What is ready to be published, if anything.
-type Worked<'a> = Result<Option<Ready<'a>>, Setback>;
+pub(super) type Worked<'a> = Result<Option<Ready<'a>>, Setback>;
 
 impl<'a> Here<'_, 'a> {
     fn act(&self, name: &Name, source: &Side, standing: &Side, out: &mut Outcome) -> Worked<'a> {
@@ -187,18 +183,6 @@ impl<'a> Here<'_, 'a> {
                 if stale { self.remove(name, standing, out).map(|()| None) } else { Ok(None) }
             }
             Action::Unsure => source.fault().or(standing.fault()).map_or(Ok(None), |fault| Err(fault.into())),
-        }
-    }
-
-    /// Sets the times of a file again to what they are, which renews its ctime: found equal, it
-    /// need not be read by each quick scan. Where that fails, it is.
-    fn renew(&self, name: &Name, replica: &Entry) {
-        let times = Settings { mtime: Some(replica.mtime), ..Settings::default() };
-        let is_it = |now: &Entry| now.identity() == replica.identity() && lies_here_alone(now);
-        if let Ok((file, now)) = self.replica.open_existing(name)
-            && is_it(&now)
-        {
-            let _ = file.set(&times);
         }
     }
 
@@ -255,17 +239,13 @@ impl<'a> Here<'_, 'a> {
         Ok(Pair::Read(source.1, replica.1, verdict))
     }
 
-    /// Whether somebody would be given rights to a file of which nobody knows whether it is the one: it may have been put in
-    /// the other's place.
-    fn gives_rights_unseen(&self, source: &Entry, replica: &Entry) -> bool {
-        let keeps = &self.round.shared.keeps;
-        let differs = Differs::between(source, replica, keeps);
-        let gained = keeps.mode_of(source, Some(replica)) & !replica.mode;
-        let gives = differs.uid || differs.gid || (differs.mode && gained != 0);
-        gives && !self.spot.is_ours_alone(self.round)
-    }
-
-    fn copy_file(&self, name: &Name, standing: &Side, reason: Reason, out: &mut Outcome) -> Worked<'a> {
+    pub(super) fn copy_file(
+        &self,
+        name: &Name,
+        standing: &Side,
+        reason: Reason,
+        out: &mut Outcome,
+    ) -> Worked<'a> {
         if self.stays(standing, out)? {
             return Ok(None);
         }
@@ -345,7 +325,13 @@ impl<'a> Here<'_, 'a> {
         Ok(Some(self.ready(temp, entry.clone(), standing, *reason)))
     }
 
-    fn make_symlink(&self, source: &Side, standing: &Side, reason: Reason, out: &mut Outcome) -> Worked<'a> {
+    pub(super) fn make_symlink(
+        &self,
+        source: &Side,
+        standing: &Side,
+        reason: Reason,
+        out: &mut Outcome,
+    ) -> Worked<'a> {
         let Some((entry, Kind::Symlink(target))) = source.entry().map(|entry| (entry, &entry.kind)) else {
             return Ok(None);
         };
@@ -359,64 +345,6 @@ impl<'a> Here<'_, 'a> {
         let all = Differs::of_new(entry, keeps);
         self.replica.set_symlink(&temp_name, &settings(entry, all, None, keeps))?;
         Ok(Some(self.ready(temp, entry.clone(), standing.clone(), reason)))
-    }
-
-    /// Sets what differs in place. What cannot be set that way is made anew.
-    fn set_metadata(
-        &self,
-        name: &Name,
-        source: &Side,
-        differs: Differs,
-        standing: &Side,
-        out: &mut Outcome,
-    ) -> Worked<'a> {
-        let Some(entry) = source.entry() else { return Ok(None) };
-        let keeps = &self.round.shared.keeps;
-        let result = match entry.kind {
-            Kind::Symlink(_) => self.replica.set_symlink(name, &settings(entry, differs, None, keeps)),
-            _ => self.set_in_place(name, entry, differs, standing),
-        };
-        match result {
-            Ok(()) => {
-                let mut done =
-                    Done::new(Operation::Updated, self.path.clone(), entry, Reason::Metadata, self.look);
-                done.differs = differs;
-                out.names.extend(Linked::of(self.path, entry, true));
-                out.act(done);
-                Ok(None)
-            }
-            Err(fault) if matches!(fault.errno, Errno::PERM | Errno::ACCESS) => match entry.kind {
-                Kind::Symlink(_) => self.make_symlink(source, standing, Reason::Metadata, out),
-                _ => self.copy_file(name, standing, Reason::Metadata, out),
-            },
-            Err(fault) => Err(changed_if_gone(fault)),
-        }
-    }
-
-    fn set_in_place(
-        &self,
-        name: &Name,
-        entry: &Entry,
-        differs: Differs,
-        standing: &Side,
-    ) -> Result<(), Fault> {
-        let keeps = &self.round.shared.keeps;
-        let (file, now) = self.replica.open_existing(name)?;
-        // It is what was compared, and nothing that somebody has put in its place.
-        let Some(standing) = standing.entry().filter(|standing| standing.identity() == now.identity()) else {
-            return Err(Fault { errno: Errno::INVAL, ..UNSETTABLE });
-        };
-        let mode = keeps.mode_of(entry, Some(&now));
-        // RACE: a link may be made right after this. It then sees the new metadata.
-        if !lies_here_alone(&now) || gains_rights(differs, mode, &now) {
-            return Err(UNSETTABLE);
-        }
-        if keeps.modes && (differs.uid || differs.gid) {
-            file.set(&Settings { mode: Some(common_rights(entry, &now)), ..Settings::default() })?;
-        }
-        let xattrs = standing.xattrs.as_ref().zip(entry.xattrs.as_ref());
-        let settings = settings(entry, differs, xattrs, keeps);
-        file.set(&Settings { mode: settings.mode.map(|_| mode), ..settings })
     }
 
     fn remove(&self, name: &Name, standing: &Side, out: &mut Outcome) -> Result<(), Setback> {
@@ -487,26 +415,8 @@ enum Pair {
     Unreadable(Side),
 }
 
-/// Whether what is set on an entry of the replica in place concerns nothing else: no second link to it,
-/// and no file outside that is mounted there.
-fn lies_here_alone(replica: &Entry) -> bool {
-    replica.links <= 1 && !replica.mount_root
-}
-
-/// What both the old and the new mode allow: for the moment in which the owner changes.
-pub(super) fn common_rights(source: &Entry, standing: &Entry) -> u32 {
-    source.mode & standing.mode & 0o777
-}
-
-/// Whether it would come to run as its owner or with its group, or as another one than before. Whoever could write to it
-/// until now, or has it open for writing, would write the program: such a file is made anew.
-fn gains_rights(differs: Differs, mode: u32, standing: &Entry) -> bool {
-    let is_given = (differs.uid || differs.gid) && (mode | standing.mode) & 0o6000 != 0;
-    is_given || mode & !standing.mode & 0o6000 != 0
-}
-
 /// RACE: looked at, then opened: where it has gone or become something else, one more look.
-fn changed_if_gone(fault: Fault) -> Setback {
+pub(super) fn changed_if_gone(fault: Fault) -> Setback {
     match fault.errno {
         Errno::NOENT | Errno::LOOP | Errno::INVAL | Errno::NXIO => Setback::Changed,
         _ => Setback::Fault(fault),

@@ -14,6 +14,7 @@ mod crossings;
 mod excluded;
 mod flights;
 mod gather;
+mod in_place;
 mod moves;
 mod publish;
 mod removal;

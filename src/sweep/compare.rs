@@ -9,28 +9,22 @@ use std::time::Instant;
 
 use rustix::io::Errno;
 
-use super::batch::Batch;
 use super::big::Big;
-use super::join::{Joined, Pair};
+use super::join::Joined;
 use super::subtree::Subtree;
 use super::walk::walk;
 use super::{Message, Task, Walker};
-use crate::decide::{Action, Contents, Differs, decide, is_more_open, may_be_newer};
-use crate::entry::{Entry, Kind, Side, Verdict};
+use crate::decide::{Differs, is_more_open, may_be_newer};
+use crate::entry::{Entry, Verdict};
 use crate::fault::Fault;
 use crate::fault::Setback;
-use crate::filter::DirFilter;
-use crate::links::Linked;
-use crate::path::{Name, RelPath};
+use crate::path::RelPath;
 use crate::queue::{Depth, Evidence, Look};
 use crate::report::{Cause, Problem};
-use crate::tree::{Dir, File, Hint, ReplicaDir};
+use crate::tree::{Dir, File, ReplicaDir};
 
 /// Names of one directory that one thread compares before it reports.
 pub(super) const CHUNK: usize = 256;
-
-/// Files of this size, in bytes, and above are a task of their own.
-const BIG: u64 = 1024 * 1024;
 
 /// A file and what is known of it.
 pub(super) type Opened = (File, Entry);
@@ -54,20 +48,6 @@ pub(super) enum Replica {
     /// Its parent was listed without it. What stands there by now was made by rounds after that,
     /// and needs no reading.
     Lacks,
-}
-
-/// What one thread has found in one directory.
-struct Chunk<'a> {
-    walker: &'a Walker<'a>,
-    dir: &'a RelPath,
-    subtree: &'a Arc<Subtree>,
-    known: Replica,
-    source: &'a Dir,
-    replica: Option<&'a ReplicaDir>,
-    filter: DirFilter<'a>,
-    batch: Batch,
-    found: Vec<(Name, Look)>,
-    linked: Vec<Linked>,
 }
 
 impl Walker<'_> {
@@ -148,18 +128,6 @@ impl Walker<'_> {
         Some(())
     }
 
-    fn chunk<'a>(
-        &'a self,
-        (dir, subtree): (&'a RelPath, &'a Arc<Subtree>),
-        known: Replica,
-        source: &'a Dir,
-        replica: Option<&'a ReplicaDir>,
-    ) -> Chunk<'a> {
-        let filter = self.plan.filter.at(dir);
-        let (batch, found, linked) = (Batch::default(), Vec::new(), Vec::new());
-        Chunk { walker: self, dir, subtree, known, source, replica, filter, batch, found, linked }
-    }
-
     /// Opens a directory on both sides; `None` where there is nothing to compare.
     pub(super) fn open_both(&self, dir: &RelPath, known: Replica) -> Option<(Dir, Option<ReplicaDir>)> {
         let source = match self.source.open(dir) {
@@ -183,7 +151,7 @@ impl Walker<'_> {
         }
     }
 
-    fn look(&self) -> Look {
+    pub(super) fn look(&self) -> Look {
         Look::new(Depth::Content, self.plan.detector, Instant::now())
     }
 
@@ -279,227 +247,5 @@ impl Walker<'_> {
         }
         let subtree = subtree.of(twins, ours.0, theirs.0, keeps.user);
         if differs.visible() { subtree.tell(dir, self.out) } else { subtree }
-    }
-}
-
-impl Chunk<'_> {
-    fn compare_names(&mut self, joined: &Joined, range: Range<usize>, more: &mut Vec<Step>) {
-        for pair in joined.pairs(range) {
-            let Some(name) = Name::new(pair.name) else { continue };
-            if !self.is_excluded(&pair) {
-                self.compare_name(name, pair.source, pair.replica, more);
-                continue;
-            }
-            if pair.replica.is_some() {
-                self.see_excluded(&name);
-            }
-            if let Some(registry) = &self.walker.plan.registry {
-                // It may have been watched before it came to be excluded.
-                registry.forget(&self.dir.join(&name));
-            }
-        }
-    }
-
-    /// What is excluded stays in the replica. If it is not of the one whose directory this is in the source, that one is
-    /// not to see it: rules may be anybody's.
-    fn see_excluded(&self, name: &Name) {
-        let owner = |entry: &Entry| Some(entry.uid);
-        let whose = self.source.entry().ok().as_ref().and_then(owner);
-        let theirs = self.replica.map_or(Side::Absent, |replica| replica.look(name.as_bytes()));
-        if theirs.entry().and_then(owner) != whose {
-            self.subtree.spoil();
-        }
-    }
-
-    /// A reserved name: what is under way is for its maker alone, what was put aside is as open as it was.
-    fn see_reserved(&mut self, name: &[u8]) {
-        let theirs = self.replica.map_or(Side::Absent, |replica| replica.look(name));
-        let is_closed = |entry: &Entry| match entry.kind {
-            Kind::File => entry.is_closed(),
-            Kind::Symlink(_) => true,
-            Kind::Dir | Kind::Special(_) => false,
-        };
-        if !theirs.entry().is_none_or(is_closed) {
-            self.subtree.spoil();
-        }
-        self.found.extend(Name::new(name).map(|name| (name, self.walker.look())));
-    }
-
-    /// Without a rule, no name is looked at for the sake of one.
-    fn is_excluded(&self, pair: &Pair<'_>) -> bool {
-        let name = pair.name;
-        let source = |hint: Hint| hint.is_dir_or(|| self.source.look(name).is_dir());
-        let other = |hint: Hint| hint.is_dir_or(|| self.replica.is_some_and(|dir| dir.look(name).is_dir()));
-        !self.walker.plan.filter.is_empty()
-            && self.filter.excludes_either(name, [pair.source.map(source), pair.replica.map(other)])
-    }
-
-    fn compare_name(
-        &mut self,
-        name: Name,
-        source: Option<Hint>,
-        replica: Option<Hint>,
-        more: &mut Vec<Step>,
-    ) {
-        self.walker.entries.fetch_add(u64::from(source.is_some()), Ordering::Relaxed);
-        match (source, replica) {
-            (Some(Hint::Dir), Some(Hint::Dir)) => more.push(self.step_into(&name, self.known)),
-            // To be named, once; it makes no difference.
-            (Some(Hint::Special), None) => self.found.push((name, self.walker.look())),
-            (Some(Hint::Dir), None) => {
-                more.push(self.step_into(&name, Replica::Lacks));
-                self.walker.differ.fetch_add(1, Ordering::Relaxed);
-                self.found.push((name, self.walker.look()));
-            }
-            (Some(Hint::File), None) => self.lacks_file(name),
-            (Some(Hint::Symlink), None) => self.differs(name, None),
-            (None, _) => self.differs_there(name),
-            (Some(Hint::File), Some(Hint::File)) if self.walker.plan.task == Task::Full => {
-                self.compare_listed_files(name, more);
-            }
-            (Some(_), _) => self.compare_entries(name, more),
-        }
-    }
-
-    /// Compares what both listings say to be files: opened, they tell what a look would.
-    fn compare_listed_files(&mut self, name: Name, more: &mut Vec<Step>) {
-        let Ok((ours, theirs)) = self.open_pair(&name) else { return self.compare_entries(name, more) };
-        self.note_links(&name, &ours.1);
-        match ours.1.size {
-            size if size != theirs.1.size => self.differs_there(name),
-            BIG.. => self.walker.put_off((self.dir, self.subtree), name, more),
-            _ => self.read_pair(name, ours, theirs),
-        }
-    }
-
-    fn compare_entries(&mut self, name: Name, more: &mut Vec<Step>) {
-        let source = self.source.look(name.as_bytes());
-        let replica = self.replica.map_or(Side::Absent, |replica| replica.look(name.as_bytes()));
-        if let Some(entry) = source.entry() {
-            self.note_links(&name, entry);
-        }
-        if source.is_dir() {
-            more.push(self.step_into(&name, if replica.is_dir() { self.known } else { Replica::Lacks }));
-        }
-        match decide(&source, &replica, Contents::Unread, &self.walker.plan.keeps) {
-            Action::Nothing => {}
-            // A directory compares its own metadata.
-            Action::SetMetadata(_) if source.is_dir() => {}
-            Action::NotMirrored { stale: false, .. } => {
-                replica.fault().inspect(|_| self.subtree.spoil());
-                self.found.push((name, self.walker.look()));
-            }
-            Action::Compare if self.is_settled(&source, &replica) => {}
-            Action::Compare if source.entry().is_some_and(|entry| entry.size >= BIG) => {
-                self.walker.put_off((self.dir, self.subtree), name, more);
-            }
-            Action::Compare => self.compare_files(name),
-            _ if replica == Side::Absent => self.differs(name, None),
-            Action::SetMetadata(_)
-            | Action::CopyFile(_)
-            | Action::MakeSymlink(_)
-            | Action::MakeDir(_)
-            | Action::Remove
-            | Action::NotMirrored { stale: true, .. }
-            | Action::Unsure => self.differs_there(name),
-        }
-    }
-
-    fn step_into(&self, name: &Name, known: Replica) -> Step {
-        Step::Dir(self.dir.join(name), known, Some(Arc::clone(self.subtree)))
-    }
-
-    /// Whether a quick scan takes two files of equal size for equal, unread.
-    fn is_settled(&self, source: &Side, replica: &Side) -> bool {
-        let keeps = &self.walker.plan.keeps;
-        let (Some(source), Some(replica)) = (source.entry(), replica.entry()) else { return false };
-        self.walker.plan.task == Task::Quick
-            && self.known != Replica::Doubted
-            && !may_be_newer(source, replica, keeps)
-            && !Differs::between(source, replica, keeps).any()
-    }
-
-    /// Reads a pair of files of equal size.
-    fn compare_files(&mut self, name: Name) {
-        match self.open_pair(&name) {
-            Ok((ours, theirs)) if ours.1.size == theirs.1.size => self.read_pair(name, ours, theirs),
-            // Whatever went wrong, a round looks at the name and says it.
-            _ => self.differs_there(name),
-        }
-    }
-
-    fn open_pair(&self, name: &Name) -> Result<(Opened, Opened), Setback> {
-        let ours = self.source.open_file(name.as_bytes())?;
-        let theirs = self.replica.ok_or(Setback::Changed)?.open_file(name.as_bytes())?;
-        Ok((ours, theirs))
-    }
-
-    /// Reads a pair, which is compared with others of the directory.
-    fn read_pair(&mut self, name: Name, (file, source): Opened, (other, replica): Opened) {
-        let (walker, size) = (self.walker, source.size + replica.size);
-        // RACE: one may be written to while it is read. Whoever acts on the evidence sees that;
-        // what was wrongly found equal is found by the next look.
-        let result = walker.differ_beside(&file, &source, &other, &replica).and_then(|differs| {
-            let manner = (walker.drops_behind(), &**walker.cancel);
-            self.batch.read(&name, (&file, source), (&other, replica), differs, manner)
-        });
-        match result {
-            Ok(()) => {
-                walker.rate.pace(size, walker.cancel);
-                if self.batch.is_full() {
-                    self.conclude();
-                }
-            }
-            Err(Setback::Cancelled) => {}
-            Err(Setback::Changed | Setback::Fault(_)) => self.differs_there(name),
-        }
-    }
-
-    /// Hashes what was read.
-    fn conclude(&mut self) {
-        for (read, verdict) in self.batch.take() {
-            if read.differs || !verdict.same() {
-                self.subtree.spoil();
-            }
-            if let Some(evidence) = self.walker.judge(&read.source, &read.replica, verdict, read.differs) {
-                self.differs(read.name, Some(evidence));
-            }
-        }
-    }
-
-    fn differs(&mut self, name: Name, evidence: Option<Evidence>) {
-        self.walker.differ.fetch_add(1, Ordering::Relaxed);
-        self.found.push((name, self.walker.found(evidence)));
-    }
-
-    /// The same of what the replica has.
-    fn differs_there(&mut self, name: Name) {
-        self.subtree.spoil();
-        self.differs(name, None);
-    }
-
-    fn lacks_file(&mut self, name: Name) {
-        self.walker.differ.fetch_add(1, Ordering::Relaxed);
-        // Where upper and lower case are one, the file may be there under another name.
-        let new = !self.walker.plan.keeps.folds_case;
-        self.found.push((name, Look { new, ..self.walker.found(None) }));
-    }
-
-    fn note_links(&mut self, name: &Name, entry: &Entry) {
-        if entry.has_links() {
-            self.walker.linked.fetch_add(1, Ordering::Relaxed);
-            let watched = self.walker.plan.registry.is_some();
-            self.linked.extend(Linked::of(&self.dir.join(name), entry, false).filter(|_| watched));
-        }
-    }
-
-    fn report(mut self) {
-        self.conclude();
-        if !self.linked.is_empty() {
-            self.walker.send(Message::Linked(self.linked));
-        }
-        if !self.found.is_empty() {
-            self.walker.send(Message::Differ(self.dir.clone(), self.found));
-        }
     }
 }

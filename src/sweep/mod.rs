@@ -3,6 +3,7 @@
 
 mod batch;
 mod big;
+mod chunk;
 mod compare;
 mod count;
 mod join;

@@ -1,0 +1,117 @@
+//! What is set on a file or a symlink of the replica in place: metadata, where nobody gains by it what he should not.
+
+use rustix::io::Errno;
+
+use super::Outcome;
+use super::contents::{Here, Worked, changed_if_gone};
+use crate::copy::settings;
+use crate::decide::{Differs, Reason};
+use crate::entry::{Entry, Kind, Side};
+use crate::fault::{Fault, Where};
+use crate::links::Linked;
+use crate::path::Name;
+use crate::report::{Done, Operation};
+use crate::tree::Settings;
+
+/// What is not set in place, but by a copy.
+const UNSETTABLE: Fault = Fault { doing: "set metadata", side: Where::Replica, errno: Errno::PERM };
+
+impl<'a> Here<'_, 'a> {
+    /// Sets what differs in place. What cannot be set that way is made anew.
+    pub(super) fn set_metadata(
+        &self,
+        name: &Name,
+        source: &Side,
+        differs: Differs,
+        standing: &Side,
+        out: &mut Outcome,
+    ) -> Worked<'a> {
+        let Some(entry) = source.entry() else { return Ok(None) };
+        let keeps = &self.round.shared.keeps;
+        let result = match entry.kind {
+            Kind::Symlink(_) => self.replica.set_symlink(name, &settings(entry, differs, None, keeps)),
+            _ => self.set_in_place(name, entry, differs, standing),
+        };
+        match result {
+            Ok(()) => {
+                let mut done =
+                    Done::new(Operation::Updated, self.path.clone(), entry, Reason::Metadata, self.look);
+                done.differs = differs;
+                out.names.extend(Linked::of(self.path, entry, true));
+                out.act(done);
+                Ok(None)
+            }
+            Err(fault) if matches!(fault.errno, Errno::PERM | Errno::ACCESS) => match entry.kind {
+                Kind::Symlink(_) => self.make_symlink(source, standing, Reason::Metadata, out),
+                _ => self.copy_file(name, standing, Reason::Metadata, out),
+            },
+            Err(fault) => Err(changed_if_gone(fault)),
+        }
+    }
+
+    fn set_in_place(
+        &self,
+        name: &Name,
+        entry: &Entry,
+        differs: Differs,
+        standing: &Side,
+    ) -> Result<(), Fault> {
+        let keeps = &self.round.shared.keeps;
+        let (file, now) = self.replica.open_existing(name)?;
+        // It is what was compared, and nothing that somebody has put in its place.
+        let Some(standing) = standing.entry().filter(|standing| standing.identity() == now.identity()) else {
+            return Err(Fault { errno: Errno::INVAL, ..UNSETTABLE });
+        };
+        let mode = keeps.mode_of(entry, Some(&now));
+        // RACE: a link may be made right after this. It then sees the new metadata.
+        if !lies_here_alone(&now) || gains_rights(differs, mode, &now) {
+            return Err(UNSETTABLE);
+        }
+        if keeps.modes && (differs.uid || differs.gid) {
+            file.set(&Settings { mode: Some(common_rights(entry, &now)), ..Settings::default() })?;
+        }
+        let xattrs = standing.xattrs.as_ref().zip(entry.xattrs.as_ref());
+        let settings = settings(entry, differs, xattrs, keeps);
+        file.set(&Settings { mode: settings.mode.map(|_| mode), ..settings })
+    }
+
+    /// Sets the times of a file again to what they are, which renews its ctime: found equal, it
+    /// need not be read by each quick scan. Where that fails, it is.
+    pub(super) fn renew(&self, name: &Name, replica: &Entry) {
+        let times = Settings { mtime: Some(replica.mtime), ..Settings::default() };
+        let is_it = |now: &Entry| now.identity() == replica.identity() && lies_here_alone(now);
+        if let Ok((file, now)) = self.replica.open_existing(name)
+            && is_it(&now)
+        {
+            let _ = file.set(&times);
+        }
+    }
+
+    /// Whether somebody would be given rights to a file of which nobody knows whether it is the one: it may have been put in
+    /// the other's place.
+    pub(super) fn gives_rights_unseen(&self, source: &Entry, replica: &Entry) -> bool {
+        let keeps = &self.round.shared.keeps;
+        let differs = Differs::between(source, replica, keeps);
+        let gained = keeps.mode_of(source, Some(replica)) & !replica.mode;
+        let gives = differs.uid || differs.gid || (differs.mode && gained != 0);
+        gives && !self.spot.is_ours_alone(self.round)
+    }
+}
+
+/// Whether what is set on an entry of the replica in place concerns nothing else: no second link to it,
+/// and no file outside that is mounted there.
+fn lies_here_alone(replica: &Entry) -> bool {
+    replica.links <= 1 && !replica.mount_root
+}
+
+/// What both the old and the new mode allow: for the moment in which the owner changes.
+pub(super) fn common_rights(source: &Entry, standing: &Entry) -> u32 {
+    source.mode & standing.mode & 0o777
+}
+
+/// Whether it would come to run as its owner or with its group, or as another one than before. Whoever could write to it
+/// until now, or has it open for writing, would write the program: such a file is made anew.
+fn gains_rights(differs: Differs, mode: u32, standing: &Entry) -> bool {
+    let is_given = (differs.uid || differs.gid) && (mode | standing.mode) & 0o6000 != 0;
+    is_given || mode & !standing.mode & 0o6000 != 0
+}
