@@ -271,6 +271,12 @@ pub fn is_more_open(source: &Entry, replica: &Entry, differs: Differs, keeps: &K
     keeps.modes && !is_closed && (is_given || replica.mode & !source.mode & 0o777 != 0)
 }
 
+/// Whether a directory of the replica, given what its source gives, lets in somebody whom it does not let in now.
+pub fn lets_in(source: &Entry, replica: &Entry, differs: Differs, keeps: &Keeps) -> bool {
+    let is_given = differs.uid || differs.gid || differs.xattrs;
+    keeps.modes && (is_given || source.mode & !replica.mode & 0o777 != 0)
+}
+
 fn decide_metadata(differs: Differs) -> Action {
     if differs.any() { Action::SetMetadata(differs) } else { Action::Nothing }
 }
@@ -278,29 +284,11 @@ fn decide_metadata(differs: Differs) -> Action {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::entry::Time;
+    use crate::entry::testing::entry;
     use crate::fault::Fault;
     use std::sync::LazyLock;
 
     static KEEPS: LazyLock<Keeps> = LazyLock::new(|| Keeps { owner: true, ..Keeps::all() });
-
-    fn entry(kind: Kind) -> Entry {
-        Entry {
-            kind,
-            size: 3,
-            mtime: Time { sec: 7, nsec: 9 },
-            ctime: Time { sec: 1, nsec: 1 },
-            mode: 0o644,
-            uid: 1,
-            gid: 1,
-            links: 1,
-            dev: 1,
-            ino: 1,
-            blocks: 8,
-            mount_root: false,
-            xattrs: None,
-        }
-    }
 
     fn present(kind: Kind) -> Side {
         Side::Present(entry(kind))

@@ -71,6 +71,8 @@ pub struct Entry {
     pub size: u64,
     pub mtime: Time,
     pub ctime: Time,
+    /// When it was made; `None` where its file system does not say.
+    pub birth: Option<Time>,
     /// Permission bits with setuid, setgid and sticky: `mode & 0o7777`.
     pub mode: u32,
     pub uid: u32,
@@ -126,6 +128,11 @@ pub struct Identity {
 impl Entry {
     pub fn identity(&self) -> Identity {
         Identity { dev: self.dev, ino: self.ino, size: self.size, mtime: self.mtime, ctime: self.ctime }
+    }
+
+    /// Whether this is what `other` was seen to be, in whatever state by now.
+    pub fn is_inode_of(&self, other: &Entry) -> bool {
+        (self.dev, self.ino) == (other.dev, other.ino)
     }
 
     /// Whether its mode lets in nobody but its owner.
@@ -214,5 +221,29 @@ pub struct Verdict {
 impl Verdict {
     pub fn same(&self) -> bool {
         self.source == self.replica
+    }
+}
+
+#[cfg(test)]
+pub mod testing {
+    use super::{Entry, Kind, Time};
+
+    pub fn entry(kind: Kind) -> Entry {
+        Entry {
+            kind,
+            size: 3,
+            mtime: Time { sec: 7, nsec: 9 },
+            ctime: Time { sec: 1, nsec: 1 },
+            birth: None,
+            mode: 0o644,
+            uid: 1,
+            gid: 1,
+            links: 1,
+            dev: 1,
+            ino: 1,
+            blocks: 8,
+            mount_root: false,
+            xattrs: None,
+        }
     }
 }

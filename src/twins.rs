@@ -1,7 +1,9 @@
 //! Which directories of the replica are known to be the twins of which of the source: one was made for the other and was
-//! empty then, or a walk has found that all it holds is in the other too. Pure: no file system, no clock.
+//! empty then, or a walk has found that all it holds is in the other too. And in which of them somebody else could move
+//! entries before. Pure: no file system, no clock.
 //!
-//! They are known by number, not by path: whoever puts another directory in the place of a twin has not put a twin there.
+//! They are known by number and birth time, not by path: whoever puts another directory in the place of a twin has not put
+//! a twin there.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -12,25 +14,49 @@ use crate::entry::Entry;
 /// So many are remembered; beyond that, they are found out anew.
 const MOST: usize = 1 << 20;
 
-/// All of them. What the source's are is kept as a number of 64 bits that nobody can choose.
+/// What is known of a directory of the replica.
+#[derive(Default)]
+struct Known {
+    /// The source's directory whose twin it is.
+    twin: Option<u64>,
+    /// Whether somebody else could move what it holds, while nobody but us can by now.
+    is_meddled_with: bool,
+}
+
+/// All of them. Each directory is kept as a number of 64 bits that nobody can choose.
 #[derive(Default)]
 pub struct Twins {
-    known: Mutex<HashMap<u64, u64>>,
+    known: Mutex<HashMap<u64, Known>>,
     secret: RandomState,
 }
 
 impl Twins {
     /// Notes that the second is the twin of the first.
     pub fn note(&self, source: &Entry, replica: &Entry) {
-        let mut known = self.lock();
-        if known.len() >= MOST {
-            known.clear();
-        }
-        known.insert(replica.ino, self.number(source));
+        let twin = Some(self.number(source));
+        self.change(replica, |known| *known = Known { twin, is_meddled_with: false });
     }
 
     pub fn are(&self, source: &Entry, replica: &Entry) -> bool {
-        self.lock().get(&replica.ino) == Some(&self.number(source))
+        self.lock().get(&self.number(replica)).is_some_and(|known| known.twin == Some(self.number(source)))
+    }
+
+    /// The first's entries are put into the second: if that was another's twin, it is so no more.
+    pub fn mixes(&self, source: &Entry, replica: &Entry) {
+        if let Some(known) = self.lock().get_mut(&self.number(replica))
+            && known.twin != Some(self.number(source))
+        {
+            known.twin = None;
+        }
+    }
+
+    /// Nobody but us can move its entries from now on; somebody else could.
+    pub fn meddled_with(&self, replica: &Entry) {
+        self.change(replica, |known| known.is_meddled_with = true);
+    }
+
+    pub fn is_meddled_with(&self, replica: &Entry) -> bool {
+        self.lock().get(&self.number(replica)).is_some_and(|known| known.is_meddled_with)
     }
 
     /// Another directory is the replica now.
@@ -38,11 +64,19 @@ impl Twins {
         self.lock().clear();
     }
 
-    fn number(&self, source: &Entry) -> u64 {
-        self.secret.hash_one((source.dev, source.ino))
+    fn change(&self, replica: &Entry, change: impl FnOnce(&mut Known)) {
+        let mut known = self.lock();
+        if known.len() >= MOST {
+            known.clear();
+        }
+        change(known.entry(self.number(replica)).or_default());
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, u64>> {
+    fn number(&self, dir: &Entry) -> u64 {
+        self.secret.hash_one((dir.dev, dir.ino, dir.birth.map(|time| (time.sec, time.nsec))))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Known>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -4,6 +4,7 @@
 mod support;
 
 use std::fs::{self, File};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -114,7 +115,7 @@ fn guard(dir: &Path, entry: &str) -> Background<(File, String)> {
     Background::start(state, |(dir, entry)| {
         // In this order: what is there after it was open can be seen.
         let strangers = dir.metadata().unwrap().mode() & 0o077;
-        let names = fs::read_dir(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(dir)));
+        let names = fs::read_dir(format!("/proc/self/fd/{}", dir.as_raw_fd()));
         let is_there = names.into_iter().flatten().flatten().any(|name| name.file_name() == **entry);
         assert!(strangers == 0 || !is_there, "open with {entry} in it: {strangers:o}");
     })
@@ -128,7 +129,14 @@ fn displaced(more: &Tree) -> Scratch {
     if is_root() {
         give(&scratch.source().join("d"), ALICE);
     }
+    open_to_all(&scratch);
     scratch
+}
+
+/// Everybody may rename what lies in both trees.
+fn open_to_all(scratch: &Scratch) {
+    set_mode(&scratch.source(), 0o777);
+    set_mode(&scratch.replica(), 0o777);
 }
 
 #[test]
@@ -148,18 +156,20 @@ fn a_directory_is_opened_to_others_only_when_what_they_may_not_see_has_gone() {
 fn a_directory_that_is_moved_in_the_place_of_another_is_opened_only_when_it_holds_what_that_did() {
     let live = Live::of(
         &Tree::new()
-            .dir("d")
+            .dir("all")
+            .mode(0o777)
+            .dir("all/d")
             .mode(0o700)
-            .file("d/f", "public")
-            .dir("roots")
+            .file("all/d/f", "public")
+            .dir("all/roots")
             .mode(0o700)
-            .file("roots/secret", SECRET),
+            .file("all/roots/secret", SECRET),
     );
-    let (d, roots) = (live.copy("d"), live.copy("roots"));
-    fs::rename(&d, live.copy("away")).unwrap();
+    let (d, roots) = (live.copy("all/d"), live.copy("all/roots"));
+    fs::rename(&d, live.copy("all/away")).unwrap();
     fs::rename(&roots, &d).unwrap();
     let guard = guard(&d, "secret");
-    set_mode(&live.at("d"), 0o755);
+    set_mode(&live.at("all/d"), 0o755);
     wait_until("it is open", DEADLINE, || mode(&d) == 0o755);
     guard.stop();
     assert!(!d.join("secret").exists());
@@ -238,4 +248,123 @@ fn a_tree_that_is_given_away_is_followed_by_the_watch_and_by_a_sweep() {
         assert_eq!(run.stderr, "");
         assert_eq!(owners(&scratch.source()), owners(&scratch.replica()));
     }
+}
+
+/// Root's directory and everybody's have the same names in them, of the same size, mode and age.
+#[test]
+fn two_directories_that_change_places_are_opened_only_with_what_they_are_to_hold() {
+    let of = |public: &str, secret: &str, mode: u32| {
+        Tree::new()
+            .dir("public")
+            .mode(mode)
+            .file("public/f", public)
+            .dir("secret")
+            .mode(0o700)
+            .file("secret/f", secret)
+    };
+    let public = "for all to see.";
+    assert_eq!(public.len(), SECRET.len());
+    let secret = str::from_utf8(SECRET).unwrap();
+    // In the replica each lies where the other should, and both are closed.
+    let scratch =
+        Scratch::new().with_source(&of(public, secret, 0o755)).with_replica(&of(secret, public, 0o700));
+    open_to_all(&scratch);
+    let dir = scratch.replica().join("public");
+    let watcher = Background::start((File::open(&dir).unwrap(), dir.join("f")), |(dir, file)| {
+        // In this order: what is there after it was open can be seen.
+        let strangers = dir.metadata().unwrap().mode() & 0o077;
+        let is_secret = fs::read(file).is_ok_and(|text| text == SECRET);
+        assert!(strangers == 0 || !is_secret, "open with the secret in it: {strangers:o}");
+    });
+    scratch.once(&[]).expect(0);
+    watcher.stop();
+    scratch.assert_twins();
+}
+
+/// Who owns a directory of the source says what is excluded in it, but not whose entries are shown.
+#[test]
+fn what_the_owner_of_a_directory_excludes_does_not_open_it() {
+    if !is_root() {
+        return skip("a directory of another user takes root to make");
+    }
+    let scratch = displaced(&Tree::new());
+    fs::write(scratch.source().join("d/.gitignore"), "*\n").unwrap();
+    let copy = scratch.replica().join("d");
+    let daemon = scratch.starting_watcher(&["--gitignore"]);
+    wait_until("it is told of", DEADLINE, || daemon.stderr().contains("d: others are not let into it"));
+    assert_eq!((mode(&copy), fs::read(copy.join("secret")).unwrap()), (0o700, SECRET.to_vec()));
+    drop(daemon);
+    fs::remove_dir_all(copy.join("in")).unwrap();
+    fs::remove_file(copy.join("secret")).unwrap();
+    scratch.once(&["--gitignore"]).expect(0);
+    assert_eq!(mode(&copy), 0o777);
+}
+
+/// Where others can write, a file of the same size and age need not be the one.
+#[test]
+fn a_file_that_was_put_in_the_place_of_another_is_read_before_its_mode_is_set() {
+    let live = Live::of(&Tree::new().dir("d").mode(0o777).file("d/f", "for all to see.").mode(0o600));
+    let (twin, roots) = (live.copy("d/f"), live.copy("roots"));
+    let shown = fs::symlink_metadata(&twin).unwrap();
+    fs::write(&roots, SECRET).unwrap();
+    set_mode(&roots, 0o600);
+    set_mtime(&roots, shown.mtime(), shown.mtime_nsec());
+    let held = File::open(&roots).unwrap();
+    fs::rename(&roots, &twin).unwrap();
+    set_mode(&live.at("d/f"), 0o644);
+    wait_until("it is the source's", DEADLINE, || mode(&twin) == 0o644);
+    assert_eq!(fs::read(&twin).unwrap(), b"for all to see.");
+    assert_eq!(held.metadata().unwrap().mode() & 0o7777, 0o600);
+}
+
+/// As soon as a directory is made, another is in its place.
+#[test]
+fn what_is_put_in_the_place_of_a_new_directory_is_not_opened() {
+    let live = Live::of(&Tree::new().dir("all").mode(0o777).file("all/stays", "x"));
+    let (roots, new) = (live.copy("all/.secrets"), live.copy("all/d"));
+    fs::create_dir(&roots).unwrap();
+    set_mode(&roots, 0o700);
+    fs::write(roots.join("secret"), SECRET).unwrap();
+    let held = File::open(&roots).unwrap();
+    let attack = Background::start(0, move |taken| {
+        if renameat_with(CWD, &roots, CWD, &new, RenameFlags::EXCHANGE).is_ok() {
+            *taken += 1;
+        }
+    });
+    let until = Instant::now() + Duration::from_secs(3);
+    while Instant::now() < until {
+        live.sh("mkdir all/d; chmod 777 all/d; echo x >all/d/f");
+        for _ in 0..20 {
+            let stands = held.metadata().unwrap();
+            let is_there =
+                stands.nlink() != 0 && fs::read(format!("/proc/self/fd/{}/secret", held.as_raw_fd())).is_ok();
+            let strangers = stands.mode() & 0o077;
+            assert!(strangers == 0 || !is_there, "{:o}", stands.mode());
+            std::thread::yield_now();
+        }
+        live.sh("rm -r all/d");
+    }
+    assert_ne!(attack.stop(), 0);
+}
+
+#[test]
+fn a_directory_in_which_files_are_saved_all_the_time_is_given_away_at_once() {
+    if !is_root() {
+        return skip("only root gives files away");
+    }
+    let live = Live::of(&Tree::new().dir("d").mode(0o750).files("d", 20));
+    let saves = Background::start((live.at("d/hot"), 0_u32), |(file, saves)| {
+        *saves += 1;
+        fs::write(file, saves.to_string()).unwrap();
+    });
+    for (owner, mode_of) in [(ALICE, 0o750), (0, 0o777), (ALICE, 0o700)] {
+        chown(live.at("d"), Some(owner), Some(owner)).unwrap();
+        set_mode(&live.at("d"), mode_of);
+        wait_until("the replica's is, too", DEADLINE, || {
+            let now = fs::symlink_metadata(live.copy("d")).unwrap();
+            (now.uid(), now.gid(), now.mode() & 0o7777) == (owner, owner, mode_of)
+        });
+    }
+    saves.stop();
+    live.wait();
 }

@@ -1,7 +1,7 @@
 //! What a round has left: what failed and comes again, what is over, and what is to be looked at because of it.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::Daemon;
 use crate::guard::Trust;
@@ -10,9 +10,6 @@ use crate::queue::{Detector, Look};
 use crate::reconcile::{Again, Outcome};
 use crate::report::{Cause, Done, Operation, Problem};
 use crate::troubles::Failure;
-
-/// When a directory that stays closed is looked into again, at first. It is later and later.
-const RETRY: Duration = Duration::from_secs(10);
 
 impl Daemon<'_> {
     /// Takes up what a round has left.
@@ -78,13 +75,13 @@ impl Daemon<'_> {
             return;
         }
         let now = Instant::now();
+        let wait = self.uneven.note(&path, now);
         let is_busy = self.sweep.is_some() || self.queue.has_ready(Detector::Sweep);
         if !is_busy && self.troubles.met(&path, Failure::Restless, now).tell {
-            let problem = Problem { path: path.clone(), cause: Cause::Uneven };
-            problem.log((!self.is_once()).then_some(RETRY));
+            let problem = Problem { path, cause: Cause::Uneven };
+            problem.log((!self.is_once()).then_some(wait));
             self.tally.disturb();
         }
-        self.uneven.note(path, now);
     }
 
     /// Says of what a round has looked at, and of what has gone, that there is no problem any more.

@@ -1,7 +1,7 @@
 //! Directories that stay closed to others, since they hold what those may not see: when that is looked at again. Pure: times
 //! come in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::path::RelPath;
@@ -18,60 +18,82 @@ struct Wait {
 }
 
 #[derive(Default)]
-pub(super) struct Uneven(BTreeMap<RelPath, Wait>);
+pub(super) struct Uneven {
+    waits: BTreeMap<RelPath, Wait>,
+    by_time: BTreeSet<(Instant, RelPath)>,
+}
 
 impl Uneven {
-    /// Notes that a directory cannot be opened yet.
-    pub fn note(&mut self, path: RelPath, now: Instant) {
-        let wait = self.0.entry(path).or_insert(Wait { due: None, next: FIRST });
-        if wait.due.is_none() {
-            wait.due = Some(now + wait.next);
+    /// Notes that a directory cannot be opened yet. How long it waits now.
+    pub fn note(&mut self, path: &RelPath, now: Instant) -> Duration {
+        let wait = self.waits.entry(path.clone()).or_insert(Wait { due: None, next: FIRST });
+        let due = *wait.due.get_or_insert_with(|| {
+            let due = now + wait.next;
             wait.next = LAST.min(2 * wait.next);
-        }
+            self.by_time.insert((due, path.clone()));
+            due
+        });
+        due.saturating_duration_since(now)
     }
 
     /// It is as open as it is to be.
     pub fn over(&mut self, path: &RelPath) {
-        self.0.remove(path);
+        if let Some(Wait { due: Some(due), .. }) = self.waits.remove(path) {
+            self.by_time.remove(&(due, path.clone()));
+        }
     }
 
     /// It has gone, with all below it.
     pub fn gone(&mut self, dir: &RelPath) {
-        self.0.retain(|path, _| !path.is_within(dir));
+        self.within(dir).iter().for_each(|path| self.over(path));
     }
 
     pub fn next_due(&self) -> Option<Instant> {
-        self.0.values().filter_map(|wait| wait.due).min()
+        self.by_time.first().map(|(due, _)| *due)
     }
 
     /// Those that are due, none below another; a walk is to look into them.
     pub fn take(&mut self, now: Instant) -> Vec<RelPath> {
-        let mut taken: Vec<RelPath> = Vec::new();
-        for (path, wait) in self.0.iter_mut().filter(|(_, wait)| wait.due.is_some_and(|due| due <= now)) {
-            wait.due = None;
-            // In their order, what lies below a directory comes after it.
-            if !taken.iter().rev().any(|above| path.is_within(above)) {
-                taken.push(path.clone());
+        let mut taken = BTreeSet::new();
+        while self.next_due().is_some_and(|due| due <= now)
+            && let Some((_, path)) = self.by_time.pop_first()
+        {
+            if let Some(wait) = self.waits.get_mut(&path) {
+                wait.due = None;
             }
+            taken.insert(path);
         }
-        taken
+        let is_below = |path: &RelPath| {
+            path.lineage().chain([RelPath::root()]).any(|above| above != *path && taken.contains(&above))
+        };
+        taken.iter().filter(|path| !is_below(path)).cloned().collect()
     }
 
     /// A walk has looked into a directory. What it has not told of needs no further look.
     pub fn walked(&mut self, scope: &RelPath) {
-        self.0.retain(|path, wait| wait.due.is_some() || !path.is_within(scope));
+        for path in self.within(scope) {
+            if self.waits[&path].due.is_none() {
+                self.waits.remove(&path);
+            }
+        }
+    }
+
+    fn within(&self, dir: &RelPath) -> Vec<RelPath> {
+        let alike = |path: &&RelPath| path.as_bytes().starts_with(dir.as_bytes());
+        let after = self.waits.range(dir..).map(|(path, _)| path).take_while(alike);
+        after.filter(|path| path.is_within(dir)).cloned().collect()
     }
 
     pub fn paths(&self) -> impl Iterator<Item = &RelPath> {
-        self.0.keys()
+        self.waits.keys()
     }
 
     pub fn clear(&mut self) {
-        self.0.clear();
+        *self = Self::default();
     }
 
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.waits.is_empty()
     }
 }
 
@@ -85,10 +107,10 @@ mod tests {
         let (mut uneven, begun) = (Uneven::default(), Instant::now());
         let mut now = begun;
         for round in 0..20 {
-            uneven.note(path("a"), now);
-            uneven.note(path("a"), now);
+            uneven.note(&path("a"), now);
+            let wait = uneven.note(&path("a"), now);
             let due = uneven.next_due().unwrap();
-            assert_eq!(due - now, LAST.min(FIRST * 2_u32.pow(round)));
+            assert_eq!((due - now, wait), (wait, LAST.min(FIRST * 2_u32.pow(round))));
             assert!(uneven.take(now).is_empty());
             now = due;
             assert_eq!(uneven.take(now), [path("a")]);
@@ -103,15 +125,15 @@ mod tests {
     #[test]
     fn one_walk_looks_into_all_below_a_directory() {
         let (mut uneven, now) = (Uneven::default(), Instant::now());
-        for text in ["a", "a/b", "ab", "c/d"] {
-            uneven.note(path(text), now);
+        for text in ["a", "a-b", "a/b", "c/d"] {
+            uneven.note(&path(text), now);
         }
-        assert_eq!(uneven.take(now + FIRST), [path("a"), path("ab"), path("c/d")]);
-        uneven.note(path("a/b"), now);
+        assert_eq!(uneven.take(now + FIRST), [path("a"), path("a-b"), path("c/d")]);
+        uneven.note(&path("a/b"), now);
         uneven.walked(&path("a"));
-        assert_eq!(uneven.paths().cloned().collect::<Vec<_>>(), [path("a/b"), path("ab"), path("c/d")]);
+        assert_eq!(uneven.paths().cloned().collect::<Vec<_>>(), [path("a-b"), path("a/b"), path("c/d")]);
         uneven.gone(&path("c"));
-        uneven.over(&path("ab"));
+        uneven.over(&path("a-b"));
         assert_eq!(uneven.paths().cloned().collect::<Vec<_>>(), [path("a/b")]);
     }
 }

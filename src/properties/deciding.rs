@@ -35,6 +35,7 @@ fn entry() -> impl Strategy<Value = Entry> {
     let mode = (small(), small()).prop_map(|(special, rights)| special << 10 | rights);
     ((kind(), small(), time(), time()), (mode, small(), small(), 1..3_u32), xattrs()).prop_map(
         |((kind, size, mtime, ctime), (mode, uid, gid, links), xattrs)| Entry {
+            birth: None,
             kind,
             size: size.into(),
             mtime,

@@ -18,9 +18,10 @@ impl Round<'_> {
     pub(super) fn close(&mut self) {
         let touched = std::mem::take(&mut self.touched);
         for (rel, since) in touched.iter().rev() {
+            let is_asked = since.is_some() || rel.is_root() || self.made.contains(rel);
             let since = since.unwrap_or_else(Instant::now);
             let look = Look::new(Depth::Content, self.detector, since);
-            if let Err(fault) = self.close_one(rel, &look) {
+            if let Err(fault) = self.close_one(rel, &look, is_asked) {
                 // Gone meanwhile: another look concerns it.
                 if !fault.is_no_dir() {
                     self.out.set_back(rel.clone(), look, fault.into());
@@ -30,7 +31,7 @@ impl Round<'_> {
         }
     }
 
-    fn close_one(&mut self, rel: &RelPath, look: &Look) -> Result<(), Fault> {
+    fn close_one(&mut self, rel: &RelPath, look: &Look, is_asked: bool) -> Result<(), Fault> {
         // One that its mode locks is opened up first.
         let replica_opened = match self.spots.get(rel) {
             Some(Spot { replica: Some(_), .. }) => None,
@@ -53,11 +54,13 @@ impl Round<'_> {
         let entry = source.entry()?;
         let now = replica.entry()?;
         let differs = Differs { xattrs: xattrs.0 != xattrs.1, ..Differs::between(&entry, &now, keeps) };
-        if self.must_stay_closed(&entry, &now, differs, (&xattrs.0, &xattrs.1)) {
+        if self.would_let_in(&entry, &now, differs, (&xattrs.0, &xattrs.1))
+            && !(is_asked && self.may_let_in(rel, &entry, &now))
+        {
             let mtime = differs.mtime.then_some(entry.mtime);
             replica.set(&Settings { mtime, ..Settings::default() })?;
             // One that was opened up stays open to its owner, so that a walk can look into it.
-            self.leave_closed(rel, look);
+            self.leave_closed(rel, look, is_asked);
             return Ok(());
         }
         if keeps.modes && (differs.uid || differs.gid) {

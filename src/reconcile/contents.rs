@@ -141,7 +141,8 @@ impl<'a> Here<'_, 'a> {
         let keeps = &self.round.shared.keeps;
         match decide(source, standing, Contents::Unread, keeps) {
             Action::Compare => match self.read_pair(name, out)? {
-                Pair::Read(source, replica, verdict) => {
+                Pair::Read(both, verdict) => {
+                    let [source, replica] = *both;
                     let read = verdict.map(|verdict| {
                         Box::new(Evidence { source: source.identity(), replica: replica.identity(), verdict })
                     });
@@ -236,7 +237,7 @@ impl<'a> Here<'_, 'a> {
         let kinds = self.round.shared.keeps.xattrs;
         source.1.xattrs = Some(source.0.xattrs(kinds)?);
         replica.1.xattrs = Some(replica.0.as_file().xattrs(kinds)?);
-        Ok(Pair::Read(source.1, replica.1, verdict))
+        Ok(Pair::Read(Box::new([source.1, replica.1]), verdict))
     }
 
     pub(super) fn copy_file(
@@ -408,7 +409,7 @@ impl<'a> Here<'_, 'a> {
 /// What reading both files has shown.
 enum Pair {
     /// What both sides show now, and their MD5s; none where only metadata has changed.
-    Read(Entry, Entry, Option<Verdict>),
+    Read(Box<[Entry; 2]>, Option<Verdict>),
     /// They are big: a carrier reads them.
     Carried,
     /// The replica's, which stands there so, cannot be read.

@@ -53,7 +53,8 @@ impl Spot<'_> {
             };
             let Ok(source) = self.source.entry() else { return false };
             let is_ours = replica.uid == round.shared.keeps.user && replica.mode & 0o022 == 0;
-            is_ours && round.shared.twins.are(&source, &replica)
+            let twins = &round.shared.twins;
+            is_ours && twins.are(&source, &replica) && !twins.is_meddled_with(&replica)
         })
     }
 }

@@ -1,14 +1,16 @@
 //! Who is let into a directory that stands on both sides.
 //!
 //! What its source gives to nobody any more is taken at once, before anything is put into it. What its source gives
-//! besides is given only to its twin: one that was made for it, or of which a walk has found that all it holds is the
-//! source's, too. Another one may hold what is yet to be removed, or may have been moved there so that it be opened.
+//! besides is given when the directory itself is looked at, which a walk asks for after all that it has found in it; and
+//! only where the directory is what its name says. That is one which nobody else could have moved there, or a twin: it was
+//! made for the source's, or a walk has found that all it holds is in that, too.
 
 use super::{Again, Round};
-use crate::decide::Differs;
+use crate::decide::{Differs, lets_in};
 use crate::entry::{Entry, XattrKinds, Xattrs};
 use crate::path::RelPath;
 use crate::queue::Look;
+use crate::reach::Movers;
 use crate::tree::{Dir, ReplicaDir, Settings};
 
 /// The name of the ACL that says who is let in.
@@ -30,9 +32,10 @@ impl Round<'_> {
         source: Option<&Dir>,
         replica: &ReplicaDir,
     ) {
-        let keeps = &self.shared.keeps;
+        let (keeps, twins) = (&self.shared.keeps, &self.shared.twins);
         let (true, Some(wanted), Ok(now)) = (keeps.modes, wanted, replica.entry()) else { return };
         if source.is_some() {
+            twins.mixes(wanted, &now);
             self.see_whether_new(wanted, &now, replica);
         }
         let differs = Differs::between(wanted, &now, keeps);
@@ -48,6 +51,11 @@ impl Round<'_> {
         }
         // Where this fails, so does the closing phase, and says why.
         if replica.set(&Settings { uid, mode: Some(now.mode & allowed), ..Settings::default() }).is_ok() {
+            let left = Entry { uid: uid.unwrap_or(now.uid), mode: now.mode & allowed, ..now.clone() };
+            let movers = [&now, &left].map(|dir| Movers::within(dir, twins, keeps.user));
+            if movers[0] != movers[1] {
+                twins.meddled_with(&now);
+            }
             self.opened.entry(path.clone()).or_insert(now.mode);
             self.touch(path.clone(), None);
         }
@@ -67,22 +75,30 @@ impl Round<'_> {
         }
     }
 
-    /// Whether what is to be set on a directory of the replica lets somebody in who is not let in now, and is not to be.
-    pub(super) fn must_stay_closed(
+    /// Whether what is to be set on a directory of the replica lets somebody in who is not let in now.
+    pub(super) fn would_let_in(
         &self,
         source: &Entry,
         now: &Entry,
         differs: Differs,
         xattrs: (&Xattrs, &Xattrs),
     ) -> bool {
-        let is_given = differs.uid || differs.gid || acl_differs(xattrs.0, xattrs.1);
-        let lets_in = is_given || source.mode & !now.mode & 0o777 != 0;
-        self.shared.keeps.modes && lets_in && !self.shared.twins.are(source, now)
+        let differs = Differs { xattrs: acl_differs(xattrs.0, xattrs.1), ..differs };
+        lets_in(source, now, differs, &self.shared.keeps)
     }
 
-    /// Leaves a directory closed for now.
-    pub(super) fn leave_closed(&mut self, path: &RelPath, look: &Look) {
-        if self.deletions.are_held() {
+    /// Whether it may: the directory is what its name says.
+    pub(super) fn may_let_in(&self, path: &RelPath, source: &Entry, now: &Entry) -> bool {
+        let (twins, user) = (&self.shared.twins, self.shared.keeps.user);
+        let movers = || Movers::of(&self.replica, path, now, twins, user);
+        // What is held is not even, and the source may be a wrong one.
+        let may_hide = self.deletions.are_held();
+        twins.are(source, now) || (!may_hide && movers().are_harmless(source, now))
+    }
+
+    /// Leaves a directory closed for now. `is_asked`: whether it was looked at for its own sake; else that is yet to come.
+    pub(super) fn leave_closed(&mut self, path: &RelPath, look: &Look, is_asked: bool) {
+        if self.deletions.are_held() || !is_asked {
             // The walk after the next count sees to it again.
             self.out.open.push(path.clone());
         } else {

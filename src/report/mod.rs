@@ -236,7 +236,7 @@ impl Problem {
                 op = "problem",
                 path = %self.path,
                 "others are not let into it in the replica as in the source, since there it holds entries that the source \
-                 does not have, or not so open; {retry} (see the problems below it)",
+                 does not have, or not so open; {retry} (see the problems below it, and what is excluded there)",
             ),
             Cause::Restless => tracing::error!(
                 op = "problem",

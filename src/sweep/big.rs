@@ -85,6 +85,7 @@ impl Walker<'_> {
             subtree.spoil();
             return None;
         };
+        subtree.see_whether_it_is(&source, replica.as_deref());
         let open = || -> Result<(Opened, Opened), Setback> {
             let ours = source.open_file(name.as_bytes())?;
             let theirs = replica.as_ref().ok_or(Setback::Changed)?.open_file(name.as_bytes())?;

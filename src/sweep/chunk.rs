@@ -67,13 +67,11 @@ impl Chunk<'_> {
         }
     }
 
-    /// What is excluded stays in the replica. If it is not of the one whose directory this is in the source, that one is
-    /// not to see it: rules may be anybody's.
+    /// What is excluded stays in the replica, and the rules may be anybody's.
     fn see_excluded(&self, name: &Name) {
-        let owner = |entry: &Entry| Some(entry.uid);
-        let whose = self.source.entry().ok().as_ref().and_then(owner);
         let theirs = self.replica.map_or(Side::Absent, |replica| replica.look(name.as_bytes()));
-        if theirs.entry().and_then(owner) != whose {
+        let shows_nothing = |entry: &Entry| entry.is_closed() || matches!(entry.kind, Kind::Symlink(_));
+        if !theirs.entry().is_none_or(shows_nothing) {
             self.subtree.spoil();
         }
     }

@@ -11,15 +11,16 @@ use rustix::io::Errno;
 
 use super::big::Big;
 use super::join::Joined;
-use super::subtree::Subtree;
+use super::subtree::{Both, Subtree};
 use super::walk::walk;
 use super::{Message, Task, Walker};
-use crate::decide::{Differs, is_more_open, may_be_newer};
+use crate::decide::{Differs, is_more_open, lets_in, may_be_newer};
 use crate::entry::{Entry, Verdict};
 use crate::fault::Fault;
 use crate::fault::Setback;
 use crate::path::RelPath;
 use crate::queue::{Depth, Evidence, Look};
+use crate::reach::Movers;
 use crate::report::{Cause, Problem};
 use crate::tree::{Dir, File, ReplicaDir};
 
@@ -73,6 +74,7 @@ impl Walker<'_> {
             Step::Names(dir, replica, joined, range, subtree) => {
                 // Another task has listed it.
                 let Some((source, open)) = self.open_both(&dir, replica) else { return subtree.spoil() };
+                subtree.see_whether_it_is(&source, open.as_deref());
                 let mut chunk = self.chunk((&dir, &subtree), replica, &source, open.as_ref());
                 chunk.compare_names(&joined, range, more);
                 chunk.report();
@@ -90,6 +92,9 @@ impl Walker<'_> {
         more: &mut Vec<Step>,
     ) -> Option<()> {
         let (source, replica) = self.open_both(dir, known)?;
+        if let Some(above) = above.filter(|_| known != Replica::Lacks) {
+            self.see_whether_it_lies_in(above, dir, &source, replica.as_ref());
+        }
         self.register(dir, &source);
         let listed = source.list();
         let also = replica.as_ref().map(|replica| replica.list()).transpose();
@@ -148,6 +153,32 @@ impl Walker<'_> {
             // Its mode locks it: a round opens it up, and then what lies below is looked at.
             Err(fault) if fault.errno == Errno::ACCESS => self.look_at(dir, Depth::Subtree),
             Err(fault) => self.problem(dir, fault),
+        }
+    }
+
+    /// Where others can move directories, what was opened by a path need not be what was listed there.
+    fn see_whether_it_lies_in(
+        &self,
+        above: &Subtree,
+        dir: &RelPath,
+        source: &Dir,
+        replica: Option<&ReplicaDir>,
+    ) {
+        if above.movers_within() == Movers::Nobody {
+            return;
+        }
+        let lies = || {
+            let (path, name) = dir.split()?;
+            let both = [source.entry().ok()?, replica?.entry().ok()?];
+            let open =
+                [self.source.open(&path).ok()?, self.replica.as_ref()?.open(&path).ok()?.into_reader()];
+            let is_here = |(dir, it): (&Dir, &Entry)| {
+                dir.look(name.as_bytes()).entry().is_some_and(|entry| entry.is_inode_of(it))
+            };
+            Some(above.is(&open[0], &open[1]) && open.iter().zip(&both).all(is_here))
+        };
+        if lies() != Some(true) {
+            above.spoil();
         }
     }
 
@@ -229,23 +260,32 @@ impl Walker<'_> {
         let is_lost =
             self.plan.crossings.contains(dir) && ours.as_ref().is_ok_and(|(entry, _)| !entry.mount_root);
         let above = above.filter(|_| !is_lost);
-        let subtree = Subtree::new(above.cloned(), self.cancel);
+        let subtree = Subtree::new(above.cloned(), keeps.user, self.cancel);
         let Some(replica) = replica else { return subtree };
         let (Ok(ours), Ok(theirs)) = (ours, facts(replica)) else {
             subtree.spoil();
             return subtree;
         };
         let differs = Differs { xattrs: ours.1 != theirs.1, ..Differs::between(&ours.0, &theirs.0, keeps) };
-        if differs.any() {
+        let twins = self.plan.twins.as_ref().filter(|_| !is_lost);
+        let is_closed = lets_in(&ours.0, &theirs.0, differs, keeps);
+        // What lets somebody in comes after all that lies below.
+        if differs.any() && !(is_closed && twins.is_some()) {
             self.send(Message::Differ(dir.clone(), Vec::new()));
         }
-        let Some(twins) = self.plan.twins.as_ref().filter(|_| !is_lost) else { return subtree };
-        if is_more_open(&ours.0, &theirs.0, differs, keeps)
-            && let Some(above) = above
-        {
-            above.spoil();
+        let Some(twins) = twins else { return subtree };
+        let movers = match above {
+            Some(above) => above.movers_within(),
+            None => self
+                .replica
+                .as_ref()
+                .map_or(Movers::Many, |root| Movers::of(root, dir, &theirs.0, twins, keeps.user)),
+        };
+        let is_more_open = is_more_open(&ours.0, &theirs.0, differs, keeps);
+        let subtree = subtree.of(Both { source: ours.0, replica: theirs.0, movers }, twins);
+        if is_more_open {
+            subtree.spoil_above();
         }
-        let subtree = subtree.of(twins, ours.0, theirs.0, keeps.user);
-        if differs.visible() { subtree.tell(dir, self.out) } else { subtree }
+        if is_closed { subtree.tell(dir, self.found(None), self.out) } else { subtree }
     }
 }

@@ -8,17 +8,28 @@ use crossbeam_channel::Sender;
 use super::Message;
 use crate::entry::Entry;
 use crate::path::RelPath;
+use crate::queue::Look;
+use crate::reach::Movers;
+use crate::tree::Dir;
 use crate::twins::Twins;
+
+/// A directory that stands on both sides, when it was opened.
+pub(super) struct Both {
+    pub source: Entry,
+    pub replica: Entry,
+    /// Who could have moved the replica's to where it is.
+    pub movers: Movers,
+}
 
 /// A directory that is being compared. Each step that has to do with it holds it.
 pub(super) struct Subtree {
     above: Option<Arc<Subtree>>,
-    /// What it is on both sides, and where twins are noted.
-    pair: Option<(Arc<Twins>, Entry, Entry)>,
-    /// Whether it is the same user's on both sides, and not of the one who mirrors it.
-    is_somebodys: bool,
-    /// Where its rights differ: who is to be told.
-    closed: Option<(RelPath, Sender<Message>)>,
+    /// What it is on both sides, and where twins are noted, if they are.
+    both: Option<(Both, Arc<Twins>)>,
+    /// Who mirrors it.
+    user: u32,
+    /// Where it lets in fewer people than it is to: who is to be told.
+    closed: Option<(RelPath, Look, Sender<Message>)>,
     /// Whether the replica has something in it that the source has not, or not so open, or that nobody knows.
     uneven: AtomicBool,
     cancel: Arc<AtomicBool>,
@@ -26,21 +37,20 @@ pub(super) struct Subtree {
 
 impl Subtree {
     /// `above`: `None` where nothing is to be concluded for what holds it.
-    pub fn new(above: Option<Arc<Subtree>>, cancel: &Arc<AtomicBool>) -> Self {
+    pub fn new(above: Option<Arc<Subtree>>, user: u32, cancel: &Arc<AtomicBool>) -> Self {
         let (uneven, cancel) = (AtomicBool::new(false), Arc::clone(cancel));
-        Self { above, pair: None, is_somebodys: false, closed: None, uneven, cancel }
+        Self { above, both: None, user, closed: None, uneven, cancel }
     }
 
-    /// It stands on both sides. `user`: who mirrors it.
-    pub fn of(mut self, twins: &Arc<Twins>, source: Entry, replica: Entry, user: u32) -> Self {
-        self.is_somebodys = source.uid == replica.uid && source.uid != user;
-        self.pair = Some((Arc::clone(twins), source, replica));
+    /// It stands on both sides.
+    pub fn of(mut self, both: Both, twins: &Arc<Twins>) -> Self {
+        self.both = Some((both, Arc::clone(twins)));
         self
     }
 
-    /// Has it told whether the directory may be opened.
-    pub fn tell(mut self, dir: &RelPath, out: &Sender<Message>) -> Self {
-        self.closed = Some((dir.clone(), out.clone()));
+    /// Has it told that the directory may be opened, after all that was found in it; or that it may not.
+    pub fn tell(mut self, dir: &RelPath, look: Look, out: &Sender<Message>) -> Self {
+        self.closed = Some((dir.clone(), look, out.clone()));
         self
     }
 
@@ -48,21 +58,66 @@ impl Subtree {
         self.uneven.store(true, Ordering::Relaxed);
     }
 
+    /// Something is more open than in the source: whoever comes to be let in above it would see it. Whoever has this on both
+    /// sides may show what is in it to whom he likes.
+    pub fn spoil_above(&self) {
+        if let Some(above) = self.above.as_ref().filter(|_| !self.is_somebodys()) {
+            above.spoil();
+        }
+    }
+
+    /// Who can move what lies in it.
+    pub fn movers_within(&self) -> Movers {
+        self.both.as_ref().map_or(Movers::Many, |(both, twins)| {
+            both.movers.and(Movers::within(&both.replica, twins, self.user))
+        })
+    }
+
+    /// Whether these directories, opened by its path, are it.
+    pub fn is(&self, source: &Dir, replica: &Dir) -> bool {
+        let same = |dir: &Dir, seen: &Entry| dir.entry().is_ok_and(|now| now.is_inode_of(seen));
+        self.both.as_ref().is_some_and(|(both, _)| same(source, &both.source) && same(replica, &both.replica))
+    }
+
+    /// What was opened by its path need not be it, where others can move it.
+    pub fn see_whether_it_is(&self, source: &Dir, replica: Option<&Dir>) {
+        if self.movers_within() != Movers::Nobody && !replica.is_some_and(|replica| self.is(source, replica))
+        {
+            self.spoil();
+        }
+    }
+
+    /// Whether it is the same user's on both sides, and not of the one who mirrors it.
+    fn is_somebodys(&self) -> bool {
+        self.both.as_ref().is_some_and(|(Both { source, replica, .. }, _)| {
+            source.uid == replica.uid && source.uid != self.user
+        })
+    }
+
     fn conclude(&mut self) {
         // What was not compared to its end is not known.
         let is_known = !self.cancel.load(Ordering::Relaxed) && !std::thread::panicking();
         let is_even = is_known && !*self.uneven.get_mut();
-        match (is_even, self.pair.take()) {
-            (true, Some((twins, source, replica))) => twins.note(&source, &replica),
+        let is_somebodys = self.is_somebodys();
+        let (mut is_twin, mut is_safe) = (false, false);
+        if let Some((Both { source, replica, movers }, twins)) = self.both.take() {
             // What a twin holds is the source's, up to what is about to be done.
-            (false, Some((twins, source, replica))) if is_known && twins.are(&source, &replica) => {}
-            // Whoever has it on both sides may show what is in it to whom he likes.
-            (false, _) if is_known && self.is_somebodys => {}
-            (false, _) => self.above.iter().for_each(|above| above.spoil()),
-            (true, None) => {}
+            is_twin = is_known && twins.are(&source, &replica);
+            is_safe = is_known && movers.are_harmless(&source, &replica);
+            if is_even {
+                twins.note(&source, &replica);
+            }
         }
-        if let Some((dir, out)) = self.closed.take() {
-            let told = if is_even { Message::Differ(dir, Vec::new()) } else { Message::Uneven(dir) };
+        if !is_even && !(is_known && (is_twin || is_somebodys)) {
+            self.above.iter().for_each(|above| above.spoil());
+        }
+        if let Some((dir, look, out)) = self.closed.take() {
+            let told = match dir.split() {
+                _ if !(is_even || is_twin || is_safe) => Message::Uneven(dir),
+                // By its name, so that it is looked at for its own sake, and not for that of something in it.
+                Some((above, name)) => Message::Differ(above, vec![(name, look)]),
+                None => Message::Differ(dir, Vec::new()),
+            };
             // Nobody listens any more where the walk was dropped.
             let _ = out.send(told);
         }

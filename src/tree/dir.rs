@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use super::resolve::{DIR_FLAGS, open_beneath};
 use super::settings::times;
 use super::sys::{self, openat};
-use super::{Doing, File, LOOK, Listing, NewFile, Result, Settings, entry_of, stat_fd, xattr};
+use super::{Doing, FACTS, File, LOOK, Listing, NewFile, Result, Settings, entry_of, stat_fd, xattr};
 use crate::entry::{Entry, Side, XattrKinds, Xattrs};
 use crate::fault::{Fault, Where};
 use crate::path::{Name, RelPath};
@@ -35,7 +35,7 @@ impl Dir {
 
     /// The facts of this directory, whatever stands under its name by now.
     pub fn entry(&self) -> Result<Entry> {
-        Ok(entry_of(&self.stat(StatxFlags::BASIC_STATS)?, Box::default()))
+        Ok(entry_of(&self.stat(FACTS)?, Box::default()))
     }
 
     /// The mirrored ones of its extended attributes.
@@ -57,8 +57,7 @@ impl Dir {
     }
 
     fn try_look(&self, name: &[u8]) -> Result<Entry> {
-        let stat =
-            sys::statx(&self.fd, name, LOOK, StatxFlags::BASIC_STATS).doing(self.side, "look at it")?;
+        let stat = sys::statx(&self.fd, name, LOOK, FACTS).doing(self.side, "look at it")?;
         let is_link = rustix::fs::FileType::from_raw_mode(stat.stx_mode.into()).is_symlink();
         let target = if is_link { self.read_link(name)? } else { Box::default() };
         Ok(entry_of(&stat, target))

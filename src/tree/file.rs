@@ -4,10 +4,10 @@ use rustix::fd::OwnedFd;
 use std::io::IoSliceMut;
 use std::num::NonZeroU64;
 
-use rustix::fs::{Advice, SeekFrom, StatxFlags};
+use rustix::fs::{Advice, SeekFrom};
 use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
 
-use super::{Doing, Result, Settings, entry_of, stat_fd, sys, xattr};
+use super::{Doing, FACTS, Result, Settings, entry_of, stat_fd, sys, xattr};
 use crate::entry::{Entry, XattrKinds, Xattrs};
 use crate::fault::{Fault, Where};
 
@@ -21,7 +21,7 @@ pub struct File {
 impl File {
     /// The facts of the open file, whatever stands under its name by now.
     pub fn entry(&self) -> Result<Entry> {
-        let stat = stat_fd(&self.fd, StatxFlags::BASIC_STATS).doing(self.side, "look at the file")?;
+        let stat = stat_fd(&self.fd, FACTS).doing(self.side, "look at the file")?;
         Ok(entry_of(&stat, Box::default()))
     }
 

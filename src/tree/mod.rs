@@ -66,6 +66,7 @@ fn entry_of(stat: &Statx, target: Box<[u8]>) -> Entry {
         size: stat.stx_size,
         mtime: time(stat.stx_mtime),
         ctime: time(stat.stx_ctime),
+        birth: (stat.stx_mask & StatxFlags::BTIME.bits() != 0).then(|| time(stat.stx_btime)),
         mode: u32::from(stat.stx_mode) & 0o7777,
         uid: stat.stx_uid,
         gid: stat.stx_gid,
@@ -77,6 +78,9 @@ fn entry_of(stat: &Statx, target: Box<[u8]>) -> Entry {
         xattrs: None,
     }
 }
+
+/// What an entry's facts are made of.
+const FACTS: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME);
 
 /// `statx` of an open descriptor.
 fn stat_fd(fd: impl rustix::fd::AsFd, flags: StatxFlags) -> rustix::io::Result<Statx> {

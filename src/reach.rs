@@ -1,0 +1,108 @@
+//! Who could have moved a directory of the replica to where it is: whoever may rename in one of those above it. A
+//! directory may then be another than its name says, and hold what is not for those to whom it is to be opened.
+
+use crate::entry::Entry;
+use crate::path::RelPath;
+use crate::tree::Dir;
+use crate::twins::Twins;
+
+/// The mode's bits by which group and others may rename in a directory. Those of an ACL show in the group's.
+const WRITABLE: u32 = 0o022;
+
+/// Who besides the one who mirrors.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Movers {
+    Nobody,
+    One(u32),
+    Many,
+}
+
+impl Movers {
+    /// Who can rename what lies in a directory of the replica, or could before. `user`: who mirrors it.
+    pub fn within(dir: &Entry, twins: &Twins, user: u32) -> Self {
+        if dir.mode & WRITABLE != 0 || twins.is_meddled_with(dir) {
+            Self::Many
+        } else if dir.uid == user {
+            Self::Nobody
+        } else {
+            Self::One(dir.uid)
+        }
+    }
+
+    pub fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Nobody, one) | (one, Self::Nobody) => one,
+            (Self::One(one), Self::One(other)) if one == other => self,
+            _ => Self::Many,
+        }
+    }
+
+    /// Who could have moved the directory at `path` below the replica's `root` to where it is. Many, where one above it
+    /// cannot be looked at, or where another than `dir` is found there.
+    pub fn of(root: &Dir, path: &RelPath, dir: &Entry, twins: &Twins, user: u32) -> Self {
+        let follow = || {
+            let mut above = root.open(&RelPath::root()).ok()?;
+            let mut movers = Self::Nobody;
+            for name in path.as_bytes().split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
+                movers = movers.and(Self::within(&above.entry().ok()?, twins, user));
+                above = above.open(&RelPath::new(name)?).ok()?;
+            }
+            above.entry().is_ok_and(|found| found.is_inode_of(dir)).then_some(movers)
+        };
+        follow().unwrap_or(Self::Many)
+    }
+
+    /// Whether a directory can be taken for what its name says: only its owner could have moved it, and it is his in the
+    /// source, too. He may show what is in it to whom he likes.
+    pub fn are_harmless(self, source: &Entry, replica: &Entry) -> bool {
+        match self {
+            Self::Nobody => true,
+            Self::One(uid) => uid == replica.uid && uid == source.uid,
+            Self::Many => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entry::Kind;
+    use crate::entry::testing::entry;
+
+    fn dir() -> Entry {
+        entry(Kind::Dir)
+    }
+
+    #[test]
+    fn whoever_may_write_in_a_directory_may_move_what_lies_in_it() {
+        let twins = Twins::default();
+        let within = |uid, mode| Movers::within(&Entry { mode, uid, ..dir() }, &twins, 7);
+        assert_eq!(within(7, 0o755), Movers::Nobody);
+        assert_eq!(within(8, 0o700), Movers::One(8));
+        for mode in [0o775, 0o757, 0o1777] {
+            assert_eq!(within(7, mode), Movers::Many);
+        }
+        let ours = Entry { uid: 7, mode: 0o700, ..dir() };
+        twins.meddled_with(&ours);
+        assert_eq!(Movers::within(&ours, &twins, 7), Movers::Many);
+        twins.note(&dir(), &ours);
+        assert_eq!(Movers::within(&ours, &twins, 7), Movers::Nobody);
+    }
+
+    #[test]
+    fn an_owner_may_show_what_is_his_on_both_sides() {
+        let of = |uid| Entry { uid, ..dir() };
+        for (movers, source, replica, harmless) in [
+            (Movers::Nobody, 1, 2, true),
+            (Movers::One(1), 1, 1, true),
+            (Movers::One(1), 1, 2, false),
+            (Movers::One(1), 2, 1, false),
+            (Movers::One(1).and(Movers::One(1)), 1, 1, true),
+            (Movers::One(1).and(Movers::One(2)), 1, 1, false),
+            (Movers::Nobody.and(Movers::One(1)).and(Movers::Nobody), 1, 1, true),
+            (Movers::Many, 1, 1, false),
+        ] {
+            assert_eq!(movers.are_harmless(&of(source), &of(replica)), harmless, "{movers:?}");
+        }
+    }
+}
