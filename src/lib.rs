@@ -34,8 +34,8 @@ mod reaper; // trees put aside, outside rounds
 mod filter; // what is left alone
 mod report; // what is said, and where
 mod links; // names that are one file
-mod twins; // directories that are one in two trees
 mod reach; // who could have put a directory in its place
+mod twins; // directories that are one in two trees
 mod queue; // where to look, merged
 mod decide; // two entries in, one action out
 mod digest; // MD5 of files
