@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 
+use crate::tree::Pin;
+
 /// One mounted file system, or a part of one.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Mount {
-    /// Unique among those that are mounted.
+    /// Unique among those that are mounted; given out again once it has gone.
     id: u64,
     /// `major:minor` of the file system's device.
     device: String,
@@ -42,16 +44,18 @@ impl Mount {
         Self::all().into_iter().find(|mount| mount.id == stat.stx_mnt_id)
     }
 
-    /// Whether it is mounted somewhere else below `dir` now, as where a directory above it was renamed.
-    pub fn has_moved_below(&self, dir: &Path) -> bool {
+    /// Whether it, whose root has this pin, is mounted somewhere else below `dir` now, as where a directory above it was renamed.
+    pub fn has_moved_below(&self, dir: &Path, pin: &Pin) -> bool {
         let Ok(dir) = fs::canonicalize(dir) else { return false };
         Self::all().into_iter().any(|mount| {
             let is_it = Self { point: self.point.clone(), ..mount.clone() } == *self;
-            is_it && mount.point != self.point && mount.point != dir && mount.point.starts_with(&dir)
+            let is_elsewhere = mount.point != self.point && mount.point != dir;
+            // Another one may have got all its numbers, but for one.
+            is_it && is_elsewhere && mount.point.starts_with(&dir) && pin.is_mounted_at(&mount.point)
         })
     }
 
-    /// Whether it is still mounted, where it was.
+    /// Whether it is still mounted, where it was, or another one there that got its numbers.
     pub fn stands(&self) -> bool {
         Self::all().contains(self)
     }

@@ -74,6 +74,6 @@ impl Crossing {
         // One that was mounted before it, and has come to light, is another one.
         let is_mounted = now.is_ok_and(|now| now.is_mount_root && !now.is_on_older_mount(&self.pin));
         // It moves with the directories above it.
-        is_mounted || self.mount.as_ref().is_some_and(|mount| mount.has_moved_below(root))
+        is_mounted || self.mount.as_ref().is_some_and(|mount| mount.has_moved_below(root, &self.pin))
     }
 }

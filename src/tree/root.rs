@@ -69,6 +69,14 @@ impl Pin {
         self.birth.is_some()
     }
 
+    /// Whether its file system is mounted at `point`. Numbers of mounts that are given out again prove nothing: `false` before
+    /// Linux 6.8.
+    pub fn is_mounted_at(&self, point: &Path) -> bool {
+        let is_it =
+            |now: Pin| now.is_mount_root && now.is_ordered && self.is_ordered && now.mount == self.mount;
+        pin_of(point, Where::Source).is_ok_and(is_it)
+    }
+
     pub fn same_inode(&self, other: &Pin) -> bool {
         (self.dev, self.ino) == (other.dev, other.ino)
     }
