@@ -235,6 +235,46 @@ fn another_disk_in_the_place_of_the_replicas_is_left_alone_unless_it_is_empty() 
 }
 
 #[test]
+fn a_disk_that_was_made_in_the_same_second_as_the_replicas_is_not_taken_for_it() {
+    each_way(|how| {
+        let scratch = Scratch::new().with_source(&Tree::new().file("a", "a")).with_replica(&Tree::new());
+        let Some(run) = script(
+            &scratch,
+            how,
+            r#"
+            for disk in own other; do
+                truncate -s 20M $disk
+                E2FSPROGS_FAKE_TIME=1700000000 mkfs.ext4 -q -F $disk && mount -o loop $disk replica ||
+                    { echo "lacking: ext4 in an image" >&2; exit; }
+                echo $disk >replica/a
+                stat -c '%i %W' replica >$disk.birth
+                umount replica
+            done
+            cmp own.birth other.birth
+            mount -o loop own replica
+            start $HOW 0.3
+            until_true '[ $(count settled out) -ge 1 ]'
+            unmount replica
+            mount -o loop other replica
+            until_true '[ $(count "is not the replica" err) -ge 1 ]'
+            holds '[ "$(cat replica/a)" = other ]'
+            unmount replica
+            echo b >source/b
+            mount -o loop own replica
+            until_true '[ -e replica/b ]'
+            stop
+            "#,
+        ) else {
+            return;
+        };
+        if run.stderr.contains("lacking: ") {
+            return skip(&run.stderr);
+        }
+        assert_said(&run, &["code: 0"]);
+    });
+}
+
+#[test]
 fn what_is_kept_of_an_unmounted_part_gives_way_to_nothing() {
     each_way(|how| {
         let scratch = Scratch::new().with_source(&Tree::new().file("a", "a").dir("in/m"));

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags, Statx, StatxAttributes, StatxFlags};
+use rustix::fs::{CWD, Mode, OFlags, StatFs, StatVfs, Statx, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
 use super::sys::{openat, statx};
@@ -16,6 +16,9 @@ const MNT_ID_UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
 
 const FUSE: &str = "FUSE";
 
+/// Ext2 to ext4, and btrfs, whose ids the kernel makes of their UUIDs. That of others may be the number of the device. See statfs(2).
+const WITH_UUID: [i128; 2] = [0xef53, 0x9123_683e];
+
 /// Which directory it is. Inode numbers come back after a re-creation or a new mount; birth
 /// time and mount id do not.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,6 +26,8 @@ pub struct Pin {
     pub dev: u64,
     pub ino: u64,
     birth: Option<Time>,
+    /// The id of its file system, made of a UUID, where the birth time alone does not tell the disk from another.
+    disk: Option<u64>,
     mount: Option<u64>,
     /// Whether that number is greater for each mount than for those before it.
     is_ordered: bool,
@@ -31,8 +36,15 @@ pub struct Pin {
 
 impl Pin {
     /// The pin of a root that does not exist: that of no directory.
-    pub const NOWHERE: Self =
-        Self { dev: 0, ino: 0, birth: None, mount: None, is_ordered: false, is_mount_root: false };
+    pub const NOWHERE: Self = Self {
+        dev: 0,
+        ino: 0,
+        birth: None,
+        disk: None,
+        mount: None,
+        is_ordered: false,
+        is_mount_root: false,
+    };
 
     fn of(stat: &Statx) -> Self {
         let has = |flag: StatxFlags| stat.stx_mask & flag.bits() != 0;
@@ -40,10 +52,25 @@ impl Pin {
             dev: device(stat),
             ino: stat.stx_ino,
             birth: has(StatxFlags::BTIME).then(|| time(stat.stx_btime)),
+            disk: None,
             mount: (has(MNT_ID_UNIQUE) || has(StatxFlags::MNT_ID)).then_some(stat.stx_mnt_id),
             is_ordered: has(MNT_ID_UNIQUE),
             is_mount_root: stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT),
         }
+    }
+
+    /// With the id of its disk, for which is asked only where it counts.
+    fn with_disk(self, ask: impl FnOnce() -> rustix::io::Result<(StatFs, StatVfs)>) -> Self {
+        // What has neither birth times nor a device of its own has no such id, and a server may have to be asked.
+        let is_wanted = !self.has_exact_birth() && (self.birth.is_some() || rustix::fs::major(self.dev) != 0);
+        let asked = is_wanted.then(ask).and_then(std::result::Result::ok);
+        let known = asked.filter(|(kind, by)| WITH_UUID.contains(&i128::from(kind.f_type)) && by.f_fsid != 0);
+        Self { disk: known.map(|(_, by)| by.f_fsid), ..self }
+    }
+
+    /// Whether the birth time is that of no other directory. The root of an ext4 or btrfs has that of its mkfs, in whole seconds.
+    fn has_exact_birth(&self) -> bool {
+        self.birth.is_some_and(|birth| birth.nsec != 0)
     }
 
     /// The same for each path and each mount that leads to it; another for a directory that got the
@@ -81,9 +108,11 @@ impl Pin {
         (self.dev, self.ino) == (other.dev, other.ino)
     }
 
-    /// Whether it is the same directory on the same disk, mounted a second time perhaps, under another number of the device.
+    /// Whether it is the same directory on the same disk for certain, mounted a second time perhaps, under another number of the
+    /// device. `false` where the file system has no means to tell.
     pub fn same_directory(&self, other: &Pin) -> bool {
-        (self.ino, self.birth) == (other.ino, other.birth) && (self.birth.is_some() || self.dev == other.dev)
+        let is_alike = (self.ino, self.birth, self.disk) == (other.ino, other.birth, other.disk);
+        is_alike && (self.has_exact_birth() || self.disk.is_some())
     }
 }
 
@@ -183,7 +212,8 @@ fn pin_of(path: &Path, side: Where) -> Result<Pin> {
     let doing = "open the root";
     let stat = statx(CWD, path, rustix::fs::AtFlags::empty(), pin_flags()).doing(side, doing)?;
     if rustix::fs::FileType::from_raw_mode(stat.stx_mode.into()).is_dir() {
-        Ok(Pin::of(&stat))
+        let ask = || Ok((rustix::fs::statfs(path)?, rustix::fs::statvfs(path)?));
+        Ok(Pin::of(&stat).with_disk(ask))
     } else {
         Err(Fault { doing, side, errno: Errno::NOTDIR })
     }
@@ -192,7 +222,8 @@ fn pin_of(path: &Path, side: Where) -> Result<Pin> {
 impl Dir {
     /// Which directory it is.
     pub fn pin(&self) -> Result<Pin> {
-        Ok(Pin::of(&self.stat(pin_flags())?))
+        let ask = || Ok((rustix::fs::fstatfs(&self.fd)?, rustix::fs::fstatvfs(&self.fd)?));
+        Ok(Pin::of(&self.stat(pin_flags())?).with_disk(ask))
     }
 }
 
@@ -235,4 +266,29 @@ pub fn enclosing(path: &Path, root: &Pin, side: Where) -> Result<Option<usize>> 
         at = openat(&at, c"..", flags, Mode::empty()).doing(side, doing)?;
     }
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pin(birth: Option<(i64, u32)>, disk: Option<u64>) -> Pin {
+        let birth = birth.map(|(sec, nsec)| Time { sec, nsec });
+        Pin { ino: 2, dev: 1, birth, disk, ..Pin::NOWHERE }
+    }
+
+    #[test]
+    fn a_directory_is_known_by_its_exact_birth_or_by_its_disk() {
+        let same = |birth, one, other| pin(birth, one).same_directory(&pin(birth, other));
+        for birth in [None, Some((1, 0))] {
+            assert!(same(birth, Some(7), Some(7)));
+            assert!(
+                !same(birth, Some(7), Some(8)) && !same(birth, Some(7), None) && !same(birth, None, None)
+            );
+        }
+        assert!(same(Some((1, 5)), None, None));
+        assert!(!pin(Some((1, 5)), None).same_directory(&pin(Some((1, 6)), None)));
+        let other_device = Pin { dev: 9, ..pin(Some((1, 5)), None) };
+        assert!(other_device.same_directory(&pin(Some((1, 5)), None)));
+    }
 }
