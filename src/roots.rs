@@ -23,7 +23,7 @@ use crate::path::{Name, RelPath, shown};
 use crate::reconcile::Roots;
 use crate::report::{RotatingFile, advice};
 use crate::tree::{Pin, Root, enclosing, lies_within, nearest_existing};
-pub use home::{ReplicaHome, SourceHome};
+pub use home::{NotAtHome, ReplicaHome, SourceHome};
 
 /// Why a run is refused: what is wrong, and what to do. Exit code 2.
 #[derive(Debug, thiserror::Error)]

@@ -274,6 +274,97 @@ fn a_disk_that_was_made_in_the_same_second_as_the_replicas_is_not_taken_for_it()
     });
 }
 
+/// Two disks, one after the other under one device number, on a file system without birth times: both hold another file `a`.
+/// `$1` is what makes an image of it, `$2` what mounts it. The replica lies on the first.
+const WITHOUT_BIRTH: &str = r#"
+    mkdir made
+    disks() {
+        make=$1 mounter=$2
+        for disk in own other; do
+            truncate -s 20M $disk
+            $make $disk >made.log 2>&1 && use=$(losetup -f --show $disk) ||
+                { echo "lacking: $make, or loop devices" >&2; exit; }
+            $mounter $use made 2>>made.log || { losetup -d $use; echo "lacking: $mounter" >&2; exit; }
+            echo $disk >made/a
+            umount made
+            until_true 'losetup -d $use 2>/dev/null; ! losetup -l -n -O BACK-FILE | grep -qx "$PWD/$disk"'
+        done
+        cp own image
+        use=$(losetup -f --show image)
+        trap 'losetup -d $use' EXIT
+    }
+    # After a while, since what serves it may still write.
+    change() {
+        until_true '! pgrep -f "[ ]$use " >/dev/null'
+        dd if=$1 of=$use bs=1M conv=fsync 2>dd.log
+    }
+    end() { stop; umount replica; losetup -d $use; }
+"#;
+
+#[test]
+fn a_disk_that_nothing_tells_from_another_is_left_alone_until_twindir_is_restarted() {
+    each_way(|how| {
+        let scratch = Scratch::new().with_source(&Tree::new().file("a", "a")).with_replica(&Tree::new());
+        let text = r#"
+            disks "mkfs.ntfs -q -F" ntfs-3g
+            ntfs-3g $use replica
+            start $HOW 0.3
+            trap 'kill $pid; umount replica; losetup -d $use' EXIT
+            until_true '[ $(count settled out) -ge 1 ]'
+            unmount replica
+            until_true '[ $(count "is gone" err) -ge 1 ]'
+            change other
+            ntfs-3g $use replica
+            until_true '[ $(count "does not tell from another" err) -ge 1 ]'
+            holds '[ "$(cat replica/a)" = other ]'
+            cat err >&2
+            stop
+            start $HOW 0.3
+            trap 'kill $pid; umount replica; losetup -d $use' EXIT
+            until_true '[ "$(cat replica/a)" = a ]'
+            end
+        "#;
+        let Some(run) = script(&scratch, how, &format!("{WITHOUT_BIRTH}{text}")) else { return };
+        if run.stderr.contains("lacking: ") {
+            return skip(&run.stderr);
+        }
+        assert_said(&run, &["code: 0", "code: 0"]);
+        let said = lines(&run, "does not tell from another");
+        assert!(said[0].ends_with("If what is at that path now is meant, restart twindir"), "{run}");
+    });
+}
+
+#[test]
+fn a_disk_without_birth_times_is_known_by_its_uuid() {
+    each_way(|how| {
+        let scratch = Scratch::new().with_source(&Tree::new().file("a", "a")).with_replica(&Tree::new());
+        let text = r#"
+            disks "mkfs.ext4 -q -F -I 128" mount
+            mount $use replica
+            start $HOW 0.3
+            trap 'kill $pid; umount replica; losetup -d $use' EXIT
+            until_true '[ $(count settled out) -ge 1 ]'
+            unmount replica
+            cp image own
+            change other
+            mount $use replica
+            until_true '[ $(count "another disk is mounted" err) -ge 1 ]'
+            holds '[ "$(cat replica/a)" = other ]'
+            unmount replica
+            change own
+            echo b >source/b
+            mount $use replica
+            until_true '[ -e replica/b ]'
+            end
+        "#;
+        let Some(run) = script(&scratch, how, &format!("{WITHOUT_BIRTH}{text}")) else { return };
+        if run.stderr.contains("lacking: ") {
+            return skip(&run.stderr);
+        }
+        assert_said(&run, &["code: 0"]);
+    });
+}
+
 #[test]
 fn what_is_kept_of_an_unmounted_part_gives_way_to_nothing() {
     each_way(|how| {

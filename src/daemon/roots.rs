@@ -9,7 +9,7 @@ use crate::fault::{Fault, Where};
 use crate::guard::Trust;
 use crate::path::shown;
 use crate::reconcile::Lost;
-use crate::roots::{Beside, Lock, Refusal, ReplicaHome, SourceHome, see_apart};
+use crate::roots::{Beside, Lock, NotAtHome, Refusal, ReplicaHome, SourceHome, see_apart};
 use crate::tree::Pin;
 
 /// How long another directory must have stood at a root's path before it is adopted: a mount
@@ -24,6 +24,8 @@ const CHECK: Duration = Duration::from_millis(250);
 struct Absence {
     /// Whether the user was told.
     told: bool,
+    /// The disk at the replica's path that is not taken for it, and was told of.
+    disk: Option<NotAtHome>,
     /// Another directory at the path, and since when.
     candidate: Option<(Pin, Instant)>,
 }
@@ -33,6 +35,13 @@ impl Absence {
     fn is_news(&mut self) -> bool {
         self.candidate = None;
         !std::mem::replace(&mut self.told, true)
+    }
+
+    /// Notes why what stands at the replica's path is not taken for it. A disk is news also after its absence was told.
+    fn finds_stranger(&mut self, why: NotAtHome) {
+        if why.is_disk() && self.disk.replace(why) != Some(why) {
+            self.told = false;
+        }
     }
 }
 
@@ -157,18 +166,12 @@ impl Daemon<'_> {
                 self.drop_work();
                 let replica = &self.reconciler.roots.replica;
                 let absence = self.roots.replica.get_or_insert_default();
-                let known = self.roots.replica_home.may_adopt(replica, &pin);
-                if let Err(why) = known {
-                    let path = shown(&replica.path);
-                    self.miss(
-                        Where::Replica,
-                        &format!("{path} is not the replica: {why}"),
-                        "it is back",
-                        true,
-                    );
+                if let Err(why) = self.roots.replica_home.may_adopt(replica, &pin) {
+                    absence.finds_stranger(why);
+                    let what = format!("{} is not the replica: {why}", shown(&replica.path));
+                    self.miss(Where::Replica, &what, why.end(), true);
                 } else if stands(absence, pin, now) {
-                    let trust = if known == Ok(true) { Trust::Unproven } else { Trust::doubted() };
-                    self.adopt_replica(pin, trust, "another directory is the replica now, at the same path");
+                    self.adopt_replica(pin, "another directory is the replica now, at the same path");
                 }
             }
             Err(fault) => self.miss_replica(fault),
@@ -187,7 +190,7 @@ impl Daemon<'_> {
             let made = fs::create_dir_all(&path);
             if let (Ok(()), Ok(pin)) = (made, self.reconciler.roots.replica.pin()) {
                 let why = "the replica was deleted: it is made again and filled";
-                return self.adopt_replica(pin, Trust::Unproven, why);
+                return self.adopt_replica(pin, why);
             }
         }
         let path = shown(&path);
@@ -219,7 +222,7 @@ impl Daemon<'_> {
         self.miss(side, &refusal.to_string(), "that is otherwise", false);
     }
 
-    fn adopt_replica(&mut self, pin: Pin, trust: Trust, why: &str) {
+    fn adopt_replica(&mut self, pin: Pin, why: &str) {
         let roots = &self.reconciler.roots;
         let apart =
             see_apart((&roots.source, &roots.source_pin), (&roots.replica, Some(&pin)), &self.roots.beside);
@@ -232,7 +235,7 @@ impl Daemon<'_> {
         self.reconciler.adopt_replica(pin);
         self.roots.replica_home.adopt(&self.reconciler.roots.replica, pin);
         self.reconciler.keeps = probe_replica(&self.reconciler.roots);
-        self.trust = trust;
+        self.trust = Trust::Unproven;
         self.tally.disturb();
         self.tally.counted_no_more();
         self.next_sweep = Instant::now();

@@ -83,6 +83,23 @@ pub enum NotAtHome {
     Covered,
     #[error("another disk is mounted there, and is not empty")]
     Strange,
+    #[error("a disk is mounted there that its file system does not tell from another one")]
+    Unknown,
+}
+
+impl NotAtHome {
+    /// Whether a disk is mounted there that may be meant.
+    pub fn is_disk(self) -> bool {
+        matches!(self, NotAtHome::Strange | NotAtHome::Unknown)
+    }
+
+    /// When mirroring goes on by itself.
+    pub fn end(self) -> &'static str {
+        match self {
+            NotAtHome::Unknown => "that is otherwise",
+            _ => "it is back",
+        }
+    }
 }
 
 impl ReplicaHome {
@@ -106,14 +123,14 @@ impl ReplicaHome {
         !self.pin.is_mount_root && nearest_above(replica).is_ok_and(|pin| pin.same_mount(&self.above))
     }
 
-    /// Whether another directory at the replica's path may take its place, and whether it is known for what it is: not
-    /// every file system tells its directories from those of another disk.
+    /// Whether another directory at the replica's path may take its place: the same on its disk that was mounted again, or a
+    /// disk that is empty.
     ///
     /// # Errors
-    /// Where it may not, for then its own disk is gone or covered.
-    pub fn may_adopt(&self, replica: &Root, now: &Pin) -> Result<bool, NotAtHome> {
+    /// Where it may not, for then its own disk is gone or covered, or is not known for what it is.
+    pub fn may_adopt(&self, replica: &Root, now: &Pin) -> Result<(), NotAtHome> {
         if now.same_mount(&self.pin) {
-            return Ok(true);
+            return Ok(());
         }
         // One that is mounted again may be like the old one to the last number.
         let is_other = |mount: &&Mount| Mount::of(&replica.path).as_ref() != Some(*mount);
@@ -124,14 +141,16 @@ impl ReplicaHome {
             return Err(NotAtHome::Gone);
         }
         if now.same_directory(&self.pin) {
-            return Ok(now.has_birth());
+            return Ok(());
         }
         let is_bare =
             || replica.open_replica().and_then(|(dir, _)| dir.list()).is_ok_and(|list| list.is_bare());
         match now.is_mount_root {
-            true if is_bare() => Ok(true),
-            true => Err(NotAtHome::Strange),
-            false => Err(NotAtHome::Gone),
+            true if is_bare() => Ok(()),
+            true if now.is_distinct() => Err(NotAtHome::Strange),
+            // Without numbers that grow, it may as well be what lies beneath.
+            false if now.is_distinct() || !self.pin.is_on_older_mount(now) => Err(NotAtHome::Gone),
+            _ => Err(NotAtHome::Unknown),
         }
     }
 }

@@ -91,9 +91,9 @@ impl Pin {
         self.is_ordered && other.is_ordered && self.mount < other.mount
     }
 
-    /// Whether its file system says when it was made.
-    pub fn has_birth(&self) -> bool {
-        self.birth.is_some()
+    /// Whether its file system tells it from the same directory of another disk.
+    pub fn is_distinct(&self) -> bool {
+        self.has_exact_birth() || self.disk.is_some()
     }
 
     /// Whether its file system is mounted at `point`. Numbers of mounts that are given out again prove nothing: `false` before
@@ -112,7 +112,7 @@ impl Pin {
     /// device. `false` where the file system has no means to tell.
     pub fn same_directory(&self, other: &Pin) -> bool {
         let is_alike = (self.ino, self.birth, self.disk) == (other.ino, other.birth, other.disk);
-        is_alike && (self.has_exact_birth() || self.disk.is_some())
+        is_alike && self.is_distinct()
     }
 }
 
