@@ -248,9 +248,20 @@ impl Trust {
         Self::Held { of: self.entries(count), spare, least, told }
     }
 
-    /// Of a root that was in doubt before it was seen for the first time: it has to be whole.
-    pub fn doubted() -> Self {
-        Self::Held { of: u64::MAX, spare: None, least: 0, told: Told::Nothing }
+    /// Of a source that is in doubt before it is counted: it has to be whole. A plain number is taken at its word all the same,
+    /// and where the guard is off, it is off.
+    pub fn doubted(limit: Limit) -> Self {
+        match limit {
+            Limit::Percent(percent) if percent < 100.0 => {
+                Self::Held { of: u64::MAX, spare: None, least: 0, told: Told::Nothing }
+            }
+            Limit::Percent(_) | Limit::Number(_) => Self::Unproven,
+        }
+    }
+
+    /// Whether it is that of [`Trust::doubted`]: what a count leads to lets a few deletions pass.
+    pub fn is_doubted(self) -> bool {
+        matches!(self, Trust::Held { least: 0, .. })
     }
 
     /// What is left of it where a count gives no reason for doubt. One that was doubted has to be whole first.
@@ -371,6 +382,24 @@ mod tests {
         assert_eq!(after(Limit::Number(100), 100), Trust::Trusted, "a number is taken at its word");
         let unknown = Trust::Unproven.shaken(&count(300, 3), &Doubt::Unknown, Limit::default());
         assert_eq!(unknown.restored(&count(300, 99)), Trust::Trusted);
+    }
+
+    #[test]
+    fn a_doubted_source_has_to_be_whole_unless_the_limit_says_otherwise() {
+        let after = |limit, missing| {
+            let doubted = Trust::doubted(limit);
+            match judge(&count(300, missing), limit) {
+                Some(doubt) => doubted.shaken(&count(300, missing), &doubt, limit),
+                None => doubted.restored(&count(300, missing)),
+            }
+        };
+        let [few, much] = [1, 299].map(|missing| after(Limit::default(), missing));
+        assert!(few.is_doubted() && much.is_doubted());
+        assert_eq!(after(Limit::default(), 0), Trust::Trusted);
+        assert_eq!(after(Limit::Percent(100.0), 299), Trust::Trusted);
+        assert_eq!(after(Limit::Number(299), 299), Trust::Trusted);
+        assert!(matches!(after(Limit::Number(298), 299), Trust::Held { .. }));
+        assert!(!Trust::Unproven.shaken(&count(300, 200), &Doubt::TooMany, Limit::default()).is_doubted());
     }
 
     #[test]

@@ -3,10 +3,11 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
-use support::{DEADLINE, Daemon, Run, Scratch, Tree, wait_until};
+use support::{DEADLINE, Daemon, Run, Scratch, Tree, are_twins, wait_until};
 
 /// A replica of `all` files, of which the source has lost the first `lost`.
 fn lost(lost: usize, all: usize) -> Scratch {
@@ -436,4 +437,26 @@ fn another_directory_adopted_at_the_sources_path_is_unproven() {
     wait_until("it says so", DEADLINE, || daemon.stderr().contains("held"));
     daemon.wait_sweeps(3);
     assert_eq!(entries(&scratch), 200);
+}
+
+#[test]
+fn a_source_that_a_symlink_leads_back_to_is_followed_as_any_other() {
+    let scratch = Scratch::new();
+    for version in ["one", "two"] {
+        Tree::new().files("d", 20).file(version, "its own").make(&scratch.path(version));
+    }
+    let lead_to = |version: &str| {
+        symlink(version, scratch.path("next")).unwrap();
+        fs::rename(scratch.path("next"), scratch.source()).unwrap();
+        wait_until(version, DEADLINE, || are_twins(&scratch.path(version), &scratch.replica()));
+    };
+    symlink("one", scratch.source()).unwrap();
+    let daemon = scratch.daemon("0.1");
+    daemon.wait_settled(1);
+    for version in ["two", "one"] {
+        lead_to(version);
+    }
+    fs::remove_file(scratch.path("one/d/f1")).unwrap();
+    wait_until("it is followed", DEADLINE, || are_twins(&scratch.path("one"), &scratch.replica()));
+    assert!(!daemon.stderr().contains("held"), "{}", daemon.stderr());
 }

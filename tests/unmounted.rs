@@ -177,6 +177,99 @@ fn a_root_over_which_something_is_mounted_for_a_while_goes_on_afterwards() {
 }
 
 #[test]
+fn a_source_that_something_wrong_lay_over_is_followed_in_what_it_deleted_meanwhile() {
+    each_way(|how| {
+        let scratch = Scratch::new().with_source(&Tree::new().files("", 20));
+        let Some(run) = script(
+            &scratch,
+            how,
+            r#"
+            start $HOW 0.3
+            until_true '[ $(count settled out) -ge 1 ]'
+            mount -t tmpfs none source
+            until_true '[ $(count held err) -ge 1 ]'
+            unmount source
+            rm source/f7
+            until_true '[ ! -e replica/f7 ]'
+            rm source/f8
+            until_true '[ ! -e replica/f8 ]'
+            echo "left: $(ls replica | wc -l)"
+            stop
+            "#,
+        ) else {
+            return;
+        };
+        assert_said(&run, &["left: 18", "code: 0"]);
+    });
+}
+
+#[test]
+fn a_limit_that_decides_alone_does_so_for_a_source_that_lay_beneath_a_trusted_disk() {
+    each_way(|how| {
+        for limit in ["100%", "5"] {
+            let scratch = Scratch::new().with_source(&Tree::new().file("beneath", "the disk"));
+            let text = r"
+                start $HOW 0.3
+                until_true '[ $(count settled out) -ge 1 ]'
+                mount -t tmpfs none source
+                touch source/1 source/2 source/3
+                until_true '[ -e replica/3 ] && [ ! -e replica/beneath ]'
+                sweeps 2
+                unmount source
+                until_true '[ ! -e replica/1 ]'
+                list beneath replica
+                stop
+            ";
+            let Some(run) = script(&scratch, &format!("{how} --max-delete {limit}"), text) else { return };
+            assert_said(&run, &["beneath: ./beneath", "code: 0"]);
+        }
+    });
+}
+
+#[test]
+fn a_source_that_lay_beneath_a_trusted_disk_deletes_nothing_of_it() {
+    each_way(|how| {
+        let scratch = Scratch::new().with_source(&Tree::new().file("beneath", "the disk"));
+        let Some(run) = script(
+            &scratch,
+            how,
+            r#"
+            adopted() { until_true "[ \$(count ' adopted ' err) -ge $1 ]"; sweeps 2; }
+            disk() { mount -t tmpfs none source; touch $(seq -f source/%g 12); }
+            start $HOW 0.3
+            until_true '[ $(count settled out) -ge 1 ]'
+            disk
+            until_true '[ -e replica/12 ] && [ ! -e replica/beneath ]'
+            sweeps 2
+            # Something wrong over it as well, which goes with it.
+            mount -t tmpfs none source
+            adopted 2
+            umount -l source
+            umount -l source
+            adopted 3
+            rm source/beneath
+            sweeps 2
+            # The doubt does not go with something else over it.
+            mount -t tmpfs none source
+            adopted 4
+            unmount source
+            adopted 5
+            echo "kept: $(ls replica | wc -l)"
+            disk
+            rm source/12
+            until_true '[ ! -e replica/12 ]'
+            list disk replica
+            stop
+            "#,
+        ) else {
+            return;
+        };
+        let disk = "disk: ./1 ./10 ./11 ./2 ./3 ./4 ./5 ./6 ./7 ./8 ./9";
+        assert_said(&run, &["kept: 13", disk, "code: 0"]);
+    });
+}
+
+#[test]
 fn nothing_is_written_beneath_a_bind_mount_that_held_the_replica() {
     each_way(|how| {
         let scratch = Scratch::new().with_source(&Tree::new().file("a", "a"));

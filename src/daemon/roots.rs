@@ -132,11 +132,10 @@ impl Daemon<'_> {
             Ok(log) => self.reconciler.filter.log = log,
             Err(refusal) => return self.refuse(Where::Source, &refusal),
         }
-        let was_source = self.roots.source_home.adopt(&roots.source, pin);
+        let is_doubted = self.roots.source_home.adopt(&roots.source, pin, self.trust);
         self.roots.source = None;
         self.reconciler.adopt_source(pin);
-        // What had come to lie over it may have been the right one.
-        self.trust = if was_source { Trust::doubted() } else { Trust::Unproven };
+        self.trust = self.unproven(is_doubted);
         self.tally.disturb();
         tracing::warn!(
             op = "adopted",
@@ -235,10 +234,16 @@ impl Daemon<'_> {
         self.reconciler.adopt_replica(pin);
         self.roots.replica_home.adopt(&self.reconciler.roots.replica, pin);
         self.reconciler.keeps = probe_replica(&self.reconciler.roots);
-        self.trust = Trust::Unproven;
+        self.roots.source_home.note(self.trust);
+        self.trust = self.unproven(self.trust.is_doubted());
         self.tally.disturb();
         self.tally.counted_no_more();
         self.next_sweep = Instant::now();
+    }
+
+    /// What is made of the source until it is counted. One that is doubted stays so, whatever becomes of the replica.
+    fn unproven(&self, is_doubted: bool) -> Trust {
+        if is_doubted { Trust::doubted(self.config.max_delete) } else { Trust::Unproven }
     }
 
     /// A round or a sweep met a root that is not what it was.

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::fault::{Fault, Where};
+use crate::guard::Trust;
 use crate::mounts::Mount;
 use crate::tree::{Pin, Root, nearest_existing};
 
@@ -16,23 +17,60 @@ pub struct SourceHome {
     pin: Pin,
     /// Its path without symlinks, and the mount that it lies on; `None` where that cannot be told.
     place: Option<(PathBuf, Mount)>,
-    former: Vec<Pin>,
+    /// Whether it has ever been trusted.
+    was_trusted: bool,
+    /// The last one first.
+    former: Vec<Former>,
+}
+
+/// A directory that was the source before.
+#[derive(Debug)]
+struct Former {
+    pin: Pin,
+    mount: Option<Mount>,
+    was_trusted: bool,
+    /// Whether it was doubted when it was left, because of one that had come to lie over it.
+    was_doubted: bool,
+}
+
+impl Former {
+    /// Whether it was the right one, as far as anybody knew, and the other has come to light because its mount went.
+    fn has_uncovered(&self, other: &Pin) -> bool {
+        let is_gone = !self.mount.as_ref().is_some_and(Mount::stands);
+        // A directory that is mounted over itself covers nothing.
+        let is_above = !self.pin.is_on_older_mount(other) && !self.pin.same_inode(other);
+        self.was_trusted && is_gone && is_above
+    }
 }
 
 impl SourceHome {
     pub(super) fn of(source: &Root, pin: Pin) -> Self {
         let real = fs::canonicalize(&source.path).ok();
-        Self { pin, place: real.zip(Mount::of(&source.path)), former: Vec::new() }
+        Self { pin, place: real.zip(Mount::of(&source.path)), was_trusted: false, former: Vec::new() }
     }
 
-    /// Another directory is the source now. Whether it was that before, and something else came to lie over it.
-    pub fn adopt(&mut self, source: &Root, pin: Pin) -> bool {
-        let was_source = self.former.contains(&pin);
-        self.former.retain(|known| *known != self.pin);
-        self.former.truncate(FORMER - 1);
-        self.former.insert(0, self.pin);
-        *self = Self { former: std::mem::take(&mut self.former), ..Self::of(source, pin) };
-        was_source
+    /// Another directory is the source now; of the one before, this was made. Whether the new one is to be doubted: it was the
+    /// source before, and has come to light because a trusted one was unmounted that lay over it.
+    pub fn adopt(&mut self, source: &Root, pin: Pin, trust: Trust) -> bool {
+        self.note(trust);
+        let mount = self.place.take().map(|(_, mount)| mount);
+        let left =
+            Former { pin: self.pin, mount, was_trusted: self.was_trusted, was_doubted: trust.is_doubted() };
+        let mut former = std::mem::take(&mut self.former);
+        former.retain(|known| known.pin != self.pin);
+        former.truncate(FORMER - 1);
+        former.insert(0, left);
+        let at = former.iter().position(|known| known.pin == pin);
+        let is_doubted = at.is_some_and(|at| {
+            former[at].was_doubted || former[..at].iter().any(|since| since.has_uncovered(&pin))
+        });
+        *self = Self { former, ..Self::of(source, pin) };
+        is_doubted
+    }
+
+    /// What is made of the source, before that is forgotten.
+    pub fn note(&mut self, trust: Trust) {
+        self.was_trusted |= trust == Trust::Trusted;
     }
 
     /// The source stands where it did, or a directory above it was renamed.
@@ -47,7 +85,7 @@ impl SourceHome {
     /// A symlink that leads elsewhere by now, another disk in the place of that one, and a directory that was the source
     /// before are reasons of their own.
     pub fn is_unmounted(&self, source: &Root, now: &Pin) -> bool {
-        let Some((real, mount)) = self.place.as_ref().filter(|_| !self.former.contains(now)) else {
+        let Some((real, mount)) = self.place.as_ref().filter(|_| !self.was_source(now)) else {
             return false;
         };
         // A symlink on the disk itself has gone with it.
@@ -56,6 +94,10 @@ impl SourceHome {
         let is_new_disk = Mount::of(&source.path).is_some_and(|mount| Some(mount.point) == self.point())
             && !now.is_on_older_mount(&self.pin);
         !leads_elsewhere && !is_new_disk && !mount.stands()
+    }
+
+    fn was_source(&self, pin: &Pin) -> bool {
+        self.former.iter().any(|known| known.pin == *pin)
     }
 
     fn point(&self) -> Option<PathBuf> {
