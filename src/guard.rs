@@ -243,7 +243,11 @@ impl Trust {
             (Doubt::Unknown, _) | (_, Limit::Number(_)) => u64::MAX,
             _ => count.deletions / RESTORED,
         };
-        let least = if let Trust::Held { least: before, .. } = self { least.min(before) } else { least };
+        // A source that is being restored is counted in between, too: what was missing at first counts.
+        let least = match self {
+            Trust::Held { least: first, .. } if first != u64::MAX => first,
+            _ => least,
+        };
         let told = if spare == Some(0) { Told::Waiting } else { Told::Held };
         Self::Held { of: self.entries(count), spare, least, told }
     }
@@ -382,6 +386,17 @@ mod tests {
         assert_eq!(after(Limit::Number(100), 100), Trust::Trusted, "a number is taken at its word");
         let unknown = Trust::Unproven.shaken(&count(300, 3), &Doubt::Unknown, Limit::default());
         assert_eq!(unknown.restored(&count(300, 99)), Trust::Trusted);
+    }
+
+    #[test]
+    fn a_source_that_is_counted_while_it_is_restored_has_to_be_no_more_whole_for_that() {
+        let held = |trust: Trust, missing| {
+            let count = count(300, missing);
+            trust.shaken(&count, &judged(&count).unwrap(), Limit::default())
+        };
+        let trust = held(held(held(Trust::Unproven, 300), 200), 160);
+        assert!(matches!(trust.restored(&count(300, 31)), Trust::Held { least: 30, .. }));
+        assert_eq!(trust.restored(&count(300, 30)), Trust::Trusted);
     }
 
     #[test]
