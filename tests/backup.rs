@@ -207,6 +207,18 @@ fn pruning_removes_what_twindir_put_there_and_nothing_else() {
 }
 
 #[test]
+fn a_locked_directory_that_takes_the_place_of_an_empty_one_is_as_locked_again() {
+    let scratch = Scratch::ordinary();
+    let scratch =
+        scratch.with_source(&Tree::new().dir("locked").mode(0o555).file("locked/f", "text").dir("empty"));
+    let daemon = scratch.watcher(&["--backup-dir", "backup"]);
+    fs::rename(scratch.source().join("locked"), scratch.source().join("empty")).unwrap();
+    wait_until("it is renamed there, too", DEADLINE, || daemon.stdout().contains(" renamed "));
+    scratch.wait_twins();
+    assert_eq!(daemon.stderr(), "");
+}
+
+#[test]
 fn a_locked_directory_that_is_kept_does_not_lock_out_what_comes_after_it() {
     let scratch = Scratch::ordinary().with_source(&Tree::new().file("d/f", "0"));
     set_mode(&scratch.source().join("d"), 0o555);

@@ -352,11 +352,14 @@ fn a_directory_in_which_files_are_saved_all_the_time_is_given_away_at_once() {
     if !is_root() {
         return skip("only root gives files away");
     }
-    let live = Live::of(&Tree::new().dir("d").mode(0o750).files("d", 20));
-    let saves = Background::start((live.at("d/hot"), 0_u32), |(file, saves)| {
+    let scratch = Scratch::new().with_source(&Tree::new().dir("d").mode(0o750).files("d", 20));
+    scratch.sync();
+    let saves = Background::start((scratch.source().join("d/hot"), 0_u32), |(file, saves)| {
         *saves += 1;
         fs::write(file, saves.to_string()).unwrap();
     });
+    // It knows of no directory yet, and no walk finds this one equal.
+    let live = Live { daemon: scratch.starting_watcher(&[]), scratch };
     for (owner, mode_of) in [(ALICE, 0o750), (0, 0o777), (ALICE, 0o700)] {
         chown(live.at("d"), Some(owner), Some(owner)).unwrap();
         set_mode(&live.at("d"), mode_of);
@@ -366,5 +369,5 @@ fn a_directory_in_which_files_are_saved_all_the_time_is_given_away_at_once() {
         });
     }
     saves.stop();
-    live.wait();
+    live.scratch.wait_twins();
 }
