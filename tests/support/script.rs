@@ -37,8 +37,8 @@ const PRELUDE: &str = r#"
     unmount() { until_true "umount $1 2>umount.log"; }
     # Once nothing is open in the trees any more, nothing is until the next sweep.
     rest() { until_true '! readlink /proc/$pid/fd/* | grep -q "^$PWD/[sr]"'; }
-    # What lies in a tree, in one line.
-    list() { echo "$1: $(cd "$2"; find . -mindepth 1 | sort | tr '\n' ' ')"; }
+    # What lies in a tree, in one line, but for what is being removed.
+    list() { echo "$1: $(cd "$2"; find . -mindepth 1 -name '.twindir.*.tmp' -prune -o -mindepth 1 -print | sort | tr '\n' ' ')"; }
     stop() {
         trap - EXIT
         kill $pid
