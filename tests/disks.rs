@@ -73,7 +73,8 @@ fn a_disk_that_was_made_in_the_same_second_as_the_replicas_is_not_taken_for_it()
             r#"
             for disk in own other; do
                 truncate -s 20M $disk
-                E2FSPROGS_FAKE_TIME=1700000000 mkfs.ext4 -q -F $disk && mount -o loop $disk replica ||
+                # Another second than that of the script beside this one, whose lock would else have the same name.
+                E2FSPROGS_FAKE_TIME=$((1700000000 + $$)) mkfs.ext4 -q -F $disk && mount -o loop $disk replica ||
                     { echo "lacking: ext4 in an image" >&2; exit; }
                 echo $disk >replica/a
                 stat -c '%i %W' replica >$disk.birth
@@ -116,7 +117,9 @@ const WITHOUT_BIRTH: &str = r#"
             $mounter $use made 2>>made.log || { losetup -d $use; echo "lacking: $mounter" >&2; exit; }
             echo $disk >made/a
             umount made
-            until_true 'losetup -d $use 2>/dev/null; ! losetup -l -n -O BACK-FILE | grep -qx "$PWD/$disk"'
+            # Once only: the next one may be somebody else's.
+            losetup -d $use
+            until_true '! losetup -l -n -O BACK-FILE | grep -qx "$PWD/$disk"'
         done
         cp own image
         use=$(losetup -f --show image)

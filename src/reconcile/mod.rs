@@ -229,7 +229,9 @@ impl Reconciler {
 
     /// Another directory is the source now.
     pub fn adopt_source(&mut self, pin: Pin) {
-        if !pin.same_directory(&self.roots.source_pin) {
+        let before = &self.roots.source_pin;
+        // Where that cannot be told, more is kept.
+        if !pin.same_directory(before) && (pin.is_distinct() || !pin.same_inode(before)) {
             self.crossings.forget();
         }
         self.roots.source_pin = pin;

@@ -74,10 +74,11 @@ impl Pin {
     }
 
     /// The same for each path and each mount that leads to it; another for a directory that got the
-    /// inode number of one that is gone, where the file system keeps birth times.
+    /// inode number of one that is gone, or of one on another disk, as far as the file system tells them apart.
     pub fn label(&self) -> String {
         let birth = self.birth.unwrap_or_default();
-        format!("{:x}-{:x}-{:x}.{:x}", self.dev, self.ino, birth.sec, birth.nsec)
+        let disk = self.disk.map_or(String::new(), |id| format!("-{id:x}"));
+        format!("{:x}-{:x}-{:x}.{:x}{disk}", self.dev, self.ino, birth.sec, birth.nsec)
     }
 
     /// Whether both lie on one mounted file system.
