@@ -106,6 +106,8 @@ struct Daemon<'a> {
     /// what they should. That has time.
     unproven: BTreeSet<RelPath>,
     uneven: Uneven,
+    /// Directories into which others are let once the walk that is under way has found all in them.
+    unasked: BTreeSet<RelPath>,
     watching: Watching,
     links: Links,
     rounds: u32,
@@ -152,6 +154,7 @@ pub fn run(
         moved: BTreeSet::new(),
         unproven: BTreeSet::new(),
         uneven: Uneven::default(),
+        unasked: BTreeSet::new(),
         watching: Watching::new(config.watch, config.debounce),
         links: Links::default(),
         rounds: 0,
@@ -252,7 +255,7 @@ impl Daemon<'_> {
         }
         // While something is under way, its end wakes the loop, and not the next sweep's time.
         let next = self.next_count.map_or(self.next_sweep, |count| count.min(self.next_sweep));
-        let sweep = (self.is_swept() && !self.roots.is_lost()).then_some(next);
+        let sweep = (self.is_swept() && !self.has_its_sweep() && !self.roots.is_lost()).then_some(next);
         let watch = self.watching.next_due(self.sweep.is_some(), self.scan.is_some());
         let watch = watch.filter(|_| !self.roots.is_lost());
         let uneven = self.uneven.next_due().filter(|_| self.scan.is_none() && !self.roots.is_lost());

@@ -93,6 +93,22 @@ pub struct Entry {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Xattrs(pub BTreeMap<Box<[u8]>, Box<[u8]>>);
 
+/// The name of the ACL that says who is let in.
+const ACL: &[u8] = b"system.posix_acl_access";
+
+impl Xattrs {
+    /// Whether the ACL lets in others than another one, besides those of whom the mode tells. See acl(5) for its entries.
+    pub fn lets_in_others_than(&self, other: &Self) -> bool {
+        // Its version, then of each entry the tag, the rights, and whose they are.
+        let entries = |xattrs: &Self| -> Vec<Vec<u8>> {
+            let acl = xattrs.0.get(ACL).map_or(&[][..], |acl| acl.get(4..).unwrap_or_default());
+            let tells_mode = |entry: &&[u8]| matches!(entry, [0x01 | 0x10 | 0x20, 0, ..]);
+            acl.chunks(8).filter(|entry| !tells_mode(entry)).map(<[u8]>::to_vec).collect()
+        };
+        entries(self) != entries(other)
+    }
+}
+
 /// Which extended attributes are mirrored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct XattrKinds {

@@ -116,9 +116,7 @@ impl Preview<'_> {
                         self.see(&dir, &name, &look);
                     }
                 }
-                Ok(
-                    Message::Crossing(..) | Message::Uneven(_) | Message::Unwatched(..) | Message::Linked(_),
-                ) => {}
+                Ok(Message::Crossing(..) | Message::Unwatched(..) | Message::Linked(_)) => {}
                 Ok(Message::Problem(problem)) => self.fail(&problem),
                 Ok(Message::Counted(count)) => {
                     self.judge(&count);

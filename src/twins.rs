@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::entry::Entry;
 
-/// So many are remembered; beyond that, they are found out anew.
+/// So many are remembered; beyond that, twins are found out anew.
 const MOST: usize = 1 << 20;
 
 /// What is known of a directory of the replica.
@@ -67,7 +67,7 @@ impl Twins {
     fn change(&self, replica: &Entry, change: impl FnOnce(&mut Known)) {
         let mut known = self.lock();
         if known.len() >= MOST {
-            known.clear();
+            known.retain(|_, known| known.is_meddled_with);
         }
         change(known.entry(self.number(replica)).or_default());
     }

@@ -371,3 +371,94 @@ fn a_directory_in_which_files_are_saved_all_the_time_is_given_away_at_once() {
     saves.stop();
     live.scratch.wait_twins();
 }
+
+/// Alice has a directory of her own in the place of root's, into which root moves files; and it is in her directory.
+#[test]
+fn what_is_moved_into_a_directory_that_somebody_has_exchanged_is_not_seen_there() {
+    if !is_root() {
+        return skip("a directory of another user takes root to make");
+    }
+    let live = Live::of(&Tree::new().dir("all").mode(0o777).files("all/one", 300).dir("all/other"));
+    live.sh("chmod 700 all/one all/other");
+    live.wait();
+    fs::rename(live.copy("all/other"), live.copy("all/away")).unwrap();
+    fs::create_dir(live.copy("all/other")).unwrap();
+    set_mode(&live.copy("all/other"), 0o777);
+    chown(live.copy("all/other"), Some(ALICE), Some(ALICE)).unwrap();
+    let watcher = Background::start(File::open(live.copy("all/other")).unwrap(), |dir| {
+        // In this order: what is there after it was open can be seen.
+        let now = dir.metadata().unwrap();
+        let holds_any = fs::read_dir(format!("/proc/self/fd/{}", dir.as_raw_fd())).unwrap().next().is_some();
+        assert!(
+            (now.uid(), now.mode() & 0o7777) == (0, 0o700) || !holds_any,
+            "{} {:o}",
+            now.uid(),
+            now.mode()
+        );
+    });
+    live.sh("mv all/one/* all/other");
+    wait_until("all have come", DEADLINE, || fs::read_dir(live.copy("all/other")).unwrap().count() == 300);
+    watcher.stop();
+}
+
+#[test]
+fn what_is_copied_while_deletions_are_held_is_seen_by_nobody_else() {
+    if !is_root() {
+        return skip("a directory of another user takes root to make");
+    }
+    let tree = Tree::new().dir("all").mode(0o777).files("many", 150).file("all/d/f", "first");
+    let scratch = Scratch::new().with_source(&tree.clone().dir("all/d").mode(0o700));
+    scratch.sync();
+    // Hers is in its place.
+    let (dir, file) = (scratch.replica().join("all/d"), scratch.replica().join("all/d/f"));
+    fs::remove_dir_all(&dir).unwrap();
+    tree.make(&scratch.replica());
+    chown(&dir, Some(ALICE), Some(ALICE)).unwrap();
+    fs::remove_dir_all(scratch.source().join("many")).unwrap();
+    fs::write(scratch.source().join("all/d/f"), SECRET).unwrap();
+    scratch.once(&[]).expect(1).stderr_has(" held ");
+    assert_eq!(fs::read(&file).unwrap(), SECRET);
+    assert_eq!((fs::metadata(&dir).unwrap().uid(), mode(&dir)), (0, 0o700));
+}
+
+#[test]
+fn what_is_being_removed_is_seen_by_nobody() {
+    let live = Live::of(&Tree::new().files("d/sub", 5_000).dir("d").mode(0o700).files("more", 6_000));
+    live.sh("mkdir ../away; mv d/sub ../away; chmod 755 d");
+    let mut removed = 0;
+    wait_until("it has gone", DEADLINE, || {
+        let entries = fs::read_dir(live.copy("d")).unwrap();
+        for aside in entries.filter_map(|entry| entry.unwrap().metadata().ok()) {
+            removed += 1;
+            let is_open = fs::metadata(live.copy("d")).unwrap().mode() & 0o077 != 0;
+            let strangers = aside.mode() & 0o077;
+            assert!(!is_open || strangers == 0, "{strangers:o}");
+        }
+        removed > 0 && live.scratch.temporaries().is_empty()
+    });
+}
+
+/// Somebody has given the replica's directory another group; or it has an ACL, and is locked.
+#[test]
+fn a_directory_that_differs_is_right_again_after_a_save_in_it() {
+    let tree = Tree::new().file("d/f", "first").file("locked/f", "first").dir("locked").mode(0o555);
+    let live = Live::of(&tree);
+    let named = support::xattr::acl([7, 5, 5, 5, 5]);
+    let has_acl = support::xattr::set_xattr(&live.at("locked"), "system.posix_acl_access", named).is_ok();
+    live.wait();
+    let group = if is_root() { 7 } else { rustix::process::getgid().as_raw() };
+    chown(live.copy("d"), None, Some(group)).unwrap();
+    for name in ["d/f", "locked/f"] {
+        fs::write(live.at(name), "second").unwrap();
+    }
+    live.scratch.wait_twins();
+    assert_eq!(owners(&live.scratch.source()), owners(&live.scratch.replica()));
+    assert!(has_acl || !is_root(), "the file system knows no ACLs");
+}
+
+#[test]
+fn a_single_run_that_leaves_a_directory_closed_sweeps_once() {
+    let scratch = displaced(&Tree::new());
+    let run = scratch.once(&["--exclude", "secret"]).expect(1).stderr_has("d: others are not let into it");
+    assert_eq!(run.stdout.matches(" sweep ").count(), 1, "{run}");
+}

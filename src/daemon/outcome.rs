@@ -1,7 +1,7 @@
 //! What a round has left: what failed and comes again, what is over, and what is to be looked at because of it.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Daemon;
 use crate::guard::Trust;
@@ -10,6 +10,9 @@ use crate::queue::{Detector, Look};
 use crate::reconcile::{Again, Outcome};
 use crate::report::{Cause, Done, Operation, Problem};
 use crate::troubles::Failure;
+
+/// How long the rest of what was found in a directory is waited for, before others are let into it.
+const CONTENTS: Duration = Duration::from_millis(100);
 
 impl Daemon<'_> {
     /// Takes up what a round has left.
@@ -57,9 +60,14 @@ impl Daemon<'_> {
             Again::Now | Again::Unseen => self.queue.push_path(&path, look),
             Again::Carrier => self.queue.park(path, look),
             Again::Missing => self.queue.push_resting(Instant::now() + self.watching.rest(), path, look),
-            // The walk that has asked for it tells when it has seen all of it.
-            Again::Uneven if look.detector == Detector::Sweep && self.sweep.is_some() => {}
             Again::Uneven => self.note_uneven(path),
+            // The walk may yet find more in it.
+            Again::Unasked
+                if look.detector == Detector::Sweep && (self.sweep.is_some() || self.scan.is_some()) =>
+            {
+                self.unasked.insert(path);
+            }
+            Again::Unasked => self.queue.push_resting(Instant::now() + CONTENTS, path, look),
             Again::Restless | Again::Overtaken => {
                 let problem = Problem { path, cause: Cause::Restless };
                 self.set_back(&problem, look, Failure::Restless);

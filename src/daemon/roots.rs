@@ -262,6 +262,7 @@ impl Daemon<'_> {
         self.scans.clear();
         self.next_count = None;
         self.uneven.clear();
+        self.unasked.clear();
         self.watching.stop();
         self.queue.clear();
         self.troubles.clear();

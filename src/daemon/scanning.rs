@@ -26,7 +26,7 @@ impl Daemon<'_> {
     /// Starts the sweep, quick scan or count whose time has come.
     pub(super) fn begin_sweep(&mut self, now: Instant) -> Result<(), Failed> {
         let quick = self.watching.wants_rescan();
-        let by_clock = now >= self.next_sweep;
+        let by_clock = now >= self.next_sweep && !self.has_its_sweep();
         let recount = self.next_count.is_some_and(|due| now >= due) && !by_clock;
         let due = quick || (self.is_swept() && (by_clock || recount));
         if !due || !self.may_walk(now) || !self.gives_way(quick) {
@@ -239,7 +239,6 @@ impl Daemon<'_> {
 
     fn take_message(&mut self, message: Message, detector: Detector) {
         match message {
-            Message::Uneven(path) => self.note_uneven(path),
             Message::Crossing(path, pin) => self.note_mount(path, pin),
             Message::Problem(problem) => {
                 let look = Look::new(Depth::Subtree, detector, Instant::now());
@@ -275,8 +274,15 @@ impl Daemon<'_> {
     }
 
     fn end_of_walk(&mut self, walk: &Sweep) {
+        let look = || Look::new(Depth::Metadata, Detector::Sweep, Instant::now());
+        for path in std::mem::take(&mut self.unasked) {
+            self.queue.push_path(&path, look());
+        }
         for scope in &walk.plan.scopes {
-            self.uneven.walked(scope);
+            // What it has not told of may be right by now.
+            for path in self.uneven.walked(scope) {
+                self.queue.push_path(&path, look());
+            }
             for path in self.troubles.scanned(scope, walk.plan.number) {
                 say_resolved(&path);
             }

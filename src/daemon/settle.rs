@@ -315,6 +315,11 @@ impl Daemon<'_> {
             && (self.watching.is_wanted() || (self.scan.is_none() && self.scans.is_empty()))
     }
 
+    /// Whether a single run has swept: it waits for what was found, and no more.
+    pub(super) fn has_its_sweep(&self) -> bool {
+        self.is_once() && self.tally.swept.is_some()
+    }
+
     /// Ends a sync: says what it did, and plans the next. The end of the run, for `--once`.
     pub(super) fn settle(&mut self, now: Instant) -> Option<End> {
         let settled = self.is_settled();

@@ -69,13 +69,9 @@ impl Uneven {
         taken.iter().filter(|path| !is_below(path)).cloned().collect()
     }
 
-    /// A walk has looked into a directory. What it has not told of needs no further look.
-    pub fn walked(&mut self, scope: &RelPath) {
-        for path in self.within(scope) {
-            if self.waits[&path].due.is_none() {
-                self.waits.remove(&path);
-            }
-        }
+    /// A walk has looked into a directory. Those below that are to be looked at themselves now.
+    pub fn walked(&self, scope: &RelPath) -> Vec<RelPath> {
+        self.within(scope).into_iter().filter(|path| self.waits[path].due.is_none()).collect()
     }
 
     fn within(&self, dir: &RelPath) -> Vec<RelPath> {
@@ -103,7 +99,7 @@ mod tests {
     use crate::path::testing::path;
 
     #[test]
-    fn they_are_looked_into_at_growing_distances_until_nothing_is_told_of_them() {
+    fn they_are_looked_into_at_growing_distances_until_they_are_open() {
         let (mut uneven, begun) = (Uneven::default(), Instant::now());
         let mut now = begun;
         for round in 0..20 {
@@ -116,9 +112,9 @@ mod tests {
             assert_eq!(uneven.take(now), [path("a")]);
             assert_eq!(uneven.next_due(), None);
         }
-        uneven.walked(&path("b"));
-        assert!(!uneven.is_empty());
-        uneven.walked(&path("a"));
+        assert!(uneven.walked(&path("b")).is_empty());
+        assert_eq!(uneven.walked(&path("a")), [path("a")]);
+        uneven.over(&path("a"));
         assert!(uneven.is_empty());
     }
 
@@ -130,10 +126,10 @@ mod tests {
         }
         assert_eq!(uneven.take(now + FIRST), [path("a"), path("a-b"), path("c/d")]);
         uneven.note(&path("a/b"), now);
-        uneven.walked(&path("a"));
-        assert_eq!(uneven.paths().cloned().collect::<Vec<_>>(), [path("a-b"), path("a/b"), path("c/d")]);
+        assert_eq!(uneven.walked(&path("a")), [path("a")]);
         uneven.gone(&path("c"));
         uneven.over(&path("a-b"));
+        uneven.over(&path("a"));
         assert_eq!(uneven.paths().cloned().collect::<Vec<_>>(), [path("a/b")]);
     }
 }

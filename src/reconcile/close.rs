@@ -68,6 +68,8 @@ impl Round<'_> {
             replica.set(&Settings { mode, ..Settings::default() })?;
         }
         if differs.any() {
+            let uid = if differs.uid { entry.uid } else { now.uid };
+            self.see_who_moved(&now, uid, if differs.mode { entry.mode } else { now.mode });
             replica.set(&settings(&entry, differs, Some((&xattrs.0, &xattrs.1)), keeps))?;
         }
         let mode_before = self.opened.get(rel).copied().unwrap_or(now.mode);

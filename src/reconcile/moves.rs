@@ -186,7 +186,17 @@ impl Round<'_> {
 
     fn place_of(&mut self, path: &RelPath) -> Option<Place> {
         let (dir, name) = path.split()?;
-        Some(Place { path: path.clone(), dir: self.open_replica(&dir).ok()?, name })
+        Some(Place { path: path.clone(), dir: self.open_narrowed(&dir)?, name })
+    }
+
+    /// Opens a directory of the replica into which something is to be moved.
+    fn open_narrowed(&mut self, dir: &RelPath) -> Option<ReplicaDir> {
+        let replica = self.open_replica(dir).ok()?;
+        // Where the source's has gone, nothing is moved into it that is still there.
+        if let Ok(source) = self.source.open(dir) {
+            self.narrow(dir, source.entry().ok().as_ref(), Some(&source), &replica);
+        }
+        Some(replica)
     }
 
     /// What the source has at a path. Where its directory has gone, nothing.
@@ -219,7 +229,7 @@ impl Round<'_> {
             }
             let (at, name) = above.split()?;
             let Side::Present(entry) = self.source_at(&above) else { return None };
-            let parent = self.open_replica(&at).ok()?;
+            let parent = self.open_narrowed(&at)?;
             if !entry.is_dir() || renames.fill(&above, later) || parent.make_dir(&name).is_err() {
                 return None;
             }

@@ -53,6 +53,9 @@ impl Round<'_> {
         let Some((dir, name)) = path.split() else { return Ok(()) };
         let aside = self.put_in_place(replica, temp, &path, &name, &standing)?;
         self.shared.cancel_within(&path);
+        if let Some(name) = &aside {
+            self.shut(replica, name);
+        }
         out.asides.extend(aside.map(|name| Aside { dir, name }));
         let operation = if standing == Side::Absent { Operation::Created } else { Operation::Updated };
         let mut done = Done::new(operation, path.clone(), &entry, reason, &look);

@@ -10,7 +10,7 @@ use crate::fault::{Fault, Setback};
 use crate::path::{Name, RelPath};
 use crate::queue::Look;
 use crate::report::{Done, Entries, Operation};
-use crate::tree::{Dir, Hint, ReplicaDir};
+use crate::tree::{Dir, Hint, ReplicaDir, Settings};
 
 /// How long the entries of a directory that is to go are counted, for the log's sake.
 pub const COUNTING: Duration = Duration::from_millis(20);
@@ -36,7 +36,18 @@ impl Round<'_> {
     pub(super) fn lay_aside(&self, dir: &ReplicaDir, name: &Name) -> Result<Name, Setback> {
         let reserved = self.shared.names.next();
         dir.rename(name, &reserved)?;
+        self.shut(dir, &reserved);
         Ok(reserved)
+    }
+
+    /// What is being removed is nobody's to see. Where it cannot be shut, it is as open as it was.
+    pub(super) fn shut(&self, dir: &ReplicaDir, name: &Name) {
+        let keeps = &self.shared.keeps;
+        let open = RelPath::new(name.as_bytes()).map(|rel| dir.open(&rel));
+        if let Some(Ok(aside)) = open.filter(|_| keeps.modes) {
+            let uid = keeps.owner.then_some(keeps.user);
+            let _ = aside.set(&Settings { uid, mode: Some(0o700), ..Settings::default() });
+        }
     }
 
     /// What carriers fill below a directory does not go to the backup with it.

@@ -13,13 +13,6 @@ use crate::queue::Look;
 use crate::reach::Movers;
 use crate::tree::{Dir, ReplicaDir, Settings};
 
-/// The name of the ACL that says who is let in.
-const ACL: &[u8] = b"system.posix_acl_access";
-
-fn acl_differs(one: &Xattrs, other: &Xattrs) -> bool {
-    one.0.get(ACL) != other.0.get(ACL)
-}
-
 impl Round<'_> {
     /// Takes from a directory of the replica the rights that the source's gives no more. Where it is another's there, another
     /// group's, or has another ACL, group and others are kept out until the closing phase, and its former owner too.
@@ -39,11 +32,9 @@ impl Round<'_> {
             self.see_whether_new(wanted, &now, replica);
         }
         let differs = Differs::between(wanted, &now, keeps);
-        // While deletions are held the source may be a wrong one: the replica stays as open as it is.
-        let is_given = !self.deletions.are_held()
-            && (differs.uid
-                || differs.gid
-                || (!now.is_closed() && source.is_some_and(|source| self.acls_differ(source, replica))));
+        let is_given = differs.uid
+            || differs.gid
+            || (!now.is_closed() && source.is_some_and(|source| self.acls_differ(source, replica)));
         let allowed = 0o7700 | if is_given { 0 } else { wanted.mode };
         let uid = (is_given && differs.uid && now.uid != keeps.user).then_some(keeps.user);
         if now.mode & !allowed == 0 && uid.is_none() {
@@ -51,20 +42,27 @@ impl Round<'_> {
         }
         // Where this fails, so does the closing phase, and says why.
         if replica.set(&Settings { uid, mode: Some(now.mode & allowed), ..Settings::default() }).is_ok() {
-            let left = Entry { uid: uid.unwrap_or(now.uid), mode: now.mode & allowed, ..now.clone() };
-            let movers = [&now, &left].map(|dir| Movers::within(dir, twins, keeps.user));
-            if movers[0] != movers[1] {
-                twins.meddled_with(&now);
-            }
+            self.see_who_moved(&now, uid.unwrap_or(now.uid), now.mode & allowed);
             self.opened.entry(path.clone()).or_insert(now.mode);
             self.touch(path.clone(), None);
+        }
+    }
+
+    /// A directory got this owner and this mode: remembers that others could move its entries before, where they cannot now.
+    pub(super) fn see_who_moved(&self, before: &Entry, uid: u32, mode: u32) {
+        let (twins, user) = (&self.shared.twins, self.shared.keeps.user);
+        let movers = |dir: &Entry| Movers::within(dir, twins, user);
+        if movers(before) != Movers::Nobody
+            && movers(before) != movers(&Entry { mode, uid, ..before.clone() })
+        {
+            twins.meddled_with(before);
         }
     }
 
     fn acls_differ(&self, source: &Dir, replica: &Dir) -> bool {
         let kinds = XattrKinds { user: false, ..self.shared.keeps.xattrs };
         let acls = [source, replica].map(|dir| dir.xattrs(kinds).unwrap_or_default());
-        acl_differs(&acls[0], &acls[1])
+        acls[0].lets_in_others_than(&acls[1])
     }
 
     /// One that holds nothing hides nothing.
@@ -83,7 +81,7 @@ impl Round<'_> {
         differs: Differs,
         xattrs: (&Xattrs, &Xattrs),
     ) -> bool {
-        let differs = Differs { xattrs: acl_differs(xattrs.0, xattrs.1), ..differs };
+        let differs = Differs { xattrs: xattrs.0.lets_in_others_than(xattrs.1), ..differs };
         lets_in(source, now, differs, &self.shared.keeps)
     }
 
@@ -98,11 +96,12 @@ impl Round<'_> {
 
     /// Leaves a directory closed for now. `is_asked`: whether it was looked at for its own sake; else that is yet to come.
     pub(super) fn leave_closed(&mut self, path: &RelPath, look: &Look, is_asked: bool) {
-        if self.deletions.are_held() || !is_asked {
+        if self.deletions.are_held() {
             // The walk after the next count sees to it again.
             self.out.open.push(path.clone());
         } else {
-            self.out.again.push((path.clone(), look.clone(), Again::Uneven));
+            let again = if is_asked { Again::Uneven } else { Again::Unasked };
+            self.out.again.push((path.clone(), look.clone(), again));
         }
     }
 }

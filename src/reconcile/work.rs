@@ -70,6 +70,8 @@ pub enum Again {
     Overtaken,
     /// Once what it holds is as in the source: until then a directory stays closed.
     Uneven,
+    /// After what is to be looked at in it: others are let into a directory when that was asked for.
+    Unasked,
     /// After a rest: the directory has gone, and the watch has yet to tell where to.
     Missing,
 }

@@ -103,8 +103,6 @@ pub enum Message {
     /// Names of one directory that differ; none for the directory's own metadata. A directory's
     /// batch comes before those of what lies below it.
     Differ(RelPath, Vec<(Name, Look)>),
-    /// A directory of the replica whose rights differ, and which cannot be opened to others: it holds what they may not see.
-    Uneven(RelPath),
     /// A directory of the source where another file system is mounted.
     Crossing(RelPath, Pin),
     /// A directory that could not be looked into. What lies below it is not known.

@@ -48,7 +48,7 @@ impl Subtree {
         self
     }
 
-    /// Has it told that the directory may be opened, after all that was found in it; or that it may not.
+    /// Has it told, after all that was found in it, that the directory is to be looked at for its own sake.
     pub fn tell(mut self, dir: &RelPath, look: Look, out: &Sender<Message>) -> Self {
         self.closed = Some((dir.clone(), look, out.clone()));
         self
@@ -99,11 +99,10 @@ impl Subtree {
         let is_known = !self.cancel.load(Ordering::Relaxed) && !std::thread::panicking();
         let is_even = is_known && !*self.uneven.get_mut();
         let is_somebodys = self.is_somebodys();
-        let (mut is_twin, mut is_safe) = (false, false);
-        if let Some((Both { source, replica, movers }, twins)) = self.both.take() {
+        let mut is_twin = false;
+        if let Some((Both { source, replica, .. }, twins)) = self.both.take() {
             // What a twin holds is the source's, up to what is about to be done.
             is_twin = is_known && twins.are(&source, &replica);
-            is_safe = is_known && movers.are_harmless(&source, &replica);
             if is_even {
                 twins.note(&source, &replica);
             }
@@ -113,7 +112,6 @@ impl Subtree {
         }
         if let Some((dir, look, out)) = self.closed.take() {
             let told = match dir.split() {
-                _ if !(is_even || is_twin || is_safe) => Message::Uneven(dir),
                 // By its name, so that it is looked at for its own sake, and not for that of something in it.
                 Some((above, name)) => Message::Differ(above, vec![(name, look)]),
                 None => Message::Differ(dir, Vec::new()),

@@ -310,7 +310,7 @@ impl Rounds {
             Again::Overtaken => _ = self.queue.push_watched(&path, look, self.now),
             Again::Now | Again::Unseen => self.queue.push_path(&path, look),
             Again::Carrier => self.queue.park(path, look),
-            Again::Missing => self.queue.push_resting(self.now + REST, path, look),
+            Again::Missing | Again::Unasked => self.queue.push_resting(self.now + REST, path, look),
             Again::Restless => {
                 self.set_back(&Problem { path, cause: Cause::Restless }, look, Failure::Restless);
             }
