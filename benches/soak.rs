@@ -21,6 +21,7 @@ mod world;
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -268,6 +269,13 @@ impl Soak {
         for (file, before) in locked.into_iter().rev() {
             file.set_permissions(before).unwrap();
         }
+        // What was saved anew meanwhile has the mode of what it replaced.
+        let source = self.scratch.source();
+        let find = Command::new("find")
+            .arg(source)
+            .args(["-perm", "0000", "-exec", "chmod", "u+rwx", "{}", "+"])
+            .status();
+        assert!(find.unwrap().success());
     }
 
     /// How long it takes until both trees are equal.

@@ -386,9 +386,9 @@ fn what_is_moved_into_a_directory_that_somebody_has_exchanged_is_not_seen_there(
     set_mode(&live.copy("all/other"), 0o777);
     chown(live.copy("all/other"), Some(ALICE), Some(ALICE)).unwrap();
     let watcher = Background::start(File::open(live.copy("all/other")).unwrap(), |dir| {
-        // In this order: what is there after it was open can be seen.
-        let now = dir.metadata().unwrap();
+        // In this order: what is there before it is open can be seen.
         let holds_any = fs::read_dir(format!("/proc/self/fd/{}", dir.as_raw_fd())).unwrap().next().is_some();
+        let now = dir.metadata().unwrap();
         assert!(
             (now.uid(), now.mode() & 0o7777) == (0, 0o700) || !holds_any,
             "{} {:o}",
