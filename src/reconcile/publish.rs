@@ -51,8 +51,10 @@ impl Round<'_> {
     pub(super) fn publish(&self, ready: Ready<'_>, out: &mut Outcome) -> Result<(), Setback> {
         let Ready { spot, replica, temp, path, look, entry, standing, reason } = ready;
         let Some((dir, name)) = path.split() else { return Ok(()) };
-        let aside = self.put_in_place(replica, temp, &path, &name, &standing)?;
+        let placed = self.put_in_place(replica, temp, &path, &name, &standing);
+        // Also where that failed: it may be done all the same, and no older copy may take its place.
         self.shared.cancel_within(&path);
+        let aside = placed?;
         if let Some(name) = &aside {
             self.shut(replica, name);
         }
