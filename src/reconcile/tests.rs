@@ -177,7 +177,8 @@ fn a_look_in_a_directory_that_is_gone_moves_to_its_highest_missing_ancestor() {
     let outcome = pair.look(&["d/e/f"]);
     assert_eq!(operations(&outcome), [(Operation::Removed, "d".into())]);
     let entries = outcome.done[0].entries.unwrap();
-    assert_eq!((entries.number, entries.at_least), (4, false));
+    // They are counted for a short time only.
+    assert!(entries.number == 4 || (entries.at_least && entries.number < 4), "{entries:?}");
     pair.bury();
     assert_eq!(pair.names("replica"), [""; 0]);
 }
