@@ -267,14 +267,18 @@ pub fn may_be_newer(source: &Entry, replica: &Entry, keeps: &Keeps) -> bool {
 /// its maker's alone does not.
 pub fn is_more_open(source: &Entry, replica: &Entry, differs: Differs, keeps: &Keeps) -> bool {
     let is_closed = replica.uid == keeps.user && replica.is_closed();
-    let is_given = differs.uid || differs.gid || differs.xattrs;
-    keeps.modes && !is_closed && (is_given || replica.mode & !source.mode & 0o777 != 0)
+    !is_closed && gives(replica, source, differs, keeps)
 }
 
 /// Whether a directory of the replica, given what its source gives, lets in somebody whom it does not let in now.
 pub fn lets_in(source: &Entry, replica: &Entry, differs: Differs, keeps: &Keeps) -> bool {
-    let is_given = differs.uid || differs.gid || differs.xattrs;
-    keeps.modes && (is_given || source.mode & !replica.mode & 0o777 != 0)
+    gives(source, replica, differs, keeps)
+}
+
+/// Whether the first lets in somebody whom the second does not let in.
+fn gives(one: &Entry, other: &Entry, differs: Differs, keeps: &Keeps) -> bool {
+    let is_others = differs.uid || differs.gid || differs.xattrs;
+    keeps.modes && (is_others || one.mode & !other.mode & 0o777 != 0)
 }
 
 fn decide_metadata(differs: Differs) -> Action {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::entry::{Entry, Time};
-use crate::path::RelPath;
+use crate::path::{RelPath, within};
 
 /// So many names are remembered. The others are left to the sweeps.
 const MOST: usize = 100_000;
@@ -112,9 +112,7 @@ impl Links {
 
     /// A directory is gone, with all names in it.
     pub fn gone(&mut self, dir: &RelPath) {
-        let from = self.by_path.range(dir.clone()..).map(|(path, _)| path);
-        let within = from.take_while(|path| path.as_bytes().starts_with(dir.as_bytes()));
-        let within: Vec<_> = within.filter(|path| path.is_within(dir)).cloned().collect();
+        let within: Vec<_> = within(&self.by_path, dir).map(|(path, _)| path.clone()).collect();
         self.look_at(within.iter());
     }
 

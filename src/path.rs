@@ -4,6 +4,7 @@
 //! lies below a root, and only [`crate::tree`] turns it into a descriptor.
 
 use std::borrow::Borrow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -124,6 +125,16 @@ impl RelPath {
         dir.is_root()
             || self.0.strip_prefix(dir.as_bytes()).is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
     }
+}
+
+/// What is known of a directory, and of all that lies below it, in the order of their paths.
+pub fn within<'a, V>(
+    known: &'a BTreeMap<RelPath, V>,
+    dir: &RelPath,
+) -> impl Iterator<Item = (&'a RelPath, &'a V)> {
+    let alike = |path: &RelPath| path.as_bytes().starts_with(dir.as_bytes());
+    // In the order of their bytes, `a-b` comes between `a` and `a/b`.
+    known.range(dir..).take_while(move |(path, _)| alike(path)).filter(move |(path, _)| path.is_within(dir))
 }
 
 /// Writes names and paths so that one line stays one line of UTF-8, and so that what was

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use crate::path::RelPath;
+use crate::path::{RelPath, within};
 
 /// The wait before they are looked into again, doubled each time up to the limit.
 const FIRST: Duration = Duration::from_millis(100);
@@ -45,7 +45,10 @@ impl Uneven {
 
     /// It has gone, with all below it.
     pub fn gone(&mut self, dir: &RelPath) {
-        self.within(dir).iter().for_each(|path| self.over(path));
+        let gone: Vec<_> = within(&self.waits, dir).map(|(path, _)| path.clone()).collect();
+        for path in &gone {
+            self.over(path);
+        }
     }
 
     pub fn next_due(&self) -> Option<Instant> {
@@ -71,13 +74,8 @@ impl Uneven {
 
     /// A walk has looked into a directory. Those below that are to be looked at themselves now.
     pub fn walked(&self, scope: &RelPath) -> Vec<RelPath> {
-        self.within(scope).into_iter().filter(|path| self.waits[path].due.is_none()).collect()
-    }
-
-    fn within(&self, dir: &RelPath) -> Vec<RelPath> {
-        let alike = |path: &&RelPath| path.as_bytes().starts_with(dir.as_bytes());
-        let after = self.waits.range(dir..).map(|(path, _)| path).take_while(alike);
-        after.filter(|path| path.is_within(dir)).cloned().collect()
+        let waits = within(&self.waits, scope).filter(|(_, wait)| wait.due.is_none());
+        waits.map(|(path, _)| path.clone()).collect()
     }
 
     pub fn paths(&self) -> impl Iterator<Item = &RelPath> {

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use crate::mounts::Mount;
-use crate::path::RelPath;
+use crate::path::{RelPath, within};
 use crate::tree::{Dir, Pin};
 
 /// What was mounted at one place.
@@ -52,9 +52,7 @@ impl Crossings {
 
     /// A place at, above or below `path` whose file system has gone from the source, which is `source`, at `root`.
     pub fn lost(&self, path: &RelPath, source: &Dir, root: &Path) -> Option<&RelPath> {
-        let alike = |at: &RelPath| at.as_bytes().starts_with(path.as_bytes());
-        let below = self.0.range(path..).take_while(|(at, _)| alike(at)).filter(|(at, _)| at.is_within(path));
-        let lost = below.into_iter().find(|(at, crossing)| !crossing.is_there(at, source, root));
+        let lost = within(&self.0, path).find(|(at, crossing)| !crossing.is_there(at, source, root));
         lost.map(|(at, _)| at).or_else(|| self.lost_above(path, source, root))
     }
 

@@ -101,7 +101,7 @@ pub enum Task {
 /// What a sweep tells.
 pub enum Message {
     /// Names of one directory that differ; none for the directory's own metadata. A directory's
-    /// batch comes before those of what lies below it.
+    /// batch comes before those of what lies below it; its own name comes after all of them where it lets somebody in.
     Differ(RelPath, Vec<(Name, Look)>),
     /// A directory of the source where another file system is mounted.
     Crossing(RelPath, Pin),
