@@ -16,8 +16,7 @@ fn nothing_is_written_beneath_a_bind_mount_that_held_the_replica() {
             mkdir -p disk/data mnt/data
             ln -s mnt/data replica
             mount --bind disk mnt
-            start $HOW 0.3
-            until_true '[ $(count settled out) -ge 1 ]'
+            start_settled $HOW 0.3
             unmount mnt
             until_true '[ $(count "disk is gone" err) -ge 1 ]'
             holds '[ -z "$(ls -A mnt/data)" ]'
@@ -42,8 +41,7 @@ fn another_disk_in_the_place_of_the_replicas_is_left_alone_unless_it_is_empty() 
             how,
             r#"
             mount -t tmpfs none replica
-            start $HOW 0.3
-            until_true '[ $(count settled out) -ge 1 ]'
+            start_settled $HOW 0.3
             mkdir elsewhere
             mount -t tmpfs none elsewhere
             touch elsewhere/theirs
@@ -82,8 +80,7 @@ fn a_disk_that_was_made_in_the_same_second_as_the_replicas_is_not_taken_for_it()
             done
             cmp own.birth other.birth
             mount -o loop own replica
-            start $HOW 0.3
-            until_true '[ $(count settled out) -ge 1 ]'
+            start_settled $HOW 0.3
             unmount replica
             mount -o loop other replica
             until_true '[ $(count "is not the replica" err) -ge 1 ]'

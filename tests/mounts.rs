@@ -17,8 +17,7 @@ fn what_an_unmounted_file_system_held_is_kept_until_it_is_mounted_again() {
             mkdir source/in/d
             echo x >source/in/d/x
             echo y >source/in/y
-            start $HOW 0.3
-            until_true '[ $(count settled out) -ge 1 ]'
+            start_settled $HOW 0.3
             unmount source/in
             until_true '[ $(count kept err) -ge 1 ]'
             sweeps 3
@@ -53,8 +52,7 @@ fn nothing_is_written_below_the_mount_point_of_an_unmounted_replica() {
             how,
             r#"
             mount -t tmpfs none replica
-            start $HOW 0.3
-            until_true '[ $(count settled out) -ge 1 ]'
+            start_settled $HOW 0.3
             list filled replica
             unmount replica
             until_true '[ $(count "is gone" err) -ge 1 ]'
@@ -147,8 +145,7 @@ fn a_disk_that_is_mounted_in_the_place_of_another_is_noticed_whatever_its_number
             before=$(stat -c %d:%i source)
             mkdir source/d
             for number in $(seq 12); do echo $number >source/d/$number; done
-            start $HOW 0.3
-            until_true '[ $(count settled out) -ge 1 ]'
+            start_settled $HOW 0.3
             # At once, so that nobody sees it gone.
             until_true 'umount source 2>umount.log && mount -t tmpfs none source'
             [ $(stat -c %d:%i source) = $before ] && same=yes || same=no

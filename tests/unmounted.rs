@@ -17,8 +17,7 @@ fn an_unmounted_source_deletes_nothing_however_little_there_is() {
             mount -t tmpfs none source
             mkdir source/d
             echo x >source/d/x
-            start $HOW 0.3
-            until_true '[ $(count settled out) -ge 1 ]'
+            start_settled $HOW 0.3
             unmount source
             until_true '[ $(count "is unmounted" err) -ge 1 ]'
             holds '[ "$(list kept replica)" = "kept: ./d ./d/x " ]'
@@ -56,8 +55,7 @@ fn a_source_below_a_mount_point_is_not_taken_for_the_directory_beneath_its_disk(
             mount -t tmpfs none disk
             mkdir -p disk/data/d
             echo x >disk/data/d/x
-            start $HOW 0.3
-            until_true '[ $(count settled out) -ge 1 ]'
+            start_settled $HOW 0.3
             unmount disk
             until_true '[ $(count "is unmounted" err) -ge 1 ]'
             holds '[ "$(list kept replica)" = "kept: ./d ./d/x " ]'
@@ -89,8 +87,7 @@ fn what_lay_beneath_a_sources_disk_all_the_time_is_not_another_disk() {
             touch source/stray
             mount -t tmpfs none source
             touch source/a source/b
-            start $HOW 0.3
-            until_true '[ $(count settled out) -ge 1 ]'
+            start_settled $HOW 0.3
             unmount source
             until_true '[ $(count "is unmounted" err) -ge 1 ]'
             holds '[ "$(list kept replica)" = "kept: ./a ./b " ]'
@@ -120,8 +117,7 @@ fn a_source_whose_path_was_renamed_is_not_taken_for_what_lies_beneath_its_disk()
             mount -t tmpfs none before/disk
             touch before/disk/a
             ln -s before/disk source
-            start $HOW 0.3
-            until_true '[ $(count settled out) -ge 1 ]'
+            start_settled $HOW 0.3
             mv before after
             ln -sfn after/disk source
             touch source/b
@@ -148,8 +144,7 @@ fn a_root_over_which_something_is_mounted_for_a_while_goes_on_afterwards() {
             &scratch,
             how,
             r#"
-            start $HOW 0.3
-            until_true '[ $(count settled out) -ge 1 ]'
+            start_settled $HOW 0.3
             mount --bind source source
             until_true '[ $(count adopted err) -ge 1 ]'
             unmount source
@@ -184,8 +179,7 @@ fn a_source_that_something_wrong_lay_over_is_followed_in_what_it_deleted_meanwhi
             &scratch,
             how,
             r#"
-            start $HOW 0.3
-            until_true '[ $(count settled out) -ge 1 ]'
+            start_settled $HOW 0.3
             mount -t tmpfs none source
             until_true '[ $(count held err) -ge 1 ]'
             unmount source
@@ -209,8 +203,7 @@ fn a_limit_that_decides_alone_does_so_for_a_source_that_lay_beneath_a_trusted_di
         for limit in ["100%", "5"] {
             let scratch = Scratch::new().with_source(&Tree::new().file("beneath", "the disk"));
             let text = r"
-                start $HOW 0.3
-                until_true '[ $(count settled out) -ge 1 ]'
+                start_settled $HOW 0.3
                 mount -t tmpfs none source
                 touch source/1 source/2 source/3
                 until_true '[ -e replica/3 ] && [ ! -e replica/beneath ]'
@@ -236,8 +229,7 @@ fn a_source_that_lay_beneath_a_trusted_disk_deletes_nothing_of_it() {
             r#"
             adopted() { until_true "[ \$(count ' adopted ' err) -ge $1 ]"; sweeps 2; }
             disk() { mount -t tmpfs none source; touch $(seq -f source/%g 12); }
-            start $HOW 0.3
-            until_true '[ $(count settled out) -ge 1 ]'
+            start_settled $HOW 0.3
             disk
             until_true '[ -e replica/12 ] && [ ! -e replica/beneath ]'
             sweeps 2
@@ -281,8 +273,7 @@ fn what_is_kept_of_an_unmounted_part_gives_way_to_nothing() {
             mkdir source/in/m/d
             echo kept >source/in/m/d/x
             echo kept >source/in/m/f
-            start $HOW 0.3
-            until_true '[ $(count settled out) -ge 1 ]'
+            start_settled $HOW 0.3
             unmount source/in/m
             # A file in the place of a directory, another file, a directory in the place of a file.
             echo new >source/in/m/d
@@ -328,8 +319,7 @@ fn what_is_kept_of_an_unmounted_part_does_not_keep_the_directory_above_it_closed
             chmod 777 source
             mount -t tmpfs none source/in/m
             touch source/in/m/kept
-            start $HOW 0.3
-            until_true '[ $(count settled out) -ge 1 ]'
+            start_settled $HOW 0.3
             unmount source/in/m
             sweeps 2
             stop
@@ -359,8 +349,7 @@ fn a_mounted_part_that_is_moved_or_left_behind_by_the_source_keeps_nothing() {
             ln -s one source
             mount -t tmpfs none one/a/m
             touch one/a/m/x
-            start $HOW 0.3
-            until_true '[ $(count settled out) -ge 1 ]'
+            start_settled $HOW 0.3
             mv one/a one/b
             until_true '[ -e replica/b/m/x ] && [ ! -e replica/a ]'
             mv one/b one/a
@@ -395,8 +384,7 @@ fn what_is_kept_of_an_unmounted_part_stays_when_another_disk_is_mounted_elsewher
             mount -t tmpfs none source/in/m
             touch source/in/m/x
             before=$(numbers source/in/m)
-            start $HOW 0.3
-            until_true '[ $(count settled out) -ge 1 ]'
+            start_settled $HOW 0.3
             mkdir another source/other
             unmount source/in/m
             mount -t tmpfs none another

@@ -20,6 +20,10 @@ const PRELUDE: &str = r#"
         pid=$!
         trap 'kill $pid' EXIT
     }
+    start_settled() {
+        start "$@"
+        until_true '[ $(count settled out) -ge 1 ]'
+    }
     # Longer than another directory has to stand at the path of a root until it is one.
     holds() {
         for time in $(seq 30); do
