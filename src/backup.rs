@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use crate::copy::TempNames;
-use crate::decide::Keeps;
+use crate::differs::Keeps;
 use crate::entry::{Entry, Side};
 use crate::fault::{Fault, Setback, Where};
 use crate::path::{Name, RelPath};

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rustix::io::Errno;
 
-use crate::decide::{Differs, Keeps};
+use crate::differs::{Differs, Keeps};
 use crate::digest::with_buffer;
 use crate::entry::{Entry, Side, Xattrs};
 use crate::fault::Setback;

@@ -19,7 +19,7 @@ use crossbeam_channel::{Receiver, never, select};
 
 use crate::carrier::Carried;
 use crate::config::{Config, Mode};
-use crate::decide::Keeps;
+use crate::differs::Keeps;
 use crate::guard::Trust;
 use crate::links::Links;
 use crate::path::RelPath;

@@ -38,6 +38,7 @@ mod reach; // who could have put a directory in its place
 mod twins; // directories that are one in two trees
 mod queue; // where to look, merged
 mod decide; // two entries in, one action out
+mod differs; // which facts are mirrored and differ, and whom that lets in
 mod digest; // MD5 of files
 mod parallel; // one phase on all cores
 

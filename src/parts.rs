@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use crate::daemon::{PORTION, WATCH_PORTION};
-use crate::decide::Keeps;
+use crate::differs::Keeps;
 use crate::digest;
 use crate::entry::Entry;
 use crate::fault::Where;

@@ -9,7 +9,8 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, select};
 
 use crate::config::{Config, Mode};
-use crate::decide::{Action, Contents, Differs, Keeps, Reason, decide};
+use crate::decide::{Action, Contents, Reason, decide};
+use crate::differs::{Differs, Keeps};
 use crate::digest;
 use crate::entry::{Entry, Side, Special};
 use crate::fault::{Fault, Setback};

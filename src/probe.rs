@@ -8,7 +8,7 @@ use std::fmt;
 use rustix::io::Errno;
 
 use crate::copy::{Temp, TempNames};
-use crate::decide::Keeps;
+use crate::differs::Keeps;
 use crate::entry::{Entry, Time, XattrKinds, Xattrs};
 use crate::fault::Fault;
 use crate::path::Name;

@@ -2,103 +2,87 @@
 
 mod support;
 
-use support::script::{assert_said, each_way, lines, script};
+use support::script::{assert_said, lines, script_each_way};
 use support::{Scratch, Tree, skip};
 
 #[test]
 fn nothing_is_written_beneath_a_bind_mount_that_held_the_replica() {
-    each_way(|how| {
-        let scratch = Scratch::new().with_source(&Tree::new().file("a", "a"));
-        let Some(run) = script(
-            &scratch,
-            how,
-            r#"
-            mkdir -p disk/data mnt/data
-            ln -s mnt/data replica
-            mount --bind disk mnt
-            start_settled $HOW 0.3
-            unmount mnt
-            until_true '[ $(count "disk is gone" err) -ge 1 ]'
-            holds '[ -z "$(ls -A mnt/data)" ]'
-            mount --bind disk mnt
-            touch source/b
-            until_true '[ -e disk/data/b ]'
-            stop
-            "#,
-        ) else {
-            return;
-        };
-        assert_said(&run, &["code: 0"]);
-    });
+    script_each_way(
+        || Scratch::new().with_source(&Tree::new().file("a", "a")),
+        r#"
+        mkdir -p disk/data mnt/data
+        ln -s mnt/data replica
+        mount --bind disk mnt
+        start_settled $HOW 0.3
+        unmount mnt
+        until_true '[ $(count "disk is gone" err) -ge 1 ]'
+        holds '[ -z "$(ls -A mnt/data)" ]'
+        mount --bind disk mnt
+        touch source/b
+        until_true '[ -e disk/data/b ]'
+        stop
+        "#,
+        |run| assert_said(run, &["code: 0"]),
+    );
 }
 
 #[test]
 fn another_disk_in_the_place_of_the_replicas_is_left_alone_unless_it_is_empty() {
-    each_way(|how| {
-        let scratch = Scratch::new().with_source(&Tree::new().file("a", "a")).with_replica(&Tree::new());
-        let Some(run) = script(
-            &scratch,
-            how,
-            r#"
-            mount -t tmpfs none replica
-            start_settled $HOW 0.3
-            mkdir elsewhere
-            mount -t tmpfs none elsewhere
-            touch elsewhere/theirs
-            unmount replica
-            mount --move elsewhere replica
-            until_true '[ $(count "is not the replica" err) -ge 1 ]'
-            holds '[ "$(list theirs replica)" = "theirs: ./theirs " ]'
-            unmount replica
-            mount -t tmpfs none replica
-            until_true '[ -e replica/a ]'
-            stop
-            "#,
-        ) else {
-            return;
-        };
-        assert_said(&run, &["code: 0"]);
-    });
+    script_each_way(
+        || Scratch::new().with_source(&Tree::new().file("a", "a")).with_replica(&Tree::new()),
+        r#"
+        mount -t tmpfs none replica
+        start_settled $HOW 0.3
+        mkdir elsewhere
+        mount -t tmpfs none elsewhere
+        touch elsewhere/theirs
+        unmount replica
+        mount --move elsewhere replica
+        until_true '[ $(count "is not the replica" err) -ge 1 ]'
+        holds '[ "$(list theirs replica)" = "theirs: ./theirs " ]'
+        unmount replica
+        mount -t tmpfs none replica
+        until_true '[ -e replica/a ]'
+        stop
+        "#,
+        |run| assert_said(run, &["code: 0"]),
+    );
 }
 
 #[test]
 fn a_disk_that_was_made_in_the_same_second_as_the_replicas_is_not_taken_for_it() {
-    each_way(|how| {
-        let scratch = Scratch::new().with_source(&Tree::new().file("a", "a")).with_replica(&Tree::new());
-        let Some(run) = script(
-            &scratch,
-            how,
-            r#"
-            for disk in own other; do
-                truncate -s 20M $disk
-                # Another second than that of the script beside this one, whose lock would else have the same name.
-                E2FSPROGS_FAKE_TIME=$((1700000000 + $$)) mkfs.ext4 -q -F $disk && mount -o loop $disk replica ||
-                    { echo "lacking: ext4 in an image" >&2; exit; }
-                echo $disk >replica/a
-                stat -c '%i %W' replica >$disk.birth
-                umount replica
-            done
-            cmp own.birth other.birth
-            mount -o loop own replica
-            start_settled $HOW 0.3
-            unmount replica
-            mount -o loop other replica
-            until_true '[ $(count "is not the replica" err) -ge 1 ]'
-            holds '[ "$(cat replica/a)" = other ]'
-            unmount replica
-            echo b >source/b
-            mount -o loop own replica
-            until_true '[ -e replica/b ]'
-            stop
-            "#,
-        ) else {
-            return;
-        };
-        if run.stderr.contains("lacking: ") {
-            return skip(&run.stderr);
-        }
-        assert_said(&run, &["code: 0"]);
-    });
+    script_each_way(
+        || Scratch::new().with_source(&Tree::new().file("a", "a")).with_replica(&Tree::new()),
+        r#"
+        for disk in own other; do
+            truncate -s 20M $disk
+            # Another second than that of the script beside this one, whose lock would else have the same name.
+            E2FSPROGS_FAKE_TIME=$((1700000000 + $$)) mkfs.ext4 -q -F $disk && mount -o loop $disk replica ||
+                { echo "lacking: ext4 in an image" >&2; exit; }
+            echo $disk >replica/a
+            stat -c '%i %W' replica >$disk.birth
+            umount replica
+        done
+        cmp own.birth other.birth
+        mount -o loop own replica
+        start_settled $HOW 0.3
+        unmount replica
+        mount -o loop other replica
+        until_true '[ $(count "is not the replica" err) -ge 1 ]'
+        holds '[ "$(cat replica/a)" = other ]'
+        unmount replica
+        echo b >source/b
+        mount -o loop own replica
+        until_true '[ -e replica/b ]'
+        stop
+        "#,
+        |run| {
+            if run.stderr.contains("lacking: ") {
+                return skip(&run.stderr);
+            }
+            assert_said(run, &["code: 0"]);
+        },
+    );
 }
 
 /// Two disks, one after the other under one device number, on a file system without birth times: both hold another file `a`.
@@ -132,64 +116,68 @@ const WITHOUT_BIRTH: &str = r#"
 
 #[test]
 fn a_disk_that_nothing_tells_from_another_is_left_alone_until_twindir_is_restarted() {
-    each_way(|how| {
-        let scratch = Scratch::new().with_source(&Tree::new().file("a", "a")).with_replica(&Tree::new());
-        let text = r#"
-            disks "mkfs.ntfs -q -F" ntfs-3g
-            ntfs-3g $use replica
-            start $HOW 0.3
-            trap 'kill $pid; umount replica; losetup -d $use' EXIT
-            until_true '[ $(count settled out) -ge 1 ]'
-            unmount replica
-            until_true '[ $(count "is gone" err) -ge 1 ]'
-            change other
-            ntfs-3g $use replica
-            until_true '[ $(count "does not tell from another" err) -ge 1 ]'
-            holds '[ "$(cat replica/a)" = other ]'
-            cat err >&2
-            stop
-            start $HOW 0.3
-            trap 'kill $pid; umount replica; losetup -d $use' EXIT
-            until_true '[ "$(cat replica/a)" = a ]'
-            end
-        "#;
-        let Some(run) = script(&scratch, how, &format!("{WITHOUT_BIRTH}{text}")) else { return };
-        if run.stderr.contains("lacking: ") {
-            return skip(&run.stderr);
-        }
-        assert_said(&run, &["code: 0", "code: 0"]);
-        let said = lines(&run, "does not tell from another");
-        assert!(said[0].ends_with("If what is at that path now is meant, restart twindir"), "{run}");
-    });
+    let text = r#"
+        disks "mkfs.ntfs -q -F" ntfs-3g
+        ntfs-3g $use replica
+        start $HOW 0.3
+        trap 'kill $pid; umount replica; losetup -d $use' EXIT
+        until_true '[ $(count settled out) -ge 1 ]'
+        unmount replica
+        until_true '[ $(count "is gone" err) -ge 1 ]'
+        change other
+        ntfs-3g $use replica
+        until_true '[ $(count "does not tell from another" err) -ge 1 ]'
+        holds '[ "$(cat replica/a)" = other ]'
+        cat err >&2
+        stop
+        start $HOW 0.3
+        trap 'kill $pid; umount replica; losetup -d $use' EXIT
+        until_true '[ "$(cat replica/a)" = a ]'
+        end
+    "#;
+    script_each_way(
+        || Scratch::new().with_source(&Tree::new().file("a", "a")).with_replica(&Tree::new()),
+        &format!("{WITHOUT_BIRTH}{text}"),
+        |run| {
+            if run.stderr.contains("lacking: ") {
+                return skip(&run.stderr);
+            }
+            assert_said(run, &["code: 0", "code: 0"]);
+            let said = lines(run, "does not tell from another");
+            assert!(said[0].ends_with("If what is at that path now is meant, restart twindir"), "{run}");
+        },
+    );
 }
 
 #[test]
 fn a_disk_without_birth_times_is_known_by_its_uuid() {
-    each_way(|how| {
-        let scratch = Scratch::new().with_source(&Tree::new().file("a", "a")).with_replica(&Tree::new());
-        let text = r#"
-            disks "mkfs.ext4 -q -F -I 128" mount
-            mount $use replica
-            start $HOW 0.3
-            trap 'kill $pid; umount replica; losetup -d $use' EXIT
-            until_true '[ $(count settled out) -ge 1 ]'
-            unmount replica
-            cp image own
-            change other
-            mount $use replica
-            until_true '[ $(count "another disk is mounted" err) -ge 1 ]'
-            holds '[ "$(cat replica/a)" = other ]'
-            unmount replica
-            change own
-            echo b >source/b
-            mount $use replica
-            until_true '[ -e replica/b ]'
-            end
-        "#;
-        let Some(run) = script(&scratch, how, &format!("{WITHOUT_BIRTH}{text}")) else { return };
-        if run.stderr.contains("lacking: ") {
-            return skip(&run.stderr);
-        }
-        assert_said(&run, &["code: 0"]);
-    });
+    let text = r#"
+        disks "mkfs.ext4 -q -F -I 128" mount
+        mount $use replica
+        start $HOW 0.3
+        trap 'kill $pid; umount replica; losetup -d $use' EXIT
+        until_true '[ $(count settled out) -ge 1 ]'
+        unmount replica
+        cp image own
+        change other
+        mount $use replica
+        until_true '[ $(count "another disk is mounted" err) -ge 1 ]'
+        holds '[ "$(cat replica/a)" = other ]'
+        unmount replica
+        change own
+        echo b >source/b
+        mount $use replica
+        until_true '[ -e replica/b ]'
+        end
+    "#;
+    script_each_way(
+        || Scratch::new().with_source(&Tree::new().file("a", "a")).with_replica(&Tree::new()),
+        &format!("{WITHOUT_BIRTH}{text}"),
+        |run| {
+            if run.stderr.contains("lacking: ") {
+                return skip(&run.stderr);
+            }
+            assert_said(run, &["code: 0"]);
+        },
+    );
 }

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::copy::{fill, seal, settings};
-use crate::decide::{Differs, Keeps};
+use crate::differs::{Differs, Keeps};
 use crate::entry::{Entry, Kind, Side};
 use crate::fault::Setback;
 use crate::path::{Name, RelPath};

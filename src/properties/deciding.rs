@@ -3,7 +3,8 @@
 use proptest::prelude::*;
 
 use super::holds;
-use crate::decide::{Action, Contents, Differs, Keeps, decide};
+use crate::decide::{Action, Contents, decide};
+use crate::differs::{Differs, Keeps};
 use crate::entry::{Entry, Kind, Side, Special, Time, XattrKinds, Xattrs};
 use crate::fault::Fault;
 

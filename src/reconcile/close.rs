@@ -7,7 +7,8 @@ use super::Round;
 use super::gather::Spot;
 use super::in_place::common_rights;
 use crate::copy::settings;
-use crate::decide::{Differs, Reason};
+use crate::decide::Reason;
+use crate::differs::{Differs, lets_in};
 use crate::fault::Fault;
 use crate::path::RelPath;
 use crate::queue::{Depth, Look};
@@ -54,7 +55,7 @@ impl Round<'_> {
         let entry = source.entry()?;
         let now = replica.entry()?;
         let differs = Differs { xattrs: xattrs.0 != xattrs.1, ..Differs::between(&entry, &now, keeps) };
-        if self.would_let_in(&entry, &now, differs, (&xattrs.0, &xattrs.1))
+        if lets_in(&entry, &now, differs.of_rights((&xattrs.0, &xattrs.1)), keeps)
             && !(is_asked && self.may_let_in(rel, &entry, &now))
         {
             let mtime = differs.mtime.then_some(entry.mtime);

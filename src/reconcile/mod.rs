@@ -43,7 +43,7 @@ use rustix::io::Errno;
 use crate::backup::Backup;
 use crate::carrier::{Carried, Carriers};
 use crate::copy::TempNames;
-use crate::decide::Keeps;
+use crate::differs::Keeps;
 use crate::entry::Side;
 use crate::fault::{Fault, Where};
 use crate::filter::Filter;

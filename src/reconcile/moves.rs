@@ -7,10 +7,10 @@
 
 use std::time::Instant;
 
-use super::{Leave, Round, may_go};
 use rustix::io::Errno;
 
 use super::removal::taken;
+use super::{Leave, Round, may_go};
 use crate::backup::{Kept, Taken};
 use crate::decide::Reason;
 use crate::entry::{Entry, Kind, Side};

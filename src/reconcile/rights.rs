@@ -6,8 +6,8 @@
 //! made for the source's, or a walk has found that all it holds is in that, too.
 
 use super::{Again, Round};
-use crate::decide::{Differs, lets_in};
-use crate::entry::{Entry, XattrKinds, Xattrs};
+use crate::differs::Differs;
+use crate::entry::{Entry, XattrKinds};
 use crate::path::RelPath;
 use crate::queue::Look;
 use crate::reach::Movers;
@@ -73,19 +73,7 @@ impl Round<'_> {
         }
     }
 
-    /// Whether what is to be set on a directory of the replica lets somebody in who is not let in now.
-    pub(super) fn would_let_in(
-        &self,
-        source: &Entry,
-        now: &Entry,
-        differs: Differs,
-        xattrs: (&Xattrs, &Xattrs),
-    ) -> bool {
-        let differs = Differs { xattrs: xattrs.0.lets_in_others_than(xattrs.1), ..differs };
-        lets_in(source, now, differs, &self.shared.keeps)
-    }
-
-    /// Whether it may: the directory is what its name says.
+    /// Whether somebody may be let in: the directory is what its name says.
     pub(super) fn may_let_in(&self, path: &RelPath, source: &Entry, now: &Entry) -> bool {
         let (twins, user) = (&self.shared.twins, self.shared.keeps.user);
         let movers = || Movers::of(&self.replica, path, now, twins, user);

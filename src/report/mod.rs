@@ -18,7 +18,8 @@ use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Layer, Registry, fmt};
 
-use crate::decide::{Differs, Reason};
+use crate::decide::Reason;
+use crate::differs::Differs;
 use crate::entry::{Entry, Kind};
 use crate::fault::Fault;
 use crate::fault::Setback;

@@ -14,7 +14,8 @@ use super::join::Joined;
 use super::subtree::{Both, Subtree};
 use super::walk::walk;
 use super::{Message, Task, Walker};
-use crate::decide::{Differs, is_more_open, lets_in, may_be_newer};
+use crate::decide::may_be_newer;
+use crate::differs::{Differs, is_more_open, lets_in};
 use crate::entry::{Entry, Verdict};
 use crate::fault::Fault;
 use crate::fault::Setback;
@@ -268,7 +269,8 @@ impl Walker<'_> {
         };
         let differs = Differs { xattrs: ours.1 != theirs.1, ..Differs::between(&ours.0, &theirs.0, keeps) };
         let twins = self.plan.twins.as_ref().filter(|_| !is_lost);
-        let is_closed = lets_in(&ours.0, &theirs.0, differs, keeps);
+        let rights = differs.of_rights((&ours.1, &theirs.1));
+        let is_closed = lets_in(&ours.0, &theirs.0, rights, keeps);
         // What lets somebody in comes after all that lies below.
         if differs.any() && !(is_closed && twins.is_some()) {
             self.send(Message::Differ(dir.clone(), Vec::new()));
@@ -281,7 +283,7 @@ impl Walker<'_> {
                 .as_ref()
                 .map_or(Movers::Many, |root| Movers::of(root, dir, &theirs.0, twins, keeps.user)),
         };
-        let is_more_open = is_more_open(&ours.0, &theirs.0, differs, keeps);
+        let is_more_open = is_more_open(&ours.0, &theirs.0, rights, keeps);
         let subtree = subtree.of(Both { source: ours.0, replica: theirs.0, movers }, twins);
         if is_more_open {
             subtree.spoil_above();

@@ -20,7 +20,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use big::Bigs;
 use rate::Rate;
 
-use crate::decide::Keeps;
+use crate::differs::Keeps;
 use crate::filter::Filter;
 use crate::guard::Count;
 use crate::links::Linked;

@@ -61,6 +61,16 @@ pub fn each_way(test: impl Fn(&str) + Sync) {
     });
 }
 
+/// Runs a script [each way](each_way), in a folder of its own, and checks what has come of it.
+pub fn script_each_way(make: impl Fn() -> Scratch + Sync, text: &str, check: impl Fn(&Run) + Sync) {
+    each_way(|how| {
+        let scratch = make();
+        if let Some(run) = script(&scratch, how, text) {
+            check(&run);
+        }
+    });
+}
+
 /// Runs a script, in which `$HOW` is what it says; `None`, and a line that says why, where that cannot be done here.
 #[track_caller]
 pub fn script(scratch: &Scratch, how: &str, script: &str) -> Option<Run> {

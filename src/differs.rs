@@ -1,0 +1,170 @@
+//! Which facts of an entry are mirrored, which of them differ from side to side, and whether somebody is let in by that.
+//! Pure.
+
+use std::fmt;
+
+use crate::entry::{Entry, Kind, XattrKinds, Xattrs};
+
+/// Which facts are mirrored and compared: what this process may set on this replica.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Keeps {
+    /// Whether the process may give entries to any user and group.
+    pub owner: bool,
+    /// Whose new entries are otherwise.
+    pub user: u32,
+    /// The groups to which it may give entries all the same: its own.
+    pub groups: Vec<u32>,
+    pub xattrs: XattrKinds,
+    pub modes: bool,
+    pub symlinks: bool,
+    /// The step in which mtimes are kept, in nanoseconds.
+    pub time_step: u64,
+    /// Whether `A` and `a` are one name.
+    pub folds_case: bool,
+    /// Whether ctimes of both sides are kept, and by one clock.
+    pub ctimes: bool,
+    /// Whether it tells of a write that has failed only when all is to be written out: a network file system.
+    pub tells_late: bool,
+}
+
+impl Keeps {
+    /// A file system that keeps everything but foreign owners.
+    pub fn all() -> Self {
+        Self {
+            owner: false,
+            user: 0,
+            groups: Vec::new(),
+            xattrs: XattrKinds::ALL,
+            modes: true,
+            symlinks: true,
+            time_step: 1,
+            folds_case: false,
+            ctimes: true,
+            tells_late: false,
+        }
+    }
+
+    /// Whether the replica's entry could be given the group of the source's.
+    pub fn may_give_group(&self, gid: u32) -> bool {
+        self.owner || self.groups.contains(&gid)
+    }
+
+    /// The mode that is mirrored, in a new entry or in the one that stands there. A program that runs as its owner, or with
+    /// its group, must not come to run as another one, since it could not be given to its own.
+    pub fn mode_of(&self, source: &Entry, standing: Option<&Entry>) -> u32 {
+        // What stands there may have the bit with the right owner, and group; else the kernel does not let us set it.
+        let is_kept = |bit: u32, is_right: fn(&Entry, &Entry) -> bool| {
+            standing.is_some_and(|standing| standing.mode & bit != 0 && is_right(source, standing))
+        };
+        let has_owner = self.owner
+            || source.uid == self.user
+            || is_kept(0o4000, |source, standing| source.uid == standing.uid);
+        let has_group =
+            self.may_give_group(source.gid) || is_kept(0o2000, |source, standing| source.gid == standing.gid);
+        let dropped = if has_owner { 0 } else { 0o4000 } | if has_group { 0 } else { 0o2000 };
+        if source.is_file() { source.mode & !dropped } else { source.mode }
+    }
+}
+
+/// Which facts of two entries of one kind differ.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Differs {
+    pub mode: bool,
+    pub mtime: bool,
+    pub uid: bool,
+    pub gid: bool,
+    pub xattrs: bool,
+}
+
+impl Differs {
+    pub fn between(source: &Entry, replica: &Entry, keeps: &Keeps) -> Self {
+        // Linux gives a symlink no mode of its own.
+        let has_mode = keeps.modes && !matches!(source.kind, Kind::Symlink(_));
+        Self {
+            mode: has_mode && keeps.mode_of(source, Some(replica)) != replica.mode,
+            mtime: !source.mtime.is_within(replica.mtime, keeps.time_step),
+            uid: keeps.owner && source.uid != replica.uid,
+            gid: source.gid != replica.gid && keeps.may_give_group(source.gid),
+            // What was not read on both sides is not known to differ.
+            xattrs: matches!((&source.xattrs, &replica.xattrs), (Some(ours), Some(theirs)) if ours != theirs),
+        }
+    }
+
+    /// The same, where only those attributes count by which somebody is let in. `xattrs`: those of both sides.
+    pub fn of_rights(self, (ours, theirs): (&Xattrs, &Xattrs)) -> Self {
+        Self { xattrs: ours.lets_in_others_than(theirs), ..self }
+    }
+
+    /// What a new entry needs: all that can be set.
+    pub fn of_new(source: &Entry, keeps: &Keeps) -> Self {
+        Self {
+            mode: keeps.modes,
+            mtime: true,
+            uid: keeps.owner,
+            gid: keeps.may_give_group(source.gid),
+            xattrs: true,
+        }
+    }
+
+    /// Whether anything that is mirrored differs.
+    pub fn any(self) -> bool {
+        self.mtime || self.visible()
+    }
+
+    /// Whether more than the mtime differs.
+    pub fn visible(self) -> bool {
+        self.mode || self.uid || self.gid || self.xattrs
+    }
+}
+
+impl fmt::Display for Differs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all = [
+            (self.mode, "mode"),
+            (self.mtime, "mtime"),
+            (self.uid, "owner"),
+            (self.gid, "group"),
+            (self.xattrs, "attributes"),
+        ];
+        let words: Vec<&str> = all.iter().filter(|(differs, _)| *differs).map(|(_, word)| *word).collect();
+        f.write_str(&words.join(" "))
+    }
+}
+
+/// Whether a directory, given what the first gives, lets in somebody whom the second does not let in. `differs`:
+/// [of rights](Differs::of_rights).
+pub fn lets_in(one: &Entry, other: &Entry, differs: Differs, keeps: &Keeps) -> bool {
+    let is_others = differs.uid || differs.gid || differs.xattrs;
+    keeps.modes && (is_others || one.mode & !other.mode & 0o777 != 0)
+}
+
+/// Whether a directory of the replica lets in more people than the source's does. One that is its maker's alone does not.
+pub fn is_more_open(source: &Entry, replica: &Entry, differs: Differs, keeps: &Keeps) -> bool {
+    let is_closed = replica.uid == keeps.user && replica.is_closed();
+    !is_closed && lets_in(replica, source, differs, keeps)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_all_attributes_only_the_acl_lets_somebody_in() {
+        let xattrs = |name: &str, value: &[u8]| Xattrs([(name.as_bytes().into(), value.into())].into());
+        // Version 2, then tag, rights, and whose.
+        let acl = |tag| xattrs("system.posix_acl_access", &[2, 0, 0, 0, tag, 0, 4, 0, 1, 0, 0, 0]);
+        let (owner, named) = (acl(0x01), acl(0x02));
+        let none = Xattrs::default();
+        for (one, other, lets_in) in [
+            (&none, &xattrs("user.note", b"text"), false),
+            (&none, &owner, false),
+            (&none, &named, true),
+            (&named, &none, true),
+            (&named, &named, false),
+        ] {
+            let differs = Differs { xattrs: one != other, mtime: true, ..Differs::default() };
+            let rights = Differs { xattrs: lets_in, ..differs };
+            assert_eq!(differs.of_rights((one, other)), rights, "{one:?} {other:?}");
+        }
+    }
+}
