@@ -30,6 +30,7 @@ use crate::reconcile::{Again, Manner, Reconciler, Roots, Work};
 use crate::roots::Prepared;
 use crate::sweep::Sweep;
 use crate::troubles::Troubles;
+use outcome::WhatWaits;
 use pruning::Pruning;
 use room::Refusal;
 use roots::RootWatch;
@@ -296,7 +297,8 @@ impl Daemon<'_> {
             big,
         };
         let begun = Instant::now();
-        match self.reconciler.round(work) {
+        let waiting = WhatWaits { queue: &self.queue, troubles: &self.troubles };
+        match self.reconciler.round(work, &waiting) {
             Ok(outcome) => {
                 let (done, again) = (outcome.done.len(), outcome.again.len());
                 let took = begun.elapsed();

@@ -129,7 +129,7 @@ impl XattrKinds {
 }
 
 /// The rights of group and others.
-const STRANGERS: u32 = 0o077;
+pub const STRANGERS: u32 = 0o077;
 
 /// Which inode in which state: two looks that agree in this saw the same contents.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -156,6 +156,11 @@ impl Entry {
         self.mode & STRANGERS == 0
     }
 
+    /// Whether it would show something to others, were they let into the directory that holds it.
+    pub fn shows_something(&self) -> bool {
+        !self.is_closed() && !matches!(self.kind, Kind::Symlink(_))
+    }
+
     pub fn is_dir(&self) -> bool {
         self.kind == Kind::Dir
     }
@@ -166,9 +171,9 @@ impl Entry {
         facts(self) == facts(before) && self.size > before.size
     }
 
-    /// Whether it is a file with more than one name.
+    /// Whether it is a file or symlink with more than one name.
     pub fn has_links(&self) -> bool {
-        self.is_file() && self.links > 1
+        !self.is_dir() && !self.is_special() && self.links > 1
     }
 
     /// Whether it is a FIFO, socket or device.

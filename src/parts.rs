@@ -143,7 +143,7 @@ impl Due {
 impl Rounds {
     /// Does one round: how much was done, and how many pairs were read.
     pub fn round(&mut self, Due(work): Due) -> (usize, u64) {
-        let outcome = self.0.round(work).expect("the roots stand");
+        let outcome = self.0.round(work, &()).expect("the roots stand");
         assert!(outcome.problems.is_empty() && outcome.again.is_empty(), "all looks come to an end");
         (outcome.done.len(), outcome.hashed)
     }

@@ -117,7 +117,9 @@ impl Preview<'_> {
                         self.see(&dir, &name, &look);
                     }
                 }
-                Ok(Message::Crossing(..) | Message::Unwatched(..) | Message::Linked(_)) => {}
+                Ok(
+                    Message::Walked(_) | Message::Crossing(..) | Message::Unwatched(..) | Message::Linked(_),
+                ) => {}
                 Ok(Message::Problem(problem)) => self.fail(&problem),
                 Ok(Message::Counted(count)) => {
                     self.judge(&count);

@@ -224,6 +224,17 @@ impl Queue {
         self.parked.push_back((path, look));
     }
 
+    /// Whether something in a directory or below is to be looked at first: it is ready, or a walk has found it.
+    pub fn comes_first_within(&self, dir: &RelPath) -> bool {
+        let is_ready = [&self.watch, &self.sweep].iter().any(|lane| lane.has_within(dir));
+        is_ready || self.resting.has_fresh_within(dir)
+    }
+
+    /// What waits for a carrier at a directory or below.
+    pub fn parked_within(&self, dir: &RelPath) -> impl Iterator<Item = &RelPath> {
+        self.parked.iter().map(|(path, _)| path).filter(|path| path.is_within(dir))
+    }
+
     /// Lets so many of the looks that wait for a carrier be tried again.
     pub fn unpark(&mut self, number: usize) {
         for _ in 0..number {

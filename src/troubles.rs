@@ -1,9 +1,9 @@
 //! What could not be done, and when it is tried again. Pure: times come in.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::path::RelPath;
+use crate::path::{RelPath, within};
 
 /// The wait before the second try, doubled each time up to the limit.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
@@ -52,7 +52,7 @@ pub struct Retry {
 /// All paths that have a Problem, or may come to have one.
 #[derive(Default, Debug)]
 pub struct Troubles {
-    paths: HashMap<RelPath, Trouble>,
+    paths: BTreeMap<RelPath, Trouble>,
     /// How many of them the replica's file system does not take.
     refused: usize,
     /// Counts sweeps.
@@ -100,8 +100,8 @@ impl Troubles {
 
     /// A directory has gone, with all that was wrong in it. The paths of which the user was told.
     pub fn gone(&mut self, dir: &RelPath) -> Vec<RelPath> {
-        let within: Vec<_> = self.paths.keys().filter(|path| path.is_within(dir)).cloned().collect();
-        within.into_iter().filter(|path| self.forget(path)).collect()
+        let gone: Vec<_> = self.within(dir).cloned().collect();
+        gone.into_iter().filter(|path| self.forget(path)).collect()
     }
 
     /// A sweep, of all or of a part, begins: its number.
@@ -113,16 +113,17 @@ impl Troubles {
     /// The scan of this number, of all below `scope`, has ended: directories of which nobody has
     /// complained since it began are well again. Those of which the user was told.
     pub fn scanned(&mut self, scope: &RelPath, sweep: u64) -> Vec<RelPath> {
-        let over = |path: &RelPath, trouble: &Trouble| {
-            trouble.failure == Failure::Scan && path.is_within(scope) && trouble.met_in < sweep
-        };
-        let over: Vec<_> = self
-            .paths
-            .iter()
-            .filter(|(path, trouble)| over(path, trouble))
+        let over = |trouble: &Trouble| trouble.failure == Failure::Scan && trouble.met_in < sweep;
+        let over: Vec<_> = within(&self.paths, scope)
+            .filter(|(_, trouble)| over(trouble))
             .map(|(path, _)| path.clone())
             .collect();
         over.into_iter().filter(|path| self.forget(path)).collect()
+    }
+
+    /// Where something has failed at a directory or below.
+    pub fn within(&self, dir: &RelPath) -> impl Iterator<Item = &RelPath> {
+        within(&self.paths, dir).map(|(path, _)| path)
     }
 
     /// Whether something failed at this path.

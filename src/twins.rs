@@ -1,6 +1,6 @@
 //! Which directories of the replica are known to be the twins of which of the source: one was made for the other and was
-//! empty then, or a walk has found that all it holds is in the other too. And in which of them somebody else could move
-//! entries before. Pure: no file system, no clock.
+//! empty then, or a walk has found that all it holds is in the other too. Which of them a walk has compared, at least. And in
+//! which of them somebody else could move entries before. Pure: no file system, no clock.
 //!
 //! They are known by number and birth time, not by path: whoever puts another directory in the place of a twin has not put
 //! a twin there.
@@ -12,13 +12,24 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::entry::Entry;
 
 /// So many are remembered; beyond that, twins are found out anew.
-const MOST: usize = 1 << 20;
+const MOST: usize = 1 << 19;
+
+/// What a directory of the replica is to the source's directory to which it belongs.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+enum Tie {
+    #[default]
+    None,
+    /// A walk has compared all that the two hold, and told where that differs.
+    Walked,
+    Twin,
+}
 
 /// What is known of a directory of the replica.
 #[derive(Default)]
 struct Known {
-    /// The source's directory whose twin it is.
-    twin: Option<u64>,
+    /// The source's directory.
+    source: u64,
+    tie: Tie,
     /// Whether somebody else could move what it holds, while nobody but us can by now.
     is_meddled_with: bool,
 }
@@ -33,20 +44,38 @@ pub struct Twins {
 impl Twins {
     /// Notes that the second is the twin of the first.
     pub fn note(&self, source: &Entry, replica: &Entry) {
-        let twin = Some(self.number(source));
-        self.change(replica, |known| *known = Known { twin, is_meddled_with: false });
+        let source = self.number(source);
+        self.change(replica, |known| *known = Known { source, tie: Tie::Twin, is_meddled_with: false });
     }
 
     pub fn are(&self, source: &Entry, replica: &Entry) -> bool {
-        self.lock().get(&self.number(replica)).is_some_and(|known| known.twin == Some(self.number(source)))
+        self.tie(source, replica) == Tie::Twin
     }
 
-    /// The first's entries are put into the second: if that was another's twin, it is so no more.
+    /// Notes that a walk has compared all that the two hold, and told where that differs.
+    pub fn walked(&self, source: &Entry, replica: &Entry) {
+        let (source, tie) = (self.number(source), self.tie(source, replica).max(Tie::Walked));
+        self.change(replica, |known| (known.source, known.tie) = (source, tie));
+    }
+
+    /// Whether one has, or they are twins.
+    pub fn are_walked(&self, source: &Entry, replica: &Entry) -> bool {
+        self.tie(source, replica) >= Tie::Walked
+    }
+
+    /// The first's entries are put into the second: whatever that was to another, it is so no more.
     pub fn mixes(&self, source: &Entry, replica: &Entry) {
         if let Some(known) = self.lock().get_mut(&self.number(replica))
-            && known.twin != Some(self.number(source))
+            && known.source != self.number(source)
         {
-            known.twin = None;
+            known.tie = Tie::None;
+        }
+    }
+
+    /// Whatever it was to another, that has to be found out anew.
+    pub fn part(&self, replica: &Entry) {
+        if let Some(known) = self.lock().get_mut(&self.number(replica)) {
+            known.tie = Tie::None;
         }
     }
 
@@ -62,6 +91,12 @@ impl Twins {
     /// Another directory is the replica now.
     pub fn forget(&self) {
         self.lock().clear();
+    }
+
+    fn tie(&self, source: &Entry, replica: &Entry) -> Tie {
+        let known = self.lock();
+        let known = known.get(&self.number(replica)).filter(|known| known.source == self.number(source));
+        known.map_or(Tie::None, |known| known.tie)
     }
 
     fn change(&self, replica: &Entry, change: impl FnOnce(&mut Known)) {

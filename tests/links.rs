@@ -7,7 +7,7 @@ use std::io::Write;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::PathBuf;
 
-use support::{Scratch, Snapshot, Tree, set_mode, set_mtime};
+use support::{Live, Scratch, Snapshot, Tree, set_mode, set_mtime};
 
 const NAMES: [&str; 4] = ["first", "second", "sub/third", "sub/deep/fourth"];
 
@@ -74,6 +74,15 @@ fn metadata_set_through_one_name_is_that_of_all() {
     set_mtime(&at(&scratch, "first"), 5, 5);
     set_mtime(&at(&scratch, "sub/symlink"), 6, 6);
     sync(&scratch);
+}
+
+#[test]
+fn the_time_of_a_symlink_set_through_one_name_is_that_of_all() {
+    let live = Live::of(&Tree::new().symlink("first", "x").dir("sub"));
+    fs::hard_link(live.at("first"), live.at("sub/second")).unwrap();
+    live.wait();
+    set_mtime(&live.at("sub/second"), 6, 6);
+    live.wait();
 }
 
 #[test]

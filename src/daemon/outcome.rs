@@ -6,13 +6,29 @@ use std::time::{Duration, Instant};
 use super::Daemon;
 use crate::guard::Trust;
 use crate::path::RelPath;
-use crate::queue::{Detector, Look};
-use crate::reconcile::{Again, Outcome};
+use crate::queue::{Detector, Look, Queue};
+use crate::reconcile::{Again, Outcome, Waiting};
 use crate::report::{Cause, Done, Operation, Problem};
-use crate::troubles::Failure;
+use crate::troubles::{Failure, Troubles};
 
 /// How long the rest of what was found in a directory is waited for, before others are let into it.
 const CONTENTS: Duration = Duration::from_millis(100);
+
+/// What waits while a round works.
+pub(super) struct WhatWaits<'a> {
+    pub queue: &'a Queue,
+    pub troubles: &'a Troubles,
+}
+
+impl Waiting for WhatWaits<'_> {
+    fn comes_first_within(&self, dir: &RelPath) -> bool {
+        self.queue.comes_first_within(dir)
+    }
+
+    fn has_failed_within(&self, dir: &RelPath, test: &dyn Fn(&RelPath) -> bool) -> bool {
+        self.troubles.within(dir).chain(self.queue.parked_within(dir)).any(test)
+    }
+}
 
 impl Daemon<'_> {
     /// Takes up what a round has left.
@@ -60,13 +76,13 @@ impl Daemon<'_> {
             Again::Now | Again::Unseen => self.queue.push_path(&path, look),
             Again::Carrier => self.queue.park(path, look),
             Again::Missing => self.queue.push_resting(Instant::now() + self.watching.rest(), path, look),
-            Again::Uneven => self.note_uneven(path),
             // The walk may yet find more in it.
-            Again::Unasked
+            Again::Uneven | Again::Unasked
                 if look.detector == Detector::Sweep && (self.sweep.is_some() || self.scan.is_some()) =>
             {
                 self.unasked.insert(path);
             }
+            Again::Uneven => self.note_uneven(path),
             Again::Unasked => self.queue.push_resting(Instant::now() + CONTENTS, path, look),
             Again::Restless | Again::Overtaken => {
                 let problem = Problem { path, cause: Cause::Restless };

@@ -245,6 +245,7 @@ impl Daemon<'_> {
                 self.set_back(&problem, look, Failure::Scan);
             }
             Message::Linked(linked) => self.see_links(linked),
+            Message::Walked(both) => self.reconciler.twins.walked(&both[0], &both[1]),
             Message::Unwatched(path, why) => self.note_unwatched(&path, &why),
             Message::Lost(lost) => {
                 self.sweep = None;

@@ -45,6 +45,11 @@ impl Lane {
         }
     }
 
+    /// Whether names in a directory, or directories below it, are ready.
+    pub fn has_within(&self, dir: &RelPath) -> bool {
+        self.dirs.iter().any(|(at, names)| at.is_within(dir) && !(at == dir && names.is_empty()))
+    }
+
     /// Takes out one look.
     pub fn pull(&mut self, path: &RelPath) -> Option<Look> {
         let (dir, name) = path.split()?;

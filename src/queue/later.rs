@@ -1,17 +1,17 @@
 //! Work that waits for a time.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::{Detector, Look};
-use crate::path::RelPath;
+use crate::path::{RelPath, within};
 
 /// Looks that wait for their time, one a path.
 #[derive(Default)]
 pub struct Later {
     pub by_time: BTreeMap<(Instant, u64), (RelPath, Look)>,
     /// Where in `by_time` a path waits.
-    pub due: HashMap<RelPath, (Instant, u64)>,
+    pub due: BTreeMap<RelPath, (Instant, u64)>,
     /// How many were asked for by the sweep.
     pub of_sweep: usize,
     /// Tells apart the looks of one instant.
@@ -45,6 +45,11 @@ impl Later {
         self.due.remove(&path);
         self.of_sweep -= usize::from(look.detector == Detector::Sweep);
         Some((path, look))
+    }
+
+    /// Whether something waits at a directory or below that a walk has found.
+    pub fn has_fresh_within(&self, dir: &RelPath) -> bool {
+        within(&self.due, dir).any(|(_, key)| self.by_time.get(key).is_some_and(|(_, look)| look.fresh))
     }
 
     pub fn next_due(&self) -> Option<Instant> {

@@ -3,9 +3,9 @@
 
 use std::time::Instant;
 
-use super::Round;
 use super::gather::Spot;
 use super::in_place::common_rights;
+use super::{Again, Round};
 use crate::copy::settings;
 use crate::decide::Reason;
 use crate::differs::{Differs, lets_in};
@@ -55,13 +55,17 @@ impl Round<'_> {
         let entry = source.entry()?;
         let now = replica.entry()?;
         let differs = Differs { xattrs: xattrs.0 != xattrs.1, ..Differs::between(&entry, &now, keeps) };
+        let keeps_out = || {
+            let why = (!is_asked).then_some(Again::Unasked);
+            why.or_else(|| self.keeps_out(rel, &entry, &now, look.since))
+        };
         if lets_in(&entry, &now, differs.of_rights((&xattrs.0, &xattrs.1)), keeps)
-            && !(is_asked && self.may_let_in(rel, &entry, &now))
+            && let Some(why) = keeps_out()
         {
             let mtime = differs.mtime.then_some(entry.mtime);
             replica.set(&Settings { mtime, ..Settings::default() })?;
             // One that was opened up stays open to its owner, so that a walk can look into it.
-            self.leave_closed(rel, look, is_asked);
+            self.leave_closed(rel, look, why);
             return Ok(());
         }
         if keeps.modes && (differs.uid || differs.gid) {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use crate::carrier::{Job, Load};
 use crate::entry::Entry;
@@ -17,6 +18,8 @@ struct Flight {
     temp: Option<Name>,
     /// The wish for it, and those that have come since.
     look: Look,
+    /// Since when it was due.
+    since: Instant,
 }
 
 impl Flight {
@@ -25,7 +28,8 @@ impl Flight {
             Load::Fill { name, .. } => Some(name.clone()),
             Load::Compare { .. } => None,
         };
-        Self { source: job.entry.clone(), cancel: Arc::clone(&job.cancel), temp, look: job.look.clone() }
+        let (source, cancel) = (job.entry.clone(), Arc::clone(&job.cancel));
+        Self { source, cancel, temp, look: job.look.clone(), since: job.look.since }
     }
 
     fn cancel(&self) {
@@ -85,6 +89,13 @@ impl Flights {
     /// Whether a carrier has the file at `path`.
     pub fn holds(&self, path: &RelPath) -> bool {
         self.lock().contains_key(path)
+    }
+
+    /// What is on its way below a directory, and was due at a time.
+    pub fn due_within(&self, dir: &RelPath, at: Instant) -> Vec<RelPath> {
+        let flights = self.lock();
+        let due = flights.iter().filter(|(path, flight)| path.is_within(dir) && flight.since <= at);
+        due.map(|(path, _)| path.clone()).collect()
     }
 
     /// A directory was renamed: what is on its way below goes to the new place, as its temporary

@@ -35,6 +35,11 @@ pub(super) struct Spot<'a> {
 }
 
 impl Spot<'_> {
+    /// The directory on both sides, where it stands on both.
+    pub fn both(&self) -> Option<(&Dir, &ReplicaDir)> {
+        Some((&self.source, self.replica.as_ref()?))
+    }
+
     /// Whether an absence seen in this directory may be believed (I5).
     pub fn is_standing(&self, round: &Round<'_>, rel: &RelPath) -> bool {
         *self.standing.get_or_init(|| {
@@ -172,7 +177,7 @@ impl Round<'_> {
                 self.relocate(dir, looks, wider);
                 return None;
             }
-            Err(fault) => return self.give_up(dir, wider, fault),
+            Err(fault) => return self.give_up(dir, wider, fault.into()),
         };
         let id = source.entry().map(|entry| (entry.dev, entry.ino));
         if id == Ok((self.shared.roots.replica_pin.dev, self.shared.roots.replica_pin.ino)) {
@@ -200,10 +205,11 @@ impl Round<'_> {
                 }
                 None
             }
-            Err(fault) => return self.give_up(dir, wider, fault),
+            Err(fault) => return self.give_up(dir, wider, fault.into()),
         };
-        if let Some(replica) = &replica {
-            self.narrow(dir, source.entry().ok().as_ref(), Some(&source), replica);
+        let narrowed = replica.as_ref().map(|replica| self.narrow_down_to(dir, &source, replica));
+        if let Some(Err(setback)) = narrowed {
+            return self.give_up(dir, wider, setback);
         }
         let asked = look_at_itself.then_some(look.since);
         self.touch(dir.clone(), asked);
@@ -222,8 +228,8 @@ impl Round<'_> {
             || self.spots.get(&dir).is_some_and(|spot| spot.sightings.iter().any(|s| s.name == name))
     }
 
-    fn give_up(&mut self, dir: &RelPath, look: Look, fault: Fault) -> Option<()> {
-        self.out.set_back(dir.clone(), look, fault.into());
+    fn give_up(&mut self, dir: &RelPath, look: Look, setback: Setback) -> Option<()> {
+        self.out.set_back(dir.clone(), look, setback);
         None
     }
 

@@ -68,12 +68,14 @@ impl<'a> Here<'_, 'a> {
         if !lies_here_alone(&now) || gains_rights(differs, mode, &now) {
             return Err(UNSETTABLE);
         }
-        if keeps.modes && (differs.uid || differs.gid) {
+        let xattrs = standing.xattrs.as_ref().zip(entry.xattrs.as_ref());
+        let is_acl_other = xattrs.is_some_and(|xattrs| differs.of_rights(xattrs).xattrs);
+        if keeps.modes && (differs.uid || differs.gid || is_acl_other) {
             file.set(&Settings { mode: Some(common_rights(entry, &now)), ..Settings::default() })?;
         }
-        let xattrs = standing.xattrs.as_ref().zip(entry.xattrs.as_ref());
         let settings = settings(entry, differs, xattrs, keeps);
-        file.set(&Settings { mode: settings.mode.map(|_| mode), ..settings })
+        let mode = (settings.mode.is_some() || is_acl_other).then_some(mode);
+        file.set(&Settings { mode, ..settings })
     }
 
     /// Sets the times of a file again to what they are, which renews its ctime: found equal, it
@@ -101,11 +103,11 @@ impl<'a> Here<'_, 'a> {
 
 /// Whether what is set on an entry of the replica in place concerns nothing else: no second link to it,
 /// and no file outside that is mounted there.
-fn lies_here_alone(replica: &Entry) -> bool {
+pub(super) fn lies_here_alone(replica: &Entry) -> bool {
     replica.links <= 1 && !replica.mount_root
 }
 
-/// What both the old and the new mode allow: for the moment in which the owner changes.
+/// What both the old and the new mode allow: for the moment in which the owner or the ACL changes.
 pub(super) fn common_rights(source: &Entry, standing: &Entry) -> u32 {
     source.mode & standing.mode & 0o777
 }

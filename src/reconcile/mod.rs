@@ -25,7 +25,7 @@ mod work;
 
 pub use excluded::{Leave, may_go};
 pub use removal::{COUNTING, count_below};
-pub use work::{Again, Deletions, Outcome, Work};
+pub use work::{Again, Deletions, Outcome, Waiting, Work};
 
 #[cfg(test)]
 mod tests;
@@ -268,7 +268,7 @@ impl Reconciler {
     /// # Errors
     /// Where a root is not what it was, before or after the round. Its looks are lost then, and
     /// so are big files on their way: a sweep is due as soon as the roots stand again.
-    pub fn round(&mut self, work: Work) -> Result<Outcome, Lost> {
+    pub fn round(&mut self, work: Work, waiting: &dyn Waiting) -> Result<Outcome, Lost> {
         let (source, replica) = match self.roots.open() {
             Ok(roots) => roots,
             Err(lost) => {
@@ -276,7 +276,7 @@ impl Reconciler {
                 return Err(lost);
             }
         };
-        let mut round = self.begin((source, replica), work.detector, work.deletions, work.big);
+        let mut round = self.begin((source, replica), (work.detector, work.deletions, work.big), waiting);
         let mut looks = work.looks;
         round.moves(work.moves, &mut looks);
         let finished = round.shared.take_back(work.carried);
@@ -297,13 +297,12 @@ impl Reconciler {
         Ok(out)
     }
 
-    fn begin(
-        &self,
+    fn begin<'a>(
+        &'a self,
         (source, replica): (Dir, ReplicaDir),
-        detector: Detector,
-        deletions: Deletions,
-        big: u64,
-    ) -> Round<'_> {
+        (detector, deletions, big): (Detector, Deletions, u64),
+        waiting: &'a dyn Waiting,
+    ) -> Round<'a> {
         Round {
             shared: self,
             source,
@@ -317,6 +316,8 @@ impl Reconciler {
             opened: HashMap::new(),
             made: HashSet::new(),
             moved: HashSet::new(),
+            narrowed: HashSet::new(),
+            waiting,
             arrived: Vec::new(),
             mounts: OnceLock::new(),
             out: Outcome::default(),
@@ -431,6 +432,9 @@ struct Round<'a> {
     made: HashSet<RelPath>,
     /// Directories that this round has renamed, under their new names.
     moved: HashSet<RelPath>,
+    /// Directories in which the moves phase need not look again who is let in.
+    narrowed: HashSet<RelPath>,
+    waiting: &'a dyn Waiting,
     /// Where files and symlinks that it has renamed stand in the end, and since when that is due.
     arrived: Vec<(RelPath, Instant)>,
     /// What is mounted where; asked once, and only before a directory goes.

@@ -20,10 +20,16 @@ use crate::report::{Done, Operation};
 use crate::tree::ReplicaDir;
 
 /// A name in an open directory of the replica.
-struct Place {
-    path: RelPath,
-    dir: ReplicaDir,
-    name: Name,
+pub(super) struct Place {
+    pub path: RelPath,
+    pub dir: ReplicaDir,
+    pub name: Name,
+}
+
+/// What is to be moved, and what it is the like of.
+pub(super) struct Moving {
+    pub replica: Entry,
+    pub source: Entry,
 }
 
 impl Round<'_> {
@@ -56,8 +62,10 @@ impl Round<'_> {
         let end = renames.last_place(&hint.to, later)?;
         let moving = self.movable(&hint.from, &end)?;
         let from = self.place_of(&hint.from)?;
-        let is_again = self.stands_again(&hint.from, &moving)?;
+        let is_again = self.stands_again(&hint.from, &moving.replica)?;
         let to = self.free_place(&hint.to, &end, (renames, later))?;
+        self.narrow_moving(&from, &to, &moving, &end)?;
+        let moving = moving.replica;
         let is_filled = renames.fill(&hint.from, later);
         if is_again {
             self.move_behind(&from, &to, is_filled, hint)?;
@@ -131,6 +139,9 @@ impl Round<'_> {
         let (end, other_end) = (renames.last_place(&hint.to, later)?, renames.last_place(&hint.from, later)?);
         let moving = self.movable(&hint.from, &end)?;
         let coming = self.movable(&hint.to, &other_end)?;
+        self.narrow_moving(&one, &other, &moving, &end)?;
+        self.narrow_moving(&other, &one, &coming, &other_end)?;
+        let (moving, coming) = (moving.replica, coming.replica);
         one.dir.exchange_with(&one.name, &other.dir, &other.name).ok()?;
         // Each way, with what is on its way below.
         let between = one.path.join(&self.shared.names.next());
@@ -149,7 +160,7 @@ impl Round<'_> {
     }
 
     /// The replica's entry at `from`, where it may be moved and the source has its like at `end`.
-    fn movable(&mut self, from: &RelPath, end: &RelPath) -> Option<Entry> {
+    fn movable(&mut self, from: &RelPath, end: &RelPath) -> Option<Moving> {
         let place = self.place_of(from)?;
         let Side::Present(entry) = place.dir.look(place.name.as_bytes()) else { return None };
         let Side::Present(source) = self.source_at(end) else { return None };
@@ -171,7 +182,7 @@ impl Round<'_> {
             // The temporary file of one that a carrier has does not move.
             !self.shared.flights.holds(from)
         };
-        (alike && !stays && can_go).then_some(entry)
+        (alike && !stays && can_go).then_some(Moving { replica: entry, source })
     }
 
     /// Whether a name is left alone on both sides.
@@ -193,8 +204,11 @@ impl Round<'_> {
     fn open_narrowed(&mut self, dir: &RelPath) -> Option<ReplicaDir> {
         let replica = self.open_replica(dir).ok()?;
         // Where the source's has gone, nothing is moved into it that is still there.
-        if let Ok(source) = self.source.open(dir) {
-            self.narrow(dir, source.entry().ok().as_ref(), Some(&source), &replica);
+        if let Ok(source) = self.source.open(dir)
+            && !self.narrowed.contains(dir)
+        {
+            self.narrow_down_to(dir, &source, &replica).ok()?;
+            self.narrowed.insert(dir.clone());
         }
         Some(replica)
     }
@@ -291,6 +305,8 @@ impl Round<'_> {
             }
         }
         if entry.is_dir() {
+            // Other directories have these paths now.
+            self.narrowed.clear();
             self.moved.insert(to.path.clone());
             self.out.moved.push(to.path.clone());
         } else {

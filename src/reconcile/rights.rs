@@ -5,28 +5,78 @@
 //! only where the directory is what its name says. That is one which nobody else could have moved there, or a twin: it was
 //! made for the source's, or a walk has found that all it holds is in that, too.
 
+use std::time::Instant;
+
+use rustix::io::Errno;
+
+use super::contents::changed_if_gone;
+use super::in_place::{common_rights, lies_here_alone};
+use super::moves::{Moving, Place};
 use super::{Again, Round};
 use crate::differs::Differs;
-use crate::entry::{Entry, XattrKinds};
+use crate::entry::{Entry, STRANGERS, XattrKinds};
+use crate::fault::{Fault, Setback};
 use crate::path::RelPath;
 use crate::queue::Look;
 use crate::reach::Movers;
 use crate::tree::{Dir, ReplicaDir, Settings};
 
+/// The rights by which everybody can look into a directory.
+const OTHERS_LOOK: u32 = 0o005;
+
 impl Round<'_> {
+    /// Narrows a directory of the replica and each one above it. Both sides are opened from name to name, so that each is
+    /// compared with the one that holds the next.
+    ///
+    /// # Errors
+    /// Where one of them stays too open; or where others than `source` and `replica` are found at its path: changed.
+    pub(super) fn narrow_down_to(
+        &mut self,
+        path: &RelPath,
+        source: &Dir,
+        replica: &ReplicaDir,
+    ) -> Result<(), Setback> {
+        let here = RelPath::root();
+        let above = path.lineage().collect::<Vec<_>>().into_iter().rev().skip(1);
+        let known = above.clone().find_map(|above| Some((self.spots.get(&above)?.both()?, above)));
+        let (mut ours, mut theirs, from) = match known {
+            Some(((source, replica), above)) => (source.open(&here)?, replica.open(&here)?, above),
+            None => (self.source.open(&here)?, self.replica.open(&here)?, here.clone()),
+        };
+        self.narrow(&from, &ours.entry()?, Some(&ours), &theirs)?;
+        for next in path.lineage().filter(|next| !from.is_within(next)) {
+            let Some(step) = next.split().and_then(|(_, name)| RelPath::new(name.as_bytes())) else {
+                continue;
+            };
+            (ours, theirs) =
+                (ours.open(&step).map_err(changed_if_gone)?, theirs.open(&step).map_err(changed_if_gone)?);
+            self.narrow(&next, &ours.entry()?, Some(&ours), &theirs)?;
+        }
+        let are_they =
+            ours.entry()?.is_inode_of(&source.entry()?) && theirs.entry()?.is_inode_of(&replica.entry()?);
+        if are_they { Ok(()) } else { Err(Setback::Changed) }
+    }
+
     /// Takes from a directory of the replica the rights that the source's gives no more. Where it is another's there, another
     /// group's, or has another ACL, group and others are kept out until the closing phase, and its former owner too.
     ///
     /// `wanted`: what the source's is; its `source` cannot always be opened.
+    ///
+    /// # Errors
+    /// Where it stays too open, or is a stranger's. Not so the replica itself, which the user has chosen: the closing phase
+    /// says it.
     pub(super) fn narrow(
         &mut self,
         path: &RelPath,
-        wanted: Option<&Entry>,
+        wanted: &Entry,
         source: Option<&Dir>,
         replica: &ReplicaDir,
-    ) {
+    ) -> Result<(), Fault> {
         let (keeps, twins) = (&self.shared.keeps, &self.shared.twins);
-        let (true, Some(wanted), Ok(now)) = (keeps.modes, wanted, replica.entry()) else { return };
+        if !keeps.modes {
+            return Ok(());
+        }
+        let now = replica.entry()?;
         if source.is_some() {
             twins.mixes(wanted, &now);
             self.see_whether_new(wanted, &now, replica);
@@ -37,15 +87,32 @@ impl Round<'_> {
             || (!now.is_closed() && source.is_some_and(|source| self.acls_differ(source, replica)));
         let allowed = 0o7700 | if is_given { 0 } else { wanted.mode };
         let uid = (is_given && differs.uid && now.uid != keeps.user).then_some(keeps.user);
-        if now.mode & !allowed == 0 && uid.is_none() {
-            return;
+        // Its owner decides who is let in, whatever its mode is now.
+        let is_strangers = !keeps.owner && ![keeps.user, wanted.uid, 0].contains(&now.uid);
+        let is_too_open = now.mode & !wanted.mode & STRANGERS != 0
+            || (is_strangers && wanted.mode & OTHERS_LOOK != OTHERS_LOOK);
+        if now.mode & !allowed == 0 && uid.is_none() && !is_too_open {
+            return Ok(());
         }
-        // Where this fails, so does the closing phase, and says why.
-        if replica.set(&Settings { uid, mode: Some(now.mode & allowed), ..Settings::default() }).is_ok() {
-            self.see_who_moved(&now, uid.unwrap_or(now.uid), now.mode & allowed);
-            self.opened.entry(path.clone()).or_insert(now.mode);
-            self.touch(path.clone(), None);
+        match self.close_to_others(path, &now, (uid, now.mode & allowed), replica) {
+            Err(fault) if is_too_open && !path.is_root() => Err(fault),
+            _ => Ok(()),
         }
+    }
+
+    /// Sets an owner, and a mode that lets in fewer people, until the closing phase.
+    fn close_to_others(
+        &mut self,
+        path: &RelPath,
+        now: &Entry,
+        (uid, mode): (Option<u32>, u32),
+        replica: &ReplicaDir,
+    ) -> Result<(), Fault> {
+        replica.set(&Settings { uid, mode: Some(mode), ..Settings::default() })?;
+        self.see_who_moved(now, uid.unwrap_or(now.uid), mode);
+        self.opened.entry(path.clone()).or_insert(now.mode);
+        self.touch(path.clone(), None);
+        Ok(())
     }
 
     /// A directory got this owner and this mode: remembers that others could move its entries before, where they cannot now.
@@ -73,23 +140,112 @@ impl Round<'_> {
         }
     }
 
-    /// Whether somebody may be let in: the directory is what its name says.
-    pub(super) fn may_let_in(&self, path: &RelPath, source: &Entry, now: &Entry) -> bool {
+    /// Why nobody may be let into a directory yet, if there is a reason.
+    ///
+    /// `since`: since when it is to be open.
+    pub(super) fn keeps_out(
+        &self,
+        path: &RelPath,
+        source: &Entry,
+        now: &Entry,
+        since: Instant,
+    ) -> Option<Again> {
         let (twins, user) = (&self.shared.twins, self.shared.keeps.user);
-        let movers = || Movers::of(&self.replica, path, now, twins, user);
         // What is held is not even, and the source may be a wrong one.
-        let may_hide = self.deletions.are_held();
-        twins.are(source, now) || (!may_hide && movers().are_harmless(source, now))
+        if self.deletions.are_held() {
+            return Some(Again::Uneven);
+        }
+        let movers = || Movers::of(&self.replica, path, now, twins, user);
+        let is_it =
+            twins.are(source, now) || (twins.are_walked(source, now) && movers().are_harmless(source, now));
+        if !is_it {
+            return Some(Again::Uneven);
+        }
+        // What this round made holds nothing old.
+        if self.made.contains(path) {
+            return None;
+        }
+        if self.waiting.comes_first_within(path) {
+            return Some(Again::Unasked);
+        }
+        if self.has_failed_within(path) {
+            return Some(Again::Uneven);
+        }
+        // A newer version of a file is on its way.
+        let due = self.shared.flights.due_within(path, since);
+        due.iter().any(|path| self.shows(path)).then_some(Again::Unasked)
     }
 
-    /// Leaves a directory closed for now. `is_asked`: whether it was looked at for its own sake; else that is yet to come.
-    pub(super) fn leave_closed(&mut self, path: &RelPath, look: &Look, is_asked: bool) {
+    /// Whether something below a directory is not as it should be, and shows.
+    fn has_failed_within(&self, dir: &RelPath) -> bool {
+        let is_shown = |path: &RelPath| path != dir && path.is_within(dir) && self.shows(path);
+        let again = |again: &Again| !matches!(again, Again::Overtaken | Again::Unasked);
+        self.out.problems.iter().any(|(problem, _)| is_shown(&problem.path))
+            || self.out.again.iter().any(|(path, _, why)| again(why) && is_shown(path))
+            || self.out.put_off.iter().any(|(path, _)| is_shown(path))
+            || self.waiting.has_failed_within(dir, &is_shown)
+    }
+
+    /// Whether others could see what the replica has at a path, were they let into all that is above it.
+    fn shows(&self, path: &RelPath) -> bool {
+        let Some((dir, name)) = path.split() else { return false };
+        match self.replica.open(&dir) {
+            Ok(dir) => dir.look(name.as_bytes()).entry().is_some_and(Entry::shows_something),
+            Err(_) => false,
+        }
+    }
+
+    /// Leaves a directory closed for now.
+    pub(super) fn leave_closed(&mut self, path: &RelPath, look: &Look, why: Again) {
         if self.deletions.are_held() {
             // The walk after the next count sees to it again.
             self.out.open.push(path.clone());
         } else {
-            let again = if is_asked { Again::Uneven } else { Again::Unasked };
-            self.out.again.push((path.clone(), look.clone(), again));
+            self.out.again.push((path.clone(), look.clone(), why));
         }
+    }
+
+    /// What is to be moved is first made as closed as the source's is; and a directory that comes from where fewer people
+    /// could see it is closed until a walk has been through it. `None` where that cannot be.
+    ///
+    /// `ends`: where it stands in the source, and what that is.
+    pub(super) fn narrow_moving(
+        &mut self,
+        from: &Place,
+        to: &Place,
+        moving: &Moving,
+        end: &RelPath,
+    ) -> Option<()> {
+        let keeps = &self.shared.keeps;
+        let (now, source) = (&moving.replica, &moving.source);
+        if !keeps.modes || !(now.is_dir() || now.is_file()) {
+            return Some(());
+        }
+        if now.is_file() {
+            let differs = Differs::between(source, now, keeps);
+            let common = common_rights(source, now);
+            let mode =
+                if differs.uid || differs.gid { common } else { now.mode & keeps.mode_of(source, Some(now)) };
+            if mode == now.mode {
+                return Some(());
+            }
+            let (file, standing) = from.dir.open_existing(&from.name).ok()?;
+            let is_it = standing.identity() == now.identity() && lies_here_alone(&standing);
+            return is_it.then(|| file.set(&Settings { mode: Some(mode), ..Settings::default() }).ok())?;
+        }
+        let dir = match from.dir.open(&RelPath::new(from.name.as_bytes())?) {
+            // It is locked, also for its owner.
+            Err(fault) if fault.errno == Errno::ACCESS => return Some(()),
+            other => other.ok()?,
+        };
+        let ours = self.source.open(end).ok();
+        self.narrow(&to.path, source, ours.as_ref(), &dir).ok()?;
+        let [before, after] = [&from.dir, &to.dir].map(|dir| dir.entry().map(|entry| entry.mode & STRANGERS));
+        if after.ok()? & !before.ok()? != 0 {
+            let now = dir.entry().ok()?;
+            self.close_to_others(&to.path, &now, (None, now.mode & !STRANGERS), &dir).ok()?;
+            self.shared.twins.part(&now);
+        }
+        Some(())
     }
 }

@@ -75,7 +75,10 @@ impl Round<'_> {
                     && let Ok(theirs) = self.open_replica(&path)
                 {
                     let ours = self.source.open(&path).ok();
-                    self.narrow(&path, Some(entry), ours.as_ref(), &theirs);
+                    if let Err(fault) = self.narrow(&path, entry, ours.as_ref(), &theirs) {
+                        self.out.set_back(path, look.clone(), fault.into());
+                        return None;
+                    }
                 }
                 self.touch(path.clone(), Some(look.since));
                 if wide && !self.moved.contains(&path) {
@@ -172,6 +175,7 @@ impl Round<'_> {
         let Sighting { name, look, .. } = sighting;
         if name.is_reserved() {
             // Left over from a run that was killed, or not emptied at once: it is aside already.
+            self.shut(replica, &name);
             self.out.open.push(path.clone());
             self.out.asides.push(Aside { dir: rel.clone(), name });
             return;

@@ -69,7 +69,7 @@ impl Pair {
     }
 
     fn round(&mut self, work: Work) -> Outcome {
-        self.reconciler.round(work).unwrap()
+        self.reconciler.round(work, &()).unwrap()
     }
 
     /// A round of looks at these paths.
@@ -211,7 +211,7 @@ fn an_absence_in_a_directory_that_was_moved_away_deletes_nothing() {
     pair.write("replica/d/file", "x");
     pair.write("replica/d/sub/file", "x");
     let roots = pair.reconciler.roots.open().unwrap();
-    let mut round = pair.reconciler.begin(roots, Detector::Sweep, Deletions::Followed, u64::MAX);
+    let mut round = pair.reconciler.begin(roots, (Detector::Sweep, Deletions::Followed, u64::MAX), &());
     round.gather(work(&["d/file", "d/sub"]).looks);
     round.observe();
     fs::rename(pair.at("source/d"), pair.at("outside/d")).unwrap();
@@ -228,9 +228,9 @@ fn a_root_that_is_another_directory_ends_the_round_before_it_begins() {
     pair.write("replica/file", "x");
     fs::rename(pair.at("source"), pair.at("old")).unwrap();
     fs::create_dir(pair.at("source")).unwrap();
-    assert!(matches!(pair.reconciler.round(work(&["file"])), Err(Lost::SourceReplaced)));
+    assert!(matches!(pair.reconciler.round(work(&["file"]), &()), Err(Lost::SourceReplaced)));
     fs::remove_dir(pair.at("source")).unwrap();
-    assert!(matches!(pair.reconciler.round(work(&["file"])), Err(Lost::Source(_))));
+    assert!(matches!(pair.reconciler.round(work(&["file"]), &()), Err(Lost::Source(_))));
     assert_eq!(pair.read("replica/file"), "x");
 }
 

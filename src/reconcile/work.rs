@@ -55,6 +55,26 @@ pub struct Work {
     pub big: u64,
 }
 
+/// What waits outside of rounds and makes a directory of the replica another than the source's.
+pub trait Waiting: Sync {
+    /// Whether something is yet to be looked at in a directory or below.
+    fn comes_first_within(&self, dir: &RelPath) -> bool;
+
+    /// Whether a path at a directory or below, at which something has failed, or waits for a carrier, passes a test.
+    fn has_failed_within(&self, dir: &RelPath, test: &dyn Fn(&RelPath) -> bool) -> bool;
+}
+
+/// Nothing waits.
+impl Waiting for () {
+    fn comes_first_within(&self, _: &RelPath) -> bool {
+        false
+    }
+
+    fn has_failed_within(&self, _: &RelPath, _: &dyn Fn(&RelPath) -> bool) -> bool {
+        false
+    }
+}
+
 /// When a look that came to no end is to be taken up again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Again {
@@ -68,7 +88,7 @@ pub enum Again {
     Restless,
     /// In its turn: it was copied, and has changed since.
     Overtaken,
-    /// Once what it holds is as in the source: until then a directory stays closed.
+    /// Once a walk has found that what it holds is as in the source, or can be put right: until then a directory stays closed.
     Uneven,
     /// After what is to be looked at in it: others are let into a directory when that was asked for.
     Unasked,

@@ -71,8 +71,7 @@ impl Chunk<'_> {
     /// What is excluded stays in the replica, and the rules may be anybody's.
     fn see_excluded(&self, name: &Name) {
         let theirs = self.replica.map_or(Side::Absent, |replica| replica.look(name.as_bytes()));
-        let shows_nothing = |entry: &Entry| entry.is_closed() || matches!(entry.kind, Kind::Symlink(_));
-        if !theirs.entry().is_none_or(shows_nothing) {
+        if theirs.entry().is_some_and(Entry::shows_something) {
             self.subtree.spoil();
         }
     }

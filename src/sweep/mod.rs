@@ -21,6 +21,7 @@ use big::Bigs;
 use rate::Rate;
 
 use crate::differs::Keeps;
+use crate::entry::Entry;
 use crate::filter::Filter;
 use crate::guard::Count;
 use crate::links::Linked;
@@ -103,6 +104,8 @@ pub enum Message {
     /// Names of one directory that differ; none for the directory's own metadata. A directory's
     /// batch comes before those of what lies below it; its own name comes after all of them where it lets somebody in.
     Differ(RelPath, Vec<(Name, Look)>),
+    /// A directory of both sides which is about to be told of by its own name: all that it holds was compared.
+    Walked(Box<[Entry; 2]>),
     /// A directory of the source where another file system is mounted.
     Crossing(RelPath, Pin),
     /// A directory that could not be looked into. What lies below it is not known.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use crossbeam_channel::Sender;
 
@@ -99,25 +100,33 @@ impl Subtree {
         let is_known = !self.cancel.load(Ordering::Relaxed) && !std::thread::panicking();
         let is_even = is_known && !*self.uneven.get_mut();
         let is_somebodys = self.is_somebodys();
-        let mut is_twin = false;
+        let (mut is_twin, mut walked) = (false, None);
         if let Some((Both { source, replica, .. }, twins)) = self.both.take() {
             // What a twin holds is the source's, up to what is about to be done.
             is_twin = is_known && twins.are(&source, &replica);
             if is_even {
                 twins.note(&source, &replica);
+            } else if is_known && self.closed.is_none() {
+                twins.walked(&source, &replica);
+            } else if is_known {
+                walked = Some(Box::new([source, replica]));
             }
         }
         if !is_even && !(is_known && (is_twin || is_somebodys)) {
             self.above.iter().for_each(|above| above.spoil());
         }
         if let Some((dir, look, out)) = self.closed.take() {
+            // It is due from now on: after all that was found in it.
+            let look = Look { since: Instant::now(), ..look };
             let told = match dir.split() {
                 // By its name, so that it is looked at for its own sake, and not for that of something in it.
                 Some((above, name)) => Message::Differ(above, vec![(name, look)]),
                 None => Message::Differ(dir, Vec::new()),
             };
-            // Nobody listens any more where the walk was dropped.
-            let _ = out.send(told);
+            for message in walked.map(Message::Walked).into_iter().chain([told]) {
+                // Nobody listens any more where the walk was dropped.
+                let _ = out.send(message);
+            }
         }
     }
 }

@@ -236,7 +236,7 @@ impl Rounds {
         let deletions = self.deletions;
         let moves_too = moves.clone();
         let work = Work { moves: moves_too, looks, carried, reaped, detector, deletions, budget, big };
-        let outcome = self.pair.reconciler.round(work);
+        let outcome = self.pair.reconciler.round(work, &());
         self.wait_for_others();
         match outcome {
             Ok(outcome) => self.take_up(outcome, &looked_at),
