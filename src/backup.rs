@@ -40,6 +40,8 @@ pub struct Backup {
     root: Root,
     /// By which it, or its disk, is known again.
     pin: Pin,
+    /// In neither of them may its path come to lead.
+    apart_from: [Root; 2],
     keeps: Keeps,
     durable: bool,
     names: TempNames,
@@ -78,16 +80,17 @@ impl Kept {
 }
 
 impl Backup {
-    /// Opens the folder, which must exist.
+    /// Opens the folder, which must exist. `apart_from`: the source and the replica.
     ///
     /// # Errors
     /// Where it cannot be written to.
-    pub fn open(path: PathBuf, durable: bool) -> Result<Self, Fault> {
+    pub fn open(path: PathBuf, apart_from: [Root; 2], durable: bool) -> Result<Self, Fault> {
         let root = Root { path, side: Where::Backup };
         let (dir, pin) = root.open_replica()?;
         let wanted = of_process(root.foreign_file_system().is_none());
         let keeps = probe(&dir, Keeps { tells_late: root.is_remote(), ..wanted })?;
-        Ok(Self { root, pin, keeps, durable, names: TempNames::default(), current: Mutex::default() })
+        let (names, current) = (TempNames::default(), Mutex::default());
+        Ok(Self { root, pin, apart_from, keeps, durable, names, current })
     }
 
     pub fn root(&self) -> &Root {
@@ -186,11 +189,22 @@ impl Backup {
 
     fn open_root(&self) -> Result<ReplicaDir, Fault> {
         let (dir, pin) = self.root.open_replica()?;
-        if pin.same_mount(&self.pin) || pin.same_directory(&self.pin) {
+        // It may have been made anew.
+        let is_it = pin == self.pin
+            || pin.same_directory(&self.pin)
+            || (pin.same_mount(&self.pin) && self.lies_apart());
+        if is_it {
             return Ok(dir);
         }
-        // Its disk is gone, and this is the directory beneath, or another disk.
+        // Its disk is gone, and this is the directory beneath, or another disk; or its path leads into a root.
         Err(Fault { doing: "keep what goes", side: Where::Backup, errno: Errno::STALE })
+    }
+
+    fn lies_apart(&self) -> bool {
+        self.apart_from.iter().all(|root| {
+            let lies = |pin| lies_within(&self.root.path, &root.path, &pin, Where::Backup);
+            root.pin().and_then(lies) == Ok(false)
+        })
     }
 
     /// The folder that takes entries now; a new one where there is none, or where it is old.

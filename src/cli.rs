@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Parser};
 
-use crate::config::{Config, DEFAULT_INTERVAL, Mode, parse_debounce, parse_interval, parse_keep, parse_rate};
+use crate::config::{
+    Config, DEFAULT_INTERVAL, Mode, parse_debounce, parse_interval, parse_keep, parse_rate, parse_threads,
+};
 use crate::guard::Limit;
 use crate::report::Format;
 use crate::sweep::Task;
@@ -118,7 +120,7 @@ pub struct Args {
     sweep_rate: Option<u64>,
 
     /// Threads for walking, hashing and copying [default: one a core]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse_threads, allow_negative_numbers = true)]
     threads: Option<NonZeroUsize>,
 
     /// How lines look, on the console and in the log file

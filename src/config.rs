@@ -1,5 +1,6 @@
 //! The settings of a run, as validated from the command line.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -113,6 +114,14 @@ pub fn parse_rate(text: &str) -> Result<u64, String> {
         0..1024 => Err("the lowest rate is 1 KiB a second".to_owned()),
         rate => Ok(rate),
     }
+}
+
+/// Reads a number of threads.
+///
+/// # Errors
+/// A sentence that says what is wrong.
+pub fn parse_threads(text: &str) -> Result<NonZeroUsize, String> {
+    text.parse().map_err(|_| format!("{text:?} is no number of threads: give 1 or more"))
 }
 
 /// Reads how long backups are kept: as [`parse_interval`] does, and in days (`30d`).

@@ -21,7 +21,7 @@ use crate::queue::{Depth, Detector, Evidence, Look};
 use crate::reconcile::{
     COUNTING, Deletions, EXCLUDED, HOLDS_EXCLUDED, Leave, Lost, Roots, count_below, may_go,
 };
-use crate::report::{Cause, Done, Entries, Operation, Problem, say_if_silent};
+use crate::report::{Cause, Done, Entries, Operation, Problem, counted, say_if_silent};
 use crate::sweep::{Message, Plan, Sweep, Task};
 use crate::tree::Dir;
 
@@ -311,9 +311,20 @@ impl Preview<'_> {
     fn conclude(&self) -> Seen {
         let (differ, holding) = (self.differ, self.holding);
         if self.check {
-            tracing::info!(op = "check", differ, "{} entries, {differ} differences", self.entries);
+            tracing::info!(
+                op = "check",
+                differ,
+                "{}, {}",
+                counted(self.entries, "entry", "entries"),
+                counted(differ, "difference", "differences")
+            );
         } else {
-            tracing::info!(op = "dry run", differ, "{differ} actions, {holding} held; nothing was changed");
+            tracing::info!(
+                op = "dry run",
+                differ,
+                "{}, {holding} held; nothing was changed",
+                counted(differ, "action", "actions")
+            );
         }
         match (self.problems > 0 || self.deletions.are_held(), differ > 0) {
             (true, _) => Seen::Incomplete,

@@ -19,7 +19,7 @@ use crate::config::Config;
 use crate::fault::{Fault, Where};
 use crate::filter::{Filter, patterns};
 use crate::mounts;
-use crate::path::{Name, RelPath, shown};
+use crate::path::{Name, RelPath, Shown, shown};
 use crate::reconcile::Roots;
 use crate::report::{RotatingFile, advice};
 use crate::tree::{Pin, Root, enclosing, lies_within, nearest_existing};
@@ -58,8 +58,8 @@ pub enum Refusal {
     Log(PathBuf, std::io::Error),
     #[error("--exclude {0:?} matches nothing: give one pattern, as in a .gitignore file")]
     NoPattern(String),
-    #[error("{0}: give --exclude patterns as in a .gitignore file")]
-    Exclude(ignore::Error),
+    #[error("{}, in {}: give patterns as in a .gitignore file", Shown(.1.to_string().as_bytes()), .0)]
+    Exclude(String, ignore::Error),
     #[error("cannot read the patterns in {}: {}; name a file that can be read", shown(.0), .1)]
     ExcludeFrom(PathBuf, std::io::Error),
     #[error("cannot create the replica {}: {}", shown(.0), .1)]
@@ -167,7 +167,11 @@ fn filter_of(config: &Config) -> Result<Filter, Refusal> {
     let mut lines = Vec::new();
     for file in &config.exclude_from {
         let text = fs::read(file).map_err(|error| Refusal::ExcludeFrom(file.clone(), error))?;
-        lines.extend(String::from_utf8_lossy(&text).lines().map(str::to_owned));
+        for (number, line) in (1..).zip(String::from_utf8_lossy(&text).lines()) {
+            patterns([line])
+                .map_err(|error| Refusal::Exclude(format!("line {number} of {}", shown(file)), error))?;
+            lines.push(line.to_owned());
+        }
     }
     for pattern in &config.exclude {
         let bare = pattern.trim().trim_start_matches('!').trim_matches('/');
@@ -176,7 +180,8 @@ fn filter_of(config: &Config) -> Result<Filter, Refusal> {
         }
         lines.push(pattern.clone());
     }
-    let given = patterns(lines.iter().map(String::as_str)).map_err(Refusal::Exclude)?;
+    let given = patterns(lines.iter().map(String::as_str))
+        .map_err(|error| Refusal::Exclude("--exclude".to_owned(), error))?;
     Ok(Filter::new(given, config.gitignore))
 }
 
@@ -199,7 +204,7 @@ impl Checked {
         let log = log_path
             .map(|path| RotatingFile::open(&path).map_err(|error| Refusal::Log(path, error)))
             .transpose()?;
-        let backup = backup_path.map(|path| open_backup(path, durable)).transpose()?;
+        let backup = backup_path.map(|path| open_backup(path, [&source, &replica], durable)).transpose()?;
         if existing.is_none() {
             create(&source, &replica).map_err(|error| Refusal::Create(replica.path.clone(), error))?;
         }
@@ -287,10 +292,10 @@ fn refuse_backup_within(backup: &Path, root: &Path, pin: Option<&Pin>) -> Result
 }
 
 /// Makes the backup folder where it is missing, for this user alone.
-fn open_backup(path: PathBuf, durable: bool) -> Result<Arc<Backup>, Refusal> {
+fn open_backup(path: PathBuf, roots: [&Root; 2], durable: bool) -> Result<Arc<Backup>, Refusal> {
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
     made.map_err(|error| Refusal::Backup(path.clone(), error.to_string()))?;
-    let backup = Backup::open(path.clone(), durable)
+    let backup = Backup::open(path.clone(), roots.map(Root::clone), durable)
         .map_err(|fault| Refusal::Backup(path, format!("{fault}{}", advice(&fault))))?;
     Ok(Arc::new(backup))
 }

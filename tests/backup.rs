@@ -332,3 +332,28 @@ fn another_disk_in_the_place_of_the_backups_gets_nothing() {
     assert_eq!(fs::read_to_string(scratch.replica().join("f")).unwrap(), "0");
     assert_eq!(mounts.sh("ls disk/backup").stdout, "");
 }
+
+#[test]
+fn a_folder_whose_path_comes_to_lead_into_a_root_takes_nothing() {
+    for (root, begins_before) in [("source", false), ("replica", true)] {
+        let scratch = pair(Scratch::new());
+        let daemon = scratch.watcher(&["--backup-dir", "backup"]);
+        let (backup, away) = (scratch.path("backup"), scratch.path("away"));
+        if begins_before {
+            fs::write(scratch.source().join("f"), "newer").unwrap();
+            scratch.wait_twins();
+        }
+        fs::rename(&backup, &away).unwrap();
+        symlink(root, &backup).unwrap();
+        fs::remove_dir_all(scratch.source().join("d")).unwrap();
+        wait_until("it is a problem", DEADLINE, || daemon.stderr().contains("d: cannot keep what goes"));
+        let is_folder = |at: &PathBuf| at.file_name().unwrap().to_string_lossy().starts_with("twindir-");
+        assert!(!folders(&scratch.path(root)).iter().any(is_folder), "{root}");
+        assert!(scratch.replica().join("d").exists());
+        // Made anew elsewhere, it is the folder.
+        fs::remove_file(&backup).unwrap();
+        fs::create_dir(&backup).unwrap();
+        scratch.wait_twins();
+        assert!(!folders(&backup).is_empty());
+    }
+}

@@ -181,3 +181,43 @@ fn a_disk_without_birth_times_is_known_by_its_uuid() {
         },
     );
 }
+
+/// Other disks may have the numbers of the devices by then.
+#[test]
+fn two_disks_that_come_back_under_each_others_numbers_are_taken_up_again() {
+    script_each_way(
+        || Scratch::new().with_source(&Tree::new()).with_replica(&Tree::new()),
+        r#"
+        truncate -s 20M ours theirs
+        attach() {
+            one=$(losetup -f --show $1) && other=$(losetup -f --show $2) || { echo "lacking: loop devices" >&2; exit; }
+        }
+        mkfs.ext4 -q -F ours && mkfs.ext4 -q -F theirs || { echo "lacking: ext4 in an image" >&2; exit; }
+        attach ours theirs
+        mount $one source
+        mount $other replica
+        echo a >source/a
+        start $HOW 0.3
+        trap 'kill $pid; umount source replica; losetup -d $one $other' EXIT
+        until_true '[ $(count settled out) -ge 1 ]'
+        unmount source
+        unmount replica
+        until_true '[ $(count "is unmounted" err) -ge 1 ] && [ $(count "is gone" err) -ge 1 ]'
+        losetup $one theirs 2>busy.log || { losetup -d $one $other; losetup $one theirs; losetup $other ours; }
+        mount $one replica
+        mount $other source
+        echo b >source/b
+        until_true '[ -e replica/b ]'
+        list both replica
+        stop
+        umount source replica
+        losetup -d $one $other
+        "#,
+        |run| {
+            if run.stderr.contains("lacking: ") {
+                return skip(&run.stderr);
+            }
+            assert_said(run, &["both: ./a ./b ./lost+found", "code: 0"]);
+        },
+    );
+}

@@ -423,3 +423,21 @@ fn one_root_inside_the_other_through_a_bind_mount_is_refused() {
         refused_command(&scratch, in_namespace(&scratch, bind, &pair));
     }
 }
+
+#[test]
+fn a_wrong_pattern_is_named_with_its_place_and_without_its_escape_sequences() {
+    let scratch = scratch();
+    fs::write(scratch.path("patterns"), "fine\n\x1b]0;title\x07[\n").unwrap();
+    let run = refused(&scratch, &["--exclude-from", "patterns", "source", "replica"]);
+    assert!(run.stderr.contains("in line 2 of patterns"), "{run}");
+    let run = refused(&scratch, &["--exclude", "\x1b[31m[", "source", "replica"]);
+    assert!(run.stderr.contains("in --exclude"), "{run}");
+    assert!(!run.stderr.contains('\x1b'), "{run}");
+}
+
+#[test]
+fn a_number_of_threads_is_one_or_more() {
+    for threads in ["0", "x", "-1"] {
+        refused(&scratch(), &["--threads", threads, "source", "replica"]).stderr_has("give 1 or more");
+    }
+}

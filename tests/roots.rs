@@ -197,3 +197,25 @@ fn a_source_that_comes_to_lie_in_the_replica_is_refused_while_it_runs() {
 fn a_source_that_comes_to_be_the_replica_is_refused_while_it_runs() {
     refuses_to_go_on("source", "real", "are the same directory");
 }
+
+#[test]
+fn each_reason_why_a_root_is_refused_is_said() {
+    let scratch = Scratch::new();
+    Tree::new().file("f", "x").make(&scratch.path("real"));
+    let lead = |to: &str| {
+        symlink(to, scratch.path("next")).unwrap();
+        fs::rename(scratch.path("next"), scratch.source()).unwrap();
+    };
+    lead("real");
+    let daemon = Daemon::spawn(scratch.command(["source", "replica", "0.2"]));
+    daemon.wait_settled(1);
+    for (to, why) in
+        [("nowhere", "cannot be opened"), ("replica", "are the same directory"), (".", "lies inside")]
+    {
+        lead(to);
+        wait_until(why, DEADLINE, || daemon.stderr().contains(why));
+    }
+    lead("real");
+    fs::write(scratch.path("real/later"), "x").unwrap();
+    wait_until("it goes on", DEADLINE, || scratch.replica().join("later").exists());
+}

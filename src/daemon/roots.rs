@@ -26,6 +26,8 @@ struct Absence {
     told: bool,
     /// The disk at the replica's path that is not taken for it, and was told of.
     disk: Option<NotAtHome>,
+    /// Why what stands at the path was refused, as it was told.
+    refusal: Option<String>,
     /// Another directory at the path, and since when.
     candidate: Option<(Pin, Instant)>,
 }
@@ -35,6 +37,14 @@ impl Absence {
     fn is_news(&mut self) -> bool {
         self.candidate = None;
         !std::mem::replace(&mut self.told, true)
+    }
+
+    /// Notes why what stands at the path is refused: each reason is news.
+    fn is_refused(&mut self, why: &str) {
+        if self.refusal.as_deref() != Some(why) {
+            self.refusal = Some(why.to_owned());
+            self.told = false;
+        }
     }
 
     /// Notes why what stands at the replica's path is not taken for it. A disk is news also after its absence was told.
@@ -126,8 +136,12 @@ impl Daemon<'_> {
 
     fn adopt_source(&mut self, pin: Pin) {
         let roots = &self.reconciler.roots;
-        let apart =
-            see_apart((&roots.source, &pin), (&roots.replica, Some(&roots.replica_pin)), &self.roots.beside);
+        // Of one that is lost, another directory may have the numbers by now.
+        let replica = match self.roots.replica {
+            Some(_) => roots.replica.pin().ok(),
+            None => Some(roots.replica_pin),
+        };
+        let apart = see_apart((&roots.source, &pin), (&roots.replica, replica.as_ref()), &self.roots.beside);
         match apart.and_then(|()| self.roots.beside.log_in_source(&pin)) {
             Ok(log) => self.reconciler.filter.log = log,
             Err(refusal) => return self.refuse(Where::Source, &refusal),
@@ -218,13 +232,17 @@ impl Daemon<'_> {
     }
 
     fn refuse(&mut self, side: Where, refusal: &Refusal) {
-        self.miss(side, &refusal.to_string(), "that is otherwise", false);
+        let why = refusal.to_string();
+        let absence = if side == Where::Source { &mut self.roots.source } else { &mut self.roots.replica };
+        absence.get_or_insert_default().is_refused(&why);
+        self.miss(side, &why, "that is otherwise", false);
     }
 
     fn adopt_replica(&mut self, pin: Pin, why: &str) {
         let roots = &self.reconciler.roots;
-        let apart =
-            see_apart((&roots.source, &roots.source_pin), (&roots.replica, Some(&pin)), &self.roots.beside);
+        let lost = self.roots.source.as_ref().and_then(|_| roots.source.pin().ok());
+        let source = lost.unwrap_or(roots.source_pin);
+        let apart = see_apart((&roots.source, &source), (&roots.replica, Some(&pin)), &self.roots.beside);
         // The lock is named after the inode.
         if let Err(refusal) = apart.and_then(|()| self.roots.lock.pass_on(&pin, &roots.replica.path)) {
             return self.refuse(Where::Replica, &refusal);

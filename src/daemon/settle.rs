@@ -8,7 +8,7 @@ use super::{Daemon, End};
 use crate::guard::{Count, Doubt, Trust, judge, say_held};
 use crate::queue::Detector;
 use crate::reconcile::Outcome;
-use crate::report::{Operation, human_bytes, human_duration};
+use crate::report::{Operation, counted, human_bytes, human_duration};
 use crate::sweep::{Summary, Task, is_much_to_read};
 
 /// While there is a watch, "equal" is said once nothing has happened for so long.
@@ -215,7 +215,7 @@ impl Tally {
             (_, bytes) => done.push(format!("{} copied", human_bytes(bytes))),
         }
         if problems > 0 {
-            done.push(format!("{problems} {}", if problems == 1 { "problem" } else { "problems" }));
+            done.push(counted(problems as u64, "problem", "problems"));
         }
         if self.held > 0 {
             done.push(format!("{} held", self.held));
@@ -243,9 +243,8 @@ impl Tally {
             problems,
             compare_seconds = summary.took.as_secs_f64(),
             seconds = took,
-            "{} {}, {} MD5s in {took:.2} s: {}",
-            summary.entries,
-            if summary.entries == 1 { "entry" } else { "entries" },
+            "{}, {} MD5s in {took:.2} s: {}",
+            counted(summary.entries, "entry", "entries"),
             2 * summary.hashed,
             done.join(", "),
         );

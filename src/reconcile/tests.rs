@@ -51,7 +51,14 @@ impl Pair {
     /// A backup beside the roots.
     fn backup(&self) -> Arc<Backup> {
         fs::create_dir(self.at("backup")).unwrap();
-        Arc::new(Backup::open(self.at("backup"), false).unwrap())
+        Arc::new(
+            Backup::open(
+                self.at("backup"),
+                [&self.reconciler.roots.source, &self.reconciler.roots.replica].map(Root::clone),
+                false,
+            )
+            .unwrap(),
+        )
     }
 
     fn at(&self, path: &str) -> PathBuf {

@@ -169,6 +169,11 @@ where
     }
 }
 
+/// A number with what is counted.
+pub fn counted(number: u64, one: &str, more: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { more })
+}
+
 /// A number of bytes for a person: `0 B`, `12.3 kB`, `4.0 GB`; powers of 1000.
 pub fn human_bytes(bytes: u64) -> String {
     if bytes < 1000 {

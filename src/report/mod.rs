@@ -6,7 +6,7 @@ mod format;
 mod logfile;
 
 pub use console::Console;
-pub use format::{human_bytes, human_duration};
+pub use format::{counted, human_bytes, human_duration};
 pub use logfile::{RotatingFile, is_log_name};
 
 use std::sync::Arc;
