@@ -85,6 +85,12 @@ impl Look {
         Self { depth, detector, since, evidence: None, fresh: false, new: false }
     }
 
+    /// Whether a walk has led to it, or it was due by a time.
+    pub fn comes_before(&self, since: Option<Instant>) -> bool {
+        let is_found = self.fresh || self.detector == Detector::Sweep;
+        is_found || since.is_some_and(|since| self.since <= since)
+    }
+
     /// Two wishes for one name become one that serves both.
     pub fn merge(&mut self, other: Look) {
         self.depth = self.depth.max(other.depth);
@@ -224,9 +230,10 @@ impl Queue {
         self.parked.push_back((path, look));
     }
 
-    /// Whether something in a directory or below is to be looked at first: it is ready, or a walk has found it.
-    pub fn comes_first_within(&self, dir: &RelPath) -> bool {
-        let is_ready = [&self.watch, &self.sweep].iter().any(|lane| lane.has_within(dir));
+    /// Whether something in a directory or below is to be looked at first: a walk has found it, or it was due by a time.
+    pub fn comes_first_within(&self, dir: &RelPath, since: Option<Instant>) -> bool {
+        let comes_first = |look: &Look| look.comes_before(since);
+        let is_ready = [&self.watch, &self.sweep].iter().any(|lane| lane.has_within(dir, comes_first));
         is_ready || self.resting.has_fresh_within(dir)
     }
 

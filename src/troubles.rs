@@ -38,6 +38,8 @@ pub enum Failure {
     Restless,
     /// A directory could not be opened or listed by a sweep.
     Scan,
+    /// A directory has to stay closed to others, for the sake of what it holds.
+    Uneven,
     /// The replica's file system takes no more: one word for all entries is enough.
     Refused,
 }
@@ -79,7 +81,8 @@ impl Troubles {
         if failure == Failure::Refused {
             return Retry { after, tell: is_first_refused };
         }
-        let serious = failure != Failure::Restless || now.duration_since(trouble.begun) >= RESTLESS;
+        let is_soft = matches!(failure, Failure::Restless | Failure::Uneven);
+        let serious = !is_soft || now.duration_since(trouble.begun) >= RESTLESS;
         let tell = serious && !trouble.told;
         trouble.told |= serious;
         Retry { after, tell }
@@ -100,7 +103,7 @@ impl Troubles {
 
     /// A directory has gone, with all that was wrong in it. The paths of which the user was told.
     pub fn gone(&mut self, dir: &RelPath) -> Vec<RelPath> {
-        let gone: Vec<_> = self.within(dir).cloned().collect();
+        let gone: Vec<_> = within(&self.paths, dir).map(|(path, _)| path.clone()).collect();
         gone.into_iter().filter(|path| self.forget(path)).collect()
     }
 
@@ -121,9 +124,15 @@ impl Troubles {
         over.into_iter().filter(|path| self.forget(path)).collect()
     }
 
-    /// Where something has failed at a directory or below.
-    pub fn within(&self, dir: &RelPath) -> impl Iterator<Item = &RelPath> {
-        within(&self.paths, dir).map(|(path, _)| path)
+    /// Where something has failed at a directory or below, so that an older state may still be there: not where a directory is
+    /// closed, nor where a file has not rested after `since` only, or never rests, which would keep others out for ever.
+    pub fn failed_within(&self, dir: &RelPath, since: Option<Instant>) -> impl Iterator<Item = &RelPath> {
+        let failed = within(&self.paths, dir).filter(move |(_, trouble)| match trouble.failure {
+            Failure::Uneven => false,
+            Failure::Restless => !trouble.told && since.is_some_and(|since| trouble.begun <= since),
+            Failure::Entry | Failure::Scan | Failure::Refused => true,
+        });
+        failed.map(|(path, _)| path)
     }
 
     /// Whether something failed at this path.
@@ -168,7 +177,7 @@ impl Troubles {
 
 fn wait(failure: Failure, tries: u32) -> Duration {
     let (first, last) = match failure {
-        Failure::Restless => (FIRST_PAUSE, LAST_PAUSE),
+        Failure::Restless | Failure::Uneven => (FIRST_PAUSE, LAST_PAUSE),
         Failure::Entry | Failure::Scan | Failure::Refused => (FIRST_RETRY, LAST_RETRY),
     };
     first.saturating_mul(1 << tries.min(16)).min(last)

@@ -19,6 +19,8 @@ const MOST: usize = 1 << 19;
 enum Tie {
     #[default]
     None,
+    /// They were twins, and it was moved since: a walk is to look through it.
+    Moved,
     /// A walk has compared all that the two hold, and told where that differs.
     Walked,
     Twin,
@@ -54,7 +56,11 @@ impl Twins {
 
     /// Notes that a walk has compared all that the two hold, and told where that differs.
     pub fn walked(&self, source: &Entry, replica: &Entry) {
-        let (source, tie) = (self.number(source), self.tie(source, replica).max(Tie::Walked));
+        let tie = match self.tie(source, replica) {
+            Tie::None | Tie::Walked => Tie::Walked,
+            Tie::Moved | Tie::Twin => Tie::Twin,
+        };
+        let source = self.number(source);
         self.change(replica, |known| (known.source, known.tie) = (source, tie));
     }
 
@@ -72,10 +78,10 @@ impl Twins {
         }
     }
 
-    /// Whatever it was to another, that has to be found out anew.
-    pub fn part(&self, replica: &Entry) {
+    /// It was moved to where more people can see it.
+    pub fn moved(&self, replica: &Entry) {
         if let Some(known) = self.lock().get_mut(&self.number(replica)) {
-            known.tie = Tie::None;
+            known.tie = if known.tie == Tie::Twin { Tie::Moved } else { Tie::None };
         }
     }
 

@@ -162,3 +162,51 @@ fn nothing_is_saved_in_a_directory_that_a_stranger_has_put_in_the_place_of_anoth
         assert_eq!(fs::read_dir(&copy).unwrap().count(), 0);
     }
 }
+
+/// Directories that a group shares, one in the other, closed to others until twindir was started again.
+#[test]
+fn nested_directories_are_opened_together() {
+    let path = |depth: usize| vec!["d"; depth].join("/");
+    let tree = (1..=12).fold(Tree::new(), |tree, depth| {
+        tree.file(format!("{}/f", path(depth)), "x").mode(0o600).dir(path(depth)).mode(0o2770)
+    });
+    let scratch = Scratch::new().with_source(&tree);
+    drop(scratch.watcher(&[]));
+    for depth in 1..=12 {
+        set_mode(&scratch.source().join(path(depth)), 0o2775);
+        set_mode(&scratch.source().join(path(depth)).join("f"), 0o644);
+    }
+    let daemon = scratch.watcher(&[]);
+    scratch.assert_twins();
+    assert!(!daemon.stderr().contains("others are not let into it"), "{}", daemon.stderr());
+}
+
+#[test]
+fn what_kept_a_directory_closed_is_not_waited_for_longer_than_it_lasts() {
+    let scratch = Scratch::ordinary().with_source(&Tree::new().file("d/x/y/f", "x").dir("d").mode(0o700));
+    let daemon = scratch.watcher(&[]);
+    let (at, copy) = (|name: &str| scratch.source().join(name), scratch.replica().join("d"));
+    fs::write(at("d/x/y/f"), "longer").unwrap();
+    set_mode(&at("d/x/y/f"), 0o044);
+    wait_until("it is a problem", DEADLINE, || daemon.stderr().contains("d/x/y/f: "));
+    set_mode(&at("d"), 0o755);
+    // It is looked into again and again, at growing distances.
+    support::holds_for("it is closed", std::time::Duration::from_secs(4), || strangers(&copy) == 0);
+    set_mode(&at("d/x/y/f"), 0o644);
+    let begun = std::time::Instant::now();
+    scratch.wait_twins();
+    assert!(begun.elapsed() < support::PROMISE, "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_file_that_cannot_be_read_any_more_is_closed_all_the_same() {
+    let scratch = Scratch::ordinary().with_source(&Tree::new().file("f", SECRET).mode(0o644));
+    let daemon = scratch.watcher(&[]);
+    set_mode(&scratch.source().join("f"), 0o200);
+    let copy = scratch.replica().join("f");
+    if is_root() {
+        wait_until("it is a problem", DEADLINE, || daemon.stderr().contains(" f: "));
+    }
+    wait_until("it is closed", DEADLINE, || strangers(&copy) == 0);
+    assert_eq!(fs::metadata(&copy).unwrap().size(), SECRET.len() as u64);
+}

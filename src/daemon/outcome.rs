@@ -21,12 +21,17 @@ pub(super) struct WhatWaits<'a> {
 }
 
 impl Waiting for WhatWaits<'_> {
-    fn comes_first_within(&self, dir: &RelPath) -> bool {
-        self.queue.comes_first_within(dir)
+    fn comes_first_within(&self, dir: &RelPath, since: Option<Instant>) -> bool {
+        self.queue.comes_first_within(dir, since)
     }
 
-    fn has_failed_within(&self, dir: &RelPath, test: &dyn Fn(&RelPath) -> bool) -> bool {
-        self.troubles.within(dir).chain(self.queue.parked_within(dir)).any(test)
+    fn has_failed_within(
+        &self,
+        dir: &RelPath,
+        since: Option<Instant>,
+        test: &dyn Fn(&RelPath) -> bool,
+    ) -> bool {
+        self.troubles.failed_within(dir, since).chain(self.queue.parked_within(dir)).any(test)
     }
 }
 
@@ -101,7 +106,7 @@ impl Daemon<'_> {
         let now = Instant::now();
         let wait = self.uneven.note(&path, now);
         let is_busy = self.sweep.is_some() || self.queue.has_ready(Detector::Sweep);
-        if !is_busy && self.troubles.met(&path, Failure::Restless, now).tell {
+        if !is_busy && self.troubles.met(&path, Failure::Uneven, now).tell {
             let problem = Problem { path, cause: Cause::Uneven };
             problem.log((!self.is_once()).then_some(wait));
             self.tally.disturb();
@@ -110,10 +115,12 @@ impl Daemon<'_> {
 
     /// Says of what a round has looked at, and of what has gone, that there is no problem any more.
     fn see_what_is_over(&mut self, done: &[Done], looked_at: &[RelPath], open: &BTreeSet<RelPath>) {
+        let now = Instant::now();
         let gone = || done.iter().filter(|done| done.operation == Operation::Removed);
         for dir in gone().filter(|done| done.entries.is_some()) {
             self.links.gone(&dir.path);
             self.uneven.gone(&dir.path);
+            self.uneven.hasten_above(&dir.path, now);
             self.troubles.gone(&dir.path).iter().for_each(say_resolved);
         }
         for path in looked_at.iter().chain(gone().map(|done| &done.path)) {
@@ -121,6 +128,9 @@ impl Daemon<'_> {
                 continue;
             }
             self.uneven.over(path);
+            if self.troubles.is_met(path) {
+                self.uneven.hasten_above(path, now);
+            }
             if self.troubles.settled(path) {
                 say_resolved(path);
             }

@@ -285,6 +285,7 @@ impl Daemon<'_> {
                 self.queue.push_path(&path, look());
             }
             for path in self.troubles.scanned(scope, walk.plan.number) {
+                self.uneven.hasten_above(&path, Instant::now());
                 say_resolved(&path);
             }
         }

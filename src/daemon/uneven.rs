@@ -43,6 +43,19 @@ impl Uneven {
         }
     }
 
+    /// What kept directories closed may be over at this path: those above it are looked into at once.
+    pub fn hasten_above(&mut self, path: &RelPath, now: Instant) {
+        for above in path.lineage().chain([RelPath::root()]).filter(|above| above != path) {
+            let Some(wait) = self.waits.get_mut(&above) else { continue };
+            wait.next = FIRST;
+            if let Some(due) = wait.due.filter(|due| *due > now) {
+                wait.due = Some(now);
+                self.by_time.remove(&(due, above.clone()));
+                self.by_time.insert((now, above));
+            }
+        }
+    }
+
     /// It has gone, with all below it.
     pub fn gone(&mut self, dir: &RelPath) {
         let gone: Vec<_> = within(&self.waits, dir).map(|(path, _)| path.clone()).collect();
@@ -114,6 +127,27 @@ mod tests {
         assert_eq!(uneven.walked(&path("a")), [path("a")]);
         uneven.over(&path("a"));
         assert!(uneven.is_empty());
+    }
+
+    #[test]
+    fn those_above_what_is_over_wait_no_longer() {
+        let (mut uneven, now) = (Uneven::default(), Instant::now());
+        let mut due = now;
+        for _ in 0..10 {
+            for text in ["a", "a/b", "c"] {
+                uneven.note(&path(text), due);
+            }
+            due = uneven.next_due().unwrap();
+            uneven.take(due);
+        }
+        uneven.note(&path("a"), due);
+        uneven.hasten_above(&path("a/b"), now);
+        uneven.hasten_above(&path("a/b/f"), now);
+        assert_eq!(uneven.take(now), [path("a")]);
+        for text in ["a", "a/b"] {
+            assert_eq!(uneven.note(&path(text), now), FIRST);
+        }
+        assert!(uneven.note(&path("c"), now) > FIRST);
     }
 
     #[test]

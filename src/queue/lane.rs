@@ -45,9 +45,12 @@ impl Lane {
         }
     }
 
-    /// Whether names in a directory, or directories below it, are ready.
-    pub fn has_within(&self, dir: &RelPath) -> bool {
-        self.dirs.iter().any(|(at, names)| at.is_within(dir) && !(at == dir && names.is_empty()))
+    /// Whether directories below one are ready, or such names in it or below.
+    pub fn has_within(&self, dir: &RelPath, is_such: impl Fn(&Look) -> bool) -> bool {
+        let within = self.dirs.iter().filter(|(at, _)| at.is_within(dir));
+        let mut found =
+            within.map(|(at, names)| (at != dir && names.is_empty()) || names.values().any(&is_such));
+        found.any(|found| found)
     }
 
     /// Takes out one look.

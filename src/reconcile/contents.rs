@@ -88,6 +88,10 @@ impl Round<'_> {
             let path = rel.join(&name);
             let here = Here { round: self, rel: &rel, spot, replica, path: &path, look: &look };
             let (before, begun) = (out.worked(), Instant::now());
+            let is_big = source.entry().is_some_and(|entry| entry.size > self.big);
+            // Its copying may take long.
+            let narrowed = if is_big { here.narrow_file(&name, &source, &standing) } else { None };
+            let standing = narrowed.unwrap_or(standing);
             let ready = if look.new {
                 here.copy_file(&name, &Side::Absent, Reason::New, out)
             } else {
@@ -96,6 +100,7 @@ impl Round<'_> {
             let is_ready = matches!(ready, Ok(Some(_)));
             let is_file = look.new || source.entry().is_some_and(Entry::is_file);
             if let Err(setback) = finish(ready, out) {
+                let _ = here.narrow_file(&name, &source, &standing);
                 out.set_back(path.clone(), look, setback);
             }
             if is_file && (is_ready || out.worked() != before) {

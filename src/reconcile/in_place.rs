@@ -78,6 +78,23 @@ impl<'a> Here<'_, 'a> {
         file.set(&Settings { mode, ..settings })
     }
 
+    /// Takes from a file what the source's mode gives no more, where it cannot be made equal at once. What it is then, where
+    /// that was done.
+    pub(super) fn narrow_file(&self, name: &Name, source: &Side, standing: &Side) -> Option<Side> {
+        let keeps = &self.round.shared.keeps;
+        let (source, standing) = (source.entry()?, standing.entry().filter(|standing| standing.is_file())?);
+        let mode = standing.mode & keeps.mode_of(source, Some(standing));
+        if !keeps.modes || !source.is_file() || mode == standing.mode {
+            return None;
+        }
+        let (file, now) = self.replica.open_existing(name).ok()?;
+        if now.identity() != standing.identity() || !lies_here_alone(&now) {
+            return None;
+        }
+        file.set(&Settings { mode: Some(mode), ..Settings::default() }).ok()?;
+        Some(self.replica.look(name.as_bytes()))
+    }
+
     /// Sets the times of a file again to what they are, which renews its ctime: found equal, it
     /// need not be read by each quick scan. Where that fails, it is.
     pub(super) fn renew(&self, name: &Name, replica: &Entry) {

@@ -165,10 +165,12 @@ impl Round<'_> {
         if self.made.contains(path) {
             return None;
         }
-        if self.waiting.comes_first_within(path) {
+        // The root is looked at with all that is found in it, and not since a time of its own.
+        let by = (!path.is_root()).then_some(since);
+        if self.waiting.comes_first_within(path, by) {
             return Some(Again::Unasked);
         }
-        if self.has_failed_within(path) {
+        if self.has_failed_within(path, by) {
             return Some(Again::Uneven);
         }
         // A newer version of a file is on its way.
@@ -176,14 +178,16 @@ impl Round<'_> {
         due.iter().any(|path| self.shows(path)).then_some(Again::Unasked)
     }
 
-    /// Whether something below a directory is not as it should be, and shows.
-    fn has_failed_within(&self, dir: &RelPath) -> bool {
+    /// Whether something below a directory is not as it should be by a time, and shows.
+    fn has_failed_within(&self, dir: &RelPath, by: Option<Instant>) -> bool {
         let is_shown = |path: &RelPath| path != dir && path.is_within(dir) && self.shows(path);
-        let again = |again: &Again| !matches!(again, Again::Overtaken | Again::Unasked);
+        let is_due = |look: &Look, why: &Again| {
+            !matches!(why, Again::Overtaken | Again::Unasked) && look.comes_before(by)
+        };
         self.out.problems.iter().any(|(problem, _)| is_shown(&problem.path))
-            || self.out.again.iter().any(|(path, _, why)| again(why) && is_shown(path))
+            || self.out.again.iter().any(|(path, look, why)| is_due(look, why) && is_shown(path))
             || self.out.put_off.iter().any(|(path, _)| is_shown(path))
-            || self.waiting.has_failed_within(dir, &is_shown)
+            || self.waiting.has_failed_within(dir, by, &is_shown)
     }
 
     /// Whether others could see what the replica has at a path, were they let into all that is above it.
@@ -244,7 +248,7 @@ impl Round<'_> {
         if after.ok()? & !before.ok()? != 0 {
             let now = dir.entry().ok()?;
             self.close_to_others(&to.path, &now, (None, now.mode & !STRANGERS), &dir).ok()?;
-            self.shared.twins.part(&now);
+            self.shared.twins.moved(&now);
         }
         Some(())
     }

@@ -1,6 +1,6 @@
 //! What goes into a round, and what comes of it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::KEPT;
 use crate::carrier::{Carried, Job};
@@ -57,20 +57,26 @@ pub struct Work {
 
 /// What waits outside of rounds and makes a directory of the replica another than the source's.
 pub trait Waiting: Sync {
-    /// Whether something is yet to be looked at in a directory or below.
-    fn comes_first_within(&self, dir: &RelPath) -> bool;
+    /// Whether something is yet to be looked at in a directory or below: what a walk has found, or what was due by a time.
+    fn comes_first_within(&self, dir: &RelPath, since: Option<Instant>) -> bool;
 
-    /// Whether a path at a directory or below, at which something has failed, or waits for a carrier, passes a test.
-    fn has_failed_within(&self, dir: &RelPath, test: &dyn Fn(&RelPath) -> bool) -> bool;
+    /// Whether a path at a directory or below, at which something has failed, did not rest by a time, or waits for a carrier,
+    /// passes a test.
+    fn has_failed_within(
+        &self,
+        dir: &RelPath,
+        since: Option<Instant>,
+        test: &dyn Fn(&RelPath) -> bool,
+    ) -> bool;
 }
 
 /// Nothing waits.
 impl Waiting for () {
-    fn comes_first_within(&self, _: &RelPath) -> bool {
+    fn comes_first_within(&self, _: &RelPath, _: Option<Instant>) -> bool {
         false
     }
 
-    fn has_failed_within(&self, _: &RelPath, _: &dyn Fn(&RelPath) -> bool) -> bool {
+    fn has_failed_within(&self, _: &RelPath, _: Option<Instant>, _: &dyn Fn(&RelPath) -> bool) -> bool {
         false
     }
 }

@@ -316,7 +316,7 @@ impl Rounds {
             }
             Again::Uneven => {
                 self.moved.insert(path.clone());
-                self.set_back(&Problem { path, cause: Cause::Uneven }, look, Failure::Restless);
+                self.set_back(&Problem { path, cause: Cause::Uneven }, look, Failure::Uneven);
             }
         }
     }
