@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
 use super::{Again, Outcome, Round, Sighting, TASK};
 use crate::carrier::{Carried, Job, Load};
 use crate::copy::Temp;
-use crate::entry::{Entry, Side};
+use crate::entry::{Entry, STRANGERS, Side};
 use crate::fault::Fault;
 use crate::fault::Setback;
 use crate::filter::DirFilter;
@@ -19,6 +20,9 @@ use crate::queue::{Depth, Detector, Evidence, Look, Looks, add};
 use crate::report::{Cause, Problem};
 use crate::tree::{Dir, ReplicaDir, Settings};
 
+/// After so long a directory is looked at once more before something is published in it.
+const ASKED_AGAIN: Duration = Duration::from_millis(5);
+
 /// A directory in which names are looked at, open on both sides.
 pub(super) struct Spot<'a> {
     pub source: Dir,
@@ -28,6 +32,8 @@ pub(super) struct Spot<'a> {
     /// Big files to be published here.
     pub carried: Vec<Carried>,
     filter: DirFilter<'a>,
+    /// When the replica's was narrowed, if it could be.
+    narrowed: Option<Instant>,
     /// Whether `source` still stands at its path below the pinned root; asked once (I5).
     standing: OnceLock<bool>,
     /// Whether nobody else can put another file in the place of one of the replica's; asked once.
@@ -38,6 +44,13 @@ impl Spot<'_> {
     /// The directory on both sides, where it stands on both.
     pub fn both(&self) -> Option<(&Dir, &ReplicaDir)> {
         Some((&self.source, self.replica.as_ref()?))
+    }
+
+    /// Whether the source's directory has been closed to some since the replica's was narrowed. Not asked at once: a round is
+    /// mostly over by then.
+    pub fn is_too_open_by_now(&self) -> bool {
+        self.narrowed.is_some_and(|narrowed| narrowed.elapsed() > ASKED_AGAIN)
+            && self.both().is_some_and(|(source, replica)| is_more_open(source, replica))
     }
 
     /// Whether an absence seen in this directory may be believed (I5).
@@ -62,6 +75,12 @@ impl Spot<'_> {
             is_ours && twins.are(&source, &replica) && !twins.is_meddled_with(&replica)
         })
     }
+}
+
+/// Whether group and others may do more in the replica's directory than in the source's, by their modes.
+fn is_more_open(source: &Dir, replica: &Dir) -> bool {
+    let modes = [source, replica].map(|dir| dir.entry().map(|entry| entry.mode & STRANGERS));
+    matches!(modes, [Ok(source), Ok(replica)] if replica & !source != 0)
 }
 
 impl Round<'_> {
@@ -167,7 +186,7 @@ impl Round<'_> {
         if self.spots.contains_key(dir) {
             return Some(());
         }
-        let now = std::time::Instant::now();
+        let now = Instant::now();
         let look_at_itself = look.is_none();
         let look = look.cloned().unwrap_or_else(|| Look::new(Depth::Content, self.detector, now));
         let wider = Look { depth: Depth::Subtree, evidence: None, new: false, ..look.clone() };
@@ -216,7 +235,9 @@ impl Round<'_> {
         let filter = self.shared.filter.at(dir);
         let (sightings, carried) = (vec![], vec![]);
         let (standing, ours_alone) = (OnceLock::new(), OnceLock::new());
-        let spot = Spot { source, replica, sightings, carried, filter, standing, ours_alone };
+        let stays_open = replica.as_ref().is_some_and(|replica| is_more_open(&source, replica));
+        let narrowed = (!stays_open).then(Instant::now);
+        let spot = Spot { source, replica, sightings, carried, filter, narrowed, standing, ours_alone };
         self.spots.insert(dir.clone(), spot);
         Some(())
     }

@@ -51,6 +51,9 @@ impl Round<'_> {
     pub(super) fn publish(&self, ready: Ready<'_>, out: &mut Outcome) -> Result<(), Setback> {
         let Ready { spot, replica, temp, path, look, entry, standing, reason } = ready;
         let Some((dir, name)) = path.split() else { return Ok(()) };
+        if self.shared.keeps.modes && spot.is_too_open_by_now() {
+            return Err(Setback::Changed);
+        }
         let placed = self.put_in_place(replica, temp, &path, &name, &standing);
         // Also where that failed: it may be done all the same, and no older copy may take its place.
         self.shared.cancel_within(&path);
