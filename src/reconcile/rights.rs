@@ -1,20 +1,20 @@
 //! Who is let into a directory that stands on both sides.
 //!
-//! What its source gives to nobody any more is taken at once, before anything is put into it. What its source gives
-//! besides is given when the directory itself is looked at, which a walk asks for after all that it has found in it; and
-//! only where the directory is what its name says. That is one which nobody else could have moved there, or a twin: it was
-//! made for the source's, or a walk has found that all it holds is in that, too.
+//! What its source gives to nobody any more is taken at once, from the root down, before anything is put into it. What its
+//! source gives besides is given when the directory itself is looked at, which a walk asks for after all that it has found in
+//! it; only while nothing in it waits or has failed; and only where the directory is what its name says. That is a twin: it
+//! was made for the source's, or a walk has found that all it holds is in that, too. Or a walk has compared the two, and
+//! nobody else could have moved it there.
 
 use std::time::Instant;
 
 use rustix::io::Errno;
 
-use super::contents::changed_if_gone;
 use super::in_place::{common_rights, lies_here_alone};
 use super::moves::{Moving, Place};
 use super::{Again, Round};
 use crate::differs::Differs;
-use crate::entry::{Entry, STRANGERS, XattrKinds};
+use crate::entry::{Entry, Kind, STRANGERS, XattrKinds};
 use crate::fault::{Fault, Setback};
 use crate::path::RelPath;
 use crate::queue::Look;
@@ -36,6 +36,8 @@ impl Round<'_> {
         source: &Dir,
         replica: &ReplicaDir,
     ) -> Result<(), Setback> {
+        // RACE: another one may have come to stand on the way. Worst case one more look.
+        let changed = |fault: Fault| if fault.is_no_dir() { Setback::Changed } else { Setback::Fault(fault) };
         let here = RelPath::root();
         let above = path.lineage().collect::<Vec<_>>().into_iter().rev().skip(1);
         let known = above.clone().find_map(|above| Some((self.spots.get(&above)?.both()?, above)));
@@ -48,8 +50,7 @@ impl Round<'_> {
             let Some(step) = next.split().and_then(|(_, name)| RelPath::new(name.as_bytes())) else {
                 continue;
             };
-            (ours, theirs) =
-                (ours.open(&step).map_err(changed_if_gone)?, theirs.open(&step).map_err(changed_if_gone)?);
+            (ours, theirs) = (ours.open(&step).map_err(changed)?, theirs.open(&step).map_err(changed)?);
             self.narrow(&next, &ours.entry()?, Some(&ours), &theirs)?;
         }
         let are_they =
@@ -209,10 +210,8 @@ impl Round<'_> {
         }
     }
 
-    /// What is to be moved is first made as closed as the source's is; and a directory that comes from where fewer people
-    /// could see it is closed until a walk has been through it. `None` where that cannot be.
-    ///
-    /// `ends`: where it stands in the source, and what that is.
+    /// What is to be moved is first made as closed as the source's is at its `end`; and a directory that comes from where
+    /// fewer people could see it is closed until a walk has been through it. `None` where that cannot be.
     pub(super) fn narrow_moving(
         &mut self,
         from: &Place,
@@ -220,23 +219,31 @@ impl Round<'_> {
         moving: &Moving,
         end: &RelPath,
     ) -> Option<()> {
+        match moving.replica.kind {
+            _ if !self.shared.keeps.modes => Some(()),
+            Kind::File => self.narrow_moving_file(from, moving),
+            Kind::Dir => self.narrow_moving_dir(from, to, &moving.source, end),
+            Kind::Symlink(_) | Kind::Special(_) => Some(()),
+        }
+    }
+
+    fn narrow_moving_file(&self, from: &Place, Moving { replica, source }: &Moving) -> Option<()> {
         let keeps = &self.shared.keeps;
-        let (now, source) = (&moving.replica, &moving.source);
-        if !keeps.modes || !(now.is_dir() || now.is_file()) {
+        let differs = Differs::between(source, replica, keeps);
+        let mode = if differs.uid || differs.gid {
+            common_rights(source, replica)
+        } else {
+            replica.mode & keeps.mode_of(source, Some(replica))
+        };
+        if mode == replica.mode {
             return Some(());
         }
-        if now.is_file() {
-            let differs = Differs::between(source, now, keeps);
-            let common = common_rights(source, now);
-            let mode =
-                if differs.uid || differs.gid { common } else { now.mode & keeps.mode_of(source, Some(now)) };
-            if mode == now.mode {
-                return Some(());
-            }
-            let (file, standing) = from.dir.open_existing(&from.name).ok()?;
-            let is_it = standing.identity() == now.identity() && lies_here_alone(&standing);
-            return is_it.then(|| file.set(&Settings { mode: Some(mode), ..Settings::default() }).ok())?;
-        }
+        let (file, standing) = from.dir.open_existing(&from.name).ok()?;
+        let is_it = standing.identity() == replica.identity() && lies_here_alone(&standing);
+        is_it.then(|| file.set(&Settings { mode: Some(mode), ..Settings::default() }).ok())?
+    }
+
+    fn narrow_moving_dir(&mut self, from: &Place, to: &Place, source: &Entry, end: &RelPath) -> Option<()> {
         let dir = match from.dir.open(&RelPath::new(from.name.as_bytes())?) {
             // It is locked, also for its owner.
             Err(fault) if fault.errno == Errno::ACCESS => return Some(()),
