@@ -83,7 +83,8 @@ impl<'a> Here<'_, 'a> {
     pub(super) fn narrow_file(&self, name: &Name, source: &Side, standing: &Side) -> Option<Side> {
         let keeps = &self.round.shared.keeps;
         let (source, standing) = (source.entry()?, standing.entry().filter(|standing| standing.is_file())?);
-        let mode = standing.mode & keeps.mode_of(source, Some(standing));
+        // Its owner's rights do no harm.
+        let mode = standing.mode & (keeps.mode_of(source, Some(standing)) | 0o700);
         if !keeps.modes || !source.is_file() || mode == standing.mode {
             return None;
         }
