@@ -93,8 +93,9 @@ const WITHOUT_BIRTH: &str = r#"
         make=$1 mounter=$2
         for disk in own other; do
             truncate -s 20M $disk
-            $make $disk >made.log 2>&1 && use=$(losetup -f --show $disk) ||
-                { echo "lacking: $make, or loop devices" >&2; exit; }
+            $make $disk >made.log 2>&1 || { echo "lacking: $make" >&2; exit; }
+            attach $disk
+            use=$loop
             $mounter $use made 2>>made.log || { losetup -d $use; echo "lacking: $mounter" >&2; exit; }
             echo $disk >made/a
             umount made
@@ -103,7 +104,8 @@ const WITHOUT_BIRTH: &str = r#"
             until_true '! losetup -l -n -O BACK-FILE | grep -qx "$PWD/$disk"'
         done
         cp own image
-        use=$(losetup -f --show image)
+        attach image
+        use=$loop
         trap 'losetup -d $use' EXIT
     }
     # After a while, since what serves it may still write.
@@ -189,11 +191,11 @@ fn two_disks_that_come_back_under_each_others_numbers_are_taken_up_again() {
         || Scratch::new().with_source(&Tree::new()).with_replica(&Tree::new()),
         r#"
         truncate -s 20M ours theirs
-        attach() {
-            one=$(losetup -f --show $1) && other=$(losetup -f --show $2) || { echo "lacking: loop devices" >&2; exit; }
-        }
         mkfs.ext4 -q -F ours && mkfs.ext4 -q -F theirs || { echo "lacking: ext4 in an image" >&2; exit; }
-        attach ours theirs
+        attach ours
+        one=$loop
+        attach theirs
+        other=$loop
         mount $one source
         mount $other replica
         echo a >source/a
@@ -203,7 +205,10 @@ fn two_disks_that_come_back_under_each_others_numbers_are_taken_up_again() {
         unmount source
         unmount replica
         until_true '[ $(count "is unmounted" err) -ge 1 ] && [ $(count "is gone" err) -ge 1 ]'
-        losetup $one theirs 2>busy.log || { losetup -d $one $other; losetup $one theirs; losetup $other ours; }
+        cp ours first
+        cp theirs second
+        dd if=second of=$one bs=1M conv=fsync 2>dd.log
+        dd if=first of=$other bs=1M conv=fsync 2>>dd.log
         mount $one replica
         mount $other source
         echo b >source/b

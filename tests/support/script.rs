@@ -24,6 +24,15 @@ const PRELUDE: &str = r#"
         start "$@"
         until_true '[ $(count settled out) -ge 1 ]'
     }
+    # Makes a loop device of an image: `$loop`. Another script may take the free one first.
+    attach() {
+        tries=0
+        until loop=$(losetup -f --show $1 2>losetup.log); do
+            tries=$((tries + 1))
+            [ $tries -lt 50 ] || { echo "lacking: loop devices" >&2; exit; }
+            sleep 0.1
+        done
+    }
     # Longer than another directory has to stand at the path of a root until it is one.
     holds() {
         for time in $(seq 30); do
