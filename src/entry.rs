@@ -156,6 +156,11 @@ impl Entry {
         self.mode & STRANGERS == 0
     }
 
+    /// Whether group and others may do more with it than with another one, by their modes.
+    pub fn is_more_open_than(&self, other: &Entry) -> bool {
+        self.mode & !other.mode & STRANGERS != 0
+    }
+
     /// Whether it would show something to others, were they let into the directory that holds it.
     pub fn shows_something(&self) -> bool {
         !self.is_closed() && !matches!(self.kind, Kind::Symlink(_))

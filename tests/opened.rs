@@ -4,12 +4,13 @@ mod support;
 
 use std::fs::{self, File};
 use std::io::Read;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
-use support::{Background, DEADLINE, Daemon, Live, Scratch, Tree, is_root, set_mode, skip, wait_until};
+use support::{
+    Background, DEADLINE, Daemon, Live, Scratch, Tree, guard, is_root, set_mode, skip, wait_until,
+};
 
 const SECRET: &[u8] = b"not for strangers";
 
@@ -19,16 +20,6 @@ const ALICE: u32 = 1_234;
 /// What others may do with an entry; nothing where it is not there.
 fn strangers(at: &Path) -> u32 {
     fs::symlink_metadata(at).map_or(0, |found| found.permissions().mode() & 0o077)
-}
-
-/// Sees to it all the time that a directory, wherever it is moved, is closed to others as long as it holds an entry.
-fn guard(dir: &Path, entry: &str) -> Background<(File, String)> {
-    Background::start((File::open(dir).unwrap(), entry.to_owned()), |(dir, entry)| {
-        // In this order: what is there after it was open can be seen.
-        let is_open = dir.metadata().unwrap().mode() & 0o077 != 0;
-        let is_there = Path::new(&format!("/proc/self/fd/{}/{entry}", dir.as_raw_fd())).exists();
-        assert!(!is_open || !is_there, "open with {entry} in it");
-    })
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use support::{
-    Background, DEADLINE, Live, Scratch, Tree, is_root, owners, set_mode, set_mtime, skip, wait_until,
+    Background, DEADLINE, Live, Scratch, Tree, guard, is_root, owners, set_mode, set_mtime, skip, wait_until,
 };
 
 /// Somebody who owns a part of both trees.
@@ -107,18 +107,6 @@ fn what_is_put_in_the_place_of_a_file_does_not_get_the_mode_of_that() {
     drop(daemon);
     scratch.sync();
     assert_eq!(owners(&scratch.source()), owners(&scratch.replica()));
-}
-
-/// Sees to it all the time that a directory is closed to others as long as it holds an entry.
-fn guard(dir: &Path, entry: &str) -> Background<(File, String)> {
-    let state = (File::open(dir).unwrap(), entry.to_owned());
-    Background::start(state, |(dir, entry)| {
-        // In this order: what is there after it was open can be seen.
-        let strangers = dir.metadata().unwrap().mode() & 0o077;
-        let names = fs::read_dir(format!("/proc/self/fd/{}", dir.as_raw_fd()));
-        let is_there = names.into_iter().flatten().flatten().any(|name| name.file_name() == **entry);
-        assert!(strangers == 0 || !is_there, "open with {entry} in it: {strangers:o}");
-    })
 }
 
 /// A directory of the source for everybody, and in its place in the replica one of root's, with a secret in it.

@@ -71,6 +71,12 @@ impl RootWatch {
         Self { source_home, replica_home, lock, beside, source: None, replica: None, checked: Instant::now() }
     }
 
+    /// What is known of the absence of one of them, which is noted if it was not.
+    fn absence(&mut self, side: Where) -> &mut Absence {
+        let absence = if side == Where::Source { &mut self.source } else { &mut self.replica };
+        absence.get_or_insert_default()
+    }
+
     /// Whether a root is not there. Nothing is done until it is back.
     pub fn is_lost(&self) -> bool {
         self.source.is_some() || self.replica.is_some()
@@ -217,8 +223,7 @@ impl Daemon<'_> {
 
     /// Says once that a root is not there. `back`: when it is there again.
     fn miss(&mut self, side: Where, what: &str, back: &str, may_be_meant: bool) {
-        let absence = if side == Where::Source { &mut self.roots.source } else { &mut self.roots.replica };
-        if !absence.get_or_insert_default().is_news() {
+        if !self.roots.absence(side).is_news() {
             return;
         }
         let then = if self.config.mode == Mode::Once {
@@ -233,8 +238,7 @@ impl Daemon<'_> {
 
     fn refuse(&mut self, side: Where, refusal: &Refusal) {
         let why = refusal.to_string();
-        let absence = if side == Where::Source { &mut self.roots.source } else { &mut self.roots.replica };
-        absence.get_or_insert_default().is_refused(&why);
+        self.roots.absence(side).is_refused(&why);
         self.miss(side, &why, "that is otherwise", false);
     }
 

@@ -429,3 +429,8 @@ pub(super) fn changed_if_gone(fault: Fault) -> Setback {
         _ => Setback::Fault(fault),
     }
 }
+
+/// RACE: opened by its path: where something else has come to stand on the way, one more look.
+pub(super) fn changed_if_no_dir(fault: Fault) -> Setback {
+    if fault.is_no_dir() { Setback::Changed } else { Setback::Fault(fault) }
+}

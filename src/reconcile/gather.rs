@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use super::{Again, Outcome, Round, Sighting, TASK};
 use crate::carrier::{Carried, Job, Load};
 use crate::copy::Temp;
-use crate::entry::{Entry, STRANGERS, Side};
+use crate::entry::{Entry, Side};
 use crate::fault::Fault;
 use crate::fault::Setback;
 use crate::filter::DirFilter;
@@ -77,10 +77,9 @@ impl Spot<'_> {
     }
 }
 
-/// Whether group and others may do more in the replica's directory than in the source's, by their modes.
+/// Whether the replica's directory is more open than the source's, where both can be looked at.
 fn is_more_open(source: &Dir, replica: &Dir) -> bool {
-    let modes = [source, replica].map(|dir| dir.entry().map(|entry| entry.mode & STRANGERS));
-    matches!(modes, [Ok(source), Ok(replica)] if replica & !source != 0)
+    matches!((source.entry(), replica.entry()), (Ok(source), Ok(replica)) if replica.is_more_open_than(&source))
 }
 
 impl Round<'_> {

@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use rustix::io::Errno;
 
+use super::contents::changed_if_no_dir;
 use super::in_place::{common_rights, lies_here_alone};
 use super::moves::{Moving, Place};
 use super::{Again, Round};
@@ -36,8 +37,6 @@ impl Round<'_> {
         source: &Dir,
         replica: &ReplicaDir,
     ) -> Result<(), Setback> {
-        // RACE: another one may have come to stand on the way. Worst case one more look.
-        let changed = |fault: Fault| if fault.is_no_dir() { Setback::Changed } else { Setback::Fault(fault) };
         let here = RelPath::root();
         let above = path.lineage().collect::<Vec<_>>().into_iter().rev().skip(1);
         let known = above.clone().find_map(|above| Some((self.spots.get(&above)?.both()?, above)));
@@ -50,7 +49,10 @@ impl Round<'_> {
             let Some(step) = next.split().and_then(|(_, name)| RelPath::new(name.as_bytes())) else {
                 continue;
             };
-            (ours, theirs) = (ours.open(&step).map_err(changed)?, theirs.open(&step).map_err(changed)?);
+            (ours, theirs) = (
+                ours.open(&step).map_err(changed_if_no_dir)?,
+                theirs.open(&step).map_err(changed_if_no_dir)?,
+            );
             self.narrow(&next, &ours.entry()?, Some(&ours), &theirs)?;
         }
         let are_they =
@@ -90,8 +92,8 @@ impl Round<'_> {
         let uid = (is_given && differs.uid && now.uid != keeps.user).then_some(keeps.user);
         // Its owner decides who is let in, whatever its mode is now.
         let is_strangers = !keeps.owner && ![keeps.user, wanted.uid, 0].contains(&now.uid);
-        let is_too_open = now.mode & !wanted.mode & STRANGERS != 0
-            || (is_strangers && wanted.mode & OTHERS_LOOK != OTHERS_LOOK);
+        let is_too_open =
+            now.is_more_open_than(wanted) || (is_strangers && wanted.mode & OTHERS_LOOK != OTHERS_LOOK);
         if now.mode & !allowed == 0 && uid.is_none() && !is_too_open {
             return Ok(());
         }
@@ -251,8 +253,7 @@ impl Round<'_> {
         };
         let ours = self.source.open(end).ok();
         self.narrow(&to.path, source, ours.as_ref(), &dir).ok()?;
-        let [before, after] = [&from.dir, &to.dir].map(|dir| dir.entry().map(|entry| entry.mode & STRANGERS));
-        if after.ok()? & !before.ok()? != 0 {
+        if to.dir.entry().ok()?.is_more_open_than(&from.dir.entry().ok()?) {
             let now = dir.entry().ok()?;
             self.close_to_others(&to.path, &now, (None, now.mode & !STRANGERS), &dir).ok()?;
             self.shared.twins.moved(&now);

@@ -5,12 +5,13 @@ use std::time::Instant;
 
 use rustix::io::Errno;
 
+use super::contents::changed_if_no_dir;
 use super::gather::Spot;
 use super::{Again, HOLDS_EXCLUDED, Leave, Round, Sighting, may_go};
 use crate::copy::swap;
 use crate::decide::{Action, Contents, Reason, decide};
 use crate::entry::Entry;
-use crate::fault::{Fault, Setback, Where};
+use crate::fault::{Setback, Where};
 use crate::path::{Name, RelPath};
 use crate::queue::{Depth, Look};
 use crate::reaper::{Aside, Reaped};
@@ -125,8 +126,7 @@ impl Round<'_> {
         self.touch(path.clone(), None);
         // RACE: what holds it was put aside in this very round, or somebody has put something else in its place: that is not
         // empty, or it hides nothing. Worst case one more look.
-        let changed = |fault: Fault| if fault.is_no_dir() { Setback::Changed } else { Setback::Fault(fault) };
-        let made = self.replica.open(path).map_err(changed)?;
+        let made = self.replica.open(path).map_err(changed_if_no_dir)?;
         self.see_whether_new(source, &made.entry()?, &made);
         if let Some(below) = self.spots.get_mut(path) {
             below.replica = Some(made);

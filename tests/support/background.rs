@@ -1,6 +1,9 @@
 //! What goes on beside a test until the test has seen enough.
 
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -107,4 +110,14 @@ impl Churn {
         let time = if self.rng.bool() { now + hour } else { now - hour };
         std::fs::File::options().append(true).open(self.file())?.set_modified(time)
     }
+}
+
+/// Sees to it all the time that a directory, wherever it is moved, is closed to others as long as it holds an entry.
+pub fn guard(dir: &Path, entry: &str) -> Background<(File, String)> {
+    Background::start((File::open(dir).unwrap(), entry.to_owned()), |(dir, entry)| {
+        // In this order: what is there after it was open can be seen.
+        let strangers = dir.metadata().unwrap().mode() & 0o077;
+        let is_there = fs::symlink_metadata(format!("/proc/self/fd/{}/{entry}", dir.as_raw_fd())).is_ok();
+        assert!(strangers == 0 || !is_there, "open with {entry} in it: {strangers:o}");
+    })
 }

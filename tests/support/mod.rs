@@ -14,7 +14,7 @@ mod tree;
 mod usage;
 pub mod xattr;
 
-pub use background::{Background, Churn};
+pub use background::{Background, Churn, guard};
 pub use live::Live;
 pub use logline::LogLine;
 pub use mounts::Mounts;

@@ -80,7 +80,8 @@ pub fn script_each_way(make: impl Fn() -> Scratch + Sync, text: &str, check: imp
     });
 }
 
-/// Runs a script, in which `$HOW` is what it says; `None`, and a line that says why, where that cannot be done here.
+/// Runs a script, in which `$HOW` is what it says; `None`, and a line that says why, where that cannot be done here, or where the
+/// script has said what is lacking.
 #[track_caller]
 pub fn script(scratch: &Scratch, how: &str, script: &str) -> Option<Run> {
     let probe = Command::new("unshare").args(["-m", "true"]).output();
@@ -94,7 +95,12 @@ pub fn script(scratch: &Scratch, how: &str, script: &str) -> Option<Run> {
         .args(["-m", "sh", "-ec", &format!("{PRELUDE}{script}")])
         .env("TWINDIR", scratch.program())
         .env("HOW", how);
-    Some(Daemon::run(command).expect(0))
+    let run = Daemon::run(command).expect(0);
+    if run.stderr.contains("lacking: ") {
+        skip(&run.stderr);
+        return None;
+    }
+    Some(run)
 }
 
 /// The script has printed exactly these lines.
