@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,7 +8,8 @@ use std::time::Duration;
 use clap::{ArgGroup, Parser};
 
 use crate::config::{
-    Config, DEFAULT_INTERVAL, Mode, parse_debounce, parse_interval, parse_keep, parse_rate, parse_threads,
+    Config, DEFAULT_INTERVAL, Mode, Rerun, parse_debounce, parse_interval, parse_keep, parse_rate,
+    parse_threads,
 };
 use crate::guard::Limit;
 use crate::report::Format;
@@ -141,7 +143,9 @@ impl Args {
     pub fn into_config(self) -> Config {
         let cores = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let single = self.check || self.dry_run || self.once;
+        let rerun = self.rerun();
         Config {
+            rerun,
             watch: !single && !self.interval_only,
             debounce: self.debounce,
             source: self.source,
@@ -167,6 +171,70 @@ impl Args {
             sweep_rate: self.sweep_rate,
             threads: self.threads.unwrap_or_else(cores).get(),
             verbosity: i8::from(self.verbose) - i8::from(self.quiet),
+        }
+    }
+}
+
+impl Args {
+    /// How to run twindir once more by hand.
+    fn rerun(&self) -> Rerun {
+        let named = std::env::args_os().next().unwrap_or_else(|| "twindir".into());
+        // One that was found by PATH is found again; any other name may lead nowhere from another folder.
+        let is_path = Path::new(&named).components().count() > 1;
+        let program = std::env::current_exe().ok().filter(|_| is_path).map_or(named, OsString::from);
+        let full = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        let mut options = Options::default();
+        options.flag("--quick", self.quick);
+        self.exclude.iter().for_each(|pattern| options.value("--exclude", pattern));
+        self.exclude_from.iter().for_each(|file| options.value("--exclude-from", full(file)));
+        options.flag("--gitignore", self.gitignore);
+        options.flag("--no-create", self.no_create);
+        options.flag("--durable", self.durable);
+        if let Some(dir) = &self.backup_dir {
+            options.value("--backup-dir", full(dir));
+        }
+        if let Some(keep) = self.backup_keep {
+            options.value("--backup-keep", format!("{}s", keep.as_secs_f64()));
+        }
+        if let Some(rate) = self.sweep_rate {
+            options.value("--sweep-rate", rate.to_string());
+        }
+        if let Some(threads) = self.threads {
+            options.value("--threads", threads.to_string());
+        }
+        if self.log_format == Format::Json {
+            options.value("--log-format", "json");
+        }
+        if let Some(log) = self.log_file.as_ref().or(self.log_file_option.as_ref()) {
+            options.value("--log-file", full(log));
+        }
+        options.flag("--verbose", self.verbose);
+        options.flag("--quiet", self.quiet);
+        let is_lasting = !(self.check || self.dry_run || self.once);
+        let roots = [full(&self.source), full(&self.replica)];
+        Rerun { program, options: options.0, roots, is_lasting }
+    }
+}
+
+/// Words of a command line.
+#[derive(Default)]
+struct Options(Vec<OsString>);
+
+impl Options {
+    fn flag(&mut self, name: &str, is_given: bool) {
+        self.0.extend(is_given.then(|| name.into()));
+    }
+
+    fn value(&mut self, name: &str, value: impl Into<OsString>) {
+        let value = value.into();
+        if value.as_encoded_bytes().first() == Some(&b'-') {
+            // It would be taken for an option.
+            let mut word = OsString::from(name);
+            word.push("=");
+            word.push(value);
+            self.0.push(word);
+        } else {
+            self.0.extend([name.into(), value]);
         }
     }
 }
@@ -204,6 +272,43 @@ mod tests {
             assert_eq!(config.interval, Duration::from_secs(60));
             assert_eq!(config.log_file, Some("c.log".into()));
         }
+    }
+
+    /// What a single run does not know of.
+    const OF_A_LASTING_RUN: [&str; 3] = ["interval", "interval-only", "debounce"];
+
+    /// Each option that clap knows is in use here, but for those that are another way of saying so.
+    #[test]
+    fn the_command_of_a_second_run_says_the_same_as_the_first() {
+        let given = [
+            "--exclude=*.o",
+            "--exclude=!keep.o",
+            "--exclude-from=/etc/patterns",
+            "--gitignore",
+            "--no-create",
+            "--max-delete=7",
+            "--durable",
+            "--backup-dir=/mnt/old",
+            "--backup-keep=30d",
+            "--sweep-rate=200MB",
+            "--threads=3",
+            "--log-format=json",
+            "--log-file=/var/log/a b.log",
+            "--quiet",
+            "--once",
+            "--quick",
+        ];
+        let others = ["check", "dry-run", "verbose", "help", "version"];
+        for option in Args::command().get_arguments().filter_map(clap::Arg::get_long) {
+            let is_given = given.iter().any(|word| word[2..].split('=').next() == Some(option));
+            assert!(is_given || OF_A_LASTING_RUN.contains(&option) || others.contains(&option), "--{option}");
+        }
+        let first = config(&[&given[..], &["/a b", "/c"]].concat());
+        let Rerun { options, roots, .. } = &first.rerun;
+        let words: Vec<&str> = options.iter().map(|word| word.to_str().unwrap()).collect();
+        let roots = roots.each_ref().map(|root| root.to_str().unwrap());
+        let again = config(&[&["--once", "--max-delete=7"], &words[..], &["--"], &roots].concat());
+        assert_eq!(first, again);
     }
 
     #[test]

@@ -1,12 +1,16 @@
 //! The settings of a run, as validated from the command line.
 
+use std::ffi::{OsStr, OsString};
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use shell_quote::Bash;
 
 use crate::guard::Limit;
+use crate::path::Shown;
 use crate::report::Format;
 use crate::sweep::Task;
 
@@ -32,7 +36,7 @@ pub enum Mode {
     Check,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Config {
     pub source: PathBuf,
     pub replica: PathBuf,
@@ -66,6 +70,41 @@ pub struct Config {
     pub threads: usize,
     /// As in [`crate::report::Settings`].
     pub verbosity: i8,
+    pub rerun: Rerun,
+}
+
+/// The command line by which somebody runs twindir once more on the same roots, with the options in use.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Rerun {
+    pub program: OsString,
+    /// Those that mean something to a single run. Paths are absolute.
+    pub options: Vec<OsString>,
+    pub roots: [PathBuf; 2],
+    /// Whether this run goes on until it is stopped.
+    pub is_lasting: bool,
+}
+
+impl Rerun {
+    /// The command of one run with this `--max-delete`, quoted for a shell, on one line. It works from any folder.
+    pub fn once(&self, max_delete: &str) -> String {
+        let fixed = ["--once", "--max-delete", max_delete].map(OsStr::new);
+        let options = fixed.into_iter().chain(self.options.iter().map(OsString::as_os_str));
+        let roots = self.roots.iter().map(PathBuf::as_path).map(Path::as_os_str);
+        // What begins with a dash is no option after this.
+        let words = std::iter::once(&*self.program).chain(options).chain([OsStr::new("--")]).chain(roots);
+        words.map(quoted).collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// A word for a shell: as POSIX has it; as bash and zsh have it, where it holds what cannot be shown on one line.
+fn quoted(word: &OsStr) -> String {
+    let bytes = word.as_bytes();
+    let without_backslashes: Vec<u8> = bytes.iter().copied().filter(|byte| *byte != b'\\').collect();
+    let is_shown_as_it_is = Shown(&without_backslashes).to_string().as_bytes() == without_backslashes;
+    match word.to_str().and_then(|text| shlex::try_quote(text).ok()) {
+        Some(quoted) if is_shown_as_it_is => quoted.into_owned(),
+        _ => String::from_utf8_lossy(&Bash::quote_vec(bytes)).into_owned(),
+    }
 }
 
 /// Reads an interval: seconds (`60`, `0.5`), or with a unit (`90s`, `5m`, `1h`, `1h 30m`).
@@ -177,6 +216,23 @@ mod tests {
         ] {
             let parsed = parse_interval(text);
             assert_eq!(parsed, Ok(Duration::from_millis(millis)), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_command_is_quoted_for_a_shell() {
+        let quoted = |text: &str| quoted(OsStr::new(text));
+        assert_eq!(quoted("/srv/data-1_2.x"), "/srv/data-1_2.x");
+        for (word, script) in [("a b'c$d", "sh"), ("", "sh"), ("*\\?", "sh"), ("line\nbreak\u{202e}", "bash")]
+        {
+            let line = quoted(word);
+            assert!(!line.contains('\n'), "{line}");
+            let Ok(read) =
+                std::process::Command::new(script).args(["-c", &format!("printf %s {line}")]).output()
+            else {
+                return println!("skipped: there is no {script}");
+            };
+            assert_eq!(String::from_utf8_lossy(&read.stdout), word, "{line}");
         }
     }
 

@@ -20,7 +20,7 @@ use crossbeam_channel::{Receiver, never, select};
 use crate::carrier::Carried;
 use crate::config::{Config, Mode};
 use crate::differs::Keeps;
-use crate::guard::Trust;
+use crate::guard::{Occasion, Trust};
 use crate::links::Links;
 use crate::path::RelPath;
 use crate::probe::{Lacks, of_process, probe};
@@ -148,7 +148,7 @@ pub fn run(
         reconciler: reconciler.map_err(Failed::Thread)?,
         queue: Queue::default(),
         troubles: Troubles::default(),
-        trust: Trust::Unproven,
+        trust: Trust::Unproven(Occasion::Start),
         sweep: None,
         scan: None,
         scans: BTreeSet::new(),

@@ -9,16 +9,20 @@ use std::str::FromStr;
 
 use rustix::io::Errno;
 
+use crate::config::Rerun;
 use crate::fault::Fault;
 use crate::path::RelPath;
 use crate::queue::Detector;
 use crate::reconcile::Deletions;
 
-/// Fewer deletions than this are never held by a percentage.
+/// Fewer deletions than this are never held by a percentage at the start of a run.
 const FEW: u64 = 100;
 
-/// A wholly empty source is not believed against a replica of so many entries.
-const EMPTIED: u64 = 10;
+/// Fewer deletions than this are no question, however little source and replica have in common, and of an adopted root.
+const STRANGE: u64 = 3;
+
+/// Percentage of the replica's entries that must have a counterpart of the same name in the source.
+const IN_COMMON: f64 = 10.0;
 
 /// A source that was doubted is whole again when but one in so many of what it lacked is still missing.
 const RESTORED: u64 = 10;
@@ -57,16 +61,26 @@ impl FromStr for Limit {
     }
 }
 
+/// When a count is made. An adopted root is more doubtful than one that the command line names.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Occasion {
+    Start,
+    /// Another directory has come to stand at the path of a root.
+    Adopted,
+}
+
 /// What a run would delete, counted before the first deletion.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Count {
     /// Entries of the replica, as far as they can be compared.
     pub entries: u64,
-    /// Entries of the source that the replica lacks, with all that they hold. Counted only where there are [`FEW`]
-    /// deletions or more.
+    /// Entries of the source that the replica lacks, with all that they hold. Counted only where there may be a doubt
+    /// ([`Count::asks_for_new`]).
     pub new: u64,
     /// Entries that the source lacks, with all that they hold.
     pub deletions: u64,
+    /// How many names of the replica the source has too.
+    pub names: Names,
     /// Whether the source holds nothing at all.
     pub source_is_empty: bool,
     /// Empty directories of the source against which the replica's hold [`FEW`] or more.
@@ -79,6 +93,29 @@ pub struct Count {
     pub unknown: Option<(RelPath, Fault)>,
 }
 
+/// The replica's names, without `lost+found`, and those of them that the source has at the same path.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Names {
+    pub all: u64,
+    pub shared: u64,
+}
+
+impl Names {
+    /// Whether so few are shared that the two trees seem to have nothing to do with each other. `percent`: the limit on
+    /// deletions; one of more than 90 % says that less may be shared.
+    fn are_strange(self, percent: f64) -> bool {
+        let wanted = IN_COMMON.min(100.0 - percent);
+        self.all - self.shared >= STRANGE && (self.shared as f64) * 100.0 < (self.all as f64) * wanted
+    }
+}
+
+impl std::ops::AddAssign for Names {
+    fn add_assign(&mut self, other: Self) {
+        self.all += other.all;
+        self.shared += other.shared;
+    }
+}
+
 impl Count {
     /// Of a directory that could not be looked into. What keeps this user out does so for good, and
     /// nothing below is deleted; after an error of the disk or the network there may be much to delete.
@@ -86,12 +123,19 @@ impl Count {
         let lasts = fault.is_no_dir() || matches!(fault.errno, Errno::ACCESS | Errno::PERM | Errno::XDEV);
         Self { unknown: (!lasts).then(|| (dir.clone(), fault)), ..Self::default() }
     }
+
+    /// Whether it matters how many new entries there are: deletions may be held.
+    pub fn asks_for_new(&self) -> bool {
+        is_much(self.deletions) || self.names.are_strange(0.0) || 2 * self.deletions > self.entries
+    }
 }
 
 /// Why deletions are held.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Doubt {
     SourceIsEmpty,
+    /// Source and replica have hardly a name in common.
+    Strange(Names),
     DirectoryIsEmpty(RelPath),
     DirectoryIsNone(RelPath),
     TooMany,
@@ -104,33 +148,42 @@ impl fmt::Display for Doubt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Doubt::SourceIsEmpty => write!(f, "the source is empty"),
+            Doubt::Strange(Names { all, shared }) => write!(
+                f,
+                "this replica shares {shared} of {all} entries with the source: is it the right one?"
+            ),
             Doubt::DirectoryIsEmpty(dir) => write!(f, "the source's {dir}/ is empty"),
             Doubt::DirectoryIsNone(dir) => write!(f, "the source's {dir} is no directory any more"),
             Doubt::TooMany => write!(f, "that is more than --max-delete lets pass"),
-            Doubt::NotWhole(least) => {
-                write!(f, "the source is followed once it is whole again, to no more than {least}")
+            Doubt::NotWhole(most) => {
+                write!(f, "deletions are followed again once no more than {most} are missing")
             }
             Doubt::Unknown => write!(f, "a directory could not be looked into, where there may be more"),
         }
     }
 }
 
-/// Whether the count gives reason to doubt the source.
-pub fn judge(count: &Count, limit: Limit) -> Option<Doubt> {
+/// Whether the count gives reason to doubt the source, or the replica.
+pub fn judge(count: &Count, limit: Limit, occasion: Occasion) -> Option<Doubt> {
     let is_off = matches!(limit, Limit::Percent(percent) if percent >= 100.0);
-    judge_known(count, limit).or_else(|| (count.unknown.is_some() && !is_off).then_some(Doubt::Unknown))
+    judge_known(count, limit, occasion)
+        .or_else(|| (count.unknown.is_some() && !is_off).then_some(Doubt::Unknown))
 }
 
-fn judge_known(count: &Count, limit: Limit) -> Option<Doubt> {
+fn judge_known(count: &Count, limit: Limit, occasion: Occasion) -> Option<Doubt> {
     match limit {
         Limit::Number(number) => (count.deletions > number).then_some(Doubt::TooMany),
         Limit::Percent(percent) if percent >= 100.0 => None,
-        Limit::Percent(_) if count.source_is_empty && count.deletions >= EMPTIED => {
+        Limit::Percent(_) if count.source_is_empty && count.deletions >= STRANGE => {
             Some(Doubt::SourceIsEmpty)
         }
         Limit::Percent(percent) => {
+            if count.names.are_strange(percent) {
+                return Some(Doubt::Strange(count.names));
+            }
             let allowed = count.entries as f64 * percent / 100.0;
-            if count.deletions >= FEW && count.deletions as f64 > allowed {
+            let few = if occasion == Occasion::Adopted { STRANGE } else { FEW };
+            if count.deletions >= few && count.deletions as f64 > allowed {
                 return Some(Doubt::TooMany);
             }
             let emptied = count.emptied.first().cloned().map(Doubt::DirectoryIsEmpty);
@@ -139,11 +192,11 @@ fn judge_known(count: &Count, limit: Limit) -> Option<Doubt> {
     }
 }
 
-/// How many new entries may be copied so that the next run has the same doubt, 0 where the source has more than that; `None`
+/// How many new entries may be copied so that the next run has a doubt too, 0 where the source has more than that; `None`
 /// where copies hide nothing.
-fn spare(count: &Count, doubt: &Doubt, limit: Limit) -> Option<u64> {
+fn create_budget(count: &Count, doubt: &Doubt, limit: Limit, occasion: Occasion) -> Option<u64> {
     let hides_nothing = match doubt {
-        Doubt::TooMany | Doubt::SourceIsEmpty => false,
+        Doubt::TooMany | Doubt::SourceIsEmpty | Doubt::Strange(_) => false,
         // Of what is not known there may be little.
         Doubt::Unknown => !is_much(count.deletions),
         // However much is copied elsewhere, it stays so.
@@ -152,52 +205,54 @@ fn spare(count: &Count, doubt: &Doubt, limit: Limit) -> Option<u64> {
     if hides_nothing || matches!(limit, Limit::Number(_)) {
         return None;
     }
-    // The greatest number at which the share is still too large, bit by bit.
-    let is_too_much = |new: u64| {
+    // The next run is a start, where less is doubted.
+    let occasion = if is_much(count.deletions) { occasion } else { Occasion::Start };
+    // The greatest number with which the share is still too large, bit by bit.
+    let is_doubted = |new: u64| {
+        let names = Names { all: count.names.all + new, shared: count.names.shared + new };
         let entries = count.entries.saturating_add(new);
-        let copied = Count { entries, source_is_empty: false, ..count.clone() };
-        judge_known(&copied, limit) == Some(Doubt::TooMany)
+        let copied = Count { entries, names, source_is_empty: false, ..count.clone() };
+        matches!(judge_known(&copied, limit, occasion), Some(Doubt::TooMany | Doubt::Strange(_)))
     };
-    let spare = (0..48)
+    let budget = (0..48)
         .rev()
-        .fold(0, |spare, bit| if is_too_much(spare | 1 << bit) { spare | 1 << bit } else { spare });
+        .fold(0, |budget, bit| if is_doubted(budget | 1 << bit) { budget | 1 << bit } else { budget });
     // Half of that: what is to go may become less before it is counted again.
-    Some(if count.new > spare / 2 { 0 } else { spare / 2 })
+    Some(if count.new > budget / 2 { 0 } else { budget / 2 })
 }
 
 /// Says that the guard holds deletions, which, and how to let them pass.
-pub fn say_held(count: &Count, doubt: &Doubt, limit: Limit) {
+pub fn say_held(count: &Count, doubt: &Doubt, (limit, occasion): (Limit, Occasion), rerun: &Rerun) {
     let Count { deletions, entries, new, .. } = count;
     let what = match (doubt, &count.unknown) {
         (Doubt::Unknown, Some((dir, fault))) => format!(
             "{dir} could not be looked into ({fault}), so that nobody knows how much would go: {deletions} of the \
-             replica's entries at least"
+             replica's entries at least."
         ),
-        _ => format!("{deletions} of the replica's {entries} entries are not in the source, and {doubt}"),
+        (Doubt::Strange(_), _) => {
+            format!("{deletions} of the replica's {entries} entries are not in the source, and {doubt}")
+        }
+        _ => format!("{deletions} of the replica's {entries} entries are not in the source, and {doubt}."),
     };
-    let meanwhile = if count.new > 0 && spare(count, doubt, limit) == Some(0) {
-        format!(
-            "Nothing is deleted, and {new} new entries wait: copied, they would make the share look small"
-        )
+    let meanwhile = if count.new > 0 && create_budget(count, doubt, limit, occasion) == Some(0) {
+        let waits = if *new == 1 { "entry waits" } else { "entries wait" };
+        format!("Nothing is deleted, and {new} new {waits}: copied, they would make the share look small.")
     } else {
-        "Nothing is deleted; copying goes on".to_owned()
+        "Nothing is deleted; copying goes on.".to_owned()
     };
     let examples: Vec<String> = count.examples.iter().map(ToString::to_string).collect();
     let among =
-        if examples.is_empty() { String::new() } else { format!(". Among them: {}", examples.join(", ")) };
+        if examples.is_empty() { String::new() } else { format!(" Among them: {}.", examples.join(", ")) };
     let advice = match doubt {
-        Doubt::Unknown => "See to that disk: they are followed once it can be read. If they are to go unseen",
+        Doubt::Unknown => "Check that disk: they are followed once it can be read. If they are to go unseen",
+        Doubt::Strange(_) => "If it is, and they are to go",
         _ => "If they are to go",
     };
     // What is not known has no number.
     let limit = if count.unknown.is_some() { "100%".to_owned() } else { deletions.to_string() };
-    tracing::warn!(
-        op = "held",
-        deletions,
-        entries,
-        "{what}. {meanwhile}{among}. {advice}: stop this twindir, run it once with --once --max-delete {limit}, \
-         start it again",
-    );
+    let how = if rerun.is_lasting { "stop this twindir, run this once, and start it again" } else { "run" };
+    let command = rerun.once(&limit);
+    tracing::warn!(op = "held", deletions, entries, "{what} {meanwhile}{among} {advice}, {how}: {command}");
 }
 
 /// How many entries below one empty directory give reason to doubt it.
@@ -209,18 +264,33 @@ pub fn is_much(entries: u64) -> bool {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Trust {
     /// Not counted yet.
-    Unproven,
+    Unproven(Occasion),
     Trusted,
-    /// Counted, and doubted: each sweep counts anew. `of`: the replica's entries when the doubt arose.
-    Held {
-        of: u64,
-        /// So many new entries may still be copied, where that is limited. With more, the next run would find a smaller
-        /// share to be deleted, and trust the source for its own copies: then what is new waits too.
-        spare: Option<u64>,
-        /// Only with so few left to be deleted is it trusted again: a source that is being restored is not whole yet.
-        least: u64,
-        told: Told,
-    },
+    /// Each sweep counts anew.
+    Held(Held),
+}
+
+/// How deletions are held.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Held {
+    occasion: Occasion,
+    /// The replica's entries when the doubt arose; `None` before it was counted.
+    baseline: Option<u64>,
+    /// So many new entries may still be copied, where that is limited. With more, the next run would find a smaller
+    /// share to be deleted, and trust the source for its own copies: then what is new waits too.
+    create_budget: Option<u64>,
+    restored: Restored,
+    told: Told,
+}
+
+/// When a source that was doubted is trusted again, besides that a count gives no reason for doubt.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Restored {
+    AtOnce,
+    /// With no more than so many entries left to be deleted: a source that is being restored is not whole yet.
+    AtMost(u64),
+    /// Once it has all that the replica has: the source itself was in doubt before it was counted.
+    Whole,
 }
 
 /// What was last said of deletions that are held.
@@ -237,52 +307,71 @@ pub enum Told {
 impl Trust {
     /// What is left of it after a doubt.
     pub fn shaken(self, count: &Count, doubt: &Doubt, limit: Limit) -> Self {
-        let spare = spare(count, doubt, limit);
-        let least = match (doubt, limit) {
+        let occasion = self.occasion();
+        let create_budget = create_budget(count, doubt, limit, occasion);
+        let restored = match (self, doubt, limit) {
+            // A source that is being restored is counted in between, too: what was missing at first counts.
+            (Trust::Held(held), ..) if held.restored != Restored::AtOnce => held.restored,
             // A plain number is taken at its word, and what is not known has none.
-            (Doubt::Unknown, _) | (_, Limit::Number(_)) => u64::MAX,
-            _ => count.deletions / RESTORED,
+            (_, Doubt::Unknown, _) | (.., Limit::Number(_)) => Restored::AtOnce,
+            // Fewer than are ever a question are none here either.
+            _ => Restored::AtMost((count.deletions / RESTORED).max(STRANGE - 1)),
         };
-        // A source that is being restored is counted in between, too: what was missing at first counts.
-        let least = match self {
-            Trust::Held { least: first, .. } if first != u64::MAX => first,
-            _ => least,
-        };
-        let told = if spare == Some(0) { Told::Waiting } else { Told::Held };
-        Self::Held { of: self.entries(count), spare, least, told }
+        let told = if create_budget == Some(0) { Told::Waiting } else { Told::Held };
+        let baseline = Some(self.entries(count));
+        Self::Held(Held { occasion, baseline, create_budget, restored, told })
     }
 
     /// Of a source that is in doubt before it is counted: it has to be whole. A plain number is taken at its word all the same,
     /// and where the guard is off, it is off.
     pub fn doubted(limit: Limit) -> Self {
+        let (occasion, restored) = (Occasion::Adopted, Restored::Whole);
         match limit {
-            Limit::Percent(percent) if percent < 100.0 => {
-                Self::Held { of: u64::MAX, spare: None, least: 0, told: Told::Nothing }
-            }
-            Limit::Percent(_) | Limit::Number(_) => Self::Unproven,
+            Limit::Percent(percent) if percent < 100.0 => Self::Held(Held {
+                occasion,
+                baseline: None,
+                create_budget: None,
+                restored,
+                told: Told::Nothing,
+            }),
+            Limit::Percent(_) | Limit::Number(_) => Self::Unproven(occasion),
         }
     }
 
     /// Whether it is that of [`Trust::doubted`]: what a count leads to lets a few deletions pass.
     pub fn is_doubted(self) -> bool {
-        matches!(self, Trust::Held { least: 0, .. })
+        matches!(self, Trust::Held(Held { restored: Restored::Whole, .. }))
     }
 
-    /// What is left of it where a count gives no reason for doubt. One that was doubted has to be whole first.
-    pub fn restored(self, count: &Count) -> Self {
+    /// What is left of it where a count gives no reason for doubt. One that was doubted has to be whole first: else this doubt is
+    /// what is said of it.
+    pub fn restored(self, count: &Count) -> (Self, Option<Doubt>) {
+        let Trust::Held(held) = self else { return (Trust::Trusted, None) };
+        let most = match held.restored {
+            Restored::AtOnce => u64::MAX,
+            Restored::AtMost(most) => most,
+            Restored::Whole => 0,
+        };
+        if count.deletions <= most {
+            return (Trust::Trusted, None);
+        }
+        let held = Held { create_budget: None, told: Told::NotWhole, ..held };
+        (Trust::Held(held), Some(Doubt::NotWhole(most)))
+    }
+
+    /// When the roots came to be what they are.
+    pub fn occasion(self) -> Occasion {
         match self {
-            Trust::Held { of, least, .. } if count.deletions > least => {
-                Trust::Held { of, spare: None, least, told: Told::NotWhole }
-            }
-            _ => Trust::Trusted,
+            Trust::Unproven(occasion) | Trust::Held(Held { occasion, .. }) => occasion,
+            Trust::Trusted => Occasion::Start,
         }
     }
 
     /// What was last said of it, while deletions are held.
     pub fn told(self) -> Told {
         match self {
-            Trust::Held { told, .. } => told,
-            Trust::Unproven | Trust::Trusted => Told::Nothing,
+            Trust::Held(held) => held.told,
+            Trust::Unproven(_) | Trust::Trusted => Told::Nothing,
         }
     }
 
@@ -290,8 +379,8 @@ impl Trust {
     /// smaller: else a wrong source would come to be trusted for its own copies.
     pub fn entries(self, count: &Count) -> u64 {
         match self {
-            Trust::Held { of, .. } => of.min(count.entries),
-            Trust::Unproven | Trust::Trusted => count.entries,
+            Trust::Held(Held { baseline: Some(baseline), .. }) => baseline.min(count.entries),
+            Trust::Held(_) | Trust::Unproven(_) | Trust::Trusted => count.entries,
         }
     }
 
@@ -300,9 +389,9 @@ impl Trust {
     pub fn deletions(self, detector: Detector) -> Deletions {
         let spare = match (self, detector) {
             (Trust::Trusted, _) => return Deletions::Followed,
-            (Trust::Held { spare: None, .. }, _) => u64::MAX,
-            (Trust::Held { spare: Some(spare), .. }, Detector::Sweep) => spare,
-            (Trust::Held { .. }, Detector::Watch) | (Trust::Unproven, _) => 0,
+            (Trust::Held(Held { create_budget: None, .. }), _) => u64::MAX,
+            (Trust::Held(Held { create_budget: Some(budget), .. }), Detector::Sweep) => budget,
+            (Trust::Held(_), Detector::Watch) | (Trust::Unproven(_), _) => 0,
         };
         Deletions::Held { spare }
     }
@@ -314,8 +403,8 @@ impl Trust {
 
     /// Notes that so many entries were created.
     pub fn created(&mut self, number: u64) {
-        if let Trust::Held { spare: Some(spare), .. } = self {
-            *spare = spare.saturating_sub(number);
+        if let Trust::Held(Held { create_budget: Some(budget), .. }) = self {
+            *budget = budget.saturating_sub(number);
         }
     }
 }
@@ -326,7 +415,10 @@ mod tests {
 
     #[test]
     fn copies_from_a_doubted_source_are_limited_only_where_they_hide_something() {
-        let held = |spare| Trust::Held { of: 300, spare, least: 0, told: Told::Held };
+        let held = |create_budget| {
+            let (occasion, baseline, restored) = (Occasion::Start, Some(300), Restored::AtOnce);
+            Trust::Held(Held { occasion, baseline, create_budget, restored, told: Told::Held })
+        };
         let spares = |trust: Trust| [Detector::Sweep, Detector::Watch].map(|by| trust.deletions(by).spare());
         for (spare, then, at_last) in [(Some(5), [3, 0], [0, 0]), (None, [u64::MAX; 2], [u64::MAX; 2])] {
             let mut trust = held(spare);
@@ -337,12 +429,88 @@ mod tests {
         }
     }
 
+    const START: Trust = Trust::Unproven(Occasion::Start);
+
+    /// Of a replica in which all that does not go has a counterpart.
     fn count(entries: u64, deletions: u64) -> Count {
-        Count { entries, deletions, ..Count::default() }
+        Count {
+            entries,
+            deletions,
+            names: Names { all: entries, shared: entries - deletions },
+            ..Count::default()
+        }
     }
 
     fn judged(count: &Count) -> Option<Doubt> {
-        judge(count, Limit::default())
+        judge(count, Limit::default(), Occasion::Start)
+    }
+
+    /// The table of the guide, cell by cell: entries of the replica, how many of them the source lacks, and what is held at
+    /// the start and where a root was adopted.
+    #[test]
+    fn each_share_against_each_number() {
+        let strange = |all, shared| Some(Doubt::Strange(Names { all, shared }));
+        for (entries, deletions, at_start, adopted) in [
+            (0, 0, None, None),
+            (1, 0, None, None),
+            // A file that has another name each night.
+            (1, 1, None, None),
+            (2, 2, None, None),
+            (3, 2, None, None),
+            (5, 3, None, Some(Doubt::TooMany)),
+            (6, 3, None, None),
+            (3, 3, strange(3, 0), strange(3, 0)),
+            (92, 92, strange(92, 0), strange(92, 0)),
+            (21, 20, strange(21, 1), strange(21, 1)),
+            // A tenth is shared: that is enough at a start.
+            (10, 9, None, Some(Doubt::TooMany)),
+            (20, 18, None, Some(Doubt::TooMany)),
+            (20, 10, None, None),
+            (98, 88, None, Some(Doubt::TooMany)),
+            (110, 99, None, Some(Doubt::TooMany)),
+            (111, 100, strange(111, 11), strange(111, 11)),
+            (199, 100, Some(Doubt::TooMany), Some(Doubt::TooMany)),
+            (200, 100, None, None),
+            (1_000_000, 0, None, None),
+            (1_000_000, 900_001, strange(1_000_000, 99_999), strange(1_000_000, 99_999)),
+        ] {
+            let count = count(entries, deletions);
+            let held = |occasion| judge(&count, Limit::default(), occasion);
+            assert_eq!(held(Occasion::Start), at_start, "{deletions} of {entries} at the start");
+            assert_eq!(held(Occasion::Adopted), adopted, "{deletions} of {entries} of an adopted root");
+            for occasion in [Occasion::Start, Occasion::Adopted] {
+                assert_eq!(judge(&count, Limit::Percent(100.0), occasion), None);
+                assert_eq!(judge(&count, Limit::Number(deletions), occasion), None);
+            }
+        }
+    }
+
+    #[test]
+    fn a_limit_of_more_than_ninety_percent_says_that_less_may_be_shared() {
+        let held =
+            |percent, deletions| judge(&count(1_000, deletions), Limit::Percent(percent), Occasion::Start);
+        assert_eq!(held(99.0, 990), None);
+        assert!(matches!(held(99.0, 991), Some(Doubt::Strange(_))));
+        assert!(matches!(held(90.0, 901), Some(Doubt::Strange(_))));
+        assert!(
+            matches!(held(20.0, 901), Some(Doubt::Strange(_))),
+            "a lower limit asks for no more in common"
+        );
+        assert_eq!(held(20.0, 201), Some(Doubt::TooMany));
+    }
+
+    #[test]
+    fn the_next_run_doubts_a_strange_replica_whatever_was_copied_meanwhile() {
+        for (all, shared) in [(3, 0), (9, 0), (92, 0), (92, 3), (5_000, 499)] {
+            let count = count(all, all - shared);
+            let doubt = judged(&count).expect("a doubt");
+            let budget = create_budget(&count, &doubt, Limit::default(), Occasion::Start).expect("a budget");
+            let names = Names { all: all + budget, shared: shared + budget };
+            let next = Count { entries: all + budget, names, ..count.clone() };
+            assert!(judged(&next).is_some(), "after {budget} copies beside {all}");
+            let much = Count { new: budget + 1, ..count };
+            assert_eq!(create_budget(&much, &doubt, Limit::default(), Occasion::Start), Some(0));
+        }
     }
 
     #[test]
@@ -354,10 +522,10 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_source_is_held_from_ten_on() {
+    fn an_empty_source_is_held_from_three_on() {
         let empty = |n| Count { source_is_empty: true, ..count(n, n) };
-        assert_eq!(judged(&empty(9)), None);
-        assert_eq!(judged(&empty(10)), Some(Doubt::SourceIsEmpty));
+        assert_eq!(judged(&empty(2)), None);
+        assert_eq!(judged(&empty(3)), Some(Doubt::SourceIsEmpty));
     }
 
     #[test]
@@ -372,20 +540,23 @@ mod tests {
         let dir = RelPath::new(b"photos").unwrap();
         let turned = Count { turned: vec![dir.clone()], ..count(100_000, 100) };
         assert_eq!(judged(&turned), Some(Doubt::DirectoryIsNone(dir)));
-        assert_eq!(judge(&turned, Limit::Number(100)), None);
+        assert_eq!(judge(&turned, Limit::Number(100), Occasion::Start), None);
     }
 
     #[test]
     fn a_source_that_was_doubted_is_trusted_once_a_tenth_of_what_it_lacked_is_missing() {
         let after = |limit, missing| {
-            let held = Trust::Unproven.shaken(&count(300, 200), &Doubt::TooMany, limit);
-            held.restored(&count(300, missing))
+            let held = START.shaken(&count(300, 200), &Doubt::TooMany, limit);
+            held.restored(&count(300, missing)).0
         };
         assert_eq!(after(Limit::default(), 20), Trust::Trusted);
-        assert!(matches!(after(Limit::default(), 21), Trust::Held { spare: None, .. }));
+        assert!(matches!(after(Limit::default(), 21), Trust::Held(Held { create_budget: None, .. })));
         assert_eq!(after(Limit::Number(100), 100), Trust::Trusted, "a number is taken at its word");
-        let unknown = Trust::Unproven.shaken(&count(300, 3), &Doubt::Unknown, Limit::default());
-        assert_eq!(unknown.restored(&count(300, 99)), Trust::Trusted);
+        let unknown = START.shaken(&count(300, 3), &Doubt::Unknown, Limit::default());
+        assert_eq!(unknown.restored(&count(300, 99)).0, Trust::Trusted);
+        let small = START.shaken(&count(5, 5), &judged(&count(5, 5)).unwrap(), Limit::default());
+        assert_eq!(small.restored(&count(5, 2)).0, Trust::Trusted);
+        assert!(matches!(small.restored(&count(5, 3)), (Trust::Held(_), Some(Doubt::NotWhole(2)))));
     }
 
     #[test]
@@ -394,18 +565,18 @@ mod tests {
             let count = count(300, missing);
             trust.shaken(&count, &judged(&count).unwrap(), Limit::default())
         };
-        let trust = held(held(held(Trust::Unproven, 300), 200), 160);
-        assert!(matches!(trust.restored(&count(300, 31)), Trust::Held { least: 30, .. }));
-        assert_eq!(trust.restored(&count(300, 30)), Trust::Trusted);
+        let trust = held(held(held(START, 300), 200), 160);
+        assert_eq!(trust.restored(&count(300, 31)).1, Some(Doubt::NotWhole(30)));
+        assert_eq!(trust.restored(&count(300, 30)), (Trust::Trusted, None));
     }
 
     #[test]
     fn a_doubted_source_has_to_be_whole_unless_the_limit_says_otherwise() {
         let after = |limit, missing| {
             let doubted = Trust::doubted(limit);
-            match judge(&count(300, missing), limit) {
+            match judge(&count(300, missing), limit, Occasion::Adopted) {
                 Some(doubt) => doubted.shaken(&count(300, missing), &doubt, limit),
-                None => doubted.restored(&count(300, missing)),
+                None => doubted.restored(&count(300, missing)).0,
             }
         };
         let [few, much] = [1, 299].map(|missing| after(Limit::default(), missing));
@@ -413,16 +584,16 @@ mod tests {
         assert_eq!(after(Limit::default(), 0), Trust::Trusted);
         assert_eq!(after(Limit::Percent(100.0), 299), Trust::Trusted);
         assert_eq!(after(Limit::Number(299), 299), Trust::Trusted);
-        assert!(matches!(after(Limit::Number(298), 299), Trust::Held { .. }));
-        assert!(!Trust::Unproven.shaken(&count(300, 200), &Doubt::TooMany, Limit::default()).is_doubted());
+        assert!(matches!(after(Limit::Number(298), 299), Trust::Held(_)));
+        assert!(!START.shaken(&count(300, 200), &Doubt::TooMany, Limit::default()).is_doubted());
     }
 
     #[test]
     fn a_number_is_taken_at_its_word() {
         let empty = Count { source_is_empty: true, ..count(500, 500) };
-        assert_eq!(judge(&empty, Limit::Number(500)), None);
-        assert_eq!(judge(&empty, Limit::Number(499)), Some(Doubt::TooMany));
-        assert_eq!(judge(&count(1000, 1), Limit::Number(0)), Some(Doubt::TooMany));
+        assert_eq!(judge(&empty, Limit::Number(500), Occasion::Start), None);
+        assert_eq!(judge(&empty, Limit::Number(499), Occasion::Start), Some(Doubt::TooMany));
+        assert_eq!(judge(&count(1000, 1), Limit::Number(0), Occasion::Start), Some(Doubt::TooMany));
     }
 
     #[test]
@@ -430,15 +601,15 @@ mod tests {
         let dir = RelPath::new(b"d").unwrap();
         let unlisted = |errno| Count::unlisted(&dir, Fault { errno, ..Fault::for_test() });
         assert_eq!(judged(&unlisted(Errno::IO)), Some(Doubt::Unknown));
-        assert_eq!(judge(&unlisted(Errno::IO), Limit::Number(5)), Some(Doubt::Unknown));
-        assert_eq!(judge(&unlisted(Errno::IO), Limit::Percent(100.0)), None);
+        assert_eq!(judge(&unlisted(Errno::IO), Limit::Number(5), Occasion::Start), Some(Doubt::Unknown));
+        assert_eq!(judge(&unlisted(Errno::IO), Limit::Percent(100.0), Occasion::Start), None);
         assert_eq!(judged(&unlisted(Errno::ACCESS)), None);
     }
 
     #[test]
     fn all_of_it_turns_the_guard_off() {
         let empty = Count { source_is_empty: true, ..count(500, 500) };
-        assert_eq!(judge(&empty, Limit::Percent(100.0)), None);
+        assert_eq!(judge(&empty, Limit::Percent(100.0), Occasion::Start), None);
     }
 
     #[test]

@@ -44,6 +44,11 @@ pub fn is_reserved(name: &[u8]) -> bool {
         && name[9..25].iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
+/// A name as file systems compare it to which upper and lower case are one.
+pub fn fold_case(name: &[u8]) -> String {
+    String::from_utf8_lossy(name).to_lowercase()
+}
+
 /// A path below a root: components joined by `/`; empty for the root itself.
 ///
 /// The order is that of the bytes, in which a directory comes before all that lies

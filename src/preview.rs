@@ -15,7 +15,7 @@ use crate::digest;
 use crate::entry::{Entry, Side, Special};
 use crate::fault::{Fault, Setback};
 use crate::filter::Filter;
-use crate::guard::{Count, Trust, judge, say_held};
+use crate::guard::{Count, Occasion, Trust, judge, say_held};
 use crate::path::{Name, RelPath};
 use crate::queue::{Depth, Detector, Evidence, Look};
 use crate::reconcile::{
@@ -143,10 +143,11 @@ impl Preview<'_> {
     }
 
     fn judge(&mut self, count: &Count) {
-        if let Some(doubt) = judge(count, self.config.max_delete) {
-            let limit = self.config.max_delete;
-            say_held(count, &doubt, limit);
-            self.deletions = Trust::Unproven.shaken(count, &doubt, limit).deletions(Detector::Sweep);
+        let (limit, occasion) = (self.config.max_delete, Occasion::Start);
+        if let Some(doubt) = judge(count, limit, occasion) {
+            say_held(count, &doubt, (limit, occasion), &self.config.rerun);
+            let trust = Trust::Unproven(occasion).shaken(count, &doubt, limit);
+            self.deletions = trust.deletions(Detector::Sweep);
         }
     }
 

@@ -66,6 +66,12 @@ pub enum Refusal {
     Create(PathBuf, std::io::Error),
     #[error("another twindir ({}) keeps the replica {} already: stop that one first", .1, shown(.0))]
     Locked(PathBuf, String),
+    #[error(
+        "the {0} {path} names a place on another machine, and twindir mirrors between directories of this one: mount it \
+         (sshfs, NFS, rclone mount), and give the mount point. If a local path of that name is meant, write ./{path}",
+        path = shown(.1)
+    )]
+    Remote(&'static str, PathBuf),
     #[error("cannot lock the replica {}: {}", shown(.0), .1)]
     Lock(PathBuf, std::io::Error),
     #[error("{}: {}", shown(.0), .1)]
@@ -110,6 +116,7 @@ pub struct Checked {
 /// # Errors
 /// A [`Refusal`].
 pub fn check(config: &Config) -> Result<Checked, Refusal> {
+    refuse_remote(config)?;
     let source = Root { path: full(&config.source)?, side: Where::Source };
     let replica = Root { path: full(&config.replica)?, side: Where::Replica };
     let source_pin = source.pin().map_err(|fault| source_refusal(&source.path, fault))?;
@@ -160,6 +167,33 @@ impl Beside {
     pub fn log_in_source(&self, source: &Pin) -> Result<Option<(RelPath, Name)>, Refusal> {
         self.log.as_deref().map_or(Ok(None), |log| log_in_source(log, source))
     }
+}
+
+/// Refuses paths that are written as other programs write places on another machine, unless the source exists.
+fn refuse_remote(config: &Config) -> Result<(), Refusal> {
+    let refuse = |what, path: &Path, is_remote: fn(&Path) -> bool| {
+        if is_remote(path) { Err(Refusal::Remote(what, path.into())) } else { Ok(()) }
+    };
+    if !fs::exists(&config.source).unwrap_or(true) {
+        refuse("source", &config.source, is_remote)?;
+    }
+    refuse("replica", &config.replica, is_remote)?;
+    config.backup_dir.as_deref().map_or(Ok(()), |path| refuse("backup folder", path, is_remote))?;
+    // A colon is usual in the name of a log, since times have colons.
+    config.log_file.as_deref().map_or(Ok(()), |path| refuse("log file", path, is_url))
+}
+
+/// Whether a path has the form `host:path`, `user@host:path` or `scheme://...`: a colon before the first slash.
+fn is_remote(path: &Path) -> bool {
+    let first = path.as_os_str().as_bytes().split(|byte| *byte == b'/').next().unwrap_or_default();
+    first.iter().position(|byte| *byte == b':').is_some_and(|at| at > 0)
+}
+
+/// Whether a path has the form `scheme://...`.
+fn is_url(path: &Path) -> bool {
+    let bytes = path.as_os_str().as_bytes();
+    is_remote(path)
+        && bytes.windows(3).position(|part| part == b"://") == bytes.iter().position(|b| *b == b':')
 }
 
 /// The filter that the command line asks for.

@@ -218,7 +218,7 @@ fn another_directory_at_the_sources_path_is_adopted_once_it_has_stood_for_two_se
     daemon.wait_settled(1);
     let before = Snapshot::with_inodes(&scratch.replica());
     let next = scratch.path("next");
-    Tree::new().file("top", "of another").file("new/file", "x").make(&next);
+    Tree::new().file("top", "of another").file("new/file", "x").files("sub", 3).make(&next);
     fs::rename(scratch.source(), scratch.path("away")).unwrap();
     let start = Instant::now();
     fs::rename(&next, scratch.source()).unwrap();

@@ -47,14 +47,89 @@ fn passes(scratch: &Scratch, arguments: &[&str]) {
 }
 
 #[test]
-fn emptying_a_source_of_nine_files_empties_the_replica() {
-    passes(&lost(9, 9), &[]);
+fn emptying_a_source_of_two_files_empties_the_replica() {
+    passes(&lost(2, 2), &[]);
 }
 
 #[test]
-fn a_wholly_empty_source_against_ten_entries_is_held() {
-    held(&lost(10, 10), &[], 10);
-    held(&lost(500, 500), &[], 500);
+fn a_wholly_empty_source_against_three_entries_is_held() {
+    for number in [3, 9, 10, 500] {
+        held(&lost(number, number), &[], number).stderr_has("the source is empty");
+    }
+}
+
+/// A source of these files against a replica of those.
+fn strange(source: &[&str], replica: usize) -> Scratch {
+    let source = source.iter().fold(Tree::new(), |tree, name| tree.file(*name, "x"));
+    Scratch::new().with_source(&source).with_replica(&Tree::new().files("", replica))
+}
+
+#[test]
+fn a_replica_that_has_hardly_a_name_in_common_with_the_source_is_held_whatever_its_size() {
+    for number in [3, 30, 92, 99] {
+        let scratch = strange(&["one"], number);
+        // A copy that could hide it has to wait. A restart sees it, and so does a dry run, and a run that watches.
+        for (shared, all) in [(0, number), if number < 20 { (0, number) } else { (1, number + 1) }] {
+            let run = scratch.once(&[]).expect(1);
+            let question = format!(
+                "this replica shares {shared} of {all} entries with the source: is it the right one?"
+            );
+            assert!(run.stderr.contains(&question), "{run}");
+            assert_eq!(entries(&scratch), if number < 20 { number } else { number + 1 }, "{run}");
+        }
+        let dry = scratch.run(["--dry-run", "source", "replica"]).expect(1);
+        assert!(dry.stderr.contains("with the source: is it the right one?"), "{dry}");
+        let daemon = scratch.starting_watcher(&[]);
+        wait_until("it says so", DEADLINE, || daemon.stderr().contains("is it the right one?"));
+        wait_until("a sweep has ended", DEADLINE, || daemon.sweeps() > 0);
+        drop(daemon);
+        passes(&scratch, &["--max-delete", &number.to_string()]);
+    }
+}
+
+#[test]
+fn an_ordinary_start_asks_nothing() {
+    // A first run; one name of ten; a file that has another name each night, and two; a restart.
+    passes(&strange(&["one", "two", "three", "four"], 0), &[]);
+    passes(&strange(&["f0"], 10), &[]);
+    passes(&strange(&["today"], 1), &[]);
+    passes(&strange(&["today"], 2), &[]);
+    let scratch = strange(&["one", "two", "three", "four"], 0);
+    for _ in 0..3 {
+        passes(&scratch, &[]);
+    }
+}
+
+#[test]
+fn all_renamed_while_it_was_off_is_asked_for() {
+    let scratch = strange(&["a", "b", "c", "d", "e"], 5);
+    held(&scratch, &[], 5);
+    passes(&scratch, &["--max-delete", "100%"]);
+}
+
+#[test]
+fn what_does_not_count_makes_no_replica_familiar_and_none_strange() {
+    // Names of twindir's own, what mkfs makes, what is excluded.
+    let replica = Tree::new()
+        .files("lost+found", 20)
+        .files("cache", 20)
+        .file(".twindir.0123456789abcdef.tmp", "left over")
+        .files("", 2);
+    let scratch = Scratch::new().with_source(&Tree::new().file("one", "x")).with_replica(&replica);
+    let run = scratch.once(&["--exclude", "cache"]).expect(0);
+    assert!(!run.stderr.contains("held"), "{run}");
+    let replica = Tree::new().files("lost+found", 20).files("cache", 20).files("", 3);
+    let source =
+        Tree::new().files("cache", 20).file("one", "x").file("two", "x").file("three", "x").dir("lost+found");
+    let scratch = Scratch::new().with_source(&source).with_replica(&replica);
+    held(&scratch, &["--exclude", "cache"], 23);
+}
+
+#[test]
+fn a_share_of_more_than_ninety_percent_says_that_less_may_be_in_common() {
+    held(&lost(98, 99), &[], 98);
+    held(&lost(98, 99), &["--max-delete", "95%"], 98);
+    passes(&lost(98, 99), &["--max-delete", "99%"]);
 }
 
 #[test]
@@ -64,7 +139,7 @@ fn a_source_that_still_has_one_file_of_ten_is_followed() {
 
 #[test]
 fn fewer_than_a_hundred_deletions_are_followed() {
-    passes(&lost(99, 100), &[]);
+    passes(&lost(89, 99), &[]);
     passes(&lost(99, 150), &[]);
 }
 
@@ -182,12 +257,17 @@ fn held_with_copies(scratch: &Scratch) {
     assert_eq!(entries(scratch), 131, "130 files and the new directory");
 }
 
-/// Does what the line of held deletions says: they pass.
+/// Does what the line of held deletions says, in another folder and by a shell: they pass.
 #[track_caller]
 fn do_as_told(scratch: &Scratch, run: &Run) {
-    let (_, rest) = run.stderr.split_once("run it once with ").expect("a command");
-    let (options, _) = rest.split_once(',').expect("its end");
-    scratch.run(options.split(' ').chain(["source", "replica"])).expect(0);
+    let (_, command) = run.stderr.trim_end().rsplit_once(" run: ").expect("a command");
+    let mut shell = std::process::Command::new("sh");
+    scratch.prepare(&mut shell);
+    Daemon::run({
+        shell.args(["-c", command]).current_dir("/");
+        shell
+    })
+    .expect(0);
     scratch.assert_twins();
 }
 
@@ -200,6 +280,29 @@ fn the_command_that_it_names_lets_them_pass() {
         let run = scratch.once(&[]).expect(1).stderr_has("Among them: ");
         do_as_told(&scratch, &run);
     }
+}
+
+#[test]
+fn the_command_that_it_names_has_the_options_in_use() {
+    let scratch = strange(&["one", "two", "keep.o"], 20);
+    fs::write(scratch.replica().join("left.o"), "x").unwrap();
+    fs::write(scratch.path("it's patterns"), "*.o\n").unwrap();
+    let options = ["--exclude-from", "it's patterns", "--backup-dir", "old ones", "-l", "logs/a log"];
+    let run = held(&scratch, &options, 20);
+    let (_, command) = run.stderr.trim_end().rsplit_once(" run: ").expect("a command");
+    let mut shell = std::process::Command::new("sh");
+    scratch.prepare(&mut shell);
+    shell.args(["-c", command]).current_dir("/");
+    Daemon::run(shell).expect(0);
+    let names = |dir: &Path| -> Vec<_> {
+        let mut names: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(&scratch.replica()), ["left.o", "one", "two"]);
+    let kept = fs::read_dir(scratch.path("old ones")).unwrap().next().expect("a folder").unwrap().path();
+    assert_eq!(names(&kept).len(), 20);
+    assert!(fs::read_to_string(scratch.path("logs/a log")).unwrap().contains(" removed "));
 }
 
 #[test]
@@ -425,6 +528,45 @@ fn a_wrong_source_is_not_trusted_for_what_was_copied_from_it() {
         daemon.wait_sweeps(3);
         assert_untouched(&scratch);
     }
+}
+
+#[test]
+fn below_a_hundred_the_share_alone_decides_of_an_adopted_root() {
+    let few = Tree::new().files("", 20);
+    for (name, is_held) in [("wholly other", true), ("half of it", false), ("less than half", true)] {
+        let scratch = Scratch::new().with_source(&few);
+        let daemon = scratch.daemon("0.1");
+        daemon.wait_settled(1);
+        let other = match name {
+            "wholly other" => Tree::new().file("one", "x"),
+            "half of it" => Tree::new().files("", 10),
+            _ => Tree::new().files("", 9),
+        };
+        other.make(&scratch.path("other"));
+        fs::rename(scratch.source(), scratch.path("away")).unwrap();
+        fs::rename(scratch.path("other"), scratch.source()).unwrap();
+        if is_held {
+            wait_until(name, DEADLINE, || daemon.stderr().contains("held"));
+            daemon.wait_sweeps(3);
+            assert!(entries(&scratch) >= 20, "{name}");
+        } else {
+            wait_until(name, DEADLINE, || are_twins(&scratch.source(), &scratch.replica()));
+            assert!(!daemon.stderr().contains("held"), "{}", daemon.stderr());
+        }
+    }
+}
+
+#[test]
+fn an_adopted_replica_that_is_another_one_is_held() {
+    let scratch = Scratch::new().with_source(&Tree::new().files("", 20));
+    let daemon = scratch.daemon("0.1");
+    daemon.wait_settled(1);
+    Tree::new().files("work", 4).make(&scratch.path("other"));
+    fs::rename(scratch.replica(), scratch.path("away")).unwrap();
+    fs::rename(scratch.path("other"), scratch.replica()).unwrap();
+    wait_until("it says so", DEADLINE, || daemon.stderr().contains("is it the right one?"));
+    daemon.wait_sweeps(3);
+    assert_eq!(fs::read_dir(scratch.replica().join("work")).unwrap().count(), 4);
 }
 
 #[test]

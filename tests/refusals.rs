@@ -184,6 +184,31 @@ fn a_replica_that_is_no_directory_is_refused() {
 }
 
 #[test]
+fn a_place_on_another_machine_is_refused() {
+    let scratch = scratch();
+    for place in
+        ["user@host:/data", "host:dir", "host:", "sftp://host/x", "s3://bucket/p", "ssh://h", "rsync://h/m"]
+    {
+        for mode in ["--once", "--check", "--dry-run"] {
+            let run = refused(&scratch, &[mode, "source", place]).stderr_has("mount it");
+            assert!(run.stderr.contains(&format!("write ./{place}")), "{run}");
+            refused(&scratch, &[mode, place, "replica"]).stderr_has(&format!("write ./{place}"));
+        }
+        refused(&scratch, &["--once", "source", "replica", "--backup-dir", place]).stderr_has("mount it");
+    }
+    refused(&scratch, &["--once", "source", "replica", "60", "https://host/log"])
+        .stderr_has("write ./https:");
+    // Who means it says so; and a source that is there is meant, as is a log with a time in its name.
+    scratch.run(["--once", "source", "./host:dir", "60", "log-12:30"]).expect(0);
+    scratch.run(["--once", "host:dir", "replica"]).expect(0);
+    scratch.assert_twins();
+    refused(&scratch, &["--once", "source", "host:dir"]).stderr_has("write ./host:dir");
+    for local in ["a/b:c", "../a:b", ":a"] {
+        scratch.run(["--dry-run", "source", local]).expect(0);
+    }
+}
+
+#[test]
 fn no_create_refuses_a_missing_replica_and_takes_one_that_is_there() {
     let scratch = scratch();
     refused(&scratch, &["--no-create", "source", "replica"]);

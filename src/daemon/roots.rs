@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::{Daemon, probe_replica};
 use crate::config::Mode;
 use crate::fault::{Fault, Where};
-use crate::guard::Trust;
+use crate::guard::{Occasion, Trust};
 use crate::path::shown;
 use crate::reconcile::Lost;
 use crate::roots::{Beside, Lock, NotAtHome, Refusal, ReplicaHome, SourceHome, see_apart};
@@ -265,7 +265,7 @@ impl Daemon<'_> {
 
     /// What is made of the source until it is counted. One that is doubted stays so, whatever becomes of the replica.
     fn unproven(&self, is_doubted: bool) -> Trust {
-        if is_doubted { Trust::doubted(self.config.max_delete) } else { Trust::Unproven }
+        if is_doubted { Trust::doubted(self.config.max_delete) } else { Trust::Unproven(Occasion::Adopted) }
     }
 
     /// A round or a sweep met a root that is not what it was.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use jiff::Zoned;
 
 use super::{Daemon, End};
-use crate::guard::{Count, Doubt, Trust, judge, say_held};
+use crate::guard::{Count, Trust, judge, say_held};
 use crate::queue::Detector;
 use crate::reconcile::Outcome;
 use crate::report::{Operation, counted, human_bytes, human_duration};
@@ -383,22 +383,21 @@ impl Daemon<'_> {
     pub(super) fn judge(&mut self, count: &Count) {
         self.tally.counted = true;
         let (before, limit) = (self.trust, self.config.max_delete);
+        let occasion = before.occasion();
         let known = Count { entries: before.entries(count), ..count.clone() };
-        let doubt = judge(&known, limit);
-        self.trust = match &doubt {
-            Some(doubt) => before.shaken(count, doubt, limit),
+        let (trust, doubt) = match judge(&known, limit, occasion) {
+            Some(doubt) => (before.shaken(count, &doubt, limit), Some(doubt)),
             None => before.restored(count),
         };
-        if self.trust.told() != before.told() {
-            match (doubt, self.trust) {
-                (Some(doubt), _) => say_held(count, &doubt, limit),
-                (None, Trust::Held { least, .. }) => say_held(count, &Doubt::NotWhole(least), limit),
-                (None, _) => {
-                    tracing::info!(op = "trusted", "the source is whole again: deletions are followed");
-                }
+        self.trust = trust;
+        if trust.told() != before.told() {
+            if let Some(doubt) = doubt {
+                say_held(count, &doubt, (limit, occasion), &self.config.rerun);
+            } else {
+                tracing::info!(op = "trusted", "the source is whole again: deletions are followed");
             }
         }
-        if self.trust != Trust::Trusted {
+        if trust != Trust::Trusted {
             self.tally.disturb();
         }
     }

@@ -15,7 +15,7 @@ use crate::fault::Setback;
 use crate::filter::DirFilter;
 use crate::links::Linked;
 use crate::parallel;
-use crate::path::{Name, RelPath};
+use crate::path::{Name, RelPath, fold_case};
 use crate::queue::{Depth, Detector, Evidence, Look, Looks, add};
 use crate::report::{Cause, Problem};
 use crate::tree::{Dir, ReplicaDir, Settings};
@@ -386,8 +386,7 @@ impl Round<'_> {
 
 /// The first of the names in a directory that differ from `name` in upper and lower case alone.
 fn same_but_for_case(source: &Dir, name: &[u8]) -> Option<Name> {
-    let fold = |name: &[u8]| String::from_utf8_lossy(name).to_lowercase();
     let listing = source.open(&RelPath::root()).and_then(|dir| dir.list()).ok()?;
-    let wanted = fold(name);
-    listing.iter().find(|(other, _)| fold(other) == wanted).and_then(|(first, _)| Name::new(first))
+    let wanted = fold_case(name);
+    listing.iter().find(|(other, _)| fold_case(other) == wanted).and_then(|(first, _)| Name::new(first))
 }

@@ -1,5 +1,6 @@
 //! The count: names only, to judge deletions before the first one.
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -7,8 +8,8 @@ use super::Walker;
 use super::walk::walk;
 use crate::fault::Fault;
 use crate::guard::{Count, is_much};
-use crate::path::{Name, RelPath};
-use crate::tree::{Dir, Hint, LOST_FOUND};
+use crate::path::{Name, RelPath, fold_case};
+use crate::tree::{Dir, Hint, LOST_FOUND, Listing};
 
 /// Entries that are named as examples of what would go.
 const EXAMPLES: usize = 5;
@@ -25,6 +26,7 @@ impl Walker<'_> {
             let mut total = total.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             total.entries += part.entries;
             total.deletions += part.deletions;
+            total.names += part.names;
             total.source_is_empty |= part.source_is_empty;
             total.unknown = total.unknown.take().or(part.unknown);
             total.emptied.extend(part.emptied);
@@ -33,7 +35,7 @@ impl Walker<'_> {
             total.examples.extend(part.examples.into_iter().take(room));
         });
         let mut total = total.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if is_much(total.deletions) {
+        if total.asks_for_new() {
             total.new = self.count_new();
         }
         total
@@ -94,6 +96,7 @@ impl Walker<'_> {
             |name: &[u8], hint| name == LOST_FOUND || filter.excludes(name, is_dir_there(name, hint));
         let is_empty = source.iter().all(|(name, hint)| means_nothing(name, hint));
         count.source_is_empty = dir.is_root() && is_empty;
+        let folded = Folded::of(&source, self.plan.keeps.folds_case);
         let mut below = 0;
         for (name, hint) in replica.iter() {
             let Some(path) = Name::new(name).map(|name| dir.join(&name)) else { continue };
@@ -102,7 +105,16 @@ impl Walker<'_> {
             if filter.excludes_either(name, [stands.map(|hint| hint == Hint::Dir), Some(held_dir)]) {
                 continue;
             }
+            let is_told = name != LOST_FOUND;
             count.entries += 1;
+            count.names.all += u64::from(is_told);
+            // What the replica has under a name that differs by case alone is the twin of the source's.
+            if let Some(other) = folded.find(name).filter(|_| stands.is_none()) {
+                count.names.shared += 1;
+                more.extend(held_dir.then(|| dir.join(other)));
+                continue;
+            }
+            count.names.shared += u64::from(is_told && stands.is_some());
             match (stands.filter(|hint| self.is_mirrored(*hint)), held_dir) {
                 (Some(Hint::Dir), true) => more.push(path),
                 (Some(_), false) => {}
@@ -113,6 +125,7 @@ impl Walker<'_> {
                         0
                     };
                     count.entries += held - 1;
+                    count.names.all += if is_told { held - 1 } else { 0 };
                     count.deletions += held;
                     below += held;
                     if stands.is_some() && is_much(held) {
@@ -139,28 +152,50 @@ impl Walker<'_> {
         }
     }
 
-    /// The entries below a directory.
+    /// The entries below a directory, without those that are excluded.
     fn count_below(&self, root: &Dir, dir: &RelPath, unknown: &mut Option<(RelPath, Fault)>) -> u64 {
+        let filter = self.plan.filter.detached();
         let mut number = 0;
         let mut waiting = vec![dir.clone()];
         while let Some(at) = waiting.pop() {
             if self.is_cancelled() {
                 break;
             }
-            let listing = match root.open(&at).and_then(|dir| dir.list()) {
-                Ok(listing) => listing,
+            let (open, listing) = match root.open(&at).and_then(|open| Ok((open.list()?, open))) {
+                Ok((listing, open)) => (open, listing),
                 Err(fault) => {
                     *unknown = unknown.take().or(Count::unlisted(&at, fault).unknown);
                     continue;
                 }
             };
-            number += listing.len() as u64;
+            filter.refresh(&at, &open, |name| listing.find(name).is_some());
+            let rules = filter.at(&at);
             for (name, hint) in listing.iter() {
+                let is_dir = || hint.is_dir_or(|| open.look(name).is_dir());
+                if !filter.is_empty() && rules.excludes(name, is_dir()) {
+                    continue;
+                }
+                number += 1;
                 if let (Hint::Dir | Hint::Unknown, Some(name)) = (hint, Name::new(name)) {
                     waiting.push(at.join(&name));
                 }
             }
         }
         number
+    }
+}
+
+/// The names of a directory, where upper and lower case are one in the replica.
+struct Folded(BTreeMap<String, Name>);
+
+impl Folded {
+    /// `folds`: whether they are one; else nothing is found.
+    fn of(listing: &Listing, folds: bool) -> Self {
+        let names = listing.iter().filter(|_| folds).filter_map(|(name, _)| Name::new(name));
+        Self(names.map(|name| (fold_case(name.as_bytes()), name)).collect())
+    }
+
+    fn find(&self, name: &[u8]) -> Option<&Name> {
+        if self.0.is_empty() { None } else { self.0.get(&fold_case(name)) }
     }
 }
