@@ -32,7 +32,7 @@ impl fmt::Display for Time {
 }
 
 /// FIFOs, sockets and devices: never opened, never mirrored.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Special {
     Fifo,
     Socket,

@@ -18,10 +18,8 @@ use crate::filter::Filter;
 use crate::guard::{Count, Occasion, Trust, judge, say_held};
 use crate::path::{Name, RelPath};
 use crate::queue::{Depth, Detector, Evidence, Look};
-use crate::reconcile::{
-    COUNTING, Deletions, EXCLUDED, HOLDS_EXCLUDED, Leave, Lost, Roots, count_below, may_go,
-};
-use crate::report::{Cause, Done, Entries, Operation, Problem, counted, say_if_silent};
+use crate::reconcile::{COUNTING, Deletions, EXCLUDED, Leave, Lost, Roots, count_below, may_go};
+use crate::report::{Cause, Done, Entries, Notice, Operation, Problem, counted, say_if_silent};
 use crate::sweep::{Message, Plan, Sweep, Task};
 use crate::tree::Dir;
 
@@ -245,7 +243,7 @@ impl Preview<'_> {
                 if let Action::NotMirrored { special, .. } = action
                     && special != Special::Symlink
                 {
-                    tracing::warn!(op = "warning", path = %path, "{}", special.describe());
+                    Notice::Special(special).log(&path);
                 }
                 return;
             }
@@ -264,7 +262,7 @@ impl Preview<'_> {
             if operation != Operation::Removed {
                 return self.fail(&Problem { path, cause: Cause::Fault(EXCLUDED) });
             }
-            tracing::warn!(op = "warning", path = %path, "{HOLDS_EXCLUDED}");
+            Notice::HoldsExcluded.log(&path);
             return self.tell_parts(parts, look);
         }
         let comes = *theirs == Side::Absent && self.deletions.spare() == 0;

@@ -68,7 +68,7 @@ fn every_kind_becomes_every_other_by_itself() {
 
 #[test]
 fn a_name_that_changes_its_kind_again_and_again_is_followed() {
-    let scratch = Scratch::new().with_source(&Tree::new().dir("sub"));
+    let scratch = Scratch::new().with_source(&Tree::new().dir("sub").file("beside", "x"));
     for step in 0..12 {
         remove(&scratch.source().join("sub"));
         let kind = KINDS[(step * 2 + step / 5) % KINDS.len()];
@@ -116,7 +116,7 @@ fn a_symlink_with_another_target_is_replaced_and_one_with_another_mtime_correcte
 }
 
 fn named_once(run: &Run, name: &str) {
-    let lines = run.stderr.lines().filter(|line| line.contains(name));
+    let lines = run.stdout.lines().filter(|line| line.contains(name) && line.contains("not mirrored"));
     assert_eq!(lines.count(), 1, "{name}\n{run}");
 }
 
@@ -150,13 +150,26 @@ fn special_files_are_named_once_and_never_opened_nor_mirrored() {
 }
 
 #[test]
+fn what_is_said_at_every_run_is_no_warning() {
+    let tree = Tree::new().file("file", "text").fifo("a-fifo");
+    let scratch = Scratch::new().with_source(&tree);
+    let _socket = UnixListener::bind(scratch.source().join("a-socket")).unwrap();
+    fs::hard_link(scratch.source().join("file"), scratch.source().join("link")).unwrap();
+    for _ in 0..2 {
+        let run = scratch.once(&["-q"]).expect(0);
+        assert!(run.stdout.is_empty() && run.stderr.is_empty(), "{run}");
+    }
+    let run = scratch.once(&[]).expect(0);
+    assert!(run.stdout.contains(" links ") && run.stdout.contains(" note "), "{run}");
+}
+
+#[test]
 fn a_daemon_names_a_special_file_once_not_at_each_sweep() {
     let scratch = Scratch::new().with_source(&Tree::new().file("file", "text").fifo("a-fifo"));
     let daemon = scratch.daemon("0.1");
     daemon.wait_settled(1);
     daemon.wait_sweeps(4);
-    let stderr = daemon.stderr();
-    assert_eq!(stderr.matches("a-fifo").count(), 1, "{stderr}");
+    assert_eq!(daemon.stdout().matches("a-fifo").count(), 1, "{}", daemon.stdout());
 }
 
 #[test]

@@ -97,7 +97,7 @@ fn too_few_processes_are_refused() {
 fn with_just_enough_a_daemon_follows_what_is_saved() {
     let scratch = scratch();
     let limits = if is_root() { &ENOUGH[..] } else { &ENOUGH[1..] };
-    let Some(command) = limited(&scratch, limits, &["0.5"]) else { return };
+    let Some(command) = limited(&scratch, limits, &["5"]) else { return };
     let daemon = Daemon::spawn(command);
     daemon.wait_settled(1);
     let live = Live { daemon, scratch };

@@ -220,7 +220,8 @@ fn a_source_that_lay_beneath_a_trusted_disk_deletes_nothing_of_it() {
         "#,
         |run| {
             let disk = "disk: ./1 ./10 ./11 ./2 ./3 ./4 ./5 ./6 ./7 ./8 ./9";
-            assert_said(run, &["kept: 13", disk, "code: 0"]);
+            // A copy of what lies beneath would hide that the two have no name in common.
+            assert_said(run, &["kept: 12", disk, "code: 0"]);
         },
     );
 }

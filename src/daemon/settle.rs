@@ -190,7 +190,7 @@ impl Tally {
         self.complete |= task == Task::Full || !watching;
         let linked = self.linked + summary.linked;
         if linked > 0 && !std::mem::replace(&mut self.total.said_linked, true) {
-            tracing::warn!(
+            tracing::info!(
                 op = "links",
                 linked,
                 "{linked} of the source's files have more than one name (hard links): each name is mirrored \

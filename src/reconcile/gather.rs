@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::io::Errno;
 
@@ -17,8 +17,11 @@ use crate::links::Linked;
 use crate::parallel;
 use crate::path::{Name, RelPath, fold_case};
 use crate::queue::{Depth, Detector, Evidence, Look, Looks, add};
-use crate::report::{Cause, Problem};
+use crate::report::{Cause, Notice, Problem};
 use crate::tree::{Dir, ReplicaDir, Settings};
+
+/// A temporary name in the source is no news before this: another twindir may be at work there.
+const PASSING: Duration = Duration::from_secs(60);
 
 /// After so long a directory is looked at once more before something is published in it.
 const ASKED_AGAIN: Duration = Duration::from_millis(5);
@@ -346,9 +349,8 @@ impl Round<'_> {
             if self.shared.is_in_use(&sighting.name) {
                 return None;
             }
-            if spot.source.look(name) != Side::Absent {
-                let what = "not mirrored: its name has the form of twindir's own temporary names";
-                out.unmirrored.push((rel.join(&sighting.name), what));
+            if spot.source.look(name).entry().is_some_and(is_left_over) {
+                out.notices.push((rel.join(&sighting.name), Notice::Reserved));
             }
         }
         if self.shared.keeps.folds_case
@@ -382,6 +384,12 @@ impl Round<'_> {
         (sighting.source, sighting.replica) = (source, replica);
         Some(sighting)
     }
+}
+
+/// Whether an entry has not changed for [`PASSING`], by the clock of the system and its ctime.
+fn is_left_over(entry: &Entry) -> bool {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+    i64::try_from(now).is_ok_and(|now| now.saturating_sub(entry.ctime.sec) >= PASSING.as_secs().cast_signed())
 }
 
 /// The first of the names in a directory that differ from `name` in upper and lower case alone.

@@ -50,19 +50,13 @@ use crate::filter::Filter;
 use crate::path::{Name, RelPath};
 use crate::queue::{Detector, Look};
 use crate::reaper::{Reaped, Reaper};
+use crate::report::Notice;
 use crate::tree::{Dir, Pin, ReplicaDir, Root, Settings};
 use crate::twins::Twins;
 use crossings::Crossings;
 use flights::Flights;
 use gather::Spot;
 use reaping::Reaping;
-
-/// Said of what is kept although the source lacks it.
-const KEPT: &str = "kept in the replica: the file system that held it in the source is no longer mounted \
-                    (mount it again; or restart twindir, and it goes)";
-
-/// Said of a directory that the source lacks and that is kept all the same.
-pub const HOLDS_EXCLUDED: &str = "kept in the replica, with the entries in it that are excluded";
 
 /// Why a directory that holds excluded entries does not give way to an entry of another kind.
 pub const EXCLUDED: Fault = Fault {
@@ -140,7 +134,7 @@ pub enum Lost {
     ReplicaReplaced,
 }
 
-/// At most so many unmirrored entries are told apart; beyond, they are no longer named.
+/// At most so many entries of which something was noted are told apart; beyond, they are no longer named.
 const NAMED: usize = 1_000;
 
 /// How a reconciler works.
@@ -171,7 +165,7 @@ pub struct Reconciler {
     reaper: Reaper,
     flights: Flights,
     reaping: Reaping,
-    named: Mutex<HashSet<RelPath>>,
+    named: Mutex<HashSet<(RelPath, Notice)>>,
     crossings: Crossings,
     pub twins: Arc<Twins>,
 }
@@ -335,9 +329,9 @@ impl Reconciler {
             self.reaper.hand_over(aside);
         }
         let mut named = self.named.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        for (path, what) in out.unmirrored.drain(..) {
-            if named.len() < NAMED && named.insert(path.clone()) {
-                tracing::warn!(op = "warning", path = %path, "{what}");
+        for (path, notice) in out.notices.drain(..) {
+            if named.len() < NAMED && named.insert((path.clone(), notice)) {
+                notice.log(&path);
             }
         }
     }

@@ -7,7 +7,7 @@ use rustix::io::Errno;
 
 use super::contents::changed_if_no_dir;
 use super::gather::Spot;
-use super::{Again, HOLDS_EXCLUDED, Leave, Round, Sighting, may_go};
+use super::{Again, Leave, Round, Sighting, may_go};
 use crate::copy::swap;
 use crate::decide::{Action, Contents, Reason, decide};
 use crate::entry::Entry;
@@ -15,7 +15,7 @@ use crate::fault::{Setback, Where};
 use crate::path::{Name, RelPath};
 use crate::queue::{Depth, Look};
 use crate::reaper::{Aside, Reaped};
-use crate::report::{Cause, Done, Operation, Problem};
+use crate::report::{Cause, Done, Notice, Operation, Problem};
 use crate::tree::ReplicaDir;
 
 impl Round<'_> {
@@ -194,7 +194,7 @@ impl Round<'_> {
             return self.out.set_back(path.clone(), look, fault.into());
         }
         if let Leave::Parts(parts) = may_go(&self.replica, path, &self.shared.filter) {
-            self.out.unmirrored.push((path.clone(), HOLDS_EXCLUDED));
+            self.out.notices.push((path.clone(), Notice::HoldsExcluded));
             return self.remove_parts(parts, &look);
         }
         match self.take_dir(replica, path, &name, old, &look) {

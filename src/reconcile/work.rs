@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use super::KEPT;
 use crate::carrier::{Carried, Job};
 use crate::entry::Special;
 use crate::fault::{Fault, Setback};
@@ -10,7 +9,7 @@ use crate::links::Linked;
 use crate::path::RelPath;
 use crate::queue::{Depth, Detector, Hint, Look, Looks};
 use crate::reaper::{Aside, Reaped};
-use crate::report::{Done, Problem};
+use crate::report::{Done, Notice, Problem};
 
 /// Whether what the source lacks may go from the replica.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -131,8 +130,8 @@ pub struct Outcome {
     /// Jobs and trees that were begun, to be taken over by the reconciler.
     pub(super) jobs: Vec<Job>,
     pub(super) asides: Vec<Aside>,
-    /// Special files that were met, and reserved names in the source: each is said once.
-    pub(super) unmirrored: Vec<(RelPath, &'static str)>,
+    /// What is said once for each path.
+    pub(super) notices: Vec<(RelPath, Notice)>,
 }
 
 impl Outcome {
@@ -152,7 +151,7 @@ impl Outcome {
         self.open.extend(other.open);
         self.jobs.extend(other.jobs);
         self.asides.extend(other.asides);
-        self.unmirrored.extend(other.unmirrored);
+        self.notices.extend(other.notices);
     }
 
     /// Changes whenever something was done, or was tried.
@@ -176,7 +175,7 @@ impl Outcome {
     /// Notes an entry that cannot be mirrored. That symlinks are not is said once, at the start.
     pub(super) fn name_special(&mut self, path: &RelPath, special: Special) {
         if special != Special::Symlink {
-            self.unmirrored.push((path.clone(), special.describe()));
+            self.notices.push((path.clone(), Notice::Special(special)));
         }
     }
 
@@ -190,7 +189,7 @@ impl Outcome {
     pub(super) fn keep(&mut self, mount: RelPath, path: &RelPath) {
         self.kept += 1;
         self.open.push(path.clone());
-        self.unmirrored.push((mount, KEPT));
+        self.notices.push((mount, Notice::Unmounted));
     }
 
     pub(super) fn act(&mut self, done: Done) {

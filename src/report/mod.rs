@@ -20,7 +20,7 @@ use tracing_subscriber::{Layer, Registry, fmt};
 
 use crate::decide::Reason;
 use crate::differs::Differs;
-use crate::entry::{Entry, Kind};
+use crate::entry::{Entry, Kind, Special};
 use crate::fault::Fault;
 use crate::fault::Setback;
 use crate::path::{Name, RelPath};
@@ -244,6 +244,42 @@ impl Problem {
                 path = %self.path,
                 "it changes all the time while it is read; the replica keeps the old version whole, {retry}",
             ),
+        }
+    }
+}
+
+/// What is worth a line once for each path, and no problem.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Notice {
+    /// The source has something there that is never mirrored.
+    Special(Special),
+    /// A name of the source has the form of twindir's own temporary names.
+    Reserved,
+    /// The source lacks a directory that the replica keeps, for the sake of excluded entries in it.
+    HoldsExcluded,
+    /// The file system that was mounted there in the source is no longer mounted.
+    Unmounted,
+}
+
+impl Notice {
+    fn text(self) -> &'static str {
+        match self {
+            Notice::Special(special) => special.describe(),
+            Notice::Reserved => "not mirrored: its name has the form of twindir's own temporary names",
+            Notice::HoldsExcluded => "kept in the replica, with the entries in it that are excluded",
+            Notice::Unmounted => {
+                "kept in the replica: the file system that held it in the source is no longer mounted (mount it again; \
+                 or restart twindir, and it goes)"
+            }
+        }
+    }
+
+    /// Writes the line: a warning where it may be a surprise, else a note.
+    pub fn log(self, path: &RelPath) {
+        let text = self.text();
+        match self {
+            Notice::Special(_) | Notice::HoldsExcluded => tracing::info!(op = "note", path = %path, "{text}"),
+            Notice::Reserved | Notice::Unmounted => tracing::warn!(op = "warning", path = %path, "{text}"),
         }
     }
 }
