@@ -30,7 +30,6 @@ use crate::reconcile::{Again, Manner, Reconciler, Roots, Work};
 use crate::roots::Prepared;
 use crate::sweep::Sweep;
 use crate::troubles::Troubles;
-use outcome::WhatWaits;
 use pruning::Pruning;
 use room::Refusal;
 use roots::RootWatch;
@@ -91,9 +90,25 @@ pub enum Failed {
 struct Daemon<'a> {
     config: &'a Config,
     reconciler: Reconciler,
+    trust: Trust,
+    backlog: Backlog,
+    watching: Watching,
+    rounds: u32,
+    next_sweep: Instant,
+    /// After no thread could be started for a walk.
+    no_walk_before: Instant,
+    roots: RootWatch,
+    pruning: Pruning,
+    tally: Tally,
+    /// Ends whatever takes long.
+    stop: Arc<AtomicBool>,
+}
+
+/// What was found out about the present roots, and what is under way because of it. When a root is lost, all of it is dropped:
+/// a sweep finds it anew.
+struct Backlog {
     queue: Queue,
     troubles: Troubles,
-    trust: Trust,
     /// The walk over all of both trees that runs: a sweep, a quick scan or a count.
     sweep: Option<Sweep>,
     /// The scan of some directories that runs.
@@ -109,22 +124,32 @@ struct Daemon<'a> {
     uneven: Uneven,
     /// Directories into which others are let once the walk that is under way has found all in them.
     unasked: BTreeSet<RelPath>,
-    watching: Watching,
     links: Links,
-    rounds: u32,
     /// Names that a round of sweep work could do in its time, of late.
     pace: usize,
-    next_sweep: Instant,
-    /// When a source that is doubted is counted again before that.
+    /// When a source that is doubted is counted again before the next sweep.
     next_count: Option<Instant>,
-    /// After no thread could be started for a walk.
-    no_walk_before: Instant,
-    roots: RootWatch,
     refusal: Option<Refusal>,
-    pruning: Pruning,
-    tally: Tally,
-    /// Ends whatever takes long.
-    stop: Arc<AtomicBool>,
+}
+
+impl Default for Backlog {
+    fn default() -> Self {
+        Self {
+            queue: Queue::default(),
+            troubles: Troubles::default(),
+            sweep: None,
+            scan: None,
+            scans: BTreeSet::new(),
+            moved: BTreeSet::new(),
+            unproven: BTreeSet::new(),
+            uneven: Uneven::default(),
+            unasked: BTreeSet::new(),
+            links: Links::default(),
+            pace: PORTION.names,
+            next_count: None,
+            refusal: None,
+        }
+    }
 }
 
 /// Runs until one sync is done, or until a signal comes.
@@ -146,25 +171,13 @@ pub fn run(
     let mut daemon = Daemon {
         config,
         reconciler: reconciler.map_err(Failed::Thread)?,
-        queue: Queue::default(),
-        troubles: Troubles::default(),
         trust: Trust::Unproven(Occasion::Start),
-        sweep: None,
-        scan: None,
-        scans: BTreeSet::new(),
-        moved: BTreeSet::new(),
-        unproven: BTreeSet::new(),
-        uneven: Uneven::default(),
-        unasked: BTreeSet::new(),
+        backlog: Backlog::default(),
         watching: Watching::new(config.watch, config.debounce),
-        links: Links::default(),
         rounds: 0,
-        pace: PORTION.names,
         next_sweep: Instant::now(),
-        next_count: None,
         no_walk_before: Instant::now(),
         roots: watched,
-        refusal: None,
         pruning: Pruning::default(),
         tally: Tally::default(),
         stop,
@@ -192,7 +205,7 @@ impl Daemon<'_> {
             let now = Instant::now();
             self.check_roots(now);
             self.check_room(now);
-            self.queue.wake(now);
+            self.backlog.queue.wake(now);
             self.round(carried, reaped);
             if let Some(end) = self.settle(Instant::now()) {
                 self.pruning.finish();
@@ -209,12 +222,12 @@ impl Daemon<'_> {
         reaped: &mut Vec<Reaped>,
     ) -> Option<i32> {
         let nobody = never();
-        let swept = match &self.sweep {
-            Some(sweep) if self.queue.sweep_names() < ENOUGH => sweep.messages().clone(),
+        let swept = match &self.backlog.sweep {
+            Some(sweep) if self.backlog.queue.sweep_names() < ENOUGH => sweep.messages().clone(),
             _ => nobody.clone(),
         };
-        let scanned = match &self.scan {
-            Some(scan) if self.queue.resting_names() < ENOUGH => scan.messages().clone(),
+        let scanned = match &self.backlog.scan {
+            Some(scan) if self.backlog.queue.resting_names() < ENOUGH => scan.messages().clone(),
             _ => nobody,
         };
         let changes = self.watching.watch().map_or_else(never, |watch| watch.changes().clone());
@@ -229,15 +242,15 @@ impl Daemon<'_> {
                     self.take_swept(message);
                     // What waits already is taken along, so that rounds are not small ones.
                     let enough = self.measure(Detector::Sweep).0.names;
-                    while self.queue.sweep_names() < enough && let Ok(message) = swept.try_recv() {
+                    while self.backlog.queue.sweep_names() < enough && let Ok(message) = swept.try_recv() {
                         self.take_swept(message);
                     }
                 }
-                Err(_) => self.sweep = None,
+                Err(_) => self.backlog.sweep = None,
             },
             recv(scanned) -> message => match message {
                 Ok(message) => self.take_scanned(message),
-                Err(_) => self.scan = None,
+                Err(_) => self.backlog.scan = None,
             },
             recv(self.reconciler.carried()) -> done => carried.extend(done),
             recv(self.reconciler.reaped()) -> done => reaped.extend(done),
@@ -250,20 +263,22 @@ impl Daemon<'_> {
 
     /// How long nothing is due.
     fn patience(&self) -> Duration {
-        let ready = self.queue.has_ready(Detector::Watch) || self.queue.has_ready(Detector::Sweep);
+        let ready =
+            self.backlog.queue.has_ready(Detector::Watch) || self.backlog.queue.has_ready(Detector::Sweep);
         if ready && !self.roots.is_lost() {
             return Duration::ZERO;
         }
         // While something is under way, its end wakes the loop, and not the next sweep's time.
-        let next = self.next_count.map_or(self.next_sweep, |count| count.min(self.next_sweep));
+        let next = self.backlog.next_count.map_or(self.next_sweep, |count| count.min(self.next_sweep));
         let sweep = (self.is_swept() && !self.has_its_sweep() && !self.roots.is_lost()).then_some(next);
-        let watch = self.watching.next_due(self.sweep.is_some(), self.scan.is_some());
+        let watch = self.watching.next_due(self.backlog.sweep.is_some(), self.backlog.scan.is_some());
         let watch = watch.filter(|_| !self.roots.is_lost());
-        let uneven = self.uneven.next_due().filter(|_| self.scan.is_none() && !self.roots.is_lost());
+        let uneven =
+            self.backlog.uneven.next_due().filter(|_| self.backlog.scan.is_none() && !self.roots.is_lost());
         let [sweep, watch, uneven] =
             [sweep, watch, uneven].map(|due| due.map(|due| due.max(self.no_walk_before)));
         let quiet = self.is_equal().then(|| self.tally.quiet_due()).flatten();
-        let due = [sweep, watch, uneven, quiet, self.queue.next_due()].into_iter().flatten().min();
+        let due = [sweep, watch, uneven, quiet, self.backlog.queue.next_due()].into_iter().flatten().min();
         due.map_or(TICK, |due| due.saturating_duration_since(Instant::now()).min(TICK))
     }
 
@@ -273,18 +288,20 @@ impl Daemon<'_> {
             return self.reconciler.forget(carried, &reaped);
         }
         // Those that are published in this round make room for as many.
-        self.queue.unpark(self.reconciler.free_carriers() + carried.len());
+        self.backlog.queue.unpark(self.reconciler.free_carriers() + carried.len());
         let detector = self.whose_turn();
         let big = if detector == Detector::Sweep { BIG_FOR_SWEEP } else { BIG_FOR_WATCH };
         let (portion, budget) = self.measure(detector);
-        let mut looks = self.queue.take(detector, portion);
-        let moves = self.queue.take_renames(&mut looks);
+        let mut looks = self.backlog.queue.take(detector, portion);
+        let moves = self.backlog.queue.take_renames(&mut looks);
         if looks.is_empty() && carried.is_empty() && reaped.is_empty() {
             return;
         }
-        let remembered = !self.troubles.is_empty() || !self.links.is_empty() || !self.uneven.is_empty();
+        let remembered = !self.backlog.troubles.is_empty()
+            || !self.backlog.links.is_empty()
+            || !self.backlog.uneven.is_empty();
         let looked_at = if remembered { paths(&looks, &carried, &reaped) } else { Vec::new() };
-        self.links.look_at(looked_at.iter());
+        self.backlog.links.look_at(looked_at.iter());
         let names: usize = looks.values().map(BTreeMap::len).sum();
         let work = Work {
             moves,
@@ -297,16 +314,15 @@ impl Daemon<'_> {
             big,
         };
         let begun = Instant::now();
-        let waiting = WhatWaits { queue: &self.queue, troubles: &self.troubles };
-        match self.reconciler.round(work, &waiting) {
+        match self.reconciler.round(work, &self.backlog) {
             Ok(outcome) => {
                 let (done, again) = (outcome.done.len(), outcome.again.len());
                 let took = begun.elapsed();
                 let left = outcome.again.iter().filter(|(_, _, again)| *again == Again::Now).count();
                 self.tally.looked(names);
                 if detector == Detector::Sweep {
-                    self.pace = match left {
-                        0 => (2 * self.pace).min(PORTION.names),
+                    self.backlog.pace = match left {
+                        0 => (2 * self.backlog.pace).min(PORTION.names),
                         left => names.saturating_sub(left).max(LEAST),
                     };
                 }
@@ -331,7 +347,7 @@ impl Daemon<'_> {
         match detector {
             // It waits for the disk, however little it does.
             _ if self.config.durable => (DURABLE_PORTION, DURABLE_ROUND),
-            Detector::Sweep => (Portion { names: self.pace, ..PORTION }, SWEEP_ROUND),
+            Detector::Sweep => (Portion { names: self.backlog.pace, ..PORTION }, SWEEP_ROUND),
             Detector::Watch => (WATCH_PORTION, WATCH_ROUND),
         }
     }
@@ -339,8 +355,8 @@ impl Daemon<'_> {
     /// The watch's work comes first, and the sweep's is never shut out.
     fn whose_turn(&mut self) -> Detector {
         self.rounds = self.rounds.wrapping_add(1);
-        let swept = self.queue.has_ready(Detector::Sweep);
-        let watched = self.queue.has_ready(Detector::Watch);
+        let swept = self.backlog.queue.has_ready(Detector::Sweep);
+        let watched = self.backlog.queue.has_ready(Detector::Watch);
         if watched && !(swept && self.rounds.is_multiple_of(TURNS)) {
             Detector::Watch
         } else {
@@ -355,8 +371,8 @@ impl Daemon<'_> {
     /// The end by a signal: no new work, nothing temporary left behind.
     fn end(&mut self, signal: i32) -> End {
         self.stop.store(true, Ordering::Relaxed);
-        self.sweep = None;
-        self.scan = None;
+        self.backlog.sweep = None;
+        self.backlog.scan = None;
         self.watching.stop();
         self.reconciler.abandon();
         self.tally.say_end(signal);

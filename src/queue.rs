@@ -299,11 +299,6 @@ impl Queue {
         self.resting.due.len()
     }
 
-    /// Forgets everything: a sweep will find it again.
-    pub fn clear(&mut self) {
-        *self = Self::default();
-    }
-
     fn lane(&mut self, detector: Detector) -> &mut Lane {
         match detector {
             Detector::Watch => &mut self.watch,

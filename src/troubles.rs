@@ -151,11 +151,6 @@ impl Troubles {
         trouble.told
     }
 
-    pub fn clear(&mut self) {
-        self.paths.clear();
-        self.refused = 0;
-    }
-
     /// Whether something waits for the replica's file system to take more.
     pub fn has_refused(&self) -> bool {
         self.refused > 0

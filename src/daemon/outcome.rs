@@ -3,24 +3,18 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use super::Daemon;
+use super::{Backlog, Daemon};
 use crate::guard::Trust;
 use crate::path::RelPath;
-use crate::queue::{Detector, Look, Queue};
+use crate::queue::{Detector, Look};
 use crate::reconcile::{Again, Outcome, Waiting};
 use crate::report::{Cause, Done, Operation, Problem};
-use crate::troubles::{Failure, Troubles};
+use crate::troubles::Failure;
 
 /// How long the rest of what was found in a directory is waited for, before others are let into it.
 const CONTENTS: Duration = Duration::from_millis(100);
 
-/// What waits while a round works.
-pub(super) struct WhatWaits<'a> {
-    pub queue: &'a Queue,
-    pub troubles: &'a Troubles,
-}
-
-impl Waiting for WhatWaits<'_> {
+impl Waiting for Backlog {
     fn comes_first_within(&self, dir: &RelPath, since: Option<Instant>) -> bool {
         self.queue.comes_first_within(dir, since)
     }
@@ -44,7 +38,7 @@ impl Daemon<'_> {
         self.trust.created(created as u64);
         let now = Instant::now();
         for (path, took) in outcome.busy {
-            self.queue.cool(path, took, now);
+            self.backlog.queue.cool(path, took, now);
         }
         let mut open: BTreeSet<RelPath> = outcome.open.into_iter().collect();
         for (problem, look) in outcome.problems {
@@ -64,31 +58,34 @@ impl Daemon<'_> {
             }
         }
         for (path, look) in outcome.put_off {
-            if let Some(wait) = self.troubles.wait(&path) {
-                self.queue.push_later(now + wait, path.clone(), look);
+            if let Some(wait) = self.backlog.troubles.wait(&path) {
+                self.backlog.queue.push_later(now + wait, path.clone(), look);
             }
             open.insert(path);
         }
         self.see_what_is_over(&outcome.done, looked_at, &open);
         self.see_whether_taken();
         self.want_scans(outcome.scans);
-        self.moved.extend(outcome.moved);
+        self.backlog.moved.extend(outcome.moved);
         self.see_links(outcome.names);
     }
 
     fn put_back(&mut self, path: RelPath, look: Look, again: Again) {
         match again {
-            Again::Now | Again::Unseen => self.queue.push_path(&path, look),
-            Again::Carrier => self.queue.park(path, look),
-            Again::Missing => self.queue.push_resting(Instant::now() + self.watching.rest(), path, look),
+            Again::Now | Again::Unseen => self.backlog.queue.push_path(&path, look),
+            Again::Carrier => self.backlog.queue.park(path, look),
+            Again::Missing => {
+                self.backlog.queue.push_resting(Instant::now() + self.watching.rest(), path, look);
+            }
             // The walk may yet find more in it.
             Again::Uneven | Again::Unasked
-                if look.detector == Detector::Sweep && (self.sweep.is_some() || self.scan.is_some()) =>
+                if look.detector == Detector::Sweep
+                    && (self.backlog.sweep.is_some() || self.backlog.scan.is_some()) =>
             {
-                self.unasked.insert(path);
+                self.backlog.unasked.insert(path);
             }
             Again::Uneven => self.note_uneven(path),
-            Again::Unasked => self.queue.push_resting(Instant::now() + CONTENTS, path, look),
+            Again::Unasked => self.backlog.queue.push_resting(Instant::now() + CONTENTS, path, look),
             Again::Restless | Again::Overtaken => {
                 let problem = Problem { path, cause: Cause::Restless };
                 self.set_back(&problem, look, Failure::Restless);
@@ -104,9 +101,9 @@ impl Daemon<'_> {
             return;
         }
         let now = Instant::now();
-        let wait = self.uneven.note(&path, now);
-        let is_busy = self.sweep.is_some() || self.queue.has_ready(Detector::Sweep);
-        if !is_busy && self.troubles.met(&path, Failure::Uneven, now).tell {
+        let wait = self.backlog.uneven.note(&path, now);
+        let is_busy = self.backlog.sweep.is_some() || self.backlog.queue.has_ready(Detector::Sweep);
+        if !is_busy && self.backlog.troubles.met(&path, Failure::Uneven, now).tell {
             let problem = Problem { path, cause: Cause::Uneven };
             problem.log((!self.is_once()).then_some(wait));
             self.tally.disturb();
@@ -118,20 +115,20 @@ impl Daemon<'_> {
         let now = Instant::now();
         let gone = || done.iter().filter(|done| done.operation == Operation::Removed);
         for dir in gone().filter(|done| done.entries.is_some()) {
-            self.links.gone(&dir.path);
-            self.uneven.gone(&dir.path);
-            self.uneven.hasten_above(&dir.path, now);
-            self.troubles.gone(&dir.path).iter().for_each(say_resolved);
+            self.backlog.links.gone(&dir.path);
+            self.backlog.uneven.gone(&dir.path);
+            self.backlog.uneven.hasten_above(&dir.path, now);
+            self.backlog.troubles.gone(&dir.path).iter().for_each(say_resolved);
         }
         for path in looked_at.iter().chain(gone().map(|done| &done.path)) {
             if open.contains(path) {
                 continue;
             }
-            self.uneven.over(path);
-            if self.troubles.is_met(path) {
-                self.uneven.hasten_above(path, now);
+            self.backlog.uneven.over(path);
+            if self.backlog.troubles.is_met(path) {
+                self.backlog.uneven.hasten_above(path, now);
             }
-            if self.troubles.settled(path) {
+            if self.backlog.troubles.settled(path) {
                 say_resolved(path);
             }
         }
@@ -140,12 +137,12 @@ impl Daemon<'_> {
     /// Notes what failed, says it where it is new, and lets it be tried again.
     pub(super) fn set_back(&mut self, problem: &Problem, look: Look, failure: Failure) {
         let now = Instant::now();
-        let retry = self.troubles.met(&problem.path, failure, now);
+        let retry = self.backlog.troubles.met(&problem.path, failure, now);
         if retry.tell {
             problem.log((!self.is_once()).then_some(retry.after));
             self.tally.disturb();
         }
-        self.queue.push_later(now + retry.after, problem.path.clone(), look);
+        self.backlog.queue.push_later(now + retry.after, problem.path.clone(), look);
     }
 }
 

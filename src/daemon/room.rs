@@ -47,7 +47,7 @@ impl Daemon<'_> {
     /// which it was tried.
     pub(super) fn refused(&mut self, path: &RelPath, look: Look, fault: Fault, removed: u64) {
         let now = Instant::now();
-        if self.troubles.met(path, Failure::Refused, now).tell && self.refusal.is_none() {
+        if self.backlog.troubles.met(path, Failure::Refused, now).tell && self.backlog.refusal.is_none() {
             let advice = advice(&fault);
             tracing::error!(
                 op = "full",
@@ -58,7 +58,7 @@ impl Daemon<'_> {
         } else {
             tracing::debug!(op = "full", path = %path, "{fault}; it waits");
         }
-        let refusal = self.refusal.get_or_insert(Refusal {
+        let refusal = self.backlog.refusal.get_or_insert(Refusal {
             rooms: Vec::new(),
             asked: now,
             tried: now,
@@ -70,7 +70,7 @@ impl Daemon<'_> {
         refusal.over = None;
         refusal.rooms = rooms(&self.reconciler);
         refusal.is_quota = fault.errno == Errno::DQUOT;
-        self.queue.push_refused(path, look);
+        self.backlog.queue.push_refused(path, look);
     }
 
     /// Whether this answer means that the file system takes no more. One that has room says so of attributes, too, if they
@@ -83,10 +83,13 @@ impl Daemon<'_> {
     /// Says so when all is taken that was not, and has been for a while.
     pub(super) fn see_whether_taken(&mut self) {
         let is_once = self.is_once();
-        let Some(refusal) = self.refusal.as_mut().filter(|_| !self.troubles.has_refused()) else { return };
+        let Some(refusal) = self.backlog.refusal.as_mut().filter(|_| !self.backlog.troubles.has_refused())
+        else {
+            return;
+        };
         let since = *refusal.over.get_or_insert_with(Instant::now);
         if is_once || since.elapsed() >= ASK {
-            self.refusal = None;
+            self.backlog.refusal = None;
             tracing::info!(op = "resolved", "all that had to wait was taken");
         }
     }
@@ -94,7 +97,7 @@ impl Daemon<'_> {
     /// Tries what has to wait again, now and then, and at once where there is more room.
     pub(super) fn check_room(&mut self, now: Instant) {
         self.see_whether_taken();
-        let Some(refusal) = self.refusal.as_mut().filter(|refusal| now >= refusal.asked + ASK) else {
+        let Some(refusal) = self.backlog.refusal.as_mut().filter(|refusal| now >= refusal.asked + ASK) else {
             return;
         };
         refusal.asked = now;
@@ -113,7 +116,7 @@ impl Daemon<'_> {
     /// Tries what has to wait again where this run has removed something since the last time. Whether it has.
     pub(super) fn try_with_what_went(&mut self, now: Instant) -> bool {
         let removed = self.tally.removed();
-        let is_more = self.refusal.as_ref().is_some_and(|refusal| removed > refusal.removed);
+        let is_more = self.backlog.refusal.as_ref().is_some_and(|refusal| removed > refusal.removed);
         if is_more {
             self.try_refused(now);
         }
@@ -121,9 +124,9 @@ impl Daemon<'_> {
     }
 
     fn try_refused(&mut self, now: Instant) {
-        if let Some(refusal) = &mut self.refusal {
+        if let Some(refusal) = &mut self.backlog.refusal {
             (refusal.tried, refusal.removed) = (now, self.tally.removed());
-            self.queue.wake_refused();
+            self.backlog.queue.wake_refused();
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use super::{Daemon, probe_replica};
+use super::{Backlog, Daemon, probe_replica};
 use crate::config::Mode;
 use crate::fault::{Fault, Where};
 use crate::guard::{Occasion, Trust};
@@ -277,18 +277,10 @@ impl Daemon<'_> {
         }
     }
 
-    /// Nothing that was found is of use any more: a sweep finds it anew.
+    /// Nothing that was found is of use any more.
     fn drop_work(&mut self) {
-        self.sweep = None;
-        self.scan = None;
-        self.scans.clear();
-        self.next_count = None;
-        self.uneven.clear();
-        self.unasked.clear();
+        self.backlog = Backlog::default();
         self.watching.stop();
-        self.queue.clear();
-        self.troubles.clear();
-        self.refusal = None;
         self.reconciler.abandon();
     }
 }

@@ -27,7 +27,7 @@ impl Daemon<'_> {
     pub(super) fn begin_sweep(&mut self, now: Instant) -> Result<(), Failed> {
         let quick = self.watching.wants_rescan();
         let by_clock = now >= self.next_sweep && !self.has_its_sweep();
-        let recount = self.next_count.is_some_and(|due| now >= due) && !by_clock;
+        let recount = self.backlog.next_count.is_some_and(|due| now >= due) && !by_clock;
         let due = quick || (self.is_swept() && (by_clock || recount));
         if !due || !self.may_walk(now) || !self.gives_way(quick) {
             return Ok(());
@@ -40,13 +40,13 @@ impl Daemon<'_> {
             self.config.task
         };
         if task != Task::Count {
-            self.next_count = None;
+            self.backlog.next_count = None;
         }
         if task == Task::Full {
-            self.unproven.clear();
+            self.backlog.unproven.clear();
         }
         if task != Task::Count {
-            self.links.sweep_begins();
+            self.backlog.links.sweep_begins();
             self.tally.sweep_begins(now, task);
             if recount && !quick {
                 self.tally.recounts();
@@ -54,7 +54,7 @@ impl Daemon<'_> {
         }
         match self.start_walk(task, vec![RelPath::root()], Detector::Sweep, false) {
             Ok(sweep) => {
-                self.sweep = Some(sweep);
+                self.backlog.sweep = Some(sweep);
                 if quick && task == Task::Quick {
                     self.watching.scan_begins();
                 }
@@ -67,43 +67,43 @@ impl Daemon<'_> {
     /// Whether no walk runs, or what runs gives way. A sweep by the clock does so to a quick scan,
     /// which is wanted since something may have been missed; it begins anew after that.
     fn gives_way(&mut self, quick: bool) -> bool {
-        if quick && let Some(sweep) = self.sweep.take_if(|sweep| sweep.plan.task == Task::Full) {
+        if quick && let Some(sweep) = self.backlog.sweep.take_if(|sweep| sweep.plan.task == Task::Full) {
             if sweep.is_of_all() {
                 self.next_sweep = Instant::now();
             } else {
-                self.unproven.extend(sweep.plan.scopes.iter().cloned());
+                self.backlog.unproven.extend(sweep.plan.scopes.iter().cloned());
             }
         }
-        self.sweep.is_none()
+        self.backlog.sweep.is_none()
     }
 
     /// Starts a scan of the directories below which something was found to be new; where there are
     /// none, a quick one of those that were renamed; where there are none of these, a quick one of
     /// all, for the sake of what is not watched.
     pub(super) fn begin_scan(&mut self, now: Instant) -> Result<(), Failed> {
-        if self.scan.is_some() || !self.may_walk(now) {
+        if self.backlog.scan.is_some() || !self.may_walk(now) {
             return Ok(());
         }
-        let renamed = self.scans.is_empty() && !self.moved.is_empty();
-        let uneven = self.uneven.next_due().is_some_and(|due| due <= now);
-        let (task, scopes) = if !self.scans.is_empty() {
-            (Task::Full, take_scopes(&mut self.scans))
+        let renamed = self.backlog.scans.is_empty() && !self.backlog.moved.is_empty();
+        let uneven = self.backlog.uneven.next_due().is_some_and(|due| due <= now);
+        let (task, scopes) = if !self.backlog.scans.is_empty() {
+            (Task::Full, take_scopes(&mut self.backlog.scans))
         } else if renamed {
-            (Task::Quick, take_scopes(&mut self.moved))
+            (Task::Quick, take_scopes(&mut self.backlog.moved))
         } else if uneven {
-            (Task::Quick, self.uneven.take(now))
+            (Task::Quick, self.backlog.uneven.take(now))
         } else if self.watching.wants_poll(now) {
             self.watching.scan_begins();
-            self.links.sweep_begins();
+            self.backlog.links.sweep_begins();
             (Task::Quick, vec![RelPath::root()])
         } else {
             return Ok(());
         };
         let detector = if self.watching.is_wanted() { Detector::Watch } else { Detector::Sweep };
         match self.start_walk(task, scopes.clone(), detector, renamed) {
-            Ok(scan) => self.scan = Some(scan),
+            Ok(scan) => self.backlog.scan = Some(scan),
             Err(error) => {
-                self.scans.extend(scopes);
+                self.backlog.scans.extend(scopes);
                 self.cannot_start(error, now)?;
             }
         }
@@ -112,15 +112,16 @@ impl Daemon<'_> {
 
     /// Starts, when nothing else is to be done, the full comparison of what was renamed.
     pub(super) fn begin_proof(&mut self, now: Instant) -> Result<(), Failed> {
-        let waits = self.scan.is_some() || !self.scans.is_empty() || !self.moved.is_empty();
-        if self.unproven.is_empty() || waits || !self.is_swept() || !self.may_walk(now) {
+        let waits =
+            self.backlog.scan.is_some() || !self.backlog.scans.is_empty() || !self.backlog.moved.is_empty();
+        if self.backlog.unproven.is_empty() || waits || !self.is_swept() || !self.may_walk(now) {
             return Ok(());
         }
-        let scopes = take_scopes(&mut self.unproven);
+        let scopes = take_scopes(&mut self.backlog.unproven);
         match self.start_walk(Task::Full, scopes.clone(), Detector::Sweep, false) {
-            Ok(sweep) => self.sweep = Some(sweep),
+            Ok(sweep) => self.backlog.sweep = Some(sweep),
             Err(error) => {
-                self.unproven.extend(scopes);
+                self.backlog.unproven.extend(scopes);
                 self.cannot_start(error, now)?;
             }
         }
@@ -129,10 +130,10 @@ impl Daemon<'_> {
 
     /// Has these directories scanned, or all where they are many.
     pub(super) fn want_scans(&mut self, scans: impl IntoIterator<Item = RelPath>) {
-        self.scans.extend(scans);
-        if self.scans.len() > MOST {
-            self.scans.clear();
-            self.scans.insert(RelPath::root());
+        self.backlog.scans.extend(scans);
+        if self.backlog.scans.len() > MOST {
+            self.backlog.scans.clear();
+            self.backlog.scans.insert(RelPath::root());
         }
     }
 
@@ -153,7 +154,7 @@ impl Daemon<'_> {
             rate: self.config.sweep_rate.filter(|_| detector == Detector::Sweep),
             drop_behind: self.tally.has_read_much(),
             detector,
-            number: self.troubles.scan_begins(),
+            number: self.backlog.troubles.scan_begins(),
             registry: self.watching.registry(),
             twins: Some(Arc::clone(&self.reconciler.twins)),
             crossings: self.reconciler.crossings(),
@@ -183,11 +184,11 @@ impl Daemon<'_> {
         match message {
             Message::Differ(dir, names) => self.take_differences(dir, names),
             Message::Counted(count) => {
-                self.sweep = None;
+                self.backlog.sweep = None;
                 self.judge(&count);
             }
             Message::Swept(summary) => {
-                let Some(sweep) = self.sweep.take() else { return };
+                let Some(sweep) = self.backlog.sweep.take() else { return };
                 self.end_of_walk(&sweep);
                 if !sweep.is_of_all() {
                     return say_looked(&sweep, &summary);
@@ -196,7 +197,7 @@ impl Daemon<'_> {
                 if sweep.plan.task == Task::Quick && self.watching.is_wanted() {
                     self.all_scanned(summary.took, summary.watched);
                 } else {
-                    self.links.swept();
+                    self.backlog.links.swept();
                 }
             }
             other => self.take_message(other, Detector::Sweep),
@@ -211,24 +212,24 @@ impl Daemon<'_> {
                 let at = Instant::now() + self.watching.rest();
                 let (fresh, ready): (Vec<_>, Vec<_>) = names.into_iter().partition(|(_, look)| look.fresh);
                 for (name, look) in fresh {
-                    self.queue.push_resting(at, dir.join(&name), look);
+                    self.backlog.queue.push_resting(at, dir.join(&name), look);
                 }
                 if !ready.is_empty() {
-                    self.queue.push(Detector::Watch, dir, ready);
+                    self.backlog.queue.push(Detector::Watch, dir, ready);
                 }
             }
             Message::Differ(dir, names) => {
                 let detector = names.first().map_or(Detector::Sweep, |(_, look)| look.detector);
-                self.queue.push(detector, dir, names);
+                self.backlog.queue.push(detector, dir, names);
             }
             Message::Swept(summary) => {
-                let Some(scan) = self.scan.take() else { return };
+                let Some(scan) = self.backlog.scan.take() else { return };
                 say_looked(&scan, &summary);
                 self.end_of_walk(&scan);
                 match scan.plan.task {
                     Task::Quick if scan.is_of_all() => self.all_scanned(summary.took, summary.watched),
                     Task::Quick if scan.plan.renamed => {
-                        self.unproven.extend(scan.plan.scopes.iter().cloned());
+                        self.backlog.unproven.extend(scan.plan.scopes.iter().cloned());
                     }
                     Task::Quick | Task::Full | Task::Count => {}
                 }
@@ -248,8 +249,8 @@ impl Daemon<'_> {
             Message::Walked(both) => self.reconciler.twins.walked(&both[0], &both[1]),
             Message::Unwatched(path, why) => self.note_unwatched(&path, &why),
             Message::Lost(lost) => {
-                self.sweep = None;
-                self.scan = None;
+                self.backlog.sweep = None;
+                self.backlog.scan = None;
                 self.lose(lost);
             }
             Message::Differ(..) | Message::Counted(_) | Message::Swept(_) => {}
@@ -259,33 +260,33 @@ impl Daemon<'_> {
     /// Differences that a sweep by the clock has found while there is a watch are the watch's to
     /// tell: they wait for that, so that those that it has missed can be counted.
     fn take_differences(&mut self, dir: RelPath, names: Vec<(Name, Look)>) {
-        let by_clock = self.sweep.as_ref().is_some_and(|sweep| sweep.plan.task == Task::Full);
+        let by_clock = self.backlog.sweep.as_ref().is_some_and(|sweep| sweep.plan.task == Task::Full);
         if !by_clock || self.watching.watch().is_none() {
-            return self.queue.push(Detector::Sweep, dir, names);
+            return self.backlog.queue.push(Detector::Sweep, dir, names);
         }
         let now = Instant::now();
         let at = now + self.watching.grace();
         if names.is_empty() {
-            self.queue.push_resting(at, dir, Look::new(Depth::Metadata, Detector::Sweep, now));
+            self.backlog.queue.push_resting(at, dir, Look::new(Depth::Metadata, Detector::Sweep, now));
         } else {
             for (name, look) in names {
-                self.queue.push_resting(at, dir.join(&name), look);
+                self.backlog.queue.push_resting(at, dir.join(&name), look);
             }
         }
     }
 
     fn end_of_walk(&mut self, walk: &Sweep) {
         let look = || Look::new(Depth::Metadata, Detector::Sweep, Instant::now());
-        for path in std::mem::take(&mut self.unasked) {
-            self.queue.push_path(&path, look());
+        for path in std::mem::take(&mut self.backlog.unasked) {
+            self.backlog.queue.push_path(&path, look());
         }
         for scope in &walk.plan.scopes {
             // What it has not told of may be right by now.
-            for path in self.uneven.walked(scope) {
-                self.queue.push_path(&path, look());
+            for path in self.backlog.uneven.walked(scope) {
+                self.backlog.queue.push_path(&path, look());
             }
-            for path in self.troubles.scanned(scope, walk.plan.number) {
-                self.uneven.hasten_above(&path, Instant::now());
+            for path in self.backlog.troubles.scanned(scope, walk.plan.number) {
+                self.backlog.uneven.hasten_above(&path, Instant::now());
                 say_resolved(&path);
             }
         }

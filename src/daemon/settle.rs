@@ -282,36 +282,37 @@ impl Daemon<'_> {
     /// run also waits for what may come to rest any moment; a lasting one sweeps on.
     pub(super) fn is_settled(&self) -> bool {
         self.is_swept()
-            && self.scan.is_none()
-            && self.scans.is_empty()
+            && self.backlog.scan.is_none()
+            && self.backlog.scans.is_empty()
             && !self.watching.wants_scan()
-            && self.moved.is_empty()
-            && self.unproven.is_empty()
-            && !self.queue.has_ready(Detector::Watch)
-            && self.queue.resting_names() == 0
+            && self.backlog.moved.is_empty()
+            && self.backlog.unproven.is_empty()
+            && !self.backlog.queue.has_ready(Detector::Watch)
+            && self.backlog.queue.resting_names() == 0
             && self.reconciler.is_idle()
             && !(self.is_once() && self.may_come_to_rest())
     }
 
     /// Whether there is something of which it is not yet known that it stays as it is.
     fn may_come_to_rest(&self) -> bool {
-        self.troubles.has_restless() || !self.uneven.paths().all(|path| self.troubles.is_told(path))
+        self.backlog.troubles.has_restless()
+            || !self.backlog.uneven.paths().all(|path| self.backlog.troubles.is_told(path))
     }
 
     /// Whether the replica was found to be equal: then it is worth a word once it is quiet.
     pub(super) fn is_equal(&self) -> bool {
-        let is_done = self.troubles.is_empty() && self.uneven.is_empty();
+        let is_done = self.backlog.troubles.is_empty() && self.backlog.uneven.is_empty();
         self.is_settled() && self.tally.complete && is_done && self.tally.held + self.tally.kept == 0
     }
 
     /// Whether no walk over all runs, and nothing that one has found waits. With a watch this
     /// comes to be also while there is always something to do; without, all has to be done.
     pub(super) fn is_swept(&self) -> bool {
-        self.sweep.is_none()
-            && !self.queue.has_ready(Detector::Sweep)
-            && self.queue.sweep_names() == 0
+        self.backlog.sweep.is_none()
+            && !self.backlog.queue.has_ready(Detector::Sweep)
+            && self.backlog.queue.sweep_names() == 0
             && self.reconciler.is_idle_for(Detector::Sweep)
-            && (self.watching.is_wanted() || (self.scan.is_none() && self.scans.is_empty()))
+            && (self.watching.is_wanted() || (self.backlog.scan.is_none() && self.backlog.scans.is_empty()))
     }
 
     /// Whether a single run has swept: it waits for what was found, and no more.
@@ -339,7 +340,7 @@ impl Daemon<'_> {
             return None;
         }
         let walked = self.tally.swept.filter(|_| matches!(self.tally.begun, Some((_, Task::Full))));
-        let swept = self.tally.say_swept(now, self.troubles.len(), self.watching.is_wanted());
+        let swept = self.tally.say_swept(now, self.backlog.troubles.len(), self.watching.is_wanted());
         if let Some(summary) = walked.filter(|_| !self.is_once()) {
             self.tally.say_if_long(summary.took, self.config.interval);
         }
@@ -376,7 +377,7 @@ impl Daemon<'_> {
     /// quickly, but that leaves at least as much time as the last sweep took.
     pub(super) fn recount_soon(&mut self) {
         let wait = RECOUNT.max(self.tally.total.took);
-        self.next_count.get_or_insert_with(|| Instant::now() + wait);
+        self.backlog.next_count.get_or_insert_with(|| Instant::now() + wait);
     }
 
     /// The guard's judgement on what was counted.

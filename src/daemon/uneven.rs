@@ -95,10 +95,6 @@ impl Uneven {
         self.waits.keys()
     }
 
-    pub fn clear(&mut self) {
-        *self = Self::default();
-    }
-
     pub fn is_empty(&self) -> bool {
         self.waits.is_empty()
     }

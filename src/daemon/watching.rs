@@ -122,7 +122,7 @@ impl Watching {
 impl Daemon<'_> {
     /// Starts the watch where there is none, and replaces it where it is not believed.
     pub(super) fn tend_watch(&mut self, now: Instant) {
-        let busy = self.sweep.as_ref().is_some_and(|sweep| sweep.plan.task == Task::Quick);
+        let busy = self.backlog.sweep.as_ref().is_some_and(|sweep| sweep.plan.task == Task::Quick);
         let waits = self.watching.not_before.is_some_and(|time| now < time);
         if !self.watching.wanted || self.roots.is_lost() || waits {
             return;
@@ -169,7 +169,7 @@ impl Daemon<'_> {
     }
 
     pub(super) fn look_at(&mut self, path: &RelPath, look: Look) {
-        let scan = self.queue.push_watched(path, look, Instant::now());
+        let scan = self.backlog.queue.push_watched(path, look, Instant::now());
         self.want_scans(scan);
     }
 
@@ -178,11 +178,11 @@ impl Daemon<'_> {
         match change {
             Change::Look { path, depth, since } => {
                 // What could not be read may be readable now, with all that lies below it.
-                let wider = if self.troubles.is_met(&path) { Depth::Subtree } else { depth };
+                let wider = if self.backlog.troubles.is_met(&path) { Depth::Subtree } else { depth };
                 self.look_at(&path, Look::new(wider, Detector::Watch, since));
             }
             Change::Moved { from, to } => {
-                self.queue.push_rename(Hint { from, to, since: Instant::now() });
+                self.backlog.queue.push_rename(Hint { from, to, since: Instant::now() });
             }
             Change::Unmounted(path) => {
                 self.watching.unmounted.insert(path.clone());
@@ -205,14 +205,14 @@ impl Daemon<'_> {
             return;
         }
         let now = Instant::now();
-        let due = self.links.see_all(linked);
+        let due = self.backlog.links.see_all(linked);
         for other in due {
             self.look_at(&other, Look::new(Depth::Content, Detector::Watch, now));
         }
-        for other in self.links.looked() {
+        for other in self.backlog.links.looked() {
             self.look_at(&other, Look::new(Depth::Metadata, Detector::Watch, now));
         }
-        if self.links.is_lacking() && self.watching.poll_due.is_none() {
+        if self.backlog.links.is_lacking() && self.watching.poll_due.is_none() {
             self.watching.poll_due = Some(self.watching.not_often.map_or(now, |time| time.max(now)));
         }
     }
@@ -222,7 +222,7 @@ impl Daemon<'_> {
     pub(super) fn note_mount(&mut self, path: RelPath, pin: Pin) {
         let is_back = self.watching.unmounted.remove(&path);
         let is_new = self.reconciler.remember_crossing(path, pin);
-        let by_clock = self.sweep.as_ref().is_some_and(|sweep| sweep.plan.task == Task::Full);
+        let by_clock = self.backlog.sweep.as_ref().is_some_and(|sweep| sweep.plan.task == Task::Full);
         if (is_new || is_back) && by_clock && self.watching.watch.is_some() {
             self.mistrust_watch("a file system was mounted in the source");
         }
@@ -258,7 +258,7 @@ impl Daemon<'_> {
     /// A quick scan of all has ended.
     pub(super) fn all_scanned(&mut self, took: Duration, watched: u64) {
         let now = Instant::now();
-        self.links.swept();
+        self.backlog.links.swept();
         self.watching.not_before = Some(now + took.max(BREATH));
         self.watching.not_often = Some(now + 10 * took);
         let unwatched = self.watching.unwatched;

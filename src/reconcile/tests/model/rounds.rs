@@ -250,8 +250,8 @@ impl Rounds {
         assert!(self.bears_faults, "{lost}");
         self.story.tell(format!("    lost: {lost}"));
         self.walk = None;
-        self.queue.clear();
-        self.troubles.clear();
+        self.queue = Queue::default();
+        self.troubles = Troubles::default();
         self.moved.clear();
         self.pair.reconciler.abandon();
         self.want_scan(RelPath::root());
