@@ -36,6 +36,12 @@ pub enum Refusal {
     ReplicaNoDir(PathBuf),
     #[error("the replica {} does not exist, and --no-create forbids to create it", shown(.0))]
     NoReplica(PathBuf),
+    #[error(
+        "the {0} {path} is a symlink that leads to nothing: make the directory that it names, or name the directory \
+         itself",
+        path = shown(.1)
+    )]
+    Dangling(&'static str, PathBuf),
     #[error("source and replica are the same directory ({}): name two different ones", shown(.0))]
     Same(PathBuf),
     #[error("the replica {} lies inside the source {}: it would be copied into itself; put it elsewhere", shown(.0), shown(.1))]
@@ -54,7 +60,7 @@ pub enum Refusal {
     Backup(PathBuf, String),
     #[error("the log file {} is a symlink to a file that does not exist: name the file itself", shown(.0))]
     LogNowhere(PathBuf),
-    #[error("cannot write the log file {}: {}; name a file that can be created or appended to", shown(.0), .1)]
+    #[error("cannot write the log file {}: {}; name a regular file that can be created or appended to", shown(.0), .1)]
     Log(PathBuf, std::io::Error),
     #[error("--exclude {0:?} matches nothing: give one pattern, as in a .gitignore file")]
     NoPattern(String),
@@ -119,6 +125,13 @@ pub fn check(config: &Config) -> Result<Checked, Refusal> {
     refuse_remote(config)?;
     let source = Root { path: full(&config.source)?, side: Where::Source };
     let replica = Root { path: full(&config.replica)?, side: Where::Replica };
+    for root in [&source, &replica] {
+        if fs::symlink_metadata(&root.path).is_ok_and(|meta| meta.is_symlink())
+            && root.pin().is_err_and(|fault| fault.is_absence())
+        {
+            return Err(Refusal::Dangling(root.side.as_str(), root.path.clone()));
+        }
+    }
     let source_pin = source.pin().map_err(|fault| source_refusal(&source.path, fault))?;
     let existing = match replica.pin() {
         Ok(pin) => Some(pin),

@@ -184,6 +184,25 @@ fn a_replica_that_is_no_directory_is_refused() {
 }
 
 #[test]
+fn a_symlink_that_leads_to_nothing_is_called_so() {
+    let scratch = scratch();
+    symlink("nowhere", scratch.path("dangling")).unwrap();
+    refused(&scratch, &["--once", "source", "dangling"]).stderr_has("a symlink that leads to nothing");
+    refused(&scratch, &["--once", "dangling", "replica"]).stderr_has("a symlink that leads to nothing");
+}
+
+#[test]
+fn a_log_that_is_no_file_is_called_what_it_is() {
+    let scratch = scratch();
+    rustix::fs::mkfifoat(rustix::fs::CWD, scratch.path("fifo"), rustix::fs::Mode::RWXU).unwrap();
+    for (log, what) in
+        [("/dev/stdout", "a pipe"), ("fifo", "a pipe"), ("/dev/null", "a device"), ("source", "a directory")]
+    {
+        refused(&scratch, &["--once", "source", "replica", "-l", log]).stderr_has(what);
+    }
+}
+
+#[test]
 fn a_place_on_another_machine_is_refused() {
     let scratch = scratch();
     for place in

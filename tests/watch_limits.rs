@@ -66,7 +66,12 @@ fn what_is_not_watched_is_scanned_and_watched_once_the_limit_is_raised() {
     daemon.wait_settled(1);
     scratch.assert_twins();
     let told = |word: &str| daemon.stderr().lines().filter(|line| line.contains(word)).count();
-    assert_eq!(told("the limit on watches is reached"), 1, "{}", daemon.stderr());
+    assert_eq!(
+        told("the limit on watches is reached (user.max_inotify_watches = 50)"),
+        1,
+        "{}",
+        daemon.stderr()
+    );
     for number in 0..60 {
         fs::write(scratch.source().join(format!("d{number}/deep/f")), "two").unwrap();
         fs::write(scratch.source().join(format!("d{number}/new")), "new").unwrap();

@@ -144,9 +144,10 @@ impl Daemon<'_> {
                     tracing::error!(
                         op = "watch",
                         "cannot watch the source: {error}; changes are found by a scan every {} and by the \
-                         sweeps (is fs.inotify.max_user_instances reached, now {}?)",
+                         sweeps (perhaps {} is reached, now {})",
                         human_duration(POLL),
-                        limit("max_user_instances"),
+                        limit("instances").0,
+                        limit("instances").1,
                     );
                 }
                 self.watching.not_before = Some(now + POLL);
@@ -243,9 +244,10 @@ impl Daemon<'_> {
         match why {
             Unwatched::Limit => tracing::warn!(
                 op = "watch",
-                "the limit on watches is reached (fs.inotify.max_user_watches = {}): what is not watched is \
-                 scanned every {rhythm}. To raise it, as root: sysctl fs.inotify.max_user_watches=1048576",
-                limit("max_user_watches"),
+                "the limit on watches is reached ({0} = {1}): what is not watched is scanned every {rhythm}. To raise \
+                 it, as root: sysctl {0}=1048576",
+                limit("watches").0,
+                limit("watches").1,
             ),
             Unwatched::Failed(what) => tracing::warn!(
                 op = "watch",
@@ -271,8 +273,17 @@ impl Daemon<'_> {
     }
 }
 
-/// The kernel's limit of this name, as it is now.
-fn limit(name: &str) -> String {
-    let value = std::fs::read_to_string(format!("/proc/sys/fs/inotify/{name}"));
-    value.map_or_else(|_| "unknown".to_owned(), |value| value.trim().to_owned())
+/// The limit that the kernel sets on a user's `watches` or `instances`, by its name for sysctl, and as it is now: in a user
+/// namespace (a container) the smaller one of the namespace's and the machine's. See inotify(7), namespaces(7).
+fn limit(what: &str) -> (String, String) {
+    let names = [format!("fs.inotify.max_user_{what}"), format!("user.max_inotify_{what}")];
+    let value = |name: &String| {
+        let text = std::fs::read_to_string(format!("/proc/sys/{}", name.replace('.', "/"))).ok()?;
+        text.trim().parse::<u64>().ok()
+    };
+    let known = names.iter().filter_map(|name| Some((value(name)?, name)));
+    known.min_by_key(|(value, _)| *value).map_or_else(
+        || (names[0].clone(), "unknown".to_owned()),
+        |(value, name)| (name.clone(), value.to_string()),
+    )
 }

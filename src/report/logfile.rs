@@ -68,12 +68,17 @@ impl RotatingFile {
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             fs::create_dir_all(folder)?;
         }
+        if let Ok(meta) = fs::metadata(path)
+            && !meta.is_file()
+        {
+            return Err(no_file(&meta));
+        }
         let file = append(path, OFlags::empty())?;
         // Rotation renames the file itself, should LOG_FILE be a symlink to it.
         let path = fs::canonicalize(path)?;
         let meta = file.metadata()?;
         if !meta.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+            return Err(no_file(&meta));
         }
         let buffer = Vec::with_capacity(BUFFER);
         Ok(Self { path, file, buffer, size: meta.len(), full: FULL, console: None, gap: None })
@@ -172,6 +177,22 @@ impl RotatingFile {
             console.complain(line);
         }
     }
+}
+
+/// What stands at the path of a log, where that is no regular file.
+fn no_file(meta: &fs::Metadata) -> io::Error {
+    use std::os::unix::fs::FileTypeExt;
+    let kind = meta.file_type();
+    let what = if kind.is_dir() {
+        "it is a directory"
+    } else if kind.is_fifo() {
+        "it is a pipe, and the console shows the same lines"
+    } else if kind.is_char_device() || kind.is_block_device() {
+        "it is a device, and the console shows the same lines"
+    } else {
+        "it is a socket"
+    };
+    io::Error::new(io::ErrorKind::InvalidInput, what)
 }
 
 fn append(path: &Path, flags: OFlags) -> io::Result<File> {

@@ -284,7 +284,7 @@ impl Notice {
     }
 }
 
-/// What the user can do about an error.
+/// What the user can do about an error. What is not known for certain is said with a "perhaps".
 pub fn advice(fault: &Fault) -> &'static str {
     use crate::fault::Where;
     use rustix::io::Errno;
@@ -300,26 +300,42 @@ pub fn advice(fault: &Fault) -> &'static str {
             " (give the user who runs twindir the right to write there)"
         }
         (Errno::NOENT | Errno::NOTDIR, Where::Backup) => " (mount its disk, or make that folder again)",
-        (Errno::AGAIN, Where::Source) => " (another program holds a lease on it)",
+        (Errno::AGAIN, Where::Source) => " (perhaps another program holds a lease on it)",
         (Errno::BUSY, Where::Replica) if fault.doing.contains("the source") => {
             " (move the source out of the replica)"
         }
+        (Errno::BUSY, Where::Replica) if fault.doing.contains("a mount") => {
+            " (another file system is mounted there: unmount it, or leave it)"
+        }
+        (Errno::BUSY, _) => " (perhaps another program or a mount uses it)",
         (Errno::NOSPC, _) if fault.is_of_attributes() => {
             " (the replica's file system may not take so large attributes)"
         }
         (Errno::NOSPC | Errno::DQUOT, _) => " (free some space there)",
         (Errno::ROFS, _) => " (mount that file system for writing)",
         (Errno::IO, _) => {
-            " (the disk may be failing: see the kernel's messages, and look after your other copies)"
+            " (perhaps the disk is failing, or what serves this file system: see the kernel's messages, and check your \
+             other copies)"
         }
         (Errno::NFILE | Errno::MFILE, _) => " (raise the limit on open files: ulimit -n)",
-        (Errno::BUSY, Where::Replica) => " (another file system is mounted there: unmount it, or leave it)",
-        (Errno::XDEV, Where::Replica) => " (another file system is mounted there: twindir does not enter it)",
-        (Errno::NOTEMPTY, Where::Replica) => " (remove what is excluded there, or exclude the name too)",
+        (Errno::XDEV, Where::Replica) if fault.doing == "open the directory" => {
+            " (another file system is mounted there: twindir does not enter it)"
+        }
+        (Errno::XDEV, Where::Replica) => {
+            " (perhaps another file system is mounted there, or this one cannot rename what lies in two of its layers)"
+        }
+        (Errno::NOTEMPTY, Where::Replica) if fault.doing.contains("excluded") => {
+            " (remove what is excluded there, or exclude the name too)"
+        }
+        (Errno::NOTEMPTY, Where::Replica) => " (perhaps another program writes there)",
         (Errno::STALE, Where::Backup) => {
             " (another directory stands at its path: mount its disk again, or restart twindir)"
         }
-        (Errno::NAMETOOLONG, _) => " (the replica's file system does not take so long a name)",
+        (Errno::STALE, _) => " (perhaps it was removed on the server meanwhile)",
+        (Errno::NAMETOOLONG, _) if fault.doing == "make the symlink" => {
+            " (perhaps the symlink's target is longer than the replica's file system takes)"
+        }
+        (Errno::NAMETOOLONG, _) => " (perhaps the replica's file system does not take so long a name)",
         (Errno::FBIG, _) => {
             " (the replica's file system, or a limit on sizes, ulimit -f, does not allow so large a file)"
         }
@@ -410,4 +426,33 @@ pub fn start(settings: Settings, log: Option<RotatingFile>) -> Reporting {
     let subscriber = Registry::default().with(on_console).with(in_file);
     tracing::subscriber::set_global_default(subscriber).expect("reporting is started once");
     Reporting { log: guard, console }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fault::Where;
+    use rustix::io::Errno;
+
+    #[test]
+    fn what_an_error_does_not_prove_is_said_with_a_perhaps() {
+        let advice = |doing, errno| advice(&Fault { doing, side: Where::Replica, errno });
+        for (doing, errno) in [
+            ("rename", Errno::XDEV),
+            ("read the file", Errno::IO),
+            ("make the symlink", Errno::NAMETOOLONG),
+            ("create a file", Errno::NAMETOOLONG),
+            ("look at it", Errno::STALE),
+            ("remove the directory", Errno::BUSY),
+            ("remove the directory", Errno::NOTEMPTY),
+        ] {
+            assert!(advice(doing, errno).contains("perhaps"), "{doing}: {errno}");
+        }
+        assert!(advice("make the symlink", Errno::NAMETOOLONG).contains("target"));
+        for (doing, errno) in
+            [("open the directory", Errno::XDEV), ("move a directory with a mount in it", Errno::BUSY)]
+        {
+            assert!(!advice(doing, errno).contains("perhaps"), "{doing}: {errno}");
+        }
+    }
 }
