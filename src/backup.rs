@@ -85,7 +85,7 @@ impl Backup {
     /// # Errors
     /// Where it cannot be written to.
     pub fn open(path: PathBuf, apart_from: [Root; 2], durable: bool) -> Result<Self, Fault> {
-        let root = Root { path, side: Where::Backup };
+        let root = Root::new(path, Where::Backup);
         let (dir, pin) = root.open_replica()?;
         let wanted = of_process(root.foreign_file_system().is_none());
         let keeps = probe(&dir, Keeps { tells_late: root.is_remote(), ..wanted })?;
@@ -243,7 +243,7 @@ impl Backup {
     /// Whether one of these directories is a folder or lies in it, by whatever names. What cannot be found out may be so.
     fn is_in_use(&self, folder: &Name, dirs: &[PathBuf]) -> bool {
         let path = self.root.path.join(OsStr::from_bytes(folder.as_bytes()));
-        let Ok(pin) = (Root { path: path.clone(), side: Where::Backup }).pin() else { return true };
+        let Ok(pin) = Root::new(path.clone(), Where::Backup).pin() else { return true };
         dirs.iter().any(|dir| lies_within(dir, &path, &pin, Where::Backup) != Ok(false))
     }
 

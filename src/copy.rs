@@ -259,6 +259,6 @@ pub fn settings<'a>(
         uid: differs.uid.then_some(source.uid),
         gid: differs.gid.then_some(source.gid),
         mode: (keeps.modes && differs.visible()).then(|| keeps.mode_of(source, None)),
-        mtime: differs.mtime.then_some(source.mtime),
+        mtime: differs.mtime.then(|| keeps.mtime_of(source)),
     }
 }

@@ -162,9 +162,9 @@ pub fn run(
     signals: &Receiver<i32>,
     panicked: &AtomicBool,
 ) -> Result<End, Failed> {
-    let Prepared { roots, source_home, replica_home, lock, filter, backup, beside, .. } = prepared;
+    let Prepared { mut roots, source_home, replica_home, lock, filter, backup, beside, .. } = prepared;
     let stop = Arc::new(AtomicBool::new(false));
-    let keeps = probe_replica(&roots);
+    let keeps = probe_replica(&mut roots);
     let watched = RootWatch::new(source_home, replica_home, lock, beside);
     let manner = Manner { threads: config.threads, durable: config.durable, backup };
     let reconciler = Reconciler::start(roots, keeps, filter, manner, Arc::clone(&stop));
@@ -380,14 +380,16 @@ impl Daemon<'_> {
     }
 }
 
-/// Finds out what the replica keeps, and says what it does not.
-fn probe_replica(roots: &Roots) -> Keeps {
+/// Finds out what the replica keeps, and says what it does not; and in which ways the source is to be looked at for that.
+fn probe_replica(roots: &mut Roots) -> Keeps {
     let tells_late = roots.replica.is_remote();
     let wanted = Keeps { tells_late, ..of_process(roots.are_local()) };
+    let probed = roots.replica.open_replica().and_then(|(dir, _)| probe(&dir, wanted.clone()));
     // Where nothing can be created, each action will say so.
-    let Ok(kept) = roots.replica.open_replica().and_then(|(dir, _)| probe(&dir, wanted.clone())) else {
-        return wanted;
-    };
+    let kept = probed.unwrap_or_else(|_| Keeps {
+        symlink_metadata: roots.replica.foreign_file_system().is_none(),
+        ..wanted.clone()
+    });
     let lacks = Lacks { wanted: &wanted, kept: &kept };
     if lacks.any() {
         tracing::warn!(
@@ -395,6 +397,7 @@ fn probe_replica(roots: &Roots) -> Keeps {
             "its file system does not keep: {lacks}. They are not mirrored, and compared as kept"
         );
     }
+    roots.find_quirks(&kept);
     kept
 }
 

@@ -85,7 +85,11 @@ pub fn decide(source: &Side, replica: &Side, contents: Contents, keeps: &Keeps) 
         }
         (Kind::Special(special), Side::Present(_)) => Action::NotMirrored { special: *special, stale: true },
 
-        (Kind::Symlink(_), replica) if !keeps.symlinks => {
+        // One that stands there shows that it was taken.
+        (Kind::Symlink(target), replica)
+            if !keeps.symlinks.take(target)
+                && !replica.entry().is_some_and(|replica| replica.kind == source.kind) =>
+        {
             Action::NotMirrored { special: Special::Symlink, stale: replica.entry().is_some() }
         }
 
@@ -148,6 +152,8 @@ fn decide_metadata(differs: Differs) -> Action {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::differs::{Symlinks, Times};
+    use crate::entry::Time;
     use crate::entry::testing::entry;
     use crate::fault::Fault;
     use std::sync::LazyLock;
@@ -326,12 +332,58 @@ mod tests {
 
     #[test]
     fn what_the_file_system_does_not_keep_is_compared_as_kept() {
-        let poor = Keeps { modes: false, time_step: 2_000_000_000, symlinks: false, ..Keeps::all() };
+        let times = Times { step: 2_000_000_000, ..Times::ALL };
+        let poor = Keeps { modes: false, times, symlinks: Symlinks::None, ..Keeps::all() };
         let replica = changed(Kind::Dir, |e| (e.mode, e.mtime.sec, e.mtime.nsec) = (0o755, 6, 0));
         assert_eq!(decide(&present(Kind::Dir), &replica, Contents::Unread, &poor), Action::Nothing);
+        let absolute = Keeps { symlinks: Symlinks::Contained, ..poor.clone() };
+        for (target, is_taken) in
+            [("a", true), ("a/b", true), ("a..", true), ("/a", false), ("..", false), ("a/../b", false)]
+        {
+            let action = decide(&present(link(target)), &Side::Absent, Contents::Unread, &absolute);
+            assert_eq!(matches!(action, Action::MakeSymlink(_)), is_taken, "{target}");
+        }
         let link = present(link("a"));
         let not_mirrored = |stale| Action::NotMirrored { special: Special::Symlink, stale };
         assert_eq!(decide(&link, &Side::Absent, Contents::Unread, &poor), not_mirrored(false));
         assert_eq!(decide(&link, &present(Kind::File), Contents::Unread, &poor), not_mirrored(true));
+        assert_eq!(
+            decide(&link, &link, Contents::Unread, &poor),
+            Action::Nothing,
+            "it is there all the same"
+        );
+    }
+
+    #[test]
+    fn a_time_that_the_file_system_cannot_store_is_compared_with_the_nearest() {
+        let at = |sec| Time { sec, nsec: 0 };
+        let times = Times { step: 1, earliest: at(0), latest: at(1_000) };
+        let keeps = Keeps { times, ..KEEPS.clone() };
+        for (source, stored, is_same) in [
+            (-5, 0, true),
+            (5_000, 1_000, true),
+            (7, 7, true),
+            (-5, 1, false),
+            (1_001, 999, false),
+            (7, 8, false),
+        ] {
+            let side = |sec| changed(Kind::File, |e| e.mtime = at(sec));
+            let action = decide(&side(source), &side(stored), Contents::Same, &keeps);
+            assert_eq!(action == Action::Nothing, is_same, "{source} stored as {stored}");
+        }
+        let none = Keeps { times: Times::NONE, ..KEEPS.clone() };
+        let other = changed(Kind::File, |e| e.mtime = at(99));
+        assert_eq!(decide(&present(Kind::File), &other, Contents::Same, &none), Action::Nothing);
+        assert!(!Differs::of_new(&entry(Kind::File), &none).mtime);
+    }
+
+    #[test]
+    fn where_a_symlink_has_no_metadata_of_its_own_it_gets_none() {
+        let keeps = Keeps { symlink_metadata: false, ..KEEPS.clone() };
+        let other = changed(link("a"), |e| (e.uid, e.gid, e.mtime.sec) = (7, 7, 0));
+        assert_eq!(decide(&present(link("a")), &other, Contents::Unread, &keeps), Action::Nothing);
+        let new = Differs::of_new(&entry(link("a")), &keeps);
+        assert!(!new.mtime && !new.uid && !new.gid);
+        assert!(Differs::of_new(&entry(Kind::File), &keeps).uid);
     }
 }

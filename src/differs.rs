@@ -3,7 +3,44 @@
 
 use std::fmt;
 
-use crate::entry::{Entry, Kind, XattrKinds, Xattrs};
+use crate::entry::{Entry, Kind, Time, XattrKinds, Xattrs};
+
+/// Which symlinks a file system takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Symlinks {
+    None,
+    /// Those whose target is neither absolute nor has a `..` in it.
+    Contained,
+    All,
+}
+
+impl Symlinks {
+    pub fn take(self, target: &[u8]) -> bool {
+        let is_contained =
+            || target.first() != Some(&b'/') && target.split(|byte| *byte == b'/').all(|name| name != b"..");
+        match self {
+            Symlinks::None => false,
+            Symlinks::Contained => is_contained(),
+            Symlinks::All => true,
+        }
+    }
+}
+
+/// Which mtimes a file system stores. What lies outside becomes the nearest.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Times {
+    /// In nanoseconds.
+    pub step: u64,
+    pub earliest: Time,
+    pub latest: Time,
+}
+
+impl Times {
+    pub const ALL: Self = Self { step: 1, earliest: Time::FIRST, latest: Time::LAST };
+
+    /// None at all: any two are the same.
+    pub const NONE: Self = Self { step: u64::MAX, ..Self::ALL };
+}
 
 /// Which facts are mirrored and compared: what this process may set on this replica.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -16,9 +53,10 @@ pub struct Keeps {
     pub groups: Vec<u32>,
     pub xattrs: XattrKinds,
     pub modes: bool,
-    pub symlinks: bool,
-    /// The step in which mtimes are kept, in nanoseconds.
-    pub time_step: u64,
+    pub symlinks: Symlinks,
+    /// Whether owner and mtime of a symlink are its own: some file systems set those of what it leads to.
+    pub symlink_metadata: bool,
+    pub times: Times,
     /// Whether `A` and `a` are one name.
     pub folds_case: bool,
     /// Whether ctimes of both sides are kept, and by one clock.
@@ -36,12 +74,33 @@ impl Keeps {
             groups: Vec::new(),
             xattrs: XattrKinds::ALL,
             modes: true,
-            symlinks: true,
-            time_step: 1,
+            symlinks: Symlinks::All,
+            symlink_metadata: true,
+            times: Times::ALL,
             folds_case: false,
             ctimes: true,
             tells_late: false,
         }
+    }
+
+    /// Whether two mtimes are the same to the replica's file system.
+    pub fn is_same_mtime(&self, source: &Entry, replica: &Entry) -> bool {
+        self.mtime_of(source).is_within(replica.mtime, self.times.step)
+    }
+
+    /// The mtime that is mirrored: the nearest to the source's that the replica's file system can store.
+    pub fn mtime_of(&self, source: &Entry) -> Time {
+        source.mtime.clamp(self.times.earliest, self.times.latest)
+    }
+
+    /// Whether another mtime is stored for an entry's.
+    pub fn moves_mtime(&self, source: &Entry) -> bool {
+        self.has_metadata(&source.kind) && self.times != Times::NONE && self.mtime_of(source) != source.mtime
+    }
+
+    /// Whether owner and mtime of an entry can be set.
+    fn has_metadata(&self, kind: &Kind) -> bool {
+        self.symlink_metadata || !matches!(kind, Kind::Symlink(_))
     }
 
     /// Whether the replica's entry could be given the group of the source's.
@@ -80,11 +139,12 @@ impl Differs {
     pub fn between(source: &Entry, replica: &Entry, keeps: &Keeps) -> Self {
         // Linux gives a symlink no mode of its own.
         let has_mode = keeps.modes && !matches!(source.kind, Kind::Symlink(_));
+        let has_metadata = keeps.has_metadata(&source.kind);
         Self {
             mode: has_mode && keeps.mode_of(source, Some(replica)) != replica.mode,
-            mtime: !source.mtime.is_within(replica.mtime, keeps.time_step),
-            uid: keeps.owner && source.uid != replica.uid,
-            gid: source.gid != replica.gid && keeps.may_give_group(source.gid),
+            mtime: has_metadata && !keeps.is_same_mtime(source, replica),
+            uid: has_metadata && keeps.owner && source.uid != replica.uid,
+            gid: has_metadata && source.gid != replica.gid && keeps.may_give_group(source.gid),
             // What was not read on both sides is not known to differ.
             xattrs: matches!((&source.xattrs, &replica.xattrs), (Some(ours), Some(theirs)) if ours != theirs),
         }
@@ -97,11 +157,12 @@ impl Differs {
 
     /// What a new entry needs: all that can be set.
     pub fn of_new(source: &Entry, keeps: &Keeps) -> Self {
+        let has_metadata = keeps.has_metadata(&source.kind);
         Self {
             mode: keeps.modes,
-            mtime: true,
-            uid: keeps.owner,
-            gid: keeps.may_give_group(source.gid),
+            mtime: has_metadata && keeps.times != Times::NONE,
+            uid: has_metadata && keeps.owner,
+            gid: has_metadata && keeps.may_give_group(source.gid),
             xattrs: true,
         }
     }

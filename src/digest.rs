@@ -112,7 +112,7 @@ mod tests {
     fn md5(bytes: &[u8]) -> String {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("f"), bytes).unwrap();
-        let root = Root { path: dir.path().into(), side: Where::Source };
+        let root = Root::new(dir.path(), Where::Source);
         let (file, entry) = root.open_source().unwrap().0.open_file(b"f").unwrap();
         md5_of(&file, entry.size, &AtomicBool::new(false)).unwrap().to_string()
     }
@@ -136,7 +136,7 @@ mod tests {
     fn a_cancelled_digest_ends() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("f"), "x").unwrap();
-        let root = Root { path: dir.path().into(), side: Where::Source };
+        let root = Root::new(dir.path(), Where::Source);
         let (file, entry) = root.open_source().unwrap().0.open_file(b"f").unwrap();
         let result = md5_of(&file, entry.size, &AtomicBool::new(true));
         assert!(matches!(result, Err(Setback::Cancelled)));

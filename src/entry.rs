@@ -13,11 +13,24 @@ pub struct Time {
 }
 
 impl Time {
+    pub const FIRST: Self = Self { sec: i64::MIN, nsec: 0 };
+    pub const LAST: Self = Self { sec: i64::MAX, nsec: 999_999_999 };
+
     /// Whether two times are the same to a file system that counts in steps of so many
     /// nanoseconds, whichever way it rounds.
     pub fn is_within(self, other: Time, step: u64) -> bool {
         let nanos = |time: Time| i128::from(time.sec) * 1_000_000_000 + i128::from(time.nsec);
-        (nanos(self) - nanos(other)).abs() < i128::from(step)
+        step == u64::MAX || (nanos(self) - nanos(other)).abs() < i128::from(step)
+    }
+}
+
+impl Time {
+    /// The day in UTC, as `2038-01-19`; seconds since 1970 where no calendar reaches.
+    pub fn date(self) -> String {
+        jiff::Timestamp::from_second(self.sec).map_or_else(
+            |_| format!("{} s since 1970", self.sec),
+            |time| time.strftime("%Y-%m-%d").to_string(),
+        )
     }
 }
 
@@ -48,7 +61,7 @@ impl Special {
             Special::Fifo => "not mirrored: a FIFO",
             Special::Socket => "not mirrored: a socket",
             Special::Device => "not mirrored: a device",
-            Special::Symlink => "not mirrored: a symlink, which the replica's file system does not take",
+            Special::Symlink => "not mirrored: a symlink that the replica's file system does not take",
             Special::Other => "not mirrored: of an unknown kind",
         }
     }

@@ -314,7 +314,7 @@ mod tests {
     fn nested(files: &[(&str, &str)], given: &[&str]) -> Filter {
         let top = tempfile::tempdir().unwrap();
         let filter = Filter::new(patterns(given.iter().copied()).unwrap(), true);
-        let root = Root { path: top.path().into(), side: Where::Source }.open_source().unwrap().0;
+        let root = Root::new(top.path(), Where::Source).open_source().unwrap().0;
         let mut dirs = vec![RelPath::root()];
         for (path, text) in files {
             let at = top.path().join(path);

@@ -8,8 +8,8 @@ use std::fmt;
 use rustix::io::Errno;
 
 use crate::copy::{Temp, TempNames};
-use crate::differs::Keeps;
-use crate::entry::{Entry, Time, XattrKinds, Xattrs};
+use crate::differs::{Keeps, Symlinks, Times};
+use crate::entry::{Entry, Kind, Time, XattrKinds, Xattrs};
 use crate::fault::Fault;
 use crate::path::Name;
 use crate::tree::{Dir, NewFile, ReplicaDir, Settings};
@@ -19,6 +19,30 @@ const ODD: Time = Time { sec: 1_000_000_001, nsec: 123_456_789 };
 
 /// The steps in which file systems count time, in nanoseconds: ext4, NTFS, exFAT, ext3, FAT.
 const STEPS: [u64; 6] = [1, 100, 1_000, 10_000_000, 1_000_000_000, 2_000_000_000];
+
+/// A time beyond those that file systems with a limit store, in seconds, and before.
+const FAR: i64 = 1 << 40;
+
+/// The last seconds that some formats hold: NTFS, four digits of a year, XFS, ext4, nanoseconds in 64 bits, FAT, seconds in 32
+/// bits without a sign and with one.
+const LAST_SECONDS: [i64; 8] = [
+    910_692_730_085,
+    253_402_300_799,
+    16_299_260_424,
+    15_032_385_535,
+    9_223_372_036,
+    4_354_819_198,
+    4_294_967_295,
+    2_147_483_647,
+];
+
+/// The first ones: the year 1, NTFS, nanoseconds in 64 bits, seconds in 32, none before 1970,
+/// SFTP by sshfs (0 is for now), FAT.
+const FIRST_SECONDS: [i64; 7] =
+    [-62_135_596_800, -11_644_473_600, -9_223_372_036, -2_147_483_648, 0, 1, 315_532_800];
+
+/// A range of mtimes is named at the start if it does not hold all of these seconds: from the second day of 1970 to 2100.
+const USUAL: [i64; 2] = [86_400, 4_102_444_800];
 
 /// An ACL that no mode can say, as the kernel takes it: version 2, then tag, permissions and id
 /// of owner, user 1, group, mask and others. See acl(5) and `linux/posix_acl_xattr.h`.
@@ -60,14 +84,15 @@ pub fn probe(replica: &ReplicaDir, wanted: Keeps) -> Result<Keeps, Fault> {
 pub fn probe_unseen(replica: &Dir, wanted: Keeps) -> Keeps {
     match replica.create_unnamed() {
         Ok(file) => try_file(&file, wanted.clone()).unwrap_or(wanted),
-        Err(fault) if matches!(fault.errno, Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) => Keeps {
+        Err(fault) if is_unsupported(fault.errno) => Keeps {
             owner: false,
             user: wanted.user,
             groups: Vec::new(),
             xattrs: XattrKinds::NONE,
             modes: false,
-            symlinks: !replica.is_fat(),
-            time_step: STEPS[STEPS.len() - 1],
+            symlinks: if replica.is_fat() { Symlinks::None } else { Symlinks::All },
+            symlink_metadata: false,
+            times: Times { step: STEPS[STEPS.len() - 1], ..Times::ALL },
             folds_case: false,
             ctimes: false,
             tells_late: false,
@@ -83,12 +108,71 @@ fn try_names(replica: &ReplicaDir, wanted: Keeps) -> Result<Keeps, Fault> {
     let file = replica.create_file(&name)?;
     let _temp = Temp::adopt(replica, name.clone());
     let mut keeps = try_file(&file, wanted)?;
-    let link = names.next();
-    keeps.symlinks = !is_refused(replica.make_symlink(&link, b"x"));
-    drop(Temp::adopt(replica, link));
+    let links = Links { replica, names: &names };
+    keeps.symlinks = links.which();
+    keeps.symlink_metadata = keeps.symlinks == Symlinks::None || links.have_metadata(&keeps);
     let upper = Name::new(&name.as_bytes().to_ascii_uppercase());
     keeps.folds_case = upper.is_some_and(|upper| replica.look(upper.as_bytes()).entry().is_some());
     Ok(keeps)
+}
+
+/// Symlinks under reserved names that lead nowhere.
+struct Links<'a> {
+    replica: &'a ReplicaDir,
+    names: &'a TempNames,
+}
+
+impl Links<'_> {
+    /// Which symlinks are taken, and can be read afterwards.
+    fn which(&self) -> Symlinks {
+        if !self.is_taken(b"") {
+            Symlinks::None
+        } else if self.is_taken(b"/") && self.is_taken(b"../") {
+            Symlinks::All
+        } else {
+            Symlinks::Contained
+        }
+    }
+
+    /// Whether a symlink is taken whose target begins with this.
+    fn is_taken(&self, begin: &[u8]) -> bool {
+        let target = self.target(begin);
+        match self.make(&target) {
+            Ok((name, _temp)) => {
+                let standing = self.replica.look(name.as_bytes());
+                standing.entry().is_some_and(|entry| entry.kind == Kind::Symlink(target.into()))
+            }
+            Err(fault) => !is_unsupported(fault.errno),
+        }
+    }
+
+    /// Whether a symlink can be given an owner and an mtime of its own. Where that goes to the target instead, there is none.
+    fn have_metadata(&self, keeps: &Keeps) -> bool {
+        let Ok((name, _temp)) = self.make(&self.target(b"")) else { return true };
+        let Some(own) = self.replica.look(name.as_bytes()).entry().cloned() else { return false };
+        let (uid, gid) = (own.uid ^ 1, own.gid ^ 1);
+        let settings = Settings {
+            uid: keeps.owner.then_some(uid),
+            gid: keeps.owner.then_some(gid),
+            mtime: (keeps.times != Times::NONE).then_some(ODD),
+            ..Settings::default()
+        };
+        let is_set = |now: &Entry| {
+            (!keeps.owner || (now.uid, now.gid) == (uid, gid)) && ODD.is_within(now.mtime, keeps.times.step)
+        };
+        self.replica.set_symlink(&name, &settings).is_ok()
+            && self.replica.look(name.as_bytes()).entry().is_some_and(is_set)
+    }
+
+    fn target(&self, begin: &[u8]) -> Vec<u8> {
+        [begin, self.names.next().as_bytes()].concat()
+    }
+
+    fn make(&self, target: &[u8]) -> Result<(Name, Temp<'_>), Fault> {
+        let name = self.names.next();
+        self.replica.make_symlink(&name, target)?;
+        Ok((name.clone(), Temp::adopt(self.replica, name)))
+    }
 }
 
 /// What can be tried on one file.
@@ -100,11 +184,10 @@ fn try_file(file: &NewFile, wanted: Keeps) -> Result<Keeps, Fault> {
         let set = file.set(&Settings { mode: Some(*mode), ..Settings::default() });
         !is_refused(set) && entry().is_ok_and(|entry| entry.mode == *mode)
     });
-    file.set(&Settings { mtime: Some(ODD), ..Settings::default() })?;
+    keeps.times = try_times(file)?;
     let now = entry()?;
-    keeps.time_step = time_step(now.mtime);
     // Simple file systems have no ctimes, or forget them; their times are coarse, too.
-    keeps.ctimes &= keeps.modes && keeps.time_step == 1 && now.ctime != now.mtime;
+    keeps.ctimes &= keeps.modes && keeps.times.step == 1 && now.ctime != now.mtime;
     keeps.xattrs.user &= try_xattr(file, b"user.twindir", b"x");
     keeps.xattrs.acl &= try_xattr(file, b"system.posix_acl_access", &ACL);
     if keeps.owner {
@@ -117,10 +200,53 @@ fn try_file(file: &NewFile, wanted: Keeps) -> Result<Keeps, Fault> {
     Ok(keeps)
 }
 
+/// Which mtimes are stored. The file has the odd one afterwards.
+fn try_times(file: &NewFile) -> Result<Times, Fault> {
+    let set = |time| file.set(&Settings { mtime: Some(time), ..Settings::default() });
+    let stored = |sec| {
+        set(Time { sec, nsec: 0 }).ok()?;
+        file.as_file().entry().ok().map(|entry| entry.mtime)
+    };
+    let latest = limit(FAR, &LAST_SECONDS, i64::max, stored).map_or(Time::LAST, |sec| Time { sec, nsec: 0 });
+    let earliest =
+        limit(-FAR, &FIRST_SECONDS, i64::min, stored).map_or(Time::FIRST, |sec| Time { sec, nsec: 0 });
+    match set(ODD) {
+        Err(fault) if is_unsupported(fault.errno) => return Ok(Times::NONE),
+        other => other?,
+    }
+    Ok(Times { step: time_step(file.as_file().entry()?.mtime), earliest, latest })
+}
+
+/// The last second that is stored as it is, in the direction of `far`; `None` where that is one, and there is no limit.
+///
+/// What is stored for `far` is the limit where the file system stores the nearest time. Others forget bits of it: so the limits
+/// of the usual formats are tried too.
+fn limit(
+    far: i64,
+    usual: &[i64],
+    farther: fn(i64, i64) -> i64,
+    stored: impl Fn(i64) -> Option<Time>,
+) -> Option<i64> {
+    // Those that count in steps may round.
+    let is_stored = |sec| stored(sec).is_some_and(|time| (time.sec - sec).abs() < 2);
+    let nearest = stored(far).map(|time| time.sec);
+    if nearest == Some(far) {
+        return None;
+    }
+    let tried = nearest.into_iter().chain(usual.iter().copied()).filter(|sec| is_stored(*sec));
+    Some(tried.reduce(farther).unwrap_or(ODD.sec))
+}
+
 /// Whether the answer was that such a thing is not to be had here. Any other error (a full
 /// disk) says nothing of that.
 fn is_refused(result: Result<(), Fault>) -> bool {
-    matches!(result, Err(Fault { errno: Errno::OPNOTSUPP | Errno::PERM | Errno::INVAL | Errno::NOSYS, .. }))
+    result.is_err_and(|fault| is_unsupported(fault.errno))
+}
+
+/// Whether a call that fails so on a fresh file of one's own is one that the file system does not take. Programs behind FUSE
+/// answer what they like.
+fn is_unsupported(errno: Errno) -> bool {
+    matches!(errno, Errno::OPNOTSUPP | Errno::PERM | Errno::INVAL | Errno::NOSYS | Errno::IO)
 }
 
 /// Whether an attribute is taken, and is there afterwards.
@@ -166,15 +292,23 @@ impl fmt::Display for Lacks<'_> {
         let Self { wanted, kept } = self;
         let step = format!(
             "times finer than {}",
-            crate::report::human_duration(std::time::Duration::from_nanos(kept.time_step))
+            crate::report::human_duration(std::time::Duration::from_nanos(kept.times.step))
         );
+        let has_times = kept.times != Times::NONE;
+        let earliest = format!("times before {}", kept.times.earliest.date());
+        let latest = format!("times after {}", kept.times.latest.date());
         let all = [
             (wanted.modes && !kept.modes, "permission bits"),
             (wanted.owner && !kept.owner, "owners"),
-            (wanted.symlinks && !kept.symlinks, "symlinks"),
+            (kept.symlinks == Symlinks::None, "symlinks"),
+            (kept.symlinks == Symlinks::Contained, "symlinks that are absolute or have `..` in them"),
+            (!kept.symlink_metadata, "owners and times of symlinks"),
             (wanted.xattrs.user && !kept.xattrs.user, "user attributes"),
             (wanted.xattrs.acl && !kept.xattrs.acl, "ACLs"),
-            (kept.time_step > 1, &step),
+            (!has_times, "times"),
+            (has_times && kept.times.step > 1, &step),
+            (has_times && kept.times.earliest.sec > USUAL[0], &earliest),
+            (has_times && kept.times.latest.sec < USUAL[1], &latest),
             (kept.folds_case, "upper and lower case"),
         ];
         let words: Vec<&str> = all.iter().filter(|(lacks, _)| *lacks).map(|(_, word)| *word).collect();
@@ -199,13 +333,36 @@ mod tests {
     }
 
     #[test]
+    fn the_limits_of_a_file_system_are_found_whether_it_stores_the_nearest_time_or_forgets_bits() {
+        let seconds = |sec| Some(Time { sec, nsec: 0 });
+        let latest = |stored: &dyn Fn(i64) -> Option<Time>| limit(FAR, &LAST_SECONDS, i64::max, stored);
+        let earliest = |stored: &dyn Fn(i64) -> Option<Time>| limit(-FAR, &FIRST_SECONDS, i64::min, stored);
+        assert_eq!((latest(&seconds), earliest(&seconds)), (None, None));
+        // ext4; 128-byte inodes; a limit that nobody has heard of.
+        for (low, high) in
+            [(-2_147_483_648, 15_032_385_535), (-2_147_483_648, 2_147_483_647), (-77, 3_000_000_001)]
+        {
+            let nearest = |sec: i64| seconds(sec.clamp(low, high));
+            assert_eq!((earliest(&nearest), latest(&nearest)), (Some(low), Some(high)));
+        }
+        // SFTP counts seconds in 32 bits, others nanoseconds in 64; FAT in steps of two seconds.
+        let in_32_bits = |sec: i64| seconds(sec & 0xffff_ffff);
+        assert_eq!((earliest(&in_32_bits), latest(&in_32_bits)), (Some(0), Some(4_294_967_295)));
+        let in_nanos = |sec: i64| seconds(sec.wrapping_mul(1_000_000_000) / 1_000_000_000);
+        assert_eq!((earliest(&in_nanos), latest(&in_nanos)), (Some(-9_223_372_036), Some(9_223_372_036)));
+        let fat = |sec: i64| seconds(sec.clamp(315_532_800, 4_354_819_198) & !1);
+        assert_eq!((earliest(&fat), latest(&fat)), (Some(315_532_800), Some(4_354_819_198)));
+        assert_eq!((earliest(&|_| None), latest(&|_| None)), (Some(ODD.sec), Some(ODD.sec)));
+    }
+
+    #[test]
     fn a_probe_leaves_nothing_behind() {
         let dir = tempfile::tempdir().unwrap();
-        let root = Root { path: dir.path().into(), side: Where::Replica };
+        let root = Root::new(dir.path(), Where::Replica);
         let (open, _) = root.open_replica().unwrap();
         let before = open.entry().unwrap().mtime;
         let kept = probe(&open, of_process(true)).unwrap();
-        assert!(kept.modes && kept.symlinks && !kept.folds_case);
+        assert!(kept.modes && kept.symlinks == Symlinks::All && kept.symlink_metadata && !kept.folds_case);
         assert_eq!(probe_unseen(&open, of_process(true)), kept);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
         assert_eq!(open.entry().unwrap().mtime, before);

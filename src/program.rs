@@ -101,7 +101,7 @@ fn report_and_preview(
     signals: &Receiver<i32>,
     stopping: Arc<AtomicBool>,
 ) -> Result<Exit, Box<dyn std::error::Error>> {
-    let (roots, filter) = checked.read_only();
+    let (mut roots, filter) = checked.read_only();
     let settings =
         Settings { format: config.log_format, verbosity: config.verbosity, patient_until: Some(stopping) };
     let _reporting = report::start(settings, None);
@@ -112,6 +112,7 @@ fn report_and_preview(
         Ok((replica, _)) => probe_unseen(&replica, wanted),
         Err(_) => wanted,
     };
+    roots.find_quirks(&keeps);
     let seen = preview(config, Subject { roots, filter, keeps }, signals)?;
     Ok(match (config.mode, seen) {
         _ if PANICKED.load(Ordering::Relaxed) => Exit::Bug,

@@ -172,7 +172,7 @@ mod tests {
     use std::fs;
 
     fn reap(top: &std::path::Path) -> Result<()> {
-        let root = Root { path: top.into(), side: Where::Replica };
+        let root = Root::new(top, Where::Replica);
         let aside = Aside { dir: RelPath::root(), name: Name::reserved(7) };
         empty_aside(&root, &aside, &AtomicBool::new(false))
     }

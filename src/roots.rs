@@ -123,8 +123,8 @@ pub struct Checked {
 /// A [`Refusal`].
 pub fn check(config: &Config) -> Result<Checked, Refusal> {
     refuse_remote(config)?;
-    let source = Root { path: full(&config.source)?, side: Where::Source };
-    let replica = Root { path: full(&config.replica)?, side: Where::Replica };
+    let source = Root::new(full(&config.source)?, Where::Source);
+    let replica = Root::new(full(&config.replica)?, Where::Replica);
     for root in [&source, &replica] {
         if fs::symlink_metadata(&root.path).is_ok_and(|meta| meta.is_symlink())
             && root.pin().is_err_and(|fault| fault.is_absence())

@@ -167,7 +167,113 @@ fn ext4_keeps_all() {
 
 #[test]
 fn ext4_with_small_inodes_keeps_times_to_the_second() {
-    is_mirrored(&kernel("ext4", "mkfs.ext4 -q -I 128"), &["times finer than 1 s"]);
+    is_mirrored(&kernel("ext4", "mkfs.ext4 -q -I 128"), &["times finer than 1 s", "times after 2038-01-19"]);
+}
+
+#[test]
+fn xfs_without_bigtime_keeps_times_to_2038() {
+    is_mirrored(&kernel("xfs", "mkfs.xfs -q -m bigtime=0"), &["times after 2038-01-19"]);
+}
+
+#[test]
+fn a_time_that_a_file_system_cannot_store_is_the_nearest_and_settles() {
+    for file_system in [
+        kernel("xfs", "mkfs.xfs -q -m bigtime=0"),
+        kernel("ext4", "mkfs.ext4 -q -I 128"),
+        kernel("ext4", "mkfs.ext4 -q"),
+        kernel("vfat", "mkfs.vfat"),
+        FileSystem { kind: "ntfs", mkfs: "mkfs.ntfs -Q -F", fuse: "ntfs-3g" },
+    ] {
+        let mut tree = Tree::new();
+        for (name, year) in [
+            ("1601", -11_644_473_600),
+            ("1901", -2_177_452_801),
+            ("2039", 2_177_452_801),
+            ("3000", 32_503_680_000),
+        ] {
+            tree = tree.file(name, "x").mtime(year, 5).dir(format!("d{name}")).mtime(year, 5);
+        }
+        let scratch = Scratch::roomy().with_source(&tree);
+        let stored = fs::metadata(scratch.source().join("3000")).unwrap();
+        if std::os::unix::fs::MetadataExt::mtime(&stored) != 32_503_680_000 {
+            return skip("the tests' own file system stores no such times");
+        }
+        let Some(said) = runs(&file_system, &scratch, &["--once", "--once", "--check"]) else { continue };
+        for run in &said {
+            assert_eq!(run.code, 0, "{}: {}{}", file_system.kind, run.stdout, run.stderr);
+        }
+        let notes = said[0].stdout.lines().filter(|line| line.contains(" note "));
+        // NTFS begins in 1601.
+        let noted = usize::from(file_system.kind != "ntfs");
+        assert_eq!(notes.count(), noted, "{}: {}", file_system.kind, said[0].stdout);
+        assert!(said[1].stdout.contains("nothing to do"), "{}: {}", file_system.kind, said[1].stdout);
+        said[1].did_nothing();
+    }
+}
+
+/// ramfs has modes, and no ACLs.
+#[test]
+fn without_acls_the_group_gets_what_its_own_entry_gives_and_not_the_mask() {
+    let scratch = Scratch::new().with_source(&Tree::new());
+    let text = r"
+        command -v setfacl >/dev/null || { echo 'lacking: setfacl' >&2; exit; }
+        touch source/secret source/shared source/plain
+        mkdir source/dir
+        chmod 600 source/secret; chmod 700 source/dir; chmod 640 source/shared; chmod 664 source/plain
+        setfacl -m u:1234:rw source/secret source/shared 2>acl.log || { echo 'lacking: ACLs' >&2; exit; }
+        setfacl -m u:1234:rwx source/dir
+        mkdir mnt
+        mount -t ramfs none mnt
+        mkdir mnt/replica
+        $TWINDIR --once source mnt/replica >out 2>err
+        $TWINDIR --once source mnt/replica >out 2>err
+        grep -c 'nothing to do' out
+        cd mnt/replica
+        stat -c '%n %a' dir plain secret shared
+        cd ../..
+        $TWINDIR --check source mnt/replica >out 2>err
+        # With the ACL gone, what was its mask is the group's.
+        setfacl -b source/secret
+        chmod 660 source/secret
+        $TWINDIR --once source mnt/replica >out 2>err
+        stat -c '%a' mnt/replica/secret
+        umount mnt
+    ";
+    let Some(run) = support::script::script(&scratch, "", text) else { return };
+    support::script::assert_said(&run, &["1", "dir 700", "plain 664", "secret 600", "shared 640", "660"]);
+}
+
+/// XFS takes targets of 1,023 bytes.
+#[test]
+fn a_symlink_with_too_long_a_target_is_called_that() {
+    let scratch = Scratch::new().with_source(&Tree::new().file("plain", "x"));
+    std::os::unix::fs::symlink("t/".repeat(600), scratch.source().join("long")).unwrap();
+    let Some(said) = runs(&kernel("xfs", "mkfs.xfs -q"), &scratch, &["--once"]) else { return };
+    assert_eq!((said[0].code, said[0].problems()), (1, 1), "{}", said[0].stderr);
+    assert!(said[0].stderr.contains("perhaps the symlink's target is longer"), "{}", said[0].stderr);
+}
+
+/// An old temporary name in the source may be somebody's file.
+#[test]
+fn a_temporary_name_in_the_source_is_named_once_it_has_been_there_for_a_minute() {
+    let scratch = Scratch::new();
+    let text = r"
+        for tool in debugfs mkfs.ext4; do command -v $tool >tools.log || { echo 'lacking: debugfs' >&2; exit; }; done
+        truncate -s 20M image
+        mkfs.ext4 -q image >mkfs.log 2>&1
+        mkdir source
+        mount -o loop image source 2>mount.log || { echo 'lacking: loop devices' >&2; exit; }
+        touch source/.twindir.0123456789abcdef.tmp source/.twindir.fedcba9876543210.tmp
+        umount source
+        debugfs -w -R 'set_inode_field .twindir.0123456789abcdef.tmp ctime 202001010000' image >debugfs.log 2>&1
+        mount -o loop image source
+        $TWINDIR --once -q source replica 2>err
+        sed 's/^[^ ]* //' err
+        umount source
+    ";
+    let Some(run) = support::script::script(&scratch, "", text) else { return };
+    let line = "warning  .twindir.0123456789abcdef.tmp: not mirrored: its name has the form of twindir's own temporary names";
+    support::script::assert_said(&run, &[line]);
 }
 
 #[test]

@@ -46,12 +46,12 @@ impl Bench {
     }
 
     fn source(&self) -> (File, Entry) {
-        let root = Root { path: self.top.path().join("source"), side: Where::Source };
+        let root = Root::new(self.top.path().join("source"), Where::Source);
         root.open_source().unwrap().0.open_file(b"file").unwrap()
     }
 
     fn replica(&self) -> ReplicaDir {
-        Root { path: self.top.path().join("replica"), side: Where::Replica }.open_replica().unwrap().0
+        Root::new(self.top.path().join("replica"), Where::Replica).open_replica().unwrap().0
     }
 
     fn job(&self, load: Load) -> Job {

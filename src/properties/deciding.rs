@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::holds;
 use crate::decide::{Action, Contents, decide};
-use crate::differs::{Differs, Keeps};
+use crate::differs::{Differs, Keeps, Symlinks, Times};
 use crate::entry::{Entry, Kind, Side, Special, Time, XattrKinds, Xattrs};
 use crate::fault::Fault;
 
@@ -64,15 +64,21 @@ fn side() -> impl Strategy<Value = Side> {
 
 fn keeps() -> impl Strategy<Value = Keeps> {
     let steps = proptest::sample::select(vec![1, 100, 1_000_000_000, 2_000_000_000]);
-    (any::<[bool; 4]>(), proptest::collection::vec(small(), 0..2), steps).prop_map(
-        |([owner, modes, symlinks, ctimes], groups, time_step)| Keeps {
+    let ranges = proptest::sample::select(vec![(i64::MIN, i64::MAX), (4, i64::MAX), (0, 4), (2, 2)]);
+    let times = (steps, ranges).prop_map(|(step, (earliest, latest))| {
+        let at = |sec| Time { sec, nsec: 0 };
+        Times { step, earliest: at(earliest), latest: at(latest) }
+    });
+    (any::<[bool; 5]>(), proptest::collection::vec(small(), 0..2), times).prop_map(
+        |([owner, modes, symlinks, symlink_metadata, ctimes], groups, times)| Keeps {
             owner,
             user: 0,
             groups,
             xattrs: XattrKinds::ALL,
             modes,
-            symlinks,
-            time_step,
+            symlinks: if symlinks { Symlinks::All } else { Symlinks::None },
+            symlink_metadata,
+            times,
             folds_case: false,
             ctimes,
             tells_late: false,
@@ -83,11 +89,11 @@ fn keeps() -> impl Strategy<Value = Keeps> {
 #[test]
 fn an_entry_and_its_equal_give_no_action() {
     holds(&(entry(), keeps()), |(entry, keeps)| {
-        let side = Side::Present(entry.clone());
-        let action = decide(&side, &side, Contents::Same, &keeps);
+        let source = Side::Present(entry.clone());
+        let replica = Side::Present(Entry { mtime: keeps.mtime_of(&entry), ..entry.clone() });
+        let action = decide(&source, &replica, Contents::Same, &keeps);
         let is_mirrored = match entry.kind {
-            Kind::File | Kind::Dir => true,
-            Kind::Symlink(_) => keeps.symlinks,
+            Kind::File | Kind::Dir | Kind::Symlink(_) => true,
             Kind::Special(_) => false,
         };
         assert_eq!(action == Action::Nothing, is_mirrored, "{action:?}");
@@ -167,8 +173,9 @@ fn set(mut entry: Entry, source: &Entry, differs: Differs, keeps: &Keeps) -> Ent
         entry.xattrs.clone_from(&source.xattrs);
     }
     if differs.mtime {
-        let nanos = source.mtime.sec.cast_unsigned() * 1_000_000_000 + u64::from(source.mtime.nsec);
-        let kept = nanos - nanos % keeps.time_step;
+        let mtime = keeps.mtime_of(source);
+        let nanos = mtime.sec.cast_unsigned() * 1_000_000_000 + u64::from(mtime.nsec);
+        let kept = nanos - nanos % keeps.times.step;
         let nsec = u32::try_from(kept % 1_000_000_000).unwrap();
         entry.mtime = Time { sec: (kept / 1_000_000_000).cast_signed(), nsec };
     }

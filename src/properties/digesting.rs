@@ -95,7 +95,7 @@ fn pairs_of_files_side_by_side_have_their_digests_also_where_they_shrink_or_grow
         .prop_map(|(length, seed, other, change)| (bytes(length, seed), bytes(length, seed ^ other), change));
     holds(&proptest::collection::vec(case, 1..40), |cases: Vec<Case>| {
         let top = tempfile::tempdir().unwrap();
-        let dir = Root { path: top.path().into(), side: Where::Source }.open_source().unwrap().0;
+        let dir = Root::new(top.path(), Where::Source).open_source().unwrap().0;
         let open = |name: String, bytes: &[u8]| -> (File, Entry) {
             fs::write(top.path().join(&name), bytes).unwrap();
             dir.open_file(name.as_bytes()).unwrap()

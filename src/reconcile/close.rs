@@ -62,7 +62,7 @@ impl Round<'_> {
         if lets_in(&entry, &now, differs.of_rights((&xattrs.0, &xattrs.1)), keeps)
             && let Some(why) = keeps_out()
         {
-            let mtime = differs.mtime.then_some(entry.mtime);
+            let mtime = differs.mtime.then(|| keeps.mtime_of(&entry));
             replica.set(&Settings { mtime, ..Settings::default() })?;
             // One that was opened up stays open to its owner, so that a walk can look into it.
             self.leave_closed(rel, look, why);
@@ -76,6 +76,7 @@ impl Round<'_> {
             let uid = if differs.uid { entry.uid } else { now.uid };
             self.see_who_moved(&now, uid, if differs.mode { entry.mode } else { now.mode });
             replica.set(&settings(&entry, differs, Some((&xattrs.0, &xattrs.1)), keeps))?;
+            self.out.note_time(rel, &entry, keeps);
         }
         let mode_before = self.opened.get(rel).copied().unwrap_or(now.mode);
         let visible =

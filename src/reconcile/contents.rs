@@ -209,11 +209,10 @@ impl<'a> Here<'_, 'a> {
         }
         // The sweep or a carrier may have read this pair already.
         let known = self.look.evidence.as_deref().and_then(|known| known.verdict_on(&source.1, &replica.1));
-        let step = self.round.shared.keeps.time_step;
         let verdict = match known {
             Some(verdict) => Some(verdict),
             None if self.look.depth == Depth::Metadata
-                && source.1.mtime.is_within(replica.1.mtime, step)
+                && self.round.shared.keeps.is_same_mtime(&source.1, &replica.1)
                 && !self.gives_rights_unseen(&source.1, &replica.1) =>
             {
                 None

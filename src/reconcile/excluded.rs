@@ -166,7 +166,7 @@ mod tests {
         let top = tempfile::tempdir().unwrap();
         let deep: std::path::PathBuf = std::iter::repeat_n("d", 800).collect();
         std::fs::create_dir_all(top.path().join(deep)).unwrap();
-        let root = Root { path: top.path().into(), side: Where::Replica };
+        let root = Root::new(top.path(), Where::Replica);
         let filter = Filter::new(ignore::gitignore::Gitignore::empty(), true);
         let look = move || may_go(&root.open_replica().unwrap().0, &RelPath::new(b"d").unwrap(), &filter);
         let small = std::thread::Builder::new().stack_size(128 * 1024);

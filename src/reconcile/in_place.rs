@@ -39,6 +39,7 @@ impl<'a> Here<'_, 'a> {
                     Done::new(Operation::Updated, self.path.clone(), entry, Reason::Metadata, self.look);
                 done.differs = differs;
                 out.names.extend(Linked::of(self.path, entry, true));
+                out.note_time(self.path, entry, keeps);
                 out.act(done);
                 Ok(None)
             }

@@ -51,7 +51,7 @@ use crate::path::{Name, RelPath};
 use crate::queue::{Detector, Look};
 use crate::reaper::{Reaped, Reaper};
 use crate::report::Notice;
-use crate::tree::{Dir, Pin, ReplicaDir, Root, Settings};
+use crate::tree::{Dir, Pin, Quirks, ReplicaDir, Root, Settings};
 use crate::twins::Twins;
 use crossings::Crossings;
 use flights::Flights;
@@ -97,6 +97,15 @@ impl Roots {
         };
         let other_root = is(&ours, &self.replica_pin) || is(&theirs, &self.source_pin);
         (!other_root).then_some((ours, theirs))
+    }
+
+    /// Finds out in which ways the source is to be looked at. `keeps`: what the replica keeps.
+    pub fn find_quirks(&mut self, keeps: &Keeps) {
+        let source = self.source.open_source();
+        self.source.quirks = Quirks {
+            refuses_xattrs: source.is_ok_and(|(dir, _)| dir.refuses_xattrs()),
+            modes_without_acl: keeps.modes && !keeps.xattrs.acl,
+        };
     }
 
     /// Whether no other host and no user's program keeps either tree.
@@ -229,6 +238,7 @@ impl Reconciler {
             self.crossings.forget();
         }
         self.roots.source_pin = pin;
+        self.roots.find_quirks(&self.keeps);
     }
 
     /// Another directory is the replica now.
@@ -330,7 +340,8 @@ impl Reconciler {
         }
         let mut named = self.named.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         for (path, notice) in out.notices.drain(..) {
-            if named.len() < NAMED && named.insert((path.clone(), notice)) {
+            let of = if notice.is_general() { RelPath::root() } else { path.clone() };
+            if named.len() < NAMED && named.insert((of, notice)) {
                 notice.log(&path);
             }
         }

@@ -164,11 +164,9 @@ impl Round<'_> {
         let place = self.place_of(from)?;
         let Side::Present(entry) = place.dir.look(place.name.as_bytes()) else { return None };
         let Side::Present(source) = self.source_at(end) else { return None };
-        let step = self.shared.keeps.time_step;
+        let keeps = &self.shared.keeps;
         let alike = match (&source.kind, &entry.kind) {
-            (Kind::File, Kind::File) => {
-                source.size == entry.size && source.mtime.is_within(entry.mtime, step)
-            }
+            (Kind::File, Kind::File) => source.size == entry.size && keeps.is_same_mtime(&source, &entry),
             (Kind::Symlink(target), Kind::Symlink(other)) => target == other,
             (Kind::Dir, Kind::Dir) => true,
             _ => false,

@@ -69,6 +69,7 @@ impl Round<'_> {
             done.bytes = Some(entry.size);
         }
         out.names.extend(Linked::of(&path, &entry, true));
+        out.note_time(&path, &entry, &self.shared.keeps);
         out.act(done);
         if let (Reason::Md5, Some(evidence)) = (reason, &look.evidence) {
             say_if_silent(&path, evidence, look.detector);

@@ -36,7 +36,7 @@ impl Pair {
         for root in ["source", "replica", "outside"] {
             fs::create_dir(top.path().join(root)).unwrap();
         }
-        let root = |name: &str, side| Root { path: top.path().join(name), side };
+        let root = |name: &str, side| Root::new(top.path().join(name), side);
         let (source, replica) = (root("source", Where::Source), root("replica", Where::Replica));
         let (source_pin, replica_pin) = (source.pin().unwrap(), replica.pin().unwrap());
         let roots = Roots { source, replica, source_pin, replica_pin };

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use crate::carrier::{Carried, Job};
-use crate::entry::Special;
+use crate::differs::Keeps;
+use crate::entry::{Entry, Special};
 use crate::fault::{Fault, Setback};
 use crate::links::Linked;
 use crate::path::RelPath;
@@ -176,6 +177,13 @@ impl Outcome {
     pub(super) fn name_special(&mut self, path: &RelPath, special: Special) {
         if special != Special::Symlink {
             self.notices.push((path.clone(), Notice::Special(special)));
+        }
+    }
+
+    /// Notes where an entry got another mtime than its source's, since the replica cannot store that.
+    pub(super) fn note_time(&mut self, path: &RelPath, source: &Entry, keeps: &Keeps) {
+        if keeps.moves_mtime(source) {
+            self.notices.push((path.clone(), Notice::Time));
         }
     }
 

@@ -259,6 +259,8 @@ pub enum Notice {
     HoldsExcluded,
     /// The file system that was mounted there in the source is no longer mounted.
     Unmounted,
+    /// Its mtime is earlier or later than the replica's file system can store.
+    Time,
 }
 
 impl Notice {
@@ -271,14 +273,25 @@ impl Notice {
                 "kept in the replica: the file system that held it in the source is no longer mounted (mount it again; \
                  or restart twindir, and it goes)"
             }
+            Notice::Time => {
+                "its mtime is earlier or later than the replica's file system can store: the nearest is stored, and compared \
+                 as the same (others like it are not named)"
+            }
         }
+    }
+
+    /// Whether one line is enough for all paths.
+    pub fn is_general(self) -> bool {
+        self == Notice::Time
     }
 
     /// Writes the line: a warning where it may be a surprise, else a note.
     pub fn log(self, path: &RelPath) {
         let text = self.text();
         match self {
-            Notice::Special(_) | Notice::HoldsExcluded => tracing::info!(op = "note", path = %path, "{text}"),
+            Notice::Special(_) | Notice::HoldsExcluded | Notice::Time => {
+                tracing::info!(op = "note", path = %path, "{text}");
+            }
             Notice::Reserved | Notice::Unmounted => tracing::warn!(op = "warning", path = %path, "{text}"),
         }
     }

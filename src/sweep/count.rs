@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Walker;
 use super::walk::walk;
+use crate::differs::Symlinks;
 use crate::fault::Fault;
 use crate::guard::{Count, is_much};
 use crate::path::{Name, RelPath, fold_case};
@@ -147,7 +148,7 @@ impl Walker<'_> {
     fn is_mirrored(&self, hint: Hint) -> bool {
         match hint {
             Hint::Special => false,
-            Hint::Symlink => self.plan.keeps.symlinks,
+            Hint::Symlink => self.plan.keeps.symlinks != Symlinks::None,
             Hint::File | Hint::Dir | Hint::Unknown => true,
         }
     }

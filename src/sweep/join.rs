@@ -74,7 +74,7 @@ mod tests {
         for name in names {
             std::fs::write(dir.path().join(name), "").unwrap();
         }
-        let root = Root { path: dir.path().into(), side: Where::Source };
+        let root = Root::new(dir.path(), Where::Source);
         root.open_source().unwrap().0.list().unwrap()
     }
 

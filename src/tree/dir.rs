@@ -9,23 +9,29 @@ use rustix::io::Errno;
 use super::resolve::{DIR_FLAGS, open_beneath};
 use super::settings::times;
 use super::sys::{self, openat};
-use super::{Doing, FACTS, File, LOOK, Listing, NewFile, Result, Settings, entry_of, stat_fd, xattr};
+use super::{
+    Doing, FACTS, File, Hint, LOOK, Listing, NewFile, Quirks, Result, Settings, entry_of, stat_fd, xattr,
+};
 use crate::entry::{Entry, Side, XattrKinds, Xattrs};
 use crate::fault::{Fault, Where};
 use crate::path::{Name, RelPath};
+
+/// Files that tell whether a file system takes a call.
+const TRIED: usize = 3;
 
 /// An open directory.
 #[derive(Debug)]
 pub struct Dir {
     pub(super) fd: OwnedFd,
     pub(super) side: Where,
+    pub(super) quirks: Quirks,
 }
 
 impl Dir {
     /// Opens the directory at `rel` below this one, following no symlink on the way.
     pub fn open(&self, rel: &RelPath) -> Result<Dir> {
         let fd = open_beneath(&self.fd, rel, self.side).doing(self.side, "open the directory")?;
-        Ok(Dir { fd, side: self.side })
+        Ok(Dir { fd, side: self.side, quirks: self.quirks })
     }
 
     /// A path that leads to this very directory for as long as it is open, wherever it lies.
@@ -35,12 +41,13 @@ impl Dir {
 
     /// The facts of this directory, whatever stands under its name by now.
     pub fn entry(&self) -> Result<Entry> {
-        Ok(entry_of(&self.stat(FACTS)?, Box::default()))
+        let entry = entry_of(&self.stat(FACTS)?, Box::default());
+        Ok(self.quirks.seen(entry, || xattr::acl(&self.fd)))
     }
 
     /// The mirrored ones of its extended attributes.
     pub fn xattrs(&self, kinds: XattrKinds) -> Result<Xattrs> {
-        xattr::read(&self.fd, kinds).doing(self.side, "read the extended attributes")
+        xattr::read(&self.fd, kinds, self.quirks).doing(self.side, "read the extended attributes")
     }
 
     pub(super) fn stat(&self, flags: StatxFlags) -> Result<Statx> {
@@ -60,7 +67,7 @@ impl Dir {
         let stat = sys::statx(&self.fd, name, LOOK, FACTS).doing(self.side, "look at it")?;
         let is_link = rustix::fs::FileType::from_raw_mode(stat.stx_mode.into()).is_symlink();
         let target = if is_link { self.read_link(name)? } else { Box::default() };
-        Ok(entry_of(&stat, target))
+        Ok(self.quirks.seen(entry_of(&stat, target), || xattr::acl_at(&self.fd, name)))
     }
 
     fn read_link(&self, name: &[u8]) -> Result<Box<[u8]>> {
@@ -78,7 +85,19 @@ impl Dir {
     pub fn create_unnamed(&self) -> Result<NewFile> {
         let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
         let fd = openat(&self.fd, c".", flags, Mode::RUSR | Mode::WUSR).doing(self.side, "create a file")?;
-        Ok(NewFile(File { fd, side: self.side }))
+        Ok(NewFile(File { fd, side: self.side, quirks: self.quirks }))
+    }
+
+    /// Whether its file system takes no calls for extended attributes, to judge by it and by some files in it: programs behind
+    /// FUSE answer with any error.
+    pub fn refuses_xattrs(&self) -> bool {
+        if xattr::is_refused(&self.fd) {
+            return true;
+        }
+        let listing = self.open(&RelPath::root()).and_then(|dir| dir.list()).unwrap_or_default();
+        let files = listing.iter().filter(|(_, hint)| *hint == Hint::File).map(|(name, _)| name);
+        let mut tried = files.filter_map(|name| self.open_file(name).ok()).take(TRIED).peekable();
+        tried.peek().is_some() && tried.all(|(file, _)| xattr::is_refused(&file.fd))
     }
 
     /// Whether it lies on FAT or exFAT, by the magic numbers of statfs(2). FUSE tells nothing.
@@ -108,7 +127,7 @@ impl Dir {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
         let doing = "open the file";
         let fd = openat(&self.fd, name, flags, Mode::empty()).doing(self.side, doing)?;
-        let file = File { fd, side: self.side };
+        let file = File { fd, side: self.side, quirks: self.quirks };
         let entry = file.entry()?;
         if !entry.is_file() {
             return Err(Fault { doing, side: self.side, errno: Errno::INVAL });
@@ -149,7 +168,7 @@ impl ReplicaDir {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = openat(&self.fd, name.as_bytes(), flags, Mode::RUSR | Mode::WUSR)
             .doing(self.side, "create a file")?;
-        Ok(NewFile(File { fd, side: self.side }))
+        Ok(NewFile(File { fd, side: self.side, quirks: self.quirks }))
     }
 
     /// Opens a file whose metadata is to be set in place.
@@ -280,6 +299,6 @@ impl ReplicaDir {
         // An O_PATH descriptor takes no fchmod; its magic link in /proc leads to that very inode.
         sys::chmod(magic_link(&handle), Mode::from_raw_mode(mode | 0o700)).doing(self.side, doing)?;
         let fd = openat(&handle, c".", DIR_FLAGS, Mode::empty()).doing(self.side, doing)?;
-        Ok((ReplicaDir(Dir { fd, side: self.side }), mode))
+        Ok((ReplicaDir(Dir { fd, side: self.side, quirks: self.quirks }), mode))
     }
 }

@@ -7,7 +7,7 @@ use std::num::NonZeroU64;
 use rustix::fs::{Advice, SeekFrom};
 use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
 
-use super::{Doing, FACTS, Result, Settings, entry_of, stat_fd, sys, xattr};
+use super::{Doing, FACTS, Quirks, Result, Settings, entry_of, stat_fd, sys, xattr};
 use crate::entry::{Entry, XattrKinds, Xattrs};
 use crate::fault::{Fault, Where};
 
@@ -16,13 +16,14 @@ use crate::fault::{Fault, Where};
 pub struct File {
     pub(super) fd: OwnedFd,
     pub(super) side: Where,
+    pub(super) quirks: Quirks,
 }
 
 impl File {
     /// The facts of the open file, whatever stands under its name by now.
     pub fn entry(&self) -> Result<Entry> {
         let stat = stat_fd(&self.fd, FACTS).doing(self.side, "look at the file")?;
-        Ok(entry_of(&stat, Box::default()))
+        Ok(self.quirks.seen(entry_of(&stat, Box::default()), || xattr::acl(&self.fd)))
     }
 
     /// Whether the page cache has the beginning of the file. Where that cannot be told, it has.
@@ -67,7 +68,7 @@ impl File {
 
     /// The mirrored ones of its extended attributes.
     pub fn xattrs(&self, kinds: XattrKinds) -> Result<Xattrs> {
-        xattr::read(&self.fd, kinds).doing(self.side, "read the extended attributes")
+        xattr::read(&self.fd, kinds, self.quirks).doing(self.side, "read the extended attributes")
     }
 
     fn fault(&self, doing: &'static str, errno: Errno) -> Fault {
@@ -160,7 +161,7 @@ mod tests {
         let path = top.path().join("f");
         std::fs::write(&path, vec![7; 100_000]).unwrap();
         std::fs::File::open(&path).unwrap().sync_all().unwrap();
-        let dir = Root { path: top.path().into(), side: Where::Source }.open_source().unwrap().0;
+        let dir = Root::new(top.path(), Where::Source).open_source().unwrap().0;
         let (file, _) = dir.open_file(b"f").unwrap();
         assert!(file.is_cached());
         file.drop_cached(0, 100_000);

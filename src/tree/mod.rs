@@ -39,6 +39,38 @@ impl<T> Doing<T> for rustix::io::Result<T> {
     }
 }
 
+/// In which ways the file system of a root is other than usual: what is opened below the root knows of it.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Quirks {
+    /// Calls for extended attributes fail for files that have none, with whatever error.
+    pub refuses_xattrs: bool,
+    /// Modes are to be seen as they would be without an ACL, since the other side has none: where there is one, the bits of
+    /// the group are its mask, and say nothing of the group.
+    pub modes_without_acl: bool,
+}
+
+impl Quirks {
+    /// An entry as it is to be seen. `acl`: reads its ACL; of one that is not known, the group gets nothing.
+    fn seen(self, entry: Entry, acl: impl FnOnce() -> Option<Vec<u8>>) -> Entry {
+        let is_asked =
+            self.modes_without_acl && entry.mode & 0o070 != 0 && matches!(entry.kind, Kind::File | Kind::Dir);
+        match is_asked.then(acl).flatten() {
+            Some(acl) => Entry { mode: entry.mode & !0o070 | group_bits(&acl).unwrap_or_default(), ..entry },
+            None => entry,
+        }
+    }
+}
+
+/// What an ACL gives to the owning group, as bits of a mode; `None` where it has another form. See acl(5) and
+/// `linux/posix_acl_xattr.h`: after the version, entries of tag, permissions and id.
+fn group_bits(acl: &[u8]) -> Option<u32> {
+    let entries = acl.get(4..)?.chunks_exact(8);
+    let of =
+        |tag: u8| entries.clone().find(|entry| entry[..2] == [tag, 0]).map(|entry| u32::from(entry[2]) & 0o7);
+    let (group, mask) = (of(0x04)?, of(0x10).unwrap_or(0o7));
+    Some((group & mask) << 3)
+}
+
 /// Looks at an entry itself, never at what a symlink there points to.
 const LOOK: AtFlags = AtFlags::SYMLINK_NOFOLLOW.union(AtFlags::NO_AUTOMOUNT);
 

@@ -6,7 +6,7 @@ use rustix::fs::{CWD, Mode, OFlags, StatFs, StatVfs, Statx, StatxAttributes, Sta
 use rustix::io::Errno;
 
 use super::sys::{openat, statx};
-use super::{Dir, Doing, ReplicaDir, Result, device, stat_fd, time};
+use super::{Dir, Doing, Quirks, ReplicaDir, Result, device, stat_fd, time};
 use crate::entry::Time;
 use crate::fault::{Fault, Where};
 use crate::mounts::Place;
@@ -140,13 +140,18 @@ impl Room {
 pub struct Root {
     pub path: PathBuf,
     pub side: Where,
+    pub quirks: Quirks,
 }
 
 impl Root {
+    pub fn new(path: impl Into<PathBuf>, side: Where) -> Self {
+        Self { path: path.into(), side, quirks: Quirks::default() }
+    }
+
     fn open_dir(&self) -> Result<(Dir, Pin)> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let fd = openat(CWD, &self.path, flags, Mode::empty()).doing(self.side, "open the root")?;
-        let dir = Dir { fd, side: self.side };
+        let dir = Dir { fd, side: self.side, quirks: self.quirks };
         let pin = dir.pin()?;
         Ok((dir, pin))
     }

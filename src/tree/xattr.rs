@@ -2,27 +2,57 @@
 
 use std::ffi::CString;
 
-use rustix::fd::AsFd;
+use rustix::fd::{AsFd, AsRawFd};
 use rustix::fs::XattrFlags;
 use rustix::io::{Errno, Result};
 
-use super::sys::{fgetxattr, flistxattr, fremovexattr, fsetxattr};
+use super::Quirks;
+use super::sys::{fgetxattr, flistxattr, fremovexattr, fsetxattr, lgetxattr};
 use crate::entry::{XattrKinds, Xattrs};
 
 /// The kernel's limit on a list of names, and on a value, in bytes.
 const LIMIT: usize = 64 * 1024;
 
+/// The ACL that says who may do what; directories have another one for new entries.
+const ACL: &[u8] = b"system.posix_acl_access";
+
 /// What a first try has room for: most entries have no attribute at all.
 const USUAL: usize = 512;
 
+/// The ACL of an open entry; `None` where it has none, or cannot have one, and empty where that is not known.
+pub(super) fn acl(fd: impl AsFd) -> Option<Vec<u8>> {
+    known(sized(|buffer| fgetxattr(fd.as_fd(), ACL, buffer)))
+}
+
+/// The same of a name in an open directory; a symlink there is not followed.
+pub(super) fn acl_at(dir: impl AsFd, name: &[u8]) -> Option<Vec<u8>> {
+    let mut path = format!("/proc/self/fd/{}/", dir.as_fd().as_raw_fd()).into_bytes();
+    path.extend_from_slice(name);
+    known(sized(|buffer| lgetxattr(&*path, ACL, buffer)))
+}
+
+fn known(acl: Result<Vec<u8>>) -> Option<Vec<u8>> {
+    match acl {
+        Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::NOSYS) => None,
+        other => Some(other.unwrap_or_default()),
+    }
+}
+
+/// Whether a file system takes no calls for attributes, to judge by a call for an open entry.
+pub(super) fn is_refused(fd: impl AsFd) -> bool {
+    let listed = sized(|buffer| flistxattr(fd.as_fd(), buffer));
+    matches!(listed, Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::IO | Errno::PERM | Errno::INVAL))
+}
+
 /// Reads the attributes of an open entry. A file system without any has none.
-pub(super) fn read(fd: impl AsFd, kinds: XattrKinds) -> Result<Xattrs> {
+pub(super) fn read(fd: impl AsFd, kinds: XattrKinds, quirks: Quirks) -> Result<Xattrs> {
     let mut xattrs = Xattrs::default();
     if kinds == XattrKinds::NONE {
         return Ok(xattrs);
     }
     let names = match sized(|buffer| flistxattr(fd.as_fd(), buffer)) {
         Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(xattrs),
+        Err(Errno::IO | Errno::PERM | Errno::INVAL) if quirks.refuses_xattrs => return Ok(xattrs),
         other => other?,
     };
     for name in names.split(|byte| *byte == 0).filter(|name| kinds.mirrors(name)) {

@@ -133,6 +133,11 @@ pub fn fgetxattr<Fd: AsFd, P: Arg>(fd: Fd, name: P, value: &mut [u8]) -> Result<
     attempt("fgetxattr", &before, &[], || rustix::fs::fgetxattr(fd, name, value))
 }
 
+pub fn lgetxattr<P: Arg, N: Arg>(path: P, name: N, value: &mut [u8]) -> Result<usize> {
+    let before = [&READING[..], &[Errno::NODATA]].concat();
+    attempt("lgetxattr", &before, &[], || rustix::fs::lgetxattr(path, name, value))
+}
+
 pub fn fsetxattr<Fd: AsFd, P: Arg>(fd: Fd, name: P, value: &[u8], flags: XattrFlags) -> Result<()> {
     let before = [&SETTING[..], &[Errno::NOSPC, Errno::DQUOT]].concat();
     attempt("fsetxattr", &before, &SET, || rustix::fs::fsetxattr(fd, name, value, flags))
