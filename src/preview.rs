@@ -18,7 +18,9 @@ use crate::filter::Filter;
 use crate::guard::{Count, Occasion, Trust, judge, say_held};
 use crate::path::{Name, RelPath};
 use crate::queue::{Depth, Detector, Evidence, Look};
-use crate::reconcile::{COUNTING, Deletions, EXCLUDED, Leave, Lost, Roots, count_below, may_go};
+use crate::reconcile::{
+    COUNTING, Deletions, Fate, Lost, MountPoints, Roots, Rules, Ruling, Stay, count_below,
+};
 use crate::report::{Cause, Done, Entries, Notice, Operation, Problem, counted, say_if_silent};
 use crate::sweep::{Message, Plan, Sweep, Task};
 use crate::tree::Dir;
@@ -55,6 +57,7 @@ pub fn preview(config: &Config, subject: Subject, signals: &Receiver<i32>) -> st
         replica: subject.roots.replica.open_replica().map(|(dir, _)| dir.into_reader()).ok(),
         subject,
         deletions: Deletions::Followed,
+        mounts: MountPoints::default(),
         differ: 0,
         holding: 0,
         problems: 0,
@@ -78,6 +81,7 @@ struct Preview<'a> {
     subject: Subject,
     /// Whether the guard would hold deletions.
     deletions: Deletions,
+    mounts: MountPoints,
     differ: u64,
     holding: u64,
     problems: u64,
@@ -248,26 +252,12 @@ impl Preview<'_> {
                 return;
             }
         };
-        let goes = operation == Operation::Removed || (theirs.is_dir() && !entry.is_dir());
         let is_own = path.split().is_some_and(|(_, name)| name.is_reserved());
         if is_own && !self.check {
             return;
         }
-        if theirs.is_dir()
-            && goes
-            && !(self.deletions.are_held() || is_own)
-            && let Some(root) = &self.replica
-            && let Leave::Parts(parts) = may_go(root, &path, &self.subject.filter)
-        {
-            if operation != Operation::Removed {
-                return self.fail(&Problem { path, cause: Cause::Fault(EXCLUDED) });
-            }
-            Notice::HoldsExcluded.log(&path);
-            return self.tell_parts(parts, look);
-        }
-        let comes = *theirs == Side::Absent && self.deletions.spare() == 0;
-        if comes || (goes && self.deletions.are_held()) {
-            self.holding += 1;
+        let stands_on = operation != Operation::Removed && entry.is_dir() && theirs.is_dir();
+        if !is_own && !stands_on && self.stays(operation, &path, theirs, look) {
             return;
         }
         let mut done = Done::new(operation, path.clone(), entry, reason, look);
@@ -286,6 +276,33 @@ impl Preview<'_> {
             done.differs = differs;
         }
         self.say(&done);
+    }
+
+    /// Whether a run would leave an entry as it is, or a part of it: that is said.
+    fn stays(&mut self, operation: Operation, path: &RelPath, standing: &Side, look: &Look) -> bool {
+        let fate = if operation == Operation::Removed { Fate::Removed } else { Fate::Replaced };
+        let (Some(replica), Some(entry)) = (&self.replica, standing.entry()) else {
+            let waits = *standing == Side::Absent && self.deletions.spare() == 0;
+            self.holding += u64::from(waits);
+            return waits;
+        };
+        let (roots, filter) = (&self.subject.roots, &self.subject.filter);
+        let (deletions, mounts) = (self.deletions, &self.mounts);
+        let rules = Rules { roots, replica, filter, deletions, crossings: None, mounts };
+        match rules.on(path, entry, fate) {
+            Ruling::Goes => return false,
+            Ruling::GoesInParts(parts) => {
+                Notice::HoldsExcluded.log(path);
+                self.tell_parts(parts, look);
+            }
+            Ruling::Stays(Stay::Held | Stay::Unmounted(_)) => self.holding += 1,
+            // It differs, whatever would become of it.
+            Ruling::Stays(Stay::Fault(_)) if self.check => return false,
+            Ruling::Stays(Stay::Fault(fault)) => {
+                self.fail(&Problem { path: path.clone(), cause: Cause::Fault(fault) });
+            }
+        }
+        true
     }
 
     /// What would go of a directory that has to stay.

@@ -204,8 +204,8 @@ fn a_time_that_a_file_system_cannot_store_is_the_nearest_and_settles() {
         }
         let notes = said[0].stdout.lines().filter(|line| line.contains(" note "));
         // NTFS begins in 1601.
-        let noted = usize::from(file_system.kind != "ntfs");
-        assert_eq!(notes.count(), noted, "{}: {}", file_system.kind, said[0].stdout);
+        let wanted = usize::from(file_system.kind != "ntfs");
+        assert_eq!(notes.count(), wanted, "{}: {}", file_system.kind, said[0].stdout);
         assert!(said[1].stdout.contains("nothing to do"), "{}: {}", file_system.kind, said[1].stdout);
         said[1].did_nothing();
     }

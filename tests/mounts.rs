@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::fs;
+
 use support::script::{assert_said, each_way, lines, script, script_each_way};
 use support::{Scratch, Snapshot, Tree, assert_same, skip};
 
@@ -237,4 +239,26 @@ fn a_file_that_is_mounted_in_the_replica_is_left_alone() {
         assert_said(&run, &["text", "code: 0"]);
         assert_same("the outside", &before, &Snapshot::with_inodes(&scratch.path("outside")));
     });
+}
+
+#[test]
+fn a_dry_run_says_of_a_mount_in_the_replica_what_a_run_says() {
+    let scratch = Scratch::new()
+        .with_source(&Tree::new().file("f", "x").file("turned", "a file now"))
+        .with_replica(&Tree::new().file("f", "x").file("gone/m/x", "x").file("turned/m/x", "x").dir("bare"));
+    fs::write(scratch.replica().join("bound"), "x").unwrap();
+    let text = r#"
+        mount --bind source/f replica/bound
+        mount -t tmpfs none replica/gone/m
+        mount -t tmpfs none replica/turned/m
+        for how in --dry-run --once --check; do
+            code=0
+            "$TWINDIR" $how source replica >out 2>err || code=$?
+            echo "$how: $code, $(grep -c ' problem  gone: cannot move a directory with a mount' err)" \
+                "$(grep -c ' problem  turned: ' err) $(grep -c ' problem  bound: ' err) $(grep -c 'removed  bare' out) $(grep -c 'differs  gone/' out)"
+        done
+        umount replica/gone/m replica/turned/m replica/bound
+    "#;
+    let Some(run) = script(&scratch, "", text) else { return };
+    assert_said(&run, &["--dry-run: 1, 1 1 1 1 0", "--once: 1, 1 1 1 1 0", "--check: 1, 0 0 0 0 1"]);
 }

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use super::gather::Spot;
 use super::publish::Ready;
 use super::removal::gone_is_fine;
-use super::{Again, Deletions, EXCLUDED, Leave, Outcome, Round, Sighting, TASK, may_go};
+use super::{Again, Fate, Outcome, Round, Ruling, Sighting, Stay, TASK};
 use crate::carrier::{Carried, Job, Load};
 use crate::copy::{Temp, fill, seal, see_whole, settings};
 use crate::decide::{Action, Contents, Reason, decide, may_be_newer};
@@ -358,56 +358,34 @@ impl<'a> Here<'_, 'a> {
         if name.is_reserved() {
             return Ok(self.replica.remove_file(name.as_bytes()).or_else(gone_is_fine)?);
         }
-        if self.round.deletions.are_held() {
-            out.hold(self.path);
-            return Ok(());
-        }
-        if !self.spot.is_standing(self.round, self.rel) {
+        let ruling = self.round.rules().on(self.path, entry, Fate::Removed);
+        if ruling != Ruling::Stays(Stay::Held) && !self.spot.is_standing(self.round, self.rel) {
             return Err(Setback::Changed);
         }
-        if let Some(mount) = self.round.lost_mount(self.path) {
-            out.keep(mount.clone(), self.path);
-            return Ok(());
+        if let Ruling::Stays(stay) = ruling {
+            return out.stays(stay, self.path);
         }
         self.round.take_file(self.replica, self.path, name)?;
         out.act(Done::new(Operation::Removed, self.path.clone(), entry, Reason::Removed, self.look));
         Ok(())
     }
 
-    /// Whether what is about to be replaced is a directory that has to stay, or nothing new may come, since the guard does
+    /// Whether what is about to be replaced has to stay, or nothing new may come, since the guard does
     /// not trust the source.
     ///
     /// # Errors
-    /// Where another file system is mounted in it.
+    /// Where it cannot be replaced.
     fn stays(&self, standing: &Side, out: &mut Outcome) -> Result<bool, Setback> {
-        let held = self.is_held(standing, out);
-        let shared = self.round.shared;
-        if !held
-            && standing.is_dir()
-            && may_go(&self.round.replica, self.path, &shared.filter) != Leave::Whole
-        {
-            return Err(EXCLUDED.into());
+        match standing {
+            Side::Absent if !self.round.may_create() => out.hold(self.path),
+            // A rename replaces what cannot be looked at, unless it is a directory.
+            Side::Absent | Side::Unknown(_) => return Ok(false),
+            Side::Present(entry) => match self.round.rules().on(self.path, entry, Fate::Replaced) {
+                Ruling::Goes | Ruling::GoesInParts(_) => return Ok(false),
+                Ruling::Stays(stay) => out.stays(stay, self.path)?,
+            },
         }
-        if held || !standing.is_dir() {
-            return Ok(held);
-        }
-        if let Some(mount) = self.round.lost_mount(self.path) {
-            out.keep(mount.clone(), self.path);
-            return Ok(true);
-        }
-        self.round.must_stay(self.path).map_or(Ok(false), |fault| Err(fault.into()))
-    }
-
-    fn is_held(&self, standing: &Side, out: &mut Outcome) -> bool {
-        let held = match self.round.deletions {
-            Deletions::Followed => false,
-            Deletions::Held { .. } if *standing == Side::Absent => !self.round.may_create(),
-            Deletions::Held { .. } => standing.is_dir(),
-        };
-        if held {
-            out.hold(self.path);
-        }
-        held
+        Ok(true)
     }
 }
 

@@ -17,13 +17,14 @@ mod gather;
 mod in_place;
 mod moves;
 mod publish;
+mod removable;
 mod removal;
 mod reaping;
 mod rights;
 mod shape;
 mod work;
 
-pub use excluded::{Leave, may_go};
+pub use removable::{Fate, MountPoints, Rules, Ruling, Stay};
 pub use removal::{COUNTING, count_below};
 pub use work::{Again, Deletions, Outcome, Waiting, Work};
 
@@ -31,21 +32,16 @@ pub use work::{Again, Deletions, Outcome, Waiting, Work};
 mod tests;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
-
-use rustix::io::Errno;
 
 use crate::backup::Backup;
 use crate::carrier::{Carried, Carriers};
 use crate::copy::TempNames;
 use crate::differs::Keeps;
 use crate::entry::Side;
-use crate::fault::{Fault, Where};
+use crate::fault::Fault;
 use crate::filter::Filter;
 use crate::path::{Name, RelPath};
 use crate::queue::{Detector, Look};
@@ -57,21 +53,6 @@ use crossings::Crossings;
 use flights::Flights;
 use gather::Spot;
 use reaping::Reaping;
-
-/// Why a directory that holds excluded entries does not give way to an entry of another kind.
-pub const EXCLUDED: Fault = Fault {
-    doing: "replace a directory with excluded entries in it",
-    side: Where::Replica,
-    errno: Errno::NOTEMPTY,
-};
-
-/// Why a directory in which another file system is mounted stays.
-const MOUNTED: Fault =
-    Fault { doing: "move a directory with a mount in it", side: Where::Replica, errno: Errno::BUSY };
-
-/// Why a directory stays in which somebody has put the source.
-const HOLDS_SOURCE: Fault =
-    Fault { doing: "move a directory with the source in it", side: Where::Replica, errno: Errno::BUSY };
 
 /// Names of one directory that one task works on.
 const TASK: usize = 32;
@@ -323,7 +304,7 @@ impl Reconciler {
             narrowed: HashSet::new(),
             waiting,
             arrived: Vec::new(),
-            mounts: OnceLock::new(),
+            mounts: MountPoints::default(),
             out: Outcome::default(),
         }
     }
@@ -442,8 +423,7 @@ struct Round<'a> {
     waiting: &'a dyn Waiting,
     /// Where files and symlinks that it has renamed stand in the end, and since when that is due.
     arrived: Vec<(RelPath, Instant)>,
-    /// What is mounted where; asked once, and only before a directory goes.
-    mounts: OnceLock<Vec<PathBuf>>,
+    mounts: MountPoints,
     out: Outcome,
 }
 
@@ -470,21 +450,16 @@ impl Round<'_> {
         *known = (*known).max(since);
     }
 
-    /// Why the replica's directory `rel` can be neither moved nor removed, if there is a reason: another file system is
-    /// mounted in it, or somebody has moved the source there.
-    fn must_stay(&self, rel: &RelPath) -> Option<Fault> {
-        let Ok(root) = self.shared.roots.replica.path.canonicalize() else { return Some(MOUNTED) };
-        let dir = root.join(OsStr::from_bytes(rel.as_bytes()));
-        if self.mounts.get_or_init(crate::mounts::points).iter().any(|point| point.starts_with(&dir)) {
-            return Some(MOUNTED);
+    /// What may be removed or replaced.
+    fn rules(&self) -> Rules<'_> {
+        Rules {
+            roots: &self.shared.roots,
+            replica: &self.replica,
+            filter: &self.shared.filter,
+            deletions: self.deletions,
+            crossings: Some((&self.source, &self.shared.crossings)),
+            mounts: &self.mounts,
         }
-        let source = self.shared.roots.source.path.canonicalize();
-        source.map_or(true, |source| source.starts_with(&dir)).then_some(HOLDS_SOURCE)
-    }
-
-    /// Where a file system was mounted in the source that is gone, if `path` is at it, above or below.
-    fn lost_mount(&self, path: &RelPath) -> Option<&RelPath> {
-        self.shared.crossings.lost(path, &self.source, &self.shared.roots.source.path)
     }
 
     /// Whether one is gone that was mounted at this very name.

@@ -10,7 +10,7 @@ use std::time::Instant;
 use rustix::io::Errno;
 
 use super::removal::taken;
-use super::{Leave, Round, may_go};
+use super::{Fate, Round, Ruling};
 use crate::backup::{Kept, Taken};
 use crate::decide::Reason;
 use crate::entry::{Entry, Kind, Side};
@@ -103,8 +103,7 @@ impl Round<'_> {
     /// neither, and the old one is put aside, or kept. `None` where it has to stay.
     fn displace(&mut self, from: &Place, to: &Place, hint: &Hint) -> Option<()> {
         let Side::Present(old) = to.dir.look(to.name.as_bytes()) else { return None };
-        let is_whole = may_go(&self.replica, &to.path, &self.shared.filter) == Leave::Whole;
-        if !is_whole || self.must_stay(&to.path).is_some() || self.lost_mount(&to.path).is_some() {
+        if self.rules().on(&to.path, &old, Fate::Replaced) != Ruling::Goes {
             return None;
         }
         let look = Look::new(Depth::Subtree, self.detector, hint.since);
@@ -172,10 +171,11 @@ impl Round<'_> {
             _ => false,
         };
         let is_kept = [from, end].iter().any(|path| self.is_kept(path, entry.is_dir()));
-        let is_whole = || may_go(&self.replica, from, &self.shared.filter) == Leave::Whole;
-        let stays = is_kept || [from, end].iter().any(|path| self.lost_mount(path).is_some());
+        let stays = is_kept
+            || self.rules().on(from, &entry, Fate::Moved) != Ruling::Goes
+            || self.rules().lost_mount(end).is_some();
         let can_go = if entry.is_dir() {
-            self.must_stay(from).is_none() && is_whole() && !self.crosses_a_border(from, end)
+            !self.crosses_a_border(from, end)
         } else {
             // The temporary file of one that a carrier has does not move.
             !self.shared.flights.holds(from)

@@ -7,7 +7,7 @@ use rustix::io::Errno;
 
 use super::contents::changed_if_no_dir;
 use super::gather::Spot;
-use super::{Again, Leave, Round, Sighting, may_go};
+use super::{Again, Fate, Round, Ruling, Sighting, Stay};
 use crate::copy::swap;
 use crate::decide::{Action, Contents, Reason, decide};
 use crate::entry::Entry;
@@ -180,22 +180,22 @@ impl Round<'_> {
             self.out.asides.push(Aside { dir: rel.clone(), name });
             return;
         }
-        if self.deletions.are_held() {
-            self.out.hold(path);
-            return;
-        }
-        if !spot.is_standing(self, rel) {
+        let ruling = self.rules().on(path, old, Fate::Removed);
+        if ruling != Ruling::Stays(Stay::Held) && !spot.is_standing(self, rel) {
             return self.out.again.push((path.clone(), look, Again::Restless));
         }
-        if let Some(mount) = self.lost_mount(path).cloned() {
-            return self.out.keep(mount, path);
-        }
-        if let Some(fault) = self.must_stay(path) {
-            return self.out.set_back(path.clone(), look, fault.into());
-        }
-        if let Leave::Parts(parts) = may_go(&self.replica, path, &self.shared.filter) {
-            self.out.notices.push((path.clone(), Notice::HoldsExcluded));
-            return self.remove_parts(parts, &look);
+        match ruling {
+            Ruling::Goes => {}
+            Ruling::GoesInParts(parts) => {
+                self.out.notices.push((path.clone(), Notice::HoldsExcluded));
+                return self.remove_parts(parts, &look);
+            }
+            Ruling::Stays(stay) => {
+                if let Err(setback) = self.out.stays(stay, path) {
+                    self.out.set_back(path.clone(), look, setback);
+                }
+                return;
+            }
         }
         match self.take_dir(replica, path, &name, old, &look) {
             Ok((done, aside)) => self.gone(rel.clone(), aside, done),

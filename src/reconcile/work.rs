@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::Stay;
 use crate::carrier::{Carried, Job};
 use crate::differs::Keeps;
 use crate::entry::{Entry, Special};
@@ -198,6 +199,16 @@ impl Outcome {
         self.kept += 1;
         self.open.push(path.clone());
         self.notices.push((mount, Notice::Unmounted));
+    }
+
+    /// Notes that an entry stays, where that is not for an error.
+    pub(super) fn stays(&mut self, stay: Stay, path: &RelPath) -> Result<(), Setback> {
+        match stay {
+            Stay::Held => self.hold(path),
+            Stay::Unmounted(mount) => self.keep(mount, path),
+            Stay::Fault(fault) => return Err(fault.into()),
+        }
+        Ok(())
     }
 
     pub(super) fn act(&mut self, done: Done) {

@@ -1,0 +1,132 @@
+//! The rules of removal: whether an entry of the replica may be removed, or replaced. Asked by rounds, for files, directories and
+//! moves alike, and by previews.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use rustix::io::Errno;
+
+use super::crossings::Crossings;
+use super::excluded::{Leave, may_go};
+use super::{Deletions, Roots};
+use crate::entry::Entry;
+use crate::fault::{Fault, Where};
+use crate::filter::Filter;
+use crate::mounts;
+use crate::path::RelPath;
+use crate::tree::Dir;
+
+/// Why a directory that holds excluded entries does not give way to an entry of another kind.
+const EXCLUDED: Fault = Fault {
+    doing: "replace a directory with excluded entries in it",
+    side: Where::Replica,
+    errno: Errno::NOTEMPTY,
+};
+
+/// Why an entry stays that is mounted there.
+const IS_MOUNT: Fault =
+    Fault { doing: "remove or replace a mount", side: Where::Replica, errno: Errno::BUSY };
+
+/// Why a directory in which another file system is mounted stays.
+const MOUNTED: Fault =
+    Fault { doing: "move a directory with a mount in it", side: Where::Replica, errno: Errno::BUSY };
+
+/// Why a directory stays in which somebody has put the source.
+const HOLDS_SOURCE: Fault =
+    Fault { doing: "move a directory with the source in it", side: Where::Replica, errno: Errno::BUSY };
+
+/// What is to become of an entry that stands in the replica.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fate {
+    /// The source lacks it.
+    Removed,
+    /// Another one takes its name.
+    Replaced,
+    /// It gets another name.
+    Moved,
+}
+
+/// What the rules say.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Ruling {
+    Goes,
+    /// These entries below it go, with all that they hold. The rest stays, for the sake of what is excluded.
+    GoesInParts(Vec<RelPath>),
+    Stays(Stay),
+}
+
+/// Why an entry stays.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Stay {
+    /// The guard holds deletions.
+    Held,
+    /// A file system was mounted at this path of the source, and is no longer: what the replica has of it is kept.
+    Unmounted(RelPath),
+    /// It cannot be done: a problem.
+    Fault(Fault),
+}
+
+/// What is mounted where; asked once, and only when a directory is to go.
+#[derive(Default)]
+pub struct MountPoints(OnceLock<Vec<PathBuf>>);
+
+/// What the rules are asked of.
+pub struct Rules<'a> {
+    pub roots: &'a Roots,
+    /// The replica's root, open.
+    pub replica: &'a Dir,
+    pub filter: &'a Filter,
+    pub deletions: Deletions,
+    /// The source's root, open, and where file systems were mounted in it; `None` where nobody remembers any.
+    pub crossings: Option<(&'a Dir, &'a Crossings)>,
+    pub mounts: &'a MountPoints,
+}
+
+impl Rules<'_> {
+    /// Whether the entry that stands at a path of the replica may meet its fate. Whether its absence in the source is proved (I5)
+    /// is for whoever asks.
+    pub fn on(&self, path: &RelPath, standing: &Entry, fate: Fate) -> Ruling {
+        let is_dir = standing.is_dir();
+        // A file that is replaced by a file is no deletion.
+        if self.deletions.are_held() && (is_dir || fate != Fate::Replaced) {
+            return Ruling::Stays(Stay::Held);
+        }
+        if let Some(mount) = self.lost_mount(path).filter(|_| is_dir || fate != Fate::Replaced) {
+            return Ruling::Stays(Stay::Unmounted(mount.clone()));
+        }
+        if standing.mount_root {
+            return Ruling::Stays(Stay::Fault(IS_MOUNT));
+        }
+        if !is_dir {
+            return Ruling::Goes;
+        }
+        if let Some(fault) = self.must_stay(path) {
+            return Ruling::Stays(Stay::Fault(fault));
+        }
+        match (may_go(self.replica, path, self.filter), fate) {
+            (Leave::Whole, _) => Ruling::Goes,
+            (Leave::Parts(parts), Fate::Removed) => Ruling::GoesInParts(parts),
+            (Leave::Parts(_), Fate::Replaced | Fate::Moved) => Ruling::Stays(Stay::Fault(EXCLUDED)),
+        }
+    }
+
+    /// Where a file system was mounted in the source that is gone, if `path` is at it, above or below.
+    pub fn lost_mount(&self, path: &RelPath) -> Option<&RelPath> {
+        let (source, crossings) = self.crossings?;
+        crossings.lost(path, source, &self.roots.source.path)
+    }
+
+    /// Why a directory of the replica can be neither moved nor removed, if there is a reason: another file system is
+    /// mounted in it, or somebody has moved the source there.
+    fn must_stay(&self, path: &RelPath) -> Option<Fault> {
+        let Ok(root) = self.roots.replica.path.canonicalize() else { return Some(MOUNTED) };
+        let dir = root.join(OsStr::from_bytes(path.as_bytes()));
+        if self.mounts.0.get_or_init(mounts::points).iter().any(|point| point.starts_with(&dir)) {
+            return Some(MOUNTED);
+        }
+        let source = self.roots.source.path.canonicalize();
+        source.map_or(true, |source| source.starts_with(&dir)).then_some(HOLDS_SOURCE)
+    }
+}
