@@ -158,7 +158,7 @@ impl Backup {
             }
             match exchanged {
                 Ok(()) => Ok(true),
-                Err(fault) if fault.is_unknown_flag() => Ok(false),
+                Err(fault) if fault.is_unknown_flag() || fault.errno == Errno::XDEV => Ok(false),
                 Err(fault) => Err(blamed(fault, &to).into()),
             }
         })?;

@@ -58,33 +58,22 @@ impl<'a> Temp<'a> {
         self.is_gone = true;
     }
 
-    /// Puts the entry under `name`, where `standing` was seen. A directory there is swapped
-    /// away, and the reserved name it has now is returned: its contents are the reaper's.
+    /// Puts the entry under `name`, where `standing` was seen, which is no directory.
     ///
     /// # Errors
     /// [`Setback::Changed`] where something else stands there by now.
-    pub fn publish(
-        mut self,
-        name: &Name,
-        standing: &Side,
-        names: &TempNames,
-    ) -> Result<Option<Name>, Setback> {
-        let aside = if standing.is_dir() {
-            Some(swap(self.dir, &self.name, name, names)?)
-        } else {
-            let renamed = match standing {
-                Side::Absent => self.dir.move_to_free(self.name.as_bytes(), self.dir, name),
-                _ => self.dir.rename(&self.name, name),
-            };
-            renamed.map_err(|fault| match fault.errno {
-                // RACE: something appeared after the look, or a directory. Worst case one more look.
-                Errno::ISDIR | Errno::NOTDIR | Errno::EXIST | Errno::NOTEMPTY => Setback::Changed,
-                _ => Setback::Fault(fault),
-            })?;
-            None
+    pub fn publish(mut self, name: &Name, standing: &Side) -> Result<(), Setback> {
+        let renamed = match standing {
+            Side::Absent => self.dir.move_to_free(self.name.as_bytes(), self.dir, name),
+            _ => self.dir.rename(&self.name, name),
         };
+        renamed.map_err(|fault| match fault.errno {
+            // RACE: something appeared after the look, or a directory. Worst case one more look.
+            Errno::ISDIR | Errno::NOTDIR | Errno::EXIST | Errno::NOTEMPTY => Setback::Changed,
+            _ => Setback::Fault(fault),
+        })?;
         self.is_gone = true;
-        Ok(aside)
+        Ok(())
     }
 }
 

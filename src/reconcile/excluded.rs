@@ -1,7 +1,7 @@
 //! Directories of the replica that the source lacks, and that hold what is excluded: that stays, and
 //! with it the directories it lies in, and their files of patterns. Everything else in them goes.
 
-use super::Round;
+use super::{Again, Round};
 use crate::decide::Reason;
 use crate::fault::Setback;
 use crate::filter::Filter;
@@ -131,8 +131,9 @@ impl Round<'_> {
         for path in parts {
             let Some((dir, name)) = path.split() else { continue };
             match self.remove_part(&dir, &path, &name, look) {
-                Ok(Some((done, aside))) => self.gone(dir, aside, done),
-                Ok(None) => {}
+                Ok(Part::Gone(done, aside)) => self.gone(dir, aside, done),
+                Ok(Part::Absent) => {}
+                Ok(Part::Left) => self.out.again.push((path, look.clone(), Again::Now)),
                 Err(setback) => self.out.set_back(path, look.clone(), setback),
             }
         }
@@ -144,15 +145,26 @@ impl Round<'_> {
         path: &RelPath,
         name: &Name,
         look: &Look,
-    ) -> Result<Option<(Done, Option<Name>)>, Setback> {
+    ) -> Result<Part, Setback> {
         let dir = self.open_replica(dir)?;
-        let Some(entry) = dir.look(name.as_bytes()).entry().cloned() else { return Ok(None) };
+        let Some(entry) = dir.look(name.as_bytes()).entry().cloned() else { return Ok(Part::Absent) };
         if entry.is_dir() {
-            return self.take_dir(&dir, path, name, &entry, look).map(Some);
+            let taken = self.take_dir(&dir, path, name, &entry, look)?;
+            return Ok(taken.map_or(Part::Left, |(done, aside)| Part::Gone(done, aside)));
         }
         self.take_file(&dir, path, name)?;
-        Ok(Some((Done::new(Operation::Removed, path.clone(), &entry, Reason::Removed, look), None)))
+        let done = Done::new(Operation::Removed, path.clone(), &entry, Reason::Removed, look);
+        Ok(Part::Gone(done, None))
     }
+}
+
+/// What became of an entry in a directory of which a part stays.
+enum Part {
+    /// What was done, and the reserved name under which it lies, if it is a directory.
+    Gone(Done, Option<Name>),
+    Absent,
+    /// There was no time for all of it.
+    Left,
 }
 
 #[cfg(test)]

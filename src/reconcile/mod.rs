@@ -11,6 +11,7 @@
 mod close;
 mod contents;
 mod crossings;
+mod emptying;
 mod excluded;
 mod flights;
 mod gather;
@@ -50,6 +51,7 @@ use crate::report::Notice;
 use crate::tree::{Dir, Pin, Quirks, ReplicaDir, Root, Settings};
 use crate::twins::Twins;
 use crossings::Crossings;
+use emptying::Emptying;
 use flights::Flights;
 use gather::Spot;
 use reaping::Reaping;
@@ -156,6 +158,8 @@ pub struct Reconciler {
     flights: Flights,
     reaping: Reaping,
     named: Mutex<HashSet<(RelPath, Notice)>>,
+    /// How many entries have gone of directories that are emptied in their place.
+    emptied: Emptying,
     crossings: Crossings,
     pub twins: Arc<Twins>,
 }
@@ -188,6 +192,7 @@ impl Reconciler {
             flights: Flights::default(),
             reaping: Reaping::default(),
             named: Mutex::default(),
+            emptied: Emptying::default(),
             crossings: Crossings::default(),
             twins: Arc::default(),
         })

@@ -1,9 +1,10 @@
 //! The end of the contents phase: what is finished under a temporary name gets its own (I4).
 
+use super::emptying::cannot_be_renamed;
 use super::gather::Spot;
 use super::{Again, Outcome, Round};
 use crate::backup::{Kept, Taken};
-use crate::copy::Temp;
+use crate::copy::{Temp, swap};
 use crate::decide::Reason;
 use crate::entry::{Entry, Side};
 use crate::fault::Setback;
@@ -92,23 +93,44 @@ impl Round<'_> {
         name: &Name,
         standing: &Side,
     ) -> Result<Option<Name>, Setback> {
-        let names = &self.shared.names;
         match &self.shared.backup {
             Some(backup) if standing.is_dir() => {
                 match backup.replace((dir, temp.name()), (dir, name), path, &self.shared.stop)? {
                     Taken::Exchanged => temp.leave(),
-                    Taken::Moved => return temp.publish(name, &Side::Absent, names),
-                    Taken::Copied => return temp.publish(name, standing, names),
+                    Taken::Moved => return temp.publish(name, &Side::Absent).map(|()| None),
+                    Taken::Copied => return self.put_in_place_of_dir(dir, temp, path, name),
                 }
                 Ok(None)
             }
+            None if standing.is_dir() => self.put_in_place_of_dir(dir, temp, path, name),
             _ => {
                 let kept = if standing.is_dir() || *standing == Side::Absent {
                     Kept::default()
                 } else {
                     self.keep(dir, name, path)?
                 };
-                temp.publish(name, standing, names).inspect_err(|_| kept.undo())
+                temp.publish(name, standing).inspect_err(|_| kept.undo()).map(|()| None)
+            }
+        }
+    }
+
+    /// Puts a temporary entry in the place of a directory: in one step, where that can be renamed; else it is removed first.
+    fn put_in_place_of_dir(
+        &self,
+        dir: &ReplicaDir,
+        temp: Temp<'_>,
+        path: &RelPath,
+        name: &Name,
+    ) -> Result<Option<Name>, Setback> {
+        match swap(dir, temp.name(), name, &self.shared.names) {
+            Err(Setback::Fault(fault)) if cannot_be_renamed(&fault) => {
+                self.empty_in_place(dir, name, path, None)?;
+                temp.publish(name, &Side::Absent).map(|()| None)
+            }
+            other => {
+                let aside = other?;
+                temp.leave();
+                Ok(Some(aside))
             }
         }
     }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::Round;
+use super::emptying::{A_TURN, Emptied, cannot_be_renamed};
 use crate::backup::{Kept, Taken};
 use crate::decide::Reason;
 use crate::entry::Entry;
@@ -17,7 +18,8 @@ pub const COUNTING: Duration = Duration::from_millis(20);
 
 impl Round<'_> {
     /// Takes a directory out of the replica by one rename (I6): what was done, with the number of entries that it held, and the
-    /// reserved name under which the reaper is to find it. None where it went to the backup.
+    /// reserved name under which the reaper is to find it. No name where it went to the backup, or was emptied in its place since
+    /// it cannot be renamed; nothing at all where that is to go on in the next round.
     pub(super) fn take_dir(
         &self,
         dir: &ReplicaDir,
@@ -25,11 +27,29 @@ impl Round<'_> {
         name: &Name,
         old: &Entry,
         look: &Look,
-    ) -> Result<(Done, Option<Name>), Setback> {
-        let done = taken(dir, path, name, old, look);
-        self.leave_nothing_under_way(path);
-        let aside = if self.still_stands(dir, path, name)? { Some(self.lay_aside(dir, name)?) } else { None };
-        Ok((done, aside))
+    ) -> Result<Option<(Done, Option<Name>)>, Setback> {
+        if !self.shared.emptied.has(path) {
+            let done = taken(dir, path, name, old, look);
+            self.leave_nothing_under_way(path);
+            if !self.still_stands(dir, path, name)? {
+                return Ok(Some((done, None)));
+            }
+            match self.lay_aside(dir, name) {
+                Err(Setback::Fault(fault)) if cannot_be_renamed(&fault) => {}
+                aside => return Ok(Some((done, Some(aside?)))),
+            }
+        }
+        self.shared.cancel_within(path);
+        // With a backup, a copy of it all was made for this: it is not made twice.
+        let turn = self.shared.backup.is_none().then_some(A_TURN);
+        match self.empty_in_place(dir, name, path, turn)? {
+            Emptied::Wholly(number) => {
+                let mut done = Done::new(Operation::Removed, path.clone(), old, Reason::Removed, look);
+                done.entries = Some(Entries { number, at_least: false });
+                Ok(Some((done, None)))
+            }
+            Emptied::InPart => Ok(None),
+        }
     }
 
     /// Renames a directory to a reserved name, under which the reaper is to find it.

@@ -67,7 +67,8 @@ pub fn symlinkat<P: Arg, Q: Arg, Fd: AsFd>(target: P, dir: Fd, path: Q) -> Resul
 }
 
 pub fn renameat<P: Arg, Q: Arg>(from: impl AsFd, name: P, to: impl AsFd, new: Q) -> Result<()> {
-    attempt("renameat", &MAKING, &GONE, || rustix::fs::renameat(from, name, to, new))
+    let before = [&MAKING[..], &[Errno::XDEV]].concat();
+    attempt("renameat", &before, &GONE, || rustix::fs::renameat(from, name, to, new))
 }
 
 pub fn linkat<P: Arg, Q: Arg>(from: impl AsFd, name: P, to: impl AsFd, new: Q, flags: AtFlags) -> Result<()> {
@@ -82,7 +83,7 @@ pub fn renameat_with<P: Arg, Q: Arg>(
     flags: RenameFlags,
 ) -> Result<()> {
     // EINVAL: the file system knows no exchange.
-    let before = [&MAKING[..], &[Errno::INVAL]].concat();
+    let before = [&MAKING[..], &[Errno::INVAL, Errno::XDEV]].concat();
     attempt("renameat2", &before, &GONE, || rustix::fs::renameat_with(from, name, to, new, flags))
 }
 
