@@ -88,16 +88,16 @@ impl Drop for Temp<'_> {
 
 /// Puts `new` in the place of `old` in one step; the reserved name under which `old` is now.
 ///
-/// Where the file system knows no exchange, `old` is put aside first: for an instant nothing
-/// stands under the name.
+/// Where the file system knows no exchange, or cannot exchange what lies on two of its layers, `old` is put aside first: for an
+/// instant nothing stands under the name.
 ///
 /// # Errors
-/// [`Setback::Changed`] where `old` has gone.
+/// [`Setback::Changed`] where `old` has gone; `EXDEV` where it is a directory that cannot be renamed at all.
 pub fn swap(dir: &ReplicaDir, new: &Name, old: &Name, names: &TempNames) -> Result<Name, Setback> {
     match dir.exchange(new, old) {
         Ok(()) => Ok(new.clone()),
         Err(fault) if fault.errno == Errno::NOENT => Err(Setback::Changed),
-        Err(fault) if fault.is_unknown_flag() => {
+        Err(fault) if fault.is_unknown_flag() || fault.errno == Errno::XDEV => {
             let aside = names.next();
             dir.rename(old, &aside)?;
             match dir.rename(new, old) {

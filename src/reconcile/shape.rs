@@ -6,10 +6,9 @@ use std::time::Instant;
 use rustix::io::Errno;
 
 use super::contents::changed_if_no_dir;
-use super::emptying::cannot_be_renamed;
 use super::gather::Spot;
 use super::{Again, Fate, Round, Ruling, Sighting, Stay};
-use crate::copy::{TempNames, swap};
+use crate::copy::swap;
 use crate::decide::{Action, Contents, Reason, decide};
 use crate::entry::Entry;
 use crate::fault::{Setback, Where};
@@ -18,23 +17,6 @@ use crate::queue::{Depth, Look};
 use crate::reaper::{Aside, Reaped};
 use crate::report::{Cause, Done, Notice, Operation, Problem};
 use crate::tree::ReplicaDir;
-
-/// Puts the new directory `temp` in the place of a file: in one step where the file can be renamed; else that is removed first.
-fn put_dir_in_place(
-    replica: &ReplicaDir,
-    temp: &Name,
-    name: &Name,
-    names: &TempNames,
-) -> Result<(), Setback> {
-    // RACE: what is deleted may be newer than what was seen; it is the replica's own.
-    match swap(replica, temp, name, names) {
-        Err(Setback::Fault(fault)) if cannot_be_renamed(&fault) => {
-            replica.remove_file(name.as_bytes())?;
-            Ok(replica.rename(temp, name)?)
-        }
-        aside => Ok(replica.remove_file(aside?.as_bytes())?),
-    }
-}
 
 impl Round<'_> {
     pub(super) fn shape(&mut self) {
@@ -127,11 +109,12 @@ impl Round<'_> {
         } else if old.is_some() {
             let temp = self.shared.names.next();
             replica.make_dir(&temp)?;
-            let swapped = self.keep(replica, name, path).and_then(|kept| {
-                put_dir_in_place(replica, &temp, name, &self.shared.names).inspect_err(|_| kept.undo())
-            });
+            let swapped = self
+                .keep(replica, name, path)
+                .and_then(|kept| swap(replica, &temp, name, &self.shared.names).inspect_err(|_| kept.undo()));
             match swapped {
-                Ok(()) => {}
+                // RACE: what is deleted may be newer than what was seen; it is the replica's own.
+                Ok(aside) => replica.remove_file(aside.as_bytes())?,
                 Err(setback) => {
                     let _ = replica.remove_dir(temp.as_bytes());
                     return Err(setback);
