@@ -1,13 +1,15 @@
 //! One file or symlink, built under a reserved name and put in place by a rename (I4).
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
 
 use crate::differs::{Differs, Keeps};
 use crate::digest::with_buffer;
 use crate::entry::{Entry, Side, Xattrs};
-use crate::fault::Setback;
+use crate::fault::{Fault, GIVES_NOTHING_BACK, Setback};
 use crate::path::Name;
 use crate::tree::{File, NewFile, Ranged, ReplicaDir, Settings};
 
@@ -17,21 +19,69 @@ const SMALL: u64 = 64 * 1024;
 /// Bytes that the kernel is asked to copy at once: a shutdown waits for no more than that.
 const STEP: u64 = 8 * 1024 * 1024;
 
-/// Gives out reserved names. They start at a random number, so that those of a run that was
-/// killed are not met again.
-pub struct TempNames(AtomicU64);
+/// Gives out reserved names, and knows of temporary entries that could not be removed. The names start at a random number, so that
+/// those of a run that was killed are not met again.
+pub struct TempNames {
+    next: AtomicU64,
+    /// What was left behind, by the inode of its directory.
+    left: Mutex<HashMap<(u64, u64), Vec<Name>>>,
+    /// Whether there is any.
+    has_left: AtomicBool,
+}
 
 impl Default for TempNames {
     fn default() -> Self {
         use std::hash::{BuildHasher, RandomState};
-        Self(AtomicU64::new(RandomState::new().hash_one(std::process::id())))
+        let next = AtomicU64::new(RandomState::new().hash_one(std::process::id()));
+        Self { next, left: Mutex::default(), has_left: AtomicBool::new(false) }
     }
 }
 
 impl TempNames {
     pub fn next(&self) -> Name {
-        Name::reserved(self.0.fetch_add(1, Ordering::Relaxed))
+        Name::reserved(self.next.fetch_add(1, Ordering::Relaxed))
     }
+
+    /// Whether a temporary entry may be made in a directory: not while one lies there that cannot be removed. That is tried once
+    /// more.
+    ///
+    /// # Errors
+    /// [`GIVES_NOTHING_BACK`].
+    pub fn may_make_in(&self, dir: &ReplicaDir) -> Result<(), Fault> {
+        if !self.has_left.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let Some(key) = key_of(dir) else { return Ok(()) };
+        let mut left = self.lock();
+        let Some(names) = left.get_mut(&key) else { return Ok(()) };
+        names.retain(|name| dir.remove_file(name.as_bytes()).is_err_and(|fault| !fault.is_absence()));
+        if !names.is_empty() {
+            return Err(GIVES_NOTHING_BACK);
+        }
+        left.remove(&key);
+        self.has_left.store(!left.is_empty(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Whether a reserved name is that of something which could not be removed.
+    pub fn have_left(&self, name: &Name) -> bool {
+        self.has_left.load(Ordering::Relaxed) && self.lock().values().any(|names| names.contains(name))
+    }
+
+    fn leave(&self, dir: &ReplicaDir, name: Name) {
+        if let Some(key) = key_of(dir) {
+            self.lock().entry(key).or_default().push(name);
+            self.has_left.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<(u64, u64), Vec<Name>>> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn key_of(dir: &ReplicaDir) -> Option<(u64, u64)> {
+    dir.entry().ok().map(|entry| (entry.dev, entry.ino))
 }
 
 /// A temporary file or symlink in a directory of the replica. Unless it is published, it is
@@ -39,13 +89,14 @@ impl TempNames {
 pub struct Temp<'a> {
     dir: &'a ReplicaDir,
     name: Name,
+    names: Arc<TempNames>,
     is_gone: bool,
 }
 
 impl<'a> Temp<'a> {
     /// Takes charge of an entry that exists under a reserved name.
-    pub fn adopt(dir: &'a ReplicaDir, name: Name) -> Self {
-        Self { dir, name, is_gone: false }
+    pub fn adopt(dir: &'a ReplicaDir, name: Name, names: &Arc<TempNames>) -> Self {
+        Self { dir, name, names: Arc::clone(names), is_gone: false }
     }
 
     /// The reserved name.
@@ -79,9 +130,15 @@ impl<'a> Temp<'a> {
 
 impl Drop for Temp<'_> {
     fn drop(&mut self) {
-        if !self.is_gone {
-            // What cannot be removed now is removed by the next sweep (I7).
-            let _ = self.dir.remove_file(self.name.as_bytes());
+        if self.is_gone {
+            return;
+        }
+        // What cannot be removed now is removed by a later sweep (I7).
+        match self.dir.remove_file(self.name.as_bytes()) {
+            Err(fault) if matches!(fault.errno, Errno::PERM | Errno::ACCESS) => {
+                self.names.leave(self.dir, self.name.clone());
+            }
+            _ => {}
         }
     }
 }

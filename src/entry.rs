@@ -98,6 +98,8 @@ pub struct Entry {
     pub blocks: u64,
     /// Whether another file system is mounted here.
     pub mount_root: bool,
+    /// Whether the kernel lets it only grow (`chattr +a`): what is put into such a directory stays there.
+    pub append_only: bool,
     /// Extended attributes; `None` where they were not read.
     pub xattrs: Option<Xattrs>,
 }
@@ -282,6 +284,7 @@ pub mod testing {
             ino: 1,
             blocks: 8,
             mount_root: false,
+            append_only: false,
             xattrs: None,
         }
     }

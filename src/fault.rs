@@ -76,6 +76,14 @@ impl Fault {
     }
 }
 
+/// Why nothing is put into a directory that lets nothing be renamed or removed: only temporary entries would come of it.
+pub const GIVES_NOTHING_BACK: Fault =
+    Fault { doing: "rename or remove anything in the directory", side: Where::Replica, errno: Errno::PERM };
+
+/// Why such a directory keeps the metadata that it has.
+pub const TAKES_NO_METADATA: Fault =
+    Fault { doing: "change times, mode or owner of the directory", side: Where::Replica, errno: Errno::PERM };
+
 /// Why a look at an entry did not come to its end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Setback {

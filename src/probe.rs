@@ -4,6 +4,7 @@
 //! find it again.
 
 use std::fmt;
+use std::sync::Arc;
 
 use rustix::io::Errno;
 
@@ -72,6 +73,10 @@ pub fn of_process(local: bool) -> Keeps {
 /// Where no file can be created there.
 pub fn probe(replica: &ReplicaDir, wanted: Keeps) -> Result<Keeps, Fault> {
     let before = replica.entry()?;
+    if before.append_only {
+        // What is put into it stays.
+        return Ok(probe_unseen(replica, wanted));
+    }
     let keeps = try_names(replica, wanted);
     // The directory is as it was, but for its ctime.
     let _ = replica.set(&Settings { mtime: Some(before.mtime), ..Settings::default() });
@@ -103,23 +108,26 @@ pub fn probe_unseen(replica: &Dir, wanted: Keeps) -> Keeps {
 }
 
 fn try_names(replica: &ReplicaDir, wanted: Keeps) -> Result<Keeps, Fault> {
-    let names = TempNames::default();
+    let names = Arc::new(TempNames::default());
     let name = names.next();
     let file = replica.create_file(&name)?;
-    let _temp = Temp::adopt(replica, name.clone());
+    let temp = Temp::adopt(replica, name.clone(), &names);
     let mut keeps = try_file(&file, wanted)?;
+    let upper = Name::new(&name.as_bytes().to_ascii_uppercase());
+    keeps.folds_case = upper.is_some_and(|upper| replica.look(upper.as_bytes()).entry().is_some());
+    drop(temp);
+    // Where the file stays, so would the symlinks.
+    names.may_make_in(replica)?;
     let links = Links { replica, names: &names };
     keeps.symlinks = links.which();
     keeps.symlink_metadata = keeps.symlinks == Symlinks::None || links.have_metadata(&keeps);
-    let upper = Name::new(&name.as_bytes().to_ascii_uppercase());
-    keeps.folds_case = upper.is_some_and(|upper| replica.look(upper.as_bytes()).entry().is_some());
     Ok(keeps)
 }
 
 /// Symlinks under reserved names that lead nowhere.
 struct Links<'a> {
     replica: &'a ReplicaDir,
-    names: &'a TempNames,
+    names: &'a Arc<TempNames>,
 }
 
 impl Links<'_> {
@@ -171,7 +179,7 @@ impl Links<'_> {
     fn make(&self, target: &[u8]) -> Result<(Name, Temp<'_>), Fault> {
         let name = self.names.next();
         self.replica.make_symlink(&name, target)?;
-        Ok((name.clone(), Temp::adopt(self.replica, name)))
+        Ok((name.clone(), Temp::adopt(self.replica, name, self.names)))
     }
 }
 

@@ -1,6 +1,6 @@
 //! What could not be done, and when it is tried again. Pure: times come in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use crate::path::{RelPath, within};
@@ -42,6 +42,26 @@ pub enum Failure {
     Uneven,
     /// The replica's file system takes no more: one word for all entries is enough.
     Refused,
+    /// The replica's directory lets nothing be renamed or removed: one word for it and all entries in it is enough.
+    Stuck,
+    /// It is that directory itself.
+    StuckDir,
+}
+
+impl Failure {
+    /// It may be over before anybody needs to know.
+    fn is_soft(self) -> bool {
+        matches!(self, Failure::Restless | Failure::Uneven)
+    }
+
+    /// The stuck directory that is the reason.
+    fn stuck_dir(self, path: &RelPath) -> Option<RelPath> {
+        match self {
+            Failure::Stuck => path.split().map(|(dir, _)| dir),
+            Failure::StuckDir => Some(path.clone()),
+            _ => None,
+        }
+    }
 }
 
 /// When to try again, and whether the user is to be told now.
@@ -57,6 +77,8 @@ pub struct Troubles {
     paths: BTreeMap<RelPath, Trouble>,
     /// How many of them the replica's file system does not take.
     refused: usize,
+    /// Of each stuck directory the one path of which the user was told: its own, or that of an entry.
+    stuck: HashMap<RelPath, RelPath>,
     /// Counts sweeps.
     sweep: u64,
 }
@@ -64,6 +86,10 @@ pub struct Troubles {
 impl Troubles {
     /// Notes a failure.
     pub fn met(&mut self, path: &RelPath, failure: Failure, now: Instant) -> Retry {
+        if let Some(before) = self.paths.get(path).map(|trouble| trouble.failure).filter(|at| *at != failure)
+        {
+            self.leave_stuck(path, before);
+        }
         let trouble = self.paths.entry(path.clone()).or_insert_with(|| Trouble {
             begun: now,
             tries: 0,
@@ -81,8 +107,12 @@ impl Troubles {
         if failure == Failure::Refused {
             return Retry { after, tell: is_first_refused };
         }
-        let is_soft = matches!(failure, Failure::Restless | Failure::Uneven);
-        let serious = !is_soft || now.duration_since(trouble.begun) >= RESTLESS;
+        if let Some(dir) = failure.stuck_dir(path)
+            && self.stuck.entry(dir).or_insert_with(|| path.clone()) != path
+        {
+            return Retry { after, tell: false };
+        }
+        let serious = !failure.is_soft() || now.duration_since(trouble.begun) >= RESTLESS;
         let tell = serious && !trouble.told;
         trouble.told |= serious;
         Retry { after, tell }
@@ -130,7 +160,7 @@ impl Troubles {
         let failed = within(&self.paths, dir).filter(move |(_, trouble)| match trouble.failure {
             Failure::Uneven => false,
             Failure::Restless => !trouble.told && since.is_some_and(|since| trouble.begun <= since),
-            Failure::Entry | Failure::Scan | Failure::Refused => true,
+            _ => true,
         });
         failed.map(|(path, _)| path)
     }
@@ -148,7 +178,17 @@ impl Troubles {
     fn forget(&mut self, path: &RelPath) -> bool {
         let Some(trouble) = self.paths.remove(path) else { return false };
         self.refused -= usize::from(trouble.failure == Failure::Refused);
+        self.leave_stuck(path, trouble.failure);
         trouble.told
+    }
+
+    /// Another path may stand for a stuck directory from now on.
+    fn leave_stuck(&mut self, path: &RelPath, failure: Failure) {
+        if let Some(dir) = failure.stuck_dir(path)
+            && self.stuck.get(&dir) == Some(path)
+        {
+            self.stuck.remove(&dir);
+        }
     }
 
     /// Whether something waits for the replica's file system to take more.
@@ -158,7 +198,7 @@ impl Troubles {
 
     /// Whether something is to be tried again soon that the user was not told of.
     pub fn has_restless(&self) -> bool {
-        self.paths.values().any(|trouble| !trouble.told && trouble.failure != Failure::Refused)
+        self.paths.values().any(|trouble| !trouble.told && trouble.failure.is_soft())
     }
 
     pub fn len(&self) -> usize {
@@ -171,10 +211,7 @@ impl Troubles {
 }
 
 fn wait(failure: Failure, tries: u32) -> Duration {
-    let (first, last) = match failure {
-        Failure::Restless | Failure::Uneven => (FIRST_PAUSE, LAST_PAUSE),
-        Failure::Entry | Failure::Scan | Failure::Refused => (FIRST_RETRY, LAST_RETRY),
-    };
+    let (first, last) = if failure.is_soft() { (FIRST_PAUSE, LAST_PAUSE) } else { (FIRST_RETRY, LAST_RETRY) };
     first.saturating_mul(1 << tries.min(16)).min(last)
 }
 
@@ -221,6 +258,23 @@ mod tests {
         assert!(!troubles.settled(&path("a")), "nobody was told of this one");
         assert!(!troubles.has_refused());
         assert!(troubles.met(&path("c"), Failure::Refused, now).tell, "and once more the next time");
+    }
+
+    #[test]
+    fn of_a_stuck_directory_one_entry_is_told_as_long_as_any_is_stuck() {
+        let (mut troubles, now) = (Troubles::default(), Instant::now());
+        let mut met = |name| troubles.met(&path(name), Failure::Stuck, now).tell;
+        assert!(met("d/a"));
+        assert!(!met("d/b") && !met("d/a") && !met("d/b"));
+        assert!(!troubles.met(&path("d"), Failure::StuckDir, now).tell, "nor the directory itself");
+        assert!(!troubles.has_restless(), "nothing that comes to rest is waited for");
+        assert!(!troubles.settled(&path("d")));
+        let mut met = |name| troubles.met(&path(name), Failure::Stuck, now).tell;
+        assert!(met("e/a"), "another directory");
+        assert!(troubles.settled(&path("d/a")));
+        assert!(troubles.met(&path("d/b"), Failure::Stuck, now).tell, "it stands for the rest now");
+        assert!(troubles.settled(&path("d/b")) && troubles.settled(&path("e/a")) && troubles.is_empty());
+        assert!(troubles.stuck.is_empty());
     }
 
     #[test]

@@ -247,19 +247,28 @@ fn the_root_user_mirrors_what_nobody_may_read() {
 }
 
 /// An entry that cannot be changed while this lives.
-struct Immutable(PathBuf);
+struct Locked(PathBuf);
 
-impl Immutable {
-    /// None where there is no such thing.
-    fn new(at: PathBuf) -> Option<Self> {
-        let done = Command::new("chattr").arg("+i").arg(&at).output();
+impl Locked {
+    /// Not to be changed at all. None where there is no such thing.
+    fn immutable(at: PathBuf) -> Option<Self> {
+        Self::new("+i", at)
+    }
+
+    /// Only to be added to. None where there is no such thing.
+    fn append_only(at: PathBuf) -> Option<Self> {
+        Self::new("+a", at)
+    }
+
+    fn new(flag: &str, at: PathBuf) -> Option<Self> {
+        let done = Command::new("chattr").arg(flag).arg(&at).output();
         done.is_ok_and(|output| output.status.success()).then_some(Self(at))
     }
 }
 
-impl Drop for Immutable {
+impl Drop for Locked {
     fn drop(&mut self) {
-        let _ = Command::new("chattr").arg("-i").arg(&self.0).output();
+        let _ = Command::new("chattr").arg("-ia").arg(&self.0).output();
     }
 }
 
@@ -280,7 +289,7 @@ fn an_immutable_entry_of_the_replica_is_a_problem_with_its_name() {
     sync(&scratch);
     let mut held = Vec::new();
     for name in names.into_iter().chain(["immutable dir"]) {
-        match Immutable::new(scratch.replica().join(name)) {
+        match Locked::immutable(scratch.replica().join(name)) {
             Some(entry) => held.push(entry),
             None => return skip("no entry can be made immutable here"),
         }
@@ -324,4 +333,59 @@ fn a_check_of_what_it_may_not_read_is_not_taken_for_equal() {
         set_mode(&at, if name == "dir" { 0o755 } else { 0o644 });
         scratch.run(["--check", "source", "replica"]).expect(0);
     }
+}
+
+/// A directory of the replica that is filled and changed while it can only be added to.
+fn append_only() -> Option<(Scratch, Locked)> {
+    let tree = Tree::new().file("d/changed", "before").file("d/stays", "text").file("other", "text");
+    let scratch = Scratch::new().with_source(&tree);
+    sync(&scratch);
+    let lock = Locked::append_only(scratch.replica().join("d"))?;
+    let at = |name: &str| scratch.source().join("d").join(name);
+    fs::write(at("changed"), "longer than before").unwrap();
+    fs::write(at("big"), support::noise(1, 9_000_000)).unwrap();
+    fs::write(at("small"), "text").unwrap();
+    fs::hard_link(at("small"), at("linked")).unwrap();
+    std::os::unix::fs::symlink("small", at("link")).unwrap();
+    Some((scratch, lock))
+}
+
+/// Nothing is left in it, and what was there is as it was.
+#[track_caller]
+fn assert_nothing_added(scratch: &Scratch) {
+    let names = fs::read_dir(scratch.replica().join("d")).unwrap().map(|entry| entry.unwrap().file_name());
+    let mut names: Vec<_> = names.collect();
+    names.sort();
+    assert_eq!(names, ["changed", "stays"]);
+    assert_eq!(fs::read(scratch.replica().join("d/changed")).unwrap(), b"before");
+}
+
+#[test]
+fn nothing_is_left_in_an_append_only_directory_and_one_line_says_why() {
+    let Some((scratch, lock)) = append_only() else {
+        return skip("nothing can be made append-only here");
+    };
+    for _ in 0..2 {
+        let run = scratch.once(&[]).expect(1);
+        assert_eq!(problems_of(&run).len(), 1, "{run}");
+        assert!(problems_of(&run)[0].contains("perhaps it is append-only, see lsattr"), "{run}");
+        assert_nothing_added(&scratch);
+    }
+    drop(lock);
+    sync(&scratch);
+}
+
+#[test]
+fn an_append_only_directory_takes_no_more_however_often_it_is_tried_and_all_once_it_can() {
+    let Some((scratch, lock)) = append_only() else {
+        return skip("nothing can be made append-only here");
+    };
+    let daemon = scratch.daemon("1");
+    daemon.wait_sweeps(4);
+    assert_nothing_added(&scratch);
+    assert_eq!(daemon.stderr().matches(" problem ").count(), 1, "{}", daemon.stderr());
+    drop(lock);
+    scratch.wait_twins();
+    let resolved = || daemon.stdout().contains(" resolved ");
+    support::wait_until("it is said that it is over", support::DEADLINE, resolved);
 }

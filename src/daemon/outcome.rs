@@ -45,7 +45,7 @@ impl Daemon<'_> {
             open.insert(problem.path.clone());
             match problem.refusal() {
                 Some(fault) if self.is_refused(&fault) => self.refused(&problem.path, look, fault, removed),
-                _ => self.set_back(&problem, look, Failure::Entry),
+                _ => self.set_back(&problem, look, problem.failure()),
             }
         }
         for (path, look, again) in outcome.again {

@@ -49,6 +49,7 @@ fn entry() -> impl Strategy<Value = Entry> {
             ino: 1,
             blocks: 8,
             mount_root: false,
+            append_only: false,
             xattrs,
         },
     )

@@ -9,7 +9,7 @@ use super::{Again, Round};
 use crate::copy::settings;
 use crate::decide::Reason;
 use crate::differs::{Differs, lets_in};
-use crate::fault::Fault;
+use crate::fault::{Fault, TAKES_NO_METADATA};
 use crate::path::RelPath;
 use crate::queue::{Depth, Look};
 use crate::report::{Done, Operation};
@@ -55,6 +55,9 @@ impl Round<'_> {
         let entry = source.entry()?;
         let now = replica.entry()?;
         let differs = Differs { xattrs: xattrs.0 != xattrs.1, ..Differs::between(&entry, &now, keeps) };
+        if differs.any() && now.append_only {
+            return Err(TAKES_NO_METADATA);
+        }
         let keeps_out = || {
             let why = (!is_asked).then_some(Again::Unasked);
             why.or_else(|| self.keeps_out(rel, &entry, &now, look.since))

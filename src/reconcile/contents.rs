@@ -16,12 +16,12 @@ use crate::decide::{Action, Contents, Reason, decide, may_be_newer};
 use crate::differs::Differs;
 use crate::digest;
 use crate::entry::{Entry, Kind, Side, Verdict};
-use crate::fault::{Fault, Setback, Where};
+use crate::fault::{Fault, GIVES_NOTHING_BACK, Setback, Where};
 use crate::parallel;
 use crate::path::{Name, RelPath};
 use crate::queue::{Depth, Evidence, Look};
 use crate::report::{Done, Operation, advice};
-use crate::tree::{File, ReplicaDir};
+use crate::tree::{File, NewFile, ReplicaDir};
 
 /// Names of one directory, for one thread.
 struct Task<'a> {
@@ -101,6 +101,7 @@ impl Round<'_> {
             let is_file = look.new || source.entry().is_some_and(Entry::is_file);
             if let Err(setback) = finish(ready, out) {
                 let _ = here.narrow_file(&name, &source, &standing);
+                let setback = here.told_as(setback);
                 out.set_back(path.clone(), look, setback);
             }
             if is_file && (is_ready || out.worked() != before) {
@@ -262,19 +263,48 @@ impl<'a> Here<'_, 'a> {
                 return Err(Setback::Changed);
             }
             let load = |here: &Self| {
-                let name = shared.names.next();
+                let (temp, name) = here.try_big_file()?;
                 let flush = shared.durable || shared.keeps.tells_late;
-                Ok(Load::Fill { temp: here.replica.create_file(&name)?, name, reason, flush })
+                Ok(Load::Fill { temp, name, reason, flush })
             };
             return self.hand_over((source, entry), out, load).map(|()| None);
         }
+        self.may_make_temp()?;
         let temp_name = shared.names.next();
         let temp_file = self.replica.create_file(&temp_name)?;
-        let temp = Temp::adopt(self.replica, temp_name);
+        let temp = Temp::adopt(self.replica, temp_name, &shared.names);
         fill(&source, &entry, &temp_file, &shared.stop)?;
         seal(&source, &entry, &temp_file, &shared.keeps)?;
         see_whole(&source, &entry, temp_file.as_file(), &shared.stop)?;
         Ok(Some(self.ready(temp, entry, standing.clone(), reason)))
+    }
+
+    /// How a setback is told. Where something was left behind that cannot be removed, that is what is wrong.
+    fn told_as(&self, setback: Setback) -> Setback {
+        match setback {
+            Setback::Fault(_) => self.may_make_temp().map_or_else(Setback::Fault, |()| setback),
+            other => other,
+        }
+    }
+
+    /// Whether a temporary entry may be made here, that can be given its name.
+    fn may_make_temp(&self) -> Result<(), Fault> {
+        if self.spot.gives_nothing_back {
+            return Err(GIVES_NOTHING_BACK);
+        }
+        self.round.shared.names.may_make_in(self.replica)
+    }
+
+    /// A temporary file for a big one. That it can be renamed is tried while it is empty.
+    fn try_big_file(&self) -> Result<(NewFile, Name), Setback> {
+        self.may_make_temp()?;
+        let names = &self.round.shared.names;
+        let (trial, name) = (names.next(), names.next());
+        let file = self.replica.create_file(&trial)?;
+        let temp = Temp::adopt(self.replica, trial, names);
+        self.replica.rename(temp.name(), &name)?;
+        temp.leave();
+        Ok((file, name))
     }
 
     fn ready(&self, temp: Temp<'a>, entry: Entry, standing: Side, reason: Reason) -> Ready<'a> {
@@ -310,7 +340,7 @@ impl<'a> Here<'_, 'a> {
         let Some((_, name)) = self.path.split() else { return Ok(None) };
         let Job { source, entry, load, .. } = &carried.job;
         let Load::Fill { temp: temp_file, name: temp_name, reason, .. } = load else { return Ok(None) };
-        let temp = Temp::adopt(self.replica, temp_name.clone());
+        let temp = Temp::adopt(self.replica, temp_name.clone(), &self.round.shared.names);
         // A round has put a newer copy in place meanwhile.
         if carried.job.cancel.load(Ordering::Relaxed) {
             return Err(Setback::Changed);
@@ -344,9 +374,10 @@ impl<'a> Here<'_, 'a> {
         if self.stays(standing, out)? {
             return Ok(None);
         }
+        self.may_make_temp()?;
         let temp_name = self.round.shared.names.next();
         self.replica.make_symlink(&temp_name, target)?;
-        let temp = Temp::adopt(self.replica, temp_name.clone());
+        let temp = Temp::adopt(self.replica, temp_name.clone(), &self.round.shared.names);
         let keeps = &self.round.shared.keeps;
         let all = Differs::of_new(entry, keeps);
         self.replica.set_symlink(&temp_name, &settings(entry, all, None, keeps))?;

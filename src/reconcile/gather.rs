@@ -39,6 +39,8 @@ pub(super) struct Spot<'a> {
     narrowed: Option<Instant>,
     /// Whether `source` still stands at its path below the pinned root; asked once (I5).
     standing: OnceLock<bool>,
+    /// Whether what is put into the replica's stays there.
+    pub gives_nothing_back: bool,
     /// Whether nobody else can put another file in the place of one of the replica's; asked once.
     ours_alone: OnceLock<bool>,
 }
@@ -132,7 +134,7 @@ impl Round<'_> {
             return;
         };
         if let Ok(open) = self.replica.open(&dir) {
-            drop(Temp::adopt(&open, name.clone()));
+            drop(Temp::adopt(&open, name.clone(), &self.shared.names));
             self.touch(dir, None);
         }
     }
@@ -239,7 +241,19 @@ impl Round<'_> {
         let (standing, ours_alone) = (OnceLock::new(), OnceLock::new());
         let stays_open = replica.as_ref().is_some_and(|replica| is_more_open(&source, replica));
         let narrowed = (!stays_open).then(Instant::now);
-        let spot = Spot { source, replica, sightings, carried, filter, narrowed, standing, ours_alone };
+        let gives_nothing_back =
+            replica.as_ref().is_some_and(|dir| dir.entry().is_ok_and(|entry| entry.append_only));
+        let spot = Spot {
+            source,
+            replica,
+            sightings,
+            carried,
+            filter,
+            narrowed,
+            standing,
+            gives_nothing_back,
+            ours_alone,
+        };
         self.spots.insert(dir.clone(), spot);
         Some(())
     }

@@ -152,7 +152,7 @@ pub struct Reconciler {
     /// Whether modes keep nobody out: for root, locked directories need no opening up.
     privileged: bool,
     stop: Arc<AtomicBool>,
-    names: TempNames,
+    names: Arc<TempNames>,
     carriers: Carriers,
     reaper: Reaper,
     flights: Flights,
@@ -188,7 +188,7 @@ impl Reconciler {
             backup,
             privileged: rustix::process::geteuid().is_root(),
             stop,
-            names: TempNames::default(),
+            names: Arc::default(),
             flights: Flights::default(),
             reaping: Reaping::default(),
             named: Mutex::default(),
@@ -371,7 +371,7 @@ impl Reconciler {
     }
 
     fn is_in_use(&self, name: &Name) -> bool {
-        self.reaping.has(name) || self.flights.fills(name)
+        self.reaping.has(name) || self.flights.fills(name) || self.names.have_left(name)
     }
 }
 

@@ -21,10 +21,10 @@ use tracing_subscriber::{Layer, Registry, fmt};
 use crate::decide::Reason;
 use crate::differs::Differs;
 use crate::entry::{Entry, Kind, Special};
-use crate::fault::Fault;
-use crate::fault::Setback;
+use crate::fault::{Fault, GIVES_NOTHING_BACK, Setback, TAKES_NO_METADATA};
 use crate::path::{Name, RelPath};
 use crate::queue::{Detector, Evidence, Look};
+use crate::troubles::Failure;
 use format::{ConsoleFormat, LocalTime, LogFormat};
 
 /// What was done to an entry of the replica.
@@ -196,6 +196,15 @@ impl Problem {
         }
     }
 
+    /// What kind of failure it is, as far as it matters for when it is tried again and told.
+    pub fn failure(&self) -> Failure {
+        match self.cause {
+            Cause::Fault(GIVES_NOTHING_BACK) => Failure::Stuck,
+            Cause::Fault(TAKES_NO_METADATA) => Failure::StuckDir,
+            _ => Failure::Entry,
+        }
+    }
+
     /// The error, where it says that the replica's file system takes nothing more for now.
     pub fn refusal(&self) -> Option<Fault> {
         match self.cause {
@@ -306,6 +315,9 @@ pub fn advice(fault: &Fault) -> &'static str {
             " (give the user who runs twindir the right to read it)"
         }
         (Errno::ACCESS, Where::Replica) => " (give the user who runs twindir the right to change it)",
+        (Errno::PERM, Where::Replica) if matches!(*fault, GIVES_NOTHING_BACK | TAKES_NO_METADATA) => {
+            " (other entries of it wait too, and are not named: perhaps it is append-only, see lsattr)"
+        }
         (Errno::PERM, Where::Replica) => {
             " (give the user who runs twindir the right to change it; from root it may be locked by chattr, see lsattr)"
         }

@@ -107,6 +107,7 @@ fn entry_of(stat: &Statx, target: Box<[u8]>) -> Entry {
         ino: stat.stx_ino,
         blocks: stat.stx_blocks,
         mount_root: stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT),
+        append_only: stat.stx_attributes.contains(StatxAttributes::APPEND),
         xattrs: None,
     }
 }
