@@ -51,29 +51,39 @@ impl Job {
         self.entry.identity()
     }
 
-    fn run(&self) -> Result<Option<Verdict>, Setback> {
+    fn run(&self) -> Result<Fruit, Setback> {
         match &self.load {
             Load::Compare { replica, replica_entry } => {
                 let (source, replica) = ((&self.source, &self.entry), (replica.as_file(), replica_entry));
                 let verdict = compare_large(source, replica, &self.cancel)?;
                 see_unchanged(source).and_then(|()| see_unchanged(replica))?;
-                Ok(Some(verdict))
+                Ok(Fruit::Verdict(verdict))
             }
             Load::Fill { temp, flush, .. } => {
-                fill(&self.source, &self.entry, temp, &self.cancel)?;
+                let length = fill(&self.source, &self.entry, temp, &self.cancel)?;
                 if *flush {
                     temp.flush()?;
                 }
-                see_whole(&self.source, &self.entry, temp.as_file(), &self.cancel).map(|()| None)
+                see_whole(&self.source, &self.entry, temp.as_file(), &self.cancel)?;
+                Ok(Fruit::Length(length))
             }
         }
     }
 }
 
+/// What a job has come to.
+#[derive(Clone, Copy, Debug)]
+pub enum Fruit {
+    /// Of [`Load::Compare`].
+    Verdict(Verdict),
+    /// Of [`Load::Fill`]: how many bytes were copied.
+    Length(u64),
+}
+
 /// A job that has come to its end.
 pub struct Carried {
     pub job: Job,
-    pub result: Result<Option<Verdict>, Setback>,
+    pub result: Result<Fruit, Setback>,
     /// How long it took.
     pub took: Duration,
 }

@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustix::io::Errno;
 
 use crate::differs::{Differs, Keeps};
-use crate::digest::with_buffer;
+use crate::digest::{BEYOND, with_buffer};
 use crate::entry::{Entry, Side, Xattrs};
-use crate::fault::{Fault, GIVES_NOTHING_BACK, Setback};
+use crate::fault::{ENDLESS, Fault, GIVES_NOTHING_BACK, Setback};
 use crate::path::Name;
 use crate::tree::{File, NewFile, Ranged, ReplicaDir, Settings};
 
@@ -169,40 +169,62 @@ pub fn swap(dir: &ReplicaDir, new: &Name, old: &Name, names: &TempNames) -> Resu
     }
 }
 
-/// Copies the contents: `entry.size` bytes, the size first seen, holes kept as holes.
+/// Copies the contents, holes kept as holes: how many bytes. That is `entry.size`, the size first seen, also where the file has
+/// grown since. Where the contents end elsewhere although nothing has changed, they are read once more, to their end; if that is
+/// no race, the file system makes sizes up, and what was read is the copy.
 ///
 /// # Errors
-/// Read and write errors, [`Setback::Cancelled`], and [`Setback::Changed`] where the source
-/// has become shorter.
-pub fn fill(source: &File, entry: &Entry, temp: &NewFile, cancel: &AtomicBool) -> Result<(), Setback> {
-    match entry.size {
-        0 => Ok(()),
-        size if size <= SMALL => copy_by_hand(source, temp, 0, size, cancel),
-        _ if temp.reflink(source) => Ok(()),
-        size => fill_ranges(source, size, temp, cancel),
+/// Read and write errors, [`Setback::Cancelled`], [`Setback::Changed`] where the source has become shorter, and `EFBIG` where no
+/// end is found.
+pub fn fill(source: &File, entry: &Entry, temp: &NewFile, cancel: &AtomicBool) -> Result<u64, Setback> {
+    let size = entry.size;
+    let length = match size {
+        0 => 0,
+        _ if size <= SMALL => copy_by_hand(source, temp, 0, size, cancel)?,
+        _ if temp.reflink(source) => return Ok(size),
+        _ => fill_ranges(source, size, temp, cancel)?,
+    };
+    if length == size && source.ends_at(size)? {
+        return Ok(size);
     }
+    if source.entry()?.identity() != entry.identity() {
+        // Whether it has only grown is for the caller to see.
+        return if length == size { Ok(size) } else { Err(Setback::Changed) };
+    }
+    let limit = size.saturating_add(BEYOND);
+    let length = copy_by_hand(source, temp, 0, limit, cancel)?;
+    if length == limit {
+        return Err(Setback::Fault(ENDLESS));
+    }
+    temp.set_len(length)?;
+    Ok(length)
 }
 
-fn fill_ranges(source: &File, size: u64, temp: &NewFile, cancel: &AtomicBool) -> Result<(), Setback> {
+/// As [`copy_by_hand`], of a whole file.
+fn fill_ranges(source: &File, size: u64, temp: &NewFile, cancel: &AtomicBool) -> Result<u64, Setback> {
     let mut offset = 0;
     while let Some((begin, end)) = source.next_data(offset)? {
         let end = end.min(size);
         if begin >= end {
             break;
         }
-        copy_range(source, temp, begin, end, cancel)?;
-        offset = end;
+        offset = copy_range(source, temp, begin, end, cancel)?;
+        if offset < end {
+            return Ok(offset);
+        }
     }
-    Ok(temp.set_len(size)?)
+    temp.set_len(size)?;
+    Ok(size)
 }
 
+/// As [`copy_by_hand`], by the kernel.
 fn copy_range(
     source: &File,
     temp: &NewFile,
     begin: u64,
     end: u64,
     cancel: &AtomicBool,
-) -> Result<(), Setback> {
+) -> Result<u64, Setback> {
     let mut offset = begin;
     while offset < end {
         if cancel.load(Ordering::Relaxed) {
@@ -217,16 +239,17 @@ fn copy_range(
             Ranged::Copied(copied) => offset += copied as u64,
         }
     }
-    Ok(())
+    Ok(offset)
 }
 
+/// Copies the bytes from `begin` to `end`, or to where the source ends before: where that is.
 fn copy_by_hand(
     source: &File,
     temp: &NewFile,
     begin: u64,
     end: u64,
     cancel: &AtomicBool,
-) -> Result<(), Setback> {
+) -> Result<u64, Setback> {
     with_buffer(|buffer| {
         let mut offset = begin;
         while offset < end {
@@ -236,12 +259,12 @@ fn copy_by_hand(
             let want = buffer.len().min(usize::try_from(end - offset).unwrap_or(usize::MAX));
             let read = source.read_at(&mut buffer[..want], offset)?;
             if read == 0 {
-                return Err(Setback::Changed);
+                break;
             }
             temp.write_all_at(&buffer[..read], offset)?;
             offset += read as u64;
         }
-        Ok(())
+        Ok(offset)
     })
 }
 

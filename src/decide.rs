@@ -4,7 +4,7 @@
 use crate::differs::{Differs, Keeps};
 use crate::entry::{Entry, Kind, Side, Special, Verdict};
 
-/// What is known of the contents of two files of equal size.
+/// What is known of the contents of two files.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Contents {
     Unread,
@@ -125,13 +125,13 @@ pub fn decide(source: &Side, replica: &Side, contents: Contents, keeps: &Keeps) 
 }
 
 fn decide_file(source: &Entry, replica: &Entry, contents: Contents, keeps: &Keeps) -> Action {
-    if source.size != replica.size {
-        return Action::CopyFile(Reason::Size);
-    }
     let differs = Differs::between(source, replica, keeps);
+    let is_as_long = source.size == replica.size;
     match contents {
-        Contents::Unread => Action::Compare,
-        Contents::Differ => Action::CopyFile(Reason::Md5),
+        Contents::Unread if is_as_long => Action::Compare,
+        Contents::Unread => Action::CopyFile(Reason::Size),
+        Contents::Differ => Action::CopyFile(if is_as_long { Reason::Md5 } else { Reason::Size }),
+        // Both were read to their ends, whatever their sizes say.
         // Another name of this inode (a snapshot made of hard links) must not change with it.
         Contents::Same if differs.any() && replica.links > 1 => Action::CopyFile(Reason::Metadata),
         Contents::Same => decide_metadata(differs),
@@ -259,6 +259,14 @@ mod tests {
     fn files_of_different_size_are_not_read() {
         let replica = changed(Kind::File, |e| e.size = 4);
         assert_eq!(action(&present(Kind::File), &replica), Action::CopyFile(Reason::Size));
+    }
+
+    #[test]
+    fn of_files_that_were_read_to_their_ends_the_sizes_say_nothing() {
+        let replica = changed(Kind::File, |e| e.size = 4);
+        let action = |contents| decide(&present(Kind::File), &replica, contents, &KEEPS);
+        assert_eq!(action(Contents::Same), Action::Nothing);
+        assert_eq!(action(Contents::Differ), Action::CopyFile(Reason::Size));
     }
 
     #[test]

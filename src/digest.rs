@@ -26,6 +26,9 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
+/// How far beyond its size the contents of a file are read, in bytes, where a file system makes sizes up.
+pub const BEYOND: u64 = 64 * 1024 * 1024;
+
 /// Lends the thread's buffer of [`CHUNK`] bytes. Not to be nested.
 pub fn with_buffer<R>(work: impl FnOnce(&mut [u8]) -> R) -> R {
     BUFFER.with_borrow_mut(|buffer| {
@@ -34,7 +37,7 @@ pub fn with_buffer<R>(work: impl FnOnce(&mut [u8]) -> R) -> R {
     })
 }
 
-/// The MD5 of the first `size` bytes, or of fewer where the file ends before.
+/// The MD5 of the contents, which should be `size` bytes: up to where they end, but no more than [`BEYOND`] after that.
 ///
 /// # Errors
 /// A read error, or [`Setback::Cancelled`] once `cancel` is set.
@@ -42,11 +45,12 @@ pub fn md5_of(file: &File, size: u64, cancel: &AtomicBool) -> Result<Md5, Setbac
     let mut hasher = md5::Md5::new();
     with_buffer(|buffer| {
         let mut offset = 0;
-        while offset < size {
+        let limit = size.saturating_add(BEYOND);
+        while offset < limit {
             if cancel.load(Ordering::Relaxed) {
                 return Err(Setback::Cancelled);
             }
-            let want = usize::try_from(size - offset).unwrap_or(CHUNK).min(CHUNK);
+            let want = usize::try_from(limit - offset).unwrap_or(CHUNK).min(CHUNK);
             let read = file.read_at(&mut buffer[..want], offset)?;
             hasher.update(&buffer[..read]);
             if read < want {
@@ -59,7 +63,7 @@ pub fn md5_of(file: &File, size: u64, cancel: &AtomicBool) -> Result<Md5, Setbac
     Ok(Md5(hasher.finalize().into()))
 }
 
-/// The digests of a pair of files of equal size, valid for the states that `source` and
+/// The digests of a pair of files, valid for the states that `source` and
 /// `replica` show, if they are still in them: see [`see_unchanged`].
 ///
 /// # Errors

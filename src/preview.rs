@@ -195,7 +195,11 @@ impl Preview<'_> {
         };
         let Some((ours, theirs)) = roots.see((&source, replica.as_ref()), name) else { return };
         let keeps = &self.subject.keeps;
-        let result = match decide(&ours, &theirs, Contents::Unread, keeps) {
+        let action = match decide(&ours, &theirs, Contents::Unread, keeps) {
+            Action::CopyFile(Reason::Size) if !source.ends_as_told(name) => Action::Compare,
+            action => action,
+        };
+        let result = match action {
             Action::Compare => match read_pair((&source, replica.as_ref()), name, look, keeps) {
                 Ok((ours, theirs, evidence)) => {
                     say_if_silent(&path, &evidence, look.detector);

@@ -11,6 +11,12 @@ use support::{Run, Scratch, Tree, set_mtime};
 /// there.
 #[track_caller]
 fn served(scratch: &Scratch, tools: &str, mount: &str, text: &str) -> Option<Run> {
+    served_by(scratch, tools, mount, &format!("mkdir -p mnt/replica\n{text}"))
+}
+
+/// The same where nothing can be made in the mounted file system.
+#[track_caller]
+fn served_by(scratch: &Scratch, tools: &str, mount: &str, text: &str) -> Option<Run> {
     let script_text = format!(
         r#"
         for tool in /dev/fuse {tools}; do
@@ -31,7 +37,6 @@ fn served(scratch: &Scratch, tools: &str, mount: &str, text: &str) -> Option<Run
             "$TWINDIR" "$@" >>out 2>>err || code=$?
             echo "$1: $code"
         }}
-        mkdir -p mnt/replica
         {text}
         cat out
         cat err >&2
@@ -120,4 +125,45 @@ fn calls_that_a_file_system_refuses_with_any_error_are_not_made_of_it() {
             "{word}\n{run}"
         );
     }
+}
+
+const SIZES: &str = "/usr/bin/python3 sizes.py mnt >mount.log 2>&1 &";
+
+const SIZES_TOOLS: &str = "/usr/bin/python3 /usr/lib/python3/dist-packages/fusepy.py";
+
+/// As procfs and sysfs, and some programs behind FUSE, do it.
+#[test]
+fn files_that_do_not_end_where_their_sizes_say_are_mirrored_to_their_ends() {
+    let scratch = Scratch::new();
+    fs::write(scratch.path("sizes.py"), include_str!("fuse/sizes.py")).unwrap();
+    let names = "honest big-short big-long big-empty none long short";
+    // Files of the claimed sizes, which hold something else.
+    let text = format!(
+        "run --once mnt r --exclude endless; run --once mnt r --exclude endless; run --once --quick mnt r --exclude endless
+        run --dry-run mnt r --exclude endless; run --check mnt r --exclude endless
+        for name in {names}; do cmp mnt/$name r/$name; done
+        : >r/none; truncate -s 100 r/short; truncate -s 2000000 r/big-long
+        printf '0123456789abcdeX' >r/long
+        run --check mnt r --exclude endless; run --once mnt r --exclude endless
+        for name in {names}; do cmp mnt/$name r/$name; done
+        run --once mnt r"
+    );
+    let Some(run) = served_by(&scratch, SIZES_TOOLS, SIZES, &text) else { return };
+    let expected = [
+        "--once: 0",
+        "--once: 0",
+        "--once: 0",
+        "--dry-run: 0",
+        "--check: 0",
+        "--check: 1",
+        "--once: 0",
+        "--once: 1",
+    ];
+    assert_eq!(ends(&run), expected, "{run}");
+    assert_eq!(run.stdout.matches("nothing to do").count(), 2, "{run}");
+    assert_eq!(run.stdout.matches(" (size, ").count(), 4, "{run}");
+    assert_eq!(run.stdout.matches("do not end where its size says").count(), 5, "once in a run\n{run}");
+    let problems: Vec<_> = run.stderr.lines().filter(|line| line.contains("problem")).collect();
+    assert_eq!(problems.len(), 1, "{run}");
+    assert!(problems[0].contains("endless: cannot find the end of the file in the source"), "{run}");
 }

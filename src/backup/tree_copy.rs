@@ -40,7 +40,9 @@ fn copy_leaf(
         Kind::File => {
             let (file, entry) = from.open_file(name.as_bytes())?;
             let copy = to.create_file(new)?;
-            fill(&file, &entry, &copy, cancel)?;
+            if fill(&file, &entry, &copy, cancel)? != entry.size {
+                return Err(Setback::Changed);
+            }
             seal(&file, &entry, &copy, keeps)
         }
         Kind::Symlink(target) => {

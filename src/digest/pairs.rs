@@ -70,7 +70,7 @@ pub fn compare_all<T>(
         heard(pieces.iter().map(|piece| piece.len() as u64).sum());
         for (at, lengths) in lengths.into_iter().enumerate().rev() {
             running[at].offset += PIECE as u64;
-            let is_over = running[at].offset >= running[at].pair.source.1.size;
+            let is_over = running[at].offset > running[at].pair.source.1.size;
             match lengths {
                 // A file that is shorter than it was says so by its digest.
                 Ok((source, replica)) if !is_over && source.max(replica) == PIECE => {}
@@ -90,8 +90,9 @@ impl<T> Running<T> {
     /// Reads the next piece of both files: how many bytes of each.
     fn read(&self, piece: &mut [u8]) -> Result<(usize, usize), Setback> {
         let (ours, theirs) = piece.split_at_mut(PIECE);
+        // One byte more than there should be shows the end.
         let want = |entry: &Entry| {
-            usize::try_from(entry.size.saturating_sub(self.offset)).unwrap_or(PIECE).min(PIECE)
+            usize::try_from((entry.size + 1).saturating_sub(self.offset)).unwrap_or(PIECE).min(PIECE)
         };
         let Pair { source, replica, .. } = &self.pair;
         let lengths = (

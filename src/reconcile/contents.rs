@@ -10,7 +10,7 @@ use super::gather::Spot;
 use super::publish::Ready;
 use super::removal::gone_is_fine;
 use super::{Again, Fate, Outcome, Round, Ruling, Sighting, Stay, TASK};
-use crate::carrier::{Carried, Job, Load};
+use crate::carrier::{Carried, Fruit, Job, Load};
 use crate::copy::{Temp, fill, seal, see_whole, settings};
 use crate::decide::{Action, Contents, Reason, decide, may_be_newer};
 use crate::differs::Differs;
@@ -146,7 +146,15 @@ pub(super) type Worked<'a> = Result<Option<Ready<'a>>, Setback>;
 impl<'a> Here<'_, 'a> {
     fn act(&self, name: &Name, source: &Side, standing: &Side, out: &mut Outcome) -> Worked<'a> {
         let keeps = &self.round.shared.keeps;
-        match decide(source, standing, Contents::Unread, keeps) {
+        let action = match decide(source, standing, Contents::Unread, keeps) {
+            // Then they may be equal all the same.
+            Action::CopyFile(Reason::Size) if !self.spot.source.ends_as_told(name) => {
+                out.note_size(self.path);
+                Action::Compare
+            }
+            action => action,
+        };
+        match action {
             Action::Compare => match self.read_pair(name, out)? {
                 Pair::Read(both, verdict) => {
                     let [source, replica] = *both;
@@ -205,7 +213,8 @@ impl<'a> Here<'_, 'a> {
             }
             other => other.map_err(changed_if_gone)?,
         };
-        if source.1.size != replica.1.size {
+        let is_as_long = source.1.size == replica.1.size;
+        if !is_as_long && source.0.ends_at(source.1.size)? {
             return Err(Setback::Changed);
         }
         // The sweep or a carrier may have read this pair already.
@@ -213,6 +222,7 @@ impl<'a> Here<'_, 'a> {
         let verdict = match known {
             Some(verdict) => Some(verdict),
             None if self.look.depth == Depth::Metadata
+                && is_as_long
                 && self.round.shared.keeps.is_same_mtime(&source.1, &replica.1)
                 && !self.gives_rights_unseen(&source.1, &replica.1) =>
             {
@@ -273,10 +283,10 @@ impl<'a> Here<'_, 'a> {
         let temp_name = shared.names.next();
         let temp_file = self.replica.create_file(&temp_name)?;
         let temp = Temp::adopt(self.replica, temp_name, &shared.names);
-        fill(&source, &entry, &temp_file, &shared.stop)?;
+        let length = fill(&source, &entry, &temp_file, &shared.stop)?;
         seal(&source, &entry, &temp_file, &shared.keeps)?;
         see_whole(&source, &entry, temp_file.as_file(), &shared.stop)?;
-        Ok(Some(self.ready(temp, entry, standing.clone(), reason)))
+        Ok(Some(self.ready(temp, (entry, length), standing.clone(), reason)))
     }
 
     /// How a setback is told. Where something was left behind that cannot be removed, that is what is wrong.
@@ -307,9 +317,20 @@ impl<'a> Here<'_, 'a> {
         Ok((file, name))
     }
 
-    fn ready(&self, temp: Temp<'a>, entry: Entry, standing: Side, reason: Reason) -> Ready<'a> {
-        let (path, look) = (self.path.clone(), self.look.clone());
-        Ready { spot: self.spot, replica: self.replica, temp, path, look, entry, standing, reason }
+    /// What is to be published: a copy of `entry`, and how many bytes that has.
+    fn ready(
+        &self,
+        temp: Temp<'a>,
+        (entry, length): (Entry, u64),
+        standing: Side,
+        reason: Reason,
+    ) -> Ready<'a> {
+        let (spot, replica, path, look) = (self.spot, self.replica, self.path.clone(), self.look.clone());
+        let reason = match reason {
+            Reason::Md5 if length != entry.size => Reason::Size,
+            reason => reason,
+        };
+        Ready { spot, replica, temp, path, look, entry, length, standing, reason }
     }
 
     /// Gives a big file to a carrier, once one is free.
@@ -340,6 +361,7 @@ impl<'a> Here<'_, 'a> {
         let Some((_, name)) = self.path.split() else { return Ok(None) };
         let Job { source, entry, load, .. } = &carried.job;
         let Load::Fill { temp: temp_file, name: temp_name, reason, .. } = load else { return Ok(None) };
+        let Ok(Fruit::Length(length)) = carried.result else { return Ok(None) };
         let temp = Temp::adopt(self.replica, temp_name.clone(), &self.round.shared.names);
         // A round has put a newer copy in place meanwhile.
         if carried.job.cancel.load(Ordering::Relaxed) {
@@ -358,7 +380,7 @@ impl<'a> Here<'_, 'a> {
             return Ok(None);
         }
         seal(source, entry, temp_file, &self.round.shared.keeps)?;
-        Ok(Some(self.ready(temp, entry.clone(), standing, *reason)))
+        Ok(Some(self.ready(temp, (entry.clone(), length), standing, *reason)))
     }
 
     pub(super) fn make_symlink(
@@ -381,7 +403,7 @@ impl<'a> Here<'_, 'a> {
         let keeps = &self.round.shared.keeps;
         let all = Differs::of_new(entry, keeps);
         self.replica.set_symlink(&temp_name, &settings(entry, all, None, keeps))?;
-        Ok(Some(self.ready(temp, entry.clone(), standing.clone(), reason)))
+        Ok(Some(self.ready(temp, (entry.clone(), entry.size), standing.clone(), reason)))
     }
 
     fn remove(&self, name: &Name, standing: &Side, out: &mut Outcome) -> Result<(), Setback> {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use rustix::io::Errno;
 
 use super::{Again, Outcome, Round, Sighting, TASK};
-use crate::carrier::{Carried, Job, Load};
+use crate::carrier::{Carried, Fruit, Job, Load};
 use crate::copy::Temp;
 use crate::entry::{Entry, Side};
 use crate::fault::Fault;
@@ -94,7 +94,7 @@ impl Round<'_> {
         for Carried { job, result, took } in finished {
             self.out.busy.push((job.path.clone(), took));
             let setback = match (&job.load, result) {
-                (Load::Compare { replica_entry, .. }, Ok(Some(verdict))) => {
+                (Load::Compare { replica_entry, .. }, Ok(Fruit::Verdict(verdict))) => {
                     let evidence =
                         Evidence { source: job.identity(), replica: replica_entry.identity(), verdict };
                     let look = Look { evidence: Some(Box::new(evidence)), ..job.look };
@@ -113,7 +113,7 @@ impl Round<'_> {
                     continue;
                 }
                 (_, Err(setback)) => setback,
-                (Load::Compare { .. }, Ok(None)) => Setback::Changed,
+                (Load::Compare { .. }, Ok(Fruit::Length(_))) => Setback::Changed,
             };
             let (path, look) = (job.path.clone(), job.look.clone());
             self.discard(&job);

@@ -24,6 +24,8 @@ pub(super) struct Ready<'a> {
     pub look: Look,
     /// What was copied.
     pub entry: Entry,
+    /// How many bytes of it there were.
+    pub length: u64,
     /// What stands under the name.
     pub standing: Side,
     pub reason: Reason,
@@ -50,7 +52,7 @@ impl Round<'_> {
 
     /// Gives an entry its name, and notes what was done.
     pub(super) fn publish(&self, ready: Ready<'_>, out: &mut Outcome) -> Result<(), Setback> {
-        let Ready { spot, replica, temp, path, look, entry, standing, reason } = ready;
+        let Ready { spot, replica, temp, path, look, entry, length, standing, reason } = ready;
         let Some((dir, name)) = path.split() else { return Ok(()) };
         if self.shared.keeps.modes && spot.is_too_open_by_now() {
             return Err(Setback::Changed);
@@ -67,10 +69,13 @@ impl Round<'_> {
         let mut done = Done::new(operation, path.clone(), &entry, reason, &look);
         out.linked += u64::from(operation == Operation::Created && entry.has_links());
         if entry.is_file() {
-            done.bytes = Some(entry.size);
+            done.bytes = Some(length);
         }
         out.names.extend(Linked::of(&path, &entry, true));
         out.note_time(&path, &entry, &self.shared.keeps);
+        if entry.is_file() && length != entry.size {
+            out.note_size(&path);
+        }
         out.act(done);
         if let (Reason::Md5, Some(evidence)) = (reason, &look.evidence) {
             say_if_silent(&path, evidence, look.detector);

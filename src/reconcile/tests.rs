@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::*;
-use crate::carrier::Load;
+use crate::carrier::{Fruit, Load};
 use crate::entry::Verdict;
 use crate::fault::Where;
 use crate::guard::{Count, Doubt, Limit, Occasion, judge};
@@ -423,7 +423,7 @@ fn two_big_files_of_one_size_are_compared_by_a_carrier() {
     pair.write("replica/big", "0123456780");
     pair.round(Work { big: 5, ..work(&["big"]) });
     let verdict = pair.carried();
-    assert!(matches!(&verdict.result, Ok(Some(verdict)) if !verdict.same()));
+    assert!(matches!(&verdict.result, Ok(Fruit::Verdict(verdict)) if !verdict.same()));
     pair.round(Work { carried: vec![verdict], big: 5, ..work(&[]) });
     let filled = pair.carried();
     let outcome = pair.round(Work { carried: vec![filled], big: 5, ..work(&[]) });

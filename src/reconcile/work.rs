@@ -188,6 +188,11 @@ impl Outcome {
         }
     }
 
+    /// Notes that a file's contents do not end where its size says.
+    pub(super) fn note_size(&mut self, path: &RelPath) {
+        self.notices.push((path.clone(), Notice::Size));
+    }
+
     /// Notes that the guard keeps something from going.
     pub(super) fn hold(&mut self, path: &RelPath) {
         self.held += 1;

@@ -21,7 +21,7 @@ use tracing_subscriber::{Layer, Registry, fmt};
 use crate::decide::Reason;
 use crate::differs::Differs;
 use crate::entry::{Entry, Kind, Special};
-use crate::fault::{Fault, GIVES_NOTHING_BACK, Setback, TAKES_NO_METADATA};
+use crate::fault::{ENDLESS, Fault, GIVES_NOTHING_BACK, Setback, TAKES_NO_METADATA};
 use crate::path::{Name, RelPath};
 use crate::queue::{Detector, Evidence, Look};
 use crate::troubles::Failure;
@@ -137,7 +137,10 @@ impl Done {
 /// path, somebody did.
 pub fn say_if_silent(path: &RelPath, evidence: &Evidence, detector: Detector) {
     let Evidence { source, replica, verdict } = evidence;
-    if source.mtime != replica.mtime || verdict.same() || detector == Detector::Watch {
+    if (source.mtime, source.size) != (replica.mtime, replica.size)
+        || verdict.same()
+        || detector == Detector::Watch
+    {
         return;
     }
     tracing::warn!(
@@ -270,6 +273,8 @@ pub enum Notice {
     Unmounted,
     /// Its mtime is earlier or later than the replica's file system can store.
     Time,
+    /// Its contents do not end where its size says.
+    Size,
 }
 
 impl Notice {
@@ -286,19 +291,23 @@ impl Notice {
                 "its mtime is earlier or later than the replica's file system can store: the nearest is stored, and compared \
                  as the same (others like it are not named)"
             }
+            Notice::Size => {
+                "its contents do not end where its size says: they are read to their end, and that is mirrored (others like \
+                 it are not named)"
+            }
         }
     }
 
     /// Whether one line is enough for all paths.
     pub fn is_general(self) -> bool {
-        self == Notice::Time
+        matches!(self, Notice::Time | Notice::Size)
     }
 
     /// Writes the line: a warning where it may be a surprise, else a note.
     pub fn log(self, path: &RelPath) {
         let text = self.text();
         match self {
-            Notice::Special(_) | Notice::HoldsExcluded | Notice::Time => {
+            Notice::Special(_) | Notice::HoldsExcluded | Notice::Time | Notice::Size => {
                 tracing::info!(op = "note", path = %path, "{text}");
             }
             Notice::Reserved | Notice::Unmounted => tracing::warn!(op = "warning", path = %path, "{text}"),
@@ -361,6 +370,9 @@ pub fn advice(fault: &Fault) -> &'static str {
             " (perhaps the symlink's target is longer than the replica's file system takes)"
         }
         (Errno::NAMETOOLONG, _) => " (perhaps the replica's file system does not take so long a name)",
+        (Errno::FBIG, Where::Source) if *fault == ENDLESS => {
+            " (its size says little, and 64 MiB more were read than that: leave it out with --exclude)"
+        }
         (Errno::FBIG, _) => {
             " (the replica's file system, or a limit on sizes, ulimit -f, does not allow so large a file)"
         }

@@ -84,11 +84,11 @@ impl Batch {
         Ok(())
     }
 
-    /// Reads the first `size` bytes of a file, or fewer where it ends before: where they are. With `drop_behind` they leave
+    /// Reads a file of `size` bytes, and one byte more if it is longer: where they are. With `drop_behind` they leave
     /// the page cache again, if they were not in it before.
     fn append(&mut self, file: &File, size: u64, drop_behind: bool) -> Result<Range<usize>, Setback> {
         let begin = self.used;
-        let end = begin + usize::try_from(size).map_err(|_| Setback::Changed)?;
+        let end = begin + 1 + usize::try_from(size).map_err(|_| Setback::Changed)?;
         if self.bytes.len() < end {
             self.bytes.resize(end, 0);
         }

@@ -134,6 +134,12 @@ impl Dir {
         }
         Ok((file, entry))
     }
+
+    /// Whether the contents of a file end where its size says. Where that cannot be told, they do.
+    pub fn ends_as_told(&self, name: &Name) -> bool {
+        let open = self.open_file(name.as_bytes());
+        open.map_or(true, |(file, entry)| file.ends_at(entry.size).unwrap_or(true))
+    }
 }
 
 /// See `proc_pid_fd(5)`.

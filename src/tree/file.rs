@@ -53,6 +53,13 @@ impl File {
         Ok(done)
     }
 
+    /// Whether the contents end where a size says. Some file systems make sizes up (procfs, sysfs, some behind FUSE).
+    pub fn ends_at(&self, size: u64) -> Result<bool> {
+        let mut byte = [0];
+        let has = |byte: &mut [u8], offset| Ok(self.read_at(byte, offset)? == 1);
+        Ok((size == 0 || has(&mut byte, size - 1)?) && !has(&mut byte, size)?)
+    }
+
     /// The next range of data at or after `offset`: where it begins and ends, in bytes. `None`
     /// where only a hole follows. A file system without holes shows one range.
     pub fn next_data(&self, offset: u64) -> Result<Option<(u64, u64)>> {
