@@ -11,6 +11,7 @@ use shell_quote::Bash;
 
 use crate::guard::Limit;
 use crate::path::Shown;
+use crate::probe::unseen_seconds;
 use crate::report::Format;
 use crate::sweep::Task;
 
@@ -71,6 +72,14 @@ pub struct Config {
     /// As in [`crate::report::Settings`].
     pub verbosity: i8,
     pub rerun: Rerun,
+}
+
+impl Config {
+    /// How long after its last change a file may hold something else without a sign, as far as that matters: where no other
+    /// comparison reads all.
+    pub fn unseen_seconds(&self) -> i64 {
+        if self.task == Task::Quick { unseen_seconds() } else { 0 }
+    }
 }
 
 /// The command line by which somebody runs twindir once more on the same roots, with the options in use.

@@ -164,7 +164,7 @@ pub fn run(
 ) -> Result<End, Failed> {
     let Prepared { mut roots, source_home, replica_home, lock, filter, backup, beside, .. } = prepared;
     let stop = Arc::new(AtomicBool::new(false));
-    let keeps = probe_replica(&mut roots);
+    let keeps = probe_replica(&mut roots, config.unseen_seconds());
     let watched = RootWatch::new(source_home, replica_home, lock, beside);
     let manner = Manner { threads: config.threads, durable: config.durable, backup };
     let reconciler = Reconciler::start(roots, keeps, filter, manner, Arc::clone(&stop));
@@ -312,6 +312,7 @@ impl Daemon<'_> {
             deletions: self.trust.deletions(detector),
             budget: Some(budget),
             big,
+            swept: self.tally.last_swept(),
         };
         let begun = Instant::now();
         match self.reconciler.round(work, &self.backlog) {
@@ -381,9 +382,9 @@ impl Daemon<'_> {
 }
 
 /// Finds out what the replica keeps, and says what it does not; and in which ways the source is to be looked at for that.
-fn probe_replica(roots: &mut Roots) -> Keeps {
+fn probe_replica(roots: &mut Roots, unseen: i64) -> Keeps {
     let tells_late = roots.replica.is_remote();
-    let wanted = Keeps { tells_late, ..of_process(roots.are_local()) };
+    let wanted = Keeps { unseen, tells_late, ..of_process(roots.are_local()) };
     let probed = roots.replica.open_replica().and_then(|(dir, _)| probe(&dir, wanted.clone()));
     // Where nothing can be created, each action will say so.
     let kept = probed.unwrap_or_else(|_| Keeps {

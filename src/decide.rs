@@ -2,7 +2,7 @@
 //! clock, no memory (I2).
 
 use crate::differs::{Differs, Keeps};
-use crate::entry::{Entry, Kind, Side, Special, Verdict};
+use crate::entry::{Entry, Kind, Side, Special, Time, Verdict};
 
 /// What is known of the contents of two files.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -138,11 +138,17 @@ fn decide_file(source: &Entry, replica: &Entry, contents: Contents, keeps: &Keep
     }
 }
 
-/// Whether the source's file may have changed after it was copied, to judge by ctimes, which
+/// Whether the source's entry may have changed after it was copied, to judge by ctimes, which
 /// nobody sets at will. A clock that was set back defeats it: what a quick scan misses for that is
 /// found by a full sweep.
 pub fn may_be_newer(source: &Entry, replica: &Entry, keeps: &Keeps) -> bool {
     !keeps.ctimes || source.ctime >= replica.ctime
+}
+
+/// The same of what a file holds: through a mapping it may have changed a while after its times did.
+pub fn may_hold_other(source: &Entry, replica: &Entry, keeps: &Keeps) -> bool {
+    let may_follow = |time: Time| time <= replica.ctime && time.plus_seconds(keeps.unseen) >= replica.ctime;
+    may_be_newer(source, replica, keeps) || may_follow(source.ctime) || may_follow(source.mtime)
 }
 
 fn decide_metadata(differs: Differs) -> Action {
@@ -153,7 +159,6 @@ fn decide_metadata(differs: Differs) -> Action {
 mod tests {
     use super::*;
     use crate::differs::{Symlinks, Times};
-    use crate::entry::Time;
     use crate::entry::testing::entry;
     use crate::fault::Fault;
     use std::sync::LazyLock;
@@ -259,6 +264,29 @@ mod tests {
     fn files_of_different_size_are_not_read() {
         let replica = changed(Kind::File, |e| e.size = 4);
         assert_eq!(action(&present(Kind::File), &replica), Action::CopyFile(Reason::Size));
+    }
+
+    #[test]
+    fn a_file_that_was_copied_soon_after_it_changed_may_hold_something_else_by_now() {
+        let at = |sec, nsec| Time { sec, nsec };
+        let replica = Entry { ctime: at(100, 5), ..entry(Kind::File) };
+        let keeps = Keeps { unseen: 35, ..KEEPS.clone() };
+        let source = |ctime, mtime| Entry { mtime, ctime, ..entry(Kind::File) };
+        let (old, future) = (at(7, 0), at(1_000, 0));
+        for (ctime, mtime, may) in [
+            (at(100, 6), old, true),
+            (at(99, 0), old, true),
+            (at(65, 5), old, true),
+            (at(65, 4), old, false),
+            (at(65, 4), at(65, 5), true),
+            (at(65, 4), future, false),
+            (old, old, false),
+        ] {
+            assert_eq!(may_hold_other(&source(ctime, mtime), &replica, &keeps), may, "{ctime} {mtime}");
+        }
+        let old_file = source(at(100, 4), old);
+        assert!(!may_hold_other(&old_file, &replica, &KEEPS) && !may_be_newer(&old_file, &replica, &keeps));
+        assert!(may_hold_other(&source(old, old), &replica, &Keeps { ctimes: false, ..keeps }));
     }
 
     #[test]

@@ -13,6 +13,16 @@ pub struct Time {
 }
 
 impl Time {
+    /// By the clock of the system.
+    pub fn now() -> Self {
+        let now = jiff::Timestamp::now();
+        Self { sec: now.as_second(), nsec: now.subsec_nanosecond().unsigned_abs() }
+    }
+
+    pub fn plus_seconds(self, sec: i64) -> Self {
+        Self { sec: self.sec.saturating_add(sec), ..self }
+    }
+
     pub const FIRST: Self = Self { sec: i64::MIN, nsec: 0 };
     pub const LAST: Self = Self { sec: i64::MAX, nsec: 999_999_999 };
 

@@ -136,6 +136,7 @@ impl Due {
             deletions: Deletions::Followed,
             budget: None,
             big: u64::MAX,
+            swept: None,
         })
     }
 }

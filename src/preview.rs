@@ -202,7 +202,7 @@ impl Preview<'_> {
         let result = match action {
             Action::Compare => match read_pair((&source, replica.as_ref()), name, look, keeps) {
                 Ok((ours, theirs, evidence)) => {
-                    say_if_silent(&path, &evidence, look.detector);
+                    say_if_silent(&path, &evidence, look.detector, None);
                     let (ours, theirs) = (Side::Present(ours), Side::Present(theirs));
                     Ok((decide(&ours, &theirs, evidence.verdict.into(), keeps), ours, theirs))
                 }

@@ -12,6 +12,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use crate::cli::{Args, other_order};
 use crate::config::{Config, Mode};
 use crate::daemon::{End, Failed, run};
+use crate::differs::Keeps;
 use crate::digest;
 use crate::filter::Filter;
 use crate::limits;
@@ -107,7 +108,7 @@ fn report_and_preview(
     let _reporting = report::start(settings, None);
     say_start(config, &filter);
     test_digests();
-    let wanted = of_process(roots.are_local());
+    let wanted = Keeps { unseen: config.unseen_seconds(), ..of_process(roots.are_local()) };
     let keeps = match roots.replica.open_replica() {
         Ok((replica, _)) => probe_unseen(&replica, wanted),
         Err(_) => wanted,

@@ -7,10 +7,10 @@ mod support;
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use support::xattr::{remove_xattr, set_xattr, xattrs};
@@ -126,6 +126,43 @@ with open('mapped', 'r+b') as f:
         return support::skip("no python3");
     }
     live.wait();
+}
+
+#[test]
+fn a_sweep_finds_what_a_mapping_has_hidden_and_blames_a_disk_only_for_what_is_old() {
+    const OLD: i64 = 1_600_000_000;
+    let tree = Tree::new().file("mapped", noise(1, 8192)).file("rotten", "before").mtime(OLD, 1);
+    let scratch = Scratch::new().with_source(&tree);
+    let daemon = scratch.daemon("1");
+    daemon.wait_sweeps(2);
+    let script = "
+import mmap, sys
+with open('mapped', 'r+b') as f:
+    m = mmap.mmap(f.fileno(), 0)
+    for number in range(3):
+        m[number] = m[number] ^ 255
+        print(number, flush=True)
+        sys.stdin.readline()
+";
+    let mut python = Command::new("python3");
+    python.args(["-c", script]).current_dir(scratch.source());
+    let python = python.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let Ok(mut python) = python else { return support::skip("no python3") };
+    let (mut go, done) = (python.stdin.take().unwrap(), python.stdout.take().unwrap());
+    for number in BufReader::new(done).lines() {
+        scratch.wait_twins();
+        daemon.wait_sweeps(1);
+        println!("found: {}", number.unwrap());
+        go.write_all(b"\n").unwrap();
+    }
+    assert!(python.wait().unwrap().success());
+    assert!(!daemon.stderr().contains(" silent "), "{}", daemon.stderr());
+
+    let rotten = scratch.replica().join("rotten");
+    fs::write(&rotten, "bEfore").unwrap();
+    set_mtime(&rotten, OLD, 1);
+    scratch.wait_twins();
+    wait_until("the disk is blamed", DEADLINE, || daemon.stderr().contains("silent   rotten"));
 }
 
 #[test]

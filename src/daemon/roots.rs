@@ -255,7 +255,7 @@ impl Daemon<'_> {
         self.roots.replica = None;
         self.reconciler.adopt_replica(pin);
         self.roots.replica_home.adopt(&self.reconciler.roots.replica, pin);
-        self.reconciler.keeps = probe_replica(&mut self.reconciler.roots);
+        self.reconciler.keeps = probe_replica(&mut self.reconciler.roots, self.config.unseen_seconds());
         self.roots.source_home.note(self.trust);
         self.trust = self.unproven(self.trust.is_doubted());
         self.tally.disturb();

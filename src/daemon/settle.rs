@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use jiff::Zoned;
 
 use super::{Daemon, End};
+use crate::entry::Time;
 use crate::guard::{Count, Trust, judge, say_held};
 use crate::queue::Detector;
 use crate::reconcile::Outcome;
@@ -35,6 +36,7 @@ pub(super) struct Tally {
     work: Effort,
     /// Of the walk over all: what it does, and since when.
     begun: Option<(Instant, Task)>,
+    begun_at: Option<Time>,
     /// Actions that only the sweep has led to, though there is a watch.
     missed: u64,
     /// When something was last done.
@@ -72,6 +74,8 @@ struct Totals {
     /// Bytes that the last full sweep has read, and how long it took.
     read: u64,
     took: Duration,
+    /// When that began.
+    swept: Option<Time>,
     /// Whether it was said that a sweep takes longer than the interval.
     said_long: bool,
     /// Whether it was said that hard links are not mirrored as such.
@@ -89,6 +93,7 @@ impl Tally {
             total,
             work,
             begun,
+            begun_at: Some(Time::now()),
             last_action,
             complete,
             said_equal,
@@ -102,6 +107,11 @@ impl Tally {
     pub fn quiet_due(&self) -> Option<Instant> {
         let waits = self.complete && !self.said_equal;
         self.last_action.filter(|_| waits).map(|last| last + QUIET)
+    }
+
+    /// When the last full sweep began that has come to its end.
+    pub fn last_swept(&self) -> Option<Time> {
+        self.total.swept
     }
 
     pub fn is_counted(&self) -> bool {
@@ -188,6 +198,9 @@ impl Tally {
             return None;
         };
         self.complete |= task == Task::Full || !watching;
+        if task == Task::Full {
+            self.total.swept = self.begun_at;
+        }
         let linked = self.linked + summary.linked;
         if linked > 0 && !std::mem::replace(&mut self.total.said_linked, true) {
             tracing::info!(

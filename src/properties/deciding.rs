@@ -82,6 +82,7 @@ fn keeps() -> impl Strategy<Value = Keeps> {
             times,
             folds_case: false,
             ctimes,
+            unseen: 0,
             tells_late: false,
         },
     )

@@ -12,7 +12,7 @@ use super::removal::gone_is_fine;
 use super::{Again, Fate, Outcome, Round, Ruling, Sighting, Stay, TASK};
 use crate::carrier::{Carried, Fruit, Job, Load};
 use crate::copy::{Temp, fill, seal, see_whole, settings};
-use crate::decide::{Action, Contents, Reason, decide, may_be_newer};
+use crate::decide::{Action, Contents, Reason, decide, may_hold_other};
 use crate::differs::Differs;
 use crate::digest;
 use crate::entry::{Entry, Kind, Side, Verdict};
@@ -163,7 +163,7 @@ impl<'a> Here<'_, 'a> {
                     });
                     let contents = verdict.map_or(Contents::Same, Contents::from);
                     let look = Look { evidence: read, ..self.look.clone() };
-                    let is_newer = may_be_newer(&source, &replica, keeps);
+                    let is_newer = may_hold_other(&source, &replica, keeps);
                     let (source, standing) = (Side::Present(source), Side::Present(replica));
                     let action = decide(&source, &standing, contents, keeps);
                     if let (Action::Nothing, Some(_), true, Some(replica)) =

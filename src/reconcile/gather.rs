@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
 use super::{Again, Outcome, Round, Sighting, TASK};
 use crate::carrier::{Carried, Fruit, Job, Load};
 use crate::copy::Temp;
-use crate::entry::{Entry, Side};
+use crate::entry::{Entry, Side, Time};
 use crate::fault::Fault;
 use crate::fault::Setback;
 use crate::filter::DirFilter;
@@ -402,8 +402,7 @@ impl Round<'_> {
 
 /// Whether an entry has not changed for [`PASSING`], by the clock of the system and its ctime.
 fn is_left_over(entry: &Entry) -> bool {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
-    i64::try_from(now).is_ok_and(|now| now.saturating_sub(entry.ctime.sec) >= PASSING.as_secs().cast_signed())
+    Time::now().sec.saturating_sub(entry.ctime.sec) >= PASSING.as_secs().cast_signed()
 }
 
 /// The first of the names in a directory that differ from `name` in upper and lower case alone.

@@ -41,7 +41,7 @@ use crate::backup::Backup;
 use crate::carrier::{Carried, Carriers};
 use crate::copy::TempNames;
 use crate::differs::Keeps;
-use crate::entry::Side;
+use crate::entry::{Side, Time};
 use crate::fault::Fault;
 use crate::filter::Filter;
 use crate::path::{Name, RelPath};
@@ -266,16 +266,16 @@ impl Reconciler {
                 return Err(lost);
             }
         };
-        let mut round = self.begin((source, replica), (work.detector, work.deletions, work.big), waiting);
-        let mut looks = work.looks;
-        round.moves(work.moves, &mut looks);
-        let finished = round.shared.take_back(work.carried);
+        let Work { moves, mut looks, carried, reaped, detector, deletions, budget, big, swept } = work;
+        let mut round = self.begin((source, replica), (detector, deletions, big, swept), waiting);
+        round.moves(moves, &mut looks);
+        let finished = round.shared.take_back(carried);
         let looks = round.sort_carried(looks, finished);
         round.gather(looks);
         round.observe();
         round.shape();
-        round.contents(work.budget);
-        round.bury(work.reaped);
+        round.contents(budget);
+        round.bury(reaped);
         round.close();
         round.tell();
         let mut out = round.out;
@@ -290,7 +290,7 @@ impl Reconciler {
     fn begin<'a>(
         &'a self,
         (source, replica): (Dir, ReplicaDir),
-        (detector, deletions, big): (Detector, Deletions, u64),
+        (detector, deletions, big, swept): (Detector, Deletions, u64, Option<Time>),
         waiting: &'a dyn Waiting,
     ) -> Round<'a> {
         Round {
@@ -301,6 +301,7 @@ impl Reconciler {
             deletions,
             spare: AtomicU64::new(deletions.spare()),
             big,
+            swept,
             spots: BTreeMap::new(),
             touched: BTreeMap::new(),
             opened: HashMap::new(),
@@ -412,6 +413,8 @@ struct Round<'a> {
     /// How many new entries may come yet.
     spare: AtomicU64,
     big: u64,
+    /// When the last full sweep began that has come to its end.
+    swept: Option<Time>,
     /// The directories in which names are looked at.
     spots: BTreeMap<RelPath, Spot<'a>>,
     /// The directories whose metadata is set at the end, and since when that is due where somebody

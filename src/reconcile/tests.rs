@@ -126,6 +126,7 @@ fn work(paths: &[&str]) -> Work {
         deletions: Deletions::Followed,
         budget: None,
         big: u64::MAX,
+        swept: None,
     }
 }
 
@@ -218,7 +219,7 @@ fn an_absence_in_a_directory_that_was_moved_away_deletes_nothing() {
     pair.write("replica/d/file", "x");
     pair.write("replica/d/sub/file", "x");
     let roots = pair.reconciler.roots.open().unwrap();
-    let mut round = pair.reconciler.begin(roots, (Detector::Sweep, Deletions::Followed, u64::MAX), &());
+    let mut round = pair.reconciler.begin(roots, (Detector::Sweep, Deletions::Followed, u64::MAX, None), &());
     round.gather(work(&["d/file", "d/sub"]).looks);
     round.observe();
     fs::rename(pair.at("source/d"), pair.at("outside/d")).unwrap();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::Stay;
 use crate::carrier::{Carried, Job};
 use crate::differs::Keeps;
-use crate::entry::{Entry, Special};
+use crate::entry::{Entry, Special, Time};
 use crate::fault::{Fault, Setback};
 use crate::links::Linked;
 use crate::path::RelPath;
@@ -54,6 +54,8 @@ pub struct Work {
     pub budget: Option<Duration>,
     /// Files above this size, in bytes, go to a carrier.
     pub big: u64,
+    /// When the last full sweep began that has come to its end.
+    pub swept: Option<Time>,
 }
 
 /// What waits outside of rounds and makes a directory of the replica another than the source's.

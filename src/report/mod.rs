@@ -20,9 +20,10 @@ use tracing_subscriber::{Layer, Registry, fmt};
 
 use crate::decide::Reason;
 use crate::differs::Differs;
-use crate::entry::{Entry, Kind, Special};
+use crate::entry::{Entry, Kind, Special, Time};
 use crate::fault::{ENDLESS, Fault, GIVES_NOTHING_BACK, Setback, TAKES_NO_METADATA};
 use crate::path::{Name, RelPath};
+use crate::probe::unseen_seconds;
 use crate::queue::{Detector, Evidence, Look};
 use crate::troubles::Failure;
 use format::{ConsoleFormat, LocalTime, LogFormat};
@@ -135,12 +136,16 @@ impl Done {
 /// Warns of contents that differed although size and mtime agreed: nobody wrote to the file in
 /// the ordinary way, so that one of the two disks may be failing. Where the watch has told of the
 /// path, somebody did.
-pub fn say_if_silent(path: &RelPath, evidence: &Evidence, detector: Detector) {
+pub fn say_if_silent(path: &RelPath, evidence: &Evidence, detector: Detector, swept: Option<Time>) {
     let Evidence { source, replica, verdict } = evidence;
     if (source.mtime, source.size) != (replica.mtime, replica.size)
         || verdict.same()
         || detector == Detector::Watch
     {
+        return;
+    }
+    // It was equal then, and may have been written to through a mapping since.
+    if swept.is_some_and(|swept| source.mtime.plus_seconds(unseen_seconds()) >= swept) {
         return;
     }
     tracing::warn!(

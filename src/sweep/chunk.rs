@@ -9,7 +9,7 @@ use super::compare::{Opened, Replica, Step};
 use super::join::{Joined, Pair};
 use super::subtree::Subtree;
 use super::{Message, Task, Walker};
-use crate::decide::{Action, Contents, decide, may_be_newer};
+use crate::decide::{Action, Contents, decide, may_hold_other};
 use crate::differs::Differs;
 use crate::entry::{Entry, Kind, Side};
 use crate::fault::Setback;
@@ -180,7 +180,7 @@ impl Chunk<'_> {
         let (Some(source), Some(replica)) = (source.entry(), replica.entry()) else { return false };
         self.walker.plan.task == Task::Quick
             && self.known != Replica::Doubted
-            && !may_be_newer(source, replica, keeps)
+            && !may_hold_other(source, replica, keeps)
             && !Differs::between(source, replica, keeps).any()
     }
 

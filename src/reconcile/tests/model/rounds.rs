@@ -235,7 +235,8 @@ impl Rounds {
         let big = [0, 3, u64::MAX, u64::MAX][self.rng.usize(..4)];
         let deletions = self.deletions;
         let moves_too = moves.clone();
-        let work = Work { moves: moves_too, looks, carried, reaped, detector, deletions, budget, big };
+        let swept = None;
+        let work = Work { moves: moves_too, looks, carried, reaped, detector, deletions, budget, big, swept };
         let outcome = self.pair.reconciler.round(work, &());
         self.wait_for_others();
         match outcome {
