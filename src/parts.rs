@@ -41,7 +41,7 @@ pub struct Trees {
 
 impl Trees {
     pub fn open(source: &Path, replica: &Path) -> Self {
-        let root = |path: &Path, side| Root::new(path.into(), side);
+        let root = |path: &Path, side| Root::new(path, side);
         let (source, replica) = (root(source, Where::Source), root(replica, Where::Replica));
         let (source_pin, replica_pin) =
             (source.pin().expect("it is a directory"), replica.pin().expect("it is a directory"));

@@ -26,6 +26,11 @@ static INTERRUPTED: LazyLock<Arc<AtomicBool>> = LazyLock::new(|| {
     flag
 });
 
+/// So long after it was made a file counts as old: what was copied sooner is read once more by a quick run, since a mapping may
+/// have changed it.
+#[allow(dead_code, reason = "not every benchmark has quick runs")]
+pub const YOUNG: Duration = Duration::from_secs(40);
+
 /// Sleeps. An interrupted benchmark ends here, by unwinding: its processes and folders go with it.
 pub fn rest(time: Duration) {
     let end = Instant::now() + time;
