@@ -1,17 +1,15 @@
 //! What is left alone: neither mirrored from the source, nor removed from the replica, nor walked,
 //! nor watched.
 //!
-//! Patterns are those of gitignore(5), by the matcher of the `ignore` crate. What the command line
-//! says comes first; then, on request, what the source's own files say, the deeper ones first.
+//! Patterns are those of gitignore(5). What the command line says comes first; then, on request,
+//! what the source's own files say, the deeper ones first.
 
-use std::collections::BTreeMap;
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
-use std::sync::{Arc, PoisonError, RwLock};
+mod patterns;
 
-use ignore::Match;
-use ignore::gitignore::{Gitignore, GitignoreBuilder};
+pub use patterns::{Flaw, Patterns, lines};
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use crate::entry::Side;
 use crate::path::{Name, RelPath};
@@ -23,7 +21,7 @@ const GITIGNORE: &[u8] = b".gitignore";
 const GIT: &[u8] = b".git";
 
 /// Of a longer file of patterns, in bytes, only so much is read.
-const LONGEST: usize = 1024 * 1024;
+const LONGEST: usize = 16 * 1024 * 1024;
 
 /// All rules. Cheap to clone; the clones share what was read from the source.
 #[derive(Clone, Debug, Default)]
@@ -31,9 +29,11 @@ pub struct Filter {
     /// Where the log file lies, if that is inside the source: its directory and its name.
     pub log: Option<(RelPath, Name)>,
     /// `--exclude` and `--exclude-from`.
-    given: Option<Arc<Gitignore>>,
+    given: Option<Arc<Patterns>>,
     /// `--gitignore`: the rules of the source's directories that have some.
     nested: Option<Arc<RwLock<Nested>>>,
+    /// The files of patterns of which was said that they cannot be followed to the letter.
+    named: Arc<Mutex<BTreeSet<RelPath>>>,
 }
 
 type Nested = BTreeMap<RelPath, Arc<Rules>>;
@@ -42,63 +42,18 @@ type Nested = BTreeMap<RelPath, Arc<Rules>>;
 #[derive(Debug)]
 struct Rules {
     texts: [Vec<u8>; 3],
-    ignore: Gitignore,
-    gitignore: Gitignore,
+    ignore: Patterns,
+    gitignore: Patterns,
     /// `.git/info/exclude`
-    exclude: Gitignore,
+    exclude: Patterns,
     /// Whether a repository begins here: what git reads above does not count below.
     is_repository: bool,
 }
 
-/// Reads patterns, one a line.
-///
-/// # Errors
-/// What is wrong with a pattern.
-pub fn patterns<'a>(lines: impl IntoIterator<Item = &'a str>) -> Result<Gitignore, ignore::Error> {
-    let mut builder = builder();
-    for line in lines {
-        builder.add_line(None, &as_git_reads(line))?;
-    }
-    builder.build()
-}
-
-fn builder() -> GitignoreBuilder {
-    let mut builder = GitignoreBuilder::new("");
-    // To git, a pattern with a class that is not closed matches nothing.
-    builder.allow_unclosed_class(false);
-    builder
-}
-
-/// Where the matcher knows more than git does: braces are no alternatives to git, and a `!` alone
-/// takes nothing back.
-fn as_git_reads(line: &str) -> String {
-    let mut read = String::with_capacity(line.len());
-    let (mut escaped, mut in_class) = (false, false);
-    for c in if line.trim_end() == "!" { "" } else { line }.chars() {
-        if matches!(c, '{' | '}') && !escaped && !in_class {
-            read.push('\\');
-        }
-        in_class = !escaped && (c == '[' || (in_class && c != ']'));
-        escaped = c == '\\' && !escaped;
-        read.push(c);
-    }
-    read
-}
-
-/// The same from a file of the source: a pattern that cannot be read is passed over, as git does.
-fn lenient(text: &[u8]) -> Gitignore {
-    let mut builder = builder();
-    let text = String::from_utf8_lossy(text);
-    for line in text.trim_start_matches('\u{feff}').lines() {
-        let _ = builder.add_line(None, &as_git_reads(line));
-    }
-    builder.build().unwrap_or_else(|_| Gitignore::empty())
-}
-
 impl Filter {
-    pub fn new(given: Gitignore, nested: bool) -> Self {
+    pub fn new(given: Patterns, nested: bool) -> Self {
         let given = Some(given).filter(|given| !given.is_empty()).map(Arc::new);
-        Self { log: None, given, nested: nested.then(Arc::default) }
+        Self { log: None, given, nested: nested.then(Arc::default), named: Arc::default() }
     }
 
     /// Whether there is any rule at all.
@@ -182,7 +137,10 @@ impl Filter {
             Some(rules) if rules.texts == texts && rules.is_repository == is_repository => return false,
             _ => {}
         }
-        let [ignore, gitignore, exclude] = texts.each_ref().map(|text| lenient(text));
+        for (text, name) in texts.iter().zip([".ignore", ".gitignore", ".git/info/exclude"]) {
+            self.name_unheeded(dir, name, text);
+        }
+        let [ignore, gitignore, exclude] = texts.each_ref().map(|text| Patterns::read(text));
         let rules = Rules { texts, ignore, gitignore, exclude, is_repository };
         let mut nested = nested.write().unwrap_or_else(PoisonError::into_inner);
         if any {
@@ -191,6 +149,26 @@ impl Filter {
             nested.remove(dir);
         }
         true
+    }
+}
+
+impl Filter {
+    /// Says of a file of patterns, once, that it cannot be followed to the letter.
+    fn name_unheeded(&self, dir: &RelPath, name: &str, text: &[u8]) {
+        let unheeded = Patterns::unheeded(text);
+        if unheeded.is_none() && text.len() < LONGEST {
+            return;
+        }
+        let Some(path) = RelPath::new(name.as_bytes()).map(|name| dir.below(&name)) else { return };
+        if !self.named.lock().unwrap_or_else(PoisonError::into_inner).insert(path.clone()) {
+            return;
+        }
+        if let Some(line) = unheeded {
+            let flaw = Flaw::Stars;
+            tracing::warn!(op = "warning", path = %path, line, "the pattern in line {line} is not heeded, since {flaw}");
+        } else {
+            tracing::warn!(op = "warning", path = %path, "only the first {} MiB are heeded", LONGEST >> 20);
+        }
     }
 }
 
@@ -229,9 +207,8 @@ impl DirFilter<'_> {
             return true;
         }
         let Some(path) = Name::new(name).map(|name| self.dir.join(&name)) else { return false };
-        let by_given = |given: &Arc<Gitignore>| given.matched(as_path(path.as_bytes()), is_dir).map(|_| ());
-        let given = self.filter.given.as_ref().map_or(Match::None, by_given);
-        given.or(self.by_nested(&path, is_dir)).is_ignore()
+        let given = self.filter.given.as_ref().and_then(|given| given.excludes(path.as_bytes(), is_dir));
+        given.or_else(|| self.by_nested(&path, is_dir)) == Some(true)
     }
 
     /// Whether either side's entry of this name is left alone. What stands on neither is not.
@@ -239,26 +216,21 @@ impl DirFilter<'_> {
         sides.into_iter().flatten().any(|is_dir| self.excludes(name, is_dir))
     }
 
-    fn by_nested(&self, path: &RelPath, is_dir: bool) -> Match<()> {
-        let (mut ignore, mut gitignore, mut exclude) = (Match::None, Match::None, Match::None);
+    fn by_nested(&self, path: &RelPath, is_dir: bool) -> Option<bool> {
+        let (mut ignore, mut gitignore, mut exclude) = (None, None, None);
         let mut in_repository = false;
         for (at, rules) in &self.chain {
             let below =
                 if at.is_root() { path.as_bytes() } else { &path.as_bytes()[at.as_bytes().len() + 1..] };
-            let matched = |rules: &Gitignore| rules.matched(as_path(below), is_dir).map(|_| ());
-            ignore = ignore.or(matched(&rules.ignore));
+            ignore = ignore.or_else(|| rules.ignore.excludes(below, is_dir));
             if !in_repository {
-                gitignore = gitignore.or(matched(&rules.gitignore));
-                exclude = exclude.or(matched(&rules.exclude));
+                gitignore = gitignore.or_else(|| rules.gitignore.excludes(below, is_dir));
+                exclude = exclude.or_else(|| rules.exclude.excludes(below, is_dir));
             }
             in_repository |= rules.is_repository;
         }
         ignore.or(gitignore).or(exclude)
     }
-}
-
-fn as_path(bytes: &[u8]) -> &Path {
-    Path::new(OsStr::from_bytes(bytes))
 }
 
 #[cfg(test)]
@@ -267,8 +239,12 @@ mod tests {
     use crate::fault::Where;
     use crate::tree::Root;
 
-    fn given(lines: &[&str]) -> Filter {
-        Filter::new(patterns(lines.iter().copied()).unwrap(), false)
+    fn patterns(lines: &[&str]) -> Patterns {
+        let mut patterns = Patterns::default();
+        for line in lines {
+            patterns.add(line.as_bytes()).unwrap();
+        }
+        patterns
     }
 
     /// Asks for a path; one that ends in `/` is a directory.
@@ -283,7 +259,7 @@ mod tests {
     fn patterns_are_those_of_gitignore() {
         let lines =
             ["*.o", "!keep.o", "/top", "build/", "a/**/z", "# no pattern", "", "!", "x{1,2}", "[a{].b"];
-        let filter = given(&lines);
+        let filter = Filter::new(patterns(&lines), false);
         for path in
             ["x.o", "deep/er/x.o", "top", "build/", "x/build/", "a/z", "a/b/c/z", "build/in/it", "x{1,2}"]
         {
@@ -298,22 +274,15 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_that_is_none_is_refused() {
-        for pattern in ["a[", "[z-a]", "a\\"] {
-            assert!(patterns([pattern]).is_err(), "{pattern}");
-        }
-    }
-
-    #[test]
     fn without_rules_nothing_is_left_alone() {
         assert!(!excludes(&Filter::default(), "a/.gitignore"));
-        assert!(!excludes(&Filter::new(Gitignore::empty(), true), "a/b"));
+        assert!(!excludes(&Filter::new(Patterns::default(), true), "a/b"));
     }
 
     /// A source with these files, and a filter that has read their rules.
     fn nested(files: &[(&str, &str)], given: &[&str]) -> Filter {
         let top = tempfile::tempdir().unwrap();
-        let filter = Filter::new(patterns(given.iter().copied()).unwrap(), true);
+        let filter = Filter::new(patterns(given), true);
         let root = Root::new(top.path(), Where::Source).open_source().unwrap().0;
         let mut dirs = vec![RelPath::root()];
         for (path, text) in files {
@@ -367,7 +336,7 @@ mod tests {
 
     #[test]
     fn it_is_known_which_entries_hold_rules() {
-        let filter = Filter::new(Gitignore::empty(), true);
+        let filter = Filter::new(Patterns::default(), true);
         let governed = |path: &str| {
             let (dir, name) = RelPath::new(path.as_bytes()).unwrap().split().unwrap();
             filter.governed_by(&dir, &name).map(|dir| dir.to_string())

@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use crate::backup::Backup;
 use crate::config::Config;
 use crate::fault::{Fault, Where};
-use crate::filter::{Filter, patterns};
+use crate::filter::{Filter, Flaw, Patterns, lines};
 use crate::mounts;
 use crate::path::{Name, RelPath, Shown, shown};
 use crate::reconcile::Roots;
@@ -64,8 +64,8 @@ pub enum Refusal {
     Log(PathBuf, std::io::Error),
     #[error("--exclude {0:?} matches nothing: give one pattern, as in a .gitignore file")]
     NoPattern(String),
-    #[error("{}, in {}: give patterns as in a .gitignore file", Shown(.1.to_string().as_bytes()), .0)]
-    Exclude(String, ignore::Error),
+    #[error("the pattern {} (in {}) cannot be followed, since {}: give patterns as in a .gitignore file", Shown(.1), .0, .2)]
+    Exclude(String, Vec<u8>, Flaw),
     #[error("cannot read the patterns in {}: {}; name a file that can be read", shown(.0), .1)]
     ExcludeFrom(PathBuf, std::io::Error),
     #[error("cannot create the replica {}: {}", shown(.0), .1)]
@@ -211,13 +211,12 @@ fn is_url(path: &Path) -> bool {
 
 /// The filter that the command line asks for.
 fn filter_of(config: &Config) -> Result<Filter, Refusal> {
-    let mut lines = Vec::new();
+    let mut given = Patterns::default();
     for file in &config.exclude_from {
         let text = fs::read(file).map_err(|error| Refusal::ExcludeFrom(file.clone(), error))?;
-        for (number, line) in (1..).zip(String::from_utf8_lossy(&text).lines()) {
-            patterns([line])
-                .map_err(|error| Refusal::Exclude(format!("line {number} of {}", shown(file)), error))?;
-            lines.push(line.to_owned());
+        for (number, line) in (1..).zip(lines(&text)) {
+            let at = || format!("line {number} of {}", shown(file));
+            given.add(line).map_err(|flaw| Refusal::Exclude(at(), line.to_vec(), flaw))?;
         }
     }
     for pattern in &config.exclude {
@@ -225,10 +224,11 @@ fn filter_of(config: &Config) -> Result<Filter, Refusal> {
         if bare.is_empty() || pattern.contains('\n') {
             return Err(Refusal::NoPattern(pattern.clone()));
         }
-        lines.push(pattern.clone());
+        let pattern = pattern.as_bytes();
+        given
+            .add(pattern)
+            .map_err(|flaw| Refusal::Exclude("--exclude".to_owned(), pattern.to_vec(), flaw))?;
     }
-    let given = patterns(lines.iter().map(String::as_str))
-        .map_err(|error| Refusal::Exclude("--exclude".to_owned(), error))?;
     Ok(Filter::new(given, config.gitignore))
 }
 

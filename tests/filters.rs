@@ -323,3 +323,41 @@ fn an_excluded_directory_costs_no_watch() {
     assert!(watches(&all) > 100);
     assert!(are_twins(&scratch.source(), &scratch.replica()));
 }
+
+#[test]
+fn a_class_does_not_take_the_slash_of_a_path() {
+    let tree = Tree::new().file("data/keep", "x").file("data1", "x").file("dataX", "x").file("foo/bar", "x");
+    let tree = tree.file("fooXbar", "x").file("foo-bar", "x");
+    let scratch = Scratch::new().with_source(&tree);
+    fs::write(scratch.source().join(".gitignore"), "data[!0-9]*\nfoo[^a-z]bar\n").unwrap();
+    scratch.once(&["--gitignore"]).expect(0);
+    assert_eq!(names(&scratch.replica()), [".gitignore", "data/", "data/keep", "data1", "foo/", "foo/bar"]);
+}
+
+#[test]
+fn a_pattern_that_is_none_is_refused_with_its_place() {
+    let scratch = Scratch::new().with_source(&tree());
+    for (pattern, why) in [
+        ("a[b", "the class that begins with `[` is not closed"),
+        ("[z-a]", "a range in `[...]` ends before it begins"),
+        ("[[:vowel:]]", "names no class of characters"),
+        ("a\\", "escapes nothing"),
+    ] {
+        scratch.once(&["--exclude", pattern]).expect(2).stderr_has(why).stderr_has(pattern);
+        fs::write(scratch.path("patterns"), format!("*.o\n{pattern}\n")).unwrap();
+        let run = scratch.once(&["--exclude-from", "patterns"]).expect(2).stderr_has(why);
+        run.stderr_has("line 2 of");
+        assert!(!scratch.replica().exists());
+    }
+}
+
+#[test]
+fn a_pattern_of_the_source_that_cannot_be_heeded_is_named_once() {
+    let scratch = Scratch::new().with_source(&tree());
+    fs::write(scratch.source().join(".gitignore"), format!("*.o\n{}\n", "*a".repeat(70))).unwrap();
+    let run = scratch.once(&["--gitignore"]).expect(0);
+    let said =
+        "warning  .gitignore: the pattern in line 2 is not heeded, since it has more than 63 groups of stars";
+    assert_eq!(run.stderr.matches(said).count(), 1, "{run}");
+    assert!(!scratch.replica().join("src/main.o").exists());
+}

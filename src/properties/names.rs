@@ -1,13 +1,12 @@
 //! Names, paths, what people see of them, and patterns.
 
-use ignore::gitignore::Gitignore;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::holds;
 use crate::fault::Where;
-use crate::filter::{Filter, patterns};
+use crate::filter::{Filter, Flaw, Patterns};
 use crate::path::{Name, RelPath, Shown, is_reserved};
 use crate::tree::Root;
 
@@ -115,11 +114,17 @@ fn a_reserved_name_is_one_that_a_number_makes() {
     });
 }
 
+fn patterns(lines: &[String]) -> Result<Patterns, Flaw> {
+    let mut patterns = Patterns::default();
+    lines.iter().try_for_each(|line| patterns.add(line.as_bytes()))?;
+    Ok(patterns)
+}
+
 #[test]
 fn any_line_is_a_pattern_or_is_refused() {
     let line = "[a-c/*?!#{}\\[\\]\\\\ .^-]{0,12}|.{0,12}";
     holds(&(vec(line, 0..4), name(), any::<bool>()), |(lines, name, is_dir)| {
-        if let Ok(rules) = patterns(lines.iter().map(String::as_str)) {
+        if let Ok(rules) = patterns(&lines) {
             let filter = Filter::new(rules, false);
             filter.at(&RelPath::root()).excludes(name.as_bytes(), is_dir);
         }
@@ -133,7 +138,7 @@ fn any_bytes_are_a_file_of_patterns() {
     let text = vec(prop_oneof![any::<u8>(), select(b"*?!#{}[]\\/ab\n".to_vec())], 0..40);
     holds(&(text, name(), any::<bool>()), |(text, name, is_dir)| {
         std::fs::write(top.path().join(".gitignore"), text).unwrap();
-        let filter = Filter::new(Gitignore::empty(), true);
+        let filter = Filter::new(Patterns::default(), true);
         filter.refresh(&RelPath::root(), &root.open_source().unwrap().0, |_| true);
         filter.at(&RelPath::root()).excludes(name.as_bytes(), is_dir);
     });
@@ -146,7 +151,7 @@ fn a_name_with_its_special_characters_escaped_excludes_itself_alone() {
     };
     holds(&(text(), text()), |(text, other)| {
         let escaped: String = text.chars().flat_map(|c| ['\\', c]).collect();
-        let filter = Filter::new(patterns([&*format!("/{escaped}")]).unwrap(), false);
+        let filter = Filter::new(patterns(&[format!("/{escaped}")]).unwrap(), false);
         let root = filter.at(&RelPath::root());
         assert!(root.excludes(text.as_bytes(), false), "{escaped} against {text}");
         assert_eq!(root.excludes(other.as_bytes(), false), other == text, "{escaped} against {other}");

@@ -179,7 +179,7 @@ mod tests {
         let deep: std::path::PathBuf = std::iter::repeat_n("d", 800).collect();
         std::fs::create_dir_all(top.path().join(deep)).unwrap();
         let root = Root::new(top.path(), Where::Replica);
-        let filter = Filter::new(ignore::gitignore::Gitignore::empty(), true);
+        let filter = Filter::new(crate::filter::Patterns::default(), true);
         let look = move || may_go(&root.open_replica().unwrap().0, &RelPath::new(b"d").unwrap(), &filter);
         let small = std::thread::Builder::new().stack_size(128 * 1024);
         assert_eq!(small.spawn(look).unwrap().join().unwrap(), Leave::Whole);
