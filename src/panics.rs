@@ -27,6 +27,11 @@ pub fn notice() {
     std::panic::set_hook(Box::new(|info| {
         PANICKED.store(true, Ordering::Relaxed);
         say(&text_of(info));
+        // Its lines may take longer to find out than the process waits.
+        let backtrace = Backtrace::capture();
+        if backtrace.status() == BacktraceStatus::Captured {
+            say(&format!("{backtrace}\n"));
+        }
         SAID.store(true, Ordering::Relaxed);
     }));
 }
@@ -42,13 +47,8 @@ pub fn await_last_words() {
 fn text_of(info: &PanicHookInfo<'_>) -> String {
     let (thread, version) = (std::thread::current(), env!("CARGO_PKG_VERSION"));
     let name = thread.name().unwrap_or("unnamed");
-    let backtrace = Backtrace::capture();
-    let backtrace = match backtrace.status() {
-        BacktraceStatus::Captured => format!("{backtrace}\n"),
-        _ => String::new(),
-    };
     format!(
-        "\nthread '{name}' {info}\n{backtrace}error: this is a bug in twindir {version}: please report the lines above\n"
+        "\nthread '{name}' {info}\nerror: this is a bug in twindir {version}: please report these lines\n"
     )
 }
 
