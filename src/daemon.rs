@@ -7,6 +7,7 @@ mod room;
 mod roots;
 mod scanning;
 mod settle;
+mod strays;
 mod uneven;
 mod watching;
 
@@ -34,6 +35,7 @@ use pruning::Pruning;
 use room::Refusal;
 use roots::RootWatch;
 use settle::Tally;
+use strays::Strays;
 use uneven::Uneven;
 use watching::Watching;
 
@@ -122,6 +124,7 @@ struct Backlog {
     /// what they should. That has time.
     unproven: BTreeSet<RelPath>,
     uneven: Uneven,
+    strays: Strays,
     /// Directories into which others are let once the walk that is under way has found all in them.
     unasked: BTreeSet<RelPath>,
     links: Links,
@@ -143,6 +146,7 @@ impl Default for Backlog {
             moved: BTreeSet::new(),
             unproven: BTreeSet::new(),
             uneven: Uneven::default(),
+            strays: Strays::default(),
             unasked: BTreeSet::new(),
             links: Links::default(),
             pace: PORTION.names,
@@ -273,12 +277,13 @@ impl Daemon<'_> {
         let sweep = (self.is_swept() && !self.has_its_sweep() && !self.roots.is_lost()).then_some(next);
         let watch = self.watching.next_due(self.backlog.sweep.is_some(), self.backlog.scan.is_some());
         let watch = watch.filter(|_| !self.roots.is_lost());
-        let uneven =
-            self.backlog.uneven.next_due().filter(|_| self.backlog.scan.is_none() && !self.roots.is_lost());
-        let [sweep, watch, uneven] =
-            [sweep, watch, uneven].map(|due| due.map(|due| due.max(self.no_walk_before)));
+        let [uneven, strays] = [self.backlog.uneven.next_due(), self.backlog.strays.next_due()]
+            .map(|due| due.filter(|_| self.backlog.scan.is_none() && !self.roots.is_lost()));
+        let [sweep, watch, uneven, strays] =
+            [sweep, watch, uneven, strays].map(|due| due.map(|due| due.max(self.no_walk_before)));
         let quiet = self.is_equal().then(|| self.tally.quiet_due()).flatten();
-        let due = [sweep, watch, uneven, quiet, self.backlog.queue.next_due()].into_iter().flatten().min();
+        let due =
+            [sweep, watch, uneven, strays, quiet, self.backlog.queue.next_due()].into_iter().flatten().min();
         due.map_or(TICK, |due| due.saturating_duration_since(Instant::now()).min(TICK))
     }
 

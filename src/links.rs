@@ -1,7 +1,10 @@
 //! Which names of the source are one file (hard links). A change through one of them is told for
 //! that name alone; the others have to be looked at too. Pure: no file system, no clock.
+//!
+//! What is written through a descriptor is told under the name by which the file was opened, also
+//! when that name is gone, or another file's. So it is remembered which files had a name before.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use crate::entry::{Entry, Time};
 use crate::path::{RelPath, within};
@@ -9,10 +12,17 @@ use crate::path::{RelPath, within};
 /// So many names are remembered. The others are left to the sweeps.
 const MOST: usize = 100_000;
 
+/// Of files that have one name, so many are remembered: those that were looked at last.
+const LATELY: usize = 20_000;
+
+/// So many names are remembered that other files had before, and of each so many files.
+const FORMER: usize = 10_000;
+const FILES: usize = 8;
+
 /// Device and inode number.
 type Id = (u64, u64);
 
-/// A name of a file that has several.
+/// A name of a file that has several, or may have had another one.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Linked {
     pub path: RelPath,
@@ -27,8 +37,13 @@ pub struct Linked {
 impl Linked {
     /// `None` for a file with one name, and for what is no file.
     pub fn of(path: &RelPath, entry: &Entry, acted: bool) -> Option<Self> {
+        entry.has_links().then(|| Self { acted, ..Self::any(path, entry) })
+    }
+
+    /// Of a file that may have one name.
+    pub fn any(path: &RelPath, entry: &Entry) -> Self {
         let (id, ctime, links) = ((entry.dev, entry.ino), entry.ctime, entry.links);
-        entry.has_links().then(|| Self { path: path.clone(), id, ctime, links, acted })
+        Self { path: path.clone(), id, ctime, links, acted: false }
     }
 }
 
@@ -54,12 +69,26 @@ impl Names {
     }
 }
 
-/// All names that are known to be one of several.
+/// A name when it was seen last: its file, in which sweep, and as the how manyth of those with one name.
+#[derive(Clone, Copy)]
+struct Seen {
+    id: Id,
+    sweep: u64,
+    noted: u64,
+}
+
+/// All names that are known to be one of several, and those that were looked at lately.
 #[derive(Default)]
 pub struct Links {
     by_id: HashMap<Id, Names>,
-    /// The file of each name, and the sweep in which it was last seen.
-    by_path: BTreeMap<RelPath, (Id, u64)>,
+    /// Names of files that had one name when they were noted, in that order, and as the how manyth.
+    lately: VecDeque<(RelPath, u64)>,
+    noted: u64,
+    /// Which files a name led to before, the last ones last.
+    former: HashMap<RelPath, Vec<Id>>,
+    /// Devices of files that were noted.
+    devices: BTreeSet<u64>,
+    by_path: BTreeMap<RelPath, Seen>,
     sweep: u64,
     /// Whether names are to be searched.
     lacking: bool,
@@ -83,12 +112,18 @@ impl Links {
     /// Notes a name; the other names of the file, where they are due.
     pub fn see(&mut self, linked: Linked) -> Vec<RelPath> {
         let Linked { path, id, ctime, links, acted } = linked;
-        if self.by_path.get(&path).is_some_and(|(known, _)| *known != id) {
+        if let Some(before) = self.by_path.get(&path).map(|seen| seen.id).filter(|known| *known != id) {
             self.forget(&path);
+            self.remember(&path, before);
         }
         let room = self.by_path.contains_key(&path) || self.by_path.len() < MOST;
-        if room && self.by_path.insert(path.clone(), (id, self.sweep)).is_none() {
+        let seen = Seen { id, sweep: self.sweep, noted: self.noted + 1 };
+        if room && self.by_path.insert(path.clone(), seen).is_none() {
             self.by_id.entry(id).or_default().paths.push(path.clone());
+            self.devices.insert(id.0);
+        }
+        if room && links == 1 {
+            self.note_lately(path.clone());
         }
         let Some(names) = self.by_id.get_mut(&id) else { return Vec::new() };
         names.links = links;
@@ -121,13 +156,75 @@ impl Links {
     pub fn looked(&mut self) -> Vec<RelPath> {
         let mut due = Vec::new();
         for (path, id) in std::mem::take(&mut self.watched) {
-            let stays = self.by_path.get(&path).is_some_and(|(now, _)| *now == id);
-            if let Some(names) = self.by_id.get_mut(&id).filter(|_| !stays) {
+            if self.by_path.get(&path).is_some_and(|now| now.id == id) {
+                continue;
+            }
+            if let Some(names) = self.by_id.get_mut(&id) {
                 self.lacking |= names.is_lacking();
                 due.extend(names.paths.iter().cloned());
             }
+            self.remember(&path, id);
         }
         due
+    }
+
+    /// Something was told of this name. The other names of the files to which it led before: it may have happened to those.
+    pub fn told(&self, path: &RelPath) -> Vec<RelPath> {
+        let former = self.former.get(path).into_iter().flatten().copied();
+        let unnamed = path.split().and_then(|(_, name)| number_of_unnamed(name.as_bytes()));
+        let unnamed =
+            unnamed.into_iter().flat_map(|ino| self.devices.iter().map(move |device| (*device, ino)));
+        let names = former.chain(unnamed).filter_map(|id| self.by_id.get(&id));
+        names.flat_map(|names| &names.paths).filter(|other| *other != path).cloned().collect()
+    }
+
+    /// What is told of `path` seems to belong to the file that has the name `other`.
+    pub fn connect(&mut self, path: &RelPath, other: &RelPath) {
+        if let Some(id) = self.by_path.get(other).map(|seen| seen.id).filter(|_| path != other) {
+            self.remember(path, id);
+        }
+    }
+
+    /// Whether it is known to which files a name led before.
+    pub fn knows_former(&self, path: &RelPath) -> bool {
+        self.former.contains_key(path)
+    }
+
+    /// The names of files with one name that were noted last, so many at most.
+    pub fn lately(&self, number: usize) -> impl Iterator<Item = &RelPath> {
+        self.lately.iter().rev().take(number).filter(|noted| self.is_last_of(noted)).map(|(path, _)| path)
+    }
+
+    fn is_last_of(&self, (path, number): &(RelPath, u64)) -> bool {
+        self.by_path.get(path).is_some_and(|seen| seen.noted == *number)
+    }
+
+    fn note_lately(&mut self, path: RelPath) {
+        self.noted += 1;
+        self.lately.push_back((path, self.noted));
+        if self.lately.len() > LATELY
+            && let Some(first) = self.lately.pop_front()
+            && self.is_last_of(&first)
+        {
+            self.forget(&first.0);
+        }
+    }
+
+    /// A name leads to this file no longer.
+    fn remember(&mut self, path: &RelPath, id: Id) {
+        if self.former.len() == FORMER && !self.former.contains_key(path) {
+            let by_id = &self.by_id;
+            self.former.retain(|_, files| files.iter().any(|id| by_id.contains_key(id)));
+            if self.former.len() > FORMER / 2 {
+                self.former.clear();
+            }
+        }
+        let files = self.former.entry(path.clone()).or_default();
+        files.retain(|known| *known != id);
+        if files.len() == FILES {
+            files.remove(0);
+        }
+        files.push(id);
     }
 
     /// Whether a file was changed that has names which are not known: one that had a single name
@@ -142,16 +239,17 @@ impl Links {
         self.sweep += 1;
     }
 
-    /// It has ended: what it has not seen is no longer there.
+    /// It has ended: what it has not seen is no longer there. It does not tell of files with one name.
     pub fn swept(&mut self) {
-        let gone = self.by_path.iter().filter(|(_, (_, seen))| *seen < self.sweep);
+        let has_several = |id: &Id| self.by_id.get(id).is_some_and(|names| names.links > 1);
+        let gone = self.by_path.iter().filter(|(_, seen)| seen.sweep < self.sweep && has_several(&seen.id));
         for path in gone.map(|(path, _)| path.clone()).collect::<Vec<_>>() {
             self.forget(&path);
         }
     }
 
     fn forget(&mut self, path: &RelPath) -> Option<Id> {
-        let (id, _) = self.by_path.remove(path)?;
+        let Seen { id, .. } = self.by_path.remove(path)?;
         if let Some(names) = self.by_id.get_mut(&id) {
             names.paths.retain(|other| other != path);
             if names.paths.is_empty() {
@@ -160,6 +258,11 @@ impl Links {
         }
         Some(id)
     }
+}
+
+/// The inode number in the name under which the kernel tells of a file that was opened without a name (`O_TMPFILE`).
+fn number_of_unnamed(name: &[u8]) -> Option<u64> {
+    std::str::from_utf8(name.strip_prefix(b"#")?).ok()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -238,6 +341,62 @@ mod tests {
         see(&mut links, "b", 7, 1, false);
         see(&mut links, "a", 9, 1, false);
         assert!(see(&mut links, "b", 7, 2, true).is_empty());
+    }
+
+    fn told(links: &Links, path: &str) -> Vec<String> {
+        let path = RelPath::new(path.as_bytes()).unwrap();
+        links.told(&path).iter().map(ToString::to_string).collect()
+    }
+
+    fn see_only(links: &mut Links, path: &str, ino: u64) {
+        links.see(Linked { links: 1, ..linked(path, ino, 1, false) });
+    }
+
+    #[test]
+    fn what_is_told_of_a_name_that_has_gone_may_concern_the_files_other_names() {
+        let mut links = Links::default();
+        see_only(&mut links, "log", 7);
+        assert!(told(&links, "log").is_empty());
+        let log = RelPath::new(b"log").unwrap();
+        links.look_at([&log].into_iter());
+        see_only(&mut links, "log.1", 7);
+        assert_eq!(links.looked().len(), 1);
+        // Another file takes the name, and another one after it.
+        for ino in [8, 9] {
+            see_only(&mut links, "log", ino);
+            assert_eq!(told(&links, "log"), ["log.1"]);
+        }
+        see_only(&mut links, "log.2", 8);
+        assert_eq!(told(&links, "log"), ["log.1", "log.2"]);
+        assert!(told(&links, "log.1").is_empty());
+        links.sweep_begins();
+        links.swept();
+        assert_eq!(told(&links, "log"), ["log.1", "log.2"], "a sweep does not tell of them");
+        // A file without a name was given one.
+        assert_eq!(told(&links, "tmp/#7"), ["log.1"]);
+        assert!(told(&links, "tmp/#77").is_empty());
+        let [log, named] = ["log.2", "x"].map(|name| RelPath::new(name.as_bytes()).unwrap());
+        links.connect(&named, &log);
+        assert_eq!(told(&links, "x"), ["log.2"]);
+        assert_eq!(links.lately(2).map(ToString::to_string).collect::<Vec<_>>(), ["log.2", "log"]);
+    }
+
+    #[test]
+    fn no_more_is_remembered_than_so_much() {
+        let mut links = Links::default();
+        for number in 0..LATELY as u64 + 10 {
+            see_only(&mut links, &format!("f{number}"), number);
+        }
+        assert_eq!((links.by_path.len(), links.by_id.len(), links.lately.len()), (LATELY, LATELY, LATELY));
+        for number in 0..2 * LATELY as u64 {
+            see_only(&mut links, &format!("f{number}"), number + 1);
+        }
+        assert!(links.former.len() <= FORMER);
+        for number in 0..100 {
+            see_only(&mut links, "f", number);
+        }
+        assert!(links.former.values().all(|files| files.len() <= FILES));
+        assert!(links.by_path.len() <= LATELY && links.lately.len() == LATELY);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::path::{Name, RelPath};
 use crate::probe::{of_process, probe};
 use crate::queue::{Depth, Detector, Look, Looks, Queue, add};
 use crate::reconcile::{Deletions, Manner, Reconciler, Roots, Work};
-use crate::sweep::{Message, Plan, Task, walked};
+use crate::sweep::{Extent, Message, Plan, Task, walked};
 use crate::tree::{Dir, File, Root};
 
 /// Names that a sweep reports at once.
@@ -94,7 +94,7 @@ impl Trees {
             detector: Detector::Sweep,
             number: 1,
             registry: None,
-            renamed: false,
+            extent: Extent::Below,
             twins: None,
             crossings: Vec::new(),
         };

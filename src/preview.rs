@@ -22,7 +22,7 @@ use crate::reconcile::{
     COUNTING, Deletions, Fate, Lost, MountPoints, Roots, Rules, Ruling, Stay, count_below,
 };
 use crate::report::{Cause, Done, Entries, Notice, Operation, Problem, counted, say_if_silent};
-use crate::sweep::{Message, Plan, Sweep, Task};
+use crate::sweep::{Extent, Message, Plan, Sweep, Task};
 use crate::tree::Dir;
 
 /// How a look at both trees ended.
@@ -103,7 +103,7 @@ impl Preview<'_> {
             detector: Detector::Sweep,
             number: 0,
             registry: None,
-            renamed: false,
+            extent: Extent::Below,
             twins: None,
             crossings: Vec::new(),
         })?;

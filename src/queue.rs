@@ -78,11 +78,13 @@ pub struct Look {
     /// Whether a walk has listed it as a file of the source that the replica lacks, and nobody has told of it since: it
     /// is copied without another look.
     pub new: bool,
+    /// Whether the watch has told of this very name.
+    pub told: bool,
 }
 
 impl Look {
     pub fn new(depth: Depth, detector: Detector, since: Instant) -> Self {
-        Self { depth, detector, since, evidence: None, fresh: false, new: false }
+        Self { depth, detector, since, evidence: None, fresh: false, new: false, told: false }
     }
 
     /// Whether a walk has led to it, or it was due by a time.
@@ -97,6 +99,7 @@ impl Look {
         self.detector = self.detector.max(other.detector);
         self.since = self.since.max(other.since);
         self.new &= other.new;
+        self.told |= other.told;
         // The newer evidence; a round checks it against what it finds.
         self.evidence = other.evidence.or(self.evidence.take());
     }

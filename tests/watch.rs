@@ -8,13 +8,14 @@ mod support;
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::process::{Command, Stdio};
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags, renameat_with};
 use support::xattr::{remove_xattr, set_xattr, xattrs};
-use support::{DEADLINE, Daemon, Scratch, Tree, noise, set_mode, set_mtime, wait_until};
+use support::{DEADLINE, Daemon, Scratch, Tree, noise, set_mode, set_mtime, skip, wait_until};
 
 /// A source with something of each kind, and a daemon that watches it.
 struct Live {
@@ -234,6 +235,79 @@ fn a_change_through_one_name_is_followed_for_the_others() {
     // The name through which it was written is gone before anybody could look.
     live.sh("mv d/link d/other; echo gone >>d/other; rm d/other");
     live.wait();
+}
+
+/// What is written through a descriptor is told under the name by which the file was opened, wherever that leads by now.
+fn is_followed_through(live: &Live, open: &File, copy: &str) {
+    let mut whole = fs::read(live.scratch.replica().join(copy)).unwrap_or_default();
+    for number in 0..3 {
+        let text = format!("{number} more\n");
+        { open }.write_all(text.as_bytes()).unwrap();
+        whole.extend(text.as_bytes());
+        let is_there = || fs::read(live.scratch.replica().join(copy)).is_ok_and(|text| text == whole);
+        wait_until(&format!("{text:?} is in {copy}"), DEADLINE, is_there);
+    }
+    live.wait();
+}
+
+fn appending(live: &Live, name: &str) -> File {
+    OpenOptions::new().append(true).open(live.at(name)).unwrap()
+}
+
+#[test]
+fn what_is_written_under_a_name_that_has_gone_is_followed_under_the_other() {
+    for at_once in [true, false] {
+        let live = Live::new();
+        let step = || {
+            if !at_once {
+                live.wait();
+            }
+        };
+        let log = appending(&live, "f");
+        fs::hard_link(live.at("f"), live.at("f.1")).unwrap();
+        step();
+        fs::remove_file(live.at("f")).unwrap();
+        live.wait();
+        is_followed_through(&live, &log, "f.1");
+
+        // In another directory, and another file takes the name.
+        let log = appending(&live, "h");
+        fs::hard_link(live.at("h"), live.at("d/h.1")).unwrap();
+        step();
+        fs::rename(live.at("same"), live.at("h")).unwrap();
+        live.wait();
+        is_followed_through(&live, &log, "d/h.1");
+
+        // The other name goes on.
+        fs::rename(live.at("d/h.1"), live.at("e/h.2")).unwrap();
+        live.wait();
+        is_followed_through(&live, &log, "e/h.2");
+    }
+}
+
+#[test]
+fn what_is_written_under_a_name_that_is_another_files_by_now_is_followed_also_where_the_first_was_never_seen()
+{
+    let live = Live::new();
+    let log = appending(&live, "f");
+    fs::hard_link(live.at("f"), live.at("f.1")).unwrap();
+    fs::rename(live.at("h"), live.at("f")).unwrap();
+    live.wait();
+    is_followed_through(&live, &log, "f.1");
+}
+
+#[test]
+fn what_is_written_to_a_file_that_was_made_without_a_name_is_followed() {
+    let live = Live::new();
+    for (dir, name) in [("d", "d/named"), ("e", "d/deep/named")] {
+        let made =
+            rustix::fs::open(live.at(dir), OFlags::TMPFILE | OFlags::WRONLY | OFlags::APPEND, Mode::RUSR);
+        let Ok(made) = made else { return skip("the file system makes no files without a name") };
+        let by = format!("/proc/self/fd/{}", made.as_raw_fd());
+        rustix::fs::linkat(CWD, by, CWD, live.at(name), AtFlags::SYMLINK_FOLLOW).unwrap();
+        live.wait();
+        is_followed_through(&live, &File::from(made), name);
+    }
 }
 
 #[test]

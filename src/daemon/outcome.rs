@@ -68,6 +68,8 @@ impl Daemon<'_> {
         self.want_scans(outcome.scans);
         self.backlog.moved.extend(outcome.moved);
         self.see_links(outcome.names);
+        self.see_updated(&outcome.done);
+        self.see_strays(&outcome.strays, outcome.replaced);
     }
 
     fn put_back(&mut self, path: RelPath, look: Look, again: Again) {

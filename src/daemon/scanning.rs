@@ -10,7 +10,7 @@ use super::{Daemon, Failed};
 use crate::guard::Trust;
 use crate::path::{Name, RelPath};
 use crate::queue::{Depth, Detector, Look};
-use crate::sweep::{Message, Plan, Summary, Sweep, Task};
+use crate::sweep::{Extent, Message, Plan, Summary, Sweep, Task};
 use crate::troubles::Failure;
 
 /// Directories that one scan takes on.
@@ -52,7 +52,7 @@ impl Daemon<'_> {
                 self.tally.recounts();
             }
         }
-        match self.start_walk(task, vec![RelPath::root()], Detector::Sweep, false) {
+        match self.start_walk(task, vec![RelPath::root()], Detector::Sweep, Extent::Below) {
             Ok(sweep) => {
                 self.backlog.sweep = Some(sweep);
                 if quick && task == Task::Quick {
@@ -84,23 +84,25 @@ impl Daemon<'_> {
         if self.backlog.scan.is_some() || !self.may_walk(now) {
             return Ok(());
         }
-        let renamed = self.backlog.scans.is_empty() && !self.backlog.moved.is_empty();
-        let uneven = self.backlog.uneven.next_due().is_some_and(|due| due <= now);
-        let (task, scopes) = if !self.backlog.scans.is_empty() {
-            (Task::Full, take_scopes(&mut self.backlog.scans))
-        } else if renamed {
-            (Task::Quick, take_scopes(&mut self.backlog.moved))
-        } else if uneven {
-            (Task::Quick, self.backlog.uneven.take(now))
+        let is_due = |due: Option<Instant>| due.is_some_and(|due| due <= now);
+        let (task, extent, scopes) = if !self.backlog.scans.is_empty() {
+            (Task::Full, Extent::Below, take_scopes(&mut self.backlog.scans))
+        } else if !self.backlog.moved.is_empty() {
+            (Task::Quick, Extent::Renamed, take_scopes(&mut self.backlog.moved))
+        } else if is_due(self.backlog.uneven.next_due()) {
+            (Task::Quick, Extent::Below, self.backlog.uneven.take(now))
+        } else if is_due(self.backlog.strays.next_due()) {
+            self.look_at_lately();
+            (Task::Quick, Extent::Names, self.backlog.strays.take(now, SCOPES))
         } else if self.watching.wants_poll(now) {
             self.watching.scan_begins();
             self.backlog.links.sweep_begins();
-            (Task::Quick, vec![RelPath::root()])
+            (Task::Quick, Extent::Below, vec![RelPath::root()])
         } else {
             return Ok(());
         };
         let detector = if self.watching.is_wanted() { Detector::Watch } else { Detector::Sweep };
-        match self.start_walk(task, scopes.clone(), detector, renamed) {
+        match self.start_walk(task, scopes.clone(), detector, extent) {
             Ok(scan) => self.backlog.scan = Some(scan),
             Err(error) => {
                 self.backlog.scans.extend(scopes);
@@ -118,7 +120,7 @@ impl Daemon<'_> {
             return Ok(());
         }
         let scopes = take_scopes(&mut self.backlog.unproven);
-        match self.start_walk(Task::Full, scopes.clone(), Detector::Sweep, false) {
+        match self.start_walk(Task::Full, scopes.clone(), Detector::Sweep, Extent::Below) {
             Ok(sweep) => self.backlog.sweep = Some(sweep),
             Err(error) => {
                 self.backlog.unproven.extend(scopes);
@@ -142,7 +144,7 @@ impl Daemon<'_> {
         task: Task,
         scopes: Vec<RelPath>,
         detector: Detector,
-        renamed: bool,
+        extent: Extent,
     ) -> std::io::Result<Sweep> {
         Sweep::start(Plan {
             roots: self.reconciler.roots.clone(),
@@ -150,15 +152,16 @@ impl Daemon<'_> {
             filter: self.reconciler.filter.clone(),
             threads: self.config.threads,
             scopes,
+            extent,
             task,
             rate: self.config.sweep_rate.filter(|_| detector == Detector::Sweep),
             drop_behind: self.tally.has_read_much(),
             detector,
             number: self.backlog.troubles.scan_begins(),
             registry: self.watching.registry(),
-            twins: Some(Arc::clone(&self.reconciler.twins)),
+            // Of directories that are not compared as a whole nothing is to be concluded.
+            twins: (extent != Extent::Names).then(|| Arc::clone(&self.reconciler.twins)),
             crossings: self.reconciler.crossings(),
-            renamed,
         })
     }
 
@@ -226,12 +229,15 @@ impl Daemon<'_> {
                 let Some(scan) = self.backlog.scan.take() else { return };
                 say_looked(&scan, &summary);
                 self.end_of_walk(&scan);
-                match scan.plan.task {
-                    Task::Quick if scan.is_of_all() => self.all_scanned(summary.took, summary.watched),
-                    Task::Quick if scan.plan.renamed => {
+                match (scan.plan.task, scan.plan.extent) {
+                    (_, Extent::Names) => self.looked_for_strays(&scan.plan.scopes, &summary),
+                    (Task::Quick, Extent::Below) if scan.is_of_all() => {
+                        self.all_scanned(summary.took, summary.watched);
+                    }
+                    (Task::Quick, Extent::Renamed) => {
                         self.backlog.unproven.extend(scan.plan.scopes.iter().cloned());
                     }
-                    Task::Quick | Task::Full | Task::Count => {}
+                    _ => {}
                 }
             }
             other => self.take_message(other, Detector::Watch),
@@ -279,6 +285,9 @@ impl Daemon<'_> {
         let look = || Look::new(Depth::Metadata, Detector::Sweep, Instant::now());
         for path in std::mem::take(&mut self.backlog.unasked) {
             self.backlog.queue.push_path(&path, look());
+        }
+        if walk.plan.extent == Extent::Names {
+            return;
         }
         for scope in &walk.plan.scopes {
             // What it has not told of may be right by now.

@@ -180,7 +180,14 @@ impl Daemon<'_> {
             Change::Look { path, depth, since } => {
                 // What could not be read may be readable now, with all that lies below it.
                 let wider = if self.backlog.troubles.is_met(&path) { Depth::Subtree } else { depth };
-                self.look_at(&path, Look::new(wider, Detector::Watch, since));
+                for other in self.backlog.links.told(&path) {
+                    self.look_at(&other, Look::new(depth.min(Depth::Content), Detector::Watch, since));
+                }
+                if depth < Depth::Subtree {
+                    self.backlog.strays.told(&path, Instant::now());
+                }
+                let look = Look { told: true, ..Look::new(wider, Detector::Watch, since) };
+                self.look_at(&path, look);
             }
             Change::Moved { from, to } => {
                 self.backlog.queue.push_rename(Hint { from, to, since: Instant::now() });

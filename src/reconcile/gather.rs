@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use super::{Again, Outcome, Round, Sighting, TASK};
 use crate::carrier::{Carried, Fruit, Job, Load};
 use crate::copy::Temp;
-use crate::entry::{Entry, Side, Time};
+use crate::entry::{Entry, Kind, Side, Time};
 use crate::fault::Fault;
 use crate::fault::Setback;
 use crate::filter::DirFilter;
@@ -393,12 +393,37 @@ impl Round<'_> {
         if spot.filter.excludes_either(name, sides) {
             return None;
         }
-        let linked = source.entry().filter(|entry| entry.has_links());
-        out.names.extend(linked.and_then(|entry| Linked::of(&rel.join(&sighting.name), entry, false)));
+        let is_watched = self.detector == Detector::Watch;
+        let noted = |entry: &&Entry| entry.kind == Kind::File && (is_watched || entry.has_links());
+        let noted = source.entry().filter(noted);
+        out.names.extend(noted.map(|entry| Linked::any(&rel.join(&sighting.name), entry)));
+        if sighting.look.told {
+            self.note_stray(rel.join(&sighting.name), &sighting.look, (&source, &replica), out);
+        }
         (sighting.source, sighting.replica) = (source, replica);
         Some(sighting)
     }
+
+    /// Notes where what was told to be written may not be what stands here by now: that was renamed to here, or nothing is
+    /// here. The kernel tells of a write under the name by which the file was opened.
+    fn note_stray(&self, path: RelPath, look: &Look, (source, replica): (&Side, &Side), out: &mut Outcome) {
+        let is_file = |side: &Side| side.entry().is_some_and(|entry| entry.kind == Kind::File);
+        let was_written = |entry: &Entry| entry.ctime >= Time::ago(look.since.elapsed() + TICK);
+        if look.depth == Depth::Subtree {
+            out.replaced.extend((is_file(source) && is_file(replica)).then_some(path));
+        } else if match source {
+            Side::Absent => *replica == Side::Absent,
+            Side::Present(entry) => is_file(source) && self.shared.keeps.ctimes && !was_written(entry),
+            Side::Unknown(_) => false,
+        } {
+            out.strays.push(path);
+        }
+    }
 }
+
+/// A ctime may be older than the change of which it tells by a tick of the kernel's clock. See `inode_set_ctime_current` in
+/// the kernel's source.
+const TICK: Duration = Duration::from_millis(20);
 
 /// Whether an entry has not changed for [`PASSING`], by the clock of the system and its ctime.
 fn is_left_over(entry: &Entry) -> bool {

@@ -18,7 +18,7 @@ use crate::guard::{Count, Doubt, Limit, Occasion, judge};
 use crate::path::testing::path;
 use crate::queue::{Depth, Detector, Evidence, Looks, add};
 use crate::report::Operation;
-use crate::sweep::{Message, Plan, Task, walked};
+use crate::sweep::{Extent, Message, Plan, Task, walked};
 use crate::tree::Faults;
 
 /// Two small trees and a reconciler between them.
@@ -334,7 +334,7 @@ fn counted(pair: &Pair, seed: u64) -> Option<Count> {
         detector,
         number: 1,
         registry,
-        renamed: false,
+        extent: Extent::Below,
         twins: None,
         crossings: Vec::new(),
     };

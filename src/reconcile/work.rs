@@ -117,8 +117,12 @@ pub struct Outcome {
     pub moved: Vec<RelPath>,
     /// Files with more than one name in the source that were copied for the first time.
     pub linked: u64,
-    /// Names of files that have several.
+    /// Names of files that have several; where the watch asked, of all files.
     pub names: Vec<Linked>,
+    /// Names of which was told that something was written, and that was not where they lead to by now.
+    pub strays: Vec<RelPath>,
+    /// Names of files that may have taken the place of others.
+    pub replaced: Vec<RelPath>,
     /// Pairs of files that were read for their MD5s.
     pub hashed: u64,
     /// How long the work on files took.
@@ -146,6 +150,8 @@ impl Outcome {
         self.scans.extend(other.scans);
         self.moved.extend(other.moved);
         self.names.extend(other.names);
+        self.strays.extend(other.strays);
+        self.replaced.extend(other.replaced);
         self.busy.extend(other.busy);
         self.hashed += other.hashed;
         self.held += other.held;

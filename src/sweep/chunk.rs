@@ -8,7 +8,7 @@ use super::batch::Batch;
 use super::compare::{Opened, Replica, Step};
 use super::join::{Joined, Pair};
 use super::subtree::Subtree;
-use super::{Message, Task, Walker};
+use super::{Extent, Message, Task, Walker};
 use crate::decide::{Action, Contents, decide, may_hold_other};
 use crate::differs::Differs;
 use crate::entry::{Entry, Kind, Side};
@@ -108,11 +108,11 @@ impl Chunk<'_> {
     ) {
         self.walker.entries.fetch_add(u64::from(source.is_some()), Ordering::Relaxed);
         match (source, replica) {
-            (Some(Hint::Dir), Some(Hint::Dir)) => more.push(self.step_into(&name, self.known)),
+            (Some(Hint::Dir), Some(Hint::Dir)) => self.step_into(&name, self.known, more),
             // To be named, once; it makes no difference.
             (Some(Hint::Special), None) => self.found.push((name, self.walker.look())),
             (Some(Hint::Dir), None) => {
-                more.push(self.step_into(&name, Replica::Lacks));
+                self.step_into(&name, Replica::Lacks, more);
                 self.walker.differ.fetch_add(1, Ordering::Relaxed);
                 self.found.push((name, self.walker.look()));
             }
@@ -144,7 +144,7 @@ impl Chunk<'_> {
             self.note_links(&name, entry);
         }
         if source.is_dir() {
-            more.push(self.step_into(&name, if replica.is_dir() { self.known } else { Replica::Lacks }));
+            self.step_into(&name, if replica.is_dir() { self.known } else { Replica::Lacks }, more);
         }
         match decide(&source, &replica, Contents::Unread, &self.walker.plan.keeps) {
             Action::Nothing => {}
@@ -170,8 +170,12 @@ impl Chunk<'_> {
         }
     }
 
-    fn step_into(&self, name: &Name, known: Replica) -> Step {
-        Step::Dir(self.dir.join(name), known, Some(Arc::clone(self.subtree)))
+    fn step_into(&self, name: &Name, known: Replica, more: &mut Vec<Step>) {
+        if self.walker.plan.extent == Extent::Names {
+            // What is below is not known.
+            return self.subtree.spoil();
+        }
+        more.push(Step::Dir(self.dir.join(name), known, Some(Arc::clone(self.subtree))));
     }
 
     /// Whether a quick scan takes two files of equal size for equal, unread.

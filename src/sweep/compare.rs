@@ -13,7 +13,7 @@ use super::big::Big;
 use super::join::Joined;
 use super::subtree::{Both, Subtree};
 use super::walk::walk;
-use super::{Message, Task, Walker};
+use super::{Extent, Message, Task, Walker};
 use crate::decide::may_be_newer;
 use crate::differs::{Differs, is_more_open, lets_in};
 use crate::entry::{Entry, Verdict};
@@ -184,7 +184,9 @@ impl Walker<'_> {
     }
 
     pub(super) fn look(&self) -> Look {
-        Look::new(Depth::Content, self.plan.detector, Instant::now())
+        // Where it does not go below what it finds, whoever looks at that does.
+        let depth = if self.plan.extent == Extent::Names { Depth::Subtree } else { Depth::Content };
+        Look::new(depth, self.plan.detector, Instant::now())
     }
 
     /// A wish to look at a name that a comparison has found.

@@ -48,6 +48,7 @@ pub struct Plan {
     pub threads: usize,
     /// The directories below which it looks; the root for all.
     pub scopes: Vec<RelPath>,
+    pub extent: Extent,
     pub task: Task,
     /// Bytes that it may read in a second; as many as it can where there is none.
     pub rate: Option<u64>,
@@ -59,8 +60,6 @@ pub struct Plan {
     pub number: u64,
     /// Where each directory is registered before it is listed, while there is a watch.
     pub registry: Option<Arc<Registry>>,
-    /// Whether its directories were renamed in the replica, as in the source.
-    pub renamed: bool,
     /// Where directories are noted that hold the same on both sides, if they are.
     pub twins: Option<Arc<Twins>>,
     /// Where file systems were mounted in the source.
@@ -86,6 +85,17 @@ pub fn is_much_to_read(bytes: u64) -> bool {
             let info = rustix::system::sysinfo();
             (info.totalram as u64).saturating_mul(info.mem_unit.into()) / 2
         })
+}
+
+/// At what of its directories a walk looks, and why.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Extent {
+    /// All in them and below.
+    Below,
+    /// The same: they were renamed in the replica, as in the source.
+    Renamed,
+    /// The names in them alone.
+    Names,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -159,7 +169,7 @@ impl Sweep {
 
     /// Whether it looks at both trees as a whole.
     pub fn is_of_all(&self) -> bool {
-        self.plan.scopes.iter().any(RelPath::is_root)
+        self.plan.extent != Extent::Names && self.plan.scopes.iter().any(RelPath::is_root)
     }
 
     pub fn messages(&self) -> &Receiver<Message> {

@@ -1,13 +1,15 @@
 //! Operations on files and symlinks.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use rustix::fs::{CWD, Mode};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
 use super::{World, remove_any};
 use crate::support::xattr::set_xattr;
@@ -68,14 +70,14 @@ impl World {
         Some(format!("{at:?} at {place}, {} bytes", bytes.len()))
     }
 
-    /// Through a file that was opened some operations ago, and may have been renamed since.
+    /// Through a file that was opened some operations ago, and may have been renamed since, or have other names by now.
     pub fn write_held(&mut self) -> Option<String> {
         let Some(file) = self.held.take() else {
             let at = self.pick_file()?;
-            self.held = Some(File::options().write(true).open(&at).unwrap());
+            self.hold(File::options().write(true).open(&at).unwrap());
             return Some(format!("opened {at:?}"));
         };
-        let at = self.name_of(&file)?;
+        let at = self.told_name_of(&file)?;
         let (bytes, place) = (self.few_bytes(), self.rng.u64(..=file.metadata().unwrap().len()));
         file.write_all_at(&bytes, place).unwrap();
         let end = if self.rng.bool() { "and closed" } else { "and still open" };
@@ -83,13 +85,47 @@ impl World {
         Some(format!("{at:?} at {place}, {} bytes, {end}", bytes.len()))
     }
 
-    /// The name by which it was opened, if that still stands in the source. A write through another one would be told
-    /// for that name; where it is gone or outside, nobody could know of it, though the file may have further names.
-    fn name_of(&self, file: &File) -> Option<PathBuf> {
+    /// The name under which a write is told: the one by which it was opened, wherever that has moved, also if it is gone or
+    /// another file's. Where the directory of that name is gone or outside, nobody could know of the write.
+    fn told_name_of(&self, file: &File) -> Option<PathBuf> {
         let at = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()?;
-        let (found, held) = (fs::symlink_metadata(&at).ok()?, file.metadata().unwrap());
-        let stands = at.starts_with(&self.source) && (found.dev(), found.ino()) == (held.dev(), held.ino());
+        let bytes = at.as_os_str().as_bytes();
+        let at = PathBuf::from(OsStr::from_bytes(bytes.strip_suffix(b" (deleted)").unwrap_or(bytes)));
+        let dir = fs::symlink_metadata(at.parent()?).ok()?;
+        // One that was made since is another one.
+        let stands = at.starts_with(&self.source) && dir.is_dir() && dir.created().ok()? <= self.held_since?;
         stands.then_some(at)
+    }
+
+    /// A log is rotated: the file that somebody has open for writing gets another name, and its first one goes, or is
+    /// another file's.
+    pub fn rotate_held(&mut self) -> Option<String> {
+        let (at, to) = (self.pick_file()?, self.free_name());
+        self.hold(File::options().append(true).open(&at).unwrap());
+        fs::hard_link(&at, &to).unwrap();
+        if self.rng.bool() {
+            fs::remove_file(&at).unwrap();
+            return Some(format!("{at:?} as {to:?}, removed"));
+        }
+        let next = at.with_file_name("the next log");
+        fs::write(&next, self.few_bytes()).unwrap();
+        fs::rename(&next, &at).unwrap();
+        Some(format!("{at:?} as {to:?}, another in its place"))
+    }
+
+    /// A file that is made without a name, and gets one. None where the file system makes none.
+    pub fn create_unnamed(&mut self) -> Option<String> {
+        let (at, dir) = (self.free_name(), self.pick_parent());
+        let made = rustix::fs::open(&dir, OFlags::TMPFILE | OFlags::WRONLY, Mode::RUSR | Mode::WUSR).ok()?;
+        let by = format!("/proc/self/fd/{}", made.as_raw_fd());
+        rustix::fs::linkat(CWD, by, CWD, &at, AtFlags::SYMLINK_FOLLOW).unwrap();
+        self.hold(File::from(made));
+        Some(format!("{at:?}, in {dir:?}"))
+    }
+
+    fn hold(&mut self, file: File) {
+        self.held = Some(file);
+        self.held_since = Some(SystemTime::now());
     }
 
     pub fn write_in_pieces(&mut self) -> Option<String> {

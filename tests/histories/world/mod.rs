@@ -20,6 +20,7 @@ use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use fastrand::Rng;
 
@@ -40,6 +41,7 @@ pub struct World {
     pub rng: Rng,
     /// A file that somebody has had open for writing since some operations ago.
     pub held: Option<File>,
+    held_since: Option<SystemTime>,
     story: Vec<String>,
 }
 
@@ -53,6 +55,7 @@ impl World {
             outside,
             rng: Rng::with_seed(seed),
             held: None,
+            held_since: None,
             story: Vec::new(),
         }
     }

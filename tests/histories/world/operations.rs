@@ -6,7 +6,7 @@ type Operation = fn(&mut World) -> Option<String>;
 
 /// Each returns what it did, or None where the tree has nothing to do it to. Some stand here more than once, so that
 /// they happen more often.
-pub const OPERATIONS: [(&str, Operation); 64] = [
+pub const OPERATIONS: [(&str, Operation); 67] = [
     // files.rs
     ("create a file", World::create),
     ("create a file", World::create),
@@ -21,6 +21,9 @@ pub const OPERATIONS: [(&str, Operation); 64] = [
     ("write in the middle", World::write_in_the_middle),
     ("write through an open file", World::write_held),
     ("write through an open file", World::write_held),
+    ("rotate an open file", World::rotate_held),
+    ("rotate an open file", World::rotate_held),
+    ("name an unnamed file", World::create_unnamed),
     ("write piece by piece", World::write_in_pieces),
     ("append", World::append),
     ("truncate", World::truncate),

@@ -14,7 +14,7 @@ use crate::queue::{Depth, Detector, Hint, Look, Looks, Portion, Queue};
 use crate::reaper::Reaped;
 use crate::reconcile::{Again, Deletions, Lost, Outcome, Work};
 use crate::report::{Cause, Operation, Problem};
-use crate::sweep::{Message, Plan, Task, walked};
+use crate::sweep::{Extent, Message, Plan, Task, walked};
 use crate::troubles::{Failure, Troubles};
 
 /// How long what a scan has found rests, and how long the watch is given to tell what a sweep has.
@@ -152,7 +152,7 @@ impl Rounds {
             detector,
             number: self.troubles.scan_begins(),
             registry: None,
-            renamed: false,
+            extent: Extent::Below,
             twins: Some(std::sync::Arc::clone(&reconciler.twins)),
             crossings: Vec::new(),
         };

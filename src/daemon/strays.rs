@@ -1,0 +1,229 @@
+//! Writes that were told for a name at which the written file does not stand, and of which it is not known where it does:
+//! its other names are looked for in the directory, and among those that came last.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
+
+use super::{Backlog, Daemon};
+use crate::path::RelPath;
+use crate::queue::{Depth, Detector, Look};
+use crate::report::{Done, Operation};
+use crate::sweep::Summary;
+
+/// The wait after a directory in which nothing was found, doubled each time up to the limit: somebody may go on and on
+/// writing to a file that has no name any more.
+const FIRST: Duration = Duration::from_millis(100);
+const LAST: Duration = Duration::from_secs(10);
+
+/// Looking into them takes no more than such a part of the time.
+const PART: u32 = 10;
+
+/// Of the names that were noted last, so many are looked at, wherever they are.
+const LATELY: usize = 1_000;
+
+/// For so long after a name was replaced what is told of it may be meant for another file.
+const DOUBT: Duration = Duration::from_secs(1);
+
+/// Of so many names at a time it is found out to which other ones they belong.
+const SOUGHT: usize = 4;
+
+/// So many directories are remembered, and so many names.
+const MOST: usize = 1_000;
+
+/// When a directory is looked into, and how long it waits then if nothing was found.
+struct Wait {
+    due: Option<Instant>,
+    not_before: Instant,
+    next: Duration,
+}
+
+/// The directories that are to be looked into for such files. Pure: times come in.
+#[derive(Default)]
+pub(super) struct Strays {
+    waits: BTreeMap<RelPath, Wait>,
+    /// Names that other files have taken, and when.
+    doubted: HashMap<RelPath, Instant>,
+    /// The names of which something was told that belongs to others, and which are looked for now.
+    sought: Vec<RelPath>,
+    /// And since when.
+    sought_since: Option<Instant>,
+    /// Not before this is any looked into.
+    not_before: Option<Instant>,
+}
+
+impl Strays {
+    /// A name was replaced by that of another file, and which one had it before is not known.
+    pub fn doubt(&mut self, path: RelPath, now: Instant) {
+        if self.doubted.len() == MOST {
+            self.doubted.clear();
+        }
+        self.doubted.insert(path, now);
+    }
+
+    /// Something was told of this name, not that it came or went. So soon after it was replaced it may be the former file's,
+    /// and its ctime does not say so.
+    pub fn told(&mut self, path: &RelPath, now: Instant) {
+        let since = self.doubted.get(path);
+        if since.is_some_and(|since| now.duration_since(*since) < DOUBT) {
+            self.note(path, now);
+        }
+    }
+
+    /// What was told of this name belongs to another one, perhaps in the same directory.
+    pub fn note(&mut self, path: &RelPath, now: Instant) {
+        let Some((dir, _)) = path.split() else { return };
+        if self.waits.len() == MOST && !self.waits.contains_key(&dir) {
+            self.waits.retain(|_, wait| wait.due.is_some());
+            if self.waits.len() == MOST {
+                return;
+            }
+        }
+        let wait = self.waits.entry(dir).or_insert(Wait { due: None, not_before: now, next: FIRST });
+        wait.due.get_or_insert(wait.not_before.max(now));
+        if self.sought.len() < SOUGHT {
+            self.sought.push(path.clone());
+        }
+    }
+
+    /// A file was updated. Where that was in the course of looking, the names that may be former ones of it.
+    pub fn updated(&mut self, now: Instant) -> &[RelPath] {
+        if self.sought_since.is_some_and(|since| now.duration_since(since) >= DOUBT) {
+            self.sought_since = None;
+            self.sought.clear();
+        }
+        if self.sought_since.is_some() { &self.sought } else { &[] }
+    }
+
+    pub fn next_due(&self) -> Option<Instant> {
+        let due = self.waits.values().filter_map(|wait| wait.due).min()?;
+        Some(self.not_before.map_or(due, |time| time.max(due)))
+    }
+
+    /// The directories that are due, at most so many.
+    pub fn take(&mut self, now: Instant, most: usize) -> Vec<RelPath> {
+        if self.next_due().is_none_or(|due| due > now) {
+            return Vec::new();
+        }
+        self.sought_since = Some(now);
+        let due = self.waits.iter_mut().filter(|(_, wait)| wait.due.is_some_and(|due| due <= now));
+        due.take(most)
+            .map(|(path, wait)| {
+                wait.due = None;
+                path.clone()
+            })
+            .collect()
+    }
+
+    /// A directory was looked into.
+    pub fn looked_into(&mut self, dir: &RelPath, found: bool, now: Instant) {
+        let Some(wait) = self.waits.get_mut(dir) else { return };
+        if found {
+            wait.next = FIRST;
+            return;
+        }
+        wait.not_before = now + wait.next;
+        wait.due = wait.due.map(|due| due.max(wait.not_before));
+        wait.next = LAST.min(2 * wait.next);
+    }
+
+    /// Looking into some took so long.
+    pub fn took(&mut self, took: Duration, now: Instant) {
+        self.not_before = Some(now + PART * took);
+    }
+}
+
+impl Daemon<'_> {
+    /// Something was written that stands elsewhere than it was told. Where it is known by which other names, these are looked
+    /// at as soon as it is told.
+    pub(super) fn see_strays(&mut self, strays: &[RelPath], replaced: Vec<RelPath>) {
+        let Backlog { links, strays: waiting, .. } = &mut self.backlog;
+        let now = Instant::now();
+        for path in strays.iter().filter(|path| links.told(path).is_empty()) {
+            waiting.note(path, now);
+        }
+        for path in replaced.into_iter().filter(|path| !links.knows_former(path)) {
+            waiting.note(&path, now);
+            waiting.doubt(path, now);
+        }
+    }
+
+    /// What was updated while a stray was looked for may be it: from now on it is looked at as soon as that is told.
+    pub(super) fn see_updated(&mut self, done: &[Done]) {
+        let Backlog { links, strays, .. } = &mut self.backlog;
+        for former in strays.updated(Instant::now()) {
+            for done in done.iter().filter(|done| done.operation == Operation::Updated) {
+                links.connect(former, &done.path);
+            }
+        }
+    }
+
+    pub(super) fn look_at_lately(&mut self) {
+        let lately: Vec<RelPath> = self.backlog.links.lately(LATELY).cloned().collect();
+        for path in lately {
+            self.look_at(&path, Look::new(Depth::Metadata, Detector::Watch, Instant::now()));
+        }
+    }
+
+    pub(super) fn looked_for_strays(&mut self, dirs: &[RelPath], summary: &Summary) {
+        let now = Instant::now();
+        self.backlog.strays.took(summary.took, now);
+        for dir in dirs {
+            self.backlog.strays.looked_into(dir, summary.differ > 0, now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::path::testing::path;
+
+    #[test]
+    fn a_directory_is_looked_into_at_once_and_seldom_where_nothing_is_found() {
+        let (mut strays, begun) = (Strays::default(), Instant::now());
+        let mut now = begun;
+        for round in 0..20 {
+            strays.note(&path("d/f"), now);
+            now = strays.next_due().unwrap();
+            assert_eq!(strays.take(now, 10), [path("d")]);
+            assert_eq!(strays.next_due(), None);
+            strays.looked_into(&path("d"), false, now);
+            strays.note(&path("d/f"), now);
+            let wait = strays.next_due().unwrap() - now;
+            assert_eq!(wait, LAST.min(FIRST * 2_u32.pow(round)));
+        }
+        strays.note(&path("other/f"), now);
+        assert_eq!(strays.take(now, 10), [path("other")], "others do not wait for that");
+        strays.looked_into(&path("d"), true, now);
+        strays.looked_into(&path("d"), false, now);
+        now = strays.next_due().unwrap();
+        strays.take(now, 10);
+        strays.looked_into(&path("d"), false, now);
+        strays.note(&path("d/f"), now);
+        assert!(strays.next_due().unwrap() - now <= 2 * FIRST, "what was found ends the long waits");
+    }
+
+    #[test]
+    fn what_is_told_soon_after_a_name_was_replaced_is_looked_for() {
+        let (mut strays, now) = (Strays::default(), Instant::now());
+        strays.doubt(path("d/f"), now);
+        strays.told(&path("d/g"), now);
+        strays.told(&path("d/f"), now + DOUBT);
+        assert_eq!(strays.next_due(), None);
+        strays.told(&path("d/f"), now + DOUBT / 2);
+        assert_eq!(strays.take(now + DOUBT, 1), [path("d")]);
+    }
+
+    #[test]
+    fn looking_takes_no_more_than_its_part_of_the_time() {
+        let (mut strays, now) = (Strays::default(), Instant::now());
+        strays.took(Duration::from_secs(1), now);
+        for number in 0..2 * MOST {
+            strays.note(&path(&format!("d{number}/f")), now);
+        }
+        let due = now + Duration::from_secs(10);
+        assert_eq!(strays.next_due(), Some(due));
+        assert!(strays.take(now, 10).is_empty());
+        assert_eq!((strays.take(due, 10).len(), strays.take(due, 2 * MOST).len()), (10, MOST - 10));
+    }
+}
