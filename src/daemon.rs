@@ -253,7 +253,12 @@ impl Daemon<'_> {
                 Err(_) => self.backlog.sweep = None,
             },
             recv(scanned) -> message => match message {
-                Ok(message) => self.take_scanned(message),
+                Ok(message) => {
+                    self.take_scanned(message);
+                    for message in scanned.try_iter().take(WATCH_PORTION.dirs) {
+                        self.take_scanned(message);
+                    }
+                }
                 Err(_) => self.backlog.scan = None,
             },
             recv(self.reconciler.carried()) -> done => carried.extend(done),

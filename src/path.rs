@@ -113,9 +113,9 @@ impl RelPath {
     }
 
     /// The paths from just below the root down to this one, itself included.
-    pub fn lineage(&self) -> impl Iterator<Item = RelPath> + '_ {
-        let ends = (0..self.0.len()).filter(|at| self.0[*at] == b'/').chain([self.0.len()]);
-        ends.filter(|end| *end > 0).map(|end| Self(self.0[..end].into()))
+    pub fn lineage(&self) -> impl DoubleEndedIterator<Item = RelPath> + '_ {
+        let is_end = |end: &usize| self.0.get(*end).is_none_or(|byte| *byte == b'/');
+        (1..=self.0.len()).filter(is_end).map(|end| Self(self.0[..end].into()))
     }
 
     /// The same place below `to` instead of `from`; `None` where it does not lie there.

@@ -216,10 +216,15 @@ impl Round<'_> {
         let replica = match self.open_replica(dir) {
             Ok(replica) => Some(replica),
             Err(fault) if fault.is_no_dir() => {
-                // From the deepest up: in a deep tree only the last ones are missing.
-                let above: Vec<RelPath> = dir.lineage().collect();
-                let missing: Vec<RelPath> =
-                    above.into_iter().rev().take_while(|above| self.open_replica(above).is_err()).collect();
+                // From the deepest up: in a deep tree only the last ones are missing. Those above one that the round has met
+                // already were seen to then.
+                let mut missing = Vec::new();
+                for above in dir.lineage().rev() {
+                    if self.spots.contains_key(&above) || self.open_replica(&above).is_ok() {
+                        break;
+                    }
+                    missing.push(above);
+                }
                 for missing in missing {
                     // One that was reported has its children reported too.
                     if !self.is_looked_at(&missing, looks) {
@@ -273,8 +278,7 @@ impl Round<'_> {
     /// The source has no directory `dir`: looks at the highest ancestor that is missing.
     fn relocate(&mut self, dir: &RelPath, looks: &mut Looks, look: Look) {
         let gone = |above: &RelPath| self.source.open(above).is_err_and(|fault| fault.is_no_dir());
-        let above: Vec<RelPath> = dir.lineage().collect();
-        match above.into_iter().rev().take_while(gone).last() {
+        match dir.lineage().rev().take_while(gone).last() {
             // It may have been renamed: the watch tells of itself what has become of it.
             Some(missing) if look.detector == Detector::Watch => {
                 if !self.is_looked_at(&missing, looks) {

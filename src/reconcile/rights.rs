@@ -38,14 +38,15 @@ impl Round<'_> {
         replica: &ReplicaDir,
     ) -> Result<(), Setback> {
         let here = RelPath::root();
-        let above = path.lineage().collect::<Vec<_>>().into_iter().rev().skip(1);
-        let known = above.clone().find_map(|above| Some((self.spots.get(&above)?.both()?, above)));
+        let mut above = path.lineage().rev().skip(1);
+        let known = above.find_map(|above| Some((self.spots.get(&above)?.both()?, above)));
         let (mut ours, mut theirs, from) = match known {
             Some(((source, replica), above)) => (source.open(&here)?, replica.open(&here)?, above),
             None => (self.source.open(&here)?, self.replica.open(&here)?, here.clone()),
         };
         self.narrow(&from, &ours.entry()?, Some(&ours), &theirs)?;
-        for next in path.lineage().filter(|next| !from.is_within(next)) {
+        let below: Vec<RelPath> = path.lineage().rev().take_while(|next| !from.is_within(next)).collect();
+        for next in below.into_iter().rev() {
             let Some(step) = next.split().and_then(|(_, name)| RelPath::new(name.as_bytes())) else {
                 continue;
             };
