@@ -85,7 +85,7 @@ pub struct Links {
     lately: VecDeque<(RelPath, u64)>,
     noted: u64,
     /// Which files a name led to before, the last ones last.
-    former: HashMap<RelPath, Vec<Id>>,
+    former: BTreeMap<RelPath, Vec<Id>>,
     /// Devices of files that were noted.
     devices: BTreeSet<u64>,
     by_path: BTreeMap<RelPath, Seen>,
@@ -141,6 +141,32 @@ impl Links {
         for path in paths {
             if let Some(id) = self.forget(path) {
                 self.watched.push((path.clone(), id));
+            }
+        }
+    }
+
+    /// A directory has another name now, and so has all in it.
+    pub fn renamed(&mut self, from: &RelPath, to: &RelPath) {
+        let moves = |path: &RelPath| Some((path.clone(), path.rebased(from, to)?));
+        let names: Vec<_> = within(&self.by_path, from).filter_map(|(path, _)| moves(path)).collect();
+        for (old, new) in names {
+            self.forget(&new);
+            let Some(seen) = self.by_path.remove(&old) else { continue };
+            let Some(names) = self.by_id.get_mut(&seen.id) else { continue };
+            names.paths.retain(|path| *path != old);
+            names.paths.push(new.clone());
+            let is_single = names.links == 1;
+            self.by_path.insert(new.clone(), Seen { noted: self.noted + 1, ..seen });
+            if is_single {
+                self.note_lately(new);
+            }
+        }
+        // What was told of the name itself goes on being told of that, if it is a file's.
+        let below = within(&self.former, from).filter(|(path, _)| *path != from);
+        let former: Vec<_> = below.filter_map(|(path, _)| moves(path)).collect();
+        for (old, new) in former {
+            if let Some(files) = self.former.remove(&old) {
+                self.former.insert(new, files);
             }
         }
     }
@@ -332,6 +358,24 @@ mod tests {
         links.gone(&RelPath::new(b"d").unwrap());
         let left: Vec<_> = links.looked().iter().map(ToString::to_string).collect();
         assert_eq!(left, ["d-b", "c"]);
+    }
+
+    #[test]
+    fn a_directory_that_is_renamed_takes_its_names_along() {
+        let mut links = Links::default();
+        for (path, ino) in [("d/log", 7), ("d/in/other", 8), ("d-b", 9)] {
+            see_only(&mut links, path, ino);
+        }
+        let [log, d, e] = ["d/log", "d", "e/f"].map(|path| RelPath::new(path.as_bytes()).unwrap());
+        links.look_at([&log].into_iter());
+        see_only(&mut links, "d/log.1", 7);
+        links.looked();
+        links.renamed(&d, &e);
+        assert_eq!(told(&links, "e/f/log"), ["e/f/log.1"]);
+        assert_eq!(told(&links, "d/#8"), ["e/f/in/other"]);
+        assert_eq!(told(&links, "d/#9"), ["d-b"]);
+        assert!(told(&links, "d/log").is_empty());
+        assert_eq!(links.by_path.len(), 3);
     }
 
     #[test]

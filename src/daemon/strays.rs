@@ -1,7 +1,7 @@
 //! Writes that were told for a name at which the written file does not stand, and of which it is not known where it does:
 //! its other names are looked for in the directory, and among those that came last.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::{Backlog, Daemon};
@@ -135,10 +135,18 @@ impl Strays {
 impl Daemon<'_> {
     /// Something was written that stands elsewhere than it was told. Where it is known by which other names, these are looked
     /// at as soon as it is told.
-    pub(super) fn see_strays(&mut self, strays: &[RelPath], replaced: Vec<RelPath>) {
+    ///
+    /// `strays`, `replaced`: of a round, which has seen that `stands` is there.
+    pub(super) fn see_strays(
+        &mut self,
+        strays: &[RelPath],
+        replaced: Vec<RelPath>,
+        stands: &HashSet<RelPath>,
+    ) {
         let Backlog { links, strays: waiting, .. } = &mut self.backlog;
         let now = Instant::now();
-        for path in strays.iter().filter(|path| links.told(path).is_empty()) {
+        let is_known = |path: &&RelPath| links.told(path).iter().any(|other| stands.contains(other));
+        for path in strays.iter().filter(|path| !is_known(path)) {
             waiting.note(path, now);
         }
         for path in replaced.into_iter().filter(|path| !links.knows_former(path)) {
