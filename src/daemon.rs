@@ -1,6 +1,7 @@
 //! The one loop that knows all: what detectors find goes into the queue, what is ready goes
 //! into rounds, and everything else waits for its time.
 
+mod crowds;
 mod outcome;
 mod pruning;
 mod room;
@@ -31,6 +32,7 @@ use crate::reconcile::{Again, Manner, Reconciler, Roots, Work};
 use crate::roots::Prepared;
 use crate::sweep::Sweep;
 use crate::troubles::Troubles;
+use crowds::Crowds;
 use pruning::Pruning;
 use room::Refusal;
 use roots::RootWatch;
@@ -48,6 +50,9 @@ const ENOUGH: usize = 10_000;
 /// What one round takes at most.
 pub const PORTION: Portion = Portion { names: 256, dirs: 64 };
 pub const WATCH_PORTION: Portion = Portion { names: 512, dirs: 64 };
+
+/// Renames that one round follows at most: with their looks they take about as long as other rounds do.
+pub const RENAMES: usize = 256;
 
 /// And at least, however slow the machine: what a round looked at and had no time for is looked
 /// at again.
@@ -125,6 +130,7 @@ struct Backlog {
     unproven: BTreeSet<RelPath>,
     uneven: Uneven,
     strays: Strays,
+    crowds: Crowds,
     /// Directories into which others are let once the walk that is under way has found all in them.
     unasked: BTreeSet<RelPath>,
     links: Links,
@@ -147,6 +153,7 @@ impl Default for Backlog {
             unproven: BTreeSet::new(),
             uneven: Uneven::default(),
             strays: Strays::default(),
+            crowds: Crowds::default(),
             unasked: BTreeSet::new(),
             links: Links::default(),
             pace: PORTION.names,
@@ -282,13 +289,12 @@ impl Daemon<'_> {
         let sweep = (self.is_swept() && !self.has_its_sweep() && !self.roots.is_lost()).then_some(next);
         let watch = self.watching.next_due(self.backlog.sweep.is_some(), self.backlog.scan.is_some());
         let watch = watch.filter(|_| !self.roots.is_lost());
-        let [uneven, strays] = [self.backlog.uneven.next_due(), self.backlog.strays.next_due()]
-            .map(|due| due.filter(|_| self.backlog.scan.is_none() && !self.roots.is_lost()));
-        let [sweep, watch, uneven, strays] =
-            [sweep, watch, uneven, strays].map(|due| due.map(|due| due.max(self.no_walk_before)));
+        let scan = self.next_scan(Instant::now());
+        let scan = scan.filter(|_| self.backlog.scan.is_none() && !self.roots.is_lost());
+        let [sweep, watch, scan] =
+            [sweep, watch, scan].map(|due| due.map(|due| due.max(self.no_walk_before)));
         let quiet = self.is_equal().then(|| self.tally.quiet_due()).flatten();
-        let due =
-            [sweep, watch, uneven, strays, quiet, self.backlog.queue.next_due()].into_iter().flatten().min();
+        let due = [sweep, watch, scan, quiet, self.backlog.queue.next_due()].into_iter().flatten().min();
         due.map_or(TICK, |due| due.saturating_duration_since(Instant::now()).min(TICK))
     }
 
@@ -303,7 +309,7 @@ impl Daemon<'_> {
         let big = if detector == Detector::Sweep { BIG_FOR_SWEEP } else { BIG_FOR_WATCH };
         let (portion, budget) = self.measure(detector);
         let mut looks = self.backlog.queue.take(detector, portion);
-        let moves = self.backlog.queue.take_renames(&mut looks);
+        let moves = self.backlog.queue.take_renames(&mut looks, RENAMES);
         if looks.is_empty() && carried.is_empty() && reaped.is_empty() {
             return;
         }

@@ -15,7 +15,7 @@ use crate::fault::Where;
 use crate::filter::Filter;
 use crate::path::{Name, RelPath};
 use crate::probe::{of_process, probe};
-use crate::queue::{Depth, Detector, Look, Looks, Queue, add};
+use crate::queue::{Depth, Detector, Look, Looks, Queue, Renames, add};
 use crate::reconcile::{Deletions, Manner, Reconciler, Roots, Work};
 use crate::sweep::{Extent, Message, Plan, Task, walked};
 use crate::tree::{Dir, File, Root};
@@ -128,7 +128,7 @@ impl Due {
             add(&mut looks, &rel_path(path), Look::new(Depth::Content, Detector::Watch, now));
         }
         Self(Work {
-            moves: Vec::new(),
+            moves: Renames::default(),
             looks,
             carried: Vec::new(),
             reaped: Vec::new(),

@@ -8,7 +8,7 @@ mod hints;
 mod lane;
 mod later;
 
-pub use hints::{Hint, Renames};
+pub use hints::{Hint, Hints, Renames};
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -16,7 +16,6 @@ use std::time::{Duration, Instant};
 use crate::entry::{Entry, Identity, Verdict};
 use crate::path::{Name, RelPath};
 use cooling::Cooling;
-use hints::Hints;
 use lane::Lane;
 use later::Later;
 
@@ -136,8 +135,18 @@ pub struct Portion {
     pub dirs: usize,
 }
 
-/// So many names the watch may have waiting. Beyond, directories are scanned instead.
+/// So many names the watch may have waiting, and so many of one directory. Beyond, directories are scanned instead.
 const MOST: usize = 200_000;
+const CROWD: usize = 20_000;
+
+/// What is to be done instead of looking at names of which too many wait.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Instead {
+    /// To look at all names in a directory.
+    Names(RelPath),
+    /// To look at all in it and below.
+    Below(RelPath),
+}
 
 /// All work that waits.
 #[derive(Default)]
@@ -188,14 +197,20 @@ impl Queue {
     }
 
     /// Adds what the watch has told; it takes the place of what a scan has found there. Where too
-    /// much waits, a directory is to be scanned instead of its names.
-    pub fn push_watched(&mut self, path: &RelPath, mut look: Look, now: Instant) -> Option<RelPath> {
+    /// much waits, something else is to be done instead.
+    pub fn push_watched(&mut self, path: &RelPath, mut look: Look, now: Instant) -> Option<Instead> {
         if let Some(found) = self.resting.remove(path) {
             look.merge(found);
         }
         match self.cooling.until(path, now) {
             Some(time) => self.resting.push(time, path.clone(), look),
             None => self.push_path(path, look),
+        }
+        if let Some((dir, _)) = path.split()
+            && self.watch.names_in(&dir) > CROWD
+        {
+            self.watch.give_up(&dir);
+            return Some(Instead::Names(dir));
         }
         (self.watch.names > MOST).then(|| self.watch.coarsen())
     }
@@ -211,22 +226,48 @@ impl Queue {
         self.hints.push(hint);
     }
 
-    /// The renames that have to be followed before these looks. Their ends are added to the looks.
-    pub fn take_renames(&mut self, looks: &mut Looks) -> Vec<Hint> {
+    /// The renames that have to be followed before these looks, so many at most. Their ends are added to the looks; what has
+    /// to come after further ones is put back.
+    pub fn take_renames(&mut self, looks: &mut Looks, most: usize) -> Renames {
         let concerned = |(dir, names): (&RelPath, &BTreeMap<Name, Look>)| {
             self.hints.concern(dir) || names.keys().any(|name| self.hints.concern(&dir.join(name)))
         };
         if self.hints.is_empty() || !looks.iter().any(concerned) {
-            return Vec::new();
+            return Renames::default();
         }
-        let hints = self.hints.take();
-        for hint in &hints {
+        let renames = self.hints.take(most);
+        self.put_back_concerned(looks);
+        for hint in renames.hints() {
             for end in [&hint.from, &hint.to] {
-                let own = Look::new(Depth::Subtree, Detector::Watch, hint.since);
-                add(looks, end, self.watch.pull(end).unwrap_or(own));
+                if !self.hints.concern(end) {
+                    let own = Look::new(Depth::Subtree, Detector::Watch, hint.since);
+                    add(looks, end, self.watch.pull(end).unwrap_or(own));
+                }
             }
         }
-        hints
+        renames
+    }
+
+    /// Puts back the looks that would see the traces of renames which are not followed yet.
+    fn put_back_concerned(&mut self, looks: &mut Looks) {
+        if self.hints.is_empty() {
+            return;
+        }
+        for (dir, names) in std::mem::take(looks) {
+            let is_below = self.hints.concern(&dir);
+            let (later, now): (BTreeMap<_, _>, BTreeMap<_, _>) =
+                names.into_iter().partition(|(name, _)| is_below || self.hints.concern(&dir.join(name)));
+            let is_itself = later.is_empty() && now.is_empty();
+            if is_itself && is_below {
+                self.push(Detector::Watch, dir.clone(), []);
+            }
+            for (name, look) in later {
+                self.push(look.detector, dir.clone(), [(name, look)]);
+            }
+            if !now.is_empty() || (is_itself && !is_below) {
+                looks.insert(dir, now);
+            }
+        }
     }
 
     pub fn park(&mut self, path: RelPath, look: Look) {
@@ -354,8 +395,8 @@ mod tests {
         queue.push_path(&path("other/x"), look(now));
         let portion = Portion { names: 2, dirs: 10 };
         assert_eq!(taken(&mut queue, portion), ["wide/0", "wide/1"]);
-        assert_eq!(taken(&mut queue, portion), ["wide/2", "wide/3"]);
-        assert_eq!(taken(&mut queue, portion), ["other/x", "wide/4"]);
+        assert_eq!(taken(&mut queue, portion), ["other/x", "wide/2"], "others do not wait for the rest");
+        assert_eq!(taken(&mut queue, portion), ["wide/3", "wide/4"]);
         assert_eq!(taken(&mut queue, portion), [""; 0]);
     }
 
@@ -461,15 +502,38 @@ mod tests {
         };
         let mut queue = Queue::default();
         for number in 0..MOST / 2 {
-            assert_eq!(watched(&mut queue, &format!("wide/{number}")), None);
+            let wide = number % CROWD;
+            assert_eq!(watched(&mut queue, &format!("wide{}/{wide}", number / CROWD)), None);
             assert_eq!(watched(&mut queue, &format!("{number}/narrow")), None);
         }
-        assert_eq!(watched(&mut queue, "one/more"), Some(path("wide")));
+        assert!(
+            matches!(watched(&mut queue, "one/more"), Some(Instead::Names(wide)) if wide.to_string().starts_with("wide"))
+        );
+        for _ in 1..MOST / 2 / CROWD {
+            assert!(matches!(queue.watch.coarsen(), Instead::Names(_)));
+        }
         for number in 0..MOST / 2 - 1 {
             assert_eq!(watched(&mut queue, &format!("{number}/second")), None);
         }
-        assert_eq!(watched(&mut queue, "last/straw"), Some(RelPath::root()));
+        assert_eq!(watched(&mut queue, "last/straw"), Some(Instead::Below(RelPath::root())));
         assert!(!queue.has_ready(Detector::Watch) || queue.take(Detector::Watch, ALL).is_empty());
+    }
+
+    #[test]
+    fn too_many_names_of_one_directory_become_a_look_at_that() {
+        let now = Instant::now();
+        let mut queue = Queue::default();
+        let watched = |queue: &mut Queue, text: &str| {
+            queue.push_watched(&path(text), Look { detector: Detector::Watch, ..look(now) }, now)
+        };
+        assert_eq!(watched(&mut queue, "other/x"), None);
+        for number in 0..CROWD {
+            assert_eq!(watched(&mut queue, &format!("d/{number}")), None);
+        }
+        assert_eq!(watched(&mut queue, "d/more"), Some(Instead::Names(path("d"))));
+        assert_eq!(queue.watch.names, 1);
+        let left = queue.take(Detector::Watch, ALL);
+        assert_eq!(left.keys().collect::<Vec<_>>(), [&path("other")]);
     }
 
     #[test]

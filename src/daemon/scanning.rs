@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::outcome::say_resolved;
-use super::{Daemon, Failed};
+use super::{Backlog, Daemon, Failed};
 use crate::guard::Trust;
 use crate::path::{Name, RelPath};
 use crate::queue::{Depth, Detector, Look};
@@ -89,6 +89,8 @@ impl Daemon<'_> {
             (Task::Full, Extent::Below, take_scopes(&mut self.backlog.scans))
         } else if !self.backlog.moved.is_empty() {
             (Task::Quick, Extent::Renamed, take_scopes(&mut self.backlog.moved))
+        } else if is_due(self.backlog.crowds.next_due(now)) {
+            (Task::Quick, Extent::Names, self.backlog.crowds.take(SCOPES))
         } else if is_due(self.backlog.uneven.next_due()) {
             (Task::Quick, Extent::Below, self.backlog.uneven.take(now))
         } else if is_due(self.backlog.strays.next_due()) {
@@ -110,6 +112,12 @@ impl Daemon<'_> {
             }
         }
         Ok(())
+    }
+
+    /// When a scan is due that waits for its time.
+    pub(super) fn next_scan(&self, now: Instant) -> Option<Instant> {
+        let Backlog { crowds, uneven, strays, .. } = &self.backlog;
+        [crowds.next_due(now), uneven.next_due(), strays.next_due()].into_iter().flatten().min()
     }
 
     /// Starts, when nothing else is to be done, the full comparison of what was renamed.
@@ -230,7 +238,7 @@ impl Daemon<'_> {
                 say_looked(&scan, &summary);
                 self.end_of_walk(&scan);
                 match (scan.plan.task, scan.plan.extent) {
-                    (_, Extent::Names) => self.looked_for_strays(&scan.plan.scopes, &summary),
+                    (_, Extent::Names) => self.looked_at_names(&scan.plan.scopes, &summary),
                     (Task::Quick, Extent::Below) if scan.is_of_all() => {
                         self.all_scanned(summary.took, summary.watched);
                     }

@@ -297,6 +297,7 @@ impl Daemon<'_> {
         self.is_swept()
             && self.backlog.scan.is_none()
             && self.backlog.scans.is_empty()
+            && self.backlog.crowds.is_empty()
             && !self.watching.wants_scan()
             && self.backlog.moved.is_empty()
             && self.backlog.unproven.is_empty()

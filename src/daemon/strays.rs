@@ -172,8 +172,9 @@ impl Daemon<'_> {
         }
     }
 
-    pub(super) fn looked_for_strays(&mut self, dirs: &[RelPath], summary: &Summary) {
+    pub(super) fn looked_at_names(&mut self, dirs: &[RelPath], summary: &Summary) {
         let now = Instant::now();
+        self.backlog.crowds.took(summary.took, now);
         self.backlog.strays.took(summary.took, now);
         for dir in dirs {
             self.backlog.strays.looked_into(dir, summary.differ > 0, now);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::Daemon;
 use crate::links::Linked;
 use crate::path::RelPath;
-use crate::queue::{Depth, Detector, Hint, Look};
+use crate::queue::{Depth, Detector, Hint, Instead, Look};
 use crate::report::human_duration;
 use crate::sweep::Task;
 use crate::tree::Pin;
@@ -21,8 +21,10 @@ const POLL: Duration = Duration::from_secs(5);
 /// storm it goes on telling what it hears.
 const BREATH: Duration = Duration::from_secs(1);
 
-/// Changes that are taken in before the next round.
-const INTAKE: usize = 2_000;
+/// How long changes are taken in before the next round, and how many between two looks at the clock: as much time as a round
+/// has, so that they do not pile up.
+const INTAKE: Duration = Duration::from_millis(20);
+const AT_ONCE: usize = 256;
 
 /// A file that an event scan has found may be written to this very moment. It rests for at least
 /// so long, or until the watch tells of it.
@@ -158,20 +160,25 @@ impl Daemon<'_> {
 
     /// Takes in a change, and those that wait behind it.
     pub(super) fn take_changes(&mut self, first: Change) {
-        let mut next = Some(first);
-        for _ in 0..INTAKE {
-            let Some(change) = next.take() else { return };
-            self.take_change(change);
-            next = self.watching.watch().and_then(|watch| watch.changes().try_recv().ok());
-        }
-        if let Some(change) = next {
-            self.take_change(change);
+        self.take_change(first);
+        let Some(changes) = self.watching.watch().map(|watch| watch.changes().clone()) else { return };
+        let begun = Instant::now();
+        while begun.elapsed() < INTAKE {
+            for change in changes.try_iter().take(AT_ONCE) {
+                self.take_change(change);
+            }
+            if changes.is_empty() {
+                return;
+            }
         }
     }
 
     pub(super) fn look_at(&mut self, path: &RelPath, look: Look) {
-        let scan = self.backlog.queue.push_watched(path, look, Instant::now());
-        self.want_scans(scan);
+        match self.backlog.queue.push_watched(path, look, Instant::now()) {
+            Some(Instead::Names(dir)) => self.backlog.crowds.push(dir),
+            Some(Instead::Below(dir)) => self.want_scans([dir]),
+            None => {}
+        }
     }
 
     fn take_change(&mut self, change: Change) {
@@ -189,8 +196,8 @@ impl Daemon<'_> {
                 let look = Look { told: true, ..Look::new(wider, Detector::Watch, since) };
                 self.look_at(&path, look);
             }
-            Change::Moved { from, to } => {
-                self.backlog.queue.push_rename(Hint { from, to, since: Instant::now() });
+            Change::Moved { from, to, is_dir } => {
+                self.backlog.queue.push_rename(Hint::new(from, to, is_dir, Instant::now()));
             }
             Change::Unmounted(path) => {
                 self.watching.unmounted.insert(path.clone());

@@ -10,7 +10,7 @@ use proptest::sample::select;
 use super::holds;
 use crate::path::RelPath;
 use crate::path::testing::path;
-use crate::queue::{Depth, Detector, Hint, Look, Looks, Portion, Queue};
+use crate::queue::{Depth, Detector, Hint, Hints, Look, Looks, Portion, Queue, Renames};
 
 /// What is done with a queue.
 #[derive(Clone, Debug)]
@@ -70,7 +70,7 @@ struct Plain {
     waiting: BTreeMap<(Place, RelPath), Wish>,
     parked: Vec<(RelPath, Look)>,
     cooling: BTreeMap<RelPath, Instant>,
-    renames: Vec<Hint>,
+    renames: Hints,
 }
 
 impl Plain {
@@ -148,9 +148,8 @@ impl Plain {
 
     /// Whether the renames are to be followed before these looks.
     fn concern(&self, looks: &Looks) -> bool {
-        let ends = || self.renames.iter().flat_map(|hint| [&hint.from, &hint.to]);
         let dirs = looks.keys().cloned();
-        all(looks).map(|(path, _)| path).chain(dirs).any(|path| ends().any(|end| path.is_within(end)))
+        all(looks).map(|(path, _)| path).chain(dirs).any(|path| self.renames.concern(&path))
     }
 }
 
@@ -202,7 +201,7 @@ impl Both {
                 plain.cooling.insert(path, rested + Duration::from_millis((4 * took).max(50)));
             }
             Step::Rename(from, to) => {
-                let hint = Hint { from, to, since: now };
+                let hint = Hint::new(from, to, false, now);
                 queue.push_rename(hint.clone());
                 plain.renames.push(hint);
             }
@@ -232,9 +231,10 @@ impl Both {
         assert!(all(&looks).count() <= portion.names && looks.len() <= portion.dirs);
         self.plain.given(detector, &looks);
         let concern = self.plain.concern(&looks);
-        let hints = self.queue.take_renames(&mut looks);
-        assert_eq!(hints, if concern { std::mem::take(&mut self.plain.renames) } else { vec![] });
-        for end in hints.iter().flat_map(|hint| [&hint.from, &hint.to]) {
+        let hints = self.queue.take_renames(&mut looks, usize::MAX);
+        let wanted = if concern { self.plain.renames.take(usize::MAX) } else { Renames::default() };
+        assert_eq!(hints.hints(), wanted.hints());
+        for end in hints.hints().iter().flat_map(|hint| [&hint.from, &hint.to]) {
             self.plain.waiting.remove(&(Place::Ready(Detector::Watch), end.clone()));
             assert!(all(&looks).any(|(path, _)| path == *end), "{end:?} was renamed and is not looked at");
         }
@@ -256,7 +256,8 @@ impl Both {
 fn what_was_asked_for_comes_out_once_in_time_and_nothing_else_does() {
     holds(&steps(), |steps| {
         let (waiting, cooling) = (BTreeMap::new(), BTreeMap::new());
-        let plain = Plain { now: Instant::now(), waiting, parked: vec![], cooling, renames: vec![] };
+        let plain =
+            Plain { now: Instant::now(), waiting, parked: vec![], cooling, renames: Hints::default() };
         let mut both = Both { queue: Queue::default(), plain };
         for step in steps {
             both.step(step);

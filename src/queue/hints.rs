@@ -3,7 +3,7 @@
 //! A hint says that what stood here stands there by now. It may be wrong, old or reversed: a round
 //! sees to it that the source agrees, and both ends are looked at afterwards in any case.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
 use crate::path::RelPath;
@@ -18,62 +18,173 @@ pub struct Hint {
     pub to: RelPath,
     /// When it was told.
     pub since: Instant,
+    /// Whether it is a directory, and takes all below it along.
+    pub is_dir: bool,
+    /// Whether it was renamed back at once, or the two have exchanged their names. Which of these, nobody tells.
+    pub is_undone: bool,
 }
 
-/// The hints that wait, in the order of the renames.
+impl Hint {
+    pub fn new(from: RelPath, to: RelPath, is_dir: bool, since: Instant) -> Self {
+        Self { from, to, since, is_dir, is_undone: false }
+    }
+
+    fn ends(&self) -> [&RelPath; 2] {
+        [&self.from, &self.to]
+    }
+
+    fn is_reverse_of(&self, other: &Hint) -> bool {
+        (&self.from, &self.to) == (&other.to, &other.from)
+    }
+}
+
+/// The hints that wait, by numbers in the order of the renames. What is renamed again and again has one.
 #[derive(Default)]
 pub struct Hints {
-    waiting: Vec<Hint>,
-    ends: HashSet<RelPath>,
+    waiting: BTreeMap<u64, Hint>,
+    next: u64,
+    /// The hints that begin or end at a path, in their order.
+    at: HashMap<RelPath, Vec<u64>>,
+    /// The last one of a directory.
+    last_dir: u64,
 }
 
 impl Hints {
     pub fn push(&mut self, hint: Hint) {
         if self.waiting.len() == MOST {
-            self.take();
+            self.waiting.clear();
+            self.at.clear();
         }
-        self.ends.extend([hint.from.clone(), hint.to.clone()]);
-        self.waiting.push(hint);
+        let Some((number, before)) = self.last_at(&hint.from) else { return self.add(hint) };
+        let is_last_at = |end: &RelPath| self.at.get(end).and_then(|at| at.last()) == Some(&number);
+        // Renames of other entries than these two take the same effect before as after.
+        let nothing_between = if before.is_dir || hint.is_dir {
+            self.waiting.last_key_value().is_some_and(|(last, _)| *last == number)
+        } else {
+            self.last_dir <= number
+        };
+        if before.is_undone || !nothing_between || !before.ends().into_iter().all(is_last_at) {
+            self.add(hint);
+        } else if hint.is_reverse_of(before) {
+            self.undo(number, hint.is_dir);
+        } else if before.to == hint.from && before.is_dir == hint.is_dir {
+            let from = before.from.clone();
+            self.remove(number);
+            self.add(Hint { from, ..hint });
+        } else {
+            self.add(hint);
+        }
+    }
+
+    /// A hint turns out to be a way there and back, or an exchange. Two of the same two entries undo each other.
+    fn undo(&mut self, number: u64, is_dir: bool) {
+        let Some(hint) = self.waiting.get_mut(&number) else { return };
+        hint.is_undone = true;
+        hint.is_dir |= is_dir;
+        let hint = hint.clone();
+        let second_last = |end| self.at.get(end).and_then(|at| at.iter().rev().nth(1)).copied();
+        let [before, other] = hint.ends().map(second_last);
+        let Some((before, earlier)) = before.and_then(|before| Some((before, self.waiting.get(&before)?)))
+        else {
+            return;
+        };
+        let nothing_between = if hint.is_dir {
+            self.waiting.keys().rev().nth(1) == Some(&before)
+        } else {
+            self.last_dir <= before
+        };
+        if other == Some(before) && earlier.is_undone && nothing_between {
+            self.remove(number);
+            self.remove(before);
+        }
+    }
+
+    fn add(&mut self, hint: Hint) {
+        self.next += 1;
+        for end in hint.ends() {
+            self.at.entry(end.clone()).or_default().push(self.next);
+        }
+        if hint.is_dir {
+            self.last_dir = self.next;
+        }
+        self.waiting.insert(self.next, hint);
+    }
+
+    fn remove(&mut self, number: u64) -> Option<Hint> {
+        let hint = self.waiting.remove(&number)?;
+        for end in hint.ends() {
+            if let Some(at) = self.at.get_mut(end) {
+                at.retain(|other| *other != number);
+                if at.is_empty() {
+                    self.at.remove(end);
+                }
+            }
+        }
+        Some(hint)
+    }
+
+    fn last_at(&self, path: &RelPath) -> Option<(u64, &Hint)> {
+        let number = *self.at.get(path)?.last()?;
+        Some((number, self.waiting.get(&number)?))
     }
 
     /// Whether a look at this path would see the traces of a rename.
     pub fn concern(&self, path: &RelPath) -> bool {
-        !self.ends.is_empty() && path.lineage().any(|at| self.ends.contains(&at))
+        !self.at.is_empty() && path.lineage().any(|at| self.at.contains_key(&at))
     }
 
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 
-    pub fn take(&mut self) -> Vec<Hint> {
-        self.ends.clear();
-        std::mem::take(&mut self.waiting)
+    /// Takes out the first ones, so many at most. Those that wait on come along as what happened afterwards.
+    pub fn take(&mut self, most: usize) -> Renames {
+        let all: Vec<Hint> = self.waiting.values().cloned().collect();
+        let first: Vec<u64> = self.waiting.keys().take(most).copied().collect();
+        for number in &first {
+            self.remove(*number);
+        }
+        Renames::of(all, first.len())
     }
 }
 
 /// Some renames in their order, as one story.
+#[derive(Default)]
 pub struct Renames {
-    pub hints: Vec<Hint>,
+    hints: Vec<Hint>,
+    /// So many are to be followed; the others come later.
+    followed: usize,
     /// Which of them begin or end at a path, in their order.
     at: HashMap<RelPath, Vec<usize>>,
 }
 
 impl Renames {
-    pub fn new(hints: Vec<Hint>) -> Self {
+    /// All that come of these.
+    #[cfg(test)]
+    pub fn new(hints: impl IntoIterator<Item = Hint>) -> Self {
+        let mut waiting = Hints::default();
+        hints.into_iter().for_each(|hint| waiting.push(hint));
+        waiting.take(usize::MAX)
+    }
+
+    fn of(hints: Vec<Hint>, followed: usize) -> Self {
         let mut at = HashMap::<RelPath, Vec<usize>>::new();
         for (index, hint) in hints.iter().enumerate() {
-            for end in [&hint.from, &hint.to] {
+            for end in hint.ends() {
                 at.entry(end.clone()).or_default().push(index);
             }
         }
-        Self { hints, at }
+        Self { hints, followed, at }
     }
 
-    /// Whether this rename and the next are the two halves of an exchange of names, or of a way
-    /// there and back.
-    pub fn is_undone(&self, index: usize) -> bool {
-        let hint = &self.hints[index];
-        self.hints.get(index + 1).is_some_and(|next| next.from == hint.to && next.to == hint.from)
+    /// Whether one that is to be followed later begins or ends at a path or above it.
+    pub fn wait_at(&self, path: &RelPath) -> bool {
+        path.lineage().any(|above| self.later(&above, self.followed).next().is_some())
+    }
+
+    /// Those that are to be followed.
+    pub fn hints(&self) -> &[Hint] {
+        &self.hints[..self.followed]
     }
 
     /// Where that what stands at `path` stands after the renames from `first` on; `None` where
@@ -84,8 +195,7 @@ impl Renames {
             let hint = &self.hints[index];
             let moved = at.rebased(&hint.from, &hint.to);
             first = index + 1;
-            if self.is_undone(index) {
-                first += 1;
+            if hint.is_undone {
                 at = moved.or_else(|| at.rebased(&hint.to, &hint.from)).unwrap_or(at);
             } else {
                 at = moved?;
@@ -96,7 +206,7 @@ impl Renames {
 
     /// Whether one of the renames from `first` on goes to this path.
     pub fn fill(&self, path: &RelPath, first: usize) -> bool {
-        self.later(path, first).any(|index| self.hints[index].to == *path)
+        self.later(path, first).any(|index| self.hints[index].is_undone || self.hints[index].to == *path)
     }
 
     /// The first rename from `first` on that begins or ends at a path or above it.
@@ -117,7 +227,70 @@ mod tests {
 
     fn hints(pairs: &[(&str, &str)]) -> Vec<Hint> {
         let since = Instant::now();
-        pairs.iter().map(|(from, to)| Hint { from: path(from), to: path(to), since }).collect()
+        pairs.iter().map(|(from, to)| Hint::new(path(from), path(to), false, since)).collect()
+    }
+
+    fn waiting(pairs: &[(&str, &str)], are_dirs: bool) -> Vec<String> {
+        let mut waiting = Hints::default();
+        hints(pairs).into_iter().for_each(|hint| waiting.push(Hint { is_dir: are_dirs, ..hint }));
+        let arrow = |hint: &Hint| if hint.is_undone { "<>" } else { ">" };
+        let taken = waiting.take(usize::MAX);
+        assert!(waiting.is_empty() && waiting.at.is_empty());
+        taken.hints().iter().map(|hint| format!("{}{}{}", hint.from, arrow(hint), hint.to)).collect()
+    }
+
+    #[test]
+    fn what_is_renamed_again_and_again_has_one_hint() {
+        for are_dirs in [false, true] {
+            let waiting = |pairs: &[(&str, &str)]| waiting(pairs, are_dirs);
+            assert_eq!(waiting(&[("a", "b"), ("b", "c"), ("c", "d")]), ["a>d"]);
+            assert_eq!(waiting(&[("a", "b"), ("b", "a")]), ["a<>b"]);
+            assert_eq!(waiting(&[("a", "b"), ("b", "a"), ("a", "b")]), ["a<>b", "a>b"]);
+            assert_eq!(waiting(&[("a", "b"), ("b", "a"), ("a", "b"), ("b", "a")]), [""; 0]);
+            assert_eq!(waiting(&[("a", "b"), ("b", "a"), ("b", "a"), ("a", "b")]), [""; 0]);
+            assert_eq!(waiting(&[("a", "b"), ("b", "c"), ("c", "a")]), ["a<>c"]);
+            // Another entry has come to where it was, or to where it goes.
+            assert_eq!(waiting(&[("a", "b"), ("x", "a"), ("b", "c")]), ["a>b", "x>a", "b>c"]);
+            assert_eq!(waiting(&[("a", "t"), ("b", "a"), ("t", "b")]), ["a>t", "b>a", "t>b"]);
+            assert_eq!(waiting(&[("a", "b"), ("x", "b"), ("b", "c")]), ["a>b", "x>c"]);
+        }
+        // What happens elsewhere does not count, unless one may lie in the other.
+        let elsewhere = [("a", "b"), ("x", "y"), ("b", "c"), ("y", "z"), ("c", "a")];
+        assert_eq!(waiting(&elsewhere, false), ["a<>c", "x>z"]);
+        assert_eq!(waiting(&elsewhere, true).len(), 5);
+        let mut exchanged = Hints::default();
+        for (hint, is_dir) in hints(&[("file", "dir"), ("dir", "file")]).into_iter().zip([false, true]) {
+            exchanged.push(Hint { is_dir, ..hint });
+        }
+        let exchanged = exchanged.take(9);
+        assert!(
+            exchanged.hints().len() == 1 && exchanged.hints()[0].is_undone && exchanged.hints()[0].is_dir
+        );
+        let mut mixed = Hints::default();
+        for (hint, is_dir) in
+            hints(&[("d/a", "d/b"), ("d", "e"), ("d/b", "d/c")]).into_iter().zip([false, true, false])
+        {
+            mixed.push(Hint { is_dir, ..hint });
+        }
+        assert_eq!(mixed.waiting.len(), 3);
+    }
+
+    #[test]
+    fn a_few_are_taken_and_what_comes_later_is_known() {
+        let mut waiting = Hints::default();
+        for hint in hints(&[("a", "b"), ("x", "a"), ("b", "c")]) {
+            waiting.push(hint);
+        }
+        let taken = waiting.take(1);
+        assert_eq!(taken.hints(), &hints_at(&taken, &[("a", "b")]));
+        assert_eq!(taken.last_place(&path("b"), 1), Some(path("c")));
+        assert!(waiting.concern(&path("a")) && waiting.concern(&path("c")) && !waiting.is_empty());
+        assert_eq!(waiting.take(9).hints().len(), 2);
+    }
+
+    fn hints_at(like: &Renames, pairs: &[(&str, &str)]) -> Vec<Hint> {
+        let since = like.hints()[0].since;
+        hints(pairs).into_iter().map(|hint| Hint { since, ..hint }).collect()
     }
 
     #[test]
@@ -147,7 +320,7 @@ mod tests {
         {
             assert_eq!(waiting.concern(&path(text)), concerned, "{text}");
         }
-        assert_eq!(waiting.take().len(), 1);
+        assert_eq!(waiting.take(9).hints().len(), 1);
         assert!(!waiting.concern(&path("a")));
     }
 
@@ -157,6 +330,6 @@ mod tests {
         for number in 0..=MOST {
             waiting.push(hints(&[(&format!("a{number}"), &format!("b{number}"))]).remove(0));
         }
-        assert_eq!(waiting.take().len(), 1);
+        assert_eq!(waiting.take(usize::MAX).hints().len(), 1);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use super::{Look, Looks, Portion, add_name};
+use super::{Instead, Look, Looks, Portion, add_name};
 use crate::path::{Name, RelPath};
 
 /// A directory with fewer waiting names is not worth a scan of its own.
@@ -29,18 +29,25 @@ impl Lane {
         self.names += waiting.len() - before;
     }
 
-    /// Gives up the names of the widest directory, or of all where none is wide: the directory that
-    /// is to be scanned for it.
-    pub fn coarsen(&mut self) -> RelPath {
+    pub fn names_in(&self, dir: &RelPath) -> usize {
+        self.dirs.get(dir).map_or(0, BTreeMap::len)
+    }
+
+    pub fn give_up(&mut self, dir: &RelPath) {
+        self.names -= self.dirs.remove(dir).map_or(0, |names| names.len());
+    }
+
+    /// Gives up the names of the widest directory, or of all where none is wide: what is to be done for it.
+    pub fn coarsen(&mut self) -> Instead {
         let widest = self.dirs.iter().max_by_key(|(_, names)| names.len());
         match widest.map(|(dir, _)| dir.clone()) {
             Some(dir) if self.dirs[&dir].len() >= WIDE => {
-                self.names -= self.dirs.remove(&dir).map_or(0, |names| names.len());
-                dir
+                self.give_up(&dir);
+                Instead::Names(dir)
             }
             _ => {
                 *self = Self::default();
-                RelPath::root()
+                Instead::Below(RelPath::root())
             }
         }
     }
@@ -71,7 +78,8 @@ impl Lane {
                 let last = last.clone();
                 let rest = names.split_off(&last);
                 self.dirs.insert(dir.clone(), rest);
-                self.order.push_front(dir.clone());
+                // The other directories come first.
+                self.order.push_back(dir.clone());
             }
             left -= names.len();
             self.names -= names.len();

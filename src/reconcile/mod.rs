@@ -268,7 +268,7 @@ impl Reconciler {
         };
         let Work { moves, mut looks, carried, reaped, detector, deletions, budget, big, swept } = work;
         let mut round = self.begin((source, replica), (detector, deletions, big, swept), waiting);
-        round.moves(moves, &mut looks);
+        round.moves(&moves, &mut looks);
         let finished = round.shared.take_back(carried);
         let looks = round.sort_carried(looks, finished);
         round.gather(looks);

@@ -10,7 +10,7 @@ use std::time::Instant;
 use rustix::io::Errno;
 
 use super::removal::taken;
-use super::{Fate, Round, Ruling};
+use super::{Again, Fate, Round, Ruling};
 use crate::backup::{Kept, Taken};
 use crate::decide::Reason;
 use crate::entry::{Entry, Kind, Side};
@@ -33,32 +33,33 @@ pub(super) struct Moving {
 }
 
 impl Round<'_> {
-    pub(super) fn moves(&mut self, hints: Vec<Hint>, looks: &mut Looks) {
+    pub(super) fn moves(&mut self, renames: &Renames, looks: &mut Looks) {
         // While nothing may go from where it is, nothing is moved either.
         if self.deletions.are_held() {
             return;
         }
-        let renames = Renames::new(hints);
-        let mut index = 0;
-        while index < renames.hints.len() {
-            if renames.is_undone(index) {
-                self.exchange(&renames, index);
-                index += 2;
+        for (index, hint) in renames.hints().iter().enumerate() {
+            if hint.is_undone {
+                self.exchange(renames, index);
             } else {
-                self.follow(&renames, index);
-                index += 1;
+                self.follow(renames, index);
             }
         }
         // Renaming has made the replica's files look newer than the source's. Only their contents
         // tell whether they are the ones.
         for (end, since) in std::mem::take(&mut self.arrived) {
-            add(looks, &end, Look::new(Depth::Content, self.detector, since));
+            let look = Look::new(Depth::Content, self.detector, since);
+            if renames.wait_at(&end) {
+                self.out.again.push((end, look, Again::Now));
+            } else {
+                add(looks, &end, look);
+            }
         }
     }
 
     /// Follows one rename; `None` where it is not followed.
     fn follow(&mut self, renames: &Renames, index: usize) -> Option<()> {
-        let (hint, later) = (&renames.hints[index], index + 1);
+        let (hint, later) = (&renames.hints()[index], index + 1);
         let end = renames.last_place(&hint.to, later)?;
         let moving = self.movable(&hint.from, &end)?;
         let from = self.place_of(&hint.from)?;
@@ -133,7 +134,7 @@ impl Round<'_> {
 
     /// Follows an exchange of names. Where it was a way there and back, there is nothing to follow.
     fn exchange(&mut self, renames: &Renames, index: usize) -> Option<()> {
-        let (hint, later) = (&renames.hints[index], index + 2);
+        let (hint, later) = (&renames.hints()[index], index + 1);
         let (one, other) = (self.place_of(&hint.from)?, self.place_of(&hint.to)?);
         let (end, other_end) = (renames.last_place(&hint.to, later)?, renames.last_place(&hint.from, later)?);
         let moving = self.movable(&hint.from, &end)?;

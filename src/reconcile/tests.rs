@@ -16,7 +16,7 @@ use crate::entry::Verdict;
 use crate::fault::Where;
 use crate::guard::{Count, Doubt, Limit, Occasion, judge};
 use crate::path::testing::path;
-use crate::queue::{Depth, Detector, Evidence, Looks, add};
+use crate::queue::{Depth, Detector, Evidence, Looks, Renames, add};
 use crate::report::Operation;
 use crate::sweep::{Extent, Message, Plan, Task, walked};
 use crate::tree::Faults;
@@ -118,7 +118,7 @@ fn work(paths: &[&str]) -> Work {
         add(&mut looks, &path(text), look());
     }
     Work {
-        moves: vec![],
+        moves: Renames::default(),
         looks,
         carried: vec![],
         reaped: vec![],

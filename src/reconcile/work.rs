@@ -9,7 +9,7 @@ use crate::entry::{Entry, Special, Time};
 use crate::fault::{Fault, Setback};
 use crate::links::Linked;
 use crate::path::RelPath;
-use crate::queue::{Depth, Detector, Hint, Look, Looks};
+use crate::queue::{Depth, Detector, Look, Looks, Renames};
 use crate::reaper::{Aside, Reaped};
 use crate::report::{Done, Notice, Problem};
 
@@ -40,8 +40,8 @@ impl Deletions {
 
 /// What a round is to do.
 pub struct Work {
-    /// Renames, in their order. Their ends are among the looks.
-    pub moves: Vec<Hint>,
+    /// Renames, in their order. Their ends are among the looks, unless further ones concern them.
+    pub moves: Renames,
     pub looks: Looks,
     /// Big files that have come to their end.
     pub carried: Vec<Carried>,

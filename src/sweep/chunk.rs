@@ -170,12 +170,25 @@ impl Chunk<'_> {
         }
     }
 
-    fn step_into(&self, name: &Name, known: Replica, more: &mut Vec<Step>) {
+    fn step_into(&mut self, name: &Name, known: Replica, more: &mut Vec<Step>) {
         if self.walker.plan.extent == Extent::Names {
-            // What is below is not known.
-            return self.subtree.spoil();
+            return self.see_dir(name);
         }
         more.push(Step::Dir(self.dir.join(name), known, Some(Arc::clone(self.subtree))));
+    }
+
+    /// A directory that is not stepped into: whoever looks at it scans it, where another one may stand here by now.
+    fn see_dir(&mut self, name: &Name) {
+        self.subtree.spoil();
+        let theirs = self.replica.map_or(Side::Absent, |replica| replica.look(name.as_bytes()));
+        let (Side::Present(ours), Side::Present(theirs)) = (self.source.look(name.as_bytes()), theirs) else {
+            return;
+        };
+        if Differs::between(&ours, &theirs, &self.walker.plan.keeps).any()
+            || self.walker.may_be_moved(&ours, &theirs)
+        {
+            self.differs(name.clone(), None);
+        }
     }
 
     /// Whether a quick scan takes two files of equal size for equal, unread.

@@ -108,7 +108,9 @@ impl Walker<'_> {
             (Err(fault), _) | (_, Err(fault)) => return self.problem(dir, fault),
         };
         let known = match (known, &replica) {
-            (Replica::Open, Some(replica)) if self.may_be_moved(&source, replica) => Replica::Doubted,
+            (Replica::Open, Some(replica)) if matches!((source.entry(), replica.entry()), (Ok(source), Ok(replica)) if self.may_be_moved(&source, &replica)) => {
+                Replica::Doubted
+            }
             (known, _) => known,
         };
         let subtree = Arc::new(self.compare_dir_itself(dir, &source, replica.as_ref(), above));
@@ -242,9 +244,8 @@ impl Walker<'_> {
     /// Whether a directory of the source may have been moved to where it is since the replica's was
     /// last touched. A move sets its ctime, and nothing else. (So does a chmod; and an entry that is
     /// made in it afterwards hides the move from quick scans, until the next sweep.)
-    fn may_be_moved(&self, source: &Dir, replica: &ReplicaDir) -> bool {
-        let (Ok(source), Ok(replica)) = (source.entry(), replica.entry()) else { return false };
-        source.ctime != source.mtime && may_be_newer(&source, &replica, &self.plan.keeps)
+    pub(super) fn may_be_moved(&self, source: &Entry, replica: &Entry) -> bool {
+        source.ctime != source.mtime && may_be_newer(source, replica, &self.plan.keeps)
     }
 
     /// Compares the metadata of a directory that stands on both sides, and begins to find out what it holds.

@@ -23,7 +23,7 @@ use rustix::io::Errno;
 
 use super::Unwatched;
 use super::places::{Known, Places, Wd};
-use super::shim::relative;
+use super::shim::{DIRECTORY, relative};
 use crate::path::{Name, RelPath};
 use crate::tree::Dir;
 
@@ -257,7 +257,7 @@ impl<F: EventHandler> Thread<F> {
         } else if flags.contains(ReadFlags::MOVED_TO) {
             let from = known.places.came(cookie, wd, name.clone()).map(|from| known.full(&from));
             drop(known);
-            return self.take_second_half(cookie, from, full);
+            return self.take_second_half(cookie, from, full, is_dir);
         } else if flags.contains(ReadFlags::MODIFY) {
             EventKind::Modify(ModifyKind::Data(DataChange::Any))
         } else if flags.contains(ReadFlags::CLOSE_WRITE) {
@@ -270,13 +270,14 @@ impl<F: EventHandler> Thread<F> {
     }
 
     /// A rename is told as one before its ends are: whoever acts at once on the ends knows of it.
-    fn take_second_half(&mut self, cookie: u32, from: Option<PathBuf>, to: PathBuf) {
+    fn take_second_half(&mut self, cookie: u32, from: Option<PathBuf>, to: PathBuf, is_dir: bool) {
         let first = self.half.take_if(|(waiting, _)| *waiting == cookie);
         self.tell_half();
         let renamed =
             |mode| Event::new(EventKind::Modify(ModifyKind::Name(mode))).set_tracker(cookie as usize);
         if let Some(from) = from {
-            self.handler.handle_event(Ok(renamed(RenameMode::Both).add_path(from).add_path(to.clone())));
+            let both = renamed(RenameMode::Both).add_path(from).add_path(to.clone());
+            self.handler.handle_event(Ok(if is_dir { both.set_info(DIRECTORY) } else { both }));
         }
         if let Some((_, first)) = first {
             self.handler.handle_event(Ok(first));

@@ -29,7 +29,7 @@ pub enum Change {
     /// within a debounce, last.
     Look { path: RelPath, depth: Depth, since: Instant },
     /// An entry was renamed, and both ends are watched. Both are looked at, too.
-    Moved { from: RelPath, to: RelPath },
+    Moved { from: RelPath, to: RelPath, is_dir: bool },
     /// The file system that was mounted here is no longer.
     Unmounted(RelPath),
     /// Something happened to the root itself.

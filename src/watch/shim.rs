@@ -18,6 +18,9 @@ use crate::queue::Depth;
 /// How long one kind is in use, at least.
 const SLOT: Duration = Duration::from_millis(100);
 
+/// What a rename of a directory says of itself beside its kind.
+pub const DIRECTORY: &str = "directory";
+
 /// What is to be done with a raw event.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Shimmed {
@@ -36,7 +39,7 @@ pub fn shim(event: Event, root: &Path) -> Shimmed {
     let unmounted = event.info() == Some("unmount");
     let depth = match event.kind {
         // From and To are told as well: they are the ends, and this is how they belong together.
-        EventKind::Modify(ModifyKind::Name(RenameMode::Both)) => return moved(&event.paths, root),
+        EventKind::Modify(ModifyKind::Name(RenameMode::Both)) => return moved(&event, root),
         EventKind::Access(
             AccessKind::Read
             | AccessKind::Open(_)
@@ -64,10 +67,11 @@ pub fn shim(event: Event, root: &Path) -> Shimmed {
     }
 }
 
-fn moved(paths: &[PathBuf], root: &Path) -> Shimmed {
-    let [from, to] = paths else { return Shimmed::Nothing };
+fn moved(event: &Event, root: &Path) -> Shimmed {
+    let [from, to] = &event.paths[..] else { return Shimmed::Nothing };
+    let is_dir = event.info() == Some(DIRECTORY);
     match (relative(from, root), relative(to, root)) {
-        (Some(from), Some(to)) => Shimmed::Urgent(Change::Moved { from, to }),
+        (Some(from), Some(to)) => Shimmed::Urgent(Change::Moved { from, to, is_dir }),
         _ => Shimmed::Nothing,
     }
 }
@@ -155,7 +159,7 @@ mod tests {
             shim(event.add_path(from.into()).add_path(to.into()), Path::new("/s"))
         };
         let (from, to) = (RelPath::new(b"a").unwrap(), RelPath::new(b"b/c").unwrap());
-        assert_eq!(both("/s/a", "/s/b/c"), Shimmed::Urgent(Change::Moved { from, to }));
+        assert_eq!(both("/s/a", "/s/b/c"), Shimmed::Urgent(Change::Moved { from, to, is_dir: false }));
         assert_eq!(both("/t/a", "/s/a"), Shimmed::Nothing);
     }
 

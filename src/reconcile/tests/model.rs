@@ -170,7 +170,7 @@ impl History {
                 due += self.source.rng.usize(1..7);
             }
             match &told {
-                Told::Renamed(from, to) => {
+                Told::Renamed(from, to, _) => {
                     due = due.max(self.last_rename_due);
                     self.last_rename_due = due;
                     self.renames.push((from.clone(), to.clone()));
@@ -198,7 +198,8 @@ impl History {
             _ => (self.source.any().unwrap_or_default(), self.source.place()),
         };
         if !from.is_empty() {
-            self.held.push(Held { due: self.last_rename_due, told: Told::Renamed(from, to) });
+            let is_dir = self.source.rng.bool();
+            self.held.push(Held { due: self.last_rename_due, told: Told::Renamed(from, to, is_dir) });
         }
     }
 

@@ -1,7 +1,7 @@
 //! Renames that are followed, and hints that are wrong.
 
 use super::*;
-use crate::queue::Hint;
+use crate::queue::{Hint, Renames};
 
 impl Pair {
     /// Has both sides hold the same file.
@@ -27,13 +27,12 @@ impl Pair {
     /// A round with hints, and looks at their ends.
     fn follow(&mut self, hints: &[(&str, &str)]) -> Outcome {
         let since = Instant::now();
-        let moves: Vec<_> =
-            hints.iter().map(|(from, to)| Hint { from: path(from), to: path(to), since }).collect();
+        let is_dir = |at: &str| self.at(&format!("source/{at}")).is_dir();
+        let hint = |from: &str, to: &str| Hint::new(path(from), path(to), is_dir(to), since);
+        let moves = Renames::new(hints.iter().map(|(from, to)| hint(from, to)));
         let mut work = work(&[]);
-        for hint in &moves {
-            for end in [&hint.from, &hint.to] {
-                add(&mut work.looks, end, Look { depth: Depth::Subtree, ..look() });
-            }
+        for end in hints.iter().flat_map(|(from, to)| [from, to]) {
+            add(&mut work.looks, &path(end), Look { depth: Depth::Subtree, ..look() });
         }
         self.round(Work { moves, ..work })
     }
@@ -211,7 +210,7 @@ fn while_deletions_are_held_nothing_is_moved() {
     pair.both("a/x", "text");
     pair.rename("a", "b");
     let since = Instant::now();
-    let moves = vec![Hint { from: path("a"), to: path("b"), since }];
+    let moves = Renames::new([Hint::new(path("a"), path("b"), true, since)]);
     let outcome = pair.round(Work {
         moves,
         deletions: Deletions::Held { spare: u64::MAX },
@@ -267,8 +266,8 @@ fn a_file_arrives_in_the_round_that_renames_its_directory() {
     let mut pair = Pair::new();
     let carried = with_a_flight(&mut pair, "a/f");
     pair.rename("a", "b");
-    let hint = Hint { from: path("a"), to: path("b"), since: Instant::now() };
-    pair.round(Work { moves: vec![hint], carried: vec![carried], ..work(&["a", "b"]) });
+    let hint = Hint::new(path("a"), path("b"), true, Instant::now());
+    pair.round(Work { moves: Renames::new([hint]), carried: vec![carried], ..work(&["a", "b"]) });
     assert_eq!((pair.names("replica"), pair.names("replica/b")), (vec!["b".into()], vec!["f".into()]));
     assert_eq!(pair.read("replica/b/f"), "new text");
 }

@@ -1,7 +1,7 @@
 //! Rounds that take something away: what has to stay, and what is kept first.
 
 use super::*;
-use crate::queue::Hint;
+use crate::queue::{Hint, Renames};
 
 #[test]
 fn a_directory_of_the_replica_stays_while_the_source_lies_in_it() {
@@ -30,8 +30,8 @@ fn kept(pair: &Pair, path: &str) -> Option<String> {
     fs::read_to_string(pair.at("backup").join(&folders[0]).join(path)).ok()
 }
 
-fn rename(from: &str, to: &str) -> Hint {
-    Hint { from: path(from), to: path(to), since: std::time::Instant::now() }
+fn rename(from: &str, to: &str) -> Renames {
+    Renames::new([Hint::new(path(from), path(to), true, std::time::Instant::now())])
 }
 
 #[test]
@@ -43,7 +43,7 @@ fn a_directory_that_a_file_is_renamed_to_is_kept_once_and_not_copied() {
     let mtime = fs::metadata(pair.at("source/d")).unwrap().modified().unwrap();
     fs::File::options().write(true).open(pair.at("replica/f")).unwrap().set_modified(mtime).unwrap();
     let inode = fs::metadata(pair.at("replica/d/x")).unwrap().ino();
-    pair.round(Work { moves: vec![rename("f", "d")], ..work(&["f", "d"]) });
+    pair.round(Work { moves: rename("f", "d"), ..work(&["f", "d"]) });
     assert_eq!(pair.names("replica"), ["d"]);
     assert_eq!(kept(&pair, "d/x").as_deref(), Some("within"));
     let folder = pair.names("backup").remove(0);
@@ -60,7 +60,7 @@ fn a_directory_that_another_is_renamed_to_is_kept_under_its_own_name() {
         for name in within {
             pair.write(&format!("replica/e/{name}"), "old");
         }
-        let outcome = pair.round(Work { moves: vec![rename("a", "e")], ..work(&["a", "e"]) });
+        let outcome = pair.round(Work { moves: rename("a", "e"), ..work(&["a", "e"]) });
         let wanted = [(Operation::Removed, "e".into()), (Operation::Renamed, "e".into())];
         assert_eq!(operations(&outcome), wanted);
         assert_eq!((pair.names("replica"), pair.read("replica/e/new")), (vec!["e".into()], "new".into()));
@@ -77,7 +77,7 @@ fn where_a_directory_cannot_be_kept_another_is_not_renamed_to_its_place() {
     pair.write("replica/a/new", "new");
     pair.write("replica/e/old", "old");
     fs::rename(pair.at("backup"), pair.at("away")).unwrap();
-    let outcome = pair.round(Work { moves: vec![rename("a", "e")], ..work(&["a", "e", "e/old"]) });
+    let outcome = pair.round(Work { moves: rename("a", "e"), ..work(&["a", "e", "e/old"]) });
     assert_eq!(operations(&outcome), []);
     assert_eq!(outcome.problems.len(), 2, "neither may go");
     assert_eq!((pair.read("replica/a/new"), pair.read("replica/e/old")), ("new".into(), "old".into()));

@@ -58,7 +58,7 @@ fn each_change_in_the_source_is_looked_at_where_it_was() {
             Shimmed::Urgent(Change::Everything(_)) => assert!(is_lost || paths.is_empty()),
             Shimmed::Urgent(Change::Root) => assert_eq!(first, Some(Some(RelPath::root()))),
             // Its ends are told besides.
-            Shimmed::Urgent(Change::Moved { from, to }) => {
+            Shimmed::Urgent(Change::Moved { from, to, .. }) => {
                 assert!(is_rename && first == Some(Some(from)) && relative(&paths[1], root) == Some(to));
             }
             Shimmed::Urgent(change) => panic!("{change:?}"),

@@ -90,11 +90,11 @@ impl Rounds {
                 let path = super::super::path(path);
                 let depth = if self.troubles.is_met(&path) { Depth::Subtree } else { *depth };
                 let look = Look::new(depth, Detector::Watch, self.now);
-                self.scans.extend(self.queue.push_watched(&path, look, self.now));
+                assert_eq!(self.queue.push_watched(&path, look, self.now), None, "it is not too much");
             }
-            Told::Renamed(from, to) => {
+            Told::Renamed(from, to, is_dir) => {
                 let [from, to] = [from, to].map(|path| super::super::path(path));
-                self.queue.push_rename(Hint { from, to, since: self.now });
+                self.queue.push_rename(Hint::new(from, to, *is_dir, self.now));
             }
         }
     }
@@ -218,12 +218,12 @@ impl Rounds {
         let detector = self.whose_turn();
         let portion = Portion { names: self.rng.usize(1..8), dirs: self.rng.usize(1..5) };
         let mut looks = self.queue.take(detector, portion);
-        let moves = self.queue.take_renames(&mut looks);
+        let moves = self.queue.take_renames(&mut looks, self.rng.usize(1..6));
         if looks.is_empty() && carried.is_empty() && reaped.is_empty() {
             return None;
         }
         let looked_at = paths(&looks, &carried);
-        let renames: Vec<_> = moves.iter().map(|hint| (&hint.from, &hint.to)).collect();
+        let renames: Vec<_> = moves.hints().iter().map(|hint| (&hint.from, &hint.to)).collect();
         let back: Vec<_> = carried.iter().map(|carried| &carried.job.path).collect();
         self.story.tell(format!(
             "    round of the {}, deletions {:?}: renames {renames:?}, looks {}, carried {back:?}",
@@ -234,16 +234,16 @@ impl Rounds {
         let budget = (self.rng.u8(..4) == 0).then_some(Duration::ZERO);
         let big = [0, 3, u64::MAX, u64::MAX][self.rng.usize(..4)];
         let deletions = self.deletions;
-        let moves_too = moves.clone();
+        let followed = moves.hints().to_vec();
         let swept = None;
-        let work = Work { moves: moves_too, looks, carried, reaped, detector, deletions, budget, big, swept };
+        let work = Work { moves, looks, carried, reaped, detector, deletions, budget, big, swept };
         let outcome = self.pair.reconciler.round(work, &());
         self.wait_for_others();
         match outcome {
             Ok(outcome) => self.take_up(outcome, &looked_at),
             Err(lost) => self.lose(lost),
         }
-        Some(moves)
+        Some(followed)
     }
 
     /// A root seems to be lost: nothing that was found is of use any more, and all is scanned anew.

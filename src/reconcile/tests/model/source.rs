@@ -38,7 +38,8 @@ impl Story {
 #[derive(Clone, Debug)]
 pub enum Told {
     Look(String, Depth),
-    Renamed(String, String),
+    /// And whether it is a directory.
+    Renamed(String, String, bool),
 }
 
 /// The source's tree, and a place beside it.
@@ -224,7 +225,7 @@ impl Source {
     /// Tells of a rename, and then of its ends.
     fn renamed(&mut self, from: &str, to: &str) {
         if self.is_seen(from) && self.is_seen(to) {
-            self.told.push(Told::Renamed(from.to_owned(), to.to_owned()));
+            self.told.push(Told::Renamed(from.to_owned(), to.to_owned(), self.is_dir(to)));
             self.renames += 1;
         }
         self.look(from, Depth::Subtree);
