@@ -4,6 +4,7 @@
 mod support;
 
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -55,6 +56,76 @@ fn assert_watched(live: &Live, dir: &str) {
         live.answer(&format!("{dir}/{name}"));
     }
     live.wait();
+}
+
+type Act = dyn Fn(&Live, u64) + Sync;
+
+/// Someone goes on and on at full speed, until what is done beside has ended.
+fn storm(live: &Live, act: impl Fn(&Live, u64) + Sync, beside: impl FnOnce()) {
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut number = 0;
+            while !is_over.load(Ordering::Relaxed) {
+                act(live, number);
+                number += 1;
+            }
+        });
+        // Also if that fails.
+        let _ended = Ended(&is_over);
+        beside();
+    });
+}
+
+struct Ended<'a>(&'a AtomicBool);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_file_that_is_renamed_all_the_time_holds_up_nobody() {
+    fn rename(live: &Live, from: &str, to: &str) {
+        fs::rename(live.at(from), live.at(to)).unwrap();
+    }
+    let acts: [&Act; 4] = [
+        &|live, number| rename(live, &format!("a/n{number}"), &format!("a/n{}", number + 1)),
+        &|live, _| renameat_with(CWD, live.at("a/f1"), CWD, live.at("a/f2"), RenameFlags::EXCHANGE).unwrap(),
+        &|live, number| rename(live, &format!("other/n{number}"), &format!("other/n{}", number + 1)),
+        &|live, number| {
+            fs::write(live.at("a/being saved"), number.to_string()).unwrap();
+            rename(live, "a/being saved", "a/f3");
+        },
+    ];
+    for act in acts {
+        let live = live();
+        live.sh("echo hot >a/n0; mkdir other/n0; echo below >other/n0/below");
+        live.wait();
+        storm(&live, act, || {
+            for _ in 0..20 {
+                live.answer("still");
+            }
+        });
+        live.wait();
+        live.answer("a/x/f1");
+    }
+}
+
+#[test]
+fn many_files_that_are_renamed_one_by_one_are_renamed_and_hold_up_nobody() {
+    let live = Live::of(&Tree::new().files("d", 1_000).file("still", "here"));
+    let lines = live.actions_of(|| {
+        for number in 0..1_000 {
+            fs::rename(live.at(&format!("d/f{number}")), live.at(&format!("d/g{number}"))).unwrap();
+        }
+        live.answer("still");
+        live.wait();
+    });
+    // Where the machine stops one between the two halves of a rename, that file is copied.
+    let renamed = of(&lines, "renamed").len();
+    assert!(renamed > 900, "{renamed}: {:#?}", &lines[..20]);
 }
 
 /// The directory `from` becomes `to` by this script and stays the same entries; the actions of the log.

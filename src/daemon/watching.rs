@@ -21,9 +21,9 @@ const POLL: Duration = Duration::from_secs(5);
 /// storm it goes on telling what it hears.
 const BREATH: Duration = Duration::from_secs(1);
 
-/// How long changes are taken in before the next round, and how many between two looks at the clock: as much time as a round
-/// has, so that they do not pile up.
-const INTAKE: Duration = Duration::from_millis(20);
+/// How long changes are taken in before the next round, and how many between two looks at the clock: about as long as a round
+/// of renames takes, so that they do not pile up.
+const INTAKE: Duration = Duration::from_millis(10);
 const AT_ONCE: usize = 256;
 
 /// A file that an event scan has found may be written to this very moment. It rests for at least

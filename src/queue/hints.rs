@@ -163,7 +163,9 @@ impl Renames {
     #[cfg(test)]
     pub fn new(hints: impl IntoIterator<Item = Hint>) -> Self {
         let mut waiting = Hints::default();
-        hints.into_iter().for_each(|hint| waiting.push(hint));
+        for hint in hints {
+            waiting.push(hint);
+        }
         waiting.take(usize::MAX)
     }
 
@@ -232,7 +234,9 @@ mod tests {
 
     fn waiting(pairs: &[(&str, &str)], are_dirs: bool) -> Vec<String> {
         let mut waiting = Hints::default();
-        hints(pairs).into_iter().for_each(|hint| waiting.push(Hint { is_dir: are_dirs, ..hint }));
+        for hint in hints(pairs) {
+            waiting.push(Hint { is_dir: are_dirs, ..hint });
+        }
         let arrow = |hint: &Hint| if hint.is_undone { "<>" } else { ">" };
         let taken = waiting.take(usize::MAX);
         assert!(waiting.is_empty() && waiting.at.is_empty());

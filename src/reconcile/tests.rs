@@ -317,27 +317,72 @@ fn evidence_holds_only_for_the_states_that_were_read() {
 }
 
 /// What a count finds, with system calls that fail unless the seed is 0; `None` where a root was lost.
-fn counted(pair: &Pair, seed: u64) -> Option<Count> {
+/// A walk over all, on one thread.
+fn plan(pair: &Pair, task: Task) -> Plan {
     let Reconciler { roots, keeps, filter, .. } = &pair.reconciler;
     let (roots, keeps, filter) = (roots.clone(), keeps.clone(), filter.clone());
-    let (scopes, task, detector) = (vec![RelPath::root()], Task::Count, Detector::Sweep);
-    let (rate, drop_behind, registry) = (None, false, None);
-    let plan = Plan {
+    Plan {
         roots,
         keeps,
         filter,
         threads: 1,
-        scopes,
+        scopes: vec![RelPath::root()],
         task,
-        rate,
-        drop_behind,
-        detector,
+        rate: None,
+        drop_behind: false,
+        detector: Detector::Sweep,
         number: 1,
-        registry,
+        registry: None,
         extent: Extent::Below,
         twins: None,
         crossings: Vec::new(),
-    };
+    }
+}
+
+#[test]
+fn a_look_at_the_names_of_a_directory_finds_what_is_in_it_and_which_directories_may_be_others() {
+    let mut pair = Pair::new();
+    for name in ["changed", "same", "gone", "still/below", "remade/x", "moved/x", "emptied/x"] {
+        pair.write(&format!("source/{name}"), "text");
+    }
+    let names = ["changed", "same", "gone", "still", "still/below", "remade", "moved", "emptied"];
+    pair.round(work(&[&names[..], &["remade/x", "moved/x", "emptied/x"]].concat()));
+    assert_eq!(names_found(&pair), [""; 0]);
+    pair.write("source/changed", "other text");
+    pair.write("source/still/below", "other text");
+    pair.write("source/new", "text");
+    fs::remove_file(pair.at("source/gone")).unwrap();
+    fs::remove_dir_all(pair.at("source/remade")).unwrap();
+    pair.write("source/remade/y", "text");
+    fs::create_dir(pair.at("source/made")).unwrap();
+    // Another directory of that name, as old as the first one.
+    let mtime = fs::metadata(pair.at("source/moved")).unwrap().modified().unwrap();
+    fs::rename(pair.at("source/moved"), pair.at("moved away")).unwrap();
+    pair.write("another/y", "text");
+    fs::File::open(pair.at("another")).unwrap().set_modified(mtime).unwrap();
+    fs::rename(pair.at("another"), pair.at("source/moved")).unwrap();
+    assert_eq!(names_found(&pair), ["changed", "gone", "made", "moved", "new", "remade"]);
+}
+
+/// What a quick look at the names in the root alone finds to differ.
+fn names_found(pair: &Pair) -> Vec<String> {
+    let mut found = Vec::new();
+    for message in walked(Plan { extent: Extent::Names, ..plan(pair, Task::Quick) }) {
+        if let Message::Differ(dir, names) = message {
+            assert!(names.iter().all(|(_, look)| look.depth == Depth::Subtree));
+            // What was copied within a tick of the clock is read, and said to be equal.
+            let is_equal =
+                |look: &Look| look.evidence.as_ref().is_some_and(|evidence| evidence.verdict.same());
+            let names = names.into_iter().filter(|(_, look)| !is_equal(look));
+            found.extend(names.map(|(name, _)| dir.join(&name).to_string()));
+        }
+    }
+    found.sort();
+    found
+}
+
+fn counted(pair: &Pair, seed: u64) -> Option<Count> {
+    let plan = plan(pair, Task::Count);
     let _faults = (seed > 0).then(|| Faults::begin(seed, 30));
     walked(plan).find_map(|message| match message {
         Message::Counted(count) => Some(count),

@@ -105,11 +105,20 @@ impl Feeder {
         let Ok(event) = event else {
             return self.say(Change::Everything("the kernel's events could not be read"));
         };
-        let (path, depth) = match shim(event, &self.root) {
-            Shimmed::Dirty(path, depth) => (path, depth),
-            Shimmed::Urgent(change) => return self.say(change),
-            Shimmed::Nothing => return,
-        };
+        match shim(event, &self.root) {
+            Shimmed::Dirty(path, depth) => self.take_dirty(time, path, depth, stage),
+            Shimmed::Urgent(change) => self.say(change),
+            Shimmed::Moved(change, ends) => {
+                self.say(change);
+                for end in ends {
+                    self.take_dirty(time, end, Depth::Subtree, stage);
+                }
+            }
+            Shimmed::Nothing => {}
+        }
+    }
+
+    fn take_dirty(&self, time: Instant, path: PathBuf, depth: Depth, stage: &mut Option<Stage>) {
         if stage.is_none() && !self.debounce.is_zero() {
             *stage = self.make_stage();
         }

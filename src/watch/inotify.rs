@@ -11,6 +11,7 @@ use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use notify::event::{
     AccessKind, AccessMode, CreateKind, DataChange, Flag, MetadataKind, ModifyKind, RemoveKind, RenameMode,
@@ -45,6 +46,11 @@ const BUFFER: usize = 256 * 1024;
 /// Watches that are removed between two reads: each leaves an event in the queue.
 const SLICE: usize = 512;
 
+/// Where so many events come within so long, the next read waits for so long. That is a hundredth of what the kernel keeps, if
+/// nobody has changed that.
+const CLOSE: u32 = 100;
+const BREATH: Duration = Duration::from_millis(1);
+
 /// How long the second half of a rename is waited for. The kernel queues it right after the first.
 const HALF: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
 
@@ -75,7 +81,7 @@ impl Watcher for INotify {
             inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).map_err(std::io::Error::from)?;
         let end = eventfd(0, EventfdFlags::CLOEXEC).map_err(std::io::Error::from)?;
         let registry = Arc::new(Registry { queue, end, known: Mutex::default() });
-        let thread = Thread { registry: Arc::clone(&registry), handler, half: None };
+        let thread = Thread { registry: Arc::clone(&registry), handler, half: None, pace: Pace::new() };
         std::thread::Builder::new().name("twindir-inotify".into()).spawn(move || thread.run())?;
         Ok(Self { registry })
     }
@@ -164,6 +170,31 @@ struct Thread<F> {
     handler: F,
     /// The first half of a rename, with its cookie: told when the second half has come or has not.
     half: Option<(u32, Event)>,
+    pace: Pace,
+}
+
+/// How fast events come. Where they come so fast that each would be read by itself, and wake everybody, some are let come together.
+struct Pace {
+    since: Instant,
+    /// Events read since then.
+    count: u32,
+}
+
+impl Pace {
+    fn new() -> Self {
+        Self { since: Instant::now(), count: 0 }
+    }
+
+    /// All that was there has been read.
+    fn breathe(&mut self) {
+        if self.count < CLOSE {
+            return;
+        }
+        if self.since.elapsed() < BREATH * self.count / CLOSE {
+            std::thread::sleep(BREATH);
+        }
+        *self = Self::new();
+    }
 }
 
 impl<F: EventHandler> Thread<F> {
@@ -174,12 +205,16 @@ impl<F: EventHandler> Thread<F> {
         loop {
             if reader.is_buffer_empty() {
                 self.remove_useless();
+                self.pace.breathe();
                 if self.is_over() {
                     return;
                 }
             }
             match reader.next() {
-                Ok(event) => self.take(event.wd(), event.events(), event.cookie(), event.file_name()),
+                Ok(event) => {
+                    self.pace.count += 1;
+                    self.take(event.wd(), event.events(), event.cookie(), event.file_name());
+                }
                 Err(Errno::AGAIN | Errno::INTR) => {}
                 Err(errno) => {
                     self.handler.handle_event(Err(std::io::Error::from(errno).into()));
@@ -255,7 +290,7 @@ impl<F: EventHandler> Thread<F> {
             self.half = Some((cookie, event.set_tracker(cookie as usize)));
             return;
         } else if flags.contains(ReadFlags::MOVED_TO) {
-            let from = known.places.came(cookie, wd, name.clone()).map(|from| known.full(&from));
+            let from = known.places.came(cookie, wd, name.clone(), is_dir).map(|from| known.full(&from));
             drop(known);
             return self.take_second_half(cookie, from, full, is_dir);
         } else if flags.contains(ReadFlags::MODIFY) {
@@ -269,15 +304,15 @@ impl<F: EventHandler> Thread<F> {
         self.tell(Event::new(kind).add_path(full));
     }
 
-    /// A rename is told as one before its ends are: whoever acts at once on the ends knows of it.
+    /// A rename is told as one, and its ends only where it is not known as one. (Its first half may have been told already.)
     fn take_second_half(&mut self, cookie: u32, from: Option<PathBuf>, to: PathBuf, is_dir: bool) {
         let first = self.half.take_if(|(waiting, _)| *waiting == cookie);
         self.tell_half();
         let renamed =
             |mode| Event::new(EventKind::Modify(ModifyKind::Name(mode))).set_tracker(cookie as usize);
         if let Some(from) = from {
-            let both = renamed(RenameMode::Both).add_path(from).add_path(to.clone());
-            self.handler.handle_event(Ok(if is_dir { both.set_info(DIRECTORY) } else { both }));
+            let both = renamed(RenameMode::Both).add_path(from).add_path(to);
+            return self.handler.handle_event(Ok(if is_dir { both.set_info(DIRECTORY) } else { both }));
         }
         if let Some((_, first)) = first {
             self.handler.handle_event(Ok(first));

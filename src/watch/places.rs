@@ -109,14 +109,20 @@ impl Places {
         self.renames.push_back(Rename { cookie, from: (wd, name), to: None });
     }
 
-    /// The second half. Where it came from, if that is watched too.
-    pub fn came(&mut self, cookie: u32, wd: Wd, name: Name) -> Option<RelPath> {
-        // What left this name before was not watched then, or it has told of itself.
+    /// The second half. Where it came from, if that is watched too. What is no directory does not tell of itself.
+    pub fn came(&mut self, cookie: u32, wd: Wd, name: Name, is_dir: bool) -> Option<RelPath> {
         let to = (wd, name);
-        self.renames.retain(|rename| rename.cookie == cookie || rename.from != to);
-        let rename = self.renames.iter_mut().rev().find(|rename| rename.cookie == cookie)?;
-        rename.to = Some(to);
-        let (above, name) = rename.from.clone();
+        if is_dir {
+            // What left this name before was not watched then, or it has told of itself.
+            self.renames.retain(|rename| rename.cookie == cookie || rename.from != to);
+        }
+        let index = self.renames.iter().rposition(|rename| rename.cookie == cookie)?;
+        let (above, name) = self.renames[index].from.clone();
+        if is_dir {
+            self.renames[index].to = Some(to);
+        } else {
+            self.renames.remove(index);
+        }
         Some(self.path(above)?.join(&name))
     }
 
@@ -248,7 +254,7 @@ mod tests {
     fn a_renamed_directory_takes_along_what_lies_below() {
         let mut places = places(&["a", "a/b", "a/b/c"]);
         places.left(7, 0, name("a"));
-        assert_eq!(places.came(7, 0, name("z")), Some(path("a")));
+        assert_eq!(places.came(7, 0, name("z"), true), Some(path("a")));
         assert!(places.moved(1).is_empty());
         assert_eq!(shown(&places, 0..4), [".", "z", "z/b", "z/b/c"]);
         assert_eq!(places.find(&path("a")), None);
@@ -259,10 +265,10 @@ mod tests {
     fn two_that_exchange_their_names_keep_what_is_theirs() {
         let mut places = places(&["a", "b", "a/x", "b/y"]);
         places.left(1, 0, name("a"));
-        places.came(1, 0, name("b"));
+        places.came(1, 0, name("b"), true);
         places.moved(1);
         places.left(2, 0, name("b"));
-        places.came(2, 0, name("a"));
+        places.came(2, 0, name("a"), true);
         places.moved(2);
         assert_eq!(shown(&places, 1..5), ["b", "a", "b/x", "a/y"]);
     }
@@ -271,10 +277,10 @@ mod tests {
     fn a_directory_that_changes_places_with_its_parent_is_followed() {
         let mut places = places(&["a", "a/x"]);
         places.left(1, 1, name("x"));
-        places.came(1, 0, name("x"));
+        places.came(1, 0, name("x"), true);
         places.moved(2);
         places.left(2, 0, name("a"));
-        places.came(2, 2, name("a"));
+        places.came(2, 2, name("a"), true);
         places.moved(1);
         assert_eq!(shown(&places, 1..3), ["x/a", "x"]);
     }
@@ -295,7 +301,7 @@ mod tests {
         assert_eq!(places.put(1, &path("b")), Known::Elsewhere);
         places.place(1, &path("b"));
         places.left(1, 0, name("a"));
-        places.came(1, 0, name("b"));
+        places.came(1, 0, name("b"), true);
         assert!(places.moved(1).is_empty());
         assert_eq!(shown(&places, 1..3), ["b", "b/x"]);
         assert_eq!(places.put(1, &path("b")), Known::Here);
@@ -305,11 +311,11 @@ mod tests {
     fn a_rename_there_before_the_watch_is_not_taken_for_the_one_back() {
         let mut places = places(&[]);
         places.left(1, 0, name("a"));
-        places.came(1, 0, name("b"));
+        places.came(1, 0, name("b"), true);
         // It was opened before that.
         places.put(1, &path("a"));
         places.left(2, 0, name("b"));
-        places.came(2, 0, name("a"));
+        places.came(2, 0, name("a"), true);
         assert!(places.moved(1).is_empty());
         assert_eq!(shown(&places, [1]), ["a"]);
     }

@@ -28,6 +28,8 @@ pub enum Shimmed {
     Dirty(PathBuf, Depth),
     /// Not to wait for anything.
     Urgent(Change),
+    /// The same, and its two ends are to be debounced.
+    Moved(Change, [PathBuf; 2]),
     /// Of no interest.
     Nothing,
 }
@@ -38,8 +40,7 @@ pub fn shim(event: Event, root: &Path) -> Shimmed {
     }
     let unmounted = event.info() == Some("unmount");
     let depth = match event.kind {
-        // From and To are told as well: they are the ends, and this is how they belong together.
-        EventKind::Modify(ModifyKind::Name(RenameMode::Both)) => return moved(&event, root),
+        EventKind::Modify(ModifyKind::Name(RenameMode::Both)) => return moved(event, root),
         EventKind::Access(
             AccessKind::Read
             | AccessKind::Open(_)
@@ -67,19 +68,25 @@ pub fn shim(event: Event, root: &Path) -> Shimmed {
     }
 }
 
-fn moved(event: &Event, root: &Path) -> Shimmed {
-    let [from, to] = &event.paths[..] else { return Shimmed::Nothing };
+fn moved(event: Event, root: &Path) -> Shimmed {
     let is_dir = event.info() == Some(DIRECTORY);
-    match (relative(from, root), relative(to, root)) {
-        (Some(from), Some(to)) => Shimmed::Urgent(Change::Moved { from, to, is_dir }),
+    let Ok(ends) = <[PathBuf; 2]>::try_from(event.paths) else { return Shimmed::Nothing };
+    match (relative(&ends[0], root), relative(&ends[1], root)) {
+        (Some(from), Some(to)) => Shimmed::Moved(Change::Moved { from, to, is_dir }, ends),
         _ => Shimmed::Nothing,
     }
 }
 
 /// The place below the root; `None` for what lies elsewhere.
 pub fn relative(path: &Path, root: &Path) -> Option<RelPath> {
-    let rel = path.strip_prefix(root).ok()?;
-    if rel.as_os_str().is_empty() { Some(RelPath::root()) } else { RelPath::new(rel.as_os_str().as_bytes()) }
+    // By bytes: it is asked for each event, and both are spelled by us.
+    let rest = path.as_os_str().as_bytes().strip_prefix(root.as_os_str().as_bytes())?;
+    match rest {
+        [] => Some(RelPath::root()),
+        [b'/', below @ ..] => RelPath::new(below),
+        _ if root == Path::new("/") => RelPath::new(rest),
+        _ => None,
+    }
 }
 
 /// The event that stands for "dirty", at a time since some beginning. A path that is never at
@@ -159,7 +166,8 @@ mod tests {
             shim(event.add_path(from.into()).add_path(to.into()), Path::new("/s"))
         };
         let (from, to) = (RelPath::new(b"a").unwrap(), RelPath::new(b"b/c").unwrap());
-        assert_eq!(both("/s/a", "/s/b/c"), Shimmed::Urgent(Change::Moved { from, to, is_dir: false }));
+        let moved = Change::Moved { from, to, is_dir: false };
+        assert_eq!(both("/s/a", "/s/b/c"), Shimmed::Moved(moved, ["/s/a", "/s/b/c"].map(PathBuf::from)));
         assert_eq!(both("/t/a", "/s/a"), Shimmed::Nothing);
     }
 

@@ -57,11 +57,11 @@ fn each_change_in_the_source_is_looked_at_where_it_was() {
             Shimmed::Dirty(path, _) => assert!(!is_reading(kind) && Some(&path) == paths.first()),
             Shimmed::Urgent(Change::Everything(_)) => assert!(is_lost || paths.is_empty()),
             Shimmed::Urgent(Change::Root) => assert_eq!(first, Some(Some(RelPath::root()))),
-            // Its ends are told besides.
-            Shimmed::Urgent(Change::Moved { from, to, .. }) => {
+            Shimmed::Moved(Change::Moved { from, to, .. }, ends) => {
                 assert!(is_rename && first == Some(Some(from)) && relative(&paths[1], root) == Some(to));
+                assert_eq!(ends[..], paths[..]);
             }
-            Shimmed::Urgent(change) => panic!("{change:?}"),
+            Shimmed::Urgent(change) | Shimmed::Moved(change, _) => panic!("{change:?}"),
             Shimmed::Nothing => assert!(!is_lost && (is_rename || is_reading(kind) || first == Some(None))),
         }
     });

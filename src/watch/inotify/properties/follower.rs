@@ -12,7 +12,6 @@ use super::kernel::{ELSEWHERE, Inode, Kernel, Place, ROOT, What};
 use super::{ROOT as PATH, Step};
 use crate::path::RelPath;
 use crate::queue::Depth;
-use crate::watch::Change;
 use crate::watch::shim::{Shimmed, relative, shim};
 
 /// What waits to be done.
@@ -109,7 +108,11 @@ impl<F: EventHandler> Follower<F> {
                 Shimmed::Dirty(path, depth) => {
                     self.tasks.push(Task::Look(relative(&path, Path::new(PATH)).unwrap(), depth));
                 }
-                Shimmed::Urgent(Change::Moved { .. }) | Shimmed::Nothing => {}
+                Shimmed::Moved(_, ends) => {
+                    let ends = ends.map(|end| relative(&end, Path::new(PATH)).unwrap());
+                    self.tasks.extend(ends.map(|end| Task::Look(end, Depth::Subtree)));
+                }
+                Shimmed::Nothing => {}
                 Shimmed::Urgent(change) => panic!("{change:?}"),
             }
         }
