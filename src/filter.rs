@@ -163,8 +163,7 @@ impl Filter {
         if !self.named.lock().unwrap_or_else(PoisonError::into_inner).insert(path.clone()) {
             return;
         }
-        if let Some(line) = unheeded {
-            let flaw = Flaw::Stars;
+        if let Some((line, flaw)) = unheeded {
             tracing::warn!(op = "warning", path = %path, line, "the pattern in line {line} is not heeded, since {flaw}");
         } else {
             tracing::warn!(op = "warning", path = %path, "only the first {} MiB are heeded", LONGEST >> 20);

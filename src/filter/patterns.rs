@@ -51,6 +51,8 @@ pub enum Flaw {
     Escape,
     #[error("it has more than {} groups of stars", MANY_STARS - 1)]
     Stars,
+    #[error("it ends in `**//`")]
+    Slashes,
 }
 
 impl Patterns {
@@ -98,10 +100,12 @@ impl Patterns {
         last.map(|number| !self.all[number].takes_back)
     }
 
-    /// The first line of a file that git would follow and the matcher does not.
-    pub fn unheeded(text: &[u8]) -> Option<usize> {
-        let is_beyond = |line| Pattern::parse(line).and_then(|pattern| pattern.flaw()) == Some(Flaw::Stars);
-        lines(text).position(is_beyond).map(|index| index + 1)
+    /// The first line of a file that git would follow and the matcher does not, and why.
+    pub fn unheeded(text: &[u8]) -> Option<(usize, Flaw)> {
+        let is_beyond = |flaw: &Flaw| matches!(flaw, Flaw::Stars | Flaw::Slashes);
+        let flaw = |line| Pattern::parse(line).and_then(|pattern| pattern.flaw());
+        let mut numbered = (1..).zip(lines(text));
+        numbered.find_map(|(number, line)| Some((number, flaw(line).filter(is_beyond)?)))
     }
 }
 
@@ -156,6 +160,9 @@ impl Pattern {
 
     fn flaw(&self) -> Option<Flaw> {
         let mut rest = &self.text[self.literal..];
+        if self.for_dirs && rest.ends_with(b"**/") {
+            return Some(Flaw::Slashes);
+        }
         let mut stars = 0;
         while let Some((byte, after)) = rest.split_first() {
             rest = match byte {

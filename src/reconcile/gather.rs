@@ -367,6 +367,13 @@ impl Round<'_> {
             if self.shared.is_in_use(&sighting.name) {
                 return None;
             }
+            if let Some(replica) =
+                spot.replica.as_ref().filter(|_| self.shared.names.have_left(&sighting.name))
+            {
+                // It is known that it lies there. Whether it can be removed by now is tried; that it cannot is said elsewhere.
+                let _ = self.shared.names.may_make_in(replica);
+                return None;
+            }
             if spot.source.look(name).entry().is_some_and(is_left_over) {
                 out.notices.push((rel.join(&sighting.name), Notice::Reserved));
             }

@@ -372,7 +372,7 @@ impl Reconciler {
     }
 
     fn is_in_use(&self, name: &Name) -> bool {
-        self.reaping.has(name) || self.flights.fills(name) || self.names.have_left(name)
+        self.reaping.has(name) || self.flights.fills(name)
     }
 }
 

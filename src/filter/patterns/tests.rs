@@ -54,7 +54,9 @@ fn stars_beyond_what_the_matcher_follows_are_refused() {
     assert!(is_matched(&stars(MANY_STARS - 1), &"a".repeat(MANY_STARS - 1), false));
     assert_eq!(Patterns::default().add(stars(MANY_STARS).as_bytes()), Err(Flaw::Stars));
     let text = format!("*.o\n{}\n", stars(MANY_STARS));
-    assert_eq!(Patterns::unheeded(text.as_bytes()), Some(2));
+    assert_eq!(Patterns::unheeded(text.as_bytes()), Some((2, Flaw::Stars)));
+    assert_eq!(Patterns::unheeded(b"a\nb**//\n"), Some((2, Flaw::Slashes)));
+    assert_eq!(Patterns::unheeded(b"b**/\n**/\n"), None);
     assert_eq!(Patterns::unheeded(b"*.o\n[z-a]\na[\n"), None);
 }
 
@@ -253,7 +255,9 @@ fn random_patterns(seed: u64, number: usize) -> Vec<Vec<u8>> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut piece = || PIECES[rng.usize(..PIECES.len())].to_owned();
     let lengths: Vec<usize> = (0..number).map(|index| 1 + index % 7).collect();
-    lengths.into_iter().map(|length| (0..length).map(|_| piece()).collect::<String>().into_bytes()).collect()
+    let patterns =
+        lengths.into_iter().map(|length| (0..length).map(|_| piece()).collect::<String>().into_bytes());
+    patterns.filter(|pattern| Patterns::unheeded(pattern).is_none()).collect()
 }
 
 #[test]
