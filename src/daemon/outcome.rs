@@ -14,6 +14,9 @@ use crate::troubles::Failure;
 /// How long the rest of what was found in a directory is waited for, before others are let into it.
 const CONTENTS: Duration = Duration::from_millis(100);
 
+/// A directory that is looked into no more often than that has been closed for minutes.
+const LONG: Duration = Duration::from_secs(60);
+
 impl Waiting for Backlog {
     fn comes_first_within(&self, dir: &RelPath, since: Option<Instant>) -> bool {
         self.queue.comes_first_within(dir, since)
@@ -101,7 +104,7 @@ impl Daemon<'_> {
     }
 
     /// A directory has to stay closed for now. That is worth a word when it does so for long although nothing else is to be
-    /// done that may change it.
+    /// done that may change it, or for very long.
     pub(super) fn note_uneven(&mut self, path: RelPath) {
         if self.trust != Trust::Trusted {
             // What is held stays, and so does this. The walk after the next count sees to it again.
@@ -109,8 +112,8 @@ impl Daemon<'_> {
         }
         let now = Instant::now();
         let wait = self.backlog.uneven.note(&path, now);
-        let is_busy = self.backlog.sweep.is_some() || self.backlog.queue.has_ready(Detector::Sweep);
-        if !is_busy && self.backlog.troubles.met(&path, Failure::Uneven, now).tell {
+        let is_long = wait >= LONG;
+        if (is_long || self.is_at_rest()) && self.backlog.troubles.met(&path, Failure::Uneven, now).tell {
             let problem = Problem { path, cause: Cause::Uneven };
             problem.log((!self.is_once()).then_some(wait));
             self.tally.disturb();

@@ -294,6 +294,11 @@ impl Daemon<'_> {
     /// Whether nothing is under way and nothing waits but what has to wait for its time. A single
     /// run also waits for what may come to rest any moment; a lasting one sweeps on.
     pub(super) fn is_settled(&self) -> bool {
+        self.is_at_rest() && !(self.is_once() && self.may_come_to_rest())
+    }
+
+    /// Whether nothing is to be done or under way, save what waits after a failure.
+    pub(super) fn is_at_rest(&self) -> bool {
         self.is_swept()
             && self.backlog.scan.is_none()
             && self.backlog.scans.is_empty()
@@ -304,7 +309,6 @@ impl Daemon<'_> {
             && !self.backlog.queue.has_ready(Detector::Watch)
             && self.backlog.queue.resting_names() == 0
             && self.reconciler.is_idle()
-            && !(self.is_once() && self.may_come_to_rest())
     }
 
     /// Whether there is something of which it is not yet known that it stays as it is.
