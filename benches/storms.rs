@@ -4,7 +4,7 @@
 //! cargo bench --bench storms
 //! ```
 //!
-//! It needs no network and installs nothing, takes some two minutes, and prints Markdown.
+//! It needs no network and installs nothing, takes some three minutes, and prints Markdown.
 //!
 //! **Rename.** A directory of 10,000 files is renamed again and again. The clock starts before the rename and stops
 //! when a look at the replica finds the last file under the new name and nothing under the old one; looks come in a
@@ -17,10 +17,17 @@
 //! Three times each, the median of what each took by itself. Equal after: from the end of the command to the begin of
 //! the look that found as many entries in the replica as in the source.
 //!
+//! **Rename storm.** One file is renamed to ever new names, or two exchange their names, as fast as that goes, while
+//! another file is saved again and again; looks for that come every millisecond. Equal after: from the end of the storm to the
+//! begin of the look that found the names of the source in the replica. In the third row 10,000 files are renamed once each.
+//!
+//! **Deep.** 1,600 directories are made in each other, a file in each: from the end of that to the begin of the look that
+//! found the last file.
+//!
 //! | environment variable    | meaning                                       | default              |
 //! | ----------------------- | --------------------------------------------- | -------------------- |
 //! | `TWINDIR_BENCH_REPS`    | how often the directory is renamed            | 20                   |
-//! | `TWINDIR_BENCH_SECONDS` | how long the log is hot                       | 10                   |
+//! | `TWINDIR_BENCH_SECONDS` | how long the log is hot, and a storm lasts    | 10                   |
 //! | `TWINDIR_BENCH_FILES`   | files to unpack; a tenth of them is renamed   | 100,000              |
 //! | `TWINDIR_BENCH_DIR`     | where scratch folders go                      | `/dev/shm`, if roomy |
 
@@ -30,6 +37,8 @@ mod running;
 mod median;
 mod support;
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -39,6 +48,7 @@ use std::time::{Duration, Instant};
 
 use median::median;
 use running::Program;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use support::{load, rest, setting, version};
 use tempfile::TempDir;
 
@@ -57,7 +67,9 @@ fn main() {
     println!("- twindir {}", version(TWINDIR).expect("it says its version"));
     let files = setting("TWINDIR_BENCH_FILES", 100_000);
     print_renames(&parent, files / 10);
+    print_rename_storms(&parent);
     print_hot_log(&parent);
+    print_deep(&parent);
     print_unpacking(&parent, files);
     println!("\nLoad average over one minute: {before} before, {} after.", load());
 }
@@ -148,6 +160,107 @@ fn print_renames(parent: &Path, files: usize) {
     times.sort_unstable();
     println!("| times | median | most |\n| ---: | ---: | ---: |");
     println!("| {} | {} | {} |", times.len(), millis(median(&times)), millis(times[times.len() - 1]));
+}
+
+/// Renames in a directory as fast as it can, until it is told to stop: how many.
+type Storm = fn(&Path, &AtomicBool) -> u64;
+
+fn to_new_names(dir: &Path, stop: &AtomicBool) -> u64 {
+    let mut number = 0;
+    while !stop.load(Ordering::Relaxed) {
+        fs::rename(dir.join(format!("n{number}")), dir.join(format!("n{}", number + 1))).expect(CHANGE);
+        number += 1;
+    }
+    number
+}
+
+fn exchange(dir: &Path, stop: &AtomicBool) -> u64 {
+    let (one, other) = (dir.join("n0"), dir.join("other"));
+    let mut number = 0;
+    while !stop.load(Ordering::Relaxed) {
+        renameat_with(CWD, &one, CWD, &other, RenameFlags::EXCHANGE).expect(CHANGE);
+        number += 1;
+    }
+    number
+}
+
+fn each_once(dir: &Path, stop: &AtomicBool) -> u64 {
+    for number in 0..EACH {
+        fs::rename(dir.join(format!("each{number}")), dir.join(format!("once{number}"))).expect(CHANGE);
+    }
+    while !stop.load(Ordering::Relaxed) {
+        rest(Duration::from_millis(1));
+    }
+    EACH
+}
+
+/// Files that are renamed once each.
+const EACH: u64 = 10_000;
+
+fn print_rename_storms(parent: &Path) {
+    println!("\n## Renames at full speed\n");
+    println!("| what | renames | a save elsewhere: median, ms | most, ms | CPU, % of one core | equal after, ms |");
+    println!("| --- | ---: | ---: | ---: | ---: | ---: |");
+    let storms: [(&str, Storm); 3] =
+        [("to new names", to_new_names), ("exchange", exchange), ("each once", each_once)];
+    for (what, storm) in storms {
+        let mut place = Place::start(parent, |source| {
+            let dir = source.join("storm");
+            fs::create_dir(&dir).expect("a directory can be made");
+            let each = (0..EACH).map(|number| format!("each{number}")).filter(|_| what == "each once");
+            for name in each.chain(["n0".to_owned(), "other".to_owned()]) {
+                fs::write(dir.join(&name), &name).expect(CHANGE);
+            }
+        });
+        let (stop, begun, before) = (AtomicBool::new(false), Instant::now(), place.usage());
+        let storm_dir = place.source().join("storm");
+        let (renames, mut saves) = std::thread::scope(|scope| {
+            let renaming = scope.spawn(|| storm(&storm_dir, &stop));
+            let time = Duration::from_secs(setting("TWINDIR_BENCH_SECONDS", 10));
+            let saves = save_for(&mut place, if what == "each once" { time / 10 } else { time });
+            stop.store(true, Ordering::Relaxed);
+            (renaming.join().expect("it only renames"), saves)
+        });
+        let cpu = 100.0 * place.usage().since(&before).cpu.as_secs_f64() / begun.elapsed().as_secs_f64();
+        let wanted = names(&storm_dir);
+        let equal = place.wait(Duration::from_millis(5), |replica| names(&replica.join("storm")) == wanted);
+        saves.sort_unstable();
+        let [middle, most] = [median(&saves), saves[saves.len() - 1]].map(millis);
+        println!("| {what} | {renames} | {middle} | {most} | {cpu:.0} | {} |", millis(equal));
+    }
+}
+
+/// Saves a file again and again for a time: how long each save took to be seen in the replica.
+fn save_for(place: &mut Place, time: Duration) -> Vec<Duration> {
+    let (begun, saved) = (Instant::now(), place.source().join("saved"));
+    let mut took = Vec::new();
+    while begun.elapsed() < time {
+        let text = format!("save {}", took.len());
+        let save = Instant::now();
+        fs::write(&saved, &text).expect(CHANGE);
+        let is_there = |replica: &Path| fs::read(replica.join("saved")).is_ok_and(|found| found == text.as_bytes());
+        place.wait(Duration::from_millis(1), is_there);
+        took.push(save.elapsed());
+        rest(Duration::from_millis(100));
+    }
+    took
+}
+
+fn names(dir: &Path) -> BTreeSet<OsString> {
+    fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.file_name()).collect()
+}
+
+fn print_deep(parent: &Path) {
+    println!("\n## 1,600 directories in each other\n");
+    let mut place = Place::start(parent, |_| {});
+    let mut last = PathBuf::new();
+    for _ in 0..1_600 {
+        last.push("d");
+        fs::create_dir(place.source().join(&last)).expect("a directory can be made");
+        fs::write(place.source().join(&last).join("f"), "text").expect(CHANGE);
+    }
+    let equal = place.wait(Duration::from_millis(1), |replica| replica.join(&last).join("f").exists());
+    println!("Equal after {} ms.", millis(equal));
 }
 
 fn millis(time: Duration) -> String {
