@@ -199,7 +199,9 @@ const EACH: u64 = 10_000;
 
 fn print_rename_storms(parent: &Path) {
     println!("\n## Renames at full speed\n");
-    println!("| what | renames | a save elsewhere: median, ms | most, ms | CPU, % of one core | equal after, ms |");
+    println!(
+        "| what | renames | a save elsewhere: median, ms | most, ms | CPU, % of one core | equal after, ms |"
+    );
     println!("| --- | ---: | ---: | ---: | ---: | ---: |");
     let storms: [(&str, Storm); 3] =
         [("to new names", to_new_names), ("exchange", exchange), ("each once", each_once)];
@@ -238,7 +240,8 @@ fn save_for(place: &mut Place, time: Duration) -> Vec<Duration> {
         let text = format!("save {}", took.len());
         let save = Instant::now();
         fs::write(&saved, &text).expect(CHANGE);
-        let is_there = |replica: &Path| fs::read(replica.join("saved")).is_ok_and(|found| found == text.as_bytes());
+        let is_there =
+            |replica: &Path| fs::read(replica.join("saved")).is_ok_and(|found| found == text.as_bytes());
         place.wait(Duration::from_millis(1), is_there);
         took.push(save.elapsed());
         rest(Duration::from_millis(100));

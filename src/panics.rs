@@ -25,12 +25,14 @@ const AT_ONCE: usize = 4096;
 /// Lets a panic in any thread be said and known. The thread goes on unwinding, which removes its temporary files.
 pub fn notice() {
     std::panic::set_hook(Box::new(|info| {
-        PANICKED.store(true, Ordering::Relaxed);
-        say(&text_of(info));
-        // Its lines may take longer to find out than the process waits.
-        let backtrace = Backtrace::capture();
-        if backtrace.status() == BacktraceStatus::Captured {
-            say(&format!("{backtrace}\n"));
+        let is_first = !PANICKED.swap(true, Ordering::Relaxed);
+        let was_taken = say(&text_of(info));
+        // Its lines may take longer to find out than the process waits, and nobody may read them.
+        if is_first && was_taken {
+            let backtrace = Backtrace::capture();
+            if backtrace.status() == BacktraceStatus::Captured {
+                say(&format!("{backtrace}\n"));
+            }
         }
         SAID.store(true, Ordering::Relaxed);
     }));
@@ -52,17 +54,18 @@ fn text_of(info: &PanicHookInfo<'_>) -> String {
     )
 }
 
-/// Writes to stderr as long as that takes anything. Its lock is not asked for: whoever has it may be waiting for a reader.
-fn say(text: &str) {
+/// Writes to stderr as long as that takes anything: whether it took all. Its lock is not asked for: whoever has it may be waiting for a reader.
+fn say(text: &str) -> bool {
     let (end, stderr) = (Instant::now() + LAST_WORDS, stderr());
     let mut rest = text.as_bytes();
     while !rest.is_empty() && takes_more(stderr.as_fd(), end) {
         match rustix::io::write(stderr.as_fd(), &rest[..rest.len().min(AT_ONCE)]) {
             Ok(written) => rest = &rest[written..],
             Err(Errno::INTR) => {}
-            Err(_) => return,
+            Err(_) => return false,
         }
     }
+    rest.is_empty()
 }
 
 /// Waits until writing would not block, at most until `end`.
