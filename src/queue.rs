@@ -226,6 +226,13 @@ impl Queue {
         self.hints.push(hint);
     }
 
+    /// Puts back renames that could not be followed yet.
+    pub fn put_back_renames(&mut self, hints: Vec<Hint>) {
+        for hint in hints.into_iter().rev() {
+            self.hints.put_back(hint);
+        }
+    }
+
     /// The renames that have to be followed before these looks, so many at most. Their ends are added to the looks; what has
     /// to come after further ones is put back.
     pub fn take_renames(&mut self, looks: &mut Looks, most: usize) -> Renames {

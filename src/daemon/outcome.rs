@@ -51,6 +51,7 @@ impl Daemon<'_> {
                 _ => self.set_back(&problem, look, problem.failure()),
             }
         }
+        self.backlog.queue.put_back_renames(outcome.renames);
         for (path, look, again) in outcome.again {
             if again == Again::Overtaken && self.watching.is_wanted() {
                 // It was copied: whatever was wrong with it is over.

@@ -22,11 +22,13 @@ pub struct Hint {
     pub is_dir: bool,
     /// Whether it was renamed back at once, or the two have exchanged their names. Which of these, nobody tells.
     pub is_undone: bool,
+    /// How often it was put back, since the source had it elsewhere already.
+    pub tries: u8,
 }
 
 impl Hint {
     pub fn new(from: RelPath, to: RelPath, is_dir: bool, since: Instant) -> Self {
-        Self { from, to, since, is_dir, is_undone: false }
+        Self { from, to, since, is_dir, is_undone: false, tries: 0 }
     }
 
     fn ends(&self) -> [&RelPath; 2] {
@@ -41,12 +43,12 @@ impl Hint {
 /// The hints that wait, by numbers in the order of the renames. What is renamed again and again has one.
 #[derive(Default)]
 pub struct Hints {
-    waiting: BTreeMap<u64, Hint>,
-    next: u64,
+    waiting: BTreeMap<i64, Hint>,
+    next: i64,
     /// The hints that begin or end at a path, in their order.
-    at: HashMap<RelPath, Vec<u64>>,
+    at: HashMap<RelPath, Vec<i64>>,
     /// The last one of a directory.
-    last_dir: u64,
+    last_dir: i64,
 }
 
 impl Hints {
@@ -76,8 +78,21 @@ impl Hints {
         }
     }
 
+    /// Puts back one that is to be followed before all that wait.
+    pub fn put_back(&mut self, hint: Hint) {
+        let first = self.waiting.first_key_value().map_or(self.next, |(first, _)| *first - 1);
+        for end in hint.ends() {
+            self.at.entry(end.clone()).or_default().insert(0, first);
+        }
+        self.next = self.next.max(first);
+        if hint.is_dir {
+            self.last_dir = self.last_dir.max(first);
+        }
+        self.waiting.insert(first, hint);
+    }
+
     /// A hint turns out to be a way there and back, or an exchange. Two of the same two entries undo each other.
-    fn undo(&mut self, number: u64, is_dir: bool) {
+    fn undo(&mut self, number: i64, is_dir: bool) {
         let Some(hint) = self.waiting.get_mut(&number) else { return };
         hint.is_undone = true;
         hint.is_dir |= is_dir;
@@ -110,7 +125,7 @@ impl Hints {
         self.waiting.insert(self.next, hint);
     }
 
-    fn remove(&mut self, number: u64) -> Option<Hint> {
+    fn remove(&mut self, number: i64) -> Option<Hint> {
         let hint = self.waiting.remove(&number)?;
         for end in hint.ends() {
             if let Some(at) = self.at.get_mut(end) {
@@ -123,7 +138,7 @@ impl Hints {
         Some(hint)
     }
 
-    fn last_at(&self, path: &RelPath) -> Option<(u64, &Hint)> {
+    fn last_at(&self, path: &RelPath) -> Option<(i64, &Hint)> {
         let number = *self.at.get(path)?.last()?;
         Some((number, self.waiting.get(&number)?))
     }
@@ -140,7 +155,7 @@ impl Hints {
     /// Takes out the first ones, so many at most. Those that wait on come along as what happened afterwards.
     pub fn take(&mut self, most: usize) -> Renames {
         let all: Vec<Hint> = self.waiting.values().cloned().collect();
-        let first: Vec<u64> = self.waiting.keys().take(most).copied().collect();
+        let first: Vec<i64> = self.waiting.keys().take(most).copied().collect();
         for number in &first {
             self.remove(*number);
         }

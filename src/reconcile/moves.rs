@@ -19,6 +19,9 @@ use crate::queue::{Depth, Hint, Look, Looks, Renames, add};
 use crate::report::{Done, Operation};
 use crate::tree::ReplicaDir;
 
+/// How often a directory that has gone on is waited for.
+const TRIES: u8 = 10;
+
 /// A name in an open directory of the replica.
 pub(super) struct Place {
     pub path: RelPath,
@@ -41,6 +44,8 @@ impl Round<'_> {
         for (index, hint) in renames.hints().iter().enumerate() {
             if hint.is_undone {
                 self.exchange(renames, index);
+            } else if self.has_gone_on(renames, index) {
+                self.wait_for_more(hint, looks);
             } else {
                 self.follow(renames, index);
             }
@@ -54,6 +59,25 @@ impl Round<'_> {
             } else {
                 add(looks, &end, look);
             }
+        }
+    }
+
+    /// Whether the source has the entry elsewhere by now, and nobody has told where.
+    fn has_gone_on(&mut self, renames: &Renames, index: usize) -> bool {
+        let hint = &renames.hints()[index];
+        hint.tries < TRIES
+            && renames.last_place(&hint.to, index + 1).is_some_and(|end| self.source_at(&end) == Side::Absent)
+            && self.source_at(&hint.from) == Side::Absent
+            && self.place_of(&hint.from).is_some_and(|at| at.dir.look(at.name.as_bytes()).is_dir())
+    }
+
+    /// Lets a rename wait, and the look at its beginning, which would find the entry gone.
+    fn wait_for_more(&mut self, hint: &Hint, looks: &mut Looks) {
+        self.out.renames.push(Hint { tries: hint.tries + 1, ..hint.clone() });
+        if let Some((dir, name)) = hint.from.split()
+            && let Some(look) = looks.get_mut(&dir).and_then(|names| names.remove(&name))
+        {
+            self.out.again.push((hint.from.clone(), look, Again::Missing));
         }
     }
 

@@ -9,7 +9,7 @@ use crate::entry::{Entry, Special, Time};
 use crate::fault::{Fault, Setback};
 use crate::links::Linked;
 use crate::path::RelPath;
-use crate::queue::{Depth, Detector, Look, Looks, Renames};
+use crate::queue::{Depth, Detector, Hint, Look, Looks, Renames};
 use crate::reaper::{Aside, Reaped};
 use crate::report::{Done, Notice, Problem};
 
@@ -121,6 +121,8 @@ pub struct Outcome {
     pub names: Vec<Linked>,
     /// Names of which was told that something was written, and that was not where they lead to by now.
     pub strays: Vec<RelPath>,
+    /// Renames that are to be followed once the watch has told where the entry went from there.
+    pub renames: Vec<Hint>,
     /// Names of files that may have taken the place of others.
     pub replaced: Vec<RelPath>,
     /// Pairs of files that were read for their MD5s.

@@ -287,6 +287,7 @@ impl Rounds {
             open.insert(problem.path.clone());
             self.set_back(&problem, look, Failure::Entry);
         }
+        self.queue.put_back_renames(outcome.renames);
         for (path, look, again) in outcome.again {
             if again != Again::Overtaken {
                 open.insert(path.clone());
