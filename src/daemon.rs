@@ -52,7 +52,7 @@ pub const PORTION: Portion = Portion { names: 256, dirs: 64 };
 pub const WATCH_PORTION: Portion = Portion { names: 512, dirs: 64 };
 
 /// Renames that one round follows at most: with their looks they take about as long as other rounds do.
-pub const RENAMES: usize = 100;
+const RENAMES: usize = 100;
 
 /// And at least, however slow the machine: what a round looked at and had no time for is looked
 /// at again.

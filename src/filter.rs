@@ -150,9 +150,7 @@ impl Filter {
         }
         true
     }
-}
 
-impl Filter {
     /// Says of a file of patterns, once, that it cannot be followed to the letter.
     fn name_unheeded(&self, dir: &RelPath, name: &str, text: &[u8]) {
         let unheeded = Patterns::unheeded(text);

@@ -102,21 +102,21 @@ impl Links {
     }
 
     /// Notes names, all of them before it is asked what is due for what was done to one.
-    pub fn see_all(&mut self, linked: Vec<Linked>) -> Vec<RelPath> {
-        for linked in &linked {
-            self.see(Linked { acted: false, ..linked.clone() });
+    pub fn see_all(&mut self, linked: &[Linked]) -> Vec<RelPath> {
+        for linked in linked {
+            self.see(linked);
         }
-        linked.into_iter().flat_map(|linked| self.see(linked)).collect()
+        linked.iter().filter(|linked| linked.acted).flat_map(|linked| self.due(linked)).collect()
     }
 
-    /// Notes a name; the other names of the file, where they are due.
-    pub fn see(&mut self, linked: Linked) -> Vec<RelPath> {
-        let Linked { path, id, ctime, links, acted } = linked;
-        if let Some(before) = self.by_path.get(&path).map(|seen| seen.id).filter(|known| *known != id) {
-            self.forget(&path);
-            self.remember(&path, before);
+    fn see(&mut self, linked: &Linked) {
+        let Linked { path, id, links, .. } = linked;
+        let (id, links) = (*id, *links);
+        if let Some(before) = self.by_path.get(path).map(|seen| seen.id).filter(|known| *known != id) {
+            self.forget(path);
+            self.remember(path, before);
         }
-        let room = self.by_path.contains_key(&path) || self.by_path.len() < MOST;
+        let room = self.by_path.contains_key(path) || self.by_path.len() < MOST;
         let seen = Seen { id, sweep: self.sweep, noted: self.noted + 1 };
         if room && self.by_path.insert(path.clone(), seen).is_none() {
             self.by_id.entry(id).or_default().paths.push(path.clone());
@@ -125,14 +125,20 @@ impl Links {
         if room && links == 1 {
             self.note_lately(path.clone());
         }
-        let Some(names) = self.by_id.get_mut(&id) else { return Vec::new() };
-        names.links = links;
-        self.lacking |= acted && names.is_lacking();
-        if !acted || names.told == Some(ctime) {
+        if let Some(names) = self.by_id.get_mut(&id) {
+            names.links = links;
+        }
+    }
+
+    /// The replica was changed for a name: the other names of the file, where they are due.
+    fn due(&mut self, Linked { path, id, ctime, .. }: &Linked) -> Vec<RelPath> {
+        let Some(names) = self.by_id.get_mut(id) else { return Vec::new() };
+        self.lacking |= names.is_lacking();
+        if names.told == Some(*ctime) {
             return Vec::new();
         }
-        names.told = Some(ctime);
-        names.paths.iter().filter(|other| **other != path).cloned().collect()
+        names.told = Some(*ctime);
+        names.paths.iter().filter(|other| *other != path).cloned().collect()
     }
 
     /// These names are about to be looked at: who is one of several still will be seen again, and
@@ -301,7 +307,7 @@ mod tests {
     }
 
     fn see(links: &mut Links, path: &str, ino: u64, ctime: i64, acted: bool) -> Vec<String> {
-        links.see(linked(path, ino, ctime, acted)).iter().map(ToString::to_string).collect()
+        links.see_all(&[linked(path, ino, ctime, acted)]).iter().map(ToString::to_string).collect()
     }
 
     #[test]
@@ -393,7 +399,7 @@ mod tests {
     }
 
     fn see_only(links: &mut Links, path: &str, ino: u64) {
-        links.see(Linked { links: 1, ..linked(path, ino, 1, false) });
+        links.see(&Linked { links: 1, ..linked(path, ino, 1, false) });
     }
 
     #[test]

@@ -74,11 +74,9 @@ impl Daemon<'_> {
         for (from, done) in outcome.done.iter().filter_map(|done| Some((done.from.as_ref()?, done))) {
             self.backlog.links.renamed(from, &done.path);
         }
-        let stands = if outcome.strays.is_empty() { &[] } else { &outcome.names[..] };
-        let stands = stands.iter().map(|linked| linked.path.clone()).collect();
-        self.see_links(outcome.names);
+        self.see_links(&outcome.names);
         self.see_updated(&outcome.done);
-        self.see_strays(&outcome.strays, outcome.replaced, &stands);
+        self.see_strays(&outcome.strays, outcome.replaced, &outcome.names);
     }
 
     fn put_back(&mut self, path: RelPath, look: Look, again: Again) {

@@ -259,7 +259,7 @@ impl Daemon<'_> {
                 let look = Look::new(Depth::Subtree, detector, Instant::now());
                 self.set_back(&problem, look, Failure::Scan);
             }
-            Message::Linked(linked) => self.see_links(linked),
+            Message::Linked(linked) => self.see_links(&linked),
             Message::Walked(both) => self.reconciler.twins.walked(&both[0], &both[1]),
             Message::Unwatched(path, why) => self.note_unwatched(&path, &why),
             Message::Lost(lost) => {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::{Backlog, Daemon};
+use crate::links::Linked;
 use crate::path::RelPath;
 use crate::queue::{Depth, Detector, Look};
 use crate::report::{Done, Operation};
@@ -136,15 +137,14 @@ impl Daemon<'_> {
     /// Something was written that stands elsewhere than it was told. Where it is known by which other names, these are looked
     /// at as soon as it is told.
     ///
-    /// `strays`, `replaced`: of a round, which has seen that `stands` is there.
-    pub(super) fn see_strays(
-        &mut self,
-        strays: &[RelPath],
-        replaced: Vec<RelPath>,
-        stands: &HashSet<RelPath>,
-    ) {
+    /// `strays`, `replaced`: of a round, which has seen that `names` are there.
+    pub(super) fn see_strays(&mut self, strays: &[RelPath], replaced: Vec<RelPath>, names: &[Linked]) {
         let Backlog { links, strays: waiting, .. } = &mut self.backlog;
         let now = Instant::now();
+        let stands: HashSet<&RelPath> = match strays {
+            [] => HashSet::new(),
+            _ => names.iter().map(|linked| &linked.path).collect(),
+        };
         let is_known = |path: &&RelPath| links.told(path).iter().any(|other| stands.contains(other));
         for path in strays.iter().filter(|path| !is_known(path)) {
             waiting.note(path, now);

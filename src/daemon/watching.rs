@@ -215,7 +215,7 @@ impl Daemon<'_> {
 
     /// Notes names that are one file. A change is told by the watch for the name through which it
     /// was made; the others are looked at here.
-    pub(super) fn see_links(&mut self, linked: Vec<Linked>) {
+    pub(super) fn see_links(&mut self, linked: &[Linked]) {
         if !self.watching.wanted {
             return;
         }

@@ -60,12 +60,8 @@ impl Hints {
         let Some((number, before)) = self.last_at(&hint.from) else { return self.add(hint) };
         let is_last_at = |end: &RelPath| self.at.get(end).and_then(|at| at.last()) == Some(&number);
         // Renames of other entries than these two take the same effect before as after.
-        let nothing_between = if before.is_dir || hint.is_dir {
-            self.waiting.last_key_value().is_some_and(|(last, _)| *last == number)
-        } else {
-            self.last_dir <= number
-        };
-        if before.is_undone || !nothing_between || !before.ends().into_iter().all(is_last_at) {
+        let are_adjacent = self.are_adjacent(number, None, before.is_dir || hint.is_dir);
+        if before.is_undone || !are_adjacent || !before.ends().into_iter().all(is_last_at) {
             self.add(hint);
         } else if hint.is_reverse_of(before) {
             self.undo(number, hint.is_dir);
@@ -84,7 +80,6 @@ impl Hints {
         for end in hint.ends() {
             self.at.entry(end.clone()).or_default().insert(0, first);
         }
-        self.next = self.next.max(first);
         if hint.is_dir {
             self.last_dir = self.last_dir.max(first);
         }
@@ -103,15 +98,20 @@ impl Hints {
         else {
             return;
         };
-        let nothing_between = if hint.is_dir {
-            self.waiting.keys().rev().nth(1) == Some(&before)
-        } else {
-            self.last_dir <= before
-        };
-        if other == Some(before) && earlier.is_undone && nothing_between {
+        let are_adjacent = self.are_adjacent(before, Some(number), hint.is_dir);
+        if other == Some(before) && earlier.is_undone && are_adjacent {
             self.remove(number);
             self.remove(before);
         }
+    }
+
+    /// Whether nothing that matters was renamed between `before` and `last`, the last one of all; without it, after `before`.
+    fn are_adjacent(&self, before: i64, last: Option<i64>, is_dir: bool) -> bool {
+        if !is_dir {
+            return self.last_dir <= before;
+        }
+        let mut between = self.waiting.range(before + 1..).filter(|(number, _)| Some(**number) != last);
+        between.next().is_none()
     }
 
     fn add(&mut self, hint: Hint) {
@@ -125,8 +125,8 @@ impl Hints {
         self.waiting.insert(self.next, hint);
     }
 
-    fn remove(&mut self, number: i64) -> Option<Hint> {
-        let hint = self.waiting.remove(&number)?;
+    fn remove(&mut self, number: i64) {
+        let Some(hint) = self.waiting.remove(&number) else { return };
         for end in hint.ends() {
             if let Some(at) = self.at.get_mut(end) {
                 at.retain(|other| *other != number);
@@ -135,7 +135,6 @@ impl Hints {
                 }
             }
         }
-        Some(hint)
     }
 
     fn last_at(&self, path: &RelPath) -> Option<(i64, &Hint)> {

@@ -422,13 +422,14 @@ impl Round<'_> {
         let was_written = |entry: &Entry| entry.ctime >= Time::ago(look.since.elapsed() + TICK);
         if look.depth == Depth::Subtree {
             out.replaced.extend((is_file(source) && is_file(replica)).then_some(path));
-        } else if match source {
+            return;
+        }
+        let is_stray = match source {
             Side::Absent => *replica == Side::Absent,
             Side::Present(entry) => is_file(source) && self.shared.keeps.ctimes && !was_written(entry),
             Side::Unknown(_) => false,
-        } {
-            out.strays.push(path);
-        }
+        };
+        out.strays.extend(is_stray.then_some(path));
     }
 }
 

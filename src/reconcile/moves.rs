@@ -65,7 +65,8 @@ impl Round<'_> {
     /// Whether the source has the entry elsewhere by now, and nobody has told where.
     fn has_gone_on(&mut self, renames: &Renames, index: usize) -> bool {
         let hint = &renames.hints()[index];
-        hint.tries < TRIES
+        hint.is_dir
+            && hint.tries < TRIES
             && renames.last_place(&hint.to, index + 1).is_some_and(|end| self.source_at(&end) == Side::Absent)
             && self.source_at(&hint.from) == Side::Absent
             && self.place_of(&hint.from).is_some_and(|at| at.dir.look(at.name.as_bytes()).is_dir())

@@ -68,9 +68,13 @@ impl Chunk<'_> {
         }
     }
 
+    fn look_at_replica(&self, name: &[u8]) -> Side {
+        self.replica.map_or(Side::Absent, |replica| replica.look(name))
+    }
+
     /// What is excluded stays in the replica, and the rules may be anybody's.
     fn see_excluded(&self, name: &Name) {
-        let theirs = self.replica.map_or(Side::Absent, |replica| replica.look(name.as_bytes()));
+        let theirs = self.look_at_replica(name.as_bytes());
         if theirs.entry().is_some_and(Entry::shows_something) {
             self.subtree.spoil();
         }
@@ -78,7 +82,7 @@ impl Chunk<'_> {
 
     /// A reserved name: what is under way is for its maker alone, what was put aside is as open as it was.
     pub(super) fn see_reserved(&mut self, name: &[u8]) {
-        let theirs = self.replica.map_or(Side::Absent, |replica| replica.look(name));
+        let theirs = self.look_at_replica(name);
         let is_closed = |entry: &Entry| match entry.kind {
             Kind::File => entry.is_closed(),
             Kind::Symlink(_) => true,
@@ -139,7 +143,7 @@ impl Chunk<'_> {
 
     fn compare_entries(&mut self, name: Name, more: &mut Vec<Step>) {
         let source = self.source.look(name.as_bytes());
-        let replica = self.replica.map_or(Side::Absent, |replica| replica.look(name.as_bytes()));
+        let replica = self.look_at_replica(name.as_bytes());
         if let Some(entry) = source.entry() {
             self.note_links(&name, entry);
         }
@@ -180,7 +184,7 @@ impl Chunk<'_> {
     /// A directory that is not stepped into: whoever looks at it scans it, where another one may stand here by now.
     fn see_dir(&mut self, name: &Name) {
         self.subtree.spoil();
-        let theirs = self.replica.map_or(Side::Absent, |replica| replica.look(name.as_bytes()));
+        let theirs = self.look_at_replica(name.as_bytes());
         let (Side::Present(ours), Side::Present(theirs)) = (self.source.look(name.as_bytes()), theirs) else {
             return;
         };

@@ -108,9 +108,7 @@ impl Walker<'_> {
             (Err(fault), _) | (_, Err(fault)) => return self.problem(dir, fault),
         };
         let known = match (known, &replica) {
-            (Replica::Open, Some(replica)) if matches!((source.entry(), replica.entry()), (Ok(source), Ok(replica)) if self.may_be_moved(&source, &replica)) => {
-                Replica::Doubted
-            }
+            (Replica::Open, Some(replica)) => self.known_of_open(&source, replica),
             (known, _) => known,
         };
         let subtree = Arc::new(self.compare_dir_itself(dir, &source, replica.as_ref(), above));
@@ -239,6 +237,13 @@ impl Walker<'_> {
     fn problem<T>(&self, dir: &RelPath, fault: Fault) -> Option<T> {
         self.send(Message::Problem(Problem { path: dir.clone(), cause: Cause::Fault(fault) }));
         None
+    }
+
+    fn known_of_open(&self, source: &Dir, replica: &ReplicaDir) -> Replica {
+        match (source.entry(), replica.entry()) {
+            (Ok(source), Ok(replica)) if self.may_be_moved(&source, &replica) => Replica::Doubted,
+            _ => Replica::Open,
+        }
     }
 
     /// Whether a directory of the source may have been moved to where it is since the replica's was
