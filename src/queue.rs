@@ -68,7 +68,9 @@ impl Evidence {
 pub struct Look {
     pub depth: Depth,
     pub detector: Detector,
-    /// When it was first known that a look is due.
+    /// When it was first known that a look is due, and no round has looked since.
+    pub first: Instant,
+    /// When that was last known.
     pub since: Instant,
     pub evidence: Option<Box<Evidence>>,
     /// Whether it is a walk that has found it, and it is no directory: somebody may be writing to
@@ -83,19 +85,20 @@ pub struct Look {
 
 impl Look {
     pub fn new(depth: Depth, detector: Detector, since: Instant) -> Self {
-        Self { depth, detector, since, evidence: None, fresh: false, new: false, told: false }
+        Self { depth, detector, first: since, since, evidence: None, fresh: false, new: false, told: false }
     }
 
     /// Whether a walk has led to it, or it was due by a time.
-    pub fn comes_before(&self, since: Option<Instant>) -> bool {
+    pub fn comes_before(&self, time: Option<Instant>) -> bool {
         let is_found = self.fresh || self.detector == Detector::Sweep;
-        is_found || since.is_some_and(|since| self.since <= since)
+        is_found || time.is_some_and(|time| self.first <= time)
     }
 
     /// Two wishes for one name become one that serves both.
     pub fn merge(&mut self, other: Look) {
         self.depth = self.depth.max(other.depth);
         self.detector = self.detector.max(other.detector);
+        self.first = self.first.min(other.first);
         self.since = self.since.max(other.since);
         self.new &= other.new;
         self.told |= other.told;
@@ -285,7 +288,7 @@ impl Queue {
     pub fn comes_first_within(&self, dir: &RelPath, since: Option<Instant>) -> bool {
         let comes_first = |look: &Look| look.comes_before(since);
         let is_ready = [&self.watch, &self.sweep].iter().any(|lane| lane.has_within(dir, comes_first));
-        is_ready || self.resting.has_fresh_within(dir)
+        is_ready || self.resting.any_below(dir, comes_first)
     }
 
     /// What waits for a carrier at a directory or below.
@@ -379,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_reported_twice_is_taken_once_with_the_wider_look_and_the_newest_time() {
+    fn a_name_reported_twice_is_taken_once_with_the_wider_look_and_both_times() {
         let (old, new) = (Instant::now(), Instant::now() + Duration::from_secs(1));
         let mut queue = Queue::default();
         queue.push_path(&path("a/x"), Look { depth: Depth::Subtree, ..look(old) });
@@ -387,7 +390,7 @@ mod tests {
         assert_eq!(queue.sweep_names(), 1);
         let looks = queue.take(Detector::Sweep, ALL);
         let merged = &looks[&path("a")][&name("x")];
-        assert_eq!((merged.depth, merged.since), (Depth::Subtree, new));
+        assert_eq!((merged.depth, merged.first, merged.since), (Depth::Subtree, old, new));
         assert_eq!(queue.sweep_names(), 0);
         assert!(!queue.has_ready(Detector::Sweep));
     }
@@ -499,6 +502,26 @@ mod tests {
         queue.cool(path("log"), Duration::ZERO, millis(100));
         assert_eq!(told(&mut queue, "log", millis(149)), 0);
         assert_eq!(told(&mut queue, "log", millis(150)), 1);
+    }
+
+    #[test]
+    fn what_was_due_first_comes_first_also_while_it_cools_and_is_told_again() {
+        let begun = Instant::now();
+        let after = |millis| begun + Duration::from_millis(millis);
+        let mut queue = Queue::default();
+        queue.cool(path("d/log"), Duration::from_millis(500), begun);
+        for time in [after(10), after(30)] {
+            queue.push_watched(&path("d/log"), Look::new(Depth::Content, Detector::Watch, time), time);
+        }
+        assert!(!queue.has_ready(Detector::Watch));
+        let comes_first = |queue: &Queue, dir, by| queue.comes_first_within(&path(dir), Some(by));
+        assert!(comes_first(&queue, "d", after(20)));
+        assert!(!comes_first(&queue, "d", after(5)), "it was due later");
+        assert!(!comes_first(&queue, "d/log", after(20)), "nothing is below it");
+        queue.wake(after(10_000));
+        assert!(comes_first(&queue, "d", after(20)));
+        queue.take(Detector::Watch, ALL);
+        assert!(!comes_first(&queue, "d", after(20)));
     }
 
     #[test]

@@ -54,8 +54,8 @@ impl Daemon<'_> {
         self.backlog.queue.put_back_renames(outcome.renames);
         for (path, look, again) in outcome.again {
             if again == Again::Overtaken && self.watching.is_wanted() {
-                // It was copied: whatever was wrong with it is over.
-                self.look_at(&path, look);
+                // It was copied: whatever was wrong with it is over, and what it was due for is done.
+                self.look_at(&path, Look { first: now, ..look });
             } else {
                 open.insert(path.clone());
                 self.put_back(path, look, again);

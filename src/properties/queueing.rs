@@ -60,8 +60,15 @@ enum Place {
 struct Wish {
     depth: Depth,
     detector: Detector,
+    first: Instant,
     since: Instant,
     due: Instant,
+}
+
+impl Wish {
+    fn look(&self) -> Look {
+        Look { first: self.first, ..Look::new(self.depth, self.detector, self.since) }
+    }
 }
 
 /// All that waits, with no order but that of the names.
@@ -75,13 +82,15 @@ struct Plain {
 
 impl Plain {
     fn add(&mut self, place: Place, path: &RelPath, look: &Look, due: Instant) {
-        let wish = Wish { depth: look.depth, detector: look.detector, since: look.since, due };
+        let Look { depth, detector, first, since, .. } = *look;
+        let wish = Wish { depth, detector, first, since, due };
         let key = (place, path.clone());
         let merged = match self.waiting.remove(&key) {
             None => wish,
             Some(old) => Wish {
                 depth: wish.depth.max(old.depth),
                 detector: wish.detector.max(old.detector),
+                first: wish.first.min(old.first),
                 since: wish.since.max(old.since),
                 due,
             },
@@ -95,7 +104,7 @@ impl Plain {
 
     fn watched(&mut self, path: &RelPath, mut look: Look) {
         if let Some(found) = self.waiting.remove(&(Place::Resting, path.clone())) {
-            look.merge(Look::new(found.depth, found.detector, found.since));
+            look.merge(found.look());
         }
         // What a file that was at rest may use up at once.
         let credit = Duration::from_millis(200);
@@ -113,7 +122,7 @@ impl Plain {
             std::mem::take(&mut self.waiting).into_iter().partition(|(key, wish)| is_due(key, wish));
         self.waiting = rest;
         for ((_, path), wish) in due {
-            self.ready(&path, &Look::new(wish.depth, wish.detector, wish.since));
+            self.ready(&path, &wish.look());
         }
     }
 
@@ -142,7 +151,11 @@ impl Plain {
         for (path, look) in all(looks) {
             let wish = self.waiting.remove(&(Place::Ready(detector), path.clone()));
             let wish = wish.unwrap_or_else(|| panic!("nobody asked for {path:?}"));
-            assert_eq!((look.depth, look.since), (wish.depth, wish.since), "{path:?}");
+            assert_eq!(
+                (look.depth, look.first, look.since),
+                (wish.depth, wish.first, wish.since),
+                "{path:?}"
+            );
         }
     }
 

@@ -47,9 +47,10 @@ impl Later {
         Some((path, look))
     }
 
-    /// Whether something waits at a directory or below that a walk has found.
-    pub fn has_fresh_within(&self, dir: &RelPath) -> bool {
-        within(&self.due, dir).any(|(_, key)| self.by_time.get(key).is_some_and(|(_, look)| look.fresh))
+    /// Whether one of those that wait below a directory passes a test.
+    pub fn any_below(&self, dir: &RelPath, test: impl Fn(&Look) -> bool) -> bool {
+        let below = within(&self.due, dir).filter(|(path, _)| *path != dir);
+        below.filter_map(|(_, key)| self.by_time.get(key)).any(|(_, look)| test(look))
     }
 
     pub fn next_due(&self) -> Option<Instant> {

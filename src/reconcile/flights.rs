@@ -29,7 +29,7 @@ impl Flight {
             Load::Compare { .. } => None,
         };
         let (source, cancel) = (job.entry.clone(), Arc::clone(&job.cancel));
-        Self { source, cancel, temp, look: job.look.clone(), since: job.look.since }
+        Self { source, cancel, temp, look: job.look.clone(), since: job.look.first }
     }
 
     fn cancel(&self) {

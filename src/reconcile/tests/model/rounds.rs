@@ -309,7 +309,10 @@ impl Rounds {
 
     fn put_back(&mut self, path: RelPath, look: Look, again: Again) {
         match again {
-            Again::Overtaken => _ = self.queue.push_watched(&path, look, self.now),
+            Again::Overtaken => {
+                let look = Look { first: self.now, ..look };
+                self.queue.push_watched(&path, look, self.now);
+            }
             Again::Now | Again::Unseen => self.queue.push_path(&path, look),
             Again::Carrier => self.queue.park(path, look),
             Again::Missing | Again::Unasked => self.queue.push_resting(self.now + REST, path, look),
