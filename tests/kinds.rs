@@ -7,8 +7,8 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
-use rustix::fs::{CWD, FileType, Mode};
-use support::{Run, Scratch, Snapshot, Tree, is_root, set_mode, set_mtime, skip};
+use rustix::fs::{CWD, FileType, Mode, RenameFlags, renameat_with};
+use support::{Background, Live, Run, Scratch, Snapshot, Tree, is_root, set_mode, set_mtime, skip};
 
 const KINDS: [&str; 5] = ["absent", "file", "empty-dir", "full-dir", "symlink"];
 
@@ -331,4 +331,33 @@ fn root_mirrors_owner_and_group() {
         let metadata = fs::symlink_metadata(scratch.replica().join(name)).unwrap();
         assert_eq!((metadata.uid(), metadata.gid()), (1234, 4321), "{name}");
     }
+}
+
+#[test]
+fn names_that_change_their_kind_all_the_time_are_no_problem() {
+    let live =
+        Live::of(&Tree::new().file("d/file", "text").symlink("d/link", "target").file("d/dir/in it", "x"));
+    let exchange = |one: &Path, other: &Path| renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE);
+    let [file, link, dir, fresh] = ["d/file", "d/link", "d/dir", "d/fresh"].map(|name| live.at(name));
+    if exchange(&file, &link).is_err() {
+        return skip("this file system exchanges no names");
+    }
+    let pairs = [(file.clone(), link.clone()), (link, dir.clone()), (dir, file)];
+    let flips = pairs.map(|pair| Background::start(pair, move |(one, other)| exchange(one, other).unwrap()));
+    let makes = Background::start(fresh, |at| {
+        fs::write(&*at, "a file").unwrap();
+        remove(at);
+        symlink("a link", &*at).unwrap();
+        remove(at);
+        fs::create_dir(&*at).unwrap();
+        remove(at);
+    });
+    for save in 0..12 {
+        live.answer(&format!("save{save}"));
+    }
+    flips.into_iter().for_each(|flip| _ = flip.stop());
+    makes.stop();
+    live.scratch.wait_twins();
+    let problems: Vec<_> = live.lines().into_iter().filter(|line| line.operation == "problem").collect();
+    assert!(problems.is_empty(), "{problems:#?}");
 }

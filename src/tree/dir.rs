@@ -19,6 +19,9 @@ use crate::path::{Name, RelPath};
 /// Files that tell whether a file system takes a call.
 const TRIED: usize = 3;
 
+/// How often an entry is looked at that is now a symlink and now none.
+const LOOKS: usize = 10;
+
 /// An open directory.
 #[derive(Debug)]
 pub struct Dir {
@@ -64,6 +67,18 @@ impl Dir {
     }
 
     fn try_look(&self, name: &[u8]) -> Result<Entry> {
+        let mut looked = self.look_once(name);
+        // RACE: looked at, then read: EINVAL where it is no symlink any more. Then it is looked at anew, a few times.
+        for _ in 1..LOOKS {
+            if !looked.as_ref().is_err_and(|fault| fault.errno == Errno::INVAL) {
+                break;
+            }
+            looked = self.look_once(name);
+        }
+        looked
+    }
+
+    fn look_once(&self, name: &[u8]) -> Result<Entry> {
         let stat = sys::statx(&self.fd, name, LOOK, FACTS).doing(self.side, "look at it")?;
         let is_link = rustix::fs::FileType::from_raw_mode(stat.stx_mode.into()).is_symlink();
         let target = if is_link { self.read_link(name)? } else { Box::default() };
@@ -71,8 +86,6 @@ impl Dir {
     }
 
     fn read_link(&self, name: &[u8]) -> Result<Box<[u8]>> {
-        // RACE: looked at, then read: EINVAL where it is no symlink any more. Worst case a
-        // Problem and one more look.
         let target = sys::readlinkat(&self.fd, name, Vec::new()).doing(self.side, "read the symlink")?;
         Ok(target.into_bytes().into())
     }
