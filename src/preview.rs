@@ -135,8 +135,13 @@ impl Preview<'_> {
                     self.fail(&Problem { path: RelPath::root(), cause: Cause::Fault(fault) });
                     return Ok(true);
                 }
-                // The sweep's thread has panicked, which ends the run, or a root was swapped.
-                Ok(Message::Lost(_)) | Err(_) => {
+                Ok(Message::Lost(lost @ (Lost::SourceReplaced | Lost::ReplicaReplaced))) => {
+                    tracing::error!(op = "error", "stopped half-way: {lost}");
+                    self.problems += 1;
+                    return Ok(true);
+                }
+                // The sweep's thread has panicked, which ends the run.
+                Err(_) => {
                     self.problems += 1;
                     return Ok(true);
                 }

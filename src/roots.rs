@@ -236,7 +236,7 @@ impl Checked {
     /// What a reader needs, which creates nothing and may run beside a writer.
     pub fn read_only(self) -> (Roots, Filter) {
         let Self { source, replica, source_pin, existing, filter, .. } = self;
-        let replica_pin = existing.unwrap_or(Pin::NOWHERE);
+        let replica_pin = existing.map_or(Pin::NOWHERE, |pin| replica.pin_when_written_to(pin));
         (Roots { source, replica, source_pin, replica_pin }, filter)
     }
 
@@ -247,6 +247,7 @@ impl Checked {
     pub fn prepare(self) -> Result<Prepared, Refusal> {
         let Self { source, replica, source_pin, existing, beside, filter, durable } = self;
         let Beside { log: log_path, backup: backup_path } = beside.clone();
+        let existing = existing.map(|pin| replica.pin_when_written_to(pin));
         let held = existing.map(|pin| Lock::take(&pin, &replica.path)).transpose()?;
         let log = log_path
             .map(|path| RotatingFile::open(&path).map_err(|error| Refusal::Log(path, error)))

@@ -179,3 +179,31 @@ fn a_mount_in_a_lower_layer_is_no_reason_to_empty_it() {
     let kept = ["replica/goes", "replica/goes/f", "replica/goes/m", "replica/goes/m/mine"];
     assert_said(&run, &["--once: 1", kept[0], kept[1], kept[2], kept[3], "--once: 0", "f"]);
 }
+
+#[test]
+fn a_replica_that_is_itself_a_directory_of_a_lower_layer_is_mirrored_to_and_locked() {
+    for mount in [OVERLAY, FUSE_OVERLAYFS, MERGERFS] {
+        for (mode, code) in [("--once", 0), ("--dry-run", 0), ("--check", 1)] {
+            let scratch = Scratch::new().with_source(&source());
+            lower().make(&scratch.path("lower/it"));
+            let text = format!(
+                r#"
+                run {mode} source replica/it
+                run --once source replica/it
+                diff -r --no-dereference source replica/it && echo same
+                touch source/more
+                "$TWINDIR" source replica/it >watched 2>&1 &
+                for _ in $(seq 300); do grep -q settled watched && break; sleep 0.1; done
+                run --once source replica/it
+                kill $!
+                wait $! || true
+                grep -c adopted watched || true
+                ! grep 'stopped half-way' err
+                "#
+            );
+            let Some(run) = layered(mount, &scratch, &text) else { continue };
+            let first = format!("{mode}: {code}");
+            assert_said(&run, &[&first, "--once: 0", "same", "--once: 2", "0"]);
+        }
+    }
+}

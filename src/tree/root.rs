@@ -208,6 +208,14 @@ impl Root {
     pub fn pin(&self) -> Result<Pin> {
         pin_of(&self.path, self.side)
     }
+
+    /// The pin of the replica, which was `before`, from when something was created in it: overlayfs copies a directory of a
+    /// lower layer then, with a birth time of its own. A file without a name does it, and leaves nothing.
+    pub fn pin_when_written_to(&self, before: Pin) -> Pin {
+        let written = self.open_replica().and_then(|(dir, _)| dir.create_unnamed());
+        let now = written.and_then(|_| self.pin());
+        now.ok().filter(|now| now.same_inode(&before) && now.same_mount(&before)).unwrap_or(before)
+    }
 }
 
 fn pin_flags() -> StatxFlags {
