@@ -131,16 +131,18 @@ fn try_names(replica: &ReplicaDir, wanted: Keeps) -> Result<Keeps, Fault> {
     let mut keeps = try_file(&file, wanted)?;
     let upper = Name::new(&name.as_bytes().to_ascii_uppercase());
     keeps.folds_case = upper.is_some_and(|upper| replica.look(upper.as_bytes()).entry().is_some());
+    let links = Links { replica, names: &names };
+    // Where symlinks are followed below, one that leads nowhere could never be removed: this one leads to the file.
+    let are_kept = links.are_taken(name.as_bytes().into());
     drop(temp);
     // Where the file stays, so would the symlinks.
     names.may_make_in(replica)?;
-    let links = Links { replica, names: &names };
-    keeps.symlinks = links.which();
+    keeps.symlinks = if are_kept { links.which() } else { Symlinks::None };
     keeps.symlink_metadata = keeps.symlinks == Symlinks::None || links.have_metadata(&keeps);
     Ok(keeps)
 }
 
-/// Symlinks under reserved names that lead nowhere.
+/// Symlinks under reserved names.
 struct Links<'a> {
     replica: &'a ReplicaDir,
     names: &'a Arc<TempNames>,
@@ -149,18 +151,18 @@ struct Links<'a> {
 impl Links<'_> {
     /// Which symlinks are taken, and can be read afterwards.
     fn which(&self) -> Symlinks {
-        if !self.is_taken(b"") {
+        let lead_nowhere = |begin: &[u8]| self.are_taken(self.target(begin));
+        if !lead_nowhere(b"") {
             Symlinks::None
-        } else if self.is_taken(b"/") && self.is_taken(b"../") {
+        } else if lead_nowhere(b"/") && lead_nowhere(b"../") {
             Symlinks::All
         } else {
             Symlinks::Contained
         }
     }
 
-    /// Whether a symlink is taken whose target begins with this.
-    fn is_taken(&self, begin: &[u8]) -> bool {
-        let target = self.target(begin);
+    /// Whether a symlink with this target is taken, and can be read afterwards.
+    fn are_taken(&self, target: Vec<u8>) -> bool {
         match self.make(&target) {
             Ok((name, _temp)) => {
                 let standing = self.replica.look(name.as_bytes());
@@ -194,8 +196,10 @@ impl Links<'_> {
 
     fn make(&self, target: &[u8]) -> Result<(Name, Temp<'_>), Fault> {
         let name = self.names.next();
+        // Below a file system that follows it there may be one also where the call has failed.
+        let temp = Temp::adopt(self.replica, name.clone(), self.names);
         self.replica.make_symlink(&name, target)?;
-        Ok((name.clone(), Temp::adopt(self.replica, name, self.names)))
+        Ok((name, temp))
     }
 }
 
