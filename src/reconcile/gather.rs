@@ -82,6 +82,12 @@ impl Spot<'_> {
     }
 }
 
+/// The directory above a path, and the step from there.
+fn step_to(path: &RelPath) -> Option<(RelPath, RelPath)> {
+    let (above, name) = path.split()?;
+    Some((above, RelPath::new(name.as_bytes())?))
+}
+
 /// Whether the replica's directory is more open than the source's, where both can be looked at.
 fn is_more_open(source: &Dir, replica: &Dir) -> bool {
     matches!((source.entry(), replica.entry()), (Ok(source), Ok(replica)) if replica.is_more_open_than(&source))
@@ -144,6 +150,8 @@ impl Round<'_> {
     /// ancestors are looked at too.
     pub(super) fn gather(&mut self, mut looks: Looks) {
         self.refresh_rules(&looks);
+        // The moves phase may have taken a while.
+        self.forget_narrowed();
         while let Some((dir, names)) = looks.pop_first() {
             let first = names.values().next().cloned();
             if self.place(&dir, &mut looks, first.as_ref()).is_none() {
@@ -194,7 +202,7 @@ impl Round<'_> {
         let look_at_itself = look.is_none();
         let look = look.cloned().unwrap_or_else(|| Look::new(Depth::Content, self.detector, now));
         let wider = Look { depth: Depth::Subtree, evidence: None, new: false, ..look.clone() };
-        let source = match self.source.open(dir) {
+        let source = match self.open_source(dir) {
             Ok(source) => source,
             Err(fault) if fault.is_no_dir() => {
                 self.relocate(dir, looks, wider);
@@ -213,14 +221,15 @@ impl Round<'_> {
             self.out.keep(mount, dir);
             return None;
         }
-        let replica = match self.open_replica(dir) {
+        let replica = match self.open_replica_nearby(dir) {
             Ok(replica) => Some(replica),
             Err(fault) if fault.is_no_dir() => {
                 // From the deepest up: in a deep tree only the last ones are missing. Those above one that the round has met
                 // already were seen to then.
-                let mut missing = Vec::new();
-                for above in dir.lineage().rev() {
-                    if self.spots.contains_key(&above) || self.open_replica(&above).is_ok() {
+                let mut missing = vec![dir.clone()];
+                for above in dir.lineage().rev().skip(1) {
+                    let is_met = self.spots.contains_key(&above) || self.narrowed.contains_key(&above);
+                    if is_met || self.open_replica(&above).is_ok() {
                         break;
                     }
                     missing.push(above);
@@ -291,6 +300,29 @@ impl Round<'_> {
         }
     }
 
+    /// Opens a directory of the source, from the one above where the round has that open: a walk from the root takes long in a
+    /// deep tree.
+    fn open_source(&mut self, rel: &RelPath) -> Result<Dir, Fault> {
+        let Some((above, step)) = step_to(rel) else { return self.source.open(rel) };
+        if let Some(spot) = self.spots.get(&above) {
+            return spot.source.open(&step);
+        }
+        match self.narrowed_pair(&above) {
+            Some((above, _)) => above.open(&step),
+            None => self.source.open(rel),
+        }
+    }
+
+    /// The same for the replica. One whose mode keeps its own owner out is opened up until the end of the round.
+    fn open_replica_nearby(&mut self, rel: &RelPath) -> Result<ReplicaDir, Fault> {
+        let near = step_to(rel).and_then(|(above, step)| Some(self.narrowed_pair(&above)?.1.open(&step)));
+        match near {
+            Some(Ok(dir)) => self.let_owner_in(rel, dir),
+            Some(Err(fault)) if fault.is_no_dir() => Err(fault),
+            Some(Err(_)) | None => self.open_replica(rel),
+        }
+    }
+
     /// Opens a directory of the replica. One whose mode keeps its own owner out is opened up
     /// until the end of the round.
     pub(super) fn open_replica(&mut self, rel: &RelPath) -> Result<ReplicaDir, Fault> {
@@ -298,6 +330,10 @@ impl Round<'_> {
             Err(fault) if fault.errno == Errno::ACCESS => self.open_up(rel)?,
             other => other?,
         };
+        self.let_owner_in(rel, dir)
+    }
+
+    fn let_owner_in(&mut self, rel: &RelPath, dir: ReplicaDir) -> Result<ReplicaDir, Fault> {
         let entry = dir.entry()?;
         if !self.shared.privileged && entry.mode & 0o700 != 0o700 {
             // Where this is not permitted, what is done in the directory will say so.

@@ -41,7 +41,7 @@ use crate::backup::Backup;
 use crate::carrier::{Carried, Carriers};
 use crate::copy::TempNames;
 use crate::differs::Keeps;
-use crate::entry::{Side, Time};
+use crate::entry::{Entry, Side, Time};
 use crate::fault::Fault;
 use crate::filter::Filter;
 use crate::path::{Name, RelPath};
@@ -307,7 +307,8 @@ impl Reconciler {
             opened: HashMap::new(),
             made: HashSet::new(),
             moved: HashSet::new(),
-            narrowed: HashSet::new(),
+            narrowed: HashMap::new(),
+            near: None,
             waiting,
             arrived: Vec::new(),
             mounts: MountPoints::default(),
@@ -426,8 +427,10 @@ struct Round<'a> {
     made: HashSet<RelPath>,
     /// Directories that this round has renamed, under their new names.
     moved: HashSet<RelPath>,
-    /// Directories in which the moves phase need not look again who is let in.
-    narrowed: HashSet<RelPath>,
+    /// Directories that were narrowed with all above them: as they were then, in the source and in the replica.
+    narrowed: HashMap<RelPath, (Entry, Entry)>,
+    /// The last one of them that was opened for what lies below it.
+    near: Option<(RelPath, (Dir, ReplicaDir))>,
     waiting: &'a dyn Waiting,
     /// Where files and symlinks that it has renamed stand in the end, and since when that is due.
     arrived: Vec<(RelPath, Instant)>,

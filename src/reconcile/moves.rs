@@ -229,10 +229,9 @@ impl Round<'_> {
         let replica = self.open_replica(dir).ok()?;
         // Where the source's has gone, nothing is moved into it that is still there.
         if let Ok(source) = self.source.open(dir)
-            && !self.narrowed.contains(dir)
+            && !self.narrowed.contains_key(dir)
         {
             self.narrow_down_to(dir, &source, &replica).ok()?;
-            self.narrowed.insert(dir.clone());
         }
         Some(replica)
     }
@@ -330,7 +329,7 @@ impl Round<'_> {
         }
         if entry.is_dir() {
             // Other directories have these paths now.
-            self.narrowed.clear();
+            self.forget_narrowed();
             self.moved.insert(to.path.clone());
             self.out.moved.push(to.path.clone());
         } else {

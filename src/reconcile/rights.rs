@@ -39,13 +39,15 @@ impl Round<'_> {
     ) -> Result<(), Setback> {
         let here = RelPath::root();
         let mut above = path.lineage().rev().skip(1);
-        let known = above.find_map(|above| Some((self.spots.get(&above)?.both()?, above)));
-        let (mut ours, mut theirs, from) = match known {
-            Some(((source, replica), above)) => (source.open(&here)?, replica.open(&here)?, above),
-            None => (self.source.open(&here)?, self.replica.open(&here)?, here.clone()),
+        let known = above.find_map(|above| Some((self.narrowed_pair(&above)?, above)));
+        let ((mut ours, mut theirs), from) = match known {
+            Some(known) => known,
+            None => ((self.source.open(&here)?, self.replica.open(&here)?), here),
         };
-        self.narrow(&from, &ours.entry()?, Some(&ours), &theirs)?;
+        let pair = (ours.entry()?, theirs.entry()?);
+        self.narrow(&from, &pair.0, Some(&ours), &theirs)?;
         let below: Vec<RelPath> = path.lineage().rev().take_while(|next| !from.is_within(next)).collect();
+        self.narrowed.insert(from, pair);
         for next in below.into_iter().rev() {
             let Some(step) = next.split().and_then(|(_, name)| RelPath::new(name.as_bytes())) else {
                 continue;
@@ -54,11 +56,37 @@ impl Round<'_> {
                 ours.open(&step).map_err(changed_if_no_dir)?,
                 theirs.open(&step).map_err(changed_if_no_dir)?,
             );
-            self.narrow(&next, &ours.entry()?, Some(&ours), &theirs)?;
+            let pair = (ours.entry()?, theirs.entry()?);
+            self.narrow(&next, &pair.0, Some(&ours), &theirs)?;
+            self.narrowed.insert(next, pair);
         }
         let are_they =
             ours.entry()?.is_inode_of(&source.entry()?) && theirs.entry()?.is_inode_of(&replica.entry()?);
         if are_they { Ok(()) } else { Err(Setback::Changed) }
+    }
+
+    /// Other directories may have their paths now.
+    pub(super) fn forget_narrowed(&mut self) {
+        self.narrowed.clear();
+        self.near = None;
+    }
+
+    /// Both sides of a directory that this round has narrowed, with all above it: then what lies below need not be walked to
+    /// from the root. `None` where others stand there by now.
+    pub(super) fn narrowed_pair(&mut self, path: &RelPath) -> Option<(Dir, ReplicaDir)> {
+        if !self.spots.contains_key(path) && self.near.as_ref().is_none_or(|(near, _)| near != path) {
+            let (ours, theirs) = self.narrowed.get(path)?;
+            let pair = (self.source.open(path).ok()?, self.replica.open(path).ok()?);
+            let are_they = pair.0.entry().ok()?.is_inode_of(ours) && pair.1.entry().ok()?.is_inode_of(theirs);
+            self.near = are_they.then(|| (path.clone(), pair));
+        }
+        let (source, replica) = match (self.spots.get(path), &self.near) {
+            (Some(spot), _) => spot.both()?,
+            (None, Some((_, (source, replica)))) => (source, replica),
+            (None, None) => return None,
+        };
+        let here = RelPath::root();
+        Some((source.open(&here).ok()?, replica.open(&here).ok()?))
     }
 
     /// Takes from a directory of the replica the rights that the source's gives no more. Where it is another's there, another
