@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use crate::entry::Side;
 use crate::path::{Name, RelPath};
-use crate::report::is_log_name;
+use crate::report::{counted, is_log_name};
 use crate::tree::Dir;
 
 const IGNORE: &[u8] = b".ignore";
@@ -22,6 +22,9 @@ const GIT: &[u8] = b".git";
 
 /// Of a longer file of patterns, in bytes, only so much is read.
 const LONGEST: usize = 16 * 1024 * 1024;
+
+/// So many patterns of a file that are not heeded are named, the rest counted.
+const MOST_NAMED: usize = 5;
 
 /// All rules. Cheap to clone; the clones share what was read from the source.
 #[derive(Clone, Debug, Default)]
@@ -137,10 +140,13 @@ impl Filter {
             Some(rules) if rules.texts == texts && rules.is_repository == is_repository => return false,
             _ => {}
         }
-        for (text, name) in texts.iter().zip([".ignore", ".gitignore", ".git/info/exclude"]) {
-            self.name_unheeded(dir, name, text);
+        let read = texts.each_ref().map(|text| Patterns::read(text));
+        for ((text, patterns), name) in
+            texts.iter().zip(&read).zip([".ignore", ".gitignore", ".git/info/exclude"])
+        {
+            self.name_unheeded(dir, name, patterns, text.len() >= LONGEST);
         }
-        let [ignore, gitignore, exclude] = texts.each_ref().map(|text| Patterns::read(text));
+        let [ignore, gitignore, exclude] = read;
         let rules = Rules { texts, ignore, gitignore, exclude, is_repository };
         let mut nested = nested.write().unwrap_or_else(PoisonError::into_inner);
         if any {
@@ -152,18 +158,23 @@ impl Filter {
     }
 
     /// Says of a file of patterns, once, that it cannot be followed to the letter.
-    fn name_unheeded(&self, dir: &RelPath, name: &str, text: &[u8]) {
-        let unheeded = Patterns::unheeded(text);
-        if unheeded.is_none() && text.len() < LONGEST {
+    fn name_unheeded(&self, dir: &RelPath, name: &str, patterns: &Patterns, is_cut: bool) {
+        let unheeded = patterns.unheeded();
+        if unheeded.is_empty() && !is_cut {
             return;
         }
         let Some(path) = RelPath::new(name.as_bytes()).map(|name| dir.below(&name)) else { return };
         if !self.named.lock().unwrap_or_else(PoisonError::into_inner).insert(path.clone()) {
             return;
         }
-        if let Some((line, flaw)) = unheeded {
+        for (line, flaw) in unheeded.iter().take(MOST_NAMED) {
             tracing::warn!(op = "warning", path = %path, line, "the pattern in line {line} is not heeded, since {flaw}");
-        } else {
+        }
+        if let Some(more) = unheeded.len().checked_sub(MOST_NAMED).filter(|more| *more > 0) {
+            let more = counted(more as u64, "more pattern is", "more patterns are");
+            tracing::warn!(op = "warning", path = %path, "{more} not heeded");
+        }
+        if is_cut {
             tracing::warn!(op = "warning", path = %path, "only the first {} MiB are heeded", LONGEST >> 20);
         }
     }

@@ -355,7 +355,9 @@ fn names_that_change_their_kind_all_the_time_are_no_problem() {
     for save in 0..12 {
         live.answer(&format!("save{save}"));
     }
-    flips.into_iter().for_each(|flip| _ = flip.stop());
+    for flip in flips {
+        flip.stop();
+    }
     makes.stop();
     live.scratch.wait_twins();
     let problems: Vec<_> = live.lines().into_iter().filter(|line| line.operation == "problem").collect();

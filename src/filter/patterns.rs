@@ -24,6 +24,8 @@ pub struct Patterns {
     by_last: BTreeMap<u8, Vec<usize>>,
     /// The numbers of the rest.
     others: Vec<usize>,
+    /// The lines that git would follow and the matcher does not, counted from 1, and why.
+    unheeded: Vec<(usize, Flaw)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,7 +61,12 @@ impl Patterns {
     /// Reads a file of patterns, in which those that never match are passed over, as git does it.
     pub fn read(text: &[u8]) -> Self {
         let mut patterns = Self::default();
-        lines(text).filter_map(Pattern::parse).for_each(|pattern| patterns.push(pattern));
+        for (number, line) in (1..).zip(lines(text)) {
+            let Some(pattern) = Pattern::parse(line) else { continue };
+            let flaw = pattern.flaw().filter(|flaw| matches!(flaw, Flaw::Stars | Flaw::Slashes));
+            patterns.unheeded.extend(flaw.map(|flaw| (number, flaw)));
+            patterns.push(pattern);
+        }
         patterns
     }
 
@@ -100,12 +107,9 @@ impl Patterns {
         last.map(|number| !self.all[number].takes_back)
     }
 
-    /// The first line of a file that git would follow and the matcher does not, and why.
-    pub fn unheeded(text: &[u8]) -> Option<(usize, Flaw)> {
-        let is_beyond = |flaw: &Flaw| matches!(flaw, Flaw::Stars | Flaw::Slashes);
-        let flaw = |line| Pattern::parse(line).and_then(|pattern| pattern.flaw());
-        let mut numbered = (1..).zip(lines(text));
-        numbered.find_map(|(number, line)| Some((number, flaw(line).filter(is_beyond)?)))
+    /// The lines of the file that git would follow and the matcher does not, counted from 1, and why.
+    pub fn unheeded(&self) -> &[(usize, Flaw)] {
+        &self.unheeded
     }
 }
 

@@ -54,10 +54,11 @@ fn stars_beyond_what_the_matcher_follows_are_refused() {
     assert!(is_matched(&stars(MANY_STARS - 1), &"a".repeat(MANY_STARS - 1), false));
     assert_eq!(Patterns::default().add(stars(MANY_STARS).as_bytes()), Err(Flaw::Stars));
     let text = format!("*.o\n{}\n", stars(MANY_STARS));
-    assert_eq!(Patterns::unheeded(text.as_bytes()), Some((2, Flaw::Stars)));
-    assert_eq!(Patterns::unheeded(b"a\nb**//\n"), Some((2, Flaw::Slashes)));
-    assert_eq!(Patterns::unheeded(b"b**/\n**/\n"), None);
-    assert_eq!(Patterns::unheeded(b"*.o\n[z-a]\na[\n"), None);
+    let unheeded = |text: &[u8]| Patterns::read(text).unheeded().to_vec();
+    assert_eq!(unheeded(text.as_bytes()), [(2, Flaw::Stars)]);
+    assert_eq!(unheeded(b"b**//\n# two\n\na\nc**//\n"), [(1, Flaw::Slashes), (5, Flaw::Slashes)]);
+    assert_eq!(unheeded(b"b**/\n**/\n"), []);
+    assert_eq!(unheeded(b"*.o\n[z-a]\na[\n"), []);
 }
 
 #[test]
@@ -257,7 +258,7 @@ fn random_patterns(seed: u64, number: usize) -> Vec<Vec<u8>> {
     let lengths: Vec<usize> = (0..number).map(|index| 1 + index % 7).collect();
     let patterns =
         lengths.into_iter().map(|length| (0..length).map(|_| piece()).collect::<String>().into_bytes());
-    patterns.filter(|pattern| Patterns::unheeded(pattern).is_none()).collect()
+    patterns.filter(|pattern| Patterns::read(pattern).unheeded().is_empty()).collect()
 }
 
 #[test]
