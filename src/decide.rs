@@ -2,7 +2,7 @@
 //! clock, no memory (I2).
 
 use crate::differs::{Differs, Keeps};
-use crate::entry::{Entry, Kind, Side, Special, Time, Verdict};
+use crate::entry::{Entry, Identity, Kind, Side, Special, Time, Verdict};
 
 /// What is known of the contents of two files.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -147,8 +147,14 @@ pub fn may_be_newer(source: &Entry, replica: &Entry, keeps: &Keeps) -> bool {
 
 /// The same of what a file holds: through a mapping it may have changed a while after its times did.
 pub fn may_hold_other(source: &Entry, replica: &Entry, keeps: &Keeps) -> bool {
-    let may_follow = |time: Time| time <= replica.ctime && time.plus_seconds(keeps.unseen) >= replica.ctime;
-    may_be_newer(source, replica, keeps) || may_follow(source.ctime) || may_follow(source.mtime)
+    may_be_newer(source, replica, keeps)
+        || was_copied_soon(&source.identity(), &replica.identity(), keeps.unseen)
+}
+
+/// Whether a file was copied no more than so many seconds after its source had changed.
+pub fn was_copied_soon(source: &Identity, replica: &Identity, seconds: i64) -> bool {
+    let is_soon = |time: Time| time <= replica.ctime && time.plus_seconds(seconds) >= replica.ctime;
+    is_soon(source.ctime) || is_soon(source.mtime)
 }
 
 fn decide_metadata(differs: Differs) -> Action {

@@ -207,7 +207,7 @@ impl Preview<'_> {
         let result = match action {
             Action::Compare => match read_pair((&source, replica.as_ref()), name, look, keeps) {
                 Ok((ours, theirs, evidence)) => {
-                    say_if_silent(&path, &evidence, look.detector, None);
+                    say_if_silent(&path, &evidence, look.detector, None, keeps.unseen);
                     let (ours, theirs) = (Side::Present(ours), Side::Present(theirs));
                     Ok((decide(&ours, &theirs, evidence.verdict.into(), keeps), ours, theirs))
                 }

@@ -78,7 +78,7 @@ impl Round<'_> {
         }
         out.act(done);
         if let (Reason::Md5, Some(evidence)) = (reason, &look.evidence) {
-            say_if_silent(&path, evidence, look.detector, self.swept);
+            say_if_silent(&path, evidence, look.detector, self.swept, self.shared.keeps.unseen);
         }
         // A change between the last look and the rename is copied by one more look.
         let now = spot.source.look(name.as_bytes());

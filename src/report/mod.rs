@@ -18,7 +18,7 @@ use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Layer, Registry, fmt};
 
-use crate::decide::Reason;
+use crate::decide::{Reason, was_copied_soon};
 use crate::differs::Differs;
 use crate::entry::{Entry, Kind, Special, Time};
 use crate::fault::{ENDLESS, Fault, GIVES_NOTHING_BACK, Setback, TAKES_NO_METADATA};
@@ -136,7 +136,16 @@ impl Done {
 /// Warns of contents that differed although size and mtime agreed: nobody wrote to the file in
 /// the ordinary way, so that one of the two disks may be failing. Where the watch has told of the
 /// path, somebody did.
-pub fn say_if_silent(path: &RelPath, evidence: &Evidence, detector: Detector, swept: Option<Time>) {
+///
+/// `swept`: when the last full sweep began, which found them equal. `unseen`: in how many seconds before its copy a change of a
+/// file has it read by a quick run.
+pub fn say_if_silent(
+    path: &RelPath,
+    evidence: &Evidence,
+    detector: Detector,
+    swept: Option<Time>,
+    unseen: i64,
+) {
     let Evidence { source, replica, verdict } = evidence;
     if (source.mtime, source.size) != (replica.mtime, replica.size)
         || verdict.same()
@@ -144,8 +153,9 @@ pub fn say_if_silent(path: &RelPath, evidence: &Evidence, detector: Detector, sw
     {
         return;
     }
-    // It was equal then, and may have been written to through a mapping since.
-    if swept.is_some_and(|swept| source.mtime.plus_seconds(unseen_seconds()) >= swept) {
+    // It may have been written to through a mapping since it was equal.
+    let since_swept = swept.is_some_and(|swept| source.mtime.plus_seconds(unseen_seconds()) >= swept);
+    if since_swept || (unseen > 0 && was_copied_soon(source, replica, unseen)) {
         return;
     }
     tracing::warn!(
