@@ -42,6 +42,15 @@ impl Default for Limit {
     }
 }
 
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Limit::Number(number) => write!(f, "{number}"),
+            Limit::Percent(percent) => write!(f, "{percent} %"),
+        }
+    }
+}
+
 impl FromStr for Limit {
     type Err = String;
 
@@ -154,7 +163,7 @@ impl fmt::Display for Doubt {
             ),
             Doubt::DirectoryIsEmpty(dir) => write!(f, "the source's {dir}/ is empty"),
             Doubt::DirectoryIsNone(dir) => write!(f, "the source's {dir} is no directory any more"),
-            Doubt::TooMany => write!(f, "that is more than --max-delete lets pass"),
+            Doubt::TooMany => write!(f, "that is more than may go unasked"),
             Doubt::NotWhole(most) => {
                 write!(f, "deletions are followed again once no more than {most} are missing")
             }
@@ -232,13 +241,21 @@ pub fn say_held(count: &Count, doubt: &Doubt, (limit, occasion): (Limit, Occasio
         (Doubt::Strange(_), _) => {
             format!("{deletions} of the replica's {entries} entries are not in the source, and {doubt}")
         }
+        (Doubt::TooMany, _) => format!(
+            "{deletions} of the replica's {entries} entries are not in the source, and {doubt} ({limit}, see --max-delete)."
+        ),
         _ => format!("{deletions} of the replica's {entries} entries are not in the source, and {doubt}."),
     };
+    // In words that are true of a dry run, too.
     let meanwhile = if count.new > 0 && create_budget(count, doubt, limit, occasion) == Some(0) {
-        let waits = if *new == 1 { "entry waits" } else { "entries wait" };
-        format!("Nothing is deleted, and {new} new {waits}: copied, they would make the share look small.")
+        let waits = if *new == 1 {
+            "entry that is new waits, since its copy"
+        } else {
+            "entries that are new wait, since their copies"
+        };
+        format!("Deletions are held. {new} {waits} would make the share look small to the next run.")
     } else {
-        "Nothing is deleted; copying goes on.".to_owned()
+        "Deletions are held, copies are not.".to_owned()
     };
     let examples: Vec<String> = count.examples.iter().map(ToString::to_string).collect();
     let among =
@@ -317,7 +334,8 @@ impl Trust {
             // Fewer than are ever a question are none here either.
             _ => Restored::AtMost((count.deletions / RESTORED).max(STRANGE - 1)),
         };
-        let told = if create_budget == Some(0) { Told::Waiting } else { Told::Held };
+        let waits = count.new > 0 && create_budget == Some(0);
+        let told = if waits || self.told() == Told::Waiting { Told::Waiting } else { Told::Held };
         let baseline = Some(self.entries(count));
         Self::Held(Held { occasion, baseline, create_budget, restored, told })
     }
@@ -443,6 +461,21 @@ mod tests {
 
     fn judged(count: &Count) -> Option<Doubt> {
         judge(count, Limit::default(), Occasion::Start)
+    }
+
+    #[test]
+    fn what_is_held_is_told_again_only_where_copies_wait_too() {
+        let strange =
+            |all, shared, new| Count { names: Names { all, shared }, new, ..count(all, all - shared) };
+        let mut trust = Trust::Unproven(Occasion::Adopted);
+        let told =
+            [(23, 0, 1), (24, 1, 0), (24, 1, 0), (24, 1, 500), (24, 1, 0)].map(|(all, shared, new)| {
+                let count = strange(all, shared, new);
+                let doubt = judge(&count, Limit::default(), Occasion::Adopted).unwrap();
+                trust = trust.shaken(&count, &doubt, Limit::default());
+                trust.told()
+            });
+        assert_eq!(told, [Told::Held, Told::Held, Told::Held, Told::Waiting, Told::Waiting]);
     }
 
     /// The table of the guide, cell by cell: entries of the replica, how many of them the source lacks, and what is held at

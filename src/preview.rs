@@ -60,6 +60,7 @@ pub fn preview(config: &Config, subject: Subject, signals: &Receiver<i32>) -> st
         mounts: MountPoints::default(),
         differ: 0,
         holding: 0,
+        waiting: 0,
         problems: 0,
         entries: 0,
     };
@@ -84,6 +85,7 @@ struct Preview<'a> {
     mounts: MountPoints,
     differ: u64,
     holding: u64,
+    waiting: u64,
     problems: u64,
     entries: u64,
 }
@@ -292,7 +294,7 @@ impl Preview<'_> {
         let fate = if operation == Operation::Removed { Fate::Removed } else { Fate::Replaced };
         let (Some(replica), Some(entry)) = (&self.replica, standing.entry()) else {
             let waits = *standing == Side::Absent && self.deletions.spare() == 0;
-            self.holding += u64::from(waits);
+            self.waiting += u64::from(waits);
             return waits;
         };
         let (roots, filter) = (&self.subject.roots, &self.subject.filter);
@@ -334,7 +336,7 @@ impl Preview<'_> {
     }
 
     fn conclude(&self) -> Seen {
-        let (differ, holding) = (self.differ, self.holding);
+        let differ = self.differ;
         if self.check {
             tracing::info!(
                 op = "check",
@@ -347,8 +349,14 @@ impl Preview<'_> {
             tracing::info!(
                 op = "dry run",
                 differ,
-                "{}, {holding} held; nothing was changed",
-                counted(differ, "action", "actions")
+                "{}{}{}; nothing was changed",
+                counted(differ, "action", "actions"),
+                if self.holding > 0 {
+                    format!(", {} held", counted(self.holding, "deletion", "deletions"))
+                } else {
+                    String::new()
+                },
+                if self.waiting > 0 { format!(", {} new waiting", self.waiting) } else { String::new() },
             );
         }
         match (self.problems > 0 || self.deletions.are_held(), differ > 0) {

@@ -80,7 +80,7 @@ pub enum Refusal {
     Remote(&'static str, PathBuf),
     #[error("cannot lock the replica {}: {}", shown(.0), .1)]
     Lock(PathBuf, std::io::Error),
-    #[error("{}: {}", shown(.0), .1)]
+    #[error("{}: {}{}", shown(.0), .1, advice(.1))]
     Fault(PathBuf, Fault),
     #[error("{}: {}", shown(.0), .1)]
     Path(PathBuf, std::io::Error),

@@ -192,6 +192,18 @@ fn a_symlink_that_leads_to_nothing_is_called_so() {
 }
 
 #[test]
+fn symlinks_in_a_circle_are_called_so() {
+    let scratch = scratch();
+    symlink("circle", scratch.path("circle")).unwrap();
+    for arguments in
+        [["--once", "source", "circle"], ["--once", "circle", "replica"], ["--check", "source", "circle"]]
+    {
+        refused(&scratch, &arguments)
+            .stderr_has("symlinks lead in a circle there: name the directory itself");
+    }
+}
+
+#[test]
 fn a_log_that_is_no_file_is_called_what_it_is() {
     let scratch = scratch();
     rustix::fs::mkfifoat(rustix::fs::CWD, scratch.path("fifo"), rustix::fs::Mode::RWXU).unwrap();

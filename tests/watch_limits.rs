@@ -72,6 +72,7 @@ fn what_is_not_watched_is_scanned_and_watched_once_the_limit_is_raised() {
         "{}",
         daemon.stderr()
     );
+    assert_eq!(told("as root in this container: sysctl user.max_inotify_watches=1048576"), 1);
     for number in 0..60 {
         fs::write(scratch.source().join(format!("d{number}/deep/f")), "two").unwrap();
         fs::write(scratch.source().join(format!("d{number}/new")), "new").unwrap();

@@ -27,6 +27,7 @@ pub(super) struct Tally {
     renamed: u64,
     bytes: u64,
     held: u64,
+    waiting: u64,
     /// Looks at what is kept of file systems that are no longer mounted.
     kept: u64,
     /// Files with more than one name, copied by this sync.
@@ -153,8 +154,9 @@ impl Tally {
     }
 
     pub fn add(&mut self, outcome: &Outcome) {
-        let Outcome { done, held, kept, linked, hashed, .. } = outcome;
+        let Outcome { done, held, waiting, kept, linked, hashed, .. } = outcome;
         self.held += held;
+        self.waiting += waiting;
         self.kept += kept;
         self.linked += linked;
         self.work.hashed += hashed;
@@ -192,6 +194,11 @@ impl Tally {
         self.last_action = Some(Instant::now());
     }
 
+    /// Whether something was left as it is that differs.
+    fn has_left(&self) -> bool {
+        self.held + self.waiting + self.kept > 0
+    }
+
     /// The line that ends a sync, if one has ended.
     fn say_swept(&mut self, now: Instant, problems: usize, watching: bool) -> Option<Task> {
         let (Some(summary), Some((begun, task))) = (self.swept.take(), self.begun.take()) else {
@@ -223,7 +230,7 @@ impl Tally {
             .map(|(number, what)| format!("{number} {what}"))
             .collect();
         match (done.is_empty(), self.bytes) {
-            (true, _) if self.held + self.kept == 0 && problems == 0 => done.push("nothing to do".to_owned()),
+            (true, _) if !self.has_left() && problems == 0 => done.push("nothing to do".to_owned()),
             (_, 0) => {}
             (_, bytes) => done.push(format!("{} copied", human_bytes(bytes))),
         }
@@ -231,7 +238,10 @@ impl Tally {
             done.push(counted(problems as u64, "problem", "problems"));
         }
         if self.held > 0 {
-            done.push(format!("{} held", self.held));
+            done.push(format!("{} held", counted(self.held, "deletion", "deletions")));
+        }
+        if self.waiting > 0 {
+            done.push(format!("{} new waiting", self.waiting));
         }
         if self.kept > 0 {
             done.push("what is not mounted kept".to_owned());
@@ -252,6 +262,7 @@ impl Tally {
             renamed = self.renamed,
             copied_bytes = self.bytes,
             held = self.held,
+            waiting = (self.waiting > 0).then_some(self.waiting),
             missed = watching.then_some(self.missed),
             problems,
             compare_seconds = summary.took.as_secs_f64(),
@@ -320,7 +331,7 @@ impl Daemon<'_> {
     /// Whether the replica was found to be equal: then it is worth a word once it is quiet.
     pub(super) fn is_equal(&self) -> bool {
         let is_done = self.backlog.troubles.is_empty() && self.backlog.uneven.is_empty();
-        self.is_settled() && self.tally.complete && is_done && self.tally.held + self.tally.kept == 0
+        self.is_settled() && self.tally.complete && is_done && !self.tally.has_left()
     }
 
     /// Whether no walk over all runs, and nothing that one has found waits. With a watch this

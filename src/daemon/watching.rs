@@ -256,13 +256,16 @@ impl Daemon<'_> {
         }
         let rhythm = human_duration(POLL);
         match why {
-            Unwatched::Limit => tracing::warn!(
-                op = "watch",
-                "the limit on watches is reached ({0} = {1}): what is not watched is scanned every {rhythm}. To raise \
-                 it, as root: sysctl {0}=1048576",
-                limit("watches").0,
-                limit("watches").1,
-            ),
+            Unwatched::Limit => {
+                let (name, now) = limit("watches");
+                // It holds in this namespace alone, and so does what is said there.
+                let at = if name.starts_with("user.") { " in this container" } else { "" };
+                tracing::warn!(
+                    op = "watch",
+                    "the limit on watches is reached ({name} = {now}): what is not watched is scanned every {rhythm}. To \
+                     raise it, as root{at}: sysctl {name}=1048576"
+                );
+            }
             Unwatched::Failed(what) => tracing::warn!(
                 op = "watch",
                 path = %path,

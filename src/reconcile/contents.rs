@@ -430,7 +430,7 @@ impl<'a> Here<'_, 'a> {
     /// Where it cannot be replaced.
     fn stays(&self, standing: &Side, out: &mut Outcome) -> Result<bool, Setback> {
         match standing {
-            Side::Absent if !self.round.may_create() => out.hold(self.path),
+            Side::Absent if !self.round.may_create() => out.wait(self.path),
             // A rename replaces what cannot be looked at, unless it is a directory.
             Side::Absent | Side::Unknown(_) => return Ok(false),
             Side::Present(entry) => match self.round.rules().on(self.path, entry, Fate::Replaced) {

@@ -43,7 +43,7 @@ impl Round<'_> {
         let action = decide(source, standing, Contents::Unread, &self.shared.keeps);
         match (action, source.entry(), standing.entry()) {
             (Action::MakeDir(_), _, None) if !self.may_create() => {
-                self.out.hold(&path);
+                self.out.wait(&path);
                 None
             }
             (Action::MakeDir(reason), Some(entry), old) => {

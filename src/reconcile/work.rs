@@ -129,8 +129,10 @@ pub struct Outcome {
     pub hashed: u64,
     /// How long the work on files took.
     pub busy: Vec<(RelPath, Duration)>,
-    /// Entries that would have been removed.
+    /// Entries that the guard has kept from going; a directory counts as one.
     pub held: u64,
+    /// New entries that wait while deletions are held.
+    pub waiting: u64,
     /// Looks at what is left as it is, since its file system is no longer mounted in the source.
     pub kept: u64,
     /// What could not be looked at, in directories that another look concerns.
@@ -157,6 +159,7 @@ impl Outcome {
         self.busy.extend(other.busy);
         self.hashed += other.hashed;
         self.held += other.held;
+        self.waiting += other.waiting;
         self.kept += other.kept;
         self.linked += other.linked;
         self.put_off.extend(other.put_off);
@@ -206,6 +209,12 @@ impl Outcome {
     /// Notes that the guard keeps something from going.
     pub(super) fn hold(&mut self, path: &RelPath) {
         self.held += 1;
+        self.open.push(path.clone());
+    }
+
+    /// Notes that something new waits while deletions are held.
+    pub(super) fn wait(&mut self, path: &RelPath) {
+        self.waiting += 1;
         self.open.push(path.clone());
     }
 

@@ -366,6 +366,7 @@ pub fn advice(fault: &Fault) -> &'static str {
             " (perhaps the disk is failing, or what serves this file system: see the kernel's messages, and check your \
              other copies)"
         }
+        (Errno::LOOP, _) => " (symlinks lead in a circle there: name the directory itself)",
         (Errno::NFILE | Errno::MFILE, _) => " (raise the limit on open files: ulimit -n)",
         (Errno::XDEV, Where::Replica) if fault.doing == "open the directory" => {
             " (another file system is mounted there: twindir does not enter it)"
