@@ -13,7 +13,7 @@ use crate::decide::{Action, Contents, Reason, decide};
 use crate::differs::{Differs, Keeps};
 use crate::digest;
 use crate::entry::{Entry, Side, Special};
-use crate::fault::{Fault, Setback};
+use crate::fault::{Fault, GIVES_NOTHING_BACK, Setback, TAKES_NO_METADATA};
 use crate::filter::Filter;
 use crate::guard::{Count, Occasion, Trust, judge, say_held};
 use crate::path::{Name, RelPath};
@@ -24,6 +24,7 @@ use crate::reconcile::{
 use crate::report::{Cause, Done, Entries, Notice, Operation, Problem, counted, say_if_silent};
 use crate::sweep::{Extent, Message, Plan, Sweep, Task};
 use crate::tree::Dir;
+use crate::troubles::Troubles;
 
 /// How a look at both trees ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -62,6 +63,7 @@ pub fn preview(config: &Config, subject: Subject, signals: &Receiver<i32>) -> st
         holding: 0,
         waiting: 0,
         problems: 0,
+        troubles: Troubles::default(),
         entries: 0,
     };
     if !preview.check && !preview.run(Task::Count, signals)? {
@@ -87,6 +89,8 @@ struct Preview<'a> {
     holding: u64,
     waiting: u64,
     problems: u64,
+    /// What was said of them.
+    troubles: Troubles,
     entries: u64,
 }
 
@@ -162,7 +166,9 @@ impl Preview<'_> {
 
     fn fail(&mut self, problem: &Problem) {
         self.problems += 1;
-        problem.log(None);
+        if self.troubles.met(&problem.path, problem.failure(), Instant::now()).tell {
+            problem.log(None);
+        }
     }
 
     /// The metadata of a directory that stands on both sides.
@@ -182,7 +188,9 @@ impl Preview<'_> {
         let differs = Differs::between(&source, &replica, &self.subject.keeps);
         let look = Look::new(Depth::Content, Detector::Sweep, Instant::now());
         // The mtime of a directory alone is no action; for a check it is a difference.
-        if differs.visible() || (self.check && differs.any()) {
+        if differs.any() && replica.append_only && !self.check {
+            self.fail(&Problem { path: dir.clone(), cause: Cause::Fault(TAKES_NO_METADATA) });
+        } else if differs.visible() || (self.check && differs.any()) {
             let mut done = Done::new(Operation::Updated, dir.clone(), &source, Reason::Metadata, &look);
             done.differs = Differs { mtime: self.check && differs.mtime, ..differs };
             self.say(&done);
@@ -268,8 +276,13 @@ impl Preview<'_> {
             return;
         }
         let stands_on = operation != Operation::Removed && entry.is_dir() && theirs.is_dir();
-        if !is_own && !stands_on && self.stays(operation, &path, theirs, look) {
+        let gives_nothing_back = replica.is_some_and(Dir::gives_nothing_back);
+        if !is_own && !stands_on && self.stays(operation, &path, theirs, look, gives_nothing_back) {
             return;
+        }
+        // Directories are made where they are to be, files are not.
+        if gives_nothing_back && *theirs == Side::Absent && !entry.is_dir() && !self.check {
+            return self.fail(&Problem { path, cause: Cause::Fault(GIVES_NOTHING_BACK) });
         }
         let mut done = Done::new(operation, path.clone(), entry, reason, look);
         if operation != Operation::Removed && entry.is_file() && reason != Reason::Metadata {
@@ -290,7 +303,14 @@ impl Preview<'_> {
     }
 
     /// Whether a run would leave an entry as it is, or a part of it: that is said.
-    fn stays(&mut self, operation: Operation, path: &RelPath, standing: &Side, look: &Look) -> bool {
+    fn stays(
+        &mut self,
+        operation: Operation,
+        path: &RelPath,
+        standing: &Side,
+        look: &Look,
+        gives_nothing_back: bool,
+    ) -> bool {
         let fate = if operation == Operation::Removed { Fate::Removed } else { Fate::Replaced };
         let (Some(replica), Some(entry)) = (&self.replica, standing.entry()) else {
             let waits = *standing == Side::Absent && self.deletions.spare() == 0;
@@ -300,7 +320,7 @@ impl Preview<'_> {
         let (roots, filter) = (&self.subject.roots, &self.subject.filter);
         let (deletions, mounts) = (self.deletions, &self.mounts);
         let rules = Rules { roots, replica, filter, deletions, crossings: None, mounts };
-        match rules.on(path, entry, fate) {
+        match rules.on(path, entry, fate, gives_nothing_back) {
             Ruling::Goes => return false,
             Ruling::GoesInParts(parts) => {
                 Notice::HoldsExcluded.log(path);

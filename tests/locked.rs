@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -388,4 +389,43 @@ fn an_append_only_directory_takes_no_more_however_often_it_is_tried_and_all_once
     scratch.wait_twins();
     let resolved = || daemon.stdout().contains(" resolved ");
     support::wait_until("it is said that it is over", support::DEADLINE, resolved);
+}
+
+#[test]
+fn a_dry_run_and_the_run_after_it_say_the_same_of_an_append_only_directory() {
+    let changes = [
+        "mv d/sub d/renamed",
+        "mv d/f d/renamed",
+        "rm d/f",
+        "rm -r d/sub; echo now a file > d/sub",
+        "echo more > d/f",
+        "echo new > d/new",
+        "mkdir d/new; echo new > d/new/f",
+        "ln -s f d/new",
+        "chmod 700 d",
+        "echo more > d/sub/f; rm d/f",
+    ];
+    for change in changes {
+        let scratch = Scratch::new().with_source(&Tree::new().file("d/sub/f", "text").file("d/f", "text"));
+        sync(&scratch);
+        let Some(_lock) = Locked::append_only(scratch.replica().join("d")) else {
+            return skip("nothing can be made append-only here");
+        };
+        let done = Command::new("sh").args(["-c", change]).current_dir(scratch.source()).status();
+        assert!(done.unwrap().success());
+        let [dry, run] =
+            ["--dry-run", "--once"].map(|mode| scratch.run([mode, "source", "replica"]).expect(1));
+        for run in [&dry, &run] {
+            assert_eq!(problems_of(run).len(), 1, "{change}\n{run}");
+        }
+        // Without the mark and the time.
+        let actions = |run: &Run, skipped: usize| -> BTreeSet<String> {
+            let words = |line: &str| line.split_whitespace().skip(skipped).collect::<Vec<_>>().join(" ");
+            let actions = run.stdout.lines().map(words);
+            actions
+                .filter(|line| ["created", "updated", "removed"].iter().any(|word| line.starts_with(word)))
+                .collect()
+        };
+        assert_eq!(actions(&dry, 3), actions(&run, 1), "{change}\n{dry}\n{run}");
+    }
 }

@@ -411,7 +411,7 @@ impl<'a> Here<'_, 'a> {
         if name.is_reserved() {
             return Ok(self.replica.remove_file(name.as_bytes()).or_else(gone_is_fine)?);
         }
-        let ruling = self.round.rules().on(self.path, entry, Fate::Removed);
+        let ruling = self.round.rules().on(self.path, entry, Fate::Removed, self.spot.gives_nothing_back);
         if ruling != Ruling::Stays(Stay::Held) && !self.spot.is_standing(self.round, self.rel) {
             return Err(Setback::Changed);
         }
@@ -433,10 +433,12 @@ impl<'a> Here<'_, 'a> {
             Side::Absent if !self.round.may_create() => out.wait(self.path),
             // A rename replaces what cannot be looked at, unless it is a directory.
             Side::Absent | Side::Unknown(_) => return Ok(false),
-            Side::Present(entry) => match self.round.rules().on(self.path, entry, Fate::Replaced) {
-                Ruling::Goes | Ruling::GoesInParts(_) => return Ok(false),
-                Ruling::Stays(stay) => out.stays(stay, self.path)?,
-            },
+            Side::Present(entry) => {
+                match self.round.rules().on(self.path, entry, Fate::Replaced, self.spot.gives_nothing_back) {
+                    Ruling::Goes | Ruling::GoesInParts(_) => return Ok(false),
+                    Ruling::Stays(stay) => out.stays(stay, self.path)?,
+                }
+            }
         }
         Ok(true)
     }

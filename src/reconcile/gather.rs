@@ -255,8 +255,7 @@ impl Round<'_> {
         let (standing, ours_alone) = (OnceLock::new(), OnceLock::new());
         let stays_open = replica.as_ref().is_some_and(|replica| is_more_open(&source, replica));
         let narrowed = (!stays_open).then(Instant::now);
-        let gives_nothing_back =
-            replica.as_ref().is_some_and(|dir| dir.entry().is_ok_and(|entry| entry.append_only));
+        let gives_nothing_back = replica.as_ref().is_some_and(|dir| dir.gives_nothing_back());
         let spot = Spot {
             source,
             replica,

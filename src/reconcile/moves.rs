@@ -129,7 +129,7 @@ impl Round<'_> {
     /// neither, and the old one is put aside, or kept. `None` where it has to stay.
     fn displace(&mut self, from: &Place, to: &Place, hint: &Hint) -> Option<()> {
         let Side::Present(old) = to.dir.look(to.name.as_bytes()) else { return None };
-        if self.rules().on(&to.path, &old, Fate::Replaced) != Ruling::Goes {
+        if self.rules().on(&to.path, &old, Fate::Replaced, to.dir.gives_nothing_back()) != Ruling::Goes {
             return None;
         }
         let look = Look::new(Depth::Subtree, self.detector, hint.since);
@@ -198,7 +198,7 @@ impl Round<'_> {
         };
         let is_kept = [from, end].iter().any(|path| self.is_kept(path, entry.is_dir()));
         let stays = is_kept
-            || self.rules().on(from, &entry, Fate::Moved) != Ruling::Goes
+            || self.rules().on(from, &entry, Fate::Moved, place.dir.gives_nothing_back()) != Ruling::Goes
             || self.rules().lost_mount(end).is_some();
         let can_go = if entry.is_dir() {
             !self.crosses_a_border(from, end)

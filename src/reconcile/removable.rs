@@ -12,7 +12,7 @@ use super::crossings::Crossings;
 use super::excluded::{Leave, may_go};
 use super::{Deletions, Roots};
 use crate::entry::Entry;
-use crate::fault::{Fault, Where};
+use crate::fault::{Fault, GIVES_NOTHING_BACK, Where};
 use crate::filter::Filter;
 use crate::mounts;
 use crate::path::RelPath;
@@ -87,7 +87,9 @@ pub struct Rules<'a> {
 impl Rules<'_> {
     /// Whether the entry that stands at a path of the replica may meet its fate. Whether its absence in the source is proved (I5)
     /// is for whoever asks.
-    pub fn on(&self, path: &RelPath, standing: &Entry, fate: Fate) -> Ruling {
+    ///
+    /// `gives_nothing_back`: whether the directory that holds it is append-only.
+    pub fn on(&self, path: &RelPath, standing: &Entry, fate: Fate, gives_nothing_back: bool) -> Ruling {
         let is_dir = standing.is_dir();
         // A file that is replaced by a file is no deletion.
         if self.deletions.are_held() && (is_dir || fate != Fate::Replaced) {
@@ -98,6 +100,9 @@ impl Rules<'_> {
         }
         if standing.mount_root {
             return Ruling::Stays(Stay::Fault(IS_MOUNT));
+        }
+        if gives_nothing_back {
+            return Ruling::Stays(Stay::Fault(GIVES_NOTHING_BACK));
         }
         if !is_dir {
             return Ruling::Goes;

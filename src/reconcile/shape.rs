@@ -180,7 +180,7 @@ impl Round<'_> {
             self.out.asides.push(Aside { dir: rel.clone(), name });
             return;
         }
-        let ruling = self.rules().on(path, old, Fate::Removed);
+        let ruling = self.rules().on(path, old, Fate::Removed, spot.gives_nothing_back);
         if ruling != Ruling::Stays(Stay::Held) && !spot.is_standing(self, rel) {
             return self.out.again.push((path.clone(), look, Again::Restless));
         }

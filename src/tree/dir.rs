@@ -48,6 +48,11 @@ impl Dir {
         Ok(self.quirks.seen(entry, || xattr::acl(&self.fd)))
     }
 
+    /// Whether nothing can be removed or renamed in it: it is append-only.
+    pub fn gives_nothing_back(&self) -> bool {
+        self.entry().is_ok_and(|entry| entry.append_only)
+    }
+
     /// The mirrored ones of its extended attributes.
     pub fn xattrs(&self, kinds: XattrKinds) -> Result<Xattrs> {
         xattr::read(&self.fd, kinds, self.quirks).doing(self.side, "read the extended attributes")
