@@ -201,8 +201,10 @@ impl Troubles {
         self.paths.values().any(|trouble| !trouble.told && trouble.failure.is_soft())
     }
 
-    pub fn len(&self) -> usize {
-        self.paths.len()
+    /// Number of the paths that have a problem, without those that may be over before anybody needs to know.
+    pub fn problems(&self) -> usize {
+        let is_one = |trouble: &&Trouble| trouble.told || !trouble.failure.is_soft();
+        self.paths.values().filter(is_one).count()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -242,9 +244,11 @@ mod tests {
         );
         assert!(troubles.has_restless());
         assert!(!troubles.met(&path("a"), Failure::Restless, at(9)).tell);
+        assert_eq!(troubles.problems(), 0);
         assert!(troubles.met(&path("a"), Failure::Restless, at(10)).tell);
         assert!(!troubles.met(&path("a"), Failure::Restless, at(11)).tell);
         assert!(!troubles.has_restless() && !troubles.is_empty());
+        assert_eq!(troubles.problems(), 1);
     }
 
     #[test]
@@ -268,6 +272,7 @@ mod tests {
         assert!(!met("d/b") && !met("d/a") && !met("d/b"));
         assert!(!troubles.met(&path("d"), Failure::StuckDir, now).tell, "nor the directory itself");
         assert!(!troubles.has_restless(), "nothing that comes to rest is waited for");
+        assert_eq!(troubles.problems(), 3);
         assert!(!troubles.settled(&path("d")));
         let mut met = |name| troubles.met(&path(name), Failure::Stuck, now).tell;
         assert!(met("e/a"), "another directory");

@@ -369,7 +369,7 @@ impl Daemon<'_> {
             return None;
         }
         let walked = self.tally.swept.filter(|_| matches!(self.tally.begun, Some((_, Task::Full))));
-        let swept = self.tally.say_swept(now, self.backlog.troubles.len(), self.watching.is_wanted());
+        let swept = self.tally.say_swept(now, self.backlog.troubles.problems(), self.watching.is_wanted());
         if let Some(summary) = walked.filter(|_| !self.is_once()) {
             self.tally.say_if_long(summary.took, self.config.interval);
         }
