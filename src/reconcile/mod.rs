@@ -425,7 +425,7 @@ struct Round<'a> {
     opened: HashMap<RelPath, u32>,
     /// Directories that this round made: what it sets on them is no action of its own.
     made: HashSet<RelPath>,
-    /// Directories that this round has renamed, under their new names.
+    /// What this round has renamed, by the new names.
     moved: HashSet<RelPath>,
     /// Directories that were narrowed with all above them: as they were then, in the source and in the replica.
     narrowed: HashMap<RelPath, (Entry, Entry)>,

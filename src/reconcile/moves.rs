@@ -327,10 +327,10 @@ impl Round<'_> {
                 self.touch(dir, None);
             }
         }
+        self.moved.insert(to.path.clone());
         if entry.is_dir() {
             // Other directories have these paths now.
             self.forget_narrowed();
-            self.moved.insert(to.path.clone());
             self.out.moved.push(to.path.clone());
         } else {
             self.arrived.push((end, hint.since));

@@ -42,6 +42,11 @@ impl Round<'_> {
         let wide = look.depth == Depth::Subtree;
         let action = decide(source, standing, Contents::Unread, &self.shared.keeps);
         match (action, source.entry(), standing.entry()) {
+            // It has gone on from where this round has moved it to, and the watch is about to tell where.
+            (Action::Remove, ..) if self.moved.contains(&path) => {
+                self.out.again.push((path, sighting.look, Again::Missing));
+                None
+            }
             (Action::MakeDir(_), _, None) if !self.may_create() => {
                 self.out.wait(&path);
                 None

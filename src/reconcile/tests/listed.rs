@@ -73,7 +73,7 @@ fn nothing_new_comes_where_it_is_held_back() {
     let mut pair = Pair::new();
     pair.write("source/new", "text");
     let outcome = pair.round(Work { deletions: Deletions::Held { spare: 0 }, ..listed(&["new"]) });
-    assert_eq!((outcome.held, outcome.done.len()), (1, 0));
+    assert_eq!((outcome.held, outcome.waiting, outcome.done.len()), (0, 1, 0));
     assert_eq!(pair.names("replica"), [""; 0]);
 }
 
