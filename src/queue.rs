@@ -411,6 +411,25 @@ mod tests {
     }
 
     #[test]
+    fn one_name_waits_for_a_few_of_each_wide_directory_only() {
+        let now = Instant::now();
+        let mut queue = Queue::default();
+        for i in 0..3_000 {
+            queue.push_path(&path(&format!("wide{}/{i}", i % 3)), look(now));
+        }
+        queue.push_path(&path("other/x"), look(now));
+        let portion = Portion { names: 512, dirs: 64 };
+        let first = queue.take(Detector::Sweep, portion);
+        assert!(first.contains_key(&path("other")));
+        assert_eq!(
+            first.values().map(BTreeMap::len).sum::<usize>(),
+            512,
+            "and the rest is for the wide ones"
+        );
+        assert_eq!(queue.sweep_names(), 3_001 - 512);
+    }
+
+    #[test]
     fn a_portion_bounds_the_directories() {
         let now = Instant::now();
         let mut queue = Queue::default();

@@ -8,6 +8,9 @@ use crate::path::{Name, RelPath};
 /// A directory with fewer waiting names is not worth a scan of its own.
 const WIDE: usize = 64;
 
+/// So many names of a directory are taken before it is another one's turn.
+const TURN: usize = 32;
+
 /// Work of one detector: directories in the order of their first report.
 #[derive(Default)]
 pub struct Lane {
@@ -68,22 +71,24 @@ impl Lane {
         Some(look)
     }
 
+    /// Takes the directories in turn, and of each so many names that the others have theirs soon.
     pub fn take(&mut self, portion: Portion) -> Looks {
         let mut taken = Looks::new();
         let mut left = portion.names;
-        while left > 0 && taken.len() < portion.dirs {
-            let Some(dir) = self.order.pop_front() else { break };
+        while left > 0
+            && let Some(dir) = self.order.front()
+            && (taken.len() < portion.dirs || taken.contains_key(dir))
+            && let Some(dir) = self.order.pop_front()
+        {
             let Some(mut names) = self.dirs.remove(&dir) else { continue };
-            if let Some((last, _)) = names.iter().nth(left) {
-                let last = last.clone();
-                let rest = names.split_off(&last);
-                self.dirs.insert(dir.clone(), rest);
-                // The other directories come first.
-                self.order.push_back(dir.clone());
+            let turn = std::iter::from_fn(|| names.pop_first()).take(left.min(TURN)).collect::<Vec<_>>();
+            left -= turn.len();
+            self.names -= turn.len();
+            taken.entry(dir.clone()).or_default().extend(turn);
+            if !names.is_empty() {
+                self.dirs.insert(dir.clone(), names);
+                self.order.push_back(dir);
             }
-            left -= names.len();
-            self.names -= names.len();
-            taken.insert(dir, names);
         }
         taken
     }
