@@ -61,6 +61,10 @@ pub fn churn(seed: u64) {
             }
         }
         assert_no_sweep_helped(&daemon);
+        // What resolves by itself within ten seconds is worth no line.
+        let said = daemon.stderr();
+        let problems: Vec<_> = said.lines().filter(|line| line.contains(" problem ")).collect();
+        assert_eq!(problems, [""; 0]);
     }));
     if let Err(failure) = result {
         eprintln!("churn seed {seed}, the last operations:\n{}", world.story(40));
