@@ -366,18 +366,14 @@ impl Preview<'_> {
                 counted(differ, "difference", "differences")
             );
         } else {
-            tracing::info!(
-                op = "dry run",
-                differ,
-                "{}{}{}; nothing was changed",
-                counted(differ, "action", "actions"),
-                if self.holding > 0 {
-                    format!(", {} held", counted(self.holding, "deletion", "deletions"))
-                } else {
-                    String::new()
-                },
-                if self.waiting > 0 { format!(", {} new waiting", self.waiting) } else { String::new() },
-            );
+            let mut found = vec![counted(differ, "action", "actions")];
+            if self.holding > 0 {
+                found.push(format!("{} held", counted(self.holding, "deletion", "deletions")));
+            }
+            if self.waiting > 0 {
+                found.push(format!("{} new waiting", self.waiting));
+            }
+            tracing::info!(op = "dry run", differ, "{}; nothing was changed", found.join(", "));
         }
         match (self.problems > 0 || self.deletions.are_held(), differ > 0) {
             (true, _) => Seen::Incomplete,
