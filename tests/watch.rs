@@ -12,6 +12,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags, renameat_with};
 use support::xattr::{remove_xattr, set_xattr, xattrs};
@@ -283,6 +284,38 @@ fn what_is_written_under_a_name_that_has_gone_is_followed_under_the_other() {
         live.wait();
         is_followed_through(&live, &log, "e/h.2");
     }
+}
+
+#[test]
+fn a_file_that_is_being_written_has_no_size_that_lies() {
+    let live = Live::new();
+    for number in 0..3 {
+        let mut file = File::create(live.at(&format!("up{number}"))).unwrap();
+        (0..300_000).for_each(|_| file.write_all(&[7; 64]).unwrap());
+    }
+    live.wait();
+    let said = live.daemon.stdout() + &live.daemon.stderr();
+    assert!(!said.contains(" note "), "{said}");
+}
+
+#[test]
+fn one_file_after_another_whose_first_name_has_gone_is_followed_as_soon_as_the_first_one() {
+    let live = Live::new();
+    let mut worst = Duration::ZERO;
+    for number in 0..12 {
+        let (name, other) = (format!("f{number}"), format!("d/other{number}"));
+        fs::write(live.at(&name), "text").unwrap();
+        let mut log = appending(&live, &name);
+        fs::hard_link(live.at(&name), live.at(&other)).unwrap();
+        fs::remove_file(live.at(&name)).unwrap();
+        live.wait();
+        log.write_all(b"more\n").unwrap();
+        let begun = Instant::now();
+        live.wait();
+        worst = worst.max(begun.elapsed());
+    }
+    // With a wait that doubles each time it would be ten.
+    assert!(worst < Duration::from_secs(4), "{worst:?}");
 }
 
 #[test]

@@ -95,6 +95,16 @@ impl Strays {
         if self.sought_since.is_some() { &self.sought } else { &[] }
     }
 
+    /// What was sought was found, wherever that is: there is reason to look as soon the next time.
+    pub fn found(&mut self, now: Instant) {
+        for (dir, _) in self.sought.iter().filter_map(RelPath::split) {
+            if let Some(wait) = self.waits.get_mut(&dir) {
+                (wait.next, wait.not_before) = (FIRST, now);
+                wait.due = wait.due.map(|due| due.min(now));
+            }
+        }
+    }
+
     pub fn next_due(&self) -> Option<Instant> {
         let due = self.waits.values().filter_map(|wait| wait.due).min()?;
         Some(self.not_before.map_or(due, |time| time.max(due)))
@@ -158,10 +168,16 @@ impl Daemon<'_> {
     /// What was updated while a stray was looked for may be it: from now on it is looked at as soon as that is told.
     pub(super) fn see_updated(&mut self, done: &[Done]) {
         let Backlog { links, strays, .. } = &mut self.backlog;
-        for former in strays.updated(Instant::now()) {
+        let now = Instant::now();
+        let mut is_found = false;
+        for former in strays.updated(now) {
             for done in done.iter().filter(|done| done.operation == Operation::Updated) {
                 links.connect(former, &done.path);
+                is_found = true;
             }
+        }
+        if is_found {
+            strays.found(now);
         }
     }
 
@@ -210,6 +226,12 @@ mod tests {
         strays.looked_into(&path("d"), false, now);
         strays.note(&path("d/f"), now);
         assert!(strays.next_due().unwrap() - now <= 2 * FIRST, "what was found ends the long waits");
+        strays.found(now);
+        assert_eq!(strays.next_due(), Some(now), "also what was found elsewhere");
+        assert_eq!(strays.take(now, 10), [path("d")]);
+        strays.looked_into(&path("d"), false, now);
+        strays.note(&path("d/f"), now);
+        assert_eq!(strays.next_due(), Some(now + FIRST));
     }
 
     #[test]
