@@ -123,6 +123,21 @@ pub fn probe_unseen(replica: &Dir, wanted: Keeps) -> Keeps {
     }
 }
 
+/// Whether what serves the replica's file system follows its symlinks (sshfs with `follow_symlinks`): what is deleted there may
+/// lie anywhere then. Found by a symlink to a file, both under reserved names; one that leads nowhere could never be removed again.
+pub fn follows_symlinks(replica: &ReplicaDir) -> bool {
+    let names = Arc::new(TempNames::default());
+    let [target, link] = [names.next(), names.next()];
+    if replica.entry().is_ok_and(|dir| dir.append_only) || replica.create_file(&target).is_err() {
+        return false;
+    }
+    let _target = Temp::adopt(replica, target.clone(), &names);
+    // There may be one also where the call has failed.
+    let _link = Temp::adopt(replica, link.clone(), &names);
+    let _ = replica.make_symlink(&link, target.as_bytes());
+    replica.look(link.as_bytes()).entry().is_some_and(Entry::is_file)
+}
+
 fn try_names(replica: &ReplicaDir, wanted: Keeps) -> Result<Keeps, Fault> {
     let names = Arc::new(TempNames::default());
     let name = names.next();
@@ -131,18 +146,16 @@ fn try_names(replica: &ReplicaDir, wanted: Keeps) -> Result<Keeps, Fault> {
     let mut keeps = try_file(&file, wanted)?;
     let upper = Name::new(&name.as_bytes().to_ascii_uppercase());
     keeps.folds_case = upper.is_some_and(|upper| replica.look(upper.as_bytes()).entry().is_some());
-    let links = Links { replica, names: &names };
-    // Where symlinks are followed below, one that leads nowhere could never be removed: this one leads to the file.
-    let are_kept = links.are_taken(name.as_bytes().into());
     drop(temp);
     // Where the file stays, so would the symlinks.
     names.may_make_in(replica)?;
-    keeps.symlinks = if are_kept { links.which() } else { Symlinks::None };
+    let links = Links { replica, names: &names };
+    keeps.symlinks = links.which();
     keeps.symlink_metadata = keeps.symlinks == Symlinks::None || links.have_metadata(&keeps);
     Ok(keeps)
 }
 
-/// Symlinks under reserved names.
+/// Symlinks under reserved names that lead nowhere.
 struct Links<'a> {
     replica: &'a ReplicaDir,
     names: &'a Arc<TempNames>,
@@ -151,18 +164,18 @@ struct Links<'a> {
 impl Links<'_> {
     /// Which symlinks are taken, and can be read afterwards.
     fn which(&self) -> Symlinks {
-        let lead_nowhere = |begin: &[u8]| self.are_taken(self.target(begin));
-        if !lead_nowhere(b"") {
+        if !self.is_taken(b"") {
             Symlinks::None
-        } else if lead_nowhere(b"/") && lead_nowhere(b"../") {
+        } else if self.is_taken(b"/") && self.is_taken(b"../") {
             Symlinks::All
         } else {
             Symlinks::Contained
         }
     }
 
-    /// Whether a symlink with this target is taken, and can be read afterwards.
-    fn are_taken(&self, target: Vec<u8>) -> bool {
+    /// Whether a symlink is taken whose target begins with this, and can be read afterwards.
+    fn is_taken(&self, begin: &[u8]) -> bool {
+        let target = self.target(begin);
         match self.make(&target) {
             Ok((name, _temp)) => {
                 let standing = self.replica.look(name.as_bytes());
@@ -196,10 +209,8 @@ impl Links<'_> {
 
     fn make(&self, target: &[u8]) -> Result<(Name, Temp<'_>), Fault> {
         let name = self.names.next();
-        // Below a file system that follows it there may be one also where the call has failed.
-        let temp = Temp::adopt(self.replica, name.clone(), self.names);
         self.replica.make_symlink(&name, target)?;
-        Ok((name, temp))
+        Ok((name.clone(), Temp::adopt(self.replica, name, self.names)))
     }
 }
 

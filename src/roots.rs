@@ -20,6 +20,7 @@ use crate::fault::{Fault, Where};
 use crate::filter::{Filter, Flaw, Patterns, lines};
 use crate::mounts;
 use crate::path::{Name, RelPath, Shown, shown};
+use crate::probe::follows_symlinks;
 use crate::reconcile::Roots;
 use crate::report::{RotatingFile, advice};
 use crate::tree::{Pin, Root, enclosing, lies_within, nearest_existing};
@@ -78,6 +79,12 @@ pub enum Refusal {
         path = shown(.1)
     )]
     Remote(&'static str, PathBuf),
+    #[error(
+        "symlinks are followed in the replica {}: what is deleted or replaced there may lie elsewhere. Mount it so that \
+         symlinks stay symlinks (sshfs without follow_symlinks)",
+        shown(.0)
+    )]
+    FollowsSymlinks(PathBuf),
     #[error("cannot lock the replica {}: {}", shown(.0), .1)]
     Lock(PathBuf, std::io::Error),
     #[error("{}: {}{}", shown(.0), .1, advice(.1))]
@@ -257,11 +264,15 @@ impl Checked {
             create(&source, &replica).map_err(|error| Refusal::Create(replica.path.clone(), error))?;
         }
         let replica_pin = replica.pin().map_err(|fault| Refusal::Fault(replica.path.clone(), fault))?;
-        if existing.is_none()
-            && let Err(refusal) = see_apart((&source, &source_pin), (&replica, Some(&replica_pin)), &beside)
-        {
-            // It is not what its path had seemed to be.
-            let _ = fs::remove_dir(&replica.path);
+        let apart = match existing {
+            Some(_) => Ok(()),
+            // It may not be what its path had seemed to be.
+            None => see_apart((&source, &source_pin), (&replica, Some(&replica_pin)), &beside),
+        };
+        if let Err(refusal) = apart.and_then(|()| refuse_followed(&replica)) {
+            if existing.is_none() {
+                let _ = fs::remove_dir(&replica.path);
+            }
             return Err(refusal);
         }
         let lock = match held {
@@ -274,6 +285,18 @@ impl Checked {
         let roots = Roots { source, replica, source_pin, replica_pin };
         Ok(Prepared { roots, source_home, replica_home, lock, log, filter, backup, beside })
     }
+}
+
+/// Refuses a replica in which symlinks are followed, where a program serves it: the kernel's own file systems follow none.
+///
+/// # Errors
+/// [`Refusal::FollowsSymlinks`].
+pub fn refuse_followed(replica: &Root) -> Result<(), Refusal> {
+    let is_followed = || replica.open_replica().is_ok_and(|(dir, _)| follows_symlinks(&dir));
+    if replica.foreign_file_system().is_some() && is_followed() {
+        return Err(Refusal::FollowsSymlinks(replica.path.clone()));
+    }
+    Ok(())
 }
 
 /// Makes the replica, with the source's mode, and what is missing above it.

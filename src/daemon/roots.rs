@@ -9,7 +9,7 @@ use crate::fault::{Fault, Where};
 use crate::guard::{Occasion, Trust};
 use crate::path::shown;
 use crate::reconcile::Lost;
-use crate::roots::{Beside, Lock, NotAtHome, Refusal, ReplicaHome, SourceHome, see_apart};
+use crate::roots::{Beside, Lock, NotAtHome, Refusal, ReplicaHome, SourceHome, refuse_followed, see_apart};
 use crate::tree::Pin;
 
 /// How long another directory must have stood at a root's path before it is adopted: a mount
@@ -247,8 +247,9 @@ impl Daemon<'_> {
         let lost = self.roots.source.as_ref().and_then(|_| roots.source.pin().ok());
         let source = lost.unwrap_or(roots.source_pin);
         let apart = see_apart((&roots.source, &source), (&roots.replica, Some(&pin)), &self.roots.beside);
+        let fit = apart.and_then(|()| refuse_followed(&roots.replica));
         // The lock is named after the inode.
-        if let Err(refusal) = apart.and_then(|()| self.roots.lock.pass_on(&pin, &roots.replica.path)) {
+        if let Err(refusal) = fit.and_then(|()| self.roots.lock.pass_on(&pin, &roots.replica.path)) {
             return self.refuse(Where::Replica, &refusal);
         }
         tracing::warn!(op = "adopted", "{why}");
