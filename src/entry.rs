@@ -116,6 +116,8 @@ pub struct Entry {
     pub mount_root: bool,
     /// Whether the kernel lets it only grow (`chattr +a`): what is put into such a directory stays there.
     pub append_only: bool,
+    /// Whether it cannot be changed at all (`chattr +i`).
+    pub immutable: bool,
     /// Extended attributes; `None` where they were not read.
     pub xattrs: Option<Xattrs>,
 }
@@ -180,6 +182,11 @@ impl Entry {
     /// Whether this is what `other` was seen to be, in whatever state by now.
     pub fn is_inode_of(&self, other: &Entry) -> bool {
         (self.dev, self.ino) == (other.dev, other.ino)
+    }
+
+    /// Whether it can be neither removed, renamed nor given other metadata.
+    pub fn is_locked(&self) -> bool {
+        self.append_only || self.immutable
     }
 
     /// Whether its mode lets in nobody but its owner.
@@ -301,6 +308,7 @@ pub mod testing {
             blocks: 8,
             mount_root: false,
             append_only: false,
+            immutable: false,
             xattrs: None,
         }
     }

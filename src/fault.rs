@@ -84,6 +84,10 @@ pub const GIVES_NOTHING_BACK: Fault =
 pub const TAKES_NO_METADATA: Fault =
     Fault { doing: "change times, mode or owner of the directory", side: Where::Replica, errno: Errno::PERM };
 
+/// Why an entry of the replica stays as it is that is append-only or immutable.
+pub const LOCKED: Fault =
+    Fault { doing: "change what is append-only or immutable", side: Where::Replica, errno: Errno::PERM };
+
 /// Why a file is not copied whose contents go on long after the end that its size tells.
 pub const ENDLESS: Fault =
     Fault { doing: "find the end of the file", side: Where::Source, errno: Errno::FBIG };

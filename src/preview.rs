@@ -13,7 +13,7 @@ use crate::decide::{Action, Contents, Reason, decide};
 use crate::differs::{Differs, Keeps};
 use crate::digest;
 use crate::entry::{Entry, Side, Special};
-use crate::fault::{Fault, GIVES_NOTHING_BACK, Setback, TAKES_NO_METADATA};
+use crate::fault::{Fault, GIVES_NOTHING_BACK, LOCKED, Setback, TAKES_NO_METADATA};
 use crate::filter::Filter;
 use crate::guard::{Count, Occasion, Trust, judge, say_held};
 use crate::path::{Name, RelPath};
@@ -64,6 +64,7 @@ pub fn preview(config: &Config, subject: Subject, signals: &Receiver<i32>) -> st
         waiting: 0,
         problems: 0,
         troubles: Troubles::default(),
+        unmade: Vec::new(),
         entries: 0,
     };
     if !preview.check && !preview.run(Task::Count, signals)? {
@@ -91,6 +92,8 @@ struct Preview<'a> {
     problems: u64,
     /// What was said of them.
     troubles: Troubles,
+    /// Directories that cannot be made, and nothing below them.
+    unmade: Vec<RelPath>,
     entries: u64,
 }
 
@@ -188,7 +191,7 @@ impl Preview<'_> {
         let differs = Differs::between(&source, &replica, &self.subject.keeps);
         let look = Look::new(Depth::Content, Detector::Sweep, Instant::now());
         // The mtime of a directory alone is no action; for a check it is a difference.
-        if differs.any() && replica.append_only && !self.check {
+        if differs.any() && replica.is_locked() && !self.check {
             self.fail(&Problem { path: dir.clone(), cause: Cause::Fault(TAKES_NO_METADATA) });
         } else if differs.visible() || (self.check && differs.any()) {
             let mut done = Done::new(Operation::Updated, dir.clone(), &source, Reason::Metadata, &look);
@@ -276,6 +279,13 @@ impl Preview<'_> {
             return;
         }
         let stands_on = operation != Operation::Removed && entry.is_dir() && theirs.is_dir();
+        if self.unmade.iter().any(|dir| path.is_within(dir)) {
+            return;
+        }
+        if !self.check && is_kept_by_a_lock(action, theirs, replica) {
+            self.unmade.extend(matches!(action, Action::MakeDir(_)).then(|| path.clone()));
+            return self.fail(&Problem { path, cause: Cause::Fault(LOCKED) });
+        }
         let gives_nothing_back = replica.is_some_and(Dir::gives_nothing_back);
         if !is_own && !stands_on && self.stays(operation, &path, theirs, look, gives_nothing_back) {
             return;
@@ -381,6 +391,12 @@ impl Preview<'_> {
             (false, false) => Seen::Equal,
         }
     }
+}
+
+/// Whether an entry cannot be changed so in place, or nothing can be changed in its directory.
+fn is_kept_by_a_lock(action: Action, theirs: &Side, replica: Option<&Dir>) -> bool {
+    let in_place = matches!(action, Action::SetMetadata(_)) && theirs.entry().is_some_and(Entry::is_locked);
+    in_place || replica.is_some_and(|dir| dir.entry().is_ok_and(|dir| dir.immutable))
 }
 
 /// Both files of a pair with all their facts, and their MD5s.

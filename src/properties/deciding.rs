@@ -50,6 +50,7 @@ fn entry() -> impl Strategy<Value = Entry> {
             blocks: 8,
             mount_root: false,
             append_only: false,
+            immutable: false,
             xattrs,
         },
     )

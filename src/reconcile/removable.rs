@@ -12,7 +12,7 @@ use super::crossings::Crossings;
 use super::excluded::{Leave, may_go};
 use super::{Deletions, Roots};
 use crate::entry::Entry;
-use crate::fault::{Fault, GIVES_NOTHING_BACK, Where};
+use crate::fault::{Fault, GIVES_NOTHING_BACK, LOCKED, Where};
 use crate::filter::Filter;
 use crate::mounts;
 use crate::path::RelPath;
@@ -103,6 +103,9 @@ impl Rules<'_> {
         }
         if gives_nothing_back {
             return Ruling::Stays(Stay::Fault(GIVES_NOTHING_BACK));
+        }
+        if standing.is_locked() {
+            return Ruling::Stays(Stay::Fault(LOCKED));
         }
         if !is_dir {
             return Ruling::Goes;

@@ -108,6 +108,7 @@ fn entry_of(stat: &Statx, target: Box<[u8]>) -> Entry {
         blocks: stat.stx_blocks,
         mount_root: stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT),
         append_only: stat.stx_attributes.contains(StatxAttributes::APPEND),
+        immutable: stat.stx_attributes.contains(StatxAttributes::IMMUTABLE),
         xattrs: None,
     }
 }
