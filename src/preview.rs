@@ -226,6 +226,11 @@ impl Preview<'_> {
                 }
                 Err(setback) => Err(setback),
             },
+            // What cannot be read cannot be copied.
+            Action::CopyFile(_) if !self.check => match source.open_file(name.as_bytes()) {
+                Err(fault) if !fault.is_absence() => Err(fault.into()),
+                _ => Ok((action, ours, theirs)),
+            },
             action => Ok((action, ours, theirs)),
         };
         match result {

@@ -61,6 +61,8 @@ pub enum Refusal {
     Backup(PathBuf, String),
     #[error("the log file {} is a symlink to a file that does not exist: name the file itself", shown(.0))]
     LogNowhere(PathBuf),
+    #[error("the log file {} is the console or another open file of twindir itself: name a file by its own path", shown(.0))]
+    LogIsOpen(PathBuf),
     #[error("cannot write the log file {}: {}; name a regular file that can be created or appended to", shown(.0), .1)]
     Log(PathBuf, std::io::Error),
     #[error("--exclude {0:?} matches nothing: give one pattern, as in a .gitignore file")]
@@ -69,7 +71,12 @@ pub enum Refusal {
     Exclude(String, Vec<u8>, Flaw),
     #[error("cannot read the patterns in {}: {}; name a file that can be read", shown(.0), .1)]
     ExcludeFrom(PathBuf, std::io::Error),
-    #[error("cannot create the replica {}: {}", shown(.0), .1)]
+    #[error(
+        "cannot create the replica {}: {}{}",
+        shown(.0),
+        .1,
+        if .1.kind() == std::io::ErrorKind::AlreadyExists { " (perhaps a symlink above it leads to nothing)" } else { "" }
+    )]
     Create(PathBuf, std::io::Error),
     #[error("another twindir ({}) keeps the replica {} already: stop that one first", .1, shown(.0))]
     Locked(PathBuf, String),
@@ -85,6 +92,8 @@ pub enum Refusal {
         shown(.0)
     )]
     FollowsSymlinks(PathBuf),
+    #[error("the {0} {path} is a URL: give the path itself", path = shown(.1))]
+    Url(&'static str, PathBuf),
     #[error("cannot lock the replica {}: {}", shown(.0), .1)]
     Lock(PathBuf, std::io::Error),
     #[error("{}: {}{}", shown(.0), .1, advice(.1))]
@@ -150,6 +159,9 @@ pub fn check(config: &Config) -> Result<Checked, Refusal> {
         log: config.log_file.as_deref().map(full).transpose()?,
         backup: config.backup_dir.as_deref().map(full).transpose()?,
     };
+    if let Some(log) = beside.log.as_ref().filter(|log| is_open_file(log)) {
+        return Err(Refusal::LogIsOpen(log.clone()));
+    }
     see_apart((&source, &source_pin), (&replica, existing.as_ref()), &beside)?;
     if existing.is_none() && !config.create {
         return Err(Refusal::NoReplica(replica.path));
@@ -191,8 +203,10 @@ impl Beside {
 
 /// Refuses paths that are written as other programs write places on another machine, unless the source exists.
 fn refuse_remote(config: &Config) -> Result<(), Refusal> {
-    let refuse = |what, path: &Path, is_remote: fn(&Path) -> bool| {
-        if is_remote(path) { Err(Refusal::Remote(what, path.into())) } else { Ok(()) }
+    let refuse = |what, path: &Path, is_remote: fn(&Path) -> bool| match path {
+        _ if !is_remote(path) => Ok(()),
+        _ if path.as_os_str().as_bytes().starts_with(b"file://") => Err(Refusal::Url(what, path.into())),
+        _ => Err(Refusal::Remote(what, path.into())),
     };
     if !fs::exists(&config.source).unwrap_or(true) {
         refuse("source", &config.source, is_remote)?;
@@ -200,13 +214,22 @@ fn refuse_remote(config: &Config) -> Result<(), Refusal> {
     refuse("replica", &config.replica, is_remote)?;
     config.backup_dir.as_deref().map_or(Ok(()), |path| refuse("backup folder", path, is_remote))?;
     // A colon is usual in the name of a log, since times have colons.
-    config.log_file.as_deref().map_or(Ok(()), |path| refuse("log file", path, is_url))
+    config
+        .log_file
+        .as_deref()
+        .map_or(Ok(()), |path| refuse("log file", path, |path| is_url(path) || has_user(path)))
 }
 
 /// Whether a path has the form `host:path`, `user@host:path` or `scheme://...`: a colon before the first slash.
 fn is_remote(path: &Path) -> bool {
     let first = path.as_os_str().as_bytes().split(|byte| *byte == b'/').next().unwrap_or_default();
     first.iter().position(|byte| *byte == b':').is_some_and(|at| at > 0)
+}
+
+/// Whether a path has the form `user@host:path`.
+fn has_user(path: &Path) -> bool {
+    let before = path.as_os_str().as_bytes().split(|byte| *byte == b':').next().unwrap_or_default();
+    is_remote(path) && before.contains(&b'@')
 }
 
 /// Whether a path has the form `scheme://...`.
@@ -405,6 +428,21 @@ fn refuse_log_in_replica(log: &Path, replica: &Path, existing: Option<&Pin>) -> 
         None => real_path(real.parent().unwrap_or(&real))?.starts_with(real_path(replica)?),
     };
     if inside { Err(Refusal::LogInReplica(log.into())) } else { Ok(()) }
+}
+
+/// Whether a path leads to a file by way of `/proc`, as `/dev/stdout` does: another one writes to that, too.
+fn is_open_file(path: &Path) -> bool {
+    let mut at = path.to_path_buf();
+    // As many symlinks as the kernel follows.
+    for _ in 0..40 {
+        let Some(Ok(folder)) = at.parent().map(fs::canonicalize) else { return false };
+        if folder.starts_with("/proc") {
+            return true;
+        }
+        let Ok(target) = fs::read_link(&at) else { return false };
+        at = folder.join(target);
+    }
+    false
 }
 
 /// A log file inside the source is not mirrored, nor are its numbered elders.

@@ -297,6 +297,15 @@ fn what_cannot_be_read_makes_a_dry_run_and_a_check_fail() {
     check(&scratch).expect(0);
 }
 
+#[test]
+fn a_dry_run_says_which_new_files_cannot_be_read() {
+    let scratch =
+        Scratch::ordinary().with_source(&Tree::new().file("new", "text").mode(0).file("good", "text"));
+    let run = dry_run(&scratch, &[]).expect(1);
+    assert!(run.stderr.contains(" new: cannot open the file in the source"), "{run}");
+    assert_eq!(actions(&run).len(), 1, "{run}");
+}
+
 /// What a check has said of each entry: path and what differs.
 fn differences(run: &Run) -> Vec<String> {
     let said =

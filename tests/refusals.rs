@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::process::Command;
 
@@ -189,6 +189,21 @@ fn a_symlink_that_leads_to_nothing_is_called_so() {
     symlink("nowhere", scratch.path("dangling")).unwrap();
     refused(&scratch, &["--once", "source", "dangling"]).stderr_has("a symlink that leads to nothing");
     refused(&scratch, &["--once", "dangling", "replica"]).stderr_has("a symlink that leads to nothing");
+    refused(&scratch, &["--once", "source", "dangling/below"])
+        .stderr_has("a symlink above it leads to nothing");
+}
+
+#[test]
+fn a_log_that_leads_to_what_is_open_is_refused_also_where_that_is_a_file() {
+    let scratch = scratch();
+    symlink("/dev/stderr", scratch.path("mine")).unwrap();
+    for log in ["/dev/stdout", "/dev/fd/2", "/proc/self/fd/1", "mine"] {
+        let out = File::create(scratch.path("out")).unwrap();
+        let mut command = scratch.command(["--once", "source", "replica", "-l", log]);
+        let code = command.stdout(out.try_clone().unwrap()).stderr(out).status().unwrap().code();
+        let said = fs::read_to_string(scratch.path("out")).unwrap();
+        assert!(code == Some(2) && said.contains("name a file by its own path"), "{log}: {said}");
+    }
 }
 
 #[test]
@@ -207,9 +222,12 @@ fn symlinks_in_a_circle_are_called_so() {
 fn a_log_that_is_no_file_is_called_what_it_is() {
     let scratch = scratch();
     rustix::fs::mkfifoat(rustix::fs::CWD, scratch.path("fifo"), rustix::fs::Mode::RWXU).unwrap();
-    for (log, what) in
-        [("/dev/stdout", "a pipe"), ("fifo", "a pipe"), ("/dev/null", "a device"), ("source", "a directory")]
-    {
+    for (log, what) in [
+        ("/dev/stdout", "is the console or another open file"),
+        ("fifo", "a pipe"),
+        ("/dev/null", "a device"),
+        ("source", "a directory"),
+    ] {
         refused(&scratch, &["--once", "source", "replica", "-l", log]).stderr_has(what);
     }
 }
@@ -227,8 +245,10 @@ fn a_place_on_another_machine_is_refused() {
         }
         refused(&scratch, &["--once", "source", "replica", "--backup-dir", place]).stderr_has("mount it");
     }
-    refused(&scratch, &["--once", "source", "replica", "60", "https://host/log"])
-        .stderr_has("write ./https:");
+    for log in ["https://host/log", "user@host:/log"] {
+        refused(&scratch, &["--once", "source", "replica", "60", log]).stderr_has(&format!("write ./{log}"));
+    }
+    refused(&scratch, &["--once", "source", "file:///data"]).stderr_has("is a URL: give the path itself");
     // Who means it says so; and a source that is there is meant, as is a log with a time in its name.
     scratch.run(["--once", "source", "./host:dir", "60", "log-12:30"]).expect(0);
     scratch.run(["--once", "host:dir", "replica"]).expect(0);

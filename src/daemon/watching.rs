@@ -143,13 +143,12 @@ impl Daemon<'_> {
             }
             Err(error) => {
                 if !std::mem::replace(&mut self.watching.said_failed, true) {
+                    let (name, most, at) = limit("instances");
                     tracing::error!(
                         op = "watch",
                         "cannot watch the source: {error}; changes are found by a scan every {} and by the \
-                         sweeps (perhaps {} is reached, now {})",
+                         sweeps (perhaps {name} is reached, now {most}. To raise it, as root{at}: sysctl {name}=1024)",
                         human_duration(POLL),
-                        limit("instances").0,
-                        limit("instances").1,
                     );
                 }
                 self.watching.not_before = Some(now + POLL);
@@ -257,12 +256,10 @@ impl Daemon<'_> {
         let rhythm = human_duration(POLL);
         match why {
             Unwatched::Limit => {
-                let (name, now) = limit("watches");
-                // It holds in this namespace alone, and so does what is said there.
-                let at = if name.starts_with("user.") { " in this container" } else { "" };
+                let (name, most, at) = limit("watches");
                 tracing::warn!(
                     op = "watch",
-                    "the limit on watches is reached ({name} = {now}): what is not watched is scanned every {rhythm}. To \
+                    "the limit on watches is reached ({name} = {most}): what is not watched is scanned every {rhythm}. To \
                      raise it, as root{at}: sysctl {name}=1048576"
                 );
             }
@@ -290,17 +287,18 @@ impl Daemon<'_> {
     }
 }
 
-/// The limit that the kernel sets on a user's `watches` or `instances`, by its name for sysctl, and as it is now: in a user
-/// namespace (a container) the smaller one of the namespace's and the machine's. See inotify(7), namespaces(7).
-fn limit(what: &str) -> (String, String) {
+/// The limit that the kernel sets on a user's `watches` or `instances`: its name for sysctl, its value now, and where it is set, as
+/// one says it. In a user namespace (a container) that is the smaller one of the namespace's and the machine's. See inotify(7),
+/// namespaces(7).
+fn limit(what: &str) -> (String, String, &'static str) {
     let names = [format!("fs.inotify.max_user_{what}"), format!("user.max_inotify_{what}")];
     let value = |name: &String| {
         let text = std::fs::read_to_string(format!("/proc/sys/{}", name.replace('.', "/"))).ok()?;
         text.trim().parse::<u64>().ok()
     };
-    let known = names.iter().filter_map(|name| Some((value(name)?, name)));
-    known.min_by_key(|(value, _)| *value).map_or_else(
-        || (names[0].clone(), "unknown".to_owned()),
-        |(value, name)| (name.clone(), value.to_string()),
-    )
+    let known = names.iter().filter_map(|name| Some((value(name)?, name))).min_by_key(|(value, _)| *value);
+    let (value, name) =
+        known.map_or(("unknown".to_owned(), &names[0]), |(value, name)| (value.to_string(), name));
+    let at = if name.starts_with("user.") { " in this container" } else { "" };
+    (name.clone(), value, at)
 }

@@ -166,7 +166,7 @@ pub fn say_if_silent(
         replica_md5 = %verdict.replica,
         replica_ctime = %replica.ctime,
         "same size and mtime, other contents: source MD5 {}, last changed {}; replica MD5 {}, last changed {}. \
-         The source's is mirrored. If nobody wrote to either file so, a disk may be failing",
+         The source's counts. If nobody wrote to either file so, a disk may be failing",
         verdict.source,
         source.ctime,
         verdict.replica,
