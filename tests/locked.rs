@@ -408,17 +408,13 @@ fn a_dry_run_and_the_run_after_it_say_the_same_of_what_is_locked() {
         "rm -r d; echo now a file > d",
         "mv d e",
     ];
-    let locks = [("d", Locked::append_only as fn(PathBuf) -> _), ("d", Locked::immutable)];
     let files = ["rm d/f", "echo more > d/f", "chmod 600 d/f", "rm d/f; mkdir d/f", "mv d/f d/g"];
-    let file_locks = [("d/f", Locked::append_only as fn(PathBuf) -> _), ("d/f", Locked::immutable)];
-    let all = |changes: &[&'static str], locks: [(&'static str, fn(PathBuf) -> Option<Locked>); 2]| {
-        let each = changes.iter().flat_map(|change| locks.map(|lock| (*change, lock)));
-        each.collect::<Vec<_>>()
-    };
-    for (change, (locked, lock)) in all(&changes, locks).into_iter().chain(all(&files, file_locks)) {
+    let all = changes.map(|change| (change, "d")).into_iter().chain(files.map(|change| (change, "d/f")));
+    let each = all.flat_map(|(change, locked)| ["+a", "+i"].map(|flag| (change, locked, flag)));
+    for (change, locked, flag) in each {
         let scratch = Scratch::new().with_source(&Tree::new().file("d/sub/f", "text").file("d/f", "text"));
         sync(&scratch);
-        let Some(_lock) = lock(scratch.replica().join(locked)) else {
+        let Some(_lock) = Locked::new(flag, scratch.replica().join(locked)) else {
             return skip("nothing can be locked here");
         };
         let done = Command::new("sh").args(["-c", change]).current_dir(scratch.source()).status();
@@ -436,6 +432,6 @@ fn a_dry_run_and_the_run_after_it_say_the_same_of_what_is_locked() {
                 .filter(|line| ["created", "updated", "removed"].iter().any(|word| line.starts_with(word)))
                 .collect()
         };
-        assert_eq!(actions(&dry, 3), actions(&run, 1), "{change}, {locked}\n{dry}\n{run}");
+        assert_eq!(actions(&dry, 3), actions(&run, 1), "{change}, {flag} {locked}\n{dry}\n{run}");
     }
 }

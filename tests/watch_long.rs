@@ -181,5 +181,5 @@ fn a_cargo_build_is_followed() {
     {
         follow(scratch, &format!("cd built; env -u CARGO_TARGET_DIR {build}"));
     }
-    follow(scratch, "cd built; cargo -q clean --offline");
+    follow(scratch, "cd built; env -u CARGO_TARGET_DIR cargo -q clean --offline");
 }
