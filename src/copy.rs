@@ -151,7 +151,8 @@ impl Drop for Temp<'_> {
 /// # Errors
 /// [`Setback::Changed`] where `old` has gone; `EXDEV` where it is a directory that cannot be renamed at all.
 pub fn swap(dir: &ReplicaDir, new: &Name, old: &Name, names: &TempNames) -> Result<Name, Setback> {
-    match dir.exchange(new, old) {
+    // In this order: fuse-overlayfs sees of the first one only that it cannot be renamed, and loses what is below the other.
+    match dir.exchange(old, new) {
         Ok(()) => Ok(new.clone()),
         Err(fault) if fault.errno == Errno::NOENT => Err(Setback::Changed),
         Err(fault) if fault.is_unknown_flag() || fault.errno == Errno::XDEV => {

@@ -47,6 +47,7 @@ fn lower() -> Tree {
         .file("goes/deep/er/f", "x")
         .file("goes/f", "x")
         .file("becomes-file/f", "x")
+        .file("becomes-file/deep/er/f", "x")
         .file("becomes-link/f", "x")
         .file("becomes-dir", "x")
         .file("stays/f", "old")
@@ -100,6 +101,7 @@ fn what_is_removed_from_a_lower_layer_is_kept_first() {
         let Some(run) = layered(mount, &scratch(), text) else { continue };
         let kept = [
             "becomes-dir",
+            "becomes-file/deep/er/f",
             "becomes-file/f",
             "becomes-link/f",
             "goes/deep/er/f",

@@ -290,9 +290,9 @@ impl Round<'_> {
     fn move_behind(&mut self, from: &Place, to: &Place, is_filled: bool, hint: &Hint) -> Option<()> {
         let temp = self.shared.names.next();
         from.dir.make_dir(&temp).ok()?;
-        let moved = from.dir.exchange(&temp, &from.name).and_then(|()| {
+        let moved = from.dir.exchange(&from.name, &temp).and_then(|()| {
             from.dir.move_to(temp.as_bytes(), &to.dir, &to.name).inspect_err(|_| {
-                let _ = from.dir.exchange(&temp, &from.name);
+                let _ = from.dir.exchange(&from.name, &temp);
             })
         });
         if moved.is_err() {
