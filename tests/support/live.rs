@@ -80,17 +80,23 @@ impl Live {
         self.scratch.log_lines()
     }
 
+    /// Waits until the log says what the console does: they have a writer each, and one may be behind the other.
+    #[track_caller]
+    fn wait_log(&self) {
+        let in_log = || self.lines().iter().filter(|line| line.operation == "settled").count();
+        wait_until("the log says it too", DEADLINE, || in_log() >= self.daemon.settled());
+    }
+
     /// Does something in the source; the actions that the log has of it once all is equal and at rest.
     #[track_caller]
     pub fn actions_of(&self, change: impl FnOnce()) -> Vec<LogLine> {
+        self.wait_log();
         let (before, said) = (self.lines().len(), self.daemon.settled());
         change();
         self.wait();
         self.daemon.wait_settled(said + 1);
         self.wait();
-        // The console and the log have a writer each, so that one may be behind the other.
-        let in_log = || self.lines().iter().filter(|line| line.operation == "settled").count();
-        wait_until("the log says it too", DEADLINE, || in_log() >= self.daemon.settled());
+        self.wait_log();
         self.lines().drain(before..).filter(LogLine::is_action).collect()
     }
 }
