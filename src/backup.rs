@@ -18,8 +18,8 @@ use rustix::io::Errno;
 
 use crate::copy::TempNames;
 use crate::differs::Keeps;
-use crate::entry::{Entry, Side};
-use crate::fault::{Fault, Setback, Where};
+use crate::entry::{Entry, Observed};
+use crate::fault::{Fault, Setback, Side};
 use crate::path::{Name, RelPath};
 use crate::probe::{of_process, probe};
 use crate::reaper::{empty, enter};
@@ -85,7 +85,7 @@ impl Backup {
     /// # Errors
     /// Where it cannot be written to.
     pub fn open(path: PathBuf, apart_from: [Root; 2], durable: bool) -> Result<Self, Fault> {
-        let root = Root::new(path, Where::Backup);
+        let root = Root::new(path, Side::Backup);
         let (dir, pin) = root.open_replica()?;
         let wanted = of_process(root.foreign_file_system().is_none());
         let keeps = probe(&dir, Keeps { tells_late: root.is_remote(), ..wanted })?;
@@ -197,12 +197,12 @@ impl Backup {
             return Ok(dir);
         }
         // Its disk is gone, and this is the directory beneath, or another disk; or its path leads into a root.
-        Err(Fault { doing: "keep what goes", side: Where::Backup, errno: Errno::STALE })
+        Err(Fault { doing: "keep what goes", side: Side::Backup, errno: Errno::STALE })
     }
 
     fn lies_apart(&self) -> bool {
         self.apart_from.iter().all(|root| {
-            let lies = |pin| lies_within(&self.root.path, &root.path, &pin, Where::Backup);
+            let lies = |pin| lies_within(&self.root.path, &root.path, &pin, Side::Backup);
             root.pin().and_then(lies) == Ok(false)
         })
     }
@@ -243,8 +243,8 @@ impl Backup {
     /// Whether one of these directories is a folder or lies in it, by whatever names. What cannot be found out may be so.
     fn is_in_use(&self, folder: &Name, dirs: &[PathBuf]) -> bool {
         let path = self.root.path.join(OsStr::from_bytes(folder.as_bytes()));
-        let Ok(pin) = Root::new(path.clone(), Where::Backup).pin() else { return true };
-        dirs.iter().any(|dir| lies_within(dir, &path, &pin, Where::Backup) != Ok(false))
+        let Ok(pin) = Root::new(path.clone(), Side::Backup).pin() else { return true };
+        dirs.iter().any(|dir| lies_within(dir, &path, &pin, Side::Backup) != Ok(false))
     }
 
     /// Copies an entry with all that it holds. The copy is there as a whole or not at all.
@@ -261,8 +261,8 @@ impl Backup {
             return Ok(());
         }
         // Better known before all of it is copied.
-        if to.look(leaf.as_bytes()) != Side::Absent {
-            return Err(Fault { doing: "copy it", side: Where::Backup, errno: Errno::EXIST }.into());
+        if to.look(leaf.as_bytes()) != Observed::Absent {
+            return Err(Fault { doing: "copy it", side: Side::Backup, errno: Errno::EXIST }.into());
         }
         let temp = self.names.next();
         let copied = copy_entry(from, name, to, &temp, (&self.keeps, cancel))
@@ -349,21 +349,21 @@ impl Drop for Unlocked {
 
 /// Whether there is nothing (any more) to be kept.
 fn is_gone(fault: &Fault, dir: &ReplicaDir, name: &Name) -> bool {
-    fault.is_absence() && dir.look(name.as_bytes()) == Side::Absent
+    fault.is_absence() && dir.look(name.as_bytes()) == Observed::Absent
 }
 
 /// A missing right is said of the folder to which an entry was to go. If that can be written to, the entry may not leave its place.
 fn blamed(fault: Fault, to: &ReplicaDir) -> Fault {
     let is_open = || to.entry().is_ok_and(|entry| entry.mode & 0o300 == 0o300);
     let is_of_entry = matches!(fault.errno, Errno::PERM | Errno::ACCESS) && is_open();
-    if is_of_entry { Fault { side: Where::Replica, ..fault } } else { fault }
+    if is_of_entry { Fault { side: Side::Replica, ..fault } } else { fault }
 }
 
 /// Whether something else stands at the place, or above it: a directory that was kept, perhaps, with a mode that lets nothing in.
 fn is_taken(fault: &Fault) -> bool {
     let taken =
         [Errno::EXIST, Errno::NOTEMPTY, Errno::NOTDIR, Errno::ISDIR, Errno::LOOP, Errno::ACCESS, Errno::PERM];
-    fault.side == Where::Backup && taken.contains(&fault.errno)
+    fault.side == Side::Backup && taken.contains(&fault.errno)
 }
 
 /// Whether the file system, or this user, cannot link it there: other file systems, links forbidden or unknown, too many.

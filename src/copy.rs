@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use crate::differs::{Differs, Keeps};
 use crate::digest::{BEYOND, with_buffer};
-use crate::entry::{Entry, Side, Xattrs};
+use crate::entry::{Entry, Observed, Xattrs};
 use crate::fault::{ENDLESS, Fault, GIVES_NOTHING_BACK, Setback};
 use crate::path::Name;
 use crate::tree::{File, NewFile, Ranged, ReplicaDir, Settings};
@@ -113,9 +113,9 @@ impl<'a> Temp<'a> {
     ///
     /// # Errors
     /// [`Setback::Changed`] where something else stands there by now.
-    pub fn publish(mut self, name: &Name, standing: &Side) -> Result<(), Setback> {
+    pub fn publish(mut self, name: &Name, standing: &Observed) -> Result<(), Setback> {
         let renamed = match standing {
-            Side::Absent => self.dir.move_to_free(self.name.as_bytes(), self.dir, name),
+            Observed::Absent => self.dir.move_to_free(self.name.as_bytes(), self.dir, name),
             _ => self.dir.rename(&self.name, name),
         };
         renamed.map_err(|fault| match fault.errno {

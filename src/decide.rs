@@ -2,7 +2,7 @@
 //! clock, no memory (I2).
 
 use crate::differs::{Differs, Keeps};
-use crate::entry::{Entry, Identity, Kind, Side, Special, Time, Verdict};
+use crate::entry::{Entry, Identity, Kind, Observed, Special, Time, Verdict};
 
 /// What is known of the contents of two files.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -72,18 +72,20 @@ pub enum Action {
 }
 
 /// The table of the design, cell by cell.
-pub fn decide(source: &Side, replica: &Side, contents: Contents, keeps: &Keeps) -> Action {
+pub fn decide(source: &Observed, replica: &Observed, contents: Contents, keeps: &Keeps) -> Action {
     let source = match (source, replica) {
-        (Side::Unknown(_), _) | (Side::Absent, Side::Unknown(_)) => return Action::Unsure,
-        (Side::Absent, Side::Absent) => return Action::Nothing,
-        (Side::Absent, Side::Present(_)) => return Action::Remove,
-        (Side::Present(source), _) => source,
+        (Observed::Unknown(_), _) | (Observed::Absent, Observed::Unknown(_)) => return Action::Unsure,
+        (Observed::Absent, Observed::Absent) => return Action::Nothing,
+        (Observed::Absent, Observed::Present(_)) => return Action::Remove,
+        (Observed::Present(source), _) => source,
     };
     match (&source.kind, replica) {
-        (Kind::Special(special), Side::Absent | Side::Unknown(_)) => {
+        (Kind::Special(special), Observed::Absent | Observed::Unknown(_)) => {
             Action::NotMirrored { special: *special, stale: false }
         }
-        (Kind::Special(special), Side::Present(_)) => Action::NotMirrored { special: *special, stale: true },
+        (Kind::Special(special), Observed::Present(_)) => {
+            Action::NotMirrored { special: *special, stale: true }
+        }
 
         // One that stands there shows that it was taken.
         (Kind::Symlink(target), replica)
@@ -93,16 +95,16 @@ pub fn decide(source: &Side, replica: &Side, contents: Contents, keeps: &Keeps) 
             Action::NotMirrored { special: Special::Symlink, stale: replica.entry().is_some() }
         }
 
-        (Kind::File, Side::Absent) => Action::CopyFile(Reason::New),
-        (Kind::Symlink(_), Side::Absent) => Action::MakeSymlink(Reason::New),
-        (Kind::Dir, Side::Absent) => Action::MakeDir(Reason::New),
+        (Kind::File, Observed::Absent) => Action::CopyFile(Reason::New),
+        (Kind::Symlink(_), Observed::Absent) => Action::MakeSymlink(Reason::New),
+        (Kind::Dir, Observed::Absent) => Action::MakeDir(Reason::New),
 
         // A rename replaces what cannot be looked at, unless it is a directory.
-        (Kind::File, Side::Unknown(_)) => Action::CopyFile(Reason::Kind),
-        (Kind::Symlink(_), Side::Unknown(_)) => Action::MakeSymlink(Reason::Kind),
-        (Kind::Dir, Side::Unknown(_)) => Action::Unsure,
+        (Kind::File, Observed::Unknown(_)) => Action::CopyFile(Reason::Kind),
+        (Kind::Symlink(_), Observed::Unknown(_)) => Action::MakeSymlink(Reason::Kind),
+        (Kind::Dir, Observed::Unknown(_)) => Action::Unsure,
 
-        (kind, Side::Present(replica)) => match (kind, &replica.kind) {
+        (kind, Observed::Present(replica)) => match (kind, &replica.kind) {
             (Kind::File, Kind::File) => decide_file(source, replica, contents, keeps),
             (Kind::File, Kind::Dir | Kind::Symlink(_) | Kind::Special(_)) => Action::CopyFile(Reason::Kind),
 
@@ -171,18 +173,18 @@ mod tests {
 
     static KEEPS: LazyLock<Keeps> = LazyLock::new(|| Keeps { owner: true, ..Keeps::all() });
 
-    fn present(kind: Kind) -> Side {
-        Side::Present(entry(kind))
+    fn present(kind: Kind) -> Observed {
+        Observed::Present(entry(kind))
     }
 
-    fn changed(kind: Kind, change: impl FnOnce(&mut Entry)) -> Side {
+    fn changed(kind: Kind, change: impl FnOnce(&mut Entry)) -> Observed {
         let mut entry = entry(kind);
         change(&mut entry);
-        Side::Present(entry)
+        Observed::Present(entry)
     }
 
-    fn unknown() -> Side {
-        Side::Unknown(Fault::for_test())
+    fn unknown() -> Observed {
+        Observed::Unknown(Fault::for_test())
     }
 
     fn link(target: &str) -> Kind {
@@ -193,7 +195,7 @@ mod tests {
         Kind::Special(Special::Fifo)
     }
 
-    fn action(source: &Side, replica: &Side) -> Action {
+    fn action(source: &Observed, replica: &Observed) -> Action {
         decide(source, replica, Contents::Unread, &KEEPS)
     }
 
@@ -204,7 +206,7 @@ mod tests {
         use Action::*;
         let no_special = |stale| NotMirrored { special: Special::Fifo, stale };
         let table = [
-            (Side::Absent, [Nothing, Unsure, Remove, Remove, Remove, Remove]),
+            (Observed::Absent, [Nothing, Unsure, Remove, Remove, Remove, Remove]),
             (unknown(), [Unsure; 6]),
             (
                 present(Kind::File),
@@ -252,7 +254,7 @@ mod tests {
             ),
         ];
         let replicas = [
-            Side::Absent,
+            Observed::Absent,
             unknown(),
             present(Kind::File),
             present(Kind::Dir),
@@ -382,12 +384,12 @@ mod tests {
         for (target, is_taken) in
             [("a", true), ("a/b", true), ("a..", true), ("/a", false), ("..", false), ("a/../b", false)]
         {
-            let action = decide(&present(link(target)), &Side::Absent, Contents::Unread, &absolute);
+            let action = decide(&present(link(target)), &Observed::Absent, Contents::Unread, &absolute);
             assert_eq!(matches!(action, Action::MakeSymlink(_)), is_taken, "{target}");
         }
         let link = present(link("a"));
         let not_mirrored = |stale| Action::NotMirrored { special: Special::Symlink, stale };
-        assert_eq!(decide(&link, &Side::Absent, Contents::Unread, &poor), not_mirrored(false));
+        assert_eq!(decide(&link, &Observed::Absent, Contents::Unread, &poor), not_mirrored(false));
         assert_eq!(decide(&link, &present(Kind::File), Contents::Unread, &poor), not_mirrored(true));
         assert_eq!(
             decide(&link, &link, Contents::Unread, &poor),

@@ -110,13 +110,13 @@ pub fn compare_large(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fault::Where;
+    use crate::fault::Side;
     use crate::tree::Root;
 
     fn md5(bytes: &[u8]) -> String {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("f"), bytes).unwrap();
-        let root = Root::new(dir.path(), Where::Source);
+        let root = Root::new(dir.path(), Side::Source);
         let (file, entry) = root.open_source().unwrap().0.open_file(b"f").unwrap();
         md5_of(&file, entry.size, &AtomicBool::new(false)).unwrap().to_string()
     }
@@ -140,7 +140,7 @@ mod tests {
     fn a_cancelled_digest_ends() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("f"), "x").unwrap();
-        let root = Root::new(dir.path(), Where::Source);
+        let root = Root::new(dir.path(), Side::Source);
         let (file, entry) = root.open_source().unwrap().0.open_file(b"f").unwrap();
         let result = md5_of(&file, entry.size, &AtomicBool::new(true));
         assert!(matches!(result, Err(Setback::Cancelled)));

@@ -230,27 +230,27 @@ impl Entry {
 }
 
 /// One name on one side. "Not there" is said by `ENOENT` alone (I5); any other error is
-/// [`Side::Unknown`], which is never taken for a deletion.
+/// [`Observed::Unknown`], which is never taken for a deletion.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Side {
+pub enum Observed {
     Absent,
     Unknown(Fault),
     Present(Entry),
 }
 
-impl Side {
+impl Observed {
     pub fn entry(&self) -> Option<&Entry> {
         match self {
-            Side::Present(entry) => Some(entry),
-            Side::Absent | Side::Unknown(_) => None,
+            Observed::Present(entry) => Some(entry),
+            Observed::Absent | Observed::Unknown(_) => None,
         }
     }
 
     /// Why it could not be looked at.
     pub fn fault(&self) -> Option<Fault> {
         match self {
-            Side::Unknown(fault) => Some(*fault),
-            Side::Absent | Side::Present(_) => None,
+            Observed::Unknown(fault) => Some(*fault),
+            Observed::Absent | Observed::Present(_) => None,
         }
     }
 

@@ -6,18 +6,18 @@ use rustix::io::Errno;
 
 /// Which of the two trees, or what was in the replica and is kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Where {
+pub enum Side {
     Source,
     Replica,
     Backup,
 }
 
-impl Where {
+impl Side {
     pub fn as_str(self) -> &'static str {
         match self {
-            Where::Source => "source",
-            Where::Replica => "replica",
-            Where::Backup => "backup folder",
+            Side::Source => "source",
+            Side::Replica => "replica",
+            Side::Backup => "backup folder",
         }
     }
 }
@@ -27,7 +27,7 @@ impl Where {
 pub struct Fault {
     /// What was to be done, as in "cannot _open the file_".
     pub doing: &'static str,
-    pub side: Where,
+    pub side: Side,
     pub errno: Errno,
 }
 
@@ -57,7 +57,7 @@ impl Fault {
     /// Whether the replica's file system (or that of the backups) takes nothing more for now, whatever the entry: it is
     /// full, the quota is used up, or it is read-only.
     pub fn is_refusal(&self) -> bool {
-        self.side != Where::Source && matches!(self.errno, Errno::NOSPC | Errno::DQUOT | Errno::ROFS)
+        self.side != Side::Source && matches!(self.errno, Errno::NOSPC | Errno::DQUOT | Errno::ROFS)
     }
 
     /// Whether it was met when extended attributes were set.
@@ -72,25 +72,25 @@ impl Fault {
 
     #[cfg(test)]
     pub fn for_test() -> Self {
-        Fault { doing: "look at it", side: Where::Source, errno: Errno::ACCESS }
+        Fault { doing: "look at it", side: Side::Source, errno: Errno::ACCESS }
     }
 }
 
 /// Why nothing is put into a directory that lets nothing be renamed or removed: only temporary entries would come of it.
 pub const GIVES_NOTHING_BACK: Fault =
-    Fault { doing: "rename or remove anything in the directory", side: Where::Replica, errno: Errno::PERM };
+    Fault { doing: "rename or remove anything in the directory", side: Side::Replica, errno: Errno::PERM };
 
 /// Why such a directory keeps the metadata that it has.
 pub const TAKES_NO_METADATA: Fault =
-    Fault { doing: "change times, mode or owner of the directory", side: Where::Replica, errno: Errno::PERM };
+    Fault { doing: "change times, mode or owner of the directory", side: Side::Replica, errno: Errno::PERM };
 
 /// Why an entry of the replica stays as it is that is append-only or immutable.
 pub const LOCKED: Fault =
-    Fault { doing: "change what is append-only or immutable", side: Where::Replica, errno: Errno::PERM };
+    Fault { doing: "change what is append-only or immutable", side: Side::Replica, errno: Errno::PERM };
 
 /// Why a file is not copied whose contents go on long after the end that its size tells.
 pub const ENDLESS: Fault =
-    Fault { doing: "find the end of the file", side: Where::Source, errno: Errno::FBIG };
+    Fault { doing: "find the end of the file", side: Side::Source, errno: Errno::FBIG };
 
 /// Why a look at an entry did not come to its end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

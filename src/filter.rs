@@ -11,7 +11,7 @@ pub use patterns::{Flaw, Patterns, lines};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use crate::entry::Side;
+use crate::entry::Observed;
 use crate::path::{Name, RelPath};
 use crate::report::{counted, is_log_name};
 use crate::tree::Dir;
@@ -122,7 +122,7 @@ impl Filter {
     /// they were: copying it is a Problem that will be told.
     pub fn refresh(&self, dir: &RelPath, source: &Dir, has: impl Fn(&[u8]) -> bool) -> bool {
         let Some(nested) = &self.nested else { return false };
-        let is_repository = has(GIT) && source.look(GIT) != Side::Absent;
+        let is_repository = has(GIT) && source.look(GIT) != Observed::Absent;
         let info = RelPath::new(b".git/info").filter(|_| is_repository);
         let info = info.and_then(|info| source.open(&info).ok());
         let read = |dir: &Dir, name: &[u8]| if has(name) { text_of(dir, name) } else { Some(Vec::new()) };
@@ -244,7 +244,7 @@ impl DirFilter<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fault::Where;
+    use crate::fault::Side;
     use crate::tree::Root;
 
     fn patterns(lines: &[&str]) -> Patterns {
@@ -291,7 +291,7 @@ mod tests {
     fn nested(files: &[(&str, &str)], given: &[&str]) -> Filter {
         let top = tempfile::tempdir().unwrap();
         let filter = Filter::new(patterns(given), true);
-        let root = Root::new(top.path(), Where::Source).open_source().unwrap().0;
+        let root = Root::new(top.path(), Side::Source).open_source().unwrap().0;
         let mut dirs = vec![RelPath::root()];
         for (path, text) in files {
             let at = top.path().join(path);

@@ -11,7 +11,7 @@ use crate::daemon::{PORTION, WATCH_PORTION};
 use crate::differs::Keeps;
 use crate::digest;
 use crate::entry::Entry;
-use crate::fault::Where;
+use crate::fault::Side;
 use crate::filter::Filter;
 use crate::path::{Name, RelPath};
 use crate::probe::{of_process, probe};
@@ -42,7 +42,7 @@ pub struct Trees {
 impl Trees {
     pub fn open(source: &Path, replica: &Path) -> Self {
         let root = |path: &Path, side| Root::new(path, side);
-        let (source, replica) = (root(source, Where::Source), root(replica, Where::Replica));
+        let (source, replica) = (root(source, Side::Source), root(replica, Side::Replica));
         let (source_pin, replica_pin) =
             (source.pin().expect("it is a directory"), replica.pin().expect("it is a directory"));
         let roots = Roots { source, replica, source_pin, replica_pin };

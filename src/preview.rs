@@ -12,7 +12,7 @@ use crate::config::{Config, Mode};
 use crate::decide::{Action, Contents, Reason, decide};
 use crate::differs::{Differs, Keeps};
 use crate::digest;
-use crate::entry::{Entry, Side, Special};
+use crate::entry::{Entry, Observed, Special};
 use crate::fault::{Fault, GIVES_NOTHING_BACK, LOCKED, Setback, TAKES_NO_METADATA};
 use crate::filter::Filter;
 use crate::guard::{Count, Occasion, Trust, judge, say_held};
@@ -221,7 +221,7 @@ impl Preview<'_> {
             Action::Compare => match read_pair((&source, replica.as_ref()), name, look, keeps) {
                 Ok((ours, theirs, evidence)) => {
                     say_if_silent(&path, &evidence, look.detector, None, keeps.unseen);
-                    let (ours, theirs) = (Side::Present(ours), Side::Present(theirs));
+                    let (ours, theirs) = (Observed::Present(ours), Observed::Present(theirs));
                     Ok((decide(&ours, &theirs, evidence.verdict.into(), keeps), ours, theirs))
                 }
                 Err(setback) => Err(setback),
@@ -247,7 +247,7 @@ impl Preview<'_> {
         &mut self,
         action: Action,
         path: RelPath,
-        (ours, theirs): (&Side, &Side),
+        (ours, theirs): (&Observed, &Observed),
         replica: Option<&Dir>,
         look: &Look,
     ) {
@@ -257,7 +257,7 @@ impl Preview<'_> {
                 Some(entry),
                 _,
             ) => {
-                let new = *theirs == Side::Absent;
+                let new = *theirs == Observed::Absent;
                 (if new { Operation::Created } else { Operation::Updated }, entry, reason)
             }
             (Action::SetMetadata(_), Some(entry), _) => (Operation::Updated, entry, Reason::Metadata),
@@ -296,7 +296,7 @@ impl Preview<'_> {
             return;
         }
         // Directories are made where they are to be, files are not.
-        if gives_nothing_back && *theirs == Side::Absent && !entry.is_dir() && !self.check {
+        if gives_nothing_back && *theirs == Observed::Absent && !entry.is_dir() && !self.check {
             return self.fail(&Problem { path, cause: Cause::Fault(GIVES_NOTHING_BACK) });
         }
         let mut done = Done::new(operation, path.clone(), entry, reason, look);
@@ -322,13 +322,13 @@ impl Preview<'_> {
         &mut self,
         operation: Operation,
         path: &RelPath,
-        standing: &Side,
+        standing: &Observed,
         look: &Look,
         gives_nothing_back: bool,
     ) -> bool {
         let fate = if operation == Operation::Removed { Fate::Removed } else { Fate::Replaced };
         let (Some(replica), Some(entry)) = (&self.replica, standing.entry()) else {
-            let waits = *standing == Side::Absent && self.deletions.spare() == 0;
+            let waits = *standing == Observed::Absent && self.deletions.spare() == 0;
             self.waiting += u64::from(waits);
             return waits;
         };
@@ -357,7 +357,7 @@ impl Preview<'_> {
             let Some((dir, name)) = path.split() else { continue };
             let Some(dir) = self.replica.as_ref().and_then(|root| root.open(&dir).ok()) else { continue };
             let standing = dir.look(name.as_bytes());
-            self.tell(Action::Remove, path, (&Side::Absent, &standing), Some(&dir), look);
+            self.tell(Action::Remove, path, (&Observed::Absent, &standing), Some(&dir), look);
         }
     }
 
@@ -399,7 +399,7 @@ impl Preview<'_> {
 }
 
 /// Whether an entry cannot be changed so in place, or nothing can be changed in its directory.
-fn is_kept_by_a_lock(action: Action, theirs: &Side, replica: Option<&Dir>) -> bool {
+fn is_kept_by_a_lock(action: Action, theirs: &Observed, replica: Option<&Dir>) -> bool {
     let in_place = matches!(action, Action::SetMetadata(_)) && theirs.entry().is_some_and(Entry::is_locked);
     in_place || replica.is_some_and(|dir| dir.entry().is_ok_and(|dir| dir.immutable))
 }

@@ -358,7 +358,7 @@ impl fmt::Display for Lacks<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fault::Where;
+    use crate::fault::Side;
     use crate::tree::Root;
 
     #[test]
@@ -397,7 +397,7 @@ mod tests {
     #[test]
     fn a_probe_leaves_nothing_behind() {
         let dir = tempfile::tempdir().unwrap();
-        let root = Root::new(dir.path(), Where::Replica);
+        let root = Root::new(dir.path(), Side::Replica);
         let (open, _) = root.open_replica().unwrap();
         let before = open.entry().unwrap().mtime;
         let kept = probe(&open, of_process(true)).unwrap();

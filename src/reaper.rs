@@ -149,7 +149,7 @@ pub fn enter(parent: &ReplicaDir, name: &[u8]) -> Result<ReplicaDir> {
     let Some(rel) = RelPath::new(name) else {
         return Err(Fault {
             doing: "open the directory",
-            side: crate::fault::Where::Replica,
+            side: crate::fault::Side::Replica,
             errno: Errno::INVAL,
         });
     };
@@ -167,12 +167,12 @@ pub fn enter(parent: &ReplicaDir, name: &[u8]) -> Result<ReplicaDir> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fault::Where;
+    use crate::fault::Side;
     use crate::tree::Faults;
     use std::fs;
 
     fn reap(top: &std::path::Path) -> Result<()> {
-        let root = Root::new(top, Where::Replica);
+        let root = Root::new(top, Side::Replica);
         let aside = Aside { dir: RelPath::root(), name: Name::reserved(7) };
         empty_aside(&root, &aside, &AtomicBool::new(false))
     }

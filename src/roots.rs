@@ -16,7 +16,7 @@ use rustix::io::Errno;
 
 use crate::backup::Backup;
 use crate::config::Config;
-use crate::fault::{Fault, Where};
+use crate::fault::{Fault, Side};
 use crate::filter::{Filter, Flaw, Patterns, lines};
 use crate::mounts;
 use crate::path::{Name, RelPath, Shown, shown};
@@ -139,8 +139,8 @@ pub struct Checked {
 /// A [`Refusal`].
 pub fn check(config: &Config) -> Result<Checked, Refusal> {
     refuse_remote(config)?;
-    let source = Root::new(full(&config.source)?, Where::Source);
-    let replica = Root::new(full(&config.replica)?, Where::Replica);
+    let source = Root::new(full(&config.source)?, Side::Source);
+    let replica = Root::new(full(&config.replica)?, Side::Replica);
     for root in [&source, &replica] {
         if fs::symlink_metadata(&root.path).is_ok_and(|meta| meta.is_symlink())
             && root.pin().is_err_and(|fault| fault.is_absence())
@@ -358,12 +358,12 @@ fn refuse_nesting(
         return Err(Refusal::Same(source.into()));
     }
     let (standing, _) =
-        nearest_existing(replica, Where::Replica).map_err(|fault| Refusal::Fault(replica.into(), fault))?;
-    if is_within(&standing, source, source_pin, Where::Replica)? {
+        nearest_existing(replica, Side::Replica).map_err(|fault| Refusal::Fault(replica.into(), fault))?;
+    if is_within(&standing, source, source_pin, Side::Replica)? {
         return Err(Refusal::ReplicaInSource(replica.into(), source.into()));
     }
     if let Some(pin) = existing
-        && is_within(source, replica, pin, Where::Source)?
+        && is_within(source, replica, pin, Side::Source)?
     {
         return Err(Refusal::SourceInReplica(source.into(), replica.into()));
     }
@@ -372,11 +372,11 @@ fn refuse_nesting(
 
 /// Refuses a backup folder that is a root or lies inside of one.
 fn refuse_backup_within(backup: &Path, root: &Path, pin: Option<&Pin>) -> Result<(), Refusal> {
-    let (standing, _) = nearest_existing(backup, Where::Backup).map_err(|fault| match fault.errno {
+    let (standing, _) = nearest_existing(backup, Side::Backup).map_err(|fault| match fault.errno {
         Errno::NOTDIR => Refusal::BackupNoDir(backup.into()),
         _ => Refusal::Fault(backup.into(), fault),
     })?;
-    let lies_in_it = pin.map(|pin| is_within(&standing, root, pin, Where::Backup)).transpose()?;
+    let lies_in_it = pin.map(|pin| is_within(&standing, root, pin, Side::Backup)).transpose()?;
     let is_mounted_in_it = pin.is_some() && mounts::is_seen_below(&standing, root);
     if lies_in_it == Some(true) || is_mounted_in_it || real_path(backup)?.starts_with(real_path(root)?) {
         Err(Refusal::BackupInRoot(backup.into(), root.into()))
@@ -394,7 +394,7 @@ fn open_backup(path: PathBuf, roots: [&Root; 2], durable: bool) -> Result<Arc<Ba
     Ok(Arc::new(backup))
 }
 
-fn is_within(dir: &Path, root: &Path, pin: &Pin, side: Where) -> Result<bool, Refusal> {
+fn is_within(dir: &Path, root: &Path, pin: &Pin, side: Side) -> Result<bool, Refusal> {
     lies_within(dir, root, pin, side).map_err(|fault| Refusal::Fault(dir.into(), fault))
 }
 
@@ -404,7 +404,7 @@ fn log_folder(log: &Path) -> Result<(PathBuf, PathBuf), Refusal> {
     let real = fs::canonicalize(log).unwrap_or_else(|_| log.to_path_buf());
     let folder = real.parent().unwrap_or(Path::new("/"));
     let (standing, _) =
-        nearest_existing(folder, Where::Source).map_err(|fault| Refusal::Fault(log.into(), fault))?;
+        nearest_existing(folder, Side::Source).map_err(|fault| Refusal::Fault(log.into(), fault))?;
     Ok((real, standing))
 }
 
@@ -412,7 +412,7 @@ fn log_folder(log: &Path) -> Result<(PathBuf, PathBuf), Refusal> {
 fn real_path(path: &Path) -> Result<PathBuf, Refusal> {
     let wrong = |error| Refusal::Path(path.into(), error);
     let (standing, _) =
-        nearest_existing(path, Where::Replica).map_err(|fault| Refusal::Fault(path.into(), fault))?;
+        nearest_existing(path, Side::Replica).map_err(|fault| Refusal::Fault(path.into(), fault))?;
     let missing = path.strip_prefix(&standing).unwrap_or(Path::new(""));
     Ok(fs::canonicalize(&standing).map_err(wrong)?.join(missing))
 }
@@ -424,7 +424,7 @@ fn refuse_log_in_replica(log: &Path, replica: &Path, existing: Option<&Pin>) -> 
     }
     let (real, standing) = log_folder(log)?;
     let inside = match existing {
-        Some(pin) => is_within(&standing, replica, pin, Where::Replica)?,
+        Some(pin) => is_within(&standing, replica, pin, Side::Replica)?,
         None => real_path(real.parent().unwrap_or(&real))?.starts_with(real_path(replica)?),
     };
     if inside { Err(Refusal::LogInReplica(log.into())) } else { Ok(()) }
@@ -448,7 +448,7 @@ fn is_open_file(path: &Path) -> bool {
 /// A log file inside the source is not mirrored, nor are its numbered elders.
 fn log_in_source(log: &Path, source_pin: &Pin) -> Result<Option<(RelPath, Name)>, Refusal> {
     let (real, standing) = log_folder(log)?;
-    let steps = enclosing(&standing, source_pin, Where::Source);
+    let steps = enclosing(&standing, source_pin, Side::Source);
     let Some(steps) = steps.map_err(|fault| Refusal::Fault(standing.clone(), fault))? else {
         return Ok(None);
     };

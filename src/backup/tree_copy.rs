@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::copy::{fill, seal, settings};
 use crate::differs::{Differs, Keeps};
-use crate::entry::{Entry, Kind, Side};
+use crate::entry::{Entry, Kind, Observed};
 use crate::fault::Setback;
 use crate::path::{Name, RelPath};
 use crate::tree::{Dir, ReplicaDir};
@@ -22,10 +22,10 @@ pub(super) fn copy_entry(
     manner: Manner<'_>,
 ) -> Result<(), Setback> {
     match from.look(name.as_bytes()) {
-        Side::Absent => Err(Setback::Changed),
-        Side::Unknown(fault) => Err(fault.into()),
-        Side::Present(entry) if entry.is_dir() => copy_tree(from, name, to, new, manner),
-        Side::Present(entry) => copy_leaf(from, (name, &entry), to, new, manner),
+        Observed::Absent => Err(Setback::Changed),
+        Observed::Unknown(fault) => Err(fault.into()),
+        Observed::Present(entry) if entry.is_dir() => copy_tree(from, name, to, new, manner),
+        Observed::Present(entry) => copy_leaf(from, (name, &entry), to, new, manner),
     }
 }
 
@@ -76,13 +76,13 @@ fn copy_tree(
             }
             let Some(name) = Name::new(name) else { continue };
             match ours.look(name.as_bytes()) {
-                Side::Absent => {}
-                Side::Unknown(fault) => return Err(fault.into()),
-                Side::Present(entry) if entry.is_dir() => {
+                Observed::Absent => {}
+                Observed::Unknown(fault) => return Err(fault.into()),
+                Observed::Present(entry) if entry.is_dir() => {
                     copy.make_dir(&name)?;
                     dirs.push(at.join(&name));
                 }
-                Side::Present(entry) => copy_leaf(&ours, (&name, &entry), &copy, &name, manner)?,
+                Observed::Present(entry) => copy_leaf(&ours, (&name, &entry), &copy, &name, manner)?,
             }
         }
     }

@@ -8,7 +8,7 @@ use std::time::Instant;
 use fastrand::Rng;
 
 use super::*;
-use crate::fault::Where;
+use crate::fault::Side;
 use crate::path::testing::{name, path};
 use crate::queue::{Depth, Detector};
 use crate::tree::{Faults, ReplicaDir, Root};
@@ -46,12 +46,12 @@ impl Bench {
     }
 
     fn source(&self) -> (File, Entry) {
-        let root = Root::new(self.top.path().join("source"), Where::Source);
+        let root = Root::new(self.top.path().join("source"), Side::Source);
         root.open_source().unwrap().0.open_file(b"file").unwrap()
     }
 
     fn replica(&self) -> ReplicaDir {
-        Root::new(self.top.path().join("replica"), Where::Replica).open_replica().unwrap().0
+        Root::new(self.top.path().join("replica"), Side::Replica).open_replica().unwrap().0
     }
 
     fn job(&self, load: Load) -> Job {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{Backlog, Daemon, probe_replica};
 use crate::config::Mode;
-use crate::fault::{Fault, Where};
+use crate::fault::{Fault, Side};
 use crate::guard::{Occasion, Trust};
 use crate::path::shown;
 use crate::reconcile::Lost;
@@ -72,8 +72,8 @@ impl RootWatch {
     }
 
     /// What is known of the absence of one of them, which is noted if it was not.
-    fn absence(&mut self, side: Where) -> &mut Absence {
-        let absence = if side == Where::Source { &mut self.source } else { &mut self.replica };
+    fn absence(&mut self, side: Side) -> &mut Absence {
+        let absence = if side == Side::Source { &mut self.source } else { &mut self.replica };
         absence.get_or_insert_default()
     }
 
@@ -127,7 +127,7 @@ impl Daemon<'_> {
                 if self.roots.source_home.is_unmounted(source, &pin) {
                     let path = shown(&source.path);
                     self.miss(
-                        Where::Source,
+                        Side::Source,
                         &format!("the disk of {path} is unmounted"),
                         "a disk is mounted there again",
                         true,
@@ -150,7 +150,7 @@ impl Daemon<'_> {
         let apart = see_apart((&roots.source, &pin), (&roots.replica, replica.as_ref()), &self.roots.beside);
         match apart.and_then(|()| self.roots.beside.log_in_source(&pin)) {
             Ok(log) => self.reconciler.filter.log = log,
-            Err(refusal) => return self.refuse(Where::Source, &refusal),
+            Err(refusal) => return self.refuse(Side::Source, &refusal),
         }
         let is_doubted = self.roots.source_home.adopt(&roots.source, pin, self.trust);
         self.roots.source = None;
@@ -167,7 +167,7 @@ impl Daemon<'_> {
         self.drop_work();
         let path = shown(&self.reconciler.roots.source.path);
         self.miss(
-            Where::Source,
+            Side::Source,
             &format!("{path} cannot be opened ({})", fault.reason()),
             "it can be opened",
             false,
@@ -188,7 +188,7 @@ impl Daemon<'_> {
                 if let Err(why) = self.roots.replica_home.may_adopt(replica, &pin) {
                     absence.finds_stranger(why);
                     let what = format!("{} is not the replica: {why}", shown(&replica.path));
-                    self.miss(Where::Replica, &what, why.end(), true);
+                    self.miss(Side::Replica, &what, why.end(), true);
                 } else if stands(absence, pin, now) {
                     self.adopt_replica(pin, "another directory is the replica now, at the same path");
                 }
@@ -214,7 +214,7 @@ impl Daemon<'_> {
         }
         let path = shown(&path);
         self.miss(
-            Where::Replica,
+            Side::Replica,
             &format!("{path} cannot be opened ({})", fault.reason()),
             "it can be opened",
             false,
@@ -222,21 +222,21 @@ impl Daemon<'_> {
     }
 
     /// Says once that a root is not there. `back`: when it is there again.
-    fn miss(&mut self, side: Where, what: &str, back: &str, may_be_meant: bool) {
+    fn miss(&mut self, side: Side, what: &str, back: &str, may_be_meant: bool) {
         if !self.roots.absence(side).is_news() {
             return;
         }
         let then = if self.config.mode == Mode::Once {
             "this run ends, and nothing more is done".to_owned()
         } else {
-            let nothing = if side == Where::Source { "deleted" } else { "written" };
+            let nothing = if side == Side::Source { "deleted" } else { "written" };
             format!("nothing is {nothing}, and mirroring goes on by itself when {back}")
         };
         let meant = if may_be_meant { ". If what is at that path now is meant, restart twindir" } else { "" };
         tracing::error!(op = side.as_str(), "{what}: {then}{meant}");
     }
 
-    fn refuse(&mut self, side: Where, refusal: &Refusal) {
+    fn refuse(&mut self, side: Side, refusal: &Refusal) {
         let why = refusal.to_string();
         self.roots.absence(side).is_refused(&why);
         self.miss(side, &why, "that is otherwise", false);
@@ -250,7 +250,7 @@ impl Daemon<'_> {
         let fit = apart.and_then(|()| refuse_followed(&roots.replica));
         // The lock is named after the inode.
         if let Err(refusal) = fit.and_then(|()| self.roots.lock.pass_on(&pin, &roots.replica.path)) {
-            return self.refuse(Where::Replica, &refusal);
+            return self.refuse(Side::Replica, &refusal);
         }
         tracing::warn!(op = "adopted", "{why}");
         self.roots.replica = None;

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::holds;
 use crate::decide::{Action, Contents, decide};
 use crate::differs::{Differs, Keeps, Symlinks, Times};
-use crate::entry::{Entry, Kind, Side, Special, Time, XattrKinds, Xattrs};
+use crate::entry::{Entry, Kind, Observed, Special, Time, XattrKinds, Xattrs};
 use crate::fault::Fault;
 
 /// Few values, so that they meet.
@@ -56,11 +56,11 @@ fn entry() -> impl Strategy<Value = Entry> {
     )
 }
 
-fn side() -> impl Strategy<Value = Side> {
+fn side() -> impl Strategy<Value = Observed> {
     prop_oneof![
-        1 => Just(Side::Absent),
-        1 => Just(Side::Unknown(Fault::for_test())),
-        4 => entry().prop_map(Side::Present),
+        1 => Just(Observed::Absent),
+        1 => Just(Observed::Unknown(Fault::for_test())),
+        4 => entry().prop_map(Observed::Present),
     ]
 }
 
@@ -92,8 +92,8 @@ fn keeps() -> impl Strategy<Value = Keeps> {
 #[test]
 fn an_entry_and_its_equal_give_no_action() {
     holds(&(entry(), keeps()), |(entry, keeps)| {
-        let source = Side::Present(entry.clone());
-        let replica = Side::Present(Entry { mtime: keeps.mtime_of(&entry), ..entry.clone() });
+        let source = Observed::Present(entry.clone());
+        let replica = Observed::Present(Entry { mtime: keeps.mtime_of(&entry), ..entry.clone() });
         let action = decide(&source, &replica, Contents::Same, &keeps);
         let is_mirrored = match entry.kind {
             Kind::File | Kind::Dir | Kind::Symlink(_) => true,
@@ -109,9 +109,9 @@ fn only_what_is_known_to_be_absent_or_not_mirrored_goes() {
     holds(&(side(), side(), contents(), keeps()), |(source, replica, contents, keeps)| {
         let action = decide(&source, &replica, contents, &keeps);
         match &source {
-            Side::Unknown(_) => assert_eq!(action, Action::Unsure),
-            Side::Absent => assert!(matches!(action, Action::Remove | Action::Nothing | Action::Unsure)),
-            Side::Present(_) => assert_ne!(action, Action::Remove),
+            Observed::Unknown(_) => assert_eq!(action, Action::Unsure),
+            Observed::Absent => assert!(matches!(action, Action::Remove | Action::Nothing | Action::Unsure)),
+            Observed::Present(_) => assert_ne!(action, Action::Remove),
         }
         let goes = matches!(action, Action::Remove | Action::NotMirrored { stale: true, .. });
         assert!(!goes || replica.entry().is_some());
@@ -139,7 +139,7 @@ fn once_an_action_is_done_nothing_is_left_to_do() {
 }
 
 /// What stands in the replica once the action is done.
-fn done(action: Action, source: &Side, replica: Side, keeps: &Keeps) -> Side {
+fn done(action: Action, source: &Observed, replica: Observed, keeps: &Keeps) -> Observed {
     let anew = |source: &Entry| {
         let fresh = Entry {
             uid: keeps.user,
@@ -149,12 +149,12 @@ fn done(action: Action, source: &Side, replica: Side, keeps: &Keeps) -> Side {
             links: 1,
             ..source.clone()
         };
-        Side::Present(set(fresh, source, Differs::of_new(source, keeps), keeps))
+        Observed::Present(set(fresh, source, Differs::of_new(source, keeps), keeps))
     };
     match (action, source.entry(), replica) {
-        (Action::Remove | Action::NotMirrored { stale: true, .. }, ..) => Side::Absent,
-        (Action::SetMetadata(differs), Some(source), Side::Present(replica)) => {
-            Side::Present(set(replica, source, differs, keeps))
+        (Action::Remove | Action::NotMirrored { stale: true, .. }, ..) => Observed::Absent,
+        (Action::SetMetadata(differs), Some(source), Observed::Present(replica)) => {
+            Observed::Present(set(replica, source, differs, keeps))
         }
         (Action::CopyFile(_) | Action::MakeSymlink(_) | Action::MakeDir(_), Some(source), _) => anew(source),
         (_, _, replica) => replica,

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use super::holds;
 use crate::digest::{Pair, Streams, compare_all, hash_all, test_lanes};
 use crate::entry::{Entry, Md5};
-use crate::fault::Where;
+use crate::fault::Side;
 use crate::tree::{File, Root};
 
 fn plain(message: &[u8]) -> Md5 {
@@ -95,7 +95,7 @@ fn pairs_of_files_side_by_side_have_their_digests_also_where_they_shrink_or_grow
         .prop_map(|(length, seed, other, change)| (bytes(length, seed), bytes(length, seed ^ other), change));
     holds(&proptest::collection::vec(case, 1..40), |cases: Vec<Case>| {
         let top = tempfile::tempdir().unwrap();
-        let dir = Root::new(top.path(), Where::Source).open_source().unwrap().0;
+        let dir = Root::new(top.path(), Side::Source).open_source().unwrap().0;
         let open = |name: String, bytes: &[u8]| -> (File, Entry) {
             fs::write(top.path().join(&name), bytes).unwrap();
             dir.open_file(name.as_bytes()).unwrap()

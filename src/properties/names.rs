@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::holds;
-use crate::fault::Where;
+use crate::fault::Side;
 use crate::filter::{Filter, Flaw, Patterns};
 use crate::path::{Name, RelPath, Shown, is_reserved};
 use crate::tree::Root;
@@ -134,7 +134,7 @@ fn any_line_is_a_pattern_or_is_refused() {
 #[test]
 fn any_bytes_are_a_file_of_patterns() {
     let top = tempfile::tempdir().unwrap();
-    let root = Root::new(top.path(), Where::Source);
+    let root = Root::new(top.path(), Side::Source);
     let text = vec(prop_oneof![any::<u8>(), select(b"*?!#{}[]\\/ab\n".to_vec())], 0..40);
     holds(&(text, name(), any::<bool>()), |(text, name, is_dir)| {
         std::fs::write(top.path().join(".gitignore"), text).unwrap();

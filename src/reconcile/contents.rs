@@ -15,8 +15,8 @@ use crate::copy::{Temp, fill, seal, see_whole, settings};
 use crate::decide::{Action, Contents, Reason, decide, may_hold_other};
 use crate::differs::Differs;
 use crate::digest;
-use crate::entry::{Entry, Kind, Side, Verdict};
-use crate::fault::{Fault, GIVES_NOTHING_BACK, Setback, Where};
+use crate::entry::{Entry, Kind, Observed, Verdict};
+use crate::fault::{Fault, GIVES_NOTHING_BACK, Setback, Side};
 use crate::parallel;
 use crate::path::{Name, RelPath};
 use crate::queue::{Depth, Evidence, Look};
@@ -93,7 +93,7 @@ impl Round<'_> {
             let narrowed = if is_big { here.narrow_file(&name, &source, &standing) } else { None };
             let standing = narrowed.unwrap_or(standing);
             let ready = if look.new {
-                here.copy_file(&name, &Side::Absent, Reason::New, out)
+                here.copy_file(&name, &Observed::Absent, Reason::New, out)
             } else {
                 here.act(&name, &source, &standing, out)
             };
@@ -144,7 +144,7 @@ pub(super) struct Here<'h, 'a> {
 pub(super) type Worked<'a> = Result<Option<Ready<'a>>, Setback>;
 
 impl<'a> Here<'_, 'a> {
-    fn act(&self, name: &Name, source: &Side, standing: &Side, out: &mut Outcome) -> Worked<'a> {
+    fn act(&self, name: &Name, source: &Observed, standing: &Observed, out: &mut Outcome) -> Worked<'a> {
         let keeps = &self.round.shared.keeps;
         let action = match decide(source, standing, Contents::Unread, keeps) {
             // Then they may be equal all the same.
@@ -164,7 +164,7 @@ impl<'a> Here<'_, 'a> {
                     let contents = verdict.map_or(Contents::Same, Contents::from);
                     let look = Look { evidence: read, ..self.look.clone() };
                     let is_newer = may_hold_other(&source, &replica, keeps);
-                    let (source, standing) = (Side::Present(source), Side::Present(replica));
+                    let (source, standing) = (Observed::Present(source), Observed::Present(replica));
                     let action = decide(&source, &standing, contents, keeps);
                     if let (Action::Nothing, Some(_), true, Some(replica)) =
                         (action, verdict, is_newer, standing.entry())
@@ -184,8 +184,8 @@ impl<'a> Here<'_, 'a> {
         &self,
         action: Action,
         name: &Name,
-        source: &Side,
-        standing: &Side,
+        source: &Observed,
+        standing: &Observed,
         out: &mut Outcome,
     ) -> Worked<'a> {
         match action {
@@ -232,9 +232,7 @@ impl<'a> Here<'_, 'a> {
                 let (ours, theirs) = ((&source.0, &source.1), (replica.0.as_file(), &replica.1));
                 let verdict = match digest::compare(ours, theirs, &self.round.shared.stop) {
                     // A disk that fails may take another copy.
-                    Err(Setback::Fault(fault))
-                        if fault.side == Where::Replica && fault.errno == Errno::IO =>
-                    {
+                    Err(Setback::Fault(fault)) if fault.side == Side::Replica && fault.errno == Errno::IO => {
                         let advice = advice(&fault);
                         tracing::warn!(op = "warning", path = %self.path, "{fault}; it is copied anew{advice}");
                         return Ok(Pair::Unreadable(self.replica.look(bytes)));
@@ -259,7 +257,7 @@ impl<'a> Here<'_, 'a> {
     pub(super) fn copy_file(
         &self,
         name: &Name,
-        standing: &Side,
+        standing: &Observed,
         reason: Reason,
         out: &mut Outcome,
     ) -> Worked<'a> {
@@ -269,7 +267,7 @@ impl<'a> Here<'_, 'a> {
         let shared = self.round.shared;
         let (source, entry) = self.spot.source.open_file(name.as_bytes()).map_err(changed_if_gone)?;
         if entry.size > self.round.big {
-            if self.look.new && self.replica.look(name.as_bytes()) != Side::Absent {
+            if self.look.new && self.replica.look(name.as_bytes()) != Observed::Absent {
                 return Err(Setback::Changed);
             }
             let load = |here: &Self| {
@@ -322,7 +320,7 @@ impl<'a> Here<'_, 'a> {
         &self,
         temp: Temp<'a>,
         (entry, length): (Entry, u64),
-        standing: Side,
+        standing: Observed,
         reason: Reason,
     ) -> Ready<'a> {
         let (spot, replica, path, look) = (self.spot, self.replica, self.path.clone(), self.look.clone());
@@ -373,7 +371,7 @@ impl<'a> Here<'_, 'a> {
             return Err(Setback::Changed);
         }
         let standing = self.replica.look(name.as_bytes());
-        if self.look.new && standing != Side::Absent {
+        if self.look.new && standing != Observed::Absent {
             return Err(Setback::Changed);
         }
         if self.stays(&standing, out)? {
@@ -385,8 +383,8 @@ impl<'a> Here<'_, 'a> {
 
     pub(super) fn make_symlink(
         &self,
-        source: &Side,
-        standing: &Side,
+        source: &Observed,
+        standing: &Observed,
         reason: Reason,
         out: &mut Outcome,
     ) -> Worked<'a> {
@@ -406,7 +404,7 @@ impl<'a> Here<'_, 'a> {
         Ok(Some(self.ready(temp, (entry.clone(), entry.size), standing.clone(), reason)))
     }
 
-    fn remove(&self, name: &Name, standing: &Side, out: &mut Outcome) -> Result<(), Setback> {
+    fn remove(&self, name: &Name, standing: &Observed, out: &mut Outcome) -> Result<(), Setback> {
         let Some(entry) = standing.entry() else { return Ok(()) };
         if name.is_reserved() {
             return Ok(self.replica.remove_file(name.as_bytes()).or_else(gone_is_fine)?);
@@ -428,12 +426,12 @@ impl<'a> Here<'_, 'a> {
     ///
     /// # Errors
     /// Where it cannot be replaced.
-    fn stays(&self, standing: &Side, out: &mut Outcome) -> Result<bool, Setback> {
+    fn stays(&self, standing: &Observed, out: &mut Outcome) -> Result<bool, Setback> {
         match standing {
-            Side::Absent if !self.round.may_create() => out.wait(self.path),
+            Observed::Absent if !self.round.may_create() => out.wait(self.path),
             // A rename replaces what cannot be looked at, unless it is a directory.
-            Side::Absent | Side::Unknown(_) => return Ok(false),
-            Side::Present(entry) => {
+            Observed::Absent | Observed::Unknown(_) => return Ok(false),
+            Observed::Present(entry) => {
                 match self.round.rules().on(self.path, entry, Fate::Replaced, self.spot.gives_nothing_back) {
                     Ruling::Goes | Ruling::GoesInParts(_) => return Ok(false),
                     Ruling::Stays(stay) => out.stays(stay, self.path)?,
@@ -451,7 +449,7 @@ enum Pair {
     /// They are big: a carrier reads them.
     Carried,
     /// The replica's, which stands there so, cannot be read.
-    Unreadable(Side),
+    Unreadable(Observed),
 }
 
 /// RACE: looked at, then opened: where it has gone or become something else, one more look.

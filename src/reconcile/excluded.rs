@@ -170,7 +170,7 @@ enum Part {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fault::Where;
+    use crate::fault::Side;
     use crate::tree::Root;
 
     #[test]
@@ -178,7 +178,7 @@ mod tests {
         let top = tempfile::tempdir().unwrap();
         let deep: std::path::PathBuf = std::iter::repeat_n("d", 800).collect();
         std::fs::create_dir_all(top.path().join(deep)).unwrap();
-        let root = Root::new(top.path(), Where::Replica);
+        let root = Root::new(top.path(), Side::Replica);
         let filter = Filter::new(crate::filter::Patterns::default(), true);
         let look = move || may_go(&root.open_replica().unwrap().0, &RelPath::new(b"d").unwrap(), &filter);
         let small = std::thread::Builder::new().stack_size(128 * 1024);

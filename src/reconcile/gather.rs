@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use super::{Again, Outcome, Round, Sighting, TASK};
 use crate::carrier::{Carried, Fruit, Job, Load};
 use crate::copy::Temp;
-use crate::entry::{Entry, Kind, Side, Time};
+use crate::entry::{Entry, Kind, Observed, Time};
 use crate::fault::Fault;
 use crate::fault::Setback;
 use crate::filter::DirFilter;
@@ -167,7 +167,8 @@ impl Round<'_> {
                     None => _ = merged.insert(name, look),
                 }
             }
-            let unseen = |(name, look)| Sighting { name, look, source: Side::Absent, replica: Side::Absent };
+            let unseen =
+                |(name, look)| Sighting { name, look, source: Observed::Absent, replica: Observed::Absent };
             spot.sightings = merged.into_iter().map(unseen).collect();
         }
     }
@@ -418,7 +419,7 @@ impl Round<'_> {
             && first != sighting.name
         {
             // Only the first of such names is mirrored. What the replica has is that one's.
-            if spot.source.look(name) != Side::Absent {
+            if spot.source.look(name) != Observed::Absent {
                 let problem = Problem { path: rel.join(&sighting.name), cause: Cause::Collides(first) };
                 out.problems.push((problem, sighting.look));
             }
@@ -452,17 +453,23 @@ impl Round<'_> {
 
     /// Notes where what was told to be written may not be what stands here by now: that was renamed to here, or nothing is
     /// here. The kernel tells of a write under the name by which the file was opened.
-    fn note_stray(&self, path: RelPath, look: &Look, (source, replica): (&Side, &Side), out: &mut Outcome) {
-        let is_file = |side: &Side| side.entry().is_some_and(|entry| entry.kind == Kind::File);
+    fn note_stray(
+        &self,
+        path: RelPath,
+        look: &Look,
+        (source, replica): (&Observed, &Observed),
+        out: &mut Outcome,
+    ) {
+        let is_file = |side: &Observed| side.entry().is_some_and(|entry| entry.kind == Kind::File);
         let was_written = |entry: &Entry| entry.ctime >= Time::ago(look.since.elapsed() + TICK);
         if look.depth == Depth::Subtree {
             out.replaced.extend((is_file(source) && is_file(replica)).then_some(path));
             return;
         }
         let is_stray = match source {
-            Side::Absent => *replica == Side::Absent,
-            Side::Present(entry) => is_file(source) && self.shared.keeps.ctimes && !was_written(entry),
-            Side::Unknown(_) => false,
+            Observed::Absent => *replica == Observed::Absent,
+            Observed::Present(entry) => is_file(source) && self.shared.keeps.ctimes && !was_written(entry),
+            Observed::Unknown(_) => false,
         };
         out.strays.extend(is_stray.then_some(path));
     }

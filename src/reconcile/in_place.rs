@@ -7,24 +7,24 @@ use super::contents::{Here, Worked, changed_if_gone};
 use crate::copy::settings;
 use crate::decide::Reason;
 use crate::differs::Differs;
-use crate::entry::{Entry, Kind, Side};
-use crate::fault::{Fault, Where};
+use crate::entry::{Entry, Kind, Observed};
+use crate::fault::{Fault, Side};
 use crate::links::Linked;
 use crate::path::Name;
 use crate::report::{Done, Operation};
 use crate::tree::Settings;
 
 /// What is not set in place, but by a copy.
-const UNSETTABLE: Fault = Fault { doing: "set metadata", side: Where::Replica, errno: Errno::PERM };
+const UNSETTABLE: Fault = Fault { doing: "set metadata", side: Side::Replica, errno: Errno::PERM };
 
 impl<'a> Here<'_, 'a> {
     /// Sets what differs in place. What cannot be set that way is made anew.
     pub(super) fn set_metadata(
         &self,
         name: &Name,
-        source: &Side,
+        source: &Observed,
         differs: Differs,
-        standing: &Side,
+        standing: &Observed,
         out: &mut Outcome,
     ) -> Worked<'a> {
         let Some(entry) = source.entry() else { return Ok(None) };
@@ -56,7 +56,7 @@ impl<'a> Here<'_, 'a> {
         name: &Name,
         entry: &Entry,
         differs: Differs,
-        standing: &Side,
+        standing: &Observed,
     ) -> Result<(), Fault> {
         let keeps = &self.round.shared.keeps;
         let (file, now) = self.replica.open_existing(name)?;
@@ -81,7 +81,12 @@ impl<'a> Here<'_, 'a> {
 
     /// Takes from a file what the source's mode gives no more, where it cannot be made equal at once. What it is then, where
     /// that was done.
-    pub(super) fn narrow_file(&self, name: &Name, source: &Side, standing: &Side) -> Option<Side> {
+    pub(super) fn narrow_file(
+        &self,
+        name: &Name,
+        source: &Observed,
+        standing: &Observed,
+    ) -> Option<Observed> {
         let keeps = &self.round.shared.keeps;
         let (source, standing) = (source.entry()?, standing.entry().filter(|standing| standing.is_file())?);
         // Its owner's rights do no harm.

@@ -41,7 +41,7 @@ use crate::backup::Backup;
 use crate::carrier::{Carried, Carriers};
 use crate::copy::TempNames;
 use crate::differs::Keeps;
-use crate::entry::{Entry, Side, Time};
+use crate::entry::{Entry, Observed, Time};
 use crate::fault::Fault;
 use crate::filter::Filter;
 use crate::path::{Name, RelPath};
@@ -71,11 +71,11 @@ pub struct Roots {
 impl Roots {
     /// Looks at a name on both sides. A reserved name counts as absent in the source (I7).
     /// `None` where it is one root, mounted inside the other: such a directory is left alone.
-    pub fn see(&self, (source, replica): (&Dir, Option<&Dir>), name: &Name) -> Option<(Side, Side)> {
+    pub fn see(&self, (source, replica): (&Dir, Option<&Dir>), name: &Name) -> Option<(Observed, Observed)> {
         let bytes = name.as_bytes();
-        let ours = if name.is_reserved() { Side::Absent } else { source.look(bytes) };
-        let theirs = replica.map_or(Side::Absent, |replica| replica.look(bytes));
-        let is = |side: &Side, pin: &Pin| {
+        let ours = if name.is_reserved() { Observed::Absent } else { source.look(bytes) };
+        let theirs = replica.map_or(Observed::Absent, |replica| replica.look(bytes));
+        let is = |side: &Observed, pin: &Pin| {
             side.entry().is_some_and(|entry| entry.is_dir() && (entry.dev, entry.ino) == (pin.dev, pin.ino))
         };
         let other_root = is(&ours, &self.replica_pin) || is(&theirs, &self.source_pin);
@@ -400,8 +400,8 @@ impl Drop for Reconciler {
 struct Sighting {
     name: Name,
     look: Look,
-    source: Side,
-    replica: Side,
+    source: Observed,
+    replica: Observed,
 }
 
 /// One round, from opening the roots to closing the directories.

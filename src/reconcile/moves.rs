@@ -13,7 +13,7 @@ use super::removal::taken;
 use super::{Again, Fate, Round, Ruling};
 use crate::backup::{Kept, Taken};
 use crate::decide::Reason;
-use crate::entry::{Entry, Kind, Side};
+use crate::entry::{Entry, Kind, Observed};
 use crate::path::{Name, RelPath};
 use crate::queue::{Depth, Hint, Look, Looks, Renames, add};
 use crate::report::{Done, Operation};
@@ -67,8 +67,10 @@ impl Round<'_> {
         let hint = &renames.hints()[index];
         hint.is_dir
             && hint.tries < TRIES
-            && renames.last_place(&hint.to, index + 1).is_some_and(|end| self.source_at(&end) == Side::Absent)
-            && self.source_at(&hint.from) == Side::Absent
+            && renames
+                .last_place(&hint.to, index + 1)
+                .is_some_and(|end| self.source_at(&end) == Observed::Absent)
+            && self.source_at(&hint.from) == Observed::Absent
             && self.place_of(&hint.from).is_some_and(|at| at.dir.look(at.name.as_bytes()).is_dir())
     }
 
@@ -128,7 +130,7 @@ impl Round<'_> {
     /// there because that one had gone, or was empty. They exchange their names, so that readers miss
     /// neither, and the old one is put aside, or kept. `None` where it has to stay.
     fn displace(&mut self, from: &Place, to: &Place, hint: &Hint) -> Option<()> {
-        let Side::Present(old) = to.dir.look(to.name.as_bytes()) else { return None };
+        let Observed::Present(old) = to.dir.look(to.name.as_bytes()) else { return None };
         if self.rules().on(&to.path, &old, Fate::Replaced, to.dir.gives_nothing_back()) != Ruling::Goes {
             return None;
         }
@@ -187,8 +189,8 @@ impl Round<'_> {
     /// The replica's entry at `from`, where it may be moved and the source has its like at `end`.
     fn movable(&mut self, from: &RelPath, end: &RelPath) -> Option<Moving> {
         let place = self.place_of(from)?;
-        let Side::Present(entry) = place.dir.look(place.name.as_bytes()) else { return None };
-        let Side::Present(source) = self.source_at(end) else { return None };
+        let Observed::Present(entry) = place.dir.look(place.name.as_bytes()) else { return None };
+        let Observed::Present(source) = self.source_at(end) else { return None };
         let keeps = &self.shared.keeps;
         let alike = match (&source.kind, &entry.kind) {
             (Kind::File, Kind::File) => source.size == entry.size && keeps.is_same_mtime(&source, &entry),
@@ -237,19 +239,19 @@ impl Round<'_> {
     }
 
     /// What the source has at a path. Where its directory has gone, nothing.
-    fn source_at(&self, path: &RelPath) -> Side {
-        let Some((dir, name)) = path.split() else { return Side::Absent };
+    fn source_at(&self, path: &RelPath) -> Observed {
+        let Some((dir, name)) = path.split() else { return Observed::Absent };
         match self.source.open(&dir) {
             Ok(dir) => dir.look(name.as_bytes()),
-            Err(fault) if fault.is_no_dir() => Side::Absent,
-            Err(fault) => Side::Unknown(fault),
+            Err(fault) if fault.is_no_dir() => Observed::Absent,
+            Err(fault) => Observed::Unknown(fault),
         }
     }
 
     /// Where it can go: to its last place, or, where another entry stands there that later renames
     /// may take away, to the next.
     fn free_place(&mut self, next: &RelPath, end: &RelPath, later: (&Renames, usize)) -> Option<Place> {
-        let is_free = |place: &Place| place.dir.look(place.name.as_bytes()) == Side::Absent;
+        let is_free = |place: &Place| place.dir.look(place.name.as_bytes()) == Observed::Absent;
         let last = self.make_way(end, later).and_then(|()| self.place_of(end));
         // At its last place it takes the place of a file as it did in the source.
         let last = last.filter(|last| next == end || is_free(last));
@@ -265,7 +267,7 @@ impl Round<'_> {
                 continue;
             }
             let (at, name) = above.split()?;
-            let Side::Present(entry) = self.source_at(&above) else { return None };
+            let Observed::Present(entry) = self.source_at(&above) else { return None };
             let parent = self.open_narrowed(&at)?;
             if !entry.is_dir() || renames.fill(&above, later) || parent.make_dir(&name).is_err() {
                 return None;
@@ -280,9 +282,9 @@ impl Round<'_> {
     /// not known.
     fn stands_again(&self, from: &RelPath, moving: &Entry) -> Option<bool> {
         match self.source_at(from) {
-            Side::Absent => Some(false),
-            Side::Present(entry) => (entry.is_dir() && moving.is_dir()).then_some(true),
-            Side::Unknown(_) => None,
+            Observed::Absent => Some(false),
+            Observed::Present(entry) => (entry.is_dir() && moving.is_dir()).then_some(true),
+            Observed::Unknown(_) => None,
         }
     }
 
@@ -300,7 +302,7 @@ impl Round<'_> {
             return None;
         }
         let (dir, _) = hint.from.split()?;
-        if let (Side::Present(entry), false) = (self.source_at(&hint.from), is_filled) {
+        if let (Observed::Present(entry), false) = (self.source_at(&hint.from), is_filled) {
             self.made_dir(dir, hint.from.clone(), &entry);
         }
         Some(())

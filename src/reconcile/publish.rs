@@ -6,7 +6,7 @@ use super::{Again, Outcome, Round};
 use crate::backup::{Kept, Taken};
 use crate::copy::{Temp, swap};
 use crate::decide::Reason;
-use crate::entry::{Entry, Side};
+use crate::entry::{Entry, Observed};
 use crate::fault::Setback;
 use crate::links::Linked;
 use crate::path::{Name, RelPath};
@@ -27,7 +27,7 @@ pub(super) struct Ready<'a> {
     /// How many bytes of it there were.
     pub length: u64,
     /// What stands under the name.
-    pub standing: Side,
+    pub standing: Observed,
     pub reason: Reason,
 }
 
@@ -65,7 +65,7 @@ impl Round<'_> {
             self.shut(replica, name);
         }
         out.asides.extend(aside.map(|name| Aside { dir, name }));
-        let operation = if standing == Side::Absent { Operation::Created } else { Operation::Updated };
+        let operation = if standing == Observed::Absent { Operation::Created } else { Operation::Updated };
         let mut done = Done::new(operation, path.clone(), &entry, reason, &look);
         out.linked += u64::from(operation == Operation::Created && entry.has_links());
         if entry.is_file() {
@@ -96,20 +96,20 @@ impl Round<'_> {
         temp: Temp<'_>,
         path: &RelPath,
         name: &Name,
-        standing: &Side,
+        standing: &Observed,
     ) -> Result<Option<Name>, Setback> {
         match &self.shared.backup {
             Some(backup) if standing.is_dir() => {
                 match backup.replace((dir, temp.name()), (dir, name), path, &self.shared.stop)? {
                     Taken::Exchanged => temp.leave(),
-                    Taken::Moved => return temp.publish(name, &Side::Absent).map(|()| None),
+                    Taken::Moved => return temp.publish(name, &Observed::Absent).map(|()| None),
                     Taken::Copied => return self.put_in_place_of_dir(dir, temp, path, name),
                 }
                 Ok(None)
             }
             None if standing.is_dir() => self.put_in_place_of_dir(dir, temp, path, name),
             _ => {
-                let kept = if standing.is_dir() || *standing == Side::Absent {
+                let kept = if standing.is_dir() || *standing == Observed::Absent {
                     Kept::default()
                 } else {
                     self.keep(dir, name, path)?
@@ -130,7 +130,7 @@ impl Round<'_> {
         match swap(dir, temp.name(), name, &self.shared.names) {
             Err(Setback::Fault(fault)) if cannot_be_renamed(&fault) => {
                 self.empty_in_place(dir, name, path, None)?;
-                temp.publish(name, &Side::Absent).map(|()| None)
+                temp.publish(name, &Observed::Absent).map(|()| None)
             }
             other => {
                 let aside = other?;

@@ -12,7 +12,7 @@ use super::crossings::Crossings;
 use super::excluded::{Leave, may_go};
 use super::{Deletions, Roots};
 use crate::entry::Entry;
-use crate::fault::{Fault, GIVES_NOTHING_BACK, LOCKED, Where};
+use crate::fault::{Fault, GIVES_NOTHING_BACK, LOCKED, Side};
 use crate::filter::Filter;
 use crate::mounts;
 use crate::path::RelPath;
@@ -21,21 +21,20 @@ use crate::tree::Dir;
 /// Why a directory that holds excluded entries does not give way to an entry of another kind.
 const EXCLUDED: Fault = Fault {
     doing: "replace a directory with excluded entries in it",
-    side: Where::Replica,
+    side: Side::Replica,
     errno: Errno::NOTEMPTY,
 };
 
 /// Why an entry stays that is mounted there.
-const IS_MOUNT: Fault =
-    Fault { doing: "remove or replace a mount", side: Where::Replica, errno: Errno::BUSY };
+const IS_MOUNT: Fault = Fault { doing: "remove or replace a mount", side: Side::Replica, errno: Errno::BUSY };
 
 /// Why a directory in which another file system is mounted stays.
 const MOUNTED: Fault =
-    Fault { doing: "move a directory with a mount in it", side: Where::Replica, errno: Errno::BUSY };
+    Fault { doing: "move a directory with a mount in it", side: Side::Replica, errno: Errno::BUSY };
 
 /// Why a directory stays in which somebody has put the source.
 const HOLDS_SOURCE: Fault =
-    Fault { doing: "move a directory with the source in it", side: Where::Replica, errno: Errno::BUSY };
+    Fault { doing: "move a directory with the source in it", side: Side::Replica, errno: Errno::BUSY };
 
 /// What is to become of an entry that stands in the replica.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

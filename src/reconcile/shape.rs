@@ -11,7 +11,7 @@ use super::{Again, Fate, Round, Ruling, Sighting, Stay};
 use crate::copy::swap;
 use crate::decide::{Action, Contents, Reason, decide};
 use crate::entry::Entry;
-use crate::fault::{Setback, Where};
+use crate::fault::{Setback, Side};
 use crate::path::{Name, RelPath};
 use crate::queue::{Depth, Look};
 use crate::reaper::{Aside, Reaped};
@@ -206,7 +206,7 @@ impl Round<'_> {
             Ok(Some((done, aside))) => self.gone(rel.clone(), aside, done),
             Ok(None) => self.out.again.push((path.clone(), look, Again::Now)),
             // Gone already. Not so the folder where it is to be kept.
-            Err(Setback::Fault(fault)) if fault.is_absence() && fault.side == Where::Replica => {}
+            Err(Setback::Fault(fault)) if fault.is_absence() && fault.side == Side::Replica => {}
             Err(setback) => self.out.set_back(path.clone(), look, setback),
         }
     }

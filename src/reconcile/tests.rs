@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::*;
 use crate::carrier::{Fruit, Load};
 use crate::entry::Verdict;
-use crate::fault::Where;
+use crate::fault::Side;
 use crate::guard::{Count, Doubt, Limit, Occasion, judge};
 use crate::path::testing::path;
 use crate::queue::{Depth, Detector, Evidence, Looks, Renames, add};
@@ -37,7 +37,7 @@ impl Pair {
             fs::create_dir(top.path().join(root)).unwrap();
         }
         let root = |name: &str, side| Root::new(top.path().join(name), side);
-        let (source, replica) = (root("source", Where::Source), root("replica", Where::Replica));
+        let (source, replica) = (root("source", Side::Source), root("replica", Side::Replica));
         let (source_pin, replica_pin) = (source.pin().unwrap(), replica.pin().unwrap());
         let roots = Roots { source, replica, source_pin, replica_pin };
         let owner = rustix::process::geteuid().is_root();

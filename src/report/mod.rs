@@ -332,28 +332,28 @@ impl Notice {
 
 /// What the user can do about an error. What is not known for certain is said with a "perhaps".
 pub fn advice(fault: &Fault) -> &'static str {
-    use crate::fault::Where;
+    use crate::fault::Side;
     use rustix::io::Errno;
     match (fault.errno, fault.side) {
-        (Errno::ACCESS | Errno::PERM, Where::Source) => {
+        (Errno::ACCESS | Errno::PERM, Side::Source) => {
             " (give the user who runs twindir the right to read it)"
         }
-        (Errno::ACCESS, Where::Replica) => " (give the user who runs twindir the right to change it)",
-        (Errno::PERM, Where::Replica) if matches!(*fault, GIVES_NOTHING_BACK | TAKES_NO_METADATA) => {
+        (Errno::ACCESS, Side::Replica) => " (give the user who runs twindir the right to change it)",
+        (Errno::PERM, Side::Replica) if matches!(*fault, GIVES_NOTHING_BACK | TAKES_NO_METADATA) => {
             " (other entries of it wait too, and are not named: perhaps it is append-only, see lsattr)"
         }
-        (Errno::PERM, Where::Replica) => {
+        (Errno::PERM, Side::Replica) => {
             " (give the user who runs twindir the right to change it; from root it may be locked by chattr, see lsattr)"
         }
-        (Errno::ACCESS | Errno::PERM, Where::Backup) => {
+        (Errno::ACCESS | Errno::PERM, Side::Backup) => {
             " (give the user who runs twindir the right to write there)"
         }
-        (Errno::NOENT | Errno::NOTDIR, Where::Backup) => " (mount its disk, or make that folder again)",
-        (Errno::AGAIN, Where::Source) => " (perhaps another program holds a lease on it)",
-        (Errno::BUSY, Where::Replica) if fault.doing.contains("the source") => {
+        (Errno::NOENT | Errno::NOTDIR, Side::Backup) => " (mount its disk, or make that folder again)",
+        (Errno::AGAIN, Side::Source) => " (perhaps another program holds a lease on it)",
+        (Errno::BUSY, Side::Replica) if fault.doing.contains("the source") => {
             " (move the source out of the replica)"
         }
-        (Errno::BUSY, Where::Replica) if fault.doing.contains("a mount") => {
+        (Errno::BUSY, Side::Replica) if fault.doing.contains("a mount") => {
             " (another file system is mounted there: unmount it, or leave it)"
         }
         (Errno::BUSY, _) => " (perhaps another program or a mount uses it)",
@@ -368,17 +368,17 @@ pub fn advice(fault: &Fault) -> &'static str {
         }
         (Errno::LOOP, _) => " (symlinks lead in a circle there: name the directory itself)",
         (Errno::NFILE | Errno::MFILE, _) => " (raise the limit on open files: ulimit -n)",
-        (Errno::XDEV, Where::Replica) if fault.doing == "open the directory" => {
+        (Errno::XDEV, Side::Replica) if fault.doing == "open the directory" => {
             " (another file system is mounted there: twindir does not enter it)"
         }
-        (Errno::XDEV, Where::Replica) => {
+        (Errno::XDEV, Side::Replica) => {
             " (perhaps another file system is mounted there, or this one cannot rename what lies in two of its layers)"
         }
-        (Errno::NOTEMPTY, Where::Replica) if fault.doing.contains("excluded") => {
+        (Errno::NOTEMPTY, Side::Replica) if fault.doing.contains("excluded") => {
             " (remove what is excluded there, or exclude the name too)"
         }
-        (Errno::NOTEMPTY, Where::Replica) => " (perhaps another program writes there)",
-        (Errno::STALE, Where::Backup) => {
+        (Errno::NOTEMPTY, Side::Replica) => " (perhaps another program writes there)",
+        (Errno::STALE, Side::Backup) => {
             " (another directory stands at its path: mount its disk again, or restart twindir)"
         }
         (Errno::STALE, _) => " (perhaps it was removed on the server meanwhile)",
@@ -386,7 +386,7 @@ pub fn advice(fault: &Fault) -> &'static str {
             " (perhaps the symlink's target is longer than the replica's file system takes)"
         }
         (Errno::NAMETOOLONG, _) => " (perhaps the replica's file system does not take so long a name)",
-        (Errno::FBIG, Where::Source) if *fault == ENDLESS => {
+        (Errno::FBIG, Side::Source) if *fault == ENDLESS => {
             " (its size says little, and 64 MiB more were read than that: leave it out with --exclude)"
         }
         (Errno::FBIG, _) => {
@@ -484,12 +484,12 @@ pub fn start(settings: Settings, log: Option<RotatingFile>) -> Reporting {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fault::Where;
+    use crate::fault::Side;
     use rustix::io::Errno;
 
     #[test]
     fn what_an_error_does_not_prove_is_said_with_a_perhaps() {
-        let advice = |doing, errno| advice(&Fault { doing, side: Where::Replica, errno });
+        let advice = |doing, errno| advice(&Fault { doing, side: Side::Replica, errno });
         for (doing, errno) in [
             ("rename", Errno::XDEV),
             ("read the file", Errno::IO),

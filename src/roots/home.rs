@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::fault::{Fault, Where};
+use crate::fault::{Fault, Side};
 use crate::guard::Trust;
 use crate::mounts::Mount;
 use crate::tree::{Pin, Root, nearest_existing};
@@ -198,5 +198,5 @@ impl ReplicaHome {
 }
 
 fn nearest_above(path: &Path) -> Result<Pin, Fault> {
-    nearest_existing(path.parent().unwrap_or(Path::new("/")), Where::Replica).map(|(_, pin)| pin)
+    nearest_existing(path.parent().unwrap_or(Path::new("/")), Side::Replica).map(|(_, pin)| pin)
 }

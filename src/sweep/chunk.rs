@@ -11,7 +11,7 @@ use super::subtree::Subtree;
 use super::{Extent, Message, Task, Walker};
 use crate::decide::{Action, Contents, decide, may_hold_other};
 use crate::differs::Differs;
-use crate::entry::{Entry, Kind, Side};
+use crate::entry::{Entry, Kind, Observed};
 use crate::fault::Setback;
 use crate::filter::DirFilter;
 use crate::links::Linked;
@@ -68,8 +68,8 @@ impl Chunk<'_> {
         }
     }
 
-    fn look_at_replica(&self, name: &[u8]) -> Side {
-        self.replica.map_or(Side::Absent, |replica| replica.look(name))
+    fn look_at_replica(&self, name: &[u8]) -> Observed {
+        self.replica.map_or(Observed::Absent, |replica| replica.look(name))
     }
 
     /// What is excluded stays in the replica, and the rules may be anybody's.
@@ -163,7 +163,7 @@ impl Chunk<'_> {
                 self.walker.put_off((self.dir, self.subtree), name, more);
             }
             Action::Compare => self.compare_files(name),
-            _ if replica == Side::Absent => self.differs(name, None),
+            _ if replica == Observed::Absent => self.differs(name, None),
             Action::SetMetadata(_)
             | Action::CopyFile(_)
             | Action::MakeSymlink(_)
@@ -185,7 +185,9 @@ impl Chunk<'_> {
     fn see_dir(&mut self, name: &Name) {
         self.subtree.spoil();
         let theirs = self.look_at_replica(name.as_bytes());
-        let (Side::Present(ours), Side::Present(theirs)) = (self.source.look(name.as_bytes()), theirs) else {
+        let (Observed::Present(ours), Observed::Present(theirs)) =
+            (self.source.look(name.as_bytes()), theirs)
+        else {
             return;
         };
         if Differs::between(&ours, &theirs, &self.walker.plan.keeps).any()
@@ -196,7 +198,7 @@ impl Chunk<'_> {
     }
 
     /// Whether a quick scan takes two files of equal size for equal, unread.
-    fn is_settled(&self, source: &Side, replica: &Side) -> bool {
+    fn is_settled(&self, source: &Observed, replica: &Observed) -> bool {
         let keeps = &self.walker.plan.keeps;
         let (Some(source), Some(replica)) = (source.entry(), replica.entry()) else { return false };
         self.walker.plan.task == Task::Quick

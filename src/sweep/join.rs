@@ -66,7 +66,7 @@ impl Joined {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fault::Where;
+    use crate::fault::Side;
     use crate::tree::Root;
 
     fn listing(names: &[&str]) -> Listing {
@@ -74,7 +74,7 @@ mod tests {
         for name in names {
             std::fs::write(dir.path().join(name), "").unwrap();
         }
-        let root = Root::new(dir.path(), Where::Source);
+        let root = Root::new(dir.path(), Side::Source);
         root.open_source().unwrap().0.list().unwrap()
     }
 

@@ -12,8 +12,8 @@ use super::sys::{self, openat};
 use super::{
     Doing, FACTS, File, Hint, LOOK, Listing, NewFile, Quirks, Result, Settings, entry_of, stat_fd, xattr,
 };
-use crate::entry::{Entry, Side, XattrKinds, Xattrs};
-use crate::fault::{Fault, Where};
+use crate::entry::{Entry, Observed, XattrKinds, Xattrs};
+use crate::fault::{Fault, Side};
 use crate::path::{Name, RelPath};
 
 /// Files that tell whether a file system takes a call.
@@ -26,7 +26,7 @@ const LOOKS: usize = 10;
 #[derive(Debug)]
 pub struct Dir {
     pub(super) fd: OwnedFd,
-    pub(super) side: Where,
+    pub(super) side: Side,
     pub(super) quirks: Quirks,
 }
 
@@ -63,11 +63,11 @@ impl Dir {
     }
 
     /// What stands under a name here.
-    pub fn look(&self, name: &[u8]) -> Side {
+    pub fn look(&self, name: &[u8]) -> Observed {
         match self.try_look(name) {
-            Ok(entry) => Side::Present(entry),
-            Err(fault) if fault.is_absence() => Side::Absent,
-            Err(fault) => Side::Unknown(fault),
+            Ok(entry) => Observed::Present(entry),
+            Err(fault) if fault.is_absence() => Observed::Absent,
+            Err(fault) => Observed::Unknown(fault),
         }
     }
 
@@ -94,7 +94,7 @@ impl Dir {
         match sys::readlinkat(&self.fd, name, Vec::new()) {
             Ok(target) => Ok(target.into_bytes().into()),
             // It can be removed and replaced all the same. No symlink of the source has an empty target.
-            Err(Errno::PERM | Errno::ACCESS) if self.side == Where::Replica => Ok(Box::default()),
+            Err(Errno::PERM | Errno::ACCESS) if self.side == Side::Replica => Ok(Box::default()),
             Err(errno) => Err(errno).doing(self.side, "read the symlink"),
         }
     }
@@ -232,9 +232,9 @@ impl ReplicaDir {
         let (doing, new) = ("move it", new_name.as_bytes());
         match sys::renameat_with(&self.fd, name, &to.fd, new, RenameFlags::NOREPLACE).doing(to.side, doing) {
             Err(fault) if fault.is_unknown_flag() => match to.look(new) {
-                Side::Absent => self.move_to(name, to, new_name),
-                Side::Unknown(fault) => Err(fault),
-                Side::Present(_) => Err(Fault { doing, side: to.side, errno: Errno::EXIST }),
+                Observed::Absent => self.move_to(name, to, new_name),
+                Observed::Unknown(fault) => Err(fault),
+                Observed::Present(_) => Err(Fault { doing, side: to.side, errno: Errno::EXIST }),
             },
             other => other,
         }

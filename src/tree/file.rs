@@ -9,13 +9,13 @@ use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
 
 use super::{Doing, FACTS, Quirks, Result, Settings, entry_of, stat_fd, sys, xattr};
 use crate::entry::{Entry, XattrKinds, Xattrs};
-use crate::fault::{Fault, Where};
+use crate::fault::{Fault, Side};
 
 /// A file open for reading.
 #[derive(Debug)]
 pub struct File {
     pub(super) fd: OwnedFd,
-    pub(super) side: Where,
+    pub(super) side: Side,
     pub(super) quirks: Quirks,
 }
 
@@ -137,7 +137,7 @@ impl NewFile {
 
     /// A failed copy of a range says not which side failed: an error of the disk is taken for that
     /// of what is copied, anything else (space, quota, limits) for the copy's.
-    fn blame(&self, errno: Errno, source: &File) -> Where {
+    fn blame(&self, errno: Errno, source: &File) -> Side {
         if errno == Errno::IO { source.side } else { self.0.side }
     }
 
@@ -168,7 +168,7 @@ mod tests {
         let path = top.path().join("f");
         std::fs::write(&path, vec![7; 100_000]).unwrap();
         std::fs::File::open(&path).unwrap().sync_all().unwrap();
-        let dir = Root::new(top.path(), Where::Source).open_source().unwrap().0;
+        let dir = Root::new(top.path(), Side::Source).open_source().unwrap().0;
         let (file, _) = dir.open_file(b"f").unwrap();
         assert!(file.is_cached());
         file.drop_cached(0, 100_000);

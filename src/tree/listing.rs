@@ -4,7 +4,7 @@ use rustix::fd::AsFd;
 use rustix::fs::FileType;
 
 use super::sys::RawDir;
-use crate::entry::{Kind, Side};
+use crate::entry::{Kind, Observed};
 use crate::path::is_reserved;
 
 /// What a listing says of an entry's kind without a look at it. Some file systems say nothing.
@@ -45,7 +45,7 @@ impl Hint {
     }
 
     /// The same, with the help of a look where the listing did not tell.
-    pub fn of(self, look: impl FnOnce() -> Side) -> Self {
+    pub fn of(self, look: impl FnOnce() -> Observed) -> Self {
         if self != Hint::Unknown {
             return self;
         }

@@ -24,17 +24,17 @@ pub use sys::Faults;
 use rustix::fs::{AtFlags, FileType, Statx, StatxAttributes, StatxFlags, StatxTimestamp};
 
 use crate::entry::{Entry, Kind, Special, Time};
-use crate::fault::{Fault, Where};
+use crate::fault::{Fault, Side};
 
 pub type Result<T> = std::result::Result<T, Fault>;
 
 /// Adds to a bare error what was being done, and where.
 trait Doing<T> {
-    fn doing(self, side: Where, doing: &'static str) -> Result<T>;
+    fn doing(self, side: Side, doing: &'static str) -> Result<T>;
 }
 
 impl<T> Doing<T> for rustix::io::Result<T> {
-    fn doing(self, side: Where, doing: &'static str) -> Result<T> {
+    fn doing(self, side: Side, doing: &'static str) -> Result<T> {
         self.map_err(|errno| Fault { doing, side, errno })
     }
 }

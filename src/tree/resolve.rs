@@ -8,7 +8,7 @@ use rustix::io::{Errno, Result};
 
 use super::stat_fd;
 use super::sys::{openat, openat2};
-use crate::fault::Where;
+use crate::fault::Side;
 use crate::path::RelPath;
 
 pub(super) const DIR_FLAGS: OFlags = OFlags::RDONLY
@@ -27,7 +27,7 @@ static NO_OPENAT2: AtomicBool = AtomicBool::new(false);
 ///
 /// In the replica a mount point on the way is `EXDEV`. A symlink on the way is `ELOOP` or
 /// `ENOTDIR`.
-pub(super) fn open_beneath(root: impl AsFd, rel: &RelPath, side: Where) -> Result<OwnedFd> {
+pub(super) fn open_beneath(root: impl AsFd, rel: &RelPath, side: Side) -> Result<OwnedFd> {
     let mut at: Option<OwnedFd> = None;
     for piece in pieces(rel.as_bytes()) {
         let base = at.as_ref().map_or_else(|| root.as_fd(), AsFd::as_fd);
@@ -40,12 +40,12 @@ pub(super) fn open_beneath(root: impl AsFd, rel: &RelPath, side: Where) -> Resul
     }
 }
 
-fn open_piece(base: impl AsFd, piece: &[u8], side: Where) -> Result<OwnedFd> {
+fn open_piece(base: impl AsFd, piece: &[u8], side: Side) -> Result<OwnedFd> {
     if NO_OPENAT2.load(Ordering::Relaxed) {
         return open_by_component(base, piece, side);
     }
     let mut resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    if side != Where::Source {
+    if side != Side::Source {
         resolve |= ResolveFlags::NO_XDEV;
     }
     // EAGAIN: a rename somewhere in the system ran beside the resolution (openat2(2)). EXDEV, where mounts may be
@@ -54,7 +54,7 @@ fn open_piece(base: impl AsFd, piece: &[u8], side: Where) -> Result<OwnedFd> {
     loop {
         match openat2(base.as_fd(), piece, DIR_FLAGS, Mode::empty(), resolve) {
             Err(Errno::AGAIN) if tries < 64 => tries += 1,
-            Err(Errno::XDEV) if side == Where::Source && tries < 64 => tries += 1,
+            Err(Errno::XDEV) if side == Side::Source && tries < 64 => tries += 1,
             Err(Errno::AGAIN) => return open_by_component(base, piece, side),
             Err(Errno::NOSYS | Errno::PERM) if probe_missing(base.as_fd()) => {
                 NO_OPENAT2.store(true, Ordering::Relaxed);
@@ -72,12 +72,12 @@ fn probe_missing(base: impl AsFd) -> bool {
 
 /// The same without `openat2`: one `O_NOFOLLOW` open a component. A component is one name, so
 /// that nothing can lead out of the root.
-fn open_by_component(base: impl AsFd, piece: &[u8], side: Where) -> Result<OwnedFd> {
+fn open_by_component(base: impl AsFd, piece: &[u8], side: Side) -> Result<OwnedFd> {
     let mut at: Option<OwnedFd> = None;
     for name in piece.split(|b| *b == b'/') {
         let base = at.as_ref().map_or_else(|| base.as_fd(), AsFd::as_fd);
         let next = openat(base, name, DIR_FLAGS, Mode::empty())?;
-        if side != Where::Source && mount_of(base)? != mount_of(&next)? {
+        if side != Side::Source && mount_of(base)? != mount_of(&next)? {
             return Err(Errno::XDEV);
         }
         at = Some(next);
@@ -137,7 +137,7 @@ mod tests {
             ("file", Some(&[Errno::NOTDIR])),
             ("file/x", Some(&[Errno::NOTDIR])),
         ] {
-            for side in [Where::Source, Where::Replica] {
+            for side in [Side::Source, Side::Replica] {
                 for result in [
                     open_piece(&root, path.as_bytes(), side),
                     open_by_component(&root, path.as_bytes(), side),
@@ -166,8 +166,7 @@ mod tests {
             path.extend_from_slice(&name);
         }
         assert!(path.len() > 10_000);
-        let deep =
-            open_beneath(open_root(top.path()), &RelPath::new(&path).unwrap(), Where::Replica).unwrap();
+        let deep = open_beneath(open_root(top.path()), &RelPath::new(&path).unwrap(), Side::Replica).unwrap();
         let ino = |fd: &OwnedFd| rustix::fs::fstat(fd).unwrap().st_ino;
         assert_eq!(ino(&deep), ino(&at));
     }

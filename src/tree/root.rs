@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use super::sys::{openat, statx};
 use super::{Dir, Doing, Quirks, ReplicaDir, Result, device, stat_fd, time};
 use crate::entry::Time;
-use crate::fault::{Fault, Where};
+use crate::fault::{Fault, Side};
 use crate::mounts::Place;
 
 /// `STATX_MNT_ID_UNIQUE` (Linux 6.8): a mount id that is never given out again.
@@ -102,7 +102,7 @@ impl Pin {
     pub fn is_mounted_at(&self, point: &Path) -> bool {
         let is_it =
             |now: Pin| now.is_mount_root && now.is_ordered && self.is_ordered && now.mount == self.mount;
-        pin_of(point, Where::Source).is_ok_and(is_it)
+        pin_of(point, Side::Source).is_ok_and(is_it)
     }
 
     pub fn same_inode(&self, other: &Pin) -> bool {
@@ -139,12 +139,12 @@ impl Room {
 #[derive(Clone, Debug)]
 pub struct Root {
     pub path: PathBuf,
-    pub side: Where,
+    pub side: Side,
     pub quirks: Quirks,
 }
 
 impl Root {
-    pub fn new(path: impl Into<PathBuf>, side: Where) -> Self {
+    pub fn new(path: impl Into<PathBuf>, side: Side) -> Self {
         Self { path: path.into(), side, quirks: Quirks::default() }
     }
 
@@ -157,13 +157,13 @@ impl Root {
     }
 
     pub fn open_source(&self) -> Result<(Dir, Pin)> {
-        debug_assert_eq!(self.side, Where::Source);
+        debug_assert_eq!(self.side, Side::Source);
         self.open_dir()
     }
 
     /// Also for a backup folder.
     pub fn open_replica(&self) -> Result<(ReplicaDir, Pin)> {
-        debug_assert_ne!(self.side, Where::Source);
+        debug_assert_ne!(self.side, Side::Source);
         self.open_dir().map(|(dir, pin)| (ReplicaDir(dir), pin))
     }
 
@@ -222,7 +222,7 @@ fn pin_flags() -> StatxFlags {
     StatxFlags::BASIC_STATS | StatxFlags::BTIME | StatxFlags::MNT_ID | MNT_ID_UNIQUE
 }
 
-fn pin_of(path: &Path, side: Where) -> Result<Pin> {
+fn pin_of(path: &Path, side: Side) -> Result<Pin> {
     let doing = "open the root";
     let stat = statx(CWD, path, rustix::fs::AtFlags::empty(), pin_flags()).doing(side, doing)?;
     if rustix::fs::FileType::from_raw_mode(stat.stx_mode.into()).is_dir() {
@@ -242,7 +242,7 @@ impl Dir {
 }
 
 /// The nearest directory at or above `path` that exists, and its pin.
-pub fn nearest_existing(path: &Path, side: Where) -> Result<(PathBuf, Pin)> {
+pub fn nearest_existing(path: &Path, side: Side) -> Result<(PathBuf, Pin)> {
     let mut at = path;
     loop {
         match (pin_of(at, side), at.parent()) {
@@ -254,7 +254,7 @@ pub fn nearest_existing(path: &Path, side: Where) -> Result<(PathBuf, Pin)> {
 
 /// Whether the directory `dir` is `root`, whose pin is given, or lies below it: upwards by `..`, and by the places on the
 /// file system, which bind mounts do not hide.
-pub fn lies_within(dir: &Path, root: &Path, pin: &Pin, side: Where) -> Result<bool> {
+pub fn lies_within(dir: &Path, root: &Path, pin: &Pin, side: Side) -> Result<bool> {
     let places = (Place::of(root), Place::of(dir));
     let is_below = matches!(places, (Some(root), Some(dir)) if dir.is_within(&root));
     Ok(is_below || enclosing(dir, pin, side)?.is_some())
@@ -263,7 +263,7 @@ pub fn lies_within(dir: &Path, root: &Path, pin: &Pin, side: Where) -> Result<bo
 /// Goes from the directory `path` up to `/`, by `..`: how many steps up the directory `root`
 /// stands, 0 for `path` itself; `None` where it is not on the way. Bind mounts and symlinks
 /// are seen through, since inodes are compared and not names.
-pub fn enclosing(path: &Path, root: &Pin, side: Where) -> Result<Option<usize>> {
+pub fn enclosing(path: &Path, root: &Pin, side: Side) -> Result<Option<usize>> {
     let doing = "look at the directories above";
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let mut at = openat(CWD, path, flags, Mode::empty()).doing(side, doing)?;

@@ -9,7 +9,7 @@ use super::sys::{fchmod, fchown, futimens};
 use super::xattr::{self, Part};
 use super::{Doing, Result};
 use crate::entry::{Time, Xattrs};
-use crate::fault::Where;
+use crate::fault::Side;
 
 /// What to set, each where given.
 #[derive(Clone, Default, Debug)]
@@ -24,7 +24,7 @@ pub struct Settings<'a> {
 }
 
 impl Settings<'_> {
-    pub(super) fn apply(&self, fd: impl AsFd, side: Where) -> Result<()> {
+    pub(super) fn apply(&self, fd: impl AsFd, side: Side) -> Result<()> {
         if let Some((have, want)) = self.xattrs {
             xattr::write(fd.as_fd(), have, want, Part::User).doing(side, "set the extended attributes")?;
         }
