@@ -46,7 +46,7 @@ const FLOOD: usize = 8_000;
 
 /// What happens in the midst of changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fault {
+enum FsError {
     None,
     /// It is killed, and started again a while later.
     Killed,
@@ -60,8 +60,8 @@ enum Fault {
     Locked,
 }
 
-const FAULTS: [Fault; 6] =
-    [Fault::None, Fault::Killed, Fault::Stopped, Fault::Overflowed, Fault::Full, Fault::Locked];
+const FAULTS: [FsError; 6] =
+    [FsError::None, FsError::Killed, FsError::Stopped, FsError::Overflowed, FsError::Full, FsError::Locked];
 
 /// What came of the rounds with one fault.
 #[derive(Clone, Copy, Default)]
@@ -169,15 +169,15 @@ impl Soak {
     }
 
     /// Changes, a fault, and rest; and again without a fault.
-    fn round(&mut self, fault: Fault) {
+    fn round(&mut self, fault: FsError) {
         self.churn(3, 6);
         match fault {
-            Fault::None => {}
-            Fault::Killed => self.kill_for_a_while(),
-            Fault::Stopped => self.stop_for_a_while(|soak| soak.churn(2, 6)),
-            Fault::Overflowed => self.stop_for_a_while(Self::flood),
-            Fault::Full => self.fill_for_a_while(),
-            Fault::Locked => self.lock_for_a_while(),
+            FsError::None => {}
+            FsError::Killed => self.kill_for_a_while(),
+            FsError::Stopped => self.stop_for_a_while(|soak| soak.churn(2, 6)),
+            FsError::Overflowed => self.stop_for_a_while(Self::flood),
+            FsError::Full => self.fill_for_a_while(),
+            FsError::Locked => self.lock_for_a_while(),
         }
         let took = self.wait_equal();
         let rounds = &mut self.rounds[FAULTS.iter().position(|each| *each == fault).expect("one of them")];

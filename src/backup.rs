@@ -19,11 +19,11 @@ use rustix::io::Errno;
 use crate::copy::TempNames;
 use crate::differs::Keeps;
 use crate::entry::{Entry, Observed};
-use crate::fault::{Fault, Setback, Side};
+use crate::fault::{FsError, WorkError, Side};
 use crate::path::{Name, RelPath};
 use crate::probe::{of_process, probe};
 use crate::reaper::{empty, enter};
-use crate::tree::{Pin, ReplicaDir, Root, Settings, lies_within};
+use crate::tree::{DirId, ReplicaDir, Root, Settings, lies_within};
 use tree_copy::copy_entry;
 
 /// So long a folder takes entries: as finely as that does pruning know their age.
@@ -39,7 +39,7 @@ const TRIES: usize = 4;
 pub struct Backup {
     root: Root,
     /// By which it, or its disk, is known again.
-    pin: Pin,
+    pin: DirId,
     /// In neither of them may its path come to lead.
     apart_from: [Root; 2],
     keeps: Keeps,
@@ -84,7 +84,7 @@ impl Backup {
     ///
     /// # Errors
     /// Where it cannot be written to.
-    pub fn open(path: PathBuf, apart_from: [Root; 2], durable: bool) -> Result<Self, Fault> {
+    pub fn open(path: PathBuf, apart_from: [Root; 2], durable: bool) -> Result<Self, FsError> {
         let root = Root::new(path, Side::Backup);
         let (dir, pin) = root.open_replica()?;
         let wanted = of_process(root.foreign_file_system().is_none());
@@ -105,7 +105,7 @@ impl Backup {
         name: &Name,
         path: &RelPath,
         cancel: &AtomicBool,
-    ) -> Result<Kept, Setback> {
+    ) -> Result<Kept, WorkError> {
         self.put(path, |to, leaf| {
             match from.link_to(name, &to, leaf) {
                 Err(fault) if is_gone(&fault, from, name) => return Ok(Kept(None)),
@@ -124,7 +124,7 @@ impl Backup {
         name: &Name,
         path: &RelPath,
         cancel: &AtomicBool,
-    ) -> Result<Taken, Setback> {
+    ) -> Result<Taken, WorkError> {
         self.put(path, |to, leaf| {
             let _open = Unlocked::open(from, name);
             match from.move_to_free(name.as_bytes(), &to, leaf) {
@@ -146,7 +146,7 @@ impl Backup {
         at: (&ReplicaDir, &Name),
         path: &RelPath,
         cancel: &AtomicBool,
-    ) -> Result<Taken, Setback> {
+    ) -> Result<Taken, WorkError> {
         let exchanged = self.put(path, |to, leaf| {
             let _both = [Unlocked::open(new.0, new.1), Unlocked::open(at.0, at.1)];
             if let Err(fault) = new.0.move_to_free(new.1.as_bytes(), &to, leaf) {
@@ -169,25 +169,25 @@ impl Backup {
     fn put<T>(
         &self,
         path: &RelPath,
-        put: impl Fn(ReplicaDir, &Name) -> Result<T, Setback>,
-    ) -> Result<T, Setback> {
-        let Some((dir, name)) = path.split() else { return Err(Setback::Changed) };
+        put: impl Fn(ReplicaDir, &Name) -> Result<T, WorkError>,
+    ) -> Result<T, WorkError> {
+        let Some((dir, name)) = path.split() else { return Err(WorkError::Changed) };
         let mut tries = 0;
         loop {
             tries += 1;
             let root = self.open_root()?;
             let folder = self.folder(&root)?;
             match make_dirs(&root, &RelPath::root().join(&folder).below(&dir))
-                .map_err(Setback::from)
+                .map_err(WorkError::from)
                 .and_then(|to| put(to, &name))
             {
-                Err(Setback::Fault(fault)) if is_taken(&fault) && tries < TRIES => self.leave(&folder),
+                Err(WorkError::FsError(fault)) if is_taken(&fault) && tries < TRIES => self.leave(&folder),
                 result => return result,
             }
         }
     }
 
-    fn open_root(&self) -> Result<ReplicaDir, Fault> {
+    fn open_root(&self) -> Result<ReplicaDir, FsError> {
         let (dir, pin) = self.root.open_replica()?;
         // It may have been made anew.
         let is_it = pin == self.pin
@@ -197,7 +197,7 @@ impl Backup {
             return Ok(dir);
         }
         // Its disk is gone, and this is the directory beneath, or another disk; or its path leads into a root.
-        Err(Fault { doing: "keep what goes", side: Side::Backup, errno: Errno::STALE })
+        Err(FsError { doing: "keep what goes", side: Side::Backup, errno: Errno::STALE })
     }
 
     fn lies_apart(&self) -> bool {
@@ -208,7 +208,7 @@ impl Backup {
     }
 
     /// The folder that takes entries now; a new one where there is none, or where it is old.
-    fn folder(&self, root: &ReplicaDir) -> Result<Name, Fault> {
+    fn folder(&self, root: &ReplicaDir) -> Result<Name, FsError> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(Current { name, begun }) = &*current
             && begun.elapsed() < HOUR
@@ -255,14 +255,14 @@ impl Backup {
         to: &ReplicaDir,
         leaf: &Name,
         cancel: &AtomicBool,
-    ) -> Result<(), Setback> {
+    ) -> Result<(), WorkError> {
         // A FIFO, socket or device holds nothing.
         if from.look(name.as_bytes()).entry().is_some_and(Entry::is_special) {
             return Ok(());
         }
         // Better known before all of it is copied.
         if to.look(leaf.as_bytes()) != Observed::Absent {
-            return Err(Fault { doing: "copy it", side: Side::Backup, errno: Errno::EXIST }.into());
+            return Err(FsError { doing: "copy it", side: Side::Backup, errno: Errno::EXIST }.into());
         }
         let temp = self.names.next();
         let copied = copy_entry(from, name, to, &temp, (&self.keeps, cancel))
@@ -302,7 +302,7 @@ impl Backup {
 }
 
 /// Opens the directory at `path`, and makes what is missing. Nobody else may look into it.
-fn make_dirs(root: &ReplicaDir, path: &RelPath) -> Result<ReplicaDir, Fault> {
+fn make_dirs(root: &ReplicaDir, path: &RelPath) -> Result<ReplicaDir, FsError> {
     match root.open(path) {
         Err(fault) if fault.is_absence() => {}
         other => return other,
@@ -348,19 +348,19 @@ impl Drop for Unlocked {
 }
 
 /// Whether there is nothing (any more) to be kept.
-fn is_gone(fault: &Fault, dir: &ReplicaDir, name: &Name) -> bool {
+fn is_gone(fault: &FsError, dir: &ReplicaDir, name: &Name) -> bool {
     fault.is_absence() && dir.look(name.as_bytes()) == Observed::Absent
 }
 
 /// A missing right is said of the folder to which an entry was to go. If that can be written to, the entry may not leave its place.
-fn blamed(fault: Fault, to: &ReplicaDir) -> Fault {
+fn blamed(fault: FsError, to: &ReplicaDir) -> FsError {
     let is_open = || to.entry().is_ok_and(|entry| entry.mode & 0o300 == 0o300);
     let is_of_entry = matches!(fault.errno, Errno::PERM | Errno::ACCESS) && is_open();
-    if is_of_entry { Fault { side: Side::Replica, ..fault } } else { fault }
+    if is_of_entry { FsError { side: Side::Replica, ..fault } } else { fault }
 }
 
 /// Whether something else stands at the place, or above it: a directory that was kept, perhaps, with a mode that lets nothing in.
-fn is_taken(fault: &Fault) -> bool {
+fn is_taken(fault: &FsError) -> bool {
     let taken =
         [Errno::EXIST, Errno::NOTEMPTY, Errno::NOTDIR, Errno::ISDIR, Errno::LOOP, Errno::ACCESS, Errno::PERM];
     fault.side == Side::Backup && taken.contains(&fault.errno)

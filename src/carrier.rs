@@ -15,7 +15,7 @@ use crate::decide::Reason;
 use crate::digest::{compare_large, see_unchanged};
 use crate::entry::Verdict;
 use crate::entry::{Entry, Identity};
-use crate::fault::Setback;
+use crate::fault::WorkError;
 use crate::path::{Name, RelPath};
 use crate::queue::Look;
 use crate::tree::{File, NewFile};
@@ -51,7 +51,7 @@ impl Job {
         self.entry.identity()
     }
 
-    fn run(&self) -> Result<Fruit, Setback> {
+    fn run(&self) -> Result<Fruit, WorkError> {
         match &self.load {
             Load::Compare { replica, replica_entry } => {
                 let (source, replica) = ((&self.source, &self.entry), (replica.as_file(), replica_entry));
@@ -83,7 +83,7 @@ pub enum Fruit {
 /// A job that has come to its end.
 pub struct Carried {
     pub job: Job,
-    pub result: Result<Fruit, Setback>,
+    pub result: Result<Fruit, WorkError>,
     /// How long it took.
     pub took: Duration,
 }

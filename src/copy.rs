@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use crate::differs::{Differs, Keeps};
 use crate::digest::{BEYOND, with_buffer};
 use crate::entry::{Entry, Observed, Xattrs};
-use crate::fault::{ENDLESS, Fault, GIVES_NOTHING_BACK, Setback};
+use crate::fault::{ENDLESS, FsError, GIVES_NOTHING_BACK, WorkError};
 use crate::path::Name;
 use crate::tree::{File, NewFile, Ranged, ReplicaDir, Settings};
 
@@ -47,7 +47,7 @@ impl TempNames {
     ///
     /// # Errors
     /// [`GIVES_NOTHING_BACK`].
-    pub fn may_make_in(&self, dir: &ReplicaDir) -> Result<(), Fault> {
+    pub fn may_make_in(&self, dir: &ReplicaDir) -> Result<(), FsError> {
         if !self.has_left.load(Ordering::Relaxed) {
             return Ok(());
         }
@@ -112,16 +112,16 @@ impl<'a> Temp<'a> {
     /// Puts the entry under `name`, where `standing` was seen, which is no directory.
     ///
     /// # Errors
-    /// [`Setback::Changed`] where something else stands there by now.
-    pub fn publish(mut self, name: &Name, standing: &Observed) -> Result<(), Setback> {
+    /// [`WorkError::Changed`] where something else stands there by now.
+    pub fn publish(mut self, name: &Name, standing: &Observed) -> Result<(), WorkError> {
         let renamed = match standing {
             Observed::Absent => self.dir.move_to_free(self.name.as_bytes(), self.dir, name),
             _ => self.dir.rename(&self.name, name),
         };
         renamed.map_err(|fault| match fault.errno {
             // RACE: something appeared after the look, or a directory. Worst case one more look.
-            Errno::ISDIR | Errno::NOTDIR | Errno::EXIST | Errno::NOTEMPTY => Setback::Changed,
-            _ => Setback::Fault(fault),
+            Errno::ISDIR | Errno::NOTDIR | Errno::EXIST | Errno::NOTEMPTY => WorkError::Changed,
+            _ => WorkError::FsError(fault),
         })?;
         self.is_gone = true;
         Ok(())
@@ -149,12 +149,12 @@ impl Drop for Temp<'_> {
 /// instant nothing stands under the name.
 ///
 /// # Errors
-/// [`Setback::Changed`] where `old` has gone; `EXDEV` where it is a directory that cannot be renamed at all.
-pub fn swap(dir: &ReplicaDir, new: &Name, old: &Name, names: &TempNames) -> Result<Name, Setback> {
+/// [`WorkError::Changed`] where `old` has gone; `EXDEV` where it is a directory that cannot be renamed at all.
+pub fn swap(dir: &ReplicaDir, new: &Name, old: &Name, names: &TempNames) -> Result<Name, WorkError> {
     // In this order: fuse-overlayfs sees of the first one only that it cannot be renamed, and loses what is below the other.
     match dir.exchange(old, new) {
         Ok(()) => Ok(new.clone()),
-        Err(fault) if fault.errno == Errno::NOENT => Err(Setback::Changed),
+        Err(fault) if fault.errno == Errno::NOENT => Err(WorkError::Changed),
         Err(fault) if fault.is_unknown_flag() || fault.errno == Errno::XDEV => {
             let aside = names.next();
             dir.rename(old, &aside)?;
@@ -175,9 +175,9 @@ pub fn swap(dir: &ReplicaDir, new: &Name, old: &Name, names: &TempNames) -> Resu
 /// no race, the file system makes sizes up, and what was read is the copy.
 ///
 /// # Errors
-/// Read and write errors, [`Setback::Cancelled`], [`Setback::Changed`] where the source has become shorter, and `EFBIG` where no
+/// Read and write errors, [`WorkError::Cancelled`], [`WorkError::Changed`] where the source has become shorter, and `EFBIG` where no
 /// end is found.
-pub fn fill(source: &File, entry: &Entry, temp: &NewFile, cancel: &AtomicBool) -> Result<u64, Setback> {
+pub fn fill(source: &File, entry: &Entry, temp: &NewFile, cancel: &AtomicBool) -> Result<u64, WorkError> {
     let size = entry.size;
     let length = match size {
         0 => 0,
@@ -190,19 +190,19 @@ pub fn fill(source: &File, entry: &Entry, temp: &NewFile, cancel: &AtomicBool) -
     }
     if source.entry()?.identity() != entry.identity() {
         // Whether it has only grown is for the caller to see.
-        return if length == size { Ok(size) } else { Err(Setback::Changed) };
+        return if length == size { Ok(size) } else { Err(WorkError::Changed) };
     }
     let limit = size.saturating_add(BEYOND);
     let length = copy_by_hand(source, temp, 0, limit, cancel)?;
     if length == limit {
-        return Err(Setback::Fault(ENDLESS));
+        return Err(WorkError::FsError(ENDLESS));
     }
     temp.set_len(length)?;
     Ok(length)
 }
 
 /// As [`copy_by_hand`], of a whole file.
-fn fill_ranges(source: &File, size: u64, temp: &NewFile, cancel: &AtomicBool) -> Result<u64, Setback> {
+fn fill_ranges(source: &File, size: u64, temp: &NewFile, cancel: &AtomicBool) -> Result<u64, WorkError> {
     let mut offset = 0;
     while let Some((begin, end)) = source.next_data(offset)? {
         let end = end.min(size);
@@ -225,11 +225,11 @@ fn copy_range(
     begin: u64,
     end: u64,
     cancel: &AtomicBool,
-) -> Result<u64, Setback> {
+) -> Result<u64, WorkError> {
     let mut offset = begin;
     while offset < end {
         if cancel.load(Ordering::Relaxed) {
-            return Err(Setback::Cancelled);
+            return Err(WorkError::Cancelled);
         }
         let step = usize::try_from((end - offset).min(STEP)).unwrap_or(usize::MAX);
         match temp.copy_range(source, offset, step)? {
@@ -250,12 +250,12 @@ fn copy_by_hand(
     begin: u64,
     end: u64,
     cancel: &AtomicBool,
-) -> Result<u64, Setback> {
+) -> Result<u64, WorkError> {
     with_buffer(|buffer| {
         let mut offset = begin;
         while offset < end {
             if cancel.load(Ordering::Relaxed) {
-                return Err(Setback::Cancelled);
+                return Err(WorkError::Cancelled);
             }
             let want = buffer.len().min(usize::try_from(end - offset).unwrap_or(usize::MAX));
             let read = source.read_at(&mut buffer[..want], offset)?;
@@ -274,22 +274,22 @@ fn copy_by_hand(
 /// two readings shows in one of them.
 ///
 /// # Errors
-/// [`Setback::Changed`] where it is not.
-pub fn see_whole(source: &File, entry: &Entry, temp: &File, cancel: &AtomicBool) -> Result<(), Setback> {
+/// [`WorkError::Changed`] where it is not.
+pub fn see_whole(source: &File, entry: &Entry, temp: &File, cancel: &AtomicBool) -> Result<(), WorkError> {
     let now = source.entry()?;
     let whole = now.identity() == entry.identity()
         || (now.has_grown_from(entry) && begin_alike(source, temp, entry.size, cancel)?);
-    if whole { Ok(()) } else { Err(Setback::Changed) }
+    if whole { Ok(()) } else { Err(WorkError::Changed) }
 }
 
 /// Whether two files agree in their first `size` bytes.
-fn begin_alike(one: &File, other: &File, size: u64, cancel: &AtomicBool) -> Result<bool, Setback> {
+fn begin_alike(one: &File, other: &File, size: u64, cancel: &AtomicBool) -> Result<bool, WorkError> {
     with_buffer(|buffer| {
         let (ours, theirs) = buffer.split_at_mut(buffer.len() / 2);
         let mut offset = 0;
         while offset < size {
             if cancel.load(Ordering::Relaxed) {
-                return Err(Setback::Cancelled);
+                return Err(WorkError::Cancelled);
             }
             let want = ours.len().min(usize::try_from(size - offset).unwrap_or(usize::MAX));
             let read = one.read_at(&mut ours[..want], offset)?;
@@ -304,7 +304,7 @@ fn begin_alike(one: &File, other: &File, size: u64, cancel: &AtomicBool) -> Resu
 }
 
 /// Gives a filled temporary file the source's attributes, owner, mode and times.
-pub fn seal(source: &File, entry: &Entry, temp: &NewFile, keeps: &Keeps) -> Result<(), Setback> {
+pub fn seal(source: &File, entry: &Entry, temp: &NewFile, keeps: &Keeps) -> Result<(), WorkError> {
     let want = source.xattrs(keeps.xattrs)?;
     // A new file inherits the default ACL of its directory.
     let have = temp.as_file().xattrs(keeps.xattrs)?;

@@ -168,7 +168,7 @@ mod tests {
     use super::*;
     use crate::differs::{Symlinks, Times};
     use crate::entry::testing::entry;
-    use crate::fault::Fault;
+    use crate::fault::FsError;
     use std::sync::LazyLock;
 
     static KEEPS: LazyLock<Keeps> = LazyLock::new(|| Keeps { owner: true, ..Keeps::all() });
@@ -184,7 +184,7 @@ mod tests {
     }
 
     fn unknown() -> Observed {
-        Observed::Unknown(Fault::for_test())
+        Observed::Unknown(FsError::for_test())
     }
 
     fn link(target: &str) -> Kind {

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use md5::Digest;
 
 use crate::entry::{Entry, Md5, Verdict};
-use crate::fault::Setback;
+use crate::fault::WorkError;
 use crate::tree::File;
 
 /// Bytes read at once. A thread keeps one buffer of this size for as long as it lives.
@@ -40,15 +40,15 @@ pub fn with_buffer<R>(work: impl FnOnce(&mut [u8]) -> R) -> R {
 /// The MD5 of the contents, which should be `size` bytes: up to where they end, but no more than [`BEYOND`] after that.
 ///
 /// # Errors
-/// A read error, or [`Setback::Cancelled`] once `cancel` is set.
-pub fn md5_of(file: &File, size: u64, cancel: &AtomicBool) -> Result<Md5, Setback> {
+/// A read error, or [`WorkError::Cancelled`] once `cancel` is set.
+pub fn md5_of(file: &File, size: u64, cancel: &AtomicBool) -> Result<Md5, WorkError> {
     let mut hasher = md5::Md5::new();
     with_buffer(|buffer| {
         let mut offset = 0;
         let limit = size.saturating_add(BEYOND);
         while offset < limit {
             if cancel.load(Ordering::Relaxed) {
-                return Err(Setback::Cancelled);
+                return Err(WorkError::Cancelled);
             }
             let want = usize::try_from(limit - offset).unwrap_or(CHUNK).min(CHUNK);
             let read = file.read_at(&mut buffer[..want], offset)?;
@@ -67,12 +67,12 @@ pub fn md5_of(file: &File, size: u64, cancel: &AtomicBool) -> Result<Md5, Setbac
 /// `replica` show, if they are still in them: see [`see_unchanged`].
 ///
 /// # Errors
-/// Read errors, and [`Setback::Cancelled`].
+/// Read errors, and [`WorkError::Cancelled`].
 pub fn compare(
     source: (&File, &Entry),
     replica: (&File, &Entry),
     cancel: &AtomicBool,
-) -> Result<Verdict, Setback> {
+) -> Result<Verdict, WorkError> {
     Ok(Verdict {
         source: md5_of(source.0, source.1.size, cancel)?,
         replica: md5_of(replica.0, replica.1.size, cancel)?,
@@ -82,9 +82,9 @@ pub fn compare(
 /// Sees that a file is still in the state that it was in before it was read.
 ///
 /// # Errors
-/// [`Setback::Changed`] where it was written to meanwhile.
-pub fn see_unchanged((file, before): (&File, &Entry)) -> Result<(), Setback> {
-    if file.entry()?.identity() == before.identity() { Ok(()) } else { Err(Setback::Changed) }
+/// [`WorkError::Changed`] where it was written to meanwhile.
+pub fn see_unchanged((file, before): (&File, &Entry)) -> Result<(), WorkError> {
+    if file.entry()?.identity() == before.identity() { Ok(()) } else { Err(WorkError::Changed) }
 }
 
 /// [`compare`] with a thread a side, for files large enough to be worth it.
@@ -95,7 +95,7 @@ pub fn compare_large(
     source: (&File, &Entry),
     replica: (&File, &Entry),
     cancel: &AtomicBool,
-) -> Result<Verdict, Setback> {
+) -> Result<Verdict, WorkError> {
     let helped = std::thread::scope(|scope| {
         let builder = std::thread::Builder::new().name("twindir-md5".into());
         let helper = builder.spawn_scoped(scope, || md5_of(replica.0, replica.1.size, cancel)).ok()?;
@@ -143,6 +143,6 @@ mod tests {
         let root = Root::new(dir.path(), Side::Source);
         let (file, entry) = root.open_source().unwrap().0.open_file(b"f").unwrap();
         let result = md5_of(&file, entry.size, &AtomicBool::new(true));
-        assert!(matches!(result, Err(Setback::Cancelled)));
+        assert!(matches!(result, Err(WorkError::Cancelled)));
     }
 }

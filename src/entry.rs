@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use crate::fault::Fault;
+use crate::fault::FsError;
 
 /// A point in time as the file system keeps it: seconds since 1970 and nanoseconds.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
@@ -234,7 +234,7 @@ impl Entry {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Observed {
     Absent,
-    Unknown(Fault),
+    Unknown(FsError),
     Present(Entry),
 }
 
@@ -247,7 +247,7 @@ impl Observed {
     }
 
     /// Why it could not be looked at.
-    pub fn fault(&self) -> Option<Fault> {
+    pub fn fault(&self) -> Option<FsError> {
         match self {
             Observed::Unknown(fault) => Some(*fault),
             Observed::Absent | Observed::Present(_) => None,

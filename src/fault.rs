@@ -24,20 +24,20 @@ impl Side {
 
 /// A system call on an entry that failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub struct Fault {
+pub struct FsError {
     /// What was to be done, as in "cannot _open the file_".
     pub doing: &'static str,
     pub side: Side,
     pub errno: Errno,
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for FsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "cannot {} in the {}: {}", self.doing, self.side.as_str(), self.reason())
     }
 }
 
-impl Fault {
+impl FsError {
     /// The system's own words for the error.
     pub fn reason(&self) -> String {
         let error = std::io::Error::from(self.errno).to_string();
@@ -72,39 +72,39 @@ impl Fault {
 
     #[cfg(test)]
     pub fn for_test() -> Self {
-        Fault { doing: "look at it", side: Side::Source, errno: Errno::ACCESS }
+        FsError { doing: "look at it", side: Side::Source, errno: Errno::ACCESS }
     }
 }
 
 /// Why nothing is put into a directory that lets nothing be renamed or removed: only temporary entries would come of it.
-pub const GIVES_NOTHING_BACK: Fault =
-    Fault { doing: "rename or remove anything in the directory", side: Side::Replica, errno: Errno::PERM };
+pub const GIVES_NOTHING_BACK: FsError =
+    FsError { doing: "rename or remove anything in the directory", side: Side::Replica, errno: Errno::PERM };
 
 /// Why such a directory keeps the metadata that it has.
-pub const TAKES_NO_METADATA: Fault =
-    Fault { doing: "change times, mode or owner of the directory", side: Side::Replica, errno: Errno::PERM };
+pub const TAKES_NO_METADATA: FsError =
+    FsError { doing: "change times, mode or owner of the directory", side: Side::Replica, errno: Errno::PERM };
 
 /// Why an entry of the replica stays as it is that is append-only or immutable.
-pub const LOCKED: Fault =
-    Fault { doing: "change what is append-only or immutable", side: Side::Replica, errno: Errno::PERM };
+pub const LOCKED: FsError =
+    FsError { doing: "change what is append-only or immutable", side: Side::Replica, errno: Errno::PERM };
 
 /// Why a file is not copied whose contents go on long after the end that its size tells.
-pub const ENDLESS: Fault =
-    Fault { doing: "find the end of the file", side: Side::Source, errno: Errno::FBIG };
+pub const ENDLESS: FsError =
+    FsError { doing: "find the end of the file", side: Side::Source, errno: Errno::FBIG };
 
 /// Why a look at an entry did not come to its end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Setback {
+pub enum WorkError {
     /// A system call failed: a Problem, tried again later.
-    Fault(Fault),
+    FsError(FsError),
     /// The entry changed while it was worked on: tried again soon.
     Changed,
     /// twindir is to stop, or the work was overtaken by another change.
     Cancelled,
 }
 
-impl From<Fault> for Setback {
-    fn from(fault: Fault) -> Self {
-        Setback::Fault(fault)
+impl From<FsError> for WorkError {
+    fn from(fault: FsError) -> Self {
+        WorkError::FsError(fault)
     }
 }

@@ -10,7 +10,7 @@ use std::str::FromStr;
 use rustix::io::Errno;
 
 use crate::config::Rerun;
-use crate::fault::Fault;
+use crate::fault::FsError;
 use crate::path::RelPath;
 use crate::queue::Detector;
 use crate::reconcile::Deletions;
@@ -99,7 +99,7 @@ pub struct Count {
     /// Some of the entries that would go.
     pub examples: Vec<RelPath>,
     /// A directory that could not be looked into, by an error that may pass.
-    pub unknown: Option<(RelPath, Fault)>,
+    pub unknown: Option<(RelPath, FsError)>,
 }
 
 /// The replica's names, without `lost+found`, and those of them that the source has at the same path.
@@ -128,7 +128,7 @@ impl std::ops::AddAssign for Names {
 impl Count {
     /// Of a directory that could not be looked into. What keeps this user out does so for good, and
     /// nothing below is deleted; after an error of the disk or the network there may be much to delete.
-    pub fn unlisted(dir: &RelPath, fault: Fault) -> Self {
+    pub fn unlisted(dir: &RelPath, fault: FsError) -> Self {
         let lasts = fault.is_no_dir() || matches!(fault.errno, Errno::ACCESS | Errno::PERM | Errno::XDEV);
         Self { unknown: (!lasts).then(|| (dir.clone(), fault)), ..Self::default() }
     }
@@ -632,7 +632,7 @@ mod tests {
     #[test]
     fn what_could_not_be_looked_into_is_held_unless_it_is_for_want_of_a_right() {
         let dir = RelPath::new(b"d").unwrap();
-        let unlisted = |errno| Count::unlisted(&dir, Fault { errno, ..Fault::for_test() });
+        let unlisted = |errno| Count::unlisted(&dir, FsError { errno, ..FsError::for_test() });
         assert_eq!(judged(&unlisted(Errno::IO)), Some(Doubt::Unknown));
         assert_eq!(judge(&unlisted(Errno::IO), Limit::Number(5), Occasion::Start), Some(Doubt::Unknown));
         assert_eq!(judge(&unlisted(Errno::IO), Limit::Percent(100.0), Occasion::Start), None);

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 
-use crate::tree::Pin;
+use crate::tree::DirId;
 
 /// One mounted file system, or a part of one.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -45,7 +45,7 @@ impl Mount {
     }
 
     /// Whether it, whose root has this pin, is mounted somewhere else below `dir` now, as where a directory above it was renamed.
-    pub fn has_moved_below(&self, dir: &Path, pin: &Pin) -> bool {
+    pub fn has_moved_below(&self, dir: &Path, pin: &DirId) -> bool {
         let Ok(dir) = fs::canonicalize(dir) else { return false };
         Self::all().into_iter().any(|mount| {
             let is_it = Self { point: self.point.clone(), ..mount.clone() } == *self;

@@ -13,7 +13,7 @@ use crate::decide::{Action, Contents, Reason, decide};
 use crate::differs::{Differs, Keeps};
 use crate::digest;
 use crate::entry::{Entry, Observed, Special};
-use crate::fault::{Fault, GIVES_NOTHING_BACK, LOCKED, Setback, TAKES_NO_METADATA};
+use crate::fault::{FsError, GIVES_NOTHING_BACK, LOCKED, WorkError, TAKES_NO_METADATA};
 use crate::filter::Filter;
 use crate::guard::{Count, Occasion, Trust, judge, say_held};
 use crate::path::{Name, RelPath};
@@ -79,7 +79,7 @@ pub fn preview(config: &Config, subject: Subject, signals: &Receiver<i32>) -> st
 struct Preview<'a> {
     check: bool,
     config: &'a Config,
-    source: Result<Dir, Fault>,
+    source: Result<Dir, FsError>,
     /// `None` where there is no replica yet.
     replica: Option<Dir>,
     subject: Subject,
@@ -141,7 +141,7 @@ impl Preview<'_> {
                     return Ok(true);
                 }
                 Ok(Message::Lost(Lost::Source(fault) | Lost::Replica(fault))) => {
-                    self.fail(&Problem { path: RelPath::root(), cause: Cause::Fault(fault) });
+                    self.fail(&Problem { path: RelPath::root(), cause: Cause::FsError(fault) });
                     return Ok(true);
                 }
                 Ok(Message::Lost(lost @ (Lost::SourceReplaced | Lost::ReplicaReplaced))) => {
@@ -177,7 +177,7 @@ impl Preview<'_> {
     /// The metadata of a directory that stands on both sides.
     fn see_dir(&mut self, dir: &RelPath) {
         let kinds = self.subject.keeps.xattrs;
-        let facts = |side: &Dir| -> Result<Entry, Fault> {
+        let facts = |side: &Dir| -> Result<Entry, FsError> {
             let open = side.open(dir)?;
             Ok(Entry { xattrs: Some(open.xattrs(kinds)?), ..open.entry()? })
         };
@@ -185,14 +185,14 @@ impl Preview<'_> {
         let (source, replica) = match (facts(source), facts(replica)) {
             (Ok(source), Ok(replica)) => (source, replica),
             (Err(fault), _) | (_, Err(fault)) => {
-                return self.fail(&Problem { path: dir.clone(), cause: Cause::Fault(fault) });
+                return self.fail(&Problem { path: dir.clone(), cause: Cause::FsError(fault) });
             }
         };
         let differs = Differs::between(&source, &replica, &self.subject.keeps);
         let look = Look::new(Depth::Content, Detector::Sweep, Instant::now());
         // The mtime of a directory alone is no action; for a check it is a difference.
         if differs.any() && replica.is_locked() && !self.check {
-            self.fail(&Problem { path: dir.clone(), cause: Cause::Fault(TAKES_NO_METADATA) });
+            self.fail(&Problem { path: dir.clone(), cause: Cause::FsError(TAKES_NO_METADATA) });
         } else if differs.visible() || (self.check && differs.any()) {
             let mut done = Done::new(Operation::Updated, dir.clone(), &source, Reason::Metadata, &look);
             done.differs = Differs { mtime: self.check && differs.mtime, ..differs };
@@ -209,7 +209,7 @@ impl Preview<'_> {
         let source = match source {
             Ok(source) => source,
             Err(fault) if fault.is_no_dir() => return,
-            Err(fault) => return self.fail(&Problem { path, cause: Cause::Fault(fault) }),
+            Err(fault) => return self.fail(&Problem { path, cause: Cause::FsError(fault) }),
         };
         let Some((ours, theirs)) = roots.see((&source, replica.as_ref()), name) else { return };
         let keeps = &self.subject.keeps;
@@ -266,7 +266,7 @@ impl Preview<'_> {
             }
             (Action::Unsure, ..) => {
                 if let Some(fault) = ours.fault().or(theirs.fault()) {
-                    self.fail(&Problem { path, cause: Cause::Fault(fault) });
+                    self.fail(&Problem { path, cause: Cause::FsError(fault) });
                 }
                 return;
             }
@@ -289,7 +289,7 @@ impl Preview<'_> {
         }
         if !self.check && is_kept_by_a_lock(action, theirs, replica) {
             self.unmade.extend(matches!(action, Action::MakeDir(_)).then(|| path.clone()));
-            return self.fail(&Problem { path, cause: Cause::Fault(LOCKED) });
+            return self.fail(&Problem { path, cause: Cause::FsError(LOCKED) });
         }
         let gives_nothing_back = replica.is_some_and(Dir::gives_nothing_back);
         if !is_own && !stands_on && self.stays(operation, &path, theirs, look, gives_nothing_back) {
@@ -297,7 +297,7 @@ impl Preview<'_> {
         }
         // Directories are made where they are to be, files are not.
         if gives_nothing_back && *theirs == Observed::Absent && !entry.is_dir() && !self.check {
-            return self.fail(&Problem { path, cause: Cause::Fault(GIVES_NOTHING_BACK) });
+            return self.fail(&Problem { path, cause: Cause::FsError(GIVES_NOTHING_BACK) });
         }
         let mut done = Done::new(operation, path.clone(), entry, reason, look);
         if operation != Operation::Removed && entry.is_file() && reason != Reason::Metadata {
@@ -343,9 +343,9 @@ impl Preview<'_> {
             }
             Ruling::Stays(Stay::Held | Stay::Unmounted(_)) => self.holding += 1,
             // It differs, whatever would become of it.
-            Ruling::Stays(Stay::Fault(_)) if self.check => return false,
-            Ruling::Stays(Stay::Fault(fault)) => {
-                self.fail(&Problem { path: path.clone(), cause: Cause::Fault(fault) });
+            Ruling::Stays(Stay::FsError(_)) if self.check => return false,
+            Ruling::Stays(Stay::FsError(fault)) => {
+                self.fail(&Problem { path: path.clone(), cause: Cause::FsError(fault) });
             }
         }
         true
@@ -410,8 +410,8 @@ fn read_pair(
     name: &Name,
     look: &Look,
     keeps: &Keeps,
-) -> Result<(Entry, Entry, Evidence), Setback> {
-    let replica = replica.ok_or(Setback::Changed)?;
+) -> Result<(Entry, Entry, Evidence), WorkError> {
+    let replica = replica.ok_or(WorkError::Changed)?;
     let (ours, mut source) = source.open_file(name.as_bytes())?;
     let (theirs, mut replica) = replica.open_file(name.as_bytes())?;
     let seen = (source.identity(), replica.identity());

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use crate::copy::{Temp, TempNames};
 use crate::differs::{Keeps, Symlinks, Times};
 use crate::entry::{Entry, Kind, Time, XattrKinds, Xattrs};
-use crate::fault::Fault;
+use crate::fault::FsError;
 use crate::path::Name;
 use crate::tree::{Dir, NewFile, ReplicaDir, Settings};
 
@@ -86,7 +86,7 @@ pub fn of_process(local: bool) -> Keeps {
 ///
 /// # Errors
 /// Where no file can be created there.
-pub fn probe(replica: &ReplicaDir, wanted: Keeps) -> Result<Keeps, Fault> {
+pub fn probe(replica: &ReplicaDir, wanted: Keeps) -> Result<Keeps, FsError> {
     let before = replica.entry()?;
     if before.append_only {
         // What is put into it stays.
@@ -138,7 +138,7 @@ pub fn follows_symlinks(replica: &ReplicaDir) -> bool {
     replica.look(link.as_bytes()).entry().is_some_and(Entry::is_file)
 }
 
-fn try_names(replica: &ReplicaDir, wanted: Keeps) -> Result<Keeps, Fault> {
+fn try_names(replica: &ReplicaDir, wanted: Keeps) -> Result<Keeps, FsError> {
     let names = Arc::new(TempNames::default());
     let name = names.next();
     let file = replica.create_file(&name)?;
@@ -207,7 +207,7 @@ impl Links<'_> {
         [begin, self.names.next().as_bytes()].concat()
     }
 
-    fn make(&self, target: &[u8]) -> Result<(Name, Temp<'_>), Fault> {
+    fn make(&self, target: &[u8]) -> Result<(Name, Temp<'_>), FsError> {
         let name = self.names.next();
         self.replica.make_symlink(&name, target)?;
         Ok((name.clone(), Temp::adopt(self.replica, name, self.names)))
@@ -215,7 +215,7 @@ impl Links<'_> {
 }
 
 /// What can be tried on one file.
-fn try_file(file: &NewFile, wanted: Keeps) -> Result<Keeps, Fault> {
+fn try_file(file: &NewFile, wanted: Keeps) -> Result<Keeps, FsError> {
     let entry = || file.as_file().entry();
     let mut keeps = wanted;
     keeps.user = entry()?.uid;
@@ -240,7 +240,7 @@ fn try_file(file: &NewFile, wanted: Keeps) -> Result<Keeps, Fault> {
 }
 
 /// Which mtimes are stored. The file has the odd one afterwards.
-fn try_times(file: &NewFile) -> Result<Times, Fault> {
+fn try_times(file: &NewFile) -> Result<Times, FsError> {
     let set = |time| file.set(&Settings { mtime: Some(time), ..Settings::default() });
     let stored = |sec| {
         set(Time { sec, nsec: 0 }).ok()?;
@@ -278,7 +278,7 @@ fn limit(
 
 /// Whether the answer was that such a thing is not to be had here. Any other error (a full
 /// disk) says nothing of that.
-fn is_refused(result: Result<(), Fault>) -> bool {
+fn is_refused(result: Result<(), FsError>) -> bool {
     result.is_err_and(|fault| is_unsupported(fault.errno))
 }
 

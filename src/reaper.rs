@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use rustix::io::Errno;
 
-use crate::fault::Fault;
+use crate::fault::FsError;
 use crate::path::{Name, RelPath};
 use crate::tree::{Hint, ReplicaDir, Result, Root, Settings};
 
@@ -100,7 +100,7 @@ fn empty_level(
     top: &ReplicaDir,
     depth: usize,
     stop: &AtomicBool,
-    failed: &mut Option<Fault>,
+    failed: &mut Option<FsError>,
 ) -> usize {
     let mut deep = 0;
     let listing = match dir.list() {
@@ -147,7 +147,7 @@ fn lift(dir: &ReplicaDir, name: &[u8], top: &ReplicaDir) -> Result<()> {
 /// Opens a directory, after lifting its mode where that locks its owner out.
 pub fn enter(parent: &ReplicaDir, name: &[u8]) -> Result<ReplicaDir> {
     let Some(rel) = RelPath::new(name) else {
-        return Err(Fault {
+        return Err(FsError {
             doing: "open the directory",
             side: crate::fault::Side::Replica,
             errno: Errno::INVAL,

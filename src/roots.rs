@@ -16,14 +16,14 @@ use rustix::io::Errno;
 
 use crate::backup::Backup;
 use crate::config::Config;
-use crate::fault::{Fault, Side};
+use crate::fault::{FsError, Side};
 use crate::filter::{Filter, Flaw, Patterns, lines};
 use crate::mounts;
 use crate::path::{Name, RelPath, Shown, shown};
 use crate::probe::follows_symlinks;
 use crate::reconcile::Roots;
 use crate::report::{RotatingFile, advice};
-use crate::tree::{Pin, Root, enclosing, lies_within, nearest_existing};
+use crate::tree::{DirId, Root, enclosing, lies_within, nearest_existing};
 pub use home::{NotAtHome, ReplicaHome, SourceHome};
 
 /// Why a run is refused: what is wrong, and what to do. Exit code 2.
@@ -97,7 +97,7 @@ pub enum Refusal {
     #[error("cannot lock the replica {}: {}", shown(.0), .1)]
     Lock(PathBuf, std::io::Error),
     #[error("{}: {}{}", shown(.0), .1, advice(.1))]
-    Fault(PathBuf, Fault),
+    FsError(PathBuf, FsError),
     #[error("{}: {}", shown(.0), .1)]
     Path(PathBuf, std::io::Error),
 }
@@ -125,9 +125,9 @@ pub struct Beside {
 pub struct Checked {
     source: Root,
     replica: Root,
-    source_pin: Pin,
+    source_pin: DirId,
     /// `None` where the replica does not exist yet.
-    existing: Option<Pin>,
+    existing: Option<DirId>,
     beside: Beside,
     filter: Filter,
     durable: bool,
@@ -153,7 +153,7 @@ pub fn check(config: &Config) -> Result<Checked, Refusal> {
         Ok(pin) => Some(pin),
         Err(fault) if fault.is_absence() => None,
         Err(fault) if fault.errno == Errno::NOTDIR => return Err(Refusal::ReplicaNoDir(replica.path)),
-        Err(fault) => return Err(Refusal::Fault(replica.path, fault)),
+        Err(fault) => return Err(Refusal::FsError(replica.path, fault)),
     };
     let beside = Beside {
         log: config.log_file.as_deref().map(full).transpose()?,
@@ -176,8 +176,8 @@ pub fn check(config: &Config) -> Result<Checked, Refusal> {
 /// # Errors
 /// A [`Refusal`].
 pub fn see_apart(
-    (source, source_pin): (&Root, &Pin),
-    (replica, existing): (&Root, Option<&Pin>),
+    (source, source_pin): (&Root, &DirId),
+    (replica, existing): (&Root, Option<&DirId>),
     beside: &Beside,
 ) -> Result<(), Refusal> {
     refuse_nesting(&source.path, source_pin, &replica.path, existing)?;
@@ -196,7 +196,7 @@ impl Beside {
     ///
     /// # Errors
     /// Where that cannot be found out.
-    pub fn log_in_source(&self, source: &Pin) -> Result<Option<(RelPath, Name)>, Refusal> {
+    pub fn log_in_source(&self, source: &DirId) -> Result<Option<(RelPath, Name)>, Refusal> {
         self.log.as_deref().map_or(Ok(None), |log| log_in_source(log, source))
     }
 }
@@ -266,7 +266,7 @@ impl Checked {
     /// What a reader needs, which creates nothing and may run beside a writer.
     pub fn read_only(self) -> (Roots, Filter) {
         let Self { source, replica, source_pin, existing, filter, .. } = self;
-        let replica_pin = existing.map_or(Pin::NOWHERE, |pin| replica.pin_when_written_to(pin));
+        let replica_pin = existing.map_or(DirId::NOWHERE, |pin| replica.pin_when_written_to(pin));
         (Roots { source, replica, source_pin, replica_pin }, filter)
     }
 
@@ -286,7 +286,7 @@ impl Checked {
         if existing.is_none() {
             create(&source, &replica).map_err(|error| Refusal::Create(replica.path.clone(), error))?;
         }
-        let replica_pin = replica.pin().map_err(|fault| Refusal::Fault(replica.path.clone(), fault))?;
+        let replica_pin = replica.pin().map_err(|fault| Refusal::FsError(replica.path.clone(), fault))?;
         let apart = match existing {
             Some(_) => Ok(()),
             // It may not be what its path had seemed to be.
@@ -303,7 +303,7 @@ impl Checked {
             None => Lock::take(&replica_pin, &replica.path)?,
         };
         let replica_home = ReplicaHome::of(&replica, replica_pin)
-            .map_err(|fault| Refusal::Fault(replica.path.clone(), fault))?;
+            .map_err(|fault| Refusal::FsError(replica.path.clone(), fault))?;
         let source_home = SourceHome::of(&source, source_pin);
         let roots = Roots { source, replica, source_pin, replica_pin };
         Ok(Prepared { roots, source_home, replica_home, lock, log, filter, backup, beside })
@@ -339,26 +339,26 @@ fn full(path: &Path) -> Result<PathBuf, Refusal> {
     Ok(full)
 }
 
-fn source_refusal(path: &Path, fault: Fault) -> Refusal {
+fn source_refusal(path: &Path, fault: FsError) -> Refusal {
     match fault.errno {
         Errno::NOENT => Refusal::NoSource(path.into()),
         Errno::NOTDIR => Refusal::SourceNoDir(path.into()),
-        _ => Refusal::Fault(path.into(), fault),
+        _ => Refusal::FsError(path.into(), fault),
     }
 }
 
 /// Refuses roots that are one directory or lie one in the other, by whatever names.
 fn refuse_nesting(
     source: &Path,
-    source_pin: &Pin,
+    source_pin: &DirId,
     replica: &Path,
-    existing: Option<&Pin>,
+    existing: Option<&DirId>,
 ) -> Result<(), Refusal> {
     if existing.is_some_and(|pin| pin.same_inode(source_pin)) {
         return Err(Refusal::Same(source.into()));
     }
     let (standing, _) =
-        nearest_existing(replica, Side::Replica).map_err(|fault| Refusal::Fault(replica.into(), fault))?;
+        nearest_existing(replica, Side::Replica).map_err(|fault| Refusal::FsError(replica.into(), fault))?;
     if is_within(&standing, source, source_pin, Side::Replica)? {
         return Err(Refusal::ReplicaInSource(replica.into(), source.into()));
     }
@@ -371,10 +371,10 @@ fn refuse_nesting(
 }
 
 /// Refuses a backup folder that is a root or lies inside of one.
-fn refuse_backup_within(backup: &Path, root: &Path, pin: Option<&Pin>) -> Result<(), Refusal> {
+fn refuse_backup_within(backup: &Path, root: &Path, pin: Option<&DirId>) -> Result<(), Refusal> {
     let (standing, _) = nearest_existing(backup, Side::Backup).map_err(|fault| match fault.errno {
         Errno::NOTDIR => Refusal::BackupNoDir(backup.into()),
-        _ => Refusal::Fault(backup.into(), fault),
+        _ => Refusal::FsError(backup.into(), fault),
     })?;
     let lies_in_it = pin.map(|pin| is_within(&standing, root, pin, Side::Backup)).transpose()?;
     let is_mounted_in_it = pin.is_some() && mounts::is_seen_below(&standing, root);
@@ -394,8 +394,8 @@ fn open_backup(path: PathBuf, roots: [&Root; 2], durable: bool) -> Result<Arc<Ba
     Ok(Arc::new(backup))
 }
 
-fn is_within(dir: &Path, root: &Path, pin: &Pin, side: Side) -> Result<bool, Refusal> {
-    lies_within(dir, root, pin, side).map_err(|fault| Refusal::Fault(dir.into(), fault))
+fn is_within(dir: &Path, root: &Path, pin: &DirId, side: Side) -> Result<bool, Refusal> {
+    lies_within(dir, root, pin, side).map_err(|fault| Refusal::FsError(dir.into(), fault))
 }
 
 /// The nearest directory that exists above the log file, where the log file really lies.
@@ -404,7 +404,7 @@ fn log_folder(log: &Path) -> Result<(PathBuf, PathBuf), Refusal> {
     let real = fs::canonicalize(log).unwrap_or_else(|_| log.to_path_buf());
     let folder = real.parent().unwrap_or(Path::new("/"));
     let (standing, _) =
-        nearest_existing(folder, Side::Source).map_err(|fault| Refusal::Fault(log.into(), fault))?;
+        nearest_existing(folder, Side::Source).map_err(|fault| Refusal::FsError(log.into(), fault))?;
     Ok((real, standing))
 }
 
@@ -412,12 +412,12 @@ fn log_folder(log: &Path) -> Result<(PathBuf, PathBuf), Refusal> {
 fn real_path(path: &Path) -> Result<PathBuf, Refusal> {
     let wrong = |error| Refusal::Path(path.into(), error);
     let (standing, _) =
-        nearest_existing(path, Side::Replica).map_err(|fault| Refusal::Fault(path.into(), fault))?;
+        nearest_existing(path, Side::Replica).map_err(|fault| Refusal::FsError(path.into(), fault))?;
     let missing = path.strip_prefix(&standing).unwrap_or(Path::new(""));
     Ok(fs::canonicalize(&standing).map_err(wrong)?.join(missing))
 }
 
-fn refuse_log_in_replica(log: &Path, replica: &Path, existing: Option<&Pin>) -> Result<(), Refusal> {
+fn refuse_log_in_replica(log: &Path, replica: &Path, existing: Option<&DirId>) -> Result<(), Refusal> {
     // Where a file would come to lie that is created through it nobody can say beforehand.
     if fs::symlink_metadata(log).is_ok() && !fs::exists(log).unwrap_or(false) {
         return Err(Refusal::LogNowhere(log.into()));
@@ -446,10 +446,10 @@ fn is_open_file(path: &Path) -> bool {
 }
 
 /// A log file inside the source is not mirrored, nor are its numbered elders.
-fn log_in_source(log: &Path, source_pin: &Pin) -> Result<Option<(RelPath, Name)>, Refusal> {
+fn log_in_source(log: &Path, source_pin: &DirId) -> Result<Option<(RelPath, Name)>, Refusal> {
     let (real, standing) = log_folder(log)?;
     let steps = enclosing(&standing, source_pin, Side::Source);
-    let Some(steps) = steps.map_err(|fault| Refusal::Fault(standing.clone(), fault))? else {
+    let Some(steps) = steps.map_err(|fault| Refusal::FsError(standing.clone(), fault))? else {
         return Ok(None);
     };
     let wrong = |error| Refusal::Path(standing.clone(), error);
@@ -475,7 +475,7 @@ pub struct Lock {
 impl Lock {
     /// # Errors
     /// [`Refusal::Locked`] with the pid of the process that has it.
-    pub fn take(replica: &Pin, path: &Path) -> Result<Self, Refusal> {
+    pub fn take(replica: &DirId, path: &Path) -> Result<Self, Refusal> {
         let wrong = |error| Refusal::Lock(path.into(), error);
         let name = format!("twindir-replica-{}", replica.label());
         let address = SocketAddr::from_abstract_name(&name).map_err(wrong)?;
@@ -499,7 +499,7 @@ impl Lock {
     ///
     /// # Errors
     /// As [`Lock::take`].
-    pub fn pass_on(&mut self, replica: &Pin, path: &Path) -> Result<(), Refusal> {
+    pub fn pass_on(&mut self, replica: &DirId, path: &Path) -> Result<(), Refusal> {
         if !self.name.ends_with(&replica.label()) {
             *self = Self::take(replica, path)?;
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Zoned;
 use rustix::io::Errno;
 
-use crate::fault::Fault;
+use crate::fault::FsError;
 use crate::path::Name;
 use crate::tree::ReplicaDir;
 
@@ -14,7 +14,7 @@ const FORMAT: &str = "twindir-%Y-%m-%dT%H-%M-%S%.3f%z";
 
 /// Makes the folder of this moment. Nobody else may look into it: what lies there was hidden, perhaps, by the mode of a
 /// directory above it.
-pub(super) fn begin(root: &ReplicaDir) -> Result<Name, Fault> {
+pub(super) fn begin(root: &ReplicaDir) -> Result<Name, FsError> {
     loop {
         let name = name_of(&Zoned::now());
         match root.make_dir(&name) {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::copy::{fill, seal, settings};
 use crate::differs::{Differs, Keeps};
 use crate::entry::{Entry, Kind, Observed};
-use crate::fault::Setback;
+use crate::fault::WorkError;
 use crate::path::{Name, RelPath};
 use crate::tree::{Dir, ReplicaDir};
 
@@ -20,9 +20,9 @@ pub(super) fn copy_entry(
     to: &ReplicaDir,
     new: &Name,
     manner: Manner<'_>,
-) -> Result<(), Setback> {
+) -> Result<(), WorkError> {
     match from.look(name.as_bytes()) {
-        Observed::Absent => Err(Setback::Changed),
+        Observed::Absent => Err(WorkError::Changed),
         Observed::Unknown(fault) => Err(fault.into()),
         Observed::Present(entry) if entry.is_dir() => copy_tree(from, name, to, new, manner),
         Observed::Present(entry) => copy_leaf(from, (name, &entry), to, new, manner),
@@ -35,13 +35,13 @@ fn copy_leaf(
     to: &ReplicaDir,
     new: &Name,
     (keeps, cancel): Manner<'_>,
-) -> Result<(), Setback> {
+) -> Result<(), WorkError> {
     match &entry.kind {
         Kind::File => {
             let (file, entry) = from.open_file(name.as_bytes())?;
             let copy = to.create_file(new)?;
             if fill(&file, &entry, &copy, cancel)? != entry.size {
-                return Err(Setback::Changed);
+                return Err(WorkError::Changed);
             }
             seal(&file, &entry, &copy, keeps)
         }
@@ -61,7 +61,7 @@ fn copy_tree(
     to: &ReplicaDir,
     new: &Name,
     manner: Manner<'_>,
-) -> Result<(), Setback> {
+) -> Result<(), WorkError> {
     let (tops, root) = ((RelPath::root().join(name), RelPath::root().join(new)), RelPath::root());
     to.make_dir(new)?;
     let mut dirs = vec![root];
@@ -72,7 +72,7 @@ fn copy_tree(
         let (ours, copy) = (from.open(&tops.0.below(&at))?, to.open(&tops.1.below(&at))?);
         for (name, _) in ours.list()?.iter() {
             if manner.1.load(Ordering::Relaxed) {
-                return Err(Setback::Cancelled);
+                return Err(WorkError::Cancelled);
             }
             let Some(name) = Name::new(name) else { continue };
             match ours.look(name.as_bytes()) {

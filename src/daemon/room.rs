@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use super::Daemon;
-use crate::fault::Fault;
+use crate::fault::FsError;
 use crate::path::RelPath;
 use crate::queue::Look;
 use crate::reconcile::Reconciler;
@@ -45,7 +45,7 @@ pub(super) struct Refusal {
 impl Daemon<'_> {
     /// Notes an entry that the replica's file system does not take. `removed`: what this run had removed before the round in
     /// which it was tried.
-    pub(super) fn refused(&mut self, path: &RelPath, look: Look, fault: Fault, removed: u64) {
+    pub(super) fn refused(&mut self, path: &RelPath, look: Look, fault: FsError, removed: u64) {
         let now = Instant::now();
         if self.backlog.troubles.met(path, Failure::Refused, now).tell && self.backlog.refusal.is_none() {
             let advice = advice(&fault);
@@ -75,7 +75,7 @@ impl Daemon<'_> {
 
     /// Whether this answer means that the file system takes no more. One that has room says so of attributes, too, if they
     /// are larger than it can store.
-    pub(super) fn is_refused(&self, fault: &Fault) -> bool {
+    pub(super) fn is_refused(&self, fault: &FsError) -> bool {
         let has_room = |room: &Room| room.bytes >= LARGEST_ATTRIBUTES;
         !(fault.is_of_attributes() && rooms(&self.reconciler).first().is_some_and(has_room))
     }

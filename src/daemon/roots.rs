@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use super::{Backlog, Daemon, probe_replica};
 use crate::config::Mode;
-use crate::fault::{Fault, Side};
+use crate::fault::{FsError, Side};
 use crate::guard::{Occasion, Trust};
 use crate::path::shown;
 use crate::reconcile::Lost;
 use crate::roots::{Beside, Lock, NotAtHome, Refusal, ReplicaHome, SourceHome, refuse_followed, see_apart};
-use crate::tree::Pin;
+use crate::tree::DirId;
 
 /// How long another directory must have stood at a root's path before it is adopted: a mount
 /// or a rename may be under way.
@@ -29,7 +29,7 @@ struct Absence {
     /// Why what stands at the path was refused, as it was told.
     refusal: Option<String>,
     /// Another directory at the path, and since when.
-    candidate: Option<(Pin, Instant)>,
+    candidate: Option<(DirId, Instant)>,
 }
 
 impl Absence {
@@ -112,7 +112,7 @@ impl Daemon<'_> {
         }
     }
 
-    fn check_source(&mut self, found: Result<Pin, Fault>, now: Instant) {
+    fn check_source(&mut self, found: Result<DirId, FsError>, now: Instant) {
         match found {
             Ok(pin) if pin == self.reconciler.roots.source_pin => {
                 self.roots.source_home.follow(&self.reconciler.roots.source);
@@ -140,7 +140,7 @@ impl Daemon<'_> {
         }
     }
 
-    fn adopt_source(&mut self, pin: Pin) {
+    fn adopt_source(&mut self, pin: DirId) {
         let roots = &self.reconciler.roots;
         // Of one that is lost, another directory may have the numbers by now.
         let replica = match self.roots.replica {
@@ -163,7 +163,7 @@ impl Daemon<'_> {
         );
     }
 
-    fn miss_source(&mut self, fault: Fault) {
+    fn miss_source(&mut self, fault: FsError) {
         self.drop_work();
         let path = shown(&self.reconciler.roots.source.path);
         self.miss(
@@ -174,7 +174,7 @@ impl Daemon<'_> {
         );
     }
 
-    fn check_replica(&mut self, found: Result<Pin, Fault>, now: Instant) {
+    fn check_replica(&mut self, found: Result<DirId, FsError>, now: Instant) {
         match found {
             Ok(pin) if pin == self.reconciler.roots.replica_pin => {
                 if self.roots.replica.take().is_some_and(|absence| absence.told) {
@@ -199,7 +199,7 @@ impl Daemon<'_> {
 
     /// The replica is gone: it is made again where it was deleted, and waited for where its
     /// disk is gone.
-    fn miss_replica(&mut self, fault: Fault) {
+    fn miss_replica(&mut self, fault: FsError) {
         self.drop_work();
         let roots = &self.reconciler.roots;
         let path = roots.replica.path.clone();
@@ -242,7 +242,7 @@ impl Daemon<'_> {
         self.miss(side, &why, "that is otherwise", false);
     }
 
-    fn adopt_replica(&mut self, pin: Pin, why: &str) {
+    fn adopt_replica(&mut self, pin: DirId, why: &str) {
         let roots = &self.reconciler.roots;
         let lost = self.roots.source.as_ref().and_then(|_| roots.source.pin().ok());
         let source = lost.unwrap_or(roots.source_pin);
@@ -287,7 +287,7 @@ impl Daemon<'_> {
 }
 
 /// Whether the same other directory has stood at the path for long enough.
-fn stands(absence: &mut Absence, pin: Pin, now: Instant) -> bool {
+fn stands(absence: &mut Absence, pin: DirId, now: Instant) -> bool {
     match absence.candidate {
         Some((candidate, since)) if candidate == pin => now.duration_since(since) >= STANDING,
         _ => {

@@ -11,7 +11,7 @@ use crate::path::RelPath;
 use crate::queue::{Depth, Detector, Hint, Instead, Look};
 use crate::report::human_duration;
 use crate::sweep::Task;
-use crate::tree::Pin;
+use crate::tree::DirId;
 use crate::watch::{Change, Registry, Unwatched, Watch};
 
 /// How often what is not watched is scanned, at most; and no more than a tenth of the time.
@@ -233,7 +233,7 @@ impl Daemon<'_> {
 
     /// A sweep has met a file system that is mounted in the source. One that was not there when its
     /// directory was registered is not watched: the watch goes by the directory beneath it.
-    pub(super) fn note_mount(&mut self, path: RelPath, pin: Pin) {
+    pub(super) fn note_mount(&mut self, path: RelPath, pin: DirId) {
         let is_back = self.watching.unmounted.remove(&path);
         let is_new = self.reconciler.remember_crossing(path, pin);
         let by_clock = self.backlog.sweep.as_ref().is_some_and(|sweep| sweep.plan.task == Task::Full);

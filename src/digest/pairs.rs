@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::lanes::Streams;
 use crate::entry::{Entry, Verdict};
-use crate::fault::Setback;
+use crate::fault::WorkError;
 use crate::tree::File;
 
 /// Pairs that are read side by side: as many as fill the 16 lanes of AVX-512. With twice as many the registers are used a
@@ -38,7 +38,7 @@ pub fn compare_all<T>(
     drop_behind: bool,
     heard: impl Fn(u64),
     cancel: &AtomicBool,
-    mut tell: impl FnMut(Pair<T>, Result<Verdict, Setback>),
+    mut tell: impl FnMut(Pair<T>, Result<Verdict, WorkError>),
 ) {
     let mut buffer = vec![0; SIDE_BY_SIDE * 2 * PIECE];
     let mut streams = Streams::default();
@@ -88,7 +88,7 @@ pub fn compare_all<T>(
 
 impl<T> Running<T> {
     /// Reads the next piece of both files: how many bytes of each.
-    fn read(&self, piece: &mut [u8]) -> Result<(usize, usize), Setback> {
+    fn read(&self, piece: &mut [u8]) -> Result<(usize, usize), WorkError> {
         let (ours, theirs) = piece.split_at_mut(PIECE);
         // One byte more than there should be shows the end.
         let want = |entry: &Entry| {

@@ -6,7 +6,7 @@ use super::holds;
 use crate::decide::{Action, Contents, decide};
 use crate::differs::{Differs, Keeps, Symlinks, Times};
 use crate::entry::{Entry, Kind, Observed, Special, Time, XattrKinds, Xattrs};
-use crate::fault::Fault;
+use crate::fault::FsError;
 
 /// Few values, so that they meet.
 fn small() -> impl Strategy<Value = u32> {
@@ -59,7 +59,7 @@ fn entry() -> impl Strategy<Value = Entry> {
 fn side() -> impl Strategy<Value = Observed> {
     prop_oneof![
         1 => Just(Observed::Absent),
-        1 => Just(Observed::Unknown(Fault::for_test())),
+        1 => Just(Observed::Unknown(FsError::for_test())),
         4 => entry().prop_map(Observed::Present),
     ]
 }

@@ -9,7 +9,7 @@ use super::{Again, Round};
 use crate::copy::settings;
 use crate::decide::Reason;
 use crate::differs::{Differs, lets_in};
-use crate::fault::{Fault, TAKES_NO_METADATA};
+use crate::fault::{FsError, TAKES_NO_METADATA};
 use crate::path::RelPath;
 use crate::queue::{Depth, Look};
 use crate::report::{Done, Operation};
@@ -32,7 +32,7 @@ impl Round<'_> {
         }
     }
 
-    fn close_one(&mut self, rel: &RelPath, look: &Look, is_asked: bool) -> Result<(), Fault> {
+    fn close_one(&mut self, rel: &RelPath, look: &Look, is_asked: bool) -> Result<(), FsError> {
         // One that its mode locks is opened up first.
         let replica_opened = match self.spots.get(rel) {
             Some(Spot { replica: Some(_), .. }) => None,

@@ -16,7 +16,7 @@ use crate::decide::{Action, Contents, Reason, decide, may_hold_other};
 use crate::differs::Differs;
 use crate::digest;
 use crate::entry::{Entry, Kind, Observed, Verdict};
-use crate::fault::{Fault, GIVES_NOTHING_BACK, Setback, Side};
+use crate::fault::{FsError, GIVES_NOTHING_BACK, WorkError, Side};
 use crate::parallel;
 use crate::path::{Name, RelPath};
 use crate::queue::{Depth, Evidence, Look};
@@ -68,7 +68,7 @@ impl Round<'_> {
     fn work_on<'a>(&self, task: Task<'a>, out: &mut Outcome) -> Vec<Ready<'a>> {
         let Task { rel, spot, replica, sightings, carried } = task;
         let mut waiting = Vec::new();
-        let mut finish = |ready: Worked<'a>, out: &mut Outcome| -> Result<(), Setback> {
+        let mut finish = |ready: Worked<'a>, out: &mut Outcome| -> Result<(), WorkError> {
             match ready? {
                 Some(ready) if self.shared.durable => waiting.push(ready),
                 Some(ready) => self.publish(ready, out)?,
@@ -141,7 +141,7 @@ pub(super) struct Here<'h, 'a> {
 }
 
 /// What is ready to be published, if anything.
-pub(super) type Worked<'a> = Result<Option<Ready<'a>>, Setback>;
+pub(super) type Worked<'a> = Result<Option<Ready<'a>>, WorkError>;
 
 impl<'a> Here<'_, 'a> {
     fn act(&self, name: &Name, source: &Observed, standing: &Observed, out: &mut Outcome) -> Worked<'a> {
@@ -203,7 +203,7 @@ impl<'a> Here<'_, 'a> {
     }
 
     /// Reads both files, their attributes too.
-    fn read_pair(&self, name: &Name, out: &mut Outcome) -> Result<Pair, Setback> {
+    fn read_pair(&self, name: &Name, out: &mut Outcome) -> Result<Pair, WorkError> {
         let bytes = name.as_bytes();
         let mut source = self.spot.source.open_file(bytes).map_err(changed_if_gone)?;
         let mut replica = match self.replica.open_existing(name) {
@@ -215,7 +215,7 @@ impl<'a> Here<'_, 'a> {
         };
         let is_as_long = source.1.size == replica.1.size;
         if !is_as_long && source.0.ends_at(source.1.size)? {
-            return Err(Setback::Changed);
+            return Err(WorkError::Changed);
         }
         // The sweep or a carrier may have read this pair already.
         let known = self.look.evidence.as_deref().and_then(|known| known.verdict_on(&source.1, &replica.1));
@@ -232,7 +232,7 @@ impl<'a> Here<'_, 'a> {
                 let (ours, theirs) = ((&source.0, &source.1), (replica.0.as_file(), &replica.1));
                 let verdict = match digest::compare(ours, theirs, &self.round.shared.stop) {
                     // A disk that fails may take another copy.
-                    Err(Setback::Fault(fault)) if fault.side == Side::Replica && fault.errno == Errno::IO => {
+                    Err(WorkError::FsError(fault)) if fault.side == Side::Replica && fault.errno == Errno::IO => {
                         let advice = advice(&fault);
                         tracing::warn!(op = "warning", path = %self.path, "{fault}; it is copied anew{advice}");
                         return Ok(Pair::Unreadable(self.replica.look(bytes)));
@@ -268,7 +268,7 @@ impl<'a> Here<'_, 'a> {
         let (source, entry) = self.spot.source.open_file(name.as_bytes()).map_err(changed_if_gone)?;
         if entry.size > self.round.big {
             if self.look.new && self.replica.look(name.as_bytes()) != Observed::Absent {
-                return Err(Setback::Changed);
+                return Err(WorkError::Changed);
             }
             let load = |here: &Self| {
                 let (temp, name) = here.try_big_file()?;
@@ -288,15 +288,15 @@ impl<'a> Here<'_, 'a> {
     }
 
     /// How a setback is told. Where something was left behind that cannot be removed, that is what is wrong.
-    fn told_as(&self, setback: Setback) -> Setback {
+    fn told_as(&self, setback: WorkError) -> WorkError {
         match setback {
-            Setback::Fault(_) => self.may_make_temp().map_or_else(Setback::Fault, |()| setback),
+            WorkError::FsError(_) => self.may_make_temp().map_or_else(WorkError::FsError, |()| setback),
             other => other,
         }
     }
 
     /// Whether a temporary entry may be made here, that can be given its name.
-    fn may_make_temp(&self) -> Result<(), Fault> {
+    fn may_make_temp(&self) -> Result<(), FsError> {
         if self.spot.gives_nothing_back {
             return Err(GIVES_NOTHING_BACK);
         }
@@ -304,7 +304,7 @@ impl<'a> Here<'_, 'a> {
     }
 
     /// A temporary file for a big one. That it can be renamed is tried while it is empty.
-    fn try_big_file(&self) -> Result<(NewFile, Name), Setback> {
+    fn try_big_file(&self) -> Result<(NewFile, Name), WorkError> {
         self.may_make_temp()?;
         let names = &self.round.shared.names;
         let (trial, name) = (names.next(), names.next());
@@ -336,8 +336,8 @@ impl<'a> Here<'_, 'a> {
         &self,
         source: (File, Entry),
         out: &mut Outcome,
-        load: impl FnOnce(&Self) -> Result<Load, Setback>,
-    ) -> Result<(), Setback> {
+        load: impl FnOnce(&Self) -> Result<Load, WorkError>,
+    ) -> Result<(), WorkError> {
         out.open.push(self.path.clone());
         let shared = self.round.shared;
         if shared.flights.has(self.path, &source.1, self.look) {
@@ -363,16 +363,16 @@ impl<'a> Here<'_, 'a> {
         let temp = Temp::adopt(self.replica, temp_name.clone(), &self.round.shared.names);
         // A round has put a newer copy in place meanwhile.
         if carried.job.cancel.load(Ordering::Relaxed) {
-            return Err(Setback::Changed);
+            return Err(WorkError::Changed);
         }
         // What was copied is whole; it has to be that of the file that has the name now.
         let now = self.spot.source.look(name.as_bytes());
         if !now.entry().is_some_and(|now| now.identity() == entry.identity() || now.has_grown_from(entry)) {
-            return Err(Setback::Changed);
+            return Err(WorkError::Changed);
         }
         let standing = self.replica.look(name.as_bytes());
         if self.look.new && standing != Observed::Absent {
-            return Err(Setback::Changed);
+            return Err(WorkError::Changed);
         }
         if self.stays(&standing, out)? {
             return Ok(None);
@@ -404,14 +404,14 @@ impl<'a> Here<'_, 'a> {
         Ok(Some(self.ready(temp, (entry.clone(), entry.size), standing.clone(), reason)))
     }
 
-    fn remove(&self, name: &Name, standing: &Observed, out: &mut Outcome) -> Result<(), Setback> {
+    fn remove(&self, name: &Name, standing: &Observed, out: &mut Outcome) -> Result<(), WorkError> {
         let Some(entry) = standing.entry() else { return Ok(()) };
         if name.is_reserved() {
             return Ok(self.replica.remove_file(name.as_bytes()).or_else(gone_is_fine)?);
         }
         let ruling = self.round.rules().on(self.path, entry, Fate::Removed, self.spot.gives_nothing_back);
         if ruling != Ruling::Stays(Stay::Held) && !self.spot.is_standing(self.round, self.rel) {
-            return Err(Setback::Changed);
+            return Err(WorkError::Changed);
         }
         if let Ruling::Stays(stay) = ruling {
             return out.stays(stay, self.path);
@@ -426,7 +426,7 @@ impl<'a> Here<'_, 'a> {
     ///
     /// # Errors
     /// Where it cannot be replaced.
-    fn stays(&self, standing: &Observed, out: &mut Outcome) -> Result<bool, Setback> {
+    fn stays(&self, standing: &Observed, out: &mut Outcome) -> Result<bool, WorkError> {
         match standing {
             Observed::Absent if !self.round.may_create() => out.wait(self.path),
             // A rename replaces what cannot be looked at, unless it is a directory.
@@ -453,14 +453,14 @@ enum Pair {
 }
 
 /// RACE: looked at, then opened: where it has gone or become something else, one more look.
-pub(super) fn changed_if_gone(fault: Fault) -> Setback {
+pub(super) fn changed_if_gone(fault: FsError) -> WorkError {
     match fault.errno {
-        Errno::NOENT | Errno::LOOP | Errno::INVAL | Errno::NXIO => Setback::Changed,
-        _ => Setback::Fault(fault),
+        Errno::NOENT | Errno::LOOP | Errno::INVAL | Errno::NXIO => WorkError::Changed,
+        _ => WorkError::FsError(fault),
     }
 }
 
 /// RACE: opened by its path: where something else has come to stand on the way, one more look.
-pub(super) fn changed_if_no_dir(fault: Fault) -> Setback {
-    if fault.is_no_dir() { Setback::Changed } else { Setback::Fault(fault) }
+pub(super) fn changed_if_no_dir(fault: FsError) -> WorkError {
+    if fault.is_no_dir() { WorkError::Changed } else { WorkError::FsError(fault) }
 }

@@ -8,11 +8,11 @@ use std::path::Path;
 
 use crate::mounts::Mount;
 use crate::path::{RelPath, within};
-use crate::tree::{Dir, Pin};
+use crate::tree::{Dir, DirId};
 
 /// What was mounted at one place.
 struct Crossing {
-    pin: Pin,
+    pin: DirId,
     /// `None` where the kernel did not say.
     mount: Option<Mount>,
 }
@@ -24,7 +24,7 @@ pub struct Crossings(BTreeMap<RelPath, Crossing>);
 impl Crossings {
     /// Notes what is mounted at `path` below the source `root`. Whether it was not known. What was mounted there before that, and
     /// has come to light, does not take its place.
-    pub fn remember(&mut self, path: RelPath, pin: Pin, root: &Path) -> bool {
+    pub fn remember(&mut self, path: RelPath, pin: DirId, root: &Path) -> bool {
         if self.0.get(&path).is_some_and(|known| known.pin == pin || pin.is_on_older_mount(&known.pin)) {
             return false;
         }

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::Round;
 use super::removal::gone_is_fine;
-use crate::fault::{Fault, Setback};
+use crate::fault::{FsError, WorkError};
 use crate::path::{Name, RelPath};
 use crate::reaper::enter;
 use crate::tree::ReplicaDir;
@@ -42,7 +42,7 @@ pub(super) enum Emptied {
 }
 
 /// Whether a directory cannot be renamed, nor exchanged, for where it lies.
-pub(super) fn cannot_be_renamed(fault: &Fault) -> bool {
+pub(super) fn cannot_be_renamed(fault: &FsError) -> bool {
     fault.errno == Errno::XDEV
 }
 
@@ -50,14 +50,14 @@ impl Round<'_> {
     /// Removes the directory `name` in `dir`, which lies at `path`, with all that it holds, as far as it gets in a `turn`.
     ///
     /// # Errors
-    /// What cannot be removed, and [`Setback::Cancelled`]. What was removed by then is gone.
+    /// What cannot be removed, and [`WorkError::Cancelled`]. What was removed by then is gone.
     pub(super) fn empty_in_place(
         &self,
         dir: &ReplicaDir,
         name: &Name,
         path: &RelPath,
         turn: Option<Duration>,
-    ) -> Result<Emptied, Setback> {
+    ) -> Result<Emptied, WorkError> {
         // What is being removed is nobody's to see.
         self.shut(dir, name);
         let mut removed = self.shared.emptied.lock().remove(path).unwrap_or_default();
@@ -76,7 +76,7 @@ impl Round<'_> {
         top: RelPath,
         turn: Option<Duration>,
         removed: &mut u64,
-    ) -> Result<bool, Setback> {
+    ) -> Result<bool, WorkError> {
         let begun = Instant::now();
         let mut listing_took = Duration::ZERO;
         let mut waiting = vec![top];
@@ -98,7 +98,7 @@ impl Round<'_> {
             let all = listing.iter().map(|(name, hint)| (name, hint.is_dir_or(|| open.look(name).is_dir())));
             for (entry, is_dir) in all.chain(reserved) {
                 if self.shared.stop.load(Ordering::Relaxed) {
-                    return Err(Setback::Cancelled);
+                    return Err(WorkError::Cancelled);
                 }
                 if is_dir {
                     waiting.extend(Name::new(entry).map(|name| here.join(&name)));

@@ -3,7 +3,7 @@
 
 use super::{Again, Round};
 use crate::decide::Reason;
-use crate::fault::Setback;
+use crate::fault::WorkError;
 use crate::filter::Filter;
 use crate::path::{Name, RelPath};
 use crate::queue::Look;
@@ -145,7 +145,7 @@ impl Round<'_> {
         path: &RelPath,
         name: &Name,
         look: &Look,
-    ) -> Result<Part, Setback> {
+    ) -> Result<Part, WorkError> {
         let dir = self.open_replica(dir)?;
         let Some(entry) = dir.look(name.as_bytes()).entry().cloned() else { return Ok(Part::Absent) };
         if entry.is_dir() {

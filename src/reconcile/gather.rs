@@ -10,8 +10,8 @@ use super::{Again, Outcome, Round, Sighting, TASK};
 use crate::carrier::{Carried, Fruit, Job, Load};
 use crate::copy::Temp;
 use crate::entry::{Entry, Kind, Observed, Time};
-use crate::fault::Fault;
-use crate::fault::Setback;
+use crate::fault::FsError;
+use crate::fault::WorkError;
 use crate::filter::DirFilter;
 use crate::links::Linked;
 use crate::parallel;
@@ -119,13 +119,13 @@ impl Round<'_> {
                     continue;
                 }
                 (_, Err(setback)) => setback,
-                (Load::Compare { .. }, Ok(Fruit::Length(_))) => Setback::Changed,
+                (Load::Compare { .. }, Ok(Fruit::Length(_))) => WorkError::Changed,
             };
             let (path, look) = (job.path.clone(), job.look.clone());
             self.discard(&job);
             match setback {
                 // Overtaken by another change.
-                Setback::Cancelled => {
+                WorkError::Cancelled => {
                     self.out.again.push((path, Look { new: false, ..look }, Again::Restless));
                 }
                 other => self.out.set_back(path, look, other),
@@ -279,7 +279,7 @@ impl Round<'_> {
             || self.spots.get(&dir).is_some_and(|spot| spot.sightings.iter().any(|s| s.name == name))
     }
 
-    fn give_up(&mut self, dir: &RelPath, look: Look, setback: Setback) -> Option<()> {
+    fn give_up(&mut self, dir: &RelPath, look: Look, setback: WorkError) -> Option<()> {
         self.out.set_back(dir.clone(), look, setback);
         None
     }
@@ -302,7 +302,7 @@ impl Round<'_> {
 
     /// Opens a directory of the source, from the one above where the round has that open: a walk from the root takes long in a
     /// deep tree.
-    fn open_source(&mut self, rel: &RelPath) -> Result<Dir, Fault> {
+    fn open_source(&mut self, rel: &RelPath) -> Result<Dir, FsError> {
         let Some((above, step)) = step_to(rel) else { return self.source.open(rel) };
         if let Some(spot) = self.spots.get(&above) {
             return spot.source.open(&step);
@@ -314,7 +314,7 @@ impl Round<'_> {
     }
 
     /// The same for the replica. One whose mode keeps its own owner out is opened up until the end of the round.
-    fn open_replica_nearby(&mut self, rel: &RelPath) -> Result<ReplicaDir, Fault> {
+    fn open_replica_nearby(&mut self, rel: &RelPath) -> Result<ReplicaDir, FsError> {
         let near = step_to(rel).and_then(|(above, step)| Some(self.narrowed_pair(&above)?.1.open(&step)));
         match near {
             Some(Ok(dir)) => self.let_owner_in(rel, dir),
@@ -325,7 +325,7 @@ impl Round<'_> {
 
     /// Opens a directory of the replica. One whose mode keeps its own owner out is opened up
     /// until the end of the round.
-    pub(super) fn open_replica(&mut self, rel: &RelPath) -> Result<ReplicaDir, Fault> {
+    pub(super) fn open_replica(&mut self, rel: &RelPath) -> Result<ReplicaDir, FsError> {
         let dir = match self.replica.open(rel) {
             Err(fault) if fault.errno == Errno::ACCESS => self.open_up(rel)?,
             other => other?,
@@ -333,7 +333,7 @@ impl Round<'_> {
         self.let_owner_in(rel, dir)
     }
 
-    fn let_owner_in(&mut self, rel: &RelPath, dir: ReplicaDir) -> Result<ReplicaDir, Fault> {
+    fn let_owner_in(&mut self, rel: &RelPath, dir: ReplicaDir) -> Result<ReplicaDir, FsError> {
         let entry = dir.entry()?;
         if !self.shared.privileged && entry.mode & 0o700 != 0o700 {
             // Where this is not permitted, what is done in the directory will say so.
@@ -345,7 +345,7 @@ impl Round<'_> {
         Ok(dir)
     }
 
-    fn open_up(&mut self, rel: &RelPath) -> Result<ReplicaDir, Fault> {
+    fn open_up(&mut self, rel: &RelPath) -> Result<ReplicaDir, FsError> {
         let mut at = self.replica.open(&RelPath::root())?;
         for path in rel.lineage() {
             let Some((_, name)) = path.split() else { continue };

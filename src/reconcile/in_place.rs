@@ -8,14 +8,14 @@ use crate::copy::settings;
 use crate::decide::Reason;
 use crate::differs::Differs;
 use crate::entry::{Entry, Kind, Observed};
-use crate::fault::{Fault, Side};
+use crate::fault::{FsError, Side};
 use crate::links::Linked;
 use crate::path::Name;
 use crate::report::{Done, Operation};
 use crate::tree::Settings;
 
 /// What is not set in place, but by a copy.
-const UNSETTABLE: Fault = Fault { doing: "set metadata", side: Side::Replica, errno: Errno::PERM };
+const UNSETTABLE: FsError = FsError { doing: "set metadata", side: Side::Replica, errno: Errno::PERM };
 
 impl<'a> Here<'_, 'a> {
     /// Sets what differs in place. What cannot be set that way is made anew.
@@ -57,12 +57,12 @@ impl<'a> Here<'_, 'a> {
         entry: &Entry,
         differs: Differs,
         standing: &Observed,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), FsError> {
         let keeps = &self.round.shared.keeps;
         let (file, now) = self.replica.open_existing(name)?;
         // It is what was compared, and nothing that somebody has put in its place.
         let Some(standing) = standing.entry().filter(|standing| standing.identity() == now.identity()) else {
-            return Err(Fault { errno: Errno::INVAL, ..UNSETTABLE });
+            return Err(FsError { errno: Errno::INVAL, ..UNSETTABLE });
         };
         let mode = keeps.mode_of(entry, Some(&now));
         // RACE: a link may be made right after this. It then sees the new metadata.

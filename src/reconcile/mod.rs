@@ -42,13 +42,13 @@ use crate::carrier::{Carried, Carriers};
 use crate::copy::TempNames;
 use crate::differs::Keeps;
 use crate::entry::{Entry, Observed, Time};
-use crate::fault::Fault;
+use crate::fault::FsError;
 use crate::filter::Filter;
 use crate::path::{Name, RelPath};
 use crate::queue::{Detector, Look};
 use crate::reaper::{Reaped, Reaper};
 use crate::report::Notice;
-use crate::tree::{Dir, Pin, Quirks, ReplicaDir, Root, Settings};
+use crate::tree::{Dir, DirId, Quirks, ReplicaDir, Root, Settings};
 use crate::twins::Twins;
 use crossings::Crossings;
 use emptying::Emptying;
@@ -64,8 +64,8 @@ const TASK: usize = 32;
 pub struct Roots {
     pub source: Root,
     pub replica: Root,
-    pub source_pin: Pin,
-    pub replica_pin: Pin,
+    pub source_pin: DirId,
+    pub replica_pin: DirId,
 }
 
 impl Roots {
@@ -75,7 +75,7 @@ impl Roots {
         let bytes = name.as_bytes();
         let ours = if name.is_reserved() { Observed::Absent } else { source.look(bytes) };
         let theirs = replica.map_or(Observed::Absent, |replica| replica.look(bytes));
-        let is = |side: &Observed, pin: &Pin| {
+        let is = |side: &Observed, pin: &DirId| {
             side.entry().is_some_and(|entry| entry.is_dir() && (entry.dev, entry.ino) == (pin.dev, pin.ino))
         };
         let other_root = is(&ours, &self.replica_pin) || is(&theirs, &self.source_pin);
@@ -117,11 +117,11 @@ impl Roots {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Lost {
     #[error("{0}")]
-    Source(Fault),
+    Source(FsError),
     #[error("the source is another directory now")]
     SourceReplaced,
     #[error("{0}")]
-    Replica(Fault),
+    Replica(FsError),
     #[error("the replica is another directory now")]
     ReplicaReplaced,
 }
@@ -212,12 +212,12 @@ impl Reconciler {
 
     /// Notes that a file system is mounted in the source at `path`. Should it go away, what the replica has of it is
     /// kept. Whether it was not known.
-    pub fn remember_crossing(&mut self, path: RelPath, pin: Pin) -> bool {
+    pub fn remember_crossing(&mut self, path: RelPath, pin: DirId) -> bool {
         self.crossings.remember(path, pin, &self.roots.source.path)
     }
 
     /// Another directory is the source now.
-    pub fn adopt_source(&mut self, pin: Pin) {
+    pub fn adopt_source(&mut self, pin: DirId) {
         let before = &self.roots.source_pin;
         // Where that cannot be told, more is kept.
         if !pin.same_directory(before) && (pin.is_distinct() || !pin.same_inode(before)) {
@@ -228,7 +228,7 @@ impl Reconciler {
     }
 
     /// Another directory is the replica now.
-    pub fn adopt_replica(&mut self, pin: Pin) {
+    pub fn adopt_replica(&mut self, pin: DirId) {
         self.twins.forget();
         self.roots.replica_pin = pin;
     }

@@ -7,7 +7,7 @@ use crate::backup::{Kept, Taken};
 use crate::copy::{Temp, swap};
 use crate::decide::Reason;
 use crate::entry::{Entry, Observed};
-use crate::fault::Setback;
+use crate::fault::WorkError;
 use crate::links::Linked;
 use crate::path::{Name, RelPath};
 use crate::queue::Look;
@@ -51,11 +51,11 @@ impl Round<'_> {
     }
 
     /// Gives an entry its name, and notes what was done.
-    pub(super) fn publish(&self, ready: Ready<'_>, out: &mut Outcome) -> Result<(), Setback> {
+    pub(super) fn publish(&self, ready: Ready<'_>, out: &mut Outcome) -> Result<(), WorkError> {
         let Ready { spot, replica, temp, path, look, entry, length, standing, reason } = ready;
         let Some((dir, name)) = path.split() else { return Ok(()) };
         if self.shared.keeps.modes && spot.is_too_open_by_now() {
-            return Err(Setback::Changed);
+            return Err(WorkError::Changed);
         }
         let placed = self.put_in_place(replica, temp, &path, &name, &standing);
         // Also where that failed: it may be done all the same, and no older copy may take its place.
@@ -97,7 +97,7 @@ impl Round<'_> {
         path: &RelPath,
         name: &Name,
         standing: &Observed,
-    ) -> Result<Option<Name>, Setback> {
+    ) -> Result<Option<Name>, WorkError> {
         match &self.shared.backup {
             Some(backup) if standing.is_dir() => {
                 match backup.replace((dir, temp.name()), (dir, name), path, &self.shared.stop)? {
@@ -126,9 +126,9 @@ impl Round<'_> {
         temp: Temp<'_>,
         path: &RelPath,
         name: &Name,
-    ) -> Result<Option<Name>, Setback> {
+    ) -> Result<Option<Name>, WorkError> {
         match swap(dir, temp.name(), name, &self.shared.names) {
-            Err(Setback::Fault(fault)) if cannot_be_renamed(&fault) => {
+            Err(WorkError::FsError(fault)) if cannot_be_renamed(&fault) => {
                 self.empty_in_place(dir, name, path, None)?;
                 temp.publish(name, &Observed::Absent).map(|()| None)
             }

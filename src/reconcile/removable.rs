@@ -12,29 +12,29 @@ use super::crossings::Crossings;
 use super::excluded::{Leave, may_go};
 use super::{Deletions, Roots};
 use crate::entry::Entry;
-use crate::fault::{Fault, GIVES_NOTHING_BACK, LOCKED, Side};
+use crate::fault::{FsError, GIVES_NOTHING_BACK, LOCKED, Side};
 use crate::filter::Filter;
 use crate::mounts;
 use crate::path::RelPath;
 use crate::tree::Dir;
 
 /// Why a directory that holds excluded entries does not give way to an entry of another kind.
-const EXCLUDED: Fault = Fault {
+const EXCLUDED: FsError = FsError {
     doing: "replace a directory with excluded entries in it",
     side: Side::Replica,
     errno: Errno::NOTEMPTY,
 };
 
 /// Why an entry stays that is mounted there.
-const IS_MOUNT: Fault = Fault { doing: "remove or replace a mount", side: Side::Replica, errno: Errno::BUSY };
+const IS_MOUNT: FsError = FsError { doing: "remove or replace a mount", side: Side::Replica, errno: Errno::BUSY };
 
 /// Why a directory in which another file system is mounted stays.
-const MOUNTED: Fault =
-    Fault { doing: "move a directory with a mount in it", side: Side::Replica, errno: Errno::BUSY };
+const MOUNTED: FsError =
+    FsError { doing: "move a directory with a mount in it", side: Side::Replica, errno: Errno::BUSY };
 
 /// Why a directory stays in which somebody has put the source.
-const HOLDS_SOURCE: Fault =
-    Fault { doing: "move a directory with the source in it", side: Side::Replica, errno: Errno::BUSY };
+const HOLDS_SOURCE: FsError =
+    FsError { doing: "move a directory with the source in it", side: Side::Replica, errno: Errno::BUSY };
 
 /// What is to become of an entry that stands in the replica.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -64,7 +64,7 @@ pub enum Stay {
     /// A file system was mounted at this path of the source, and is no longer: what the replica has of it is kept.
     Unmounted(RelPath),
     /// It cannot be done: a problem.
-    Fault(Fault),
+    FsError(FsError),
 }
 
 /// What is mounted where; asked once, and only when a directory is to go.
@@ -98,24 +98,24 @@ impl Rules<'_> {
             return Ruling::Stays(Stay::Unmounted(mount.clone()));
         }
         if standing.mount_root {
-            return Ruling::Stays(Stay::Fault(IS_MOUNT));
+            return Ruling::Stays(Stay::FsError(IS_MOUNT));
         }
         if gives_nothing_back {
-            return Ruling::Stays(Stay::Fault(GIVES_NOTHING_BACK));
+            return Ruling::Stays(Stay::FsError(GIVES_NOTHING_BACK));
         }
         if standing.is_locked() {
-            return Ruling::Stays(Stay::Fault(LOCKED));
+            return Ruling::Stays(Stay::FsError(LOCKED));
         }
         if !is_dir {
             return Ruling::Goes;
         }
         if let Some(fault) = self.must_stay(path) {
-            return Ruling::Stays(Stay::Fault(fault));
+            return Ruling::Stays(Stay::FsError(fault));
         }
         match (may_go(self.replica, path, self.filter), fate) {
             (Leave::Whole, _) => Ruling::Goes,
             (Leave::Parts(parts), Fate::Removed) => Ruling::GoesInParts(parts),
-            (Leave::Parts(_), Fate::Replaced | Fate::Moved) => Ruling::Stays(Stay::Fault(EXCLUDED)),
+            (Leave::Parts(_), Fate::Replaced | Fate::Moved) => Ruling::Stays(Stay::FsError(EXCLUDED)),
         }
     }
 
@@ -127,7 +127,7 @@ impl Rules<'_> {
 
     /// Why a directory of the replica can be neither moved nor removed, if there is a reason: another file system is
     /// mounted in it, or somebody has moved the source there.
-    fn must_stay(&self, path: &RelPath) -> Option<Fault> {
+    fn must_stay(&self, path: &RelPath) -> Option<FsError> {
         let Ok(root) = self.roots.replica.path.canonicalize() else { return Some(MOUNTED) };
         let dir = root.join(OsStr::from_bytes(path.as_bytes()));
         if self.mounts.0.get_or_init(mounts::points).iter().any(|point| point.starts_with(&dir)) {

@@ -7,7 +7,7 @@ use super::emptying::{A_TURN, Emptied, cannot_be_renamed};
 use crate::backup::{Kept, Taken};
 use crate::decide::Reason;
 use crate::entry::Entry;
-use crate::fault::{Fault, Setback};
+use crate::fault::{FsError, WorkError};
 use crate::path::{Name, RelPath};
 use crate::queue::Look;
 use crate::report::{Done, Entries, Operation};
@@ -27,7 +27,7 @@ impl Round<'_> {
         name: &Name,
         old: &Entry,
         look: &Look,
-    ) -> Result<Option<(Done, Option<Name>)>, Setback> {
+    ) -> Result<Option<(Done, Option<Name>)>, WorkError> {
         if !self.shared.emptied.has(path) {
             let done = taken(dir, path, name, old, look);
             self.leave_nothing_under_way(path);
@@ -35,7 +35,7 @@ impl Round<'_> {
                 return Ok(Some((done, None)));
             }
             match self.lay_aside(dir, name) {
-                Err(Setback::Fault(fault)) if cannot_be_renamed(&fault) => {}
+                Err(WorkError::FsError(fault)) if cannot_be_renamed(&fault) => {}
                 aside => return Ok(Some((done, Some(aside?)))),
             }
         }
@@ -53,7 +53,7 @@ impl Round<'_> {
     }
 
     /// Renames a directory to a reserved name, under which the reaper is to find it.
-    pub(super) fn lay_aside(&self, dir: &ReplicaDir, name: &Name) -> Result<Name, Setback> {
+    pub(super) fn lay_aside(&self, dir: &ReplicaDir, name: &Name) -> Result<Name, WorkError> {
         let reserved = self.shared.names.next();
         dir.rename(name, &reserved)?;
         self.shut(dir, &reserved);
@@ -85,7 +85,7 @@ impl Round<'_> {
     }
 
     /// Removes an entry that is no directory. That it has gone already is as good.
-    pub(super) fn take_file(&self, dir: &ReplicaDir, path: &RelPath, name: &Name) -> Result<(), Setback> {
+    pub(super) fn take_file(&self, dir: &ReplicaDir, path: &RelPath, name: &Name) -> Result<(), WorkError> {
         if self.still_stands(dir, path, name)? {
             dir.remove_file(name.as_bytes()).or_else(gone_is_fine)?;
         }
@@ -93,13 +93,13 @@ impl Round<'_> {
     }
 
     /// Puts an entry that is to go where it is to be kept, if anywhere. Whether it still stands.
-    fn still_stands(&self, dir: &ReplicaDir, path: &RelPath, name: &Name) -> Result<bool, Setback> {
+    fn still_stands(&self, dir: &ReplicaDir, path: &RelPath, name: &Name) -> Result<bool, WorkError> {
         let Some(backup) = &self.shared.backup else { return Ok(true) };
         Ok(backup.take(dir, name, path, &self.shared.stop)? == Taken::Copied)
     }
 
     /// Keeps a file or symlink that is to be overwritten, where that is asked for.
-    pub(super) fn keep(&self, dir: &ReplicaDir, name: &Name, path: &RelPath) -> Result<Kept, Setback> {
+    pub(super) fn keep(&self, dir: &ReplicaDir, name: &Name, path: &RelPath) -> Result<Kept, WorkError> {
         match &self.shared.backup {
             Some(backup) => backup.keep(dir, name, path, &self.shared.stop),
             None => Ok(Kept::default()),
@@ -116,7 +116,7 @@ pub(super) fn taken(dir: &Dir, path: &RelPath, name: &Name, old: &Entry, look: &
     done
 }
 
-pub(super) fn gone_is_fine(fault: Fault) -> Result<(), Fault> {
+pub(super) fn gone_is_fine(fault: FsError) -> Result<(), FsError> {
     if fault.is_absence() { Ok(()) } else { Err(fault) }
 }
 

@@ -16,7 +16,7 @@ use super::moves::{Moving, Place};
 use super::{Again, Round};
 use crate::differs::Differs;
 use crate::entry::{Entry, Kind, STRANGERS, XattrKinds};
-use crate::fault::{Fault, Setback};
+use crate::fault::{FsError, WorkError};
 use crate::path::RelPath;
 use crate::queue::Look;
 use crate::reach::Movers;
@@ -36,7 +36,7 @@ impl Round<'_> {
         path: &RelPath,
         source: &Dir,
         replica: &ReplicaDir,
-    ) -> Result<(), Setback> {
+    ) -> Result<(), WorkError> {
         let here = RelPath::root();
         let mut above = path.lineage().rev().skip(1);
         let known = above.find_map(|above| Some((self.narrowed_pair(&above)?, above)));
@@ -62,7 +62,7 @@ impl Round<'_> {
         }
         let are_they =
             ours.entry()?.is_inode_of(&source.entry()?) && theirs.entry()?.is_inode_of(&replica.entry()?);
-        if are_they { Ok(()) } else { Err(Setback::Changed) }
+        if are_they { Ok(()) } else { Err(WorkError::Changed) }
     }
 
     /// Other directories may have their paths now.
@@ -103,7 +103,7 @@ impl Round<'_> {
         wanted: &Entry,
         source: Option<&Dir>,
         replica: &ReplicaDir,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), FsError> {
         let (keeps, twins) = (&self.shared.keeps, &self.shared.twins);
         if !keeps.modes {
             return Ok(());
@@ -139,7 +139,7 @@ impl Round<'_> {
         now: &Entry,
         (uid, mode): (Option<u32>, u32),
         replica: &ReplicaDir,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), FsError> {
         replica.set(&Settings { uid, mode: Some(mode), ..Settings::default() })?;
         self.see_who_moved(now, uid.unwrap_or(now.uid), mode);
         self.opened.entry(path.clone()).or_insert(now.mode);

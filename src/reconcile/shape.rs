@@ -11,7 +11,7 @@ use super::{Again, Fate, Round, Ruling, Sighting, Stay};
 use crate::copy::swap;
 use crate::decide::{Action, Contents, Reason, decide};
 use crate::entry::Entry;
-use crate::fault::{Setback, Side};
+use crate::fault::{WorkError, Side};
 use crate::path::{Name, RelPath};
 use crate::queue::{Depth, Look};
 use crate::reaper::{Aside, Reaped};
@@ -104,12 +104,12 @@ impl Round<'_> {
         name: &Name,
         (source, old): (&Entry, Option<&Entry>),
         reason: Reason,
-    ) -> Result<(), Setback> {
+    ) -> Result<(), WorkError> {
         if reason == Reason::New {
             replica.make_dir(name).map_err(|fault| match fault.errno {
                 // RACE: somebody else made it. Worst case one more look.
-                Errno::EXIST => Setback::Changed,
-                _ => Setback::Fault(fault),
+                Errno::EXIST => WorkError::Changed,
+                _ => WorkError::FsError(fault),
             })?;
         } else if old.is_some() {
             let temp = self.shared.names.next();
@@ -206,7 +206,7 @@ impl Round<'_> {
             Ok(Some((done, aside))) => self.gone(rel.clone(), aside, done),
             Ok(None) => self.out.again.push((path.clone(), look, Again::Now)),
             // Gone already. Not so the folder where it is to be kept.
-            Err(Setback::Fault(fault)) if fault.is_absence() && fault.side == Side::Replica => {}
+            Err(WorkError::FsError(fault)) if fault.is_absence() && fault.side == Side::Replica => {}
             Err(setback) => self.out.set_back(path.clone(), look, setback),
         }
     }

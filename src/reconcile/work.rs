@@ -6,7 +6,7 @@ use super::Stay;
 use crate::carrier::{Carried, Job};
 use crate::differs::Keeps;
 use crate::entry::{Entry, Special, Time};
-use crate::fault::{Fault, Setback};
+use crate::fault::{FsError, WorkError};
 use crate::links::Linked;
 use crate::path::RelPath;
 use crate::queue::{Depth, Detector, Hint, Look, Looks, Renames};
@@ -175,13 +175,13 @@ impl Outcome {
     }
 
     /// Notes why a look at `path` came to no end.
-    pub(super) fn set_back(&mut self, path: RelPath, look: Look, setback: Setback) {
+    pub(super) fn set_back(&mut self, path: RelPath, look: Look, setback: WorkError) {
         let again = if look.new { Again::Unseen } else { Again::Restless };
         let look = Look { new: false, ..look };
         match setback {
-            Setback::Changed => self.again.push((path, look, again)),
-            Setback::Cancelled => {}
-            Setback::Fault(_) => {
+            WorkError::Changed => self.again.push((path, look, again)),
+            WorkError::Cancelled => {}
+            WorkError::FsError(_) => {
                 self.problems.extend(Problem::of(path, setback).map(|problem| (problem, look)));
             }
         }
@@ -226,11 +226,11 @@ impl Outcome {
     }
 
     /// Notes that an entry stays, where that is not for an error.
-    pub(super) fn stays(&mut self, stay: Stay, path: &RelPath) -> Result<(), Setback> {
+    pub(super) fn stays(&mut self, stay: Stay, path: &RelPath) -> Result<(), WorkError> {
         match stay {
             Stay::Held => self.hold(path),
             Stay::Unmounted(mount) => self.keep(mount, path),
-            Stay::Fault(fault) => return Err(fault.into()),
+            Stay::FsError(fault) => return Err(fault.into()),
         }
         Ok(())
     }
@@ -245,7 +245,7 @@ impl Outcome {
     }
 
     /// What was done may not be safe on the disk: it is to be looked at again.
-    pub(super) fn doubt(&mut self, fault: Fault) {
+    pub(super) fn doubt(&mut self, fault: FsError) {
         for done in std::mem::take(&mut self.done) {
             let look = Look::new(Depth::Content, done.detector, done.since);
             self.set_back(done.path, look, fault.into());

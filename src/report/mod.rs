@@ -21,7 +21,7 @@ use tracing_subscriber::{Layer, Registry, fmt};
 use crate::decide::{Reason, was_copied_soon};
 use crate::differs::Differs;
 use crate::entry::{Entry, Kind, Special, Time};
-use crate::fault::{ENDLESS, Fault, GIVES_NOTHING_BACK, Setback, TAKES_NO_METADATA};
+use crate::fault::{ENDLESS, FsError, GIVES_NOTHING_BACK, WorkError, TAKES_NO_METADATA};
 use crate::path::{Name, RelPath};
 use crate::probe::unseen_seconds;
 use crate::queue::{Detector, Evidence, Look};
@@ -193,7 +193,7 @@ pub struct Problem {
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Cause {
-    Fault(Fault),
+    FsError(FsError),
     /// The entry did not rest for long enough to be copied or compared.
     Restless,
     /// A directory that holds what others may not see, and is to be opened to them.
@@ -201,32 +201,32 @@ pub enum Cause {
     /// The replica's file system takes it for the same name as this other one of the source.
     Collides(Name),
     /// What was removed could not be deleted to the last entry.
-    Remains(Fault),
+    Remains(FsError),
 }
 
 impl Problem {
     /// What came of a setback, if it is one that is worth a line.
-    pub fn of(path: RelPath, setback: Setback) -> Option<Self> {
+    pub fn of(path: RelPath, setback: WorkError) -> Option<Self> {
         match setback {
-            Setback::Fault(fault) => Some(Self { path, cause: Cause::Fault(fault) }),
-            Setback::Changed => Some(Self { path, cause: Cause::Restless }),
-            Setback::Cancelled => None,
+            WorkError::FsError(fault) => Some(Self { path, cause: Cause::FsError(fault) }),
+            WorkError::Changed => Some(Self { path, cause: Cause::Restless }),
+            WorkError::Cancelled => None,
         }
     }
 
     /// What kind of failure it is, as far as it matters for when it is tried again and told.
     pub fn failure(&self) -> Failure {
         match self.cause {
-            Cause::Fault(GIVES_NOTHING_BACK) => Failure::Stuck,
-            Cause::Fault(TAKES_NO_METADATA) => Failure::StuckDir,
+            Cause::FsError(GIVES_NOTHING_BACK) => Failure::Stuck,
+            Cause::FsError(TAKES_NO_METADATA) => Failure::StuckDir,
             _ => Failure::Entry,
         }
     }
 
     /// The error, where it says that the replica's file system takes nothing more for now.
-    pub fn refusal(&self) -> Option<Fault> {
+    pub fn refusal(&self) -> Option<FsError> {
         match self.cause {
-            Cause::Fault(fault) if fault.is_refusal() => Some(fault),
+            Cause::FsError(fault) if fault.is_refusal() => Some(fault),
             _ => None,
         }
     }
@@ -238,7 +238,7 @@ impl Problem {
             None => "it is left to the next run".to_owned(),
         };
         match &self.cause {
-            Cause::Fault(fault) => {
+            Cause::FsError(fault) => {
                 let advice = advice(fault);
                 tracing::error!(
                     op = "problem",
@@ -331,7 +331,7 @@ impl Notice {
 }
 
 /// What the user can do about an error. What is not known for certain is said with a "perhaps".
-pub fn advice(fault: &Fault) -> &'static str {
+pub fn advice(fault: &FsError) -> &'static str {
     use crate::fault::Side;
     use rustix::io::Errno;
     match (fault.errno, fault.side) {
@@ -489,7 +489,7 @@ mod tests {
 
     #[test]
     fn what_an_error_does_not_prove_is_said_with_a_perhaps() {
-        let advice = |doing, errno| advice(&Fault { doing, side: Side::Replica, errno });
+        let advice = |doing, errno| advice(&FsError { doing, side: Side::Replica, errno });
         for (doing, errno) in [
             ("rename", Errno::XDEV),
             ("read the file", Errno::IO),

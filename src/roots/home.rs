@@ -3,10 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::fault::{Fault, Side};
+use crate::fault::{FsError, Side};
 use crate::guard::Trust;
 use crate::mounts::Mount;
-use crate::tree::{Pin, Root, nearest_existing};
+use crate::tree::{DirId, Root, nearest_existing};
 
 /// So many directories that were a root before are known again.
 const FORMER: usize = 8;
@@ -14,7 +14,7 @@ const FORMER: usize = 8;
 /// What is known of the source's place, so that what comes to light beneath its disk, which may be empty, is not mirrored.
 #[derive(Debug)]
 pub struct SourceHome {
-    pin: Pin,
+    pin: DirId,
     /// Its path without symlinks, and the mount that it lies on; `None` where that cannot be told.
     place: Option<(PathBuf, Mount)>,
     /// Whether it has ever been trusted.
@@ -26,7 +26,7 @@ pub struct SourceHome {
 /// A directory that was the source before.
 #[derive(Debug)]
 struct Former {
-    pin: Pin,
+    pin: DirId,
     mount: Option<Mount>,
     was_trusted: bool,
     /// Whether it was doubted when it was left, because of one that had come to lie over it.
@@ -35,7 +35,7 @@ struct Former {
 
 impl Former {
     /// Whether it was the right one, as far as anybody knew, and the other has come to light because its mount went.
-    fn has_uncovered(&self, other: &Pin) -> bool {
+    fn has_uncovered(&self, other: &DirId) -> bool {
         let is_gone = !self.mount.as_ref().is_some_and(Mount::stands);
         // A directory that is mounted over itself covers nothing.
         let is_above = !self.pin.is_on_older_mount(other) && !self.pin.same_inode(other);
@@ -44,14 +44,14 @@ impl Former {
 }
 
 impl SourceHome {
-    pub(super) fn of(source: &Root, pin: Pin) -> Self {
+    pub(super) fn of(source: &Root, pin: DirId) -> Self {
         let real = fs::canonicalize(&source.path).ok();
         Self { pin, place: real.zip(Mount::of(&source.path)), was_trusted: false, former: Vec::new() }
     }
 
     /// Another directory is the source now; of the one before, this was made. Whether the new one is to be doubted: it was the
     /// source before, and has come to light because a trusted one was unmounted that lay over it.
-    pub fn adopt(&mut self, source: &Root, pin: Pin, trust: Trust) -> bool {
+    pub fn adopt(&mut self, source: &Root, pin: DirId, trust: Trust) -> bool {
         self.note(trust);
         let mount = self.place.take().map(|(_, mount)| mount);
         let left =
@@ -84,7 +84,7 @@ impl SourceHome {
     /// Whether another directory stands at the source's path for no other reason than that its file system was unmounted.
     /// A symlink that leads elsewhere by now, another disk in the place of that one, and a directory that was the source
     /// before are reasons of their own.
-    pub fn is_unmounted(&self, source: &Root, now: &Pin) -> bool {
+    pub fn is_unmounted(&self, source: &Root, now: &DirId) -> bool {
         let Some((real, mount)) = self.place.as_ref().filter(|_| !self.was_source(now)) else {
             return false;
         };
@@ -96,7 +96,7 @@ impl SourceHome {
         !leads_elsewhere && !is_new_disk && !mount.stands()
     }
 
-    fn was_source(&self, pin: &Pin) -> bool {
+    fn was_source(&self, pin: &DirId) -> bool {
         self.former.iter().any(|known| known.pin == *pin)
     }
 
@@ -110,8 +110,8 @@ impl SourceHome {
 #[derive(Debug)]
 pub struct ReplicaHome {
     /// The file system of the directory above the replica.
-    above: Pin,
-    pin: Pin,
+    above: DirId,
+    pin: DirId,
     /// `None` where it cannot be told.
     mount: Option<Mount>,
 }
@@ -147,12 +147,12 @@ impl NotAtHome {
 impl ReplicaHome {
     /// # Errors
     /// Where what lies above cannot be looked at.
-    pub(super) fn of(replica: &Root, pin: Pin) -> Result<Self, Fault> {
+    pub(super) fn of(replica: &Root, pin: DirId) -> Result<Self, FsError> {
         Ok(Self { above: nearest_above(&replica.path)?, pin, mount: Mount::of(&replica.path) })
     }
 
     /// Another directory is the replica now, or the same one on a disk that was mounted again.
-    pub fn adopt(&mut self, replica: &Root, pin: Pin) {
+    pub fn adopt(&mut self, replica: &Root, pin: DirId) {
         // Where nothing can be learned of it, a replica that is gone is waited for.
         if let Ok(home) = Self::of(replica, pin) {
             *self = home;
@@ -170,7 +170,7 @@ impl ReplicaHome {
     ///
     /// # Errors
     /// Where it may not, for then its own disk is gone or covered, or is not known for what it is.
-    pub fn may_adopt(&self, replica: &Root, now: &Pin) -> Result<(), NotAtHome> {
+    pub fn may_adopt(&self, replica: &Root, now: &DirId) -> Result<(), NotAtHome> {
         if now.same_mount(&self.pin) {
             return Ok(());
         }
@@ -197,6 +197,6 @@ impl ReplicaHome {
     }
 }
 
-fn nearest_above(path: &Path) -> Result<Pin, Fault> {
+fn nearest_above(path: &Path) -> Result<DirId, FsError> {
     nearest_existing(path.parent().unwrap_or(Path::new("/")), Side::Replica).map(|(_, pin)| pin)
 }

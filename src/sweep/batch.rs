@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::digest::hash_all;
 use crate::entry::{Entry, Verdict};
-use crate::fault::Setback;
+use crate::fault::WorkError;
 use crate::path::Name;
 use crate::tree::File;
 
@@ -53,7 +53,7 @@ impl Batch {
     /// Reads a pair. `differs`: whether something differs that is no part of the contents.
     ///
     /// # Errors
-    /// A read error, or [`Setback::Cancelled`].
+    /// A read error, or [`WorkError::Cancelled`].
     pub fn read(
         &mut self,
         name: &Name,
@@ -61,9 +61,9 @@ impl Batch {
         (replica, theirs): (&File, Entry),
         differs: bool,
         (drop_behind, cancel): (bool, &AtomicBool),
-    ) -> Result<(), Setback> {
+    ) -> Result<(), WorkError> {
         if cancel.load(Ordering::Relaxed) {
-            return Err(Setback::Cancelled);
+            return Err(WorkError::Cancelled);
         }
         let used = self.used;
         let read = self
@@ -86,9 +86,9 @@ impl Batch {
 
     /// Reads a file of `size` bytes, and one byte more if it is longer: where they are. With `drop_behind` they leave
     /// the page cache again, if they were not in it before.
-    fn append(&mut self, file: &File, size: u64, drop_behind: bool) -> Result<Range<usize>, Setback> {
+    fn append(&mut self, file: &File, size: u64, drop_behind: bool) -> Result<Range<usize>, WorkError> {
         let begin = self.used;
-        let end = begin + 1 + usize::try_from(size).map_err(|_| Setback::Changed)?;
+        let end = begin + 1 + usize::try_from(size).map_err(|_| WorkError::Changed)?;
         if self.bytes.len() < end {
             self.bytes.resize(end, 0);
         }

@@ -8,7 +8,7 @@ use super::subtree::Subtree;
 use super::{Message, Walker};
 use crate::digest::{Pair, SIDE_BY_SIDE, compare_all, compare_large};
 use crate::entry::Verdict;
-use crate::fault::Setback;
+use crate::fault::WorkError;
 use crate::path::{Name, RelPath};
 use crate::queue::Evidence;
 
@@ -86,9 +86,9 @@ impl Walker<'_> {
             return None;
         };
         subtree.see_whether_it_is(&source, replica.as_deref());
-        let open = || -> Result<(Opened, Opened), Setback> {
+        let open = || -> Result<(Opened, Opened), WorkError> {
             let ours = source.open_file(name.as_bytes())?;
-            let theirs = replica.as_ref().ok_or(Setback::Changed)?.open_file(name.as_bytes())?;
+            let theirs = replica.as_ref().ok_or(WorkError::Changed)?.open_file(name.as_bytes())?;
             Ok((ours, theirs))
         };
         match open() {
@@ -103,7 +103,7 @@ impl Walker<'_> {
         }
     }
 
-    fn tell_big(&self, pair: Pair<Big>, verdict: Result<Verdict, Setback>) {
+    fn tell_big(&self, pair: Pair<Big>, verdict: Result<Verdict, WorkError>) {
         let Pair { what: big, source: (file, source), replica: (other, replica) } = pair;
         let judged = verdict.and_then(|verdict| {
             let differs = self.differ_beside(&file, &source, &other, &replica)?;
@@ -113,9 +113,9 @@ impl Walker<'_> {
             Ok(self.judge(&source, &replica, verdict, differs))
         });
         match judged {
-            Ok(None) | Err(Setback::Cancelled) => {}
+            Ok(None) | Err(WorkError::Cancelled) => {}
             Ok(Some(evidence)) => self.tell_pair(big, Some(evidence)),
-            Err(Setback::Changed | Setback::Fault(_)) => {
+            Err(WorkError::Changed | WorkError::FsError(_)) => {
                 big.subtree.spoil();
                 self.tell_pair(big, None);
             }

@@ -12,7 +12,7 @@ use super::{Extent, Message, Task, Walker};
 use crate::decide::{Action, Contents, decide, may_hold_other};
 use crate::differs::Differs;
 use crate::entry::{Entry, Kind, Observed};
-use crate::fault::Setback;
+use crate::fault::WorkError;
 use crate::filter::DirFilter;
 use crate::links::Linked;
 use crate::path::{Name, RelPath};
@@ -216,9 +216,9 @@ impl Chunk<'_> {
         }
     }
 
-    fn open_pair(&self, name: &Name) -> Result<(Opened, Opened), Setback> {
+    fn open_pair(&self, name: &Name) -> Result<(Opened, Opened), WorkError> {
         let ours = self.source.open_file(name.as_bytes())?;
-        let theirs = self.replica.ok_or(Setback::Changed)?.open_file(name.as_bytes())?;
+        let theirs = self.replica.ok_or(WorkError::Changed)?.open_file(name.as_bytes())?;
         Ok((ours, theirs))
     }
 
@@ -238,8 +238,8 @@ impl Chunk<'_> {
                     self.conclude();
                 }
             }
-            Err(Setback::Cancelled) => {}
-            Err(Setback::Changed | Setback::Fault(_)) => self.differs_there(name),
+            Err(WorkError::Cancelled) => {}
+            Err(WorkError::Changed | WorkError::FsError(_)) => self.differs_there(name),
         }
     }
 

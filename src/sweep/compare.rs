@@ -17,8 +17,8 @@ use super::{Extent, Message, Task, Walker};
 use crate::decide::may_be_newer;
 use crate::differs::{Differs, is_more_open, lets_in};
 use crate::entry::{Entry, Verdict};
-use crate::fault::Fault;
-use crate::fault::Setback;
+use crate::fault::FsError;
+use crate::fault::WorkError;
 use crate::path::RelPath;
 use crate::queue::{Depth, Evidence, Look};
 use crate::reach::Movers;
@@ -220,7 +220,7 @@ impl Walker<'_> {
         source: &Entry,
         other: &File,
         replica: &Entry,
-    ) -> Result<bool, Setback> {
+    ) -> Result<bool, WorkError> {
         let kinds = self.plan.keeps.xattrs;
         Ok(Differs::between(source, replica, &self.plan.keeps).any()
             || file.xattrs(kinds)? != other.xattrs(kinds)?)
@@ -234,8 +234,8 @@ impl Walker<'_> {
         None
     }
 
-    fn problem<T>(&self, dir: &RelPath, fault: Fault) -> Option<T> {
-        self.send(Message::Problem(Problem { path: dir.clone(), cause: Cause::Fault(fault) }));
+    fn problem<T>(&self, dir: &RelPath, fault: FsError) -> Option<T> {
+        self.send(Message::Problem(Problem { path: dir.clone(), cause: Cause::FsError(fault) }));
         None
     }
 
@@ -263,7 +263,7 @@ impl Walker<'_> {
     ) -> Subtree {
         let keeps = &self.plan.keeps;
         let xattrs = |dir: &Dir| dir.xattrs(keeps.xattrs);
-        let facts = |dir: &Dir| -> Result<_, Fault> { Ok((dir.entry()?, xattrs(dir)?)) };
+        let facts = |dir: &Dir| -> Result<_, FsError> { Ok((dir.entry()?, xattrs(dir)?)) };
         let ours = facts(source);
         // What the replica has of a file system that is no longer mounted is none of the directories' above.
         let is_lost =

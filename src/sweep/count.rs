@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::Walker;
 use super::walk::walk;
 use crate::differs::Symlinks;
-use crate::fault::Fault;
+use crate::fault::FsError;
 use crate::guard::{Count, is_much};
 use crate::path::{Name, RelPath, fold_case};
 use crate::tree::{Dir, Hint, LOST_FOUND, Listing};
@@ -154,7 +154,7 @@ impl Walker<'_> {
     }
 
     /// The entries below a directory, without those that are excluded.
-    fn count_below(&self, root: &Dir, dir: &RelPath, unknown: &mut Option<(RelPath, Fault)>) -> u64 {
+    fn count_below(&self, root: &Dir, dir: &RelPath, unknown: &mut Option<(RelPath, FsError)>) -> u64 {
         let filter = self.plan.filter.detached();
         let mut number = 0;
         let mut waiting = vec![dir.clone()];

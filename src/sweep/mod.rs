@@ -29,7 +29,7 @@ use crate::path::{Name, RelPath};
 use crate::queue::{Detector, Look};
 use crate::reconcile::{Lost, Roots};
 use crate::report::Problem;
-use crate::tree::{Dir, Pin, ReplicaDir};
+use crate::tree::{Dir, DirId, ReplicaDir};
 use crate::twins::Twins;
 use crate::watch::{Registry, Unwatched};
 
@@ -117,7 +117,7 @@ pub enum Message {
     /// A directory of both sides which is about to be told of by its own name: all that it holds was compared.
     Walked(Box<[Entry; 2]>),
     /// A directory of the source where another file system is mounted.
-    Crossing(RelPath, Pin),
+    Crossing(RelPath, DirId),
     /// A directory that could not be looked into. What lies below it is not known.
     Problem(Problem),
     /// Names of files that have several, while there is a watch.
@@ -221,7 +221,7 @@ struct Walker<'a> {
 
 impl<'a> Walker<'a> {
     fn open(plan: Plan, out: &'a Sender<Message>, cancel: &'a Arc<AtomicBool>) -> Result<Self, Lost> {
-        let (source, replica) = if plan.roots.replica_pin == Pin::NOWHERE {
+        let (source, replica) = if plan.roots.replica_pin == DirId::NOWHERE {
             (plan.roots.source.open_source().map_err(Lost::Source)?.0, None)
         } else {
             plan.roots.open().map(|(source, replica)| (source, Some(replica)))?

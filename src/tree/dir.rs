@@ -13,7 +13,7 @@ use super::{
     Doing, FACTS, File, Hint, LOOK, Listing, NewFile, Quirks, Result, Settings, entry_of, stat_fd, xattr,
 };
 use crate::entry::{Entry, Observed, XattrKinds, Xattrs};
-use crate::fault::{Fault, Side};
+use crate::fault::{FsError, Side};
 use crate::path::{Name, RelPath};
 
 /// Files that tell whether a file system takes a call.
@@ -152,7 +152,7 @@ impl Dir {
         let file = File { fd, side: self.side, quirks: self.quirks };
         let entry = file.entry()?;
         if !entry.is_file() {
-            return Err(Fault { doing, side: self.side, errno: Errno::INVAL });
+            return Err(FsError { doing, side: self.side, errno: Errno::INVAL });
         }
         Ok((file, entry))
     }
@@ -234,7 +234,7 @@ impl ReplicaDir {
             Err(fault) if fault.is_unknown_flag() => match to.look(new) {
                 Observed::Absent => self.move_to(name, to, new_name),
                 Observed::Unknown(fault) => Err(fault),
-                Observed::Present(_) => Err(Fault { doing, side: to.side, errno: Errno::EXIST }),
+                Observed::Present(_) => Err(FsError { doing, side: to.side, errno: Errno::EXIST }),
             },
             other => other,
         }
@@ -293,7 +293,7 @@ impl ReplicaDir {
         let stat = stat_fd(&link, StatxFlags::BASIC_STATS).doing(self.side, "look at the symlink")?;
         let is_link = FileType::from_raw_mode(stat.stx_mode.into()).is_symlink();
         if !is_link || stat.stx_nlink > 1 {
-            return Err(Fault { doing: "set metadata", side: self.side, errno: Errno::PERM });
+            return Err(FsError { doing: "set metadata", side: self.side, errno: Errno::PERM });
         }
         if settings.uid.is_some() || settings.gid.is_some() {
             let (uid, gid) = (settings.uid.map(Uid::from_raw), settings.gid.map(Gid::from_raw));

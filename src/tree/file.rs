@@ -9,7 +9,7 @@ use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
 
 use super::{Doing, FACTS, Quirks, Result, Settings, entry_of, stat_fd, sys, xattr};
 use crate::entry::{Entry, XattrKinds, Xattrs};
-use crate::fault::{Fault, Side};
+use crate::fault::{FsError, Side};
 
 /// A file open for reading.
 #[derive(Debug)]
@@ -78,8 +78,8 @@ impl File {
         xattr::read(&self.fd, kinds, self.quirks).doing(self.side, "read the extended attributes")
     }
 
-    fn fault(&self, doing: &'static str, errno: Errno) -> Fault {
-        Fault { doing, side: self.side, errno }
+    fn fault(&self, doing: &'static str, errno: Errno) -> FsError {
+        FsError { doing, side: self.side, errno }
     }
 }
 
@@ -117,7 +117,7 @@ impl NewFile {
             Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM | Errno::BADF) => {
                 Ok(Ranged::Unsupported)
             }
-            Err(errno) => Err(Fault { doing: "write the file", side: self.blame(errno, source), errno }),
+            Err(errno) => Err(FsError { doing: "write the file", side: self.blame(errno, source), errno }),
         }
     }
 

@@ -16,7 +16,7 @@ mod xattr;
 pub use dir::{Dir, ReplicaDir};
 pub use file::{File, NewFile, Ranged};
 pub use listing::{Hint, LOST_FOUND, Listing};
-pub use root::{Pin, Room, Root, enclosing, lies_within, nearest_existing};
+pub use root::{DirId, Room, Root, enclosing, lies_within, nearest_existing};
 pub use settings::Settings;
 #[cfg(test)]
 pub use sys::Faults;
@@ -24,9 +24,9 @@ pub use sys::Faults;
 use rustix::fs::{AtFlags, FileType, Statx, StatxAttributes, StatxFlags, StatxTimestamp};
 
 use crate::entry::{Entry, Kind, Special, Time};
-use crate::fault::{Fault, Side};
+use crate::fault::{FsError, Side};
 
-pub type Result<T> = std::result::Result<T, Fault>;
+pub type Result<T> = std::result::Result<T, FsError>;
 
 /// Adds to a bare error what was being done, and where.
 trait Doing<T> {
@@ -35,7 +35,7 @@ trait Doing<T> {
 
 impl<T> Doing<T> for rustix::io::Result<T> {
     fn doing(self, side: Side, doing: &'static str) -> Result<T> {
-        self.map_err(|errno| Fault { doing, side, errno })
+        self.map_err(|errno| FsError { doing, side, errno })
     }
 }
 

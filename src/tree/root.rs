@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use super::sys::{openat, statx};
 use super::{Dir, Doing, Quirks, ReplicaDir, Result, device, stat_fd, time};
 use crate::entry::Time;
-use crate::fault::{Fault, Side};
+use crate::fault::{FsError, Side};
 use crate::mounts::Place;
 
 /// `STATX_MNT_ID_UNIQUE` (Linux 6.8): a mount id that is never given out again.
@@ -22,7 +22,7 @@ const WITH_UUID: [i128; 2] = [0xef53, 0x9123_683e];
 /// Which directory it is. Inode numbers come back after a re-creation or a new mount; birth
 /// time and mount id do not.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Pin {
+pub struct DirId {
     pub dev: u64,
     pub ino: u64,
     birth: Option<Time>,
@@ -34,7 +34,7 @@ pub struct Pin {
     pub is_mount_root: bool,
 }
 
-impl Pin {
+impl DirId {
     /// The pin of a root that does not exist: that of no directory.
     pub const NOWHERE: Self = Self {
         dev: 0,
@@ -82,13 +82,13 @@ impl Pin {
     }
 
     /// Whether both lie on one mounted file system.
-    pub fn same_mount(&self, other: &Pin) -> bool {
+    pub fn same_mount(&self, other: &DirId) -> bool {
         self.dev == other.dev && self.mount == other.mount
     }
 
     /// Whether this lies on a file system that was mounted before that of the other: what comes to light when that one goes.
     /// Not known before Linux 6.8.
-    pub fn is_on_older_mount(&self, other: &Pin) -> bool {
+    pub fn is_on_older_mount(&self, other: &DirId) -> bool {
         self.is_ordered && other.is_ordered && self.mount < other.mount
     }
 
@@ -101,17 +101,17 @@ impl Pin {
     /// Linux 6.8.
     pub fn is_mounted_at(&self, point: &Path) -> bool {
         let is_it =
-            |now: Pin| now.is_mount_root && now.is_ordered && self.is_ordered && now.mount == self.mount;
+            |now: DirId| now.is_mount_root && now.is_ordered && self.is_ordered && now.mount == self.mount;
         pin_of(point, Side::Source).is_ok_and(is_it)
     }
 
-    pub fn same_inode(&self, other: &Pin) -> bool {
+    pub fn same_inode(&self, other: &DirId) -> bool {
         (self.dev, self.ino) == (other.dev, other.ino)
     }
 
     /// Whether it is the same directory on the same disk for certain, mounted a second time perhaps, under another number of the
     /// device. `false` where the file system has no means to tell.
-    pub fn same_directory(&self, other: &Pin) -> bool {
+    pub fn same_directory(&self, other: &DirId) -> bool {
         let is_alike = (self.ino, self.birth, self.disk) == (other.ino, other.birth, other.disk);
         is_alike && self.is_distinct()
     }
@@ -148,7 +148,7 @@ impl Root {
         Self { path: path.into(), side, quirks: Quirks::default() }
     }
 
-    fn open_dir(&self) -> Result<(Dir, Pin)> {
+    fn open_dir(&self) -> Result<(Dir, DirId)> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let fd = openat(CWD, &self.path, flags, Mode::empty()).doing(self.side, "open the root")?;
         let dir = Dir { fd, side: self.side, quirks: self.quirks };
@@ -156,13 +156,13 @@ impl Root {
         Ok((dir, pin))
     }
 
-    pub fn open_source(&self) -> Result<(Dir, Pin)> {
+    pub fn open_source(&self) -> Result<(Dir, DirId)> {
         debug_assert_eq!(self.side, Side::Source);
         self.open_dir()
     }
 
     /// Also for a backup folder.
-    pub fn open_replica(&self) -> Result<(ReplicaDir, Pin)> {
+    pub fn open_replica(&self) -> Result<(ReplicaDir, DirId)> {
         debug_assert_ne!(self.side, Side::Source);
         self.open_dir().map(|(dir, pin)| (ReplicaDir(dir), pin))
     }
@@ -205,13 +205,13 @@ impl Root {
     ///
     /// # Errors
     /// `ENOTDIR` where it is no directory.
-    pub fn pin(&self) -> Result<Pin> {
+    pub fn pin(&self) -> Result<DirId> {
         pin_of(&self.path, self.side)
     }
 
     /// The pin of the replica, which was `before`, from when something was created in it: overlayfs copies a directory of a
     /// lower layer then, with a birth time of its own. A file without a name does it, and leaves nothing.
-    pub fn pin_when_written_to(&self, before: Pin) -> Pin {
+    pub fn pin_when_written_to(&self, before: DirId) -> DirId {
         let written = self.open_replica().and_then(|(dir, _)| dir.create_unnamed());
         let now = written.and_then(|_| self.pin());
         now.ok().filter(|now| now.same_inode(&before) && now.same_mount(&before)).unwrap_or(before)
@@ -222,27 +222,27 @@ fn pin_flags() -> StatxFlags {
     StatxFlags::BASIC_STATS | StatxFlags::BTIME | StatxFlags::MNT_ID | MNT_ID_UNIQUE
 }
 
-fn pin_of(path: &Path, side: Side) -> Result<Pin> {
+fn pin_of(path: &Path, side: Side) -> Result<DirId> {
     let doing = "open the root";
     let stat = statx(CWD, path, rustix::fs::AtFlags::empty(), pin_flags()).doing(side, doing)?;
     if rustix::fs::FileType::from_raw_mode(stat.stx_mode.into()).is_dir() {
         let ask = || Ok((rustix::fs::statfs(path)?, rustix::fs::statvfs(path)?));
-        Ok(Pin::of(&stat).with_disk(ask))
+        Ok(DirId::of(&stat).with_disk(ask))
     } else {
-        Err(Fault { doing, side, errno: Errno::NOTDIR })
+        Err(FsError { doing, side, errno: Errno::NOTDIR })
     }
 }
 
 impl Dir {
     /// Which directory it is.
-    pub fn pin(&self) -> Result<Pin> {
+    pub fn pin(&self) -> Result<DirId> {
         let ask = || Ok((rustix::fs::fstatfs(&self.fd)?, rustix::fs::fstatvfs(&self.fd)?));
-        Ok(Pin::of(&self.stat(pin_flags())?).with_disk(ask))
+        Ok(DirId::of(&self.stat(pin_flags())?).with_disk(ask))
     }
 }
 
 /// The nearest directory at or above `path` that exists, and its pin.
-pub fn nearest_existing(path: &Path, side: Side) -> Result<(PathBuf, Pin)> {
+pub fn nearest_existing(path: &Path, side: Side) -> Result<(PathBuf, DirId)> {
     let mut at = path;
     loop {
         match (pin_of(at, side), at.parent()) {
@@ -254,7 +254,7 @@ pub fn nearest_existing(path: &Path, side: Side) -> Result<(PathBuf, Pin)> {
 
 /// Whether the directory `dir` is `root`, whose pin is given, or lies below it: upwards by `..`, and by the places on the
 /// file system, which bind mounts do not hide.
-pub fn lies_within(dir: &Path, root: &Path, pin: &Pin, side: Side) -> Result<bool> {
+pub fn lies_within(dir: &Path, root: &Path, pin: &DirId, side: Side) -> Result<bool> {
     let places = (Place::of(root), Place::of(dir));
     let is_below = matches!(places, (Some(root), Some(dir)) if dir.is_within(&root));
     Ok(is_below || enclosing(dir, pin, side)?.is_some())
@@ -263,13 +263,13 @@ pub fn lies_within(dir: &Path, root: &Path, pin: &Pin, side: Side) -> Result<boo
 /// Goes from the directory `path` up to `/`, by `..`: how many steps up the directory `root`
 /// stands, 0 for `path` itself; `None` where it is not on the way. Bind mounts and symlinks
 /// are seen through, since inodes are compared and not names.
-pub fn enclosing(path: &Path, root: &Pin, side: Side) -> Result<Option<usize>> {
+pub fn enclosing(path: &Path, root: &DirId, side: Side) -> Result<Option<usize>> {
     let doing = "look at the directories above";
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let mut at = openat(CWD, path, flags, Mode::empty()).doing(side, doing)?;
-    let mut below: Option<Pin> = None;
+    let mut below: Option<DirId> = None;
     for steps in 0.. {
-        let pin = Pin::of(&stat_fd(&at, pin_flags()).doing(side, doing)?);
+        let pin = DirId::of(&stat_fd(&at, pin_flags()).doing(side, doing)?);
         if pin.same_inode(root) {
             return Ok(Some(steps));
         }
@@ -286,9 +286,9 @@ pub fn enclosing(path: &Path, root: &Pin, side: Side) -> Result<Option<usize>> {
 mod tests {
     use super::*;
 
-    fn pin(birth: Option<(i64, u32)>, disk: Option<u64>) -> Pin {
+    fn pin(birth: Option<(i64, u32)>, disk: Option<u64>) -> DirId {
         let birth = birth.map(|(sec, nsec)| Time { sec, nsec });
-        Pin { ino: 2, dev: 1, birth, disk, ..Pin::NOWHERE }
+        DirId { ino: 2, dev: 1, birth, disk, ..DirId::NOWHERE }
     }
 
     #[test]
@@ -302,7 +302,7 @@ mod tests {
         }
         assert!(same(Some((1, 5)), None, None));
         assert!(!pin(Some((1, 5)), None).same_directory(&pin(Some((1, 6)), None)));
-        let other_device = Pin { dev: 9, ..pin(Some((1, 5)), None) };
+        let other_device = DirId { dev: 9, ..pin(Some((1, 5)), None) };
         assert!(other_device.same_directory(&pin(Some((1, 5)), None)));
     }
 }
