@@ -17,9 +17,9 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use crate::copy::TempNames;
-use crate::differs::Keeps;
+use crate::differs::Capabilities;
 use crate::entry::{Entry, Observed};
-use crate::fault::{FsError, WorkError, Side};
+use crate::fault::{FsError, Side, WorkError};
 use crate::path::{Name, RelPath};
 use crate::probe::{of_process, probe};
 use crate::reaper::{empty, enter};
@@ -42,7 +42,7 @@ pub struct Backup {
     pin: DirId,
     /// In neither of them may its path come to lead.
     apart_from: [Root; 2],
-    keeps: Keeps,
+    keeps: Capabilities,
     durable: bool,
     names: TempNames,
     current: Mutex<Option<Current>>,
@@ -88,7 +88,7 @@ impl Backup {
         let root = Root::new(path, Side::Backup);
         let (dir, pin) = root.open_replica()?;
         let wanted = of_process(root.foreign_file_system().is_none());
-        let keeps = probe(&dir, Keeps { tells_late: root.is_remote(), ..wanted })?;
+        let keeps = probe(&dir, Capabilities { tells_late: root.is_remote(), ..wanted })?;
         let (names, current) = (TempNames::default(), Mutex::default());
         Ok(Self { root, pin, apart_from, keeps, durable, names, current })
     }
@@ -197,7 +197,7 @@ impl Backup {
             return Ok(dir);
         }
         // Its disk is gone, and this is the directory beneath, or another disk; or its path leads into a root.
-        Err(FsError { doing: "keep what goes", side: Side::Backup, errno: Errno::STALE })
+        Err(FsError { operation: "keep what goes", side: Side::Backup, errno: Errno::STALE })
     }
 
     fn lies_apart(&self) -> bool {
@@ -262,7 +262,7 @@ impl Backup {
         }
         // Better known before all of it is copied.
         if to.look(leaf.as_bytes()) != Observed::Absent {
-            return Err(FsError { doing: "copy it", side: Side::Backup, errno: Errno::EXIST }.into());
+            return Err(FsError { operation: "copy it", side: Side::Backup, errno: Errno::EXIST }.into());
         }
         let temp = self.names.next();
         let copied = copy_entry(from, name, to, &temp, (&self.keeps, cancel))
@@ -307,7 +307,7 @@ fn make_dirs(root: &ReplicaDir, path: &RelPath) -> Result<ReplicaDir, FsError> {
         Err(fault) if fault.is_absence() => {}
         other => return other,
     }
-    for above in path.lineage() {
+    for above in path.ancestors_and_self() {
         let Some((dir, name)) = above.split() else { continue };
         match root.open(&dir)?.make_dir(&name) {
             Err(fault) if fault.errno != Errno::EXIST => return Err(fault),

@@ -13,7 +13,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use crate::copy::{fill, see_whole};
 use crate::decide::Reason;
 use crate::digest::{compare_large, see_unchanged};
-use crate::entry::Verdict;
+use crate::entry::DigestPair;
 use crate::entry::{Entry, Identity};
 use crate::fault::WorkError;
 use crate::path::{Name, RelPath};
@@ -57,7 +57,7 @@ impl Job {
                 let (source, replica) = ((&self.source, &self.entry), (replica.as_file(), replica_entry));
                 let verdict = compare_large(source, replica, &self.cancel)?;
                 see_unchanged(source).and_then(|()| see_unchanged(replica))?;
-                Ok(Fruit::Verdict(verdict))
+                Ok(Fruit::DigestPair(verdict))
             }
             Load::Fill { temp, flush, .. } => {
                 let length = fill(&self.source, &self.entry, temp, &self.cancel)?;
@@ -75,7 +75,7 @@ impl Job {
 #[derive(Clone, Copy, Debug)]
 pub enum Fruit {
     /// Of [`Load::Compare`].
-    Verdict(Verdict),
+    DigestPair(DigestPair),
     /// Of [`Load::Fill`]: how many bytes were copied.
     Length(u64),
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
 
-use crate::differs::{Differs, Keeps};
+use crate::differs::{Capabilities, MetadataDiff};
 use crate::digest::{BEYOND, with_buffer};
 use crate::entry::{Entry, Observed, Xattrs};
 use crate::fault::{ENDLESS, FsError, GIVES_NOTHING_BACK, WorkError};
@@ -304,11 +304,11 @@ fn begin_alike(one: &File, other: &File, size: u64, cancel: &AtomicBool) -> Resu
 }
 
 /// Gives a filled temporary file the source's attributes, owner, mode and times.
-pub fn seal(source: &File, entry: &Entry, temp: &NewFile, keeps: &Keeps) -> Result<(), WorkError> {
+pub fn seal(source: &File, entry: &Entry, temp: &NewFile, keeps: &Capabilities) -> Result<(), WorkError> {
     let want = source.xattrs(keeps.xattrs)?;
     // A new file inherits the default ACL of its directory.
     let have = temp.as_file().xattrs(keeps.xattrs)?;
-    let all = Differs { xattrs: have != want, ..Differs::of_new(entry, keeps) };
+    let all = MetadataDiff { xattrs: have != want, ..MetadataDiff::of_new(entry, keeps) };
     temp.set(&settings(entry, all, Some((&have, &want)), keeps))?;
     if keeps.tells_late {
         temp.flush()?;
@@ -320,9 +320,9 @@ pub fn seal(source: &File, entry: &Entry, temp: &NewFile, keeps: &Keeps) -> Resu
 /// again after it. `xattrs`: what the replica's entry has, and what the source's has.
 pub fn settings<'a>(
     source: &Entry,
-    differs: Differs,
+    differs: MetadataDiff,
     xattrs: Option<(&'a Xattrs, &'a Xattrs)>,
-    keeps: &Keeps,
+    keeps: &Capabilities,
 ) -> Settings<'a> {
     Settings {
         xattrs: xattrs.filter(|_| differs.xattrs),

@@ -21,11 +21,11 @@ use crossbeam_channel::{Receiver, never, select};
 
 use crate::carrier::Carried;
 use crate::config::{Config, Mode};
-use crate::differs::Keeps;
+use crate::differs::Capabilities;
 use crate::guard::{Occasion, Trust};
 use crate::links::Links;
 use crate::path::RelPath;
-use crate::probe::{Lacks, of_process, probe};
+use crate::probe::{MissingCapabilities, of_process, probe};
 use crate::queue::{Detector, Looks, Portion, Queue};
 use crate::reaper::Reaped;
 use crate::reconcile::{Again, Manner, Reconciler, Roots, Work};
@@ -398,16 +398,16 @@ impl Daemon<'_> {
 }
 
 /// Finds out what the replica keeps, and says what it does not; and in which ways the source is to be looked at for that.
-fn probe_replica(roots: &mut Roots, unseen: i64) -> Keeps {
+fn probe_replica(roots: &mut Roots, unseen: i64) -> Capabilities {
     let tells_late = roots.replica.is_remote();
-    let wanted = Keeps { unseen, tells_late, ..of_process(roots.are_local()) };
+    let wanted = Capabilities { unseen, tells_late, ..of_process(roots.are_local()) };
     let probed = roots.replica.open_replica().and_then(|(dir, _)| probe(&dir, wanted.clone()));
     // Where nothing can be created, each action will say so.
-    let kept = probed.unwrap_or_else(|_| Keeps {
+    let kept = probed.unwrap_or_else(|_| Capabilities {
         symlink_metadata: roots.replica.foreign_file_system().is_none(),
         ..wanted.clone()
     });
-    let lacks = Lacks { wanted: &wanted, kept: &kept };
+    let lacks = MissingCapabilities { wanted: &wanted, kept: &kept };
     if lacks.any() {
         tracing::warn!(
             op = "replica",

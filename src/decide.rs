@@ -1,8 +1,8 @@
 //! What to do about one name, given what stands there on each side. Pure: no file system, no
 //! clock, no memory (I2).
 
-use crate::differs::{Differs, Keeps};
-use crate::entry::{Entry, Identity, Kind, Observed, Special, Time, Verdict};
+use crate::differs::{Capabilities, MetadataDiff};
+use crate::entry::{DigestPair, Entry, Identity, Kind, Observed, Special, Time};
 
 /// What is known of the contents of two files.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -12,8 +12,8 @@ pub enum Contents {
     Differ,
 }
 
-impl From<Verdict> for Contents {
-    fn from(verdict: Verdict) -> Self {
+impl From<DigestPair> for Contents {
+    fn from(verdict: DigestPair) -> Self {
         if verdict.same() { Contents::Same } else { Contents::Differ }
     }
 }
@@ -54,7 +54,7 @@ pub enum Action {
     /// Two files of one size whose contents are not known: read both, then decide again.
     Compare,
     /// Set the facts that differ, in place.
-    SetMetadata(Differs),
+    SetMetadata(MetadataDiff),
     /// Build a copy of the source's file, then put it in the place of what is there.
     CopyFile(Reason),
     /// The same with a symlink.
@@ -72,7 +72,7 @@ pub enum Action {
 }
 
 /// The table of the design, cell by cell.
-pub fn decide(source: &Observed, replica: &Observed, contents: Contents, keeps: &Keeps) -> Action {
+pub fn decide(source: &Observed, replica: &Observed, contents: Contents, keeps: &Capabilities) -> Action {
     let source = match (source, replica) {
         (Observed::Unknown(_), _) | (Observed::Absent, Observed::Unknown(_)) => return Action::Unsure,
         (Observed::Absent, Observed::Absent) => return Action::Nothing,
@@ -110,12 +110,12 @@ pub fn decide(source: &Observed, replica: &Observed, contents: Contents, keeps: 
 
             (Kind::Symlink(from), Kind::Symlink(to)) if from != to => Action::MakeSymlink(Reason::Target),
             (Kind::Symlink(_), Kind::Symlink(_)) => {
-                match decide_metadata(Differs::between(source, replica, keeps)) {
+                match decide_metadata(MetadataDiff::between(source, replica, keeps)) {
                     Action::SetMetadata(_) if replica.links > 1 => Action::MakeSymlink(Reason::Metadata),
                     other => other,
                 }
             }
-            (Kind::Dir, Kind::Dir) => decide_metadata(Differs::between(source, replica, keeps)),
+            (Kind::Dir, Kind::Dir) => decide_metadata(MetadataDiff::between(source, replica, keeps)),
             (Kind::Symlink(_), Kind::File | Kind::Dir | Kind::Special(_)) => {
                 Action::MakeSymlink(Reason::Kind)
             }
@@ -126,8 +126,8 @@ pub fn decide(source: &Observed, replica: &Observed, contents: Contents, keeps: 
     }
 }
 
-fn decide_file(source: &Entry, replica: &Entry, contents: Contents, keeps: &Keeps) -> Action {
-    let differs = Differs::between(source, replica, keeps);
+fn decide_file(source: &Entry, replica: &Entry, contents: Contents, keeps: &Capabilities) -> Action {
+    let differs = MetadataDiff::between(source, replica, keeps);
     let is_as_long = source.size == replica.size;
     match contents {
         Contents::Unread if is_as_long => Action::Compare,
@@ -143,12 +143,12 @@ fn decide_file(source: &Entry, replica: &Entry, contents: Contents, keeps: &Keep
 /// Whether the source's entry may have changed after it was copied, to judge by ctimes, which
 /// nobody sets at will. A clock that was set back defeats it: what a quick scan misses for that is
 /// found by a full sweep.
-pub fn may_be_newer(source: &Entry, replica: &Entry, keeps: &Keeps) -> bool {
+pub fn may_be_newer(source: &Entry, replica: &Entry, keeps: &Capabilities) -> bool {
     !keeps.ctimes || source.ctime >= replica.ctime
 }
 
 /// The same of what a file holds: through a mapping it may have changed a while after its times did.
-pub fn may_hold_other(source: &Entry, replica: &Entry, keeps: &Keeps) -> bool {
+pub fn may_hold_other(source: &Entry, replica: &Entry, keeps: &Capabilities) -> bool {
     may_be_newer(source, replica, keeps)
         || was_copied_soon(&source.identity(), &replica.identity(), keeps.unseen)
 }
@@ -159,7 +159,7 @@ pub fn was_copied_soon(source: &Identity, replica: &Identity, seconds: i64) -> b
     is_soon(source.ctime) || is_soon(source.mtime)
 }
 
-fn decide_metadata(differs: Differs) -> Action {
+fn decide_metadata(differs: MetadataDiff) -> Action {
     if differs.any() { Action::SetMetadata(differs) } else { Action::Nothing }
 }
 
@@ -171,7 +171,8 @@ mod tests {
     use crate::fault::FsError;
     use std::sync::LazyLock;
 
-    static KEEPS: LazyLock<Keeps> = LazyLock::new(|| Keeps { owner: true, ..Keeps::all() });
+    static KEEPS: LazyLock<Capabilities> =
+        LazyLock::new(|| Capabilities { owner: true, ..Capabilities::all() });
 
     fn present(kind: Kind) -> Observed {
         Observed::Present(entry(kind))
@@ -278,7 +279,7 @@ mod tests {
     fn a_file_that_was_copied_soon_after_it_changed_may_hold_something_else_by_now() {
         let at = |sec, nsec| Time { sec, nsec };
         let replica = Entry { ctime: at(100, 5), ..entry(Kind::File) };
-        let keeps = Keeps { unseen: 35, ..KEEPS.clone() };
+        let keeps = Capabilities { unseen: 35, ..KEEPS.clone() };
         let source = |ctime, mtime| Entry { mtime, ctime, ..entry(Kind::File) };
         let (old, future) = (at(7, 0), at(1_000, 0));
         for (ctime, mtime, may) in [
@@ -294,7 +295,7 @@ mod tests {
         }
         let old_file = source(at(100, 4), old);
         assert!(!may_hold_other(&old_file, &replica, &KEEPS) && !may_be_newer(&old_file, &replica, &keeps));
-        assert!(may_hold_other(&source(old, old), &replica, &Keeps { ctimes: false, ..keeps }));
+        assert!(may_hold_other(&source(old, old), &replica, &Capabilities { ctimes: false, ..keeps }));
     }
 
     #[test]
@@ -315,7 +316,7 @@ mod tests {
         }
         assert_eq!(
             decide(&present(Kind::File), &older, Contents::Same, &KEEPS),
-            Action::SetMetadata(Differs { mtime: true, ..Differs::default() })
+            Action::SetMetadata(MetadataDiff { mtime: true, ..MetadataDiff::default() })
         );
     }
 
@@ -344,23 +345,26 @@ mod tests {
     fn the_owner_counts_only_where_it_can_be_set() {
         let replica = changed(Kind::Dir, |e| e.uid = 0);
         let source = present(Kind::Dir);
-        let owner = Differs { uid: true, ..Differs::default() };
+        let owner = MetadataDiff { uid: true, ..MetadataDiff::default() };
         assert_eq!(action(&source, &replica), Action::SetMetadata(owner));
         assert_eq!(
-            decide(&source, &replica, Contents::Unread, &Keeps { owner: false, ..KEEPS.clone() }),
+            decide(&source, &replica, Contents::Unread, &Capabilities { owner: false, ..KEEPS.clone() }),
             Action::Nothing
         );
     }
 
     #[test]
     fn a_file_that_cannot_be_given_to_its_owner_or_group_does_not_run_as_another() {
-        let mode = |kind, keeps: &Keeps| keeps.mode_of(&Entry { mode: 0o6755, ..entry(kind) }, None);
-        let (me, other) = (Keeps { user: 1, ..Keeps::all() }, Keeps { user: 2, ..Keeps::all() });
+        let mode = |kind, keeps: &Capabilities| keeps.mode_of(&Entry { mode: 0o6755, ..entry(kind) }, None);
+        let (me, other) = (
+            Capabilities { user: 1, ..Capabilities::all() },
+            Capabilities { user: 2, ..Capabilities::all() },
+        );
         assert_eq!(mode(Kind::File, &KEEPS), 0o6755);
         assert_eq!(mode(Kind::File, &me), 0o4755);
-        assert_eq!(mode(Kind::File, &Keeps { groups: vec![1], ..me }), 0o6755);
+        assert_eq!(mode(Kind::File, &Capabilities { groups: vec![1], ..me }), 0o6755);
         assert_eq!(mode(Kind::File, &other), 0o755);
-        assert_eq!(mode(Kind::File, &Keeps { groups: vec![1], ..other.clone() }), 0o2755);
+        assert_eq!(mode(Kind::File, &Capabilities { groups: vec![1], ..other.clone() }), 0o2755);
         assert_eq!(mode(Kind::Dir, &other), 0o6755, "there it says what group new entries get");
         let source = changed(Kind::File, |e| e.mode = 0o4755);
         let others = changed(Kind::File, |e| (e.mode, e.uid) = (0o755, 2));
@@ -377,10 +381,10 @@ mod tests {
     #[test]
     fn what_the_file_system_does_not_keep_is_compared_as_kept() {
         let times = Times { step: 2_000_000_000, ..Times::ALL };
-        let poor = Keeps { modes: false, times, symlinks: Symlinks::None, ..Keeps::all() };
+        let poor = Capabilities { modes: false, times, symlinks: Symlinks::None, ..Capabilities::all() };
         let replica = changed(Kind::Dir, |e| (e.mode, e.mtime.sec, e.mtime.nsec) = (0o755, 6, 0));
         assert_eq!(decide(&present(Kind::Dir), &replica, Contents::Unread, &poor), Action::Nothing);
-        let absolute = Keeps { symlinks: Symlinks::Contained, ..poor.clone() };
+        let absolute = Capabilities { symlinks: Symlinks::Contained, ..poor.clone() };
         for (target, is_taken) in
             [("a", true), ("a/b", true), ("a..", true), ("/a", false), ("..", false), ("a/../b", false)]
         {
@@ -402,7 +406,7 @@ mod tests {
     fn a_time_that_the_file_system_cannot_store_is_compared_with_the_nearest() {
         let at = |sec| Time { sec, nsec: 0 };
         let times = Times { step: 1, earliest: at(0), latest: at(1_000) };
-        let keeps = Keeps { times, ..KEEPS.clone() };
+        let keeps = Capabilities { times, ..KEEPS.clone() };
         for (source, stored, is_same) in [
             (-5, 0, true),
             (5_000, 1_000, true),
@@ -415,19 +419,19 @@ mod tests {
             let action = decide(&side(source), &side(stored), Contents::Same, &keeps);
             assert_eq!(action == Action::Nothing, is_same, "{source} stored as {stored}");
         }
-        let none = Keeps { times: Times::NONE, ..KEEPS.clone() };
+        let none = Capabilities { times: Times::NONE, ..KEEPS.clone() };
         let other = changed(Kind::File, |e| e.mtime = at(99));
         assert_eq!(decide(&present(Kind::File), &other, Contents::Same, &none), Action::Nothing);
-        assert!(!Differs::of_new(&entry(Kind::File), &none).mtime);
+        assert!(!MetadataDiff::of_new(&entry(Kind::File), &none).mtime);
     }
 
     #[test]
     fn where_a_symlink_has_no_metadata_of_its_own_it_gets_none() {
-        let keeps = Keeps { symlink_metadata: false, ..KEEPS.clone() };
+        let keeps = Capabilities { symlink_metadata: false, ..KEEPS.clone() };
         let other = changed(link("a"), |e| (e.uid, e.gid, e.mtime.sec) = (7, 7, 0));
         assert_eq!(decide(&present(link("a")), &other, Contents::Unread, &keeps), Action::Nothing);
-        let new = Differs::of_new(&entry(link("a")), &keeps);
+        let new = MetadataDiff::of_new(&entry(link("a")), &keeps);
         assert!(!new.mtime && !new.uid && !new.gid);
-        assert!(Differs::of_new(&entry(Kind::File), &keeps).uid);
+        assert!(MetadataDiff::of_new(&entry(Kind::File), &keeps).uid);
     }
 }

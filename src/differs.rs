@@ -44,7 +44,7 @@ impl Times {
 
 /// Which facts are mirrored and compared: what this process may set on this replica.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Keeps {
+pub struct Capabilities {
     /// Whether the process may give entries to any user and group.
     pub owner: bool,
     /// Whose new entries are otherwise.
@@ -68,7 +68,7 @@ pub struct Keeps {
     pub tells_late: bool,
 }
 
-impl Keeps {
+impl Capabilities {
     /// A file system that keeps everything but foreign owners.
     pub fn all() -> Self {
         Self {
@@ -131,7 +131,7 @@ impl Keeps {
 
 /// Which facts of two entries of one kind differ.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Differs {
+pub struct MetadataDiff {
     pub mode: bool,
     pub mtime: bool,
     pub uid: bool,
@@ -139,8 +139,8 @@ pub struct Differs {
     pub xattrs: bool,
 }
 
-impl Differs {
-    pub fn between(source: &Entry, replica: &Entry, keeps: &Keeps) -> Self {
+impl MetadataDiff {
+    pub fn between(source: &Entry, replica: &Entry, keeps: &Capabilities) -> Self {
         // Linux gives a symlink no mode of its own.
         let has_mode = keeps.modes && !matches!(source.kind, Kind::Symlink(_));
         let has_metadata = keeps.has_metadata(&source.kind);
@@ -160,7 +160,7 @@ impl Differs {
     }
 
     /// What a new entry needs: all that can be set.
-    pub fn of_new(source: &Entry, keeps: &Keeps) -> Self {
+    pub fn of_new(source: &Entry, keeps: &Capabilities) -> Self {
         let has_metadata = keeps.has_metadata(&source.kind);
         Self {
             mode: keeps.modes,
@@ -182,7 +182,7 @@ impl Differs {
     }
 }
 
-impl fmt::Display for Differs {
+impl fmt::Display for MetadataDiff {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let all = [
             (self.mode, "mode"),
@@ -198,13 +198,13 @@ impl fmt::Display for Differs {
 
 /// Whether a directory, given what the first gives, lets in somebody whom the second does not let in. `differs`:
 /// [of rights](Differs::of_rights).
-pub fn lets_in(one: &Entry, other: &Entry, differs: Differs, keeps: &Keeps) -> bool {
+pub fn lets_in(one: &Entry, other: &Entry, differs: MetadataDiff, keeps: &Capabilities) -> bool {
     let is_others = differs.uid || differs.gid || differs.xattrs;
     keeps.modes && (is_others || one.mode & !other.mode & 0o777 != 0)
 }
 
 /// Whether a directory of the replica lets in more people than the source's does. One that is its maker's alone does not.
-pub fn is_more_open(source: &Entry, replica: &Entry, differs: Differs, keeps: &Keeps) -> bool {
+pub fn is_more_open(source: &Entry, replica: &Entry, differs: MetadataDiff, keeps: &Capabilities) -> bool {
     let is_closed = replica.uid == keeps.user && replica.is_closed();
     !is_closed && lets_in(replica, source, differs, keeps)
 }
@@ -227,8 +227,8 @@ mod tests {
             (&named, &none, true),
             (&named, &named, false),
         ] {
-            let differs = Differs { xattrs: one != other, mtime: true, ..Differs::default() };
-            let rights = Differs { xattrs: lets_in, ..differs };
+            let differs = MetadataDiff { xattrs: one != other, mtime: true, ..MetadataDiff::default() };
+            let rights = MetadataDiff { xattrs: lets_in, ..differs };
             assert_eq!(differs.of_rights((one, other)), rights, "{one:?} {other:?}");
         }
     }

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use md5::Digest;
 
-use crate::entry::{Entry, Md5, Verdict};
+use crate::entry::{DigestPair, Entry, Md5};
 use crate::fault::WorkError;
 use crate::tree::File;
 
@@ -72,8 +72,8 @@ pub fn compare(
     source: (&File, &Entry),
     replica: (&File, &Entry),
     cancel: &AtomicBool,
-) -> Result<Verdict, WorkError> {
-    Ok(Verdict {
+) -> Result<DigestPair, WorkError> {
+    Ok(DigestPair {
         source: md5_of(source.0, source.1.size, cancel)?,
         replica: md5_of(replica.0, replica.1.size, cancel)?,
     })
@@ -95,13 +95,13 @@ pub fn compare_large(
     source: (&File, &Entry),
     replica: (&File, &Entry),
     cancel: &AtomicBool,
-) -> Result<Verdict, WorkError> {
+) -> Result<DigestPair, WorkError> {
     let helped = std::thread::scope(|scope| {
         let builder = std::thread::Builder::new().name("twindir-md5".into());
         let helper = builder.spawn_scoped(scope, || md5_of(replica.0, replica.1.size, cancel)).ok()?;
         let own = md5_of(source.0, source.1.size, cancel);
         let other = helper.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        Some(own.and_then(|source| other.map(|replica| Verdict { source, replica })))
+        Some(own.and_then(|source| other.map(|replica| DigestPair { source, replica })))
     });
     // Without a second thread (a limit on processes) one does both.
     helped.unwrap_or_else(|| compare(source, replica, cancel))

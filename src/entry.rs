@@ -162,7 +162,7 @@ impl XattrKinds {
 }
 
 /// The rights of group and others.
-pub const STRANGERS: u32 = 0o077;
+pub const GROUP_OTHER: u32 = 0o077;
 
 /// Which inode in which state: two looks that agree in this saw the same contents.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -191,12 +191,12 @@ impl Entry {
 
     /// Whether its mode lets in nobody but its owner.
     pub fn is_closed(&self) -> bool {
-        self.mode & STRANGERS == 0
+        self.mode & GROUP_OTHER == 0
     }
 
     /// Whether group and others may do more with it than with another one, by their modes.
     pub fn is_more_open_than(&self, other: &Entry) -> bool {
-        self.mode & !other.mode & STRANGERS != 0
+        self.mode & !other.mode & GROUP_OTHER != 0
     }
 
     /// Whether it would show something to others, were they let into the directory that holds it.
@@ -277,12 +277,12 @@ impl fmt::Debug for Md5 {
 
 /// The digests of the two files of a pair.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Verdict {
+pub struct DigestPair {
     pub source: Md5,
     pub replica: Md5,
 }
 
-impl Verdict {
+impl DigestPair {
     pub fn same(&self) -> bool {
         self.source == self.replica
     }

@@ -26,14 +26,14 @@ impl Side {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub struct FsError {
     /// What was to be done, as in "cannot _open the file_".
-    pub doing: &'static str,
+    pub operation: &'static str,
     pub side: Side,
     pub errno: Errno,
 }
 
 impl fmt::Display for FsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot {} in the {}: {}", self.doing, self.side.as_str(), self.reason())
+        write!(f, "cannot {} in the {}: {}", self.operation, self.side.as_str(), self.reason())
     }
 }
 
@@ -62,7 +62,7 @@ impl FsError {
 
     /// Whether it was met when extended attributes were set.
     pub fn is_of_attributes(&self) -> bool {
-        matches!(self.doing, "set the extended attributes" | "set the ACL")
+        matches!(self.operation, "set the extended attributes" | "set the ACL")
     }
 
     /// Whether a directory was looked for and what stands there is none, or nothing is there.
@@ -72,25 +72,31 @@ impl FsError {
 
     #[cfg(test)]
     pub fn for_test() -> Self {
-        FsError { doing: "look at it", side: Side::Source, errno: Errno::ACCESS }
+        FsError { operation: "look at it", side: Side::Source, errno: Errno::ACCESS }
     }
 }
 
 /// Why nothing is put into a directory that lets nothing be renamed or removed: only temporary entries would come of it.
-pub const GIVES_NOTHING_BACK: FsError =
-    FsError { doing: "rename or remove anything in the directory", side: Side::Replica, errno: Errno::PERM };
+pub const GIVES_NOTHING_BACK: FsError = FsError {
+    operation: "rename or remove anything in the directory",
+    side: Side::Replica,
+    errno: Errno::PERM,
+};
 
 /// Why such a directory keeps the metadata that it has.
-pub const TAKES_NO_METADATA: FsError =
-    FsError { doing: "change times, mode or owner of the directory", side: Side::Replica, errno: Errno::PERM };
+pub const TAKES_NO_METADATA: FsError = FsError {
+    operation: "change times, mode or owner of the directory",
+    side: Side::Replica,
+    errno: Errno::PERM,
+};
 
 /// Why an entry of the replica stays as it is that is append-only or immutable.
 pub const LOCKED: FsError =
-    FsError { doing: "change what is append-only or immutable", side: Side::Replica, errno: Errno::PERM };
+    FsError { operation: "change what is append-only or immutable", side: Side::Replica, errno: Errno::PERM };
 
 /// Why a file is not copied whose contents go on long after the end that its size tells.
 pub const ENDLESS: FsError =
-    FsError { doing: "find the end of the file", side: Side::Source, errno: Errno::FBIG };
+    FsError { operation: "find the end of the file", side: Side::Source, errno: Errno::FBIG };
 
 /// Why a look at an entry did not come to its end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

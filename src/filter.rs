@@ -86,7 +86,7 @@ impl Filter {
         if let Some(nested) = &self.nested {
             let nested = nested.read().unwrap_or_else(PoisonError::into_inner);
             if !nested.is_empty() {
-                let above = std::iter::once(RelPath::root()).chain(dir.lineage());
+                let above = std::iter::once(RelPath::root()).chain(dir.ancestors_and_self());
                 let ruled = above.filter_map(|at| nested.get(&at).map(|rules| (at, Arc::clone(rules))));
                 chain.extend(ruled);
                 chain.reverse();
@@ -100,7 +100,7 @@ impl Filter {
         let excluded = |at: RelPath| {
             at.split().is_some_and(|(above, name)| self.at(&above).excludes(name.as_bytes(), true))
         };
-        !self.is_empty() && dir.lineage().any(excluded)
+        !self.is_empty() && dir.ancestors_and_self().any(excluded)
     }
 
     /// The directory whose rules change with this entry, if it holds rules.
@@ -298,7 +298,7 @@ mod tests {
             std::fs::create_dir_all(at.parent().unwrap()).unwrap();
             std::fs::write(at, text).unwrap();
             let path = RelPath::new(path.as_bytes()).unwrap();
-            dirs.extend(path.split().unwrap().0.lineage());
+            dirs.extend(path.split().unwrap().0.ancestors_and_self());
         }
         for dir in dirs {
             filter.refresh(&dir, &root.open(&dir).unwrap(), |_| true);

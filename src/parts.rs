@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use crate::daemon::{PORTION, WATCH_PORTION};
-use crate::differs::Keeps;
+use crate::differs::Capabilities;
 use crate::digest;
 use crate::entry::Entry;
 use crate::fault::Side;
@@ -36,7 +36,7 @@ pub fn digest_together(contents: &[&[u8]]) -> usize {
 /// Two trees, opened as at the start of a run.
 pub struct Trees {
     roots: Roots,
-    keeps: Keeps,
+    keeps: Capabilities,
 }
 
 impl Trees {

@@ -113,7 +113,7 @@ impl RelPath {
     }
 
     /// The paths from just below the root down to this one, itself included.
-    pub fn lineage(&self) -> impl DoubleEndedIterator<Item = RelPath> + '_ {
+    pub fn ancestors_and_self(&self) -> impl DoubleEndedIterator<Item = RelPath> + '_ {
         let is_end = |end: &usize| self.0.get(*end).is_none_or(|byte| *byte == b'/');
         (1..=self.0.len()).filter(is_end).map(|end| Self(self.0[..end].into()))
     }
@@ -252,9 +252,9 @@ mod tests {
 
     #[test]
     fn lineage_goes_from_the_top_down() {
-        let all: Vec<_> = path("a/bc/d").lineage().collect();
+        let all: Vec<_> = path("a/bc/d").ancestors_and_self().collect();
         assert_eq!(all, [path("a"), path("a/bc"), path("a/bc/d")]);
-        assert_eq!(RelPath::root().lineage().count(), 0);
+        assert_eq!(RelPath::root().ancestors_and_self().count(), 0);
     }
 
     #[test]

@@ -10,14 +10,14 @@ use crossbeam_channel::{Receiver, select};
 
 use crate::config::{Config, Mode};
 use crate::decide::{Action, Contents, Reason, decide};
-use crate::differs::{Differs, Keeps};
+use crate::differs::{Capabilities, MetadataDiff};
 use crate::digest;
 use crate::entry::{Entry, Observed, Special};
-use crate::fault::{FsError, GIVES_NOTHING_BACK, LOCKED, WorkError, TAKES_NO_METADATA};
+use crate::fault::{FsError, GIVES_NOTHING_BACK, LOCKED, TAKES_NO_METADATA, WorkError};
 use crate::filter::Filter;
 use crate::guard::{Count, Occasion, Trust, judge, say_held};
 use crate::path::{Name, RelPath};
-use crate::queue::{Depth, Detector, Evidence, Look};
+use crate::queue::{CachedDigests, Depth, Detector, Look};
 use crate::reconcile::{
     COUNTING, Deletions, Fate, Lost, MountPoints, Roots, Rules, Ruling, Stay, count_below,
 };
@@ -32,7 +32,7 @@ pub enum Seen {
     /// Nothing would be done; nothing differs.
     Equal,
     /// Something would be done, or differs.
-    Differs,
+    MetadataDiff,
     /// Something could not be looked at, or deletions would be held.
     Incomplete,
     Interrupted,
@@ -43,7 +43,7 @@ pub enum Seen {
 pub struct Subject {
     pub roots: Roots,
     pub filter: Filter,
-    pub keeps: Keeps,
+    pub keeps: Capabilities,
 }
 
 /// Looks at both trees once and says what it sees.
@@ -188,14 +188,14 @@ impl Preview<'_> {
                 return self.fail(&Problem { path: dir.clone(), cause: Cause::FsError(fault) });
             }
         };
-        let differs = Differs::between(&source, &replica, &self.subject.keeps);
+        let differs = MetadataDiff::between(&source, &replica, &self.subject.keeps);
         let look = Look::new(Depth::Content, Detector::Sweep, Instant::now());
         // The mtime of a directory alone is no action; for a check it is a difference.
         if differs.any() && replica.is_locked() && !self.check {
             self.fail(&Problem { path: dir.clone(), cause: Cause::FsError(TAKES_NO_METADATA) });
         } else if differs.visible() || (self.check && differs.any()) {
             let mut done = Done::new(Operation::Updated, dir.clone(), &source, Reason::Metadata, &look);
-            done.differs = Differs { mtime: self.check && differs.mtime, ..differs };
+            done.differs = MetadataDiff { mtime: self.check && differs.mtime, ..differs };
             self.say(&done);
         }
     }
@@ -392,7 +392,7 @@ impl Preview<'_> {
         }
         match (self.problems > 0 || self.deletions.are_held(), differ > 0) {
             (true, _) => Seen::Incomplete,
-            (false, true) => Seen::Differs,
+            (false, true) => Seen::MetadataDiff,
             (false, false) => Seen::Equal,
         }
     }
@@ -409,8 +409,8 @@ fn read_pair(
     (source, replica): (&Dir, Option<&Dir>),
     name: &Name,
     look: &Look,
-    keeps: &Keeps,
-) -> Result<(Entry, Entry, Evidence), WorkError> {
+    keeps: &Capabilities,
+) -> Result<(Entry, Entry, CachedDigests), WorkError> {
     let replica = replica.ok_or(WorkError::Changed)?;
     let (ours, mut source) = source.open_file(name.as_bytes())?;
     let (theirs, mut replica) = replica.open_file(name.as_bytes())?;
@@ -421,5 +421,5 @@ fn read_pair(
     };
     source.xattrs = Some(ours.xattrs(keeps.xattrs)?);
     replica.xattrs = Some(theirs.xattrs(keeps.xattrs)?);
-    Ok((source, replica, Evidence { source: seen.0, replica: seen.1, verdict }))
+    Ok((source, replica, CachedDigests { source: seen.0, replica: seen.1, verdict }))
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, LazyLock};
 use rustix::io::Errno;
 
 use crate::copy::{Temp, TempNames};
-use crate::differs::{Keeps, Symlinks, Times};
+use crate::differs::{Capabilities, Symlinks, Times};
 use crate::entry::{Entry, Kind, Time, XattrKinds, Xattrs};
 use crate::fault::FsError;
 use crate::path::Name;
@@ -73,12 +73,18 @@ pub fn unseen_seconds() -> i64 {
 
 /// What this process may set, on a file system that keeps all. `local`: whether no other host
 /// and no other clock is concerned.
-pub fn of_process(local: bool) -> Keeps {
+pub fn of_process(local: bool) -> Capabilities {
     use rustix::process::{Gid, getegid, geteuid, getgroups};
     use rustix::thread::{CapabilitySet, capabilities};
     let owner = capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::CHOWN));
     let groups = getgroups().unwrap_or_default().into_iter().chain([getegid()]).map(Gid::as_raw);
-    Keeps { owner, user: geteuid().as_raw(), groups: groups.collect(), ctimes: local, ..Keeps::all() }
+    Capabilities {
+        owner,
+        user: geteuid().as_raw(),
+        groups: groups.collect(),
+        ctimes: local,
+        ..Capabilities::all()
+    }
 }
 
 /// Tries what the file system of an open root keeps, with entries under reserved names that are
@@ -86,7 +92,7 @@ pub fn of_process(local: bool) -> Keeps {
 ///
 /// # Errors
 /// Where no file can be created there.
-pub fn probe(replica: &ReplicaDir, wanted: Keeps) -> Result<Keeps, FsError> {
+pub fn probe(replica: &ReplicaDir, wanted: Capabilities) -> Result<Capabilities, FsError> {
     let before = replica.entry()?;
     if before.append_only {
         // What is put into it stays.
@@ -101,10 +107,10 @@ pub fn probe(replica: &ReplicaDir, wanted: Keeps) -> Result<Keeps, FsError> {
 /// The same by a file without a name, so that nothing changes in the directory. Where the file
 /// system knows no such files it is taken for a simple one, which keeps names, kinds, contents
 /// and rough times.
-pub fn probe_unseen(replica: &Dir, wanted: Keeps) -> Keeps {
+pub fn probe_unseen(replica: &Dir, wanted: Capabilities) -> Capabilities {
     match replica.create_unnamed() {
         Ok(file) => try_file(&file, wanted.clone()).unwrap_or(wanted),
-        Err(fault) if is_unsupported(fault.errno) => Keeps {
+        Err(fault) if is_unsupported(fault.errno) => Capabilities {
             owner: false,
             user: wanted.user,
             groups: Vec::new(),
@@ -138,7 +144,7 @@ pub fn follows_symlinks(replica: &ReplicaDir) -> bool {
     replica.look(link.as_bytes()).entry().is_some_and(Entry::is_file)
 }
 
-fn try_names(replica: &ReplicaDir, wanted: Keeps) -> Result<Keeps, FsError> {
+fn try_names(replica: &ReplicaDir, wanted: Capabilities) -> Result<Capabilities, FsError> {
     let names = Arc::new(TempNames::default());
     let name = names.next();
     let file = replica.create_file(&name)?;
@@ -186,7 +192,7 @@ impl Links<'_> {
     }
 
     /// Whether a symlink can be given an owner and an mtime of its own. Where that goes to the target instead, there is none.
-    fn have_metadata(&self, keeps: &Keeps) -> bool {
+    fn have_metadata(&self, keeps: &Capabilities) -> bool {
         let Ok((name, _temp)) = self.make(&self.target(b"")) else { return true };
         let Some(own) = self.replica.look(name.as_bytes()).entry().cloned() else { return false };
         let (uid, gid) = (own.uid ^ 1, own.gid ^ 1);
@@ -215,7 +221,7 @@ impl Links<'_> {
 }
 
 /// What can be tried on one file.
-fn try_file(file: &NewFile, wanted: Keeps) -> Result<Keeps, FsError> {
+fn try_file(file: &NewFile, wanted: Capabilities) -> Result<Capabilities, FsError> {
     let entry = || file.as_file().entry();
     let mut keeps = wanted;
     keeps.user = entry()?.uid;
@@ -315,18 +321,18 @@ fn time_step(kept: Time) -> u64 {
 }
 
 /// What is lacking, as one says it; empty where all is kept.
-pub struct Lacks<'a> {
-    pub wanted: &'a Keeps,
-    pub kept: &'a Keeps,
+pub struct MissingCapabilities<'a> {
+    pub wanted: &'a Capabilities,
+    pub kept: &'a Capabilities,
 }
 
-impl Lacks<'_> {
+impl MissingCapabilities<'_> {
     pub fn any(&self) -> bool {
         !self.to_string().is_empty()
     }
 }
 
-impl fmt::Display for Lacks<'_> {
+impl fmt::Display for MissingCapabilities<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { wanted, kept } = self;
         let step = format!(

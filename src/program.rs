@@ -12,7 +12,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use crate::cli::{Args, other_order};
 use crate::config::{Config, Mode};
 use crate::daemon::{End, Failed, run};
-use crate::differs::Keeps;
+use crate::differs::Capabilities;
 use crate::digest;
 use crate::filter::Filter;
 use crate::limits;
@@ -108,7 +108,7 @@ fn report_and_preview(
     let _reporting = report::start(settings, None);
     say_start(config, &filter);
     test_digests();
-    let wanted = Keeps { unseen: config.unseen_seconds(), ..of_process(roots.are_local()) };
+    let wanted = Capabilities { unseen: config.unseen_seconds(), ..of_process(roots.are_local()) };
     let keeps = match roots.replica.open_replica() {
         Ok((replica, _)) => probe_unseen(&replica, wanted),
         Err(_) => wanted,
@@ -118,8 +118,8 @@ fn report_and_preview(
     Ok(match (config.mode, seen) {
         _ if PANICKED.load(Ordering::Relaxed) => Exit::Bug,
         (_, Seen::Interrupted) => Exit::Interrupted,
-        (_, Seen::Incomplete) | (Mode::Check, Seen::Differs) => Exit::Incomplete,
-        (_, Seen::Equal | Seen::Differs) => Exit::Done,
+        (_, Seen::Incomplete) | (Mode::Check, Seen::MetadataDiff) => Exit::Incomplete,
+        (_, Seen::Equal | Seen::MetadataDiff) => Exit::Done,
     })
 }
 

@@ -13,7 +13,7 @@ pub use hints::{Hint, Hints, Renames};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use crate::entry::{Entry, Identity, Verdict};
+use crate::entry::{DigestPair, Entry, Identity};
 use crate::path::{Name, RelPath};
 use cooling::Cooling;
 use lane::Lane;
@@ -49,15 +49,15 @@ impl Detector {
 /// What the contents of a pair of files were found to be, valid as long as both are in the
 /// states that were read.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Evidence {
+pub struct CachedDigests {
     pub source: Identity,
     pub replica: Identity,
-    pub verdict: Verdict,
+    pub verdict: DigestPair,
 }
 
-impl Evidence {
+impl CachedDigests {
     /// The verdict, where both files are still in the states that were read.
-    pub fn verdict_on(&self, source: &Entry, replica: &Entry) -> Option<Verdict> {
+    pub fn verdict_on(&self, source: &Entry, replica: &Entry) -> Option<DigestPair> {
         let valid = self.source == source.identity() && self.replica == replica.identity();
         valid.then_some(self.verdict)
     }
@@ -72,7 +72,7 @@ pub struct Look {
     pub first: Instant,
     /// When that was last known.
     pub since: Instant,
-    pub evidence: Option<Box<Evidence>>,
+    pub evidence: Option<Box<CachedDigests>>,
     /// Whether it is a walk that has found it, and it is no directory: somebody may be writing to
     /// it this very moment.
     pub fresh: bool,

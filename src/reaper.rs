@@ -148,7 +148,7 @@ fn lift(dir: &ReplicaDir, name: &[u8], top: &ReplicaDir) -> Result<()> {
 pub fn enter(parent: &ReplicaDir, name: &[u8]) -> Result<ReplicaDir> {
     let Some(rel) = RelPath::new(name) else {
         return Err(FsError {
-            doing: "open the directory",
+            operation: "open the directory",
             side: crate::fault::Side::Replica,
             errno: Errno::INVAL,
         });

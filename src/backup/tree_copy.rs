@@ -3,14 +3,14 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::copy::{fill, seal, settings};
-use crate::differs::{Differs, Keeps};
+use crate::differs::{Capabilities, MetadataDiff};
 use crate::entry::{Entry, Kind, Observed};
 use crate::fault::WorkError;
 use crate::path::{Name, RelPath};
 use crate::tree::{Dir, ReplicaDir};
 
 /// How to copy: what the backup's file system keeps, and what ends it.
-type Manner<'a> = (&'a Keeps, &'a AtomicBool);
+type Manner<'a> = (&'a Capabilities, &'a AtomicBool);
 
 /// Copies one entry, a directory with all that it holds. FIFOs, sockets and devices hold nothing: they are
 /// left out.
@@ -47,7 +47,7 @@ fn copy_leaf(
         }
         Kind::Symlink(target) => {
             to.make_symlink(new, target)?;
-            Ok(to.set_symlink(new, &settings(entry, Differs::of_new(entry, keeps), None, keeps))?)
+            Ok(to.set_symlink(new, &settings(entry, MetadataDiff::of_new(entry, keeps), None, keeps))?)
         }
         Kind::Dir | Kind::Special(_) => Ok(()),
     }
@@ -90,7 +90,7 @@ fn copy_tree(
         let (ours, copy) = (from.open(&tops.0.below(at))?, to.open(&tops.1.below(at))?);
         let (entry, keeps) = (ours.entry()?, manner.0);
         let xattrs = (copy.xattrs(keeps.xattrs)?, ours.xattrs(keeps.xattrs)?);
-        let all = Differs { xattrs: xattrs.0 != xattrs.1, ..Differs::of_new(&entry, keeps) };
+        let all = MetadataDiff { xattrs: xattrs.0 != xattrs.1, ..MetadataDiff::of_new(&entry, keeps) };
         copy.set(&settings(&entry, all, Some((&xattrs.0, &xattrs.1)), keeps))?;
     }
     Ok(())

@@ -105,7 +105,7 @@ fn two_files_are_not_said_to_be_equal_for_what_has_failed() {
         let faults = Faults::begin(seed, 10);
         let result = job.run();
         drop(faults);
-        if let Ok(Fruit::Verdict(verdict)) = result {
+        if let Ok(Fruit::DigestPair(verdict)) = result {
             assert_eq!(verdict.same(), !differs, "seed {seed}");
         }
         result.is_ok()

@@ -45,7 +45,7 @@ impl Uneven {
 
     /// What kept directories closed may be over at this path: those above it are looked into at once.
     pub fn hasten_above(&mut self, path: &RelPath, now: Instant) {
-        for above in path.lineage().chain([RelPath::root()]).filter(|above| above != path) {
+        for above in path.ancestors_and_self().chain([RelPath::root()]).filter(|above| above != path) {
             let Some(wait) = self.waits.get_mut(&above) else { continue };
             wait.next = FIRST;
             if let Some(due) = wait.due.filter(|due| *due > now) {
@@ -80,7 +80,9 @@ impl Uneven {
             taken.insert(path);
         }
         let is_below = |path: &RelPath| {
-            path.lineage().chain([RelPath::root()]).any(|above| above != *path && taken.contains(&above))
+            path.ancestors_and_self()
+                .chain([RelPath::root()])
+                .any(|above| above != *path && taken.contains(&above))
         };
         taken.iter().filter(|path| !is_below(path)).cloned().collect()
     }

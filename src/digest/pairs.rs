@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::lanes::Streams;
-use crate::entry::{Entry, Verdict};
+use crate::entry::{DigestPair, Entry};
 use crate::fault::WorkError;
 use crate::tree::File;
 
@@ -38,7 +38,7 @@ pub fn compare_all<T>(
     drop_behind: bool,
     heard: impl Fn(u64),
     cancel: &AtomicBool,
-    mut tell: impl FnMut(Pair<T>, Result<Verdict, WorkError>),
+    mut tell: impl FnMut(Pair<T>, Result<DigestPair, WorkError>),
 ) {
     let mut buffer = vec![0; SIDE_BY_SIDE * 2 * PIECE];
     let mut streams = Streams::default();
@@ -79,7 +79,7 @@ pub fn compare_all<T>(
                     let replica = streams.end(2 * at + 1);
                     let source = streams.end(2 * at);
                     let Running { pair, .. } = running.swap_remove(at);
-                    tell(pair, lengths.map(|_| Verdict { source, replica }));
+                    tell(pair, lengths.map(|_| DigestPair { source, replica }));
                 }
             }
         }

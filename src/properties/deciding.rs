@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::holds;
 use crate::decide::{Action, Contents, decide};
-use crate::differs::{Differs, Keeps, Symlinks, Times};
+use crate::differs::{Capabilities, MetadataDiff, Symlinks, Times};
 use crate::entry::{Entry, Kind, Observed, Special, Time, XattrKinds, Xattrs};
 use crate::fault::FsError;
 
@@ -64,7 +64,7 @@ fn side() -> impl Strategy<Value = Observed> {
     ]
 }
 
-fn keeps() -> impl Strategy<Value = Keeps> {
+fn keeps() -> impl Strategy<Value = Capabilities> {
     let steps = proptest::sample::select(vec![1, 100, 1_000_000_000, 2_000_000_000]);
     let ranges = proptest::sample::select(vec![(i64::MIN, i64::MAX), (4, i64::MAX), (0, 4), (2, 2)]);
     let times = (steps, ranges).prop_map(|(step, (earliest, latest))| {
@@ -72,7 +72,7 @@ fn keeps() -> impl Strategy<Value = Keeps> {
         Times { step, earliest: at(earliest), latest: at(latest) }
     });
     (any::<[bool; 5]>(), proptest::collection::vec(small(), 0..2), times).prop_map(
-        |([owner, modes, symlinks, symlink_metadata, ctimes], groups, times)| Keeps {
+        |([owner, modes, symlinks, symlink_metadata, ctimes], groups, times)| Capabilities {
             owner,
             user: 0,
             groups,
@@ -139,7 +139,7 @@ fn once_an_action_is_done_nothing_is_left_to_do() {
 }
 
 /// What stands in the replica once the action is done.
-fn done(action: Action, source: &Observed, replica: Observed, keeps: &Keeps) -> Observed {
+fn done(action: Action, source: &Observed, replica: Observed, keeps: &Capabilities) -> Observed {
     let anew = |source: &Entry| {
         let fresh = Entry {
             uid: keeps.user,
@@ -149,7 +149,7 @@ fn done(action: Action, source: &Observed, replica: Observed, keeps: &Keeps) -> 
             links: 1,
             ..source.clone()
         };
-        Observed::Present(set(fresh, source, Differs::of_new(source, keeps), keeps))
+        Observed::Present(set(fresh, source, MetadataDiff::of_new(source, keeps), keeps))
     };
     match (action, source.entry(), replica) {
         (Action::Remove | Action::NotMirrored { stale: true, .. }, ..) => Observed::Absent,
@@ -162,7 +162,7 @@ fn done(action: Action, source: &Observed, replica: Observed, keeps: &Keeps) -> 
 }
 
 /// Sets what differs, and times as the file system keeps them.
-fn set(mut entry: Entry, source: &Entry, differs: Differs, keeps: &Keeps) -> Entry {
+fn set(mut entry: Entry, source: &Entry, differs: MetadataDiff, keeps: &Capabilities) -> Entry {
     if differs.uid {
         entry.uid = source.uid;
     }

@@ -36,7 +36,7 @@ fn a_path_is_made_of_names_and_falls_into_them_again() {
         assert_eq!(path.is_some(), are_names || bytes.is_empty());
         let Some(path) = path else { return };
         assert_eq!(path.as_bytes(), bytes);
-        assert_eq!(path.lineage().count(), if bytes.is_empty() { 0 } else { parts.len() });
+        assert_eq!(path.ancestors_and_self().count(), if bytes.is_empty() { 0 } else { parts.len() });
         match path.split() {
             Some((dir, name)) => assert_eq!(dir.join(&name), path),
             None => assert!(path.is_root()),
@@ -47,7 +47,8 @@ fn a_path_is_made_of_names_and_falls_into_them_again() {
 #[test]
 fn what_lies_within_a_directory_goes_along_and_comes_back() {
     holds(&(path(), path(), path()), |(path, from, to)| {
-        let is_within = from.is_root() || path == from || path.lineage().any(|above| above == from);
+        let is_within =
+            from.is_root() || path == from || path.ancestors_and_self().any(|above| above == from);
         assert_eq!(path.is_within(&from), is_within);
         match path.rebased(&from, &to) {
             Some(moved) if !to.is_root() => assert_eq!(moved.rebased(&to, &from), Some(path)),

@@ -144,7 +144,7 @@ impl Hints {
 
     /// Whether a look at this path would see the traces of a rename.
     pub fn concern(&self, path: &RelPath) -> bool {
-        !self.at.is_empty() && path.lineage().any(|at| self.at.contains_key(&at))
+        !self.at.is_empty() && path.ancestors_and_self().any(|at| self.at.contains_key(&at))
     }
 
     pub fn is_empty(&self) -> bool {
@@ -195,7 +195,7 @@ impl Renames {
 
     /// Whether one that is to be followed later begins or ends at a path or above it.
     pub fn wait_at(&self, path: &RelPath) -> bool {
-        path.lineage().any(|above| self.later(&above, self.followed).next().is_some())
+        path.ancestors_and_self().any(|above| self.later(&above, self.followed).next().is_some())
     }
 
     /// Those that are to be followed.
@@ -227,7 +227,7 @@ impl Renames {
 
     /// The first rename from `first` on that begins or ends at a path or above it.
     fn next_at(&self, path: &RelPath, first: usize) -> Option<usize> {
-        path.lineage().filter_map(|above| self.later(&above, first).next()).min()
+        path.ancestors_and_self().filter_map(|above| self.later(&above, first).next()).min()
     }
 
     fn later(&self, path: &RelPath, first: usize) -> impl Iterator<Item = usize> {

@@ -8,7 +8,7 @@ use super::in_place::common_rights;
 use super::{Again, Round};
 use crate::copy::settings;
 use crate::decide::Reason;
-use crate::differs::{Differs, lets_in};
+use crate::differs::{MetadataDiff, lets_in};
 use crate::fault::{FsError, TAKES_NO_METADATA};
 use crate::path::RelPath;
 use crate::queue::{Depth, Look};
@@ -54,7 +54,8 @@ impl Round<'_> {
         let xattrs = (replica.xattrs(keeps.xattrs)?, source.xattrs(keeps.xattrs)?);
         let entry = source.entry()?;
         let now = replica.entry()?;
-        let differs = Differs { xattrs: xattrs.0 != xattrs.1, ..Differs::between(&entry, &now, keeps) };
+        let differs =
+            MetadataDiff { xattrs: xattrs.0 != xattrs.1, ..MetadataDiff::between(&entry, &now, keeps) };
         if differs.any() && now.append_only {
             return Err(TAKES_NO_METADATA);
         }
@@ -83,12 +84,12 @@ impl Round<'_> {
         }
         let mode_before = self.opened.get(rel).copied().unwrap_or(now.mode);
         let visible =
-            (keeps.modes && mode_before != entry.mode) || Differs { mode: false, ..differs }.visible();
+            (keeps.modes && mode_before != entry.mode) || MetadataDiff { mode: false, ..differs }.visible();
         if visible && !self.made.contains(rel) {
             let mut done = Done::new(Operation::Updated, rel.clone(), &entry, Reason::Metadata, look);
             // Its mtime may differ only through what this round did in it.
             done.differs =
-                Differs { mode: keeps.modes && mode_before != entry.mode, mtime: false, ..differs };
+                MetadataDiff { mode: keeps.modes && mode_before != entry.mode, mtime: false, ..differs };
             self.out.act(done);
         }
         Ok(())

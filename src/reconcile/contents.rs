@@ -13,13 +13,13 @@ use super::{Again, Fate, Outcome, Round, Ruling, Sighting, Stay, TASK};
 use crate::carrier::{Carried, Fruit, Job, Load};
 use crate::copy::{Temp, fill, seal, see_whole, settings};
 use crate::decide::{Action, Contents, Reason, decide, may_hold_other};
-use crate::differs::Differs;
+use crate::differs::MetadataDiff;
 use crate::digest;
-use crate::entry::{Entry, Kind, Observed, Verdict};
-use crate::fault::{FsError, GIVES_NOTHING_BACK, WorkError, Side};
+use crate::entry::{DigestPair, Entry, Kind, Observed};
+use crate::fault::{FsError, GIVES_NOTHING_BACK, Side, WorkError};
 use crate::parallel;
 use crate::path::{Name, RelPath};
-use crate::queue::{Depth, Evidence, Look};
+use crate::queue::{CachedDigests, Depth, Look};
 use crate::report::{Done, Operation, advice};
 use crate::tree::{File, NewFile, ReplicaDir};
 
@@ -159,7 +159,11 @@ impl<'a> Here<'_, 'a> {
                 Pair::Read(both, verdict) => {
                     let [source, replica] = *both;
                     let read = verdict.map(|verdict| {
-                        Box::new(Evidence { source: source.identity(), replica: replica.identity(), verdict })
+                        Box::new(CachedDigests {
+                            source: source.identity(),
+                            replica: replica.identity(),
+                            verdict,
+                        })
                     });
                     let contents = verdict.map_or(Contents::Same, Contents::from);
                     let look = Look { evidence: read, ..self.look.clone() };
@@ -232,7 +236,9 @@ impl<'a> Here<'_, 'a> {
                 let (ours, theirs) = ((&source.0, &source.1), (replica.0.as_file(), &replica.1));
                 let verdict = match digest::compare(ours, theirs, &self.round.shared.stop) {
                     // A disk that fails may take another copy.
-                    Err(WorkError::FsError(fault)) if fault.side == Side::Replica && fault.errno == Errno::IO => {
+                    Err(WorkError::FsError(fault))
+                        if fault.side == Side::Replica && fault.errno == Errno::IO =>
+                    {
                         let advice = advice(&fault);
                         tracing::warn!(op = "warning", path = %self.path, "{fault}; it is copied anew{advice}");
                         return Ok(Pair::Unreadable(self.replica.look(bytes)));
@@ -399,7 +405,7 @@ impl<'a> Here<'_, 'a> {
         self.replica.make_symlink(&temp_name, target)?;
         let temp = Temp::adopt(self.replica, temp_name.clone(), &self.round.shared.names);
         let keeps = &self.round.shared.keeps;
-        let all = Differs::of_new(entry, keeps);
+        let all = MetadataDiff::of_new(entry, keeps);
         self.replica.set_symlink(&temp_name, &settings(entry, all, None, keeps))?;
         Ok(Some(self.ready(temp, (entry.clone(), entry.size), standing.clone(), reason)))
     }
@@ -445,7 +451,7 @@ impl<'a> Here<'_, 'a> {
 /// What reading both files has shown.
 enum Pair {
     /// What both sides show now, and their MD5s; none where only metadata has changed.
-    Read(Box<[Entry; 2]>, Option<Verdict>),
+    Read(Box<[Entry; 2]>, Option<DigestPair>),
     /// They are big: a carrier reads them.
     Carried,
     /// The replica's, which stands there so, cannot be read.

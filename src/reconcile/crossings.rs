@@ -61,7 +61,7 @@ impl Crossings {
         if self.0.is_empty() {
             return None;
         }
-        let above = path.lineage().filter_map(|above| self.0.get_key_value(&above));
+        let above = path.ancestors_and_self().filter_map(|above| self.0.get_key_value(&above));
         above.into_iter().find(|(at, crossing)| !crossing.is_there(at, source, root)).map(|(at, _)| at)
     }
 }

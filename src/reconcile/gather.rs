@@ -16,7 +16,7 @@ use crate::filter::DirFilter;
 use crate::links::Linked;
 use crate::parallel;
 use crate::path::{Name, RelPath, fold_case};
-use crate::queue::{Depth, Detector, Evidence, Look, Looks, add};
+use crate::queue::{CachedDigests, Depth, Detector, Look, Looks, add};
 use crate::report::{Cause, Notice, Problem};
 use crate::tree::{Dir, ReplicaDir, Settings};
 
@@ -100,9 +100,9 @@ impl Round<'_> {
         for Carried { job, result, took } in finished {
             self.out.busy.push((job.path.clone(), took));
             let setback = match (&job.load, result) {
-                (Load::Compare { replica_entry, .. }, Ok(Fruit::Verdict(verdict))) => {
+                (Load::Compare { replica_entry, .. }, Ok(Fruit::DigestPair(verdict))) => {
                     let evidence =
-                        Evidence { source: job.identity(), replica: replica_entry.identity(), verdict };
+                        CachedDigests { source: job.identity(), replica: replica_entry.identity(), verdict };
                     let look = Look { evidence: Some(Box::new(evidence)), ..job.look };
                     self.out.hashed += 1;
                     add(&mut looks, &job.path, look);
@@ -228,7 +228,7 @@ impl Round<'_> {
                 // From the deepest up: in a deep tree only the last ones are missing. Those above one that the round has met
                 // already were seen to then.
                 let mut missing = vec![dir.clone()];
-                for above in dir.lineage().rev().skip(1) {
+                for above in dir.ancestors_and_self().rev().skip(1) {
                     let is_met = self.spots.contains_key(&above) || self.narrowed.contains_key(&above);
                     if is_met || self.open_replica(&above).is_ok() {
                         break;
@@ -287,7 +287,7 @@ impl Round<'_> {
     /// The source has no directory `dir`: looks at the highest ancestor that is missing.
     fn relocate(&mut self, dir: &RelPath, looks: &mut Looks, look: Look) {
         let gone = |above: &RelPath| self.source.open(above).is_err_and(|fault| fault.is_no_dir());
-        match dir.lineage().rev().take_while(gone).last() {
+        match dir.ancestors_and_self().rev().take_while(gone).last() {
             // It may have been renamed: the watch tells of itself what has become of it.
             Some(missing) if look.detector == Detector::Watch => {
                 if !self.is_looked_at(&missing, looks) {
@@ -347,7 +347,7 @@ impl Round<'_> {
 
     fn open_up(&mut self, rel: &RelPath) -> Result<ReplicaDir, FsError> {
         let mut at = self.replica.open(&RelPath::root())?;
-        for path in rel.lineage() {
+        for path in rel.ancestors_and_self() {
             let Some((_, name)) = path.split() else { continue };
             let Some(step) = RelPath::new(name.as_bytes()) else { continue };
             at = match at.open(&step) {

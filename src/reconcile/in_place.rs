@@ -6,7 +6,7 @@ use super::Outcome;
 use super::contents::{Here, Worked, changed_if_gone};
 use crate::copy::settings;
 use crate::decide::Reason;
-use crate::differs::Differs;
+use crate::differs::MetadataDiff;
 use crate::entry::{Entry, Kind, Observed};
 use crate::fault::{FsError, Side};
 use crate::links::Linked;
@@ -15,7 +15,7 @@ use crate::report::{Done, Operation};
 use crate::tree::Settings;
 
 /// What is not set in place, but by a copy.
-const UNSETTABLE: FsError = FsError { doing: "set metadata", side: Side::Replica, errno: Errno::PERM };
+const UNSETTABLE: FsError = FsError { operation: "set metadata", side: Side::Replica, errno: Errno::PERM };
 
 impl<'a> Here<'_, 'a> {
     /// Sets what differs in place. What cannot be set that way is made anew.
@@ -23,7 +23,7 @@ impl<'a> Here<'_, 'a> {
         &self,
         name: &Name,
         source: &Observed,
-        differs: Differs,
+        differs: MetadataDiff,
         standing: &Observed,
         out: &mut Outcome,
     ) -> Worked<'a> {
@@ -55,7 +55,7 @@ impl<'a> Here<'_, 'a> {
         &self,
         name: &Name,
         entry: &Entry,
-        differs: Differs,
+        differs: MetadataDiff,
         standing: &Observed,
     ) -> Result<(), FsError> {
         let keeps = &self.round.shared.keeps;
@@ -118,7 +118,7 @@ impl<'a> Here<'_, 'a> {
     /// the other's place.
     pub(super) fn gives_rights_unseen(&self, source: &Entry, replica: &Entry) -> bool {
         let keeps = &self.round.shared.keeps;
-        let differs = Differs::between(source, replica, keeps);
+        let differs = MetadataDiff::between(source, replica, keeps);
         let gained = keeps.mode_of(source, Some(replica)) & !replica.mode;
         let gives = differs.uid || differs.gid || (differs.mode && gained != 0);
         gives && !self.spot.is_ours_alone(self.round)
@@ -138,7 +138,7 @@ pub(super) fn common_rights(source: &Entry, standing: &Entry) -> u32 {
 
 /// Whether it would come to run as its owner or with its group, or as another one than before. Whoever could write to it
 /// until now, or has it open for writing, would write the program: such a file is made anew.
-fn gains_rights(differs: Differs, mode: u32, standing: &Entry) -> bool {
+fn gains_rights(differs: MetadataDiff, mode: u32, standing: &Entry) -> bool {
     let is_given = (differs.uid || differs.gid) && (mode | standing.mode) & 0o6000 != 0;
     is_given || mode & !standing.mode & 0o6000 != 0
 }

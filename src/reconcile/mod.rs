@@ -40,7 +40,7 @@ use std::time::Instant;
 use crate::backup::Backup;
 use crate::carrier::{Carried, Carriers};
 use crate::copy::TempNames;
-use crate::differs::Keeps;
+use crate::differs::Capabilities;
 use crate::entry::{Entry, Observed, Time};
 use crate::fault::FsError;
 use crate::filter::Filter;
@@ -83,7 +83,7 @@ impl Roots {
     }
 
     /// Finds out in which ways the source is to be looked at. `keeps`: what the replica keeps.
-    pub fn find_quirks(&mut self, keeps: &Keeps) {
+    pub fn find_quirks(&mut self, keeps: &Capabilities) {
         let source = self.source.open_source();
         self.source.quirks = Quirks {
             refuses_xattrs: source.is_ok_and(|(dir, _)| dir.refuses_xattrs()),
@@ -143,7 +143,7 @@ pub struct Manner {
 /// What outlives the rounds: big files and trees on their way, and what was said already.
 pub struct Reconciler {
     pub roots: Roots,
-    pub keeps: Keeps,
+    pub keeps: Capabilities,
     pub filter: Filter,
     pub threads: usize,
     /// Whether what is said to be done is safe on the disk.
@@ -171,7 +171,7 @@ impl Reconciler {
     /// Where their threads cannot be started.
     pub fn start(
         roots: Roots,
-        keeps: Keeps,
+        keeps: Capabilities,
         filter: Filter,
         manner: Manner,
         stop: Arc<AtomicBool>,

@@ -262,7 +262,7 @@ impl Round<'_> {
     /// are yet to be moved there.
     fn make_way(&mut self, path: &RelPath, (renames, later): (&Renames, usize)) -> Option<()> {
         let (dir, _) = path.split()?;
-        for above in dir.lineage() {
+        for above in dir.ancestors_and_self() {
             if self.open_replica(&above).is_ok() {
                 continue;
             }

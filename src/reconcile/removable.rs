@@ -20,21 +20,22 @@ use crate::tree::Dir;
 
 /// Why a directory that holds excluded entries does not give way to an entry of another kind.
 const EXCLUDED: FsError = FsError {
-    doing: "replace a directory with excluded entries in it",
+    operation: "replace a directory with excluded entries in it",
     side: Side::Replica,
     errno: Errno::NOTEMPTY,
 };
 
 /// Why an entry stays that is mounted there.
-const IS_MOUNT: FsError = FsError { doing: "remove or replace a mount", side: Side::Replica, errno: Errno::BUSY };
+const IS_MOUNT: FsError =
+    FsError { operation: "remove or replace a mount", side: Side::Replica, errno: Errno::BUSY };
 
 /// Why a directory in which another file system is mounted stays.
 const MOUNTED: FsError =
-    FsError { doing: "move a directory with a mount in it", side: Side::Replica, errno: Errno::BUSY };
+    FsError { operation: "move a directory with a mount in it", side: Side::Replica, errno: Errno::BUSY };
 
 /// Why a directory stays in which somebody has put the source.
 const HOLDS_SOURCE: FsError =
-    FsError { doing: "move a directory with the source in it", side: Side::Replica, errno: Errno::BUSY };
+    FsError { operation: "move a directory with the source in it", side: Side::Replica, errno: Errno::BUSY };
 
 /// What is to become of an entry that stands in the replica.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

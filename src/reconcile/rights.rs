@@ -14,8 +14,8 @@ use super::contents::changed_if_no_dir;
 use super::in_place::{common_rights, lies_here_alone};
 use super::moves::{Moving, Place};
 use super::{Again, Round};
-use crate::differs::Differs;
-use crate::entry::{Entry, Kind, STRANGERS, XattrKinds};
+use crate::differs::MetadataDiff;
+use crate::entry::{Entry, GROUP_OTHER, Kind, XattrKinds};
 use crate::fault::{FsError, WorkError};
 use crate::path::RelPath;
 use crate::queue::Look;
@@ -38,7 +38,7 @@ impl Round<'_> {
         replica: &ReplicaDir,
     ) -> Result<(), WorkError> {
         let here = RelPath::root();
-        let mut above = path.lineage().rev().skip(1);
+        let mut above = path.ancestors_and_self().rev().skip(1);
         let known = above.find_map(|above| Some((self.narrowed_pair(&above)?, above)));
         let ((mut ours, mut theirs), from) = match known {
             Some(known) => known,
@@ -46,7 +46,8 @@ impl Round<'_> {
         };
         let pair = (ours.entry()?, theirs.entry()?);
         self.narrow(&from, &pair.0, Some(&ours), &theirs)?;
-        let below: Vec<RelPath> = path.lineage().rev().take_while(|next| !from.is_within(next)).collect();
+        let below: Vec<RelPath> =
+            path.ancestors_and_self().rev().take_while(|next| !from.is_within(next)).collect();
         self.narrowed.insert(from, pair);
         for next in below.into_iter().rev() {
             let Some(step) = next.split().and_then(|(_, name)| RelPath::new(name.as_bytes())) else {
@@ -113,7 +114,7 @@ impl Round<'_> {
             twins.mixes(wanted, &now);
             self.see_whether_new(wanted, &now, replica);
         }
-        let differs = Differs::between(wanted, &now, keeps);
+        let differs = MetadataDiff::between(wanted, &now, keeps);
         let is_given = differs.uid
             || differs.gid
             || (!now.is_closed() && source.is_some_and(|source| self.acls_differ(source, replica)));
@@ -260,7 +261,7 @@ impl Round<'_> {
 
     fn narrow_moving_file(&self, from: &Place, Moving { replica, source }: &Moving) -> Option<()> {
         let keeps = &self.shared.keeps;
-        let differs = Differs::between(source, replica, keeps);
+        let differs = MetadataDiff::between(source, replica, keeps);
         let mode = if differs.uid || differs.gid {
             common_rights(source, replica)
         } else {
@@ -284,7 +285,7 @@ impl Round<'_> {
         self.narrow(&to.path, source, ours.as_ref(), &dir).ok()?;
         if to.dir.entry().ok()?.is_more_open_than(&from.dir.entry().ok()?) {
             let now = dir.entry().ok()?;
-            self.close_to_others(&to.path, &now, (None, now.mode & !STRANGERS), &dir).ok()?;
+            self.close_to_others(&to.path, &now, (None, now.mode & !GROUP_OTHER), &dir).ok()?;
             self.shared.twins.moved(&now);
         }
         Some(())

@@ -11,7 +11,7 @@ use super::{Again, Fate, Round, Ruling, Sighting, Stay};
 use crate::copy::swap;
 use crate::decide::{Action, Contents, Reason, decide};
 use crate::entry::Entry;
-use crate::fault::{WorkError, Side};
+use crate::fault::{Side, WorkError};
 use crate::path::{Name, RelPath};
 use crate::queue::{Depth, Look};
 use crate::reaper::{Aside, Reaped};

@@ -12,11 +12,11 @@ use std::time::Duration;
 
 use super::*;
 use crate::carrier::{Fruit, Load};
-use crate::entry::Verdict;
+use crate::entry::DigestPair;
 use crate::fault::Side;
 use crate::guard::{Count, Doubt, Limit, Occasion, judge};
 use crate::path::testing::path;
-use crate::queue::{Depth, Detector, Evidence, Looks, Renames, add};
+use crate::queue::{CachedDigests, Depth, Detector, Looks, Renames, add};
 use crate::report::Operation;
 use crate::sweep::{Extent, Message, Plan, Task, walked};
 use crate::tree::Faults;
@@ -42,7 +42,7 @@ impl Pair {
         let roots = Roots { source, replica, source_pin, replica_pin };
         let owner = rustix::process::geteuid().is_root();
         let user = rustix::process::geteuid().as_raw();
-        let keeps = Keeps { owner, user, ..Keeps::all() };
+        let keeps = Capabilities { owner, user, ..Capabilities::all() };
         let manner = Manner { threads: 1, ..Manner::default() };
         let reconciler = Reconciler::start(roots, keeps, Filter::default(), manner, Arc::default()).unwrap();
         Self { top, reconciler }
@@ -302,10 +302,10 @@ fn evidence_holds_only_for_the_states_that_were_read() {
     let (source, replica) = (roots.0.look(b"f"), roots.1.look(b"f"));
     let lie = roots.0.open_file(b"f").unwrap();
     let md5 = crate::digest::md5_of(&lie.0, lie.1.size, &AtomicBool::new(false)).unwrap();
-    let evidence = Evidence {
+    let evidence = CachedDigests {
         source: source.entry().unwrap().identity(),
         replica: replica.entry().unwrap().identity(),
-        verdict: Verdict { source: md5, replica: md5 },
+        verdict: DigestPair { source: md5, replica: md5 },
     };
     // The replica's file was written to after it was read: the verdict "same" is worth nothing.
     let written = fs::File::options().write(true).open(pair.at("replica/f")).unwrap();
@@ -469,7 +469,7 @@ fn two_big_files_of_one_size_are_compared_by_a_carrier() {
     pair.write("replica/big", "0123456780");
     pair.round(Work { big: 5, ..work(&["big"]) });
     let verdict = pair.carried();
-    assert!(matches!(&verdict.result, Ok(Fruit::Verdict(verdict)) if !verdict.same()));
+    assert!(matches!(&verdict.result, Ok(Fruit::DigestPair(verdict)) if !verdict.same()));
     pair.round(Work { carried: vec![verdict], big: 5, ..work(&[]) });
     let filled = pair.carried();
     let outcome = pair.round(Work { carried: vec![filled], big: 5, ..work(&[]) });

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::Stay;
 use crate::carrier::{Carried, Job};
-use crate::differs::Keeps;
+use crate::differs::Capabilities;
 use crate::entry::{Entry, Special, Time};
 use crate::fault::{FsError, WorkError};
 use crate::links::Linked;
@@ -195,7 +195,7 @@ impl Outcome {
     }
 
     /// Notes where an entry got another mtime than its source's, since the replica cannot store that.
-    pub(super) fn note_time(&mut self, path: &RelPath, source: &Entry, keeps: &Keeps) {
+    pub(super) fn note_time(&mut self, path: &RelPath, source: &Entry, keeps: &Capabilities) {
         if keeps.moves_mtime(source) {
             self.notices.push((path.clone(), Notice::Time));
         }

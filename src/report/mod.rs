@@ -19,12 +19,12 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Layer, Registry, fmt};
 
 use crate::decide::{Reason, was_copied_soon};
-use crate::differs::Differs;
+use crate::differs::MetadataDiff;
 use crate::entry::{Entry, Kind, Special, Time};
-use crate::fault::{ENDLESS, FsError, GIVES_NOTHING_BACK, WorkError, TAKES_NO_METADATA};
+use crate::fault::{ENDLESS, FsError, GIVES_NOTHING_BACK, TAKES_NO_METADATA, WorkError};
 use crate::path::{Name, RelPath};
 use crate::probe::unseen_seconds;
-use crate::queue::{Detector, Evidence, Look};
+use crate::queue::{CachedDigests, Detector, Look};
 use crate::troubles::Failure;
 use format::{ConsoleFormat, LocalTime, LogFormat};
 
@@ -72,7 +72,7 @@ pub struct Done {
     pub since: Instant,
     pub entries: Option<Entries>,
     /// What differed, where the reason is metadata.
-    pub differs: Differs,
+    pub differs: MetadataDiff,
 }
 
 impl Done {
@@ -87,7 +87,7 @@ impl Done {
             detector: look.detector,
             since: look.since,
             entries: None,
-            differs: Differs::default(),
+            differs: MetadataDiff::default(),
         }
     }
 
@@ -141,12 +141,12 @@ impl Done {
 /// file has it read by a quick run.
 pub fn say_if_silent(
     path: &RelPath,
-    evidence: &Evidence,
+    evidence: &CachedDigests,
     detector: Detector,
     swept: Option<Time>,
     unseen: i64,
 ) {
-    let Evidence { source, replica, verdict } = evidence;
+    let CachedDigests { source, replica, verdict } = evidence;
     if (source.mtime, source.size) != (replica.mtime, replica.size)
         || verdict.same()
         || detector == Detector::Watch
@@ -350,10 +350,10 @@ pub fn advice(fault: &FsError) -> &'static str {
         }
         (Errno::NOENT | Errno::NOTDIR, Side::Backup) => " (mount its disk, or make that folder again)",
         (Errno::AGAIN, Side::Source) => " (perhaps another program holds a lease on it)",
-        (Errno::BUSY, Side::Replica) if fault.doing.contains("the source") => {
+        (Errno::BUSY, Side::Replica) if fault.operation.contains("the source") => {
             " (move the source out of the replica)"
         }
-        (Errno::BUSY, Side::Replica) if fault.doing.contains("a mount") => {
+        (Errno::BUSY, Side::Replica) if fault.operation.contains("a mount") => {
             " (another file system is mounted there: unmount it, or leave it)"
         }
         (Errno::BUSY, _) => " (perhaps another program or a mount uses it)",
@@ -368,13 +368,13 @@ pub fn advice(fault: &FsError) -> &'static str {
         }
         (Errno::LOOP, _) => " (symlinks lead in a circle there: name the directory itself)",
         (Errno::NFILE | Errno::MFILE, _) => " (raise the limit on open files: ulimit -n)",
-        (Errno::XDEV, Side::Replica) if fault.doing == "open the directory" => {
+        (Errno::XDEV, Side::Replica) if fault.operation == "open the directory" => {
             " (another file system is mounted there: twindir does not enter it)"
         }
         (Errno::XDEV, Side::Replica) => {
             " (perhaps another file system is mounted there, or this one cannot rename what lies in two of its layers)"
         }
-        (Errno::NOTEMPTY, Side::Replica) if fault.doing.contains("excluded") => {
+        (Errno::NOTEMPTY, Side::Replica) if fault.operation.contains("excluded") => {
             " (remove what is excluded there, or exclude the name too)"
         }
         (Errno::NOTEMPTY, Side::Replica) => " (perhaps another program writes there)",
@@ -382,7 +382,7 @@ pub fn advice(fault: &FsError) -> &'static str {
             " (another directory stands at its path: mount its disk again, or restart twindir)"
         }
         (Errno::STALE, _) => " (perhaps it was removed on the server meanwhile)",
-        (Errno::NAMETOOLONG, _) if fault.doing == "make the symlink" => {
+        (Errno::NAMETOOLONG, _) if fault.operation == "make the symlink" => {
             " (perhaps the symlink's target is longer than the replica's file system takes)"
         }
         (Errno::NAMETOOLONG, _) => " (perhaps the replica's file system does not take so long a name)",
@@ -489,8 +489,8 @@ mod tests {
 
     #[test]
     fn what_an_error_does_not_prove_is_said_with_a_perhaps() {
-        let advice = |doing, errno| advice(&FsError { doing, side: Side::Replica, errno });
-        for (doing, errno) in [
+        let advice = |operation, errno| advice(&FsError { operation, side: Side::Replica, errno });
+        for (operation, errno) in [
             ("rename", Errno::XDEV),
             ("read the file", Errno::IO),
             ("make the symlink", Errno::NAMETOOLONG),
@@ -499,13 +499,13 @@ mod tests {
             ("remove the directory", Errno::BUSY),
             ("remove the directory", Errno::NOTEMPTY),
         ] {
-            assert!(advice(doing, errno).contains("perhaps"), "{doing}: {errno}");
+            assert!(advice(operation, errno).contains("perhaps"), "{operation}: {errno}");
         }
         assert!(advice("make the symlink", Errno::NAMETOOLONG).contains("target"));
-        for (doing, errno) in
+        for (operation, errno) in
             [("open the directory", Errno::XDEV), ("move a directory with a mount in it", Errno::BUSY)]
         {
-            assert!(!advice(doing, errno).contains("perhaps"), "{doing}: {errno}");
+            assert!(!advice(operation, errno).contains("perhaps"), "{operation}: {errno}");
         }
     }
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::digest::hash_all;
-use crate::entry::{Entry, Verdict};
+use crate::entry::{DigestPair, Entry};
 use crate::fault::WorkError;
 use crate::path::Name;
 use crate::tree::File;
@@ -106,7 +106,7 @@ impl Batch {
     }
 
     /// Hashes all, and begins anew: the pairs and their verdicts.
-    pub fn take(&mut self) -> impl Iterator<Item = (Read, Verdict)> + use<> {
+    pub fn take(&mut self) -> impl Iterator<Item = (Read, DigestPair)> + use<> {
         let messages: Vec<&[u8]> = self
             .pairs
             .iter()
@@ -116,7 +116,7 @@ impl Batch {
         self.used = 0;
         std::mem::take(&mut self.pairs).into_iter().filter_map(move |pair| {
             let (source, replica) = (digests.next()?, digests.next()?);
-            Some((pair, Verdict { source, replica }))
+            Some((pair, DigestPair { source, replica }))
         })
     }
 }

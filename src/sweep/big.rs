@@ -7,10 +7,10 @@ use super::compare::{Opened, Replica, Step};
 use super::subtree::Subtree;
 use super::{Message, Walker};
 use crate::digest::{Pair, SIDE_BY_SIDE, compare_all, compare_large};
-use crate::entry::Verdict;
+use crate::entry::DigestPair;
 use crate::fault::WorkError;
 use crate::path::{Name, RelPath};
-use crate::queue::Evidence;
+use crate::queue::CachedDigests;
 
 /// Pairs for which another thread is worth while: with fewer, lanes are idle.
 const SHARE: usize = SIDE_BY_SIDE / 2;
@@ -103,7 +103,7 @@ impl Walker<'_> {
         }
     }
 
-    fn tell_big(&self, pair: Pair<Big>, verdict: Result<Verdict, WorkError>) {
+    fn tell_big(&self, pair: Pair<Big>, verdict: Result<DigestPair, WorkError>) {
         let Pair { what: big, source: (file, source), replica: (other, replica) } = pair;
         let judged = verdict.and_then(|verdict| {
             let differs = self.differ_beside(&file, &source, &other, &replica)?;
@@ -122,7 +122,7 @@ impl Walker<'_> {
         }
     }
 
-    fn tell_pair(&self, big: Big, evidence: Option<Evidence>) {
+    fn tell_pair(&self, big: Big, evidence: Option<CachedDigests>) {
         self.differ.fetch_add(1, Ordering::Relaxed);
         self.send(Message::Differ(big.dir, vec![(big.name, self.found(evidence))]));
     }

@@ -10,13 +10,13 @@ use super::join::{Joined, Pair};
 use super::subtree::Subtree;
 use super::{Extent, Message, Task, Walker};
 use crate::decide::{Action, Contents, decide, may_hold_other};
-use crate::differs::Differs;
+use crate::differs::MetadataDiff;
 use crate::entry::{Entry, Kind, Observed};
 use crate::fault::WorkError;
 use crate::filter::DirFilter;
 use crate::links::Linked;
 use crate::path::{Name, RelPath};
-use crate::queue::{Evidence, Look};
+use crate::queue::{CachedDigests, Look};
 use crate::tree::{Dir, Hint, ReplicaDir};
 
 /// Files of this size, in bytes, and above are a task of their own.
@@ -116,7 +116,7 @@ impl Chunk<'_> {
             // To be named, once; it makes no difference.
             (Some(Hint::Special), None) => self.found.push((name, self.walker.look())),
             (Some(Hint::Dir), None) => {
-                self.step_into(&name, Replica::Lacks, more);
+                self.step_into(&name, Replica::MissingCapabilities, more);
                 self.walker.differ.fetch_add(1, Ordering::Relaxed);
                 self.found.push((name, self.walker.look()));
             }
@@ -148,7 +148,11 @@ impl Chunk<'_> {
             self.note_links(&name, entry);
         }
         if source.is_dir() {
-            self.step_into(&name, if replica.is_dir() { self.known } else { Replica::Lacks }, more);
+            self.step_into(
+                &name,
+                if replica.is_dir() { self.known } else { Replica::MissingCapabilities },
+                more,
+            );
         }
         match decide(&source, &replica, Contents::Unread, &self.walker.plan.keeps) {
             Action::Nothing => {}
@@ -190,7 +194,7 @@ impl Chunk<'_> {
         else {
             return;
         };
-        if Differs::between(&ours, &theirs, &self.walker.plan.keeps).any()
+        if MetadataDiff::between(&ours, &theirs, &self.walker.plan.keeps).any()
             || self.walker.may_be_moved(&ours, &theirs)
         {
             self.differs(name.clone(), None);
@@ -204,7 +208,7 @@ impl Chunk<'_> {
         self.walker.plan.task == Task::Quick
             && self.known != Replica::Doubted
             && !may_hold_other(source, replica, keeps)
-            && !Differs::between(source, replica, keeps).any()
+            && !MetadataDiff::between(source, replica, keeps).any()
     }
 
     /// Reads a pair of files of equal size.
@@ -255,7 +259,7 @@ impl Chunk<'_> {
         }
     }
 
-    fn differs(&mut self, name: Name, evidence: Option<Evidence>) {
+    fn differs(&mut self, name: Name, evidence: Option<CachedDigests>) {
         self.walker.differ.fetch_add(1, Ordering::Relaxed);
         self.found.push((name, self.walker.found(evidence)));
     }

@@ -15,12 +15,12 @@ use super::subtree::{Both, Subtree};
 use super::walk::walk;
 use super::{Extent, Message, Task, Walker};
 use crate::decide::may_be_newer;
-use crate::differs::{Differs, is_more_open, lets_in};
-use crate::entry::{Entry, Verdict};
+use crate::differs::{MetadataDiff, is_more_open, lets_in};
+use crate::entry::{DigestPair, Entry};
 use crate::fault::FsError;
 use crate::fault::WorkError;
 use crate::path::RelPath;
-use crate::queue::{Depth, Evidence, Look};
+use crate::queue::{CachedDigests, Depth, Look};
 use crate::reach::Movers;
 use crate::report::{Cause, Problem};
 use crate::tree::{Dir, File, ReplicaDir};
@@ -49,12 +49,12 @@ pub(super) enum Replica {
     Doubted,
     /// Its parent was listed without it. What stands there by now was made by rounds after that,
     /// and needs no reading.
-    Lacks,
+    MissingCapabilities,
 }
 
 impl Walker<'_> {
     pub(super) fn compare(&self) {
-        let known = if self.replica.is_some() { Replica::Open } else { Replica::Lacks };
+        let known = if self.replica.is_some() { Replica::Open } else { Replica::MissingCapabilities };
         let first = self.plan.scopes.iter().map(|scope| Step::Dir(scope.clone(), known, None)).collect();
         let threads = self.plan.threads;
         walk(threads, first, |step, more| self.take_step(step, more));
@@ -93,7 +93,7 @@ impl Walker<'_> {
         more: &mut Vec<Step>,
     ) -> Option<()> {
         let (source, replica) = self.open_both(dir, known)?;
-        if let Some(above) = above.filter(|_| known != Replica::Lacks) {
+        if let Some(above) = above.filter(|_| known != Replica::MissingCapabilities) {
             self.see_whether_it_lies_in(above, dir, &source, replica.as_ref());
         }
         self.register(dir, &source);
@@ -145,7 +145,7 @@ impl Walker<'_> {
         if self.is_replica(dir, &source) {
             return None;
         }
-        let Some(replica) = self.replica.as_ref().filter(|_| known != Replica::Lacks) else {
+        let Some(replica) = self.replica.as_ref().filter(|_| known != Replica::MissingCapabilities) else {
             return Some((source, None));
         };
         match replica.open(dir) {
@@ -190,7 +190,7 @@ impl Walker<'_> {
     }
 
     /// A wish to look at a name that a comparison has found.
-    pub(super) fn found(&self, evidence: Option<Evidence>) -> Look {
+    pub(super) fn found(&self, evidence: Option<CachedDigests>) -> Look {
         Look { evidence: evidence.map(Box::new), fresh: true, ..self.look() }
     }
 
@@ -199,14 +199,14 @@ impl Walker<'_> {
         &self,
         source: &Entry,
         replica: &Entry,
-        verdict: Verdict,
+        verdict: DigestPair,
         differ: bool,
-    ) -> Option<Evidence> {
+    ) -> Option<CachedDigests> {
         self.hashed.fetch_add(1, Ordering::Relaxed);
         self.bytes.fetch_add(source.size + replica.size, Ordering::Relaxed);
         // Found equal by a quick scan, it is to be marked so: the next one need not read it.
         let mark = self.plan.task == Task::Quick && self.plan.keeps.ctimes;
-        (!verdict.same() || differ || mark).then(|| Evidence {
+        (!verdict.same() || differ || mark).then(|| CachedDigests {
             source: source.identity(),
             replica: replica.identity(),
             verdict,
@@ -222,7 +222,7 @@ impl Walker<'_> {
         replica: &Entry,
     ) -> Result<bool, WorkError> {
         let kinds = self.plan.keeps.xattrs;
-        Ok(Differs::between(source, replica, &self.plan.keeps).any()
+        Ok(MetadataDiff::between(source, replica, &self.plan.keeps).any()
             || file.xattrs(kinds)? != other.xattrs(kinds)?)
     }
 
@@ -275,7 +275,8 @@ impl Walker<'_> {
             subtree.spoil();
             return subtree;
         };
-        let differs = Differs { xattrs: ours.1 != theirs.1, ..Differs::between(&ours.0, &theirs.0, keeps) };
+        let differs =
+            MetadataDiff { xattrs: ours.1 != theirs.1, ..MetadataDiff::between(&ours.0, &theirs.0, keeps) };
         let twins = self.plan.twins.as_ref().filter(|_| !is_lost);
         let rights = differs.of_rights((&ours.1, &theirs.1));
         let is_closed = lets_in(&ours.0, &theirs.0, rights, keeps);

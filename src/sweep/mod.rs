@@ -20,7 +20,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use big::Bigs;
 use rate::Rate;
 
-use crate::differs::Keeps;
+use crate::differs::Capabilities;
 use crate::entry::Entry;
 use crate::filter::Filter;
 use crate::guard::Count;
@@ -43,7 +43,7 @@ const NICE: i32 = 10;
 #[derive(Clone)]
 pub struct Plan {
     pub roots: Roots,
-    pub keeps: Keeps,
+    pub keeps: Capabilities,
     pub filter: Filter,
     pub threads: usize,
     /// The directories below which it looks; the root for all.

@@ -10,7 +10,7 @@ use super::resolve::{DIR_FLAGS, open_beneath};
 use super::settings::times;
 use super::sys::{self, openat};
 use super::{
-    Doing, FACTS, File, Hint, LOOK, Listing, NewFile, Quirks, Result, Settings, entry_of, stat_fd, xattr,
+    During, FACTS, File, Hint, LOOK, Listing, NewFile, Quirks, Result, Settings, entry_of, stat_fd, xattr,
 };
 use crate::entry::{Entry, Observed, XattrKinds, Xattrs};
 use crate::fault::{FsError, Side};
@@ -33,7 +33,7 @@ pub struct Dir {
 impl Dir {
     /// Opens the directory at `rel` below this one, following no symlink on the way.
     pub fn open(&self, rel: &RelPath) -> Result<Dir> {
-        let fd = open_beneath(&self.fd, rel, self.side).doing(self.side, "open the directory")?;
+        let fd = open_beneath(&self.fd, rel, self.side).during(self.side, "open the directory")?;
         Ok(Dir { fd, side: self.side, quirks: self.quirks })
     }
 
@@ -55,11 +55,11 @@ impl Dir {
 
     /// The mirrored ones of its extended attributes.
     pub fn xattrs(&self, kinds: XattrKinds) -> Result<Xattrs> {
-        xattr::read(&self.fd, kinds, self.quirks).doing(self.side, "read the extended attributes")
+        xattr::read(&self.fd, kinds, self.quirks).during(self.side, "read the extended attributes")
     }
 
     pub(super) fn stat(&self, flags: StatxFlags) -> Result<Statx> {
-        stat_fd(&self.fd, flags).doing(self.side, "look at the directory")
+        stat_fd(&self.fd, flags).during(self.side, "look at the directory")
     }
 
     /// What stands under a name here.
@@ -84,7 +84,7 @@ impl Dir {
     }
 
     fn look_once(&self, name: &[u8]) -> Result<Entry> {
-        let stat = sys::statx(&self.fd, name, LOOK, FACTS).doing(self.side, "look at it")?;
+        let stat = sys::statx(&self.fd, name, LOOK, FACTS).during(self.side, "look at it")?;
         let is_link = rustix::fs::FileType::from_raw_mode(stat.stx_mode.into()).is_symlink();
         let target = if is_link { self.read_link(name)? } else { Box::default() };
         Ok(self.quirks.seen(entry_of(&stat, target), || xattr::acl_at(&self.fd, name)))
@@ -95,7 +95,7 @@ impl Dir {
             Ok(target) => Ok(target.into_bytes().into()),
             // It can be removed and replaced all the same. No symlink of the source has an empty target.
             Err(Errno::PERM | Errno::ACCESS) if self.side == Side::Replica => Ok(Box::default()),
-            Err(errno) => Err(errno).doing(self.side, "read the symlink"),
+            Err(errno) => Err(errno).during(self.side, "read the symlink"),
         }
     }
 
@@ -106,7 +106,7 @@ impl Dir {
     /// `EOPNOTSUPP` where the file system knows no such files.
     pub fn create_unnamed(&self) -> Result<NewFile> {
         let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
-        let fd = openat(&self.fd, c".", flags, Mode::RUSR | Mode::WUSR).doing(self.side, "create a file")?;
+        let fd = openat(&self.fd, c".", flags, Mode::RUSR | Mode::WUSR).during(self.side, "create a file")?;
         Ok(NewFile(File { fd, side: self.side, quirks: self.quirks }))
     }
 
@@ -130,14 +130,14 @@ impl Dir {
 
     /// Whether nothing is in it.
     pub fn is_empty(&self) -> Result<bool> {
-        let doing = "list the directory";
-        let fd = openat(&self.fd, c".", DIR_FLAGS, Mode::empty()).doing(self.side, doing)?;
-        Listing::has_any(&fd).map(|any| !any).doing(self.side, doing)
+        let operation = "list the directory";
+        let fd = openat(&self.fd, c".", DIR_FLAGS, Mode::empty()).during(self.side, operation)?;
+        Listing::has_any(&fd).map(|any| !any).during(self.side, operation)
     }
 
     /// The names in this directory. The descriptor's position moves: once a descriptor.
     pub fn list(&self) -> Result<Listing> {
-        Listing::read(&self.fd).doing(self.side, "list the directory")
+        Listing::read(&self.fd).during(self.side, "list the directory")
     }
 
     /// Opens a regular file for reading; never blocks, never follows a symlink.
@@ -147,12 +147,12 @@ impl Dir {
     pub fn open_file(&self, name: &[u8]) -> Result<(File, Entry)> {
         super::provoke_panic(name);
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
-        let doing = "open the file";
-        let fd = openat(&self.fd, name, flags, Mode::empty()).doing(self.side, doing)?;
+        let operation = "open the file";
+        let fd = openat(&self.fd, name, flags, Mode::empty()).during(self.side, operation)?;
         let file = File { fd, side: self.side, quirks: self.quirks };
         let entry = file.entry()?;
         if !entry.is_file() {
-            return Err(FsError { doing, side: self.side, errno: Errno::INVAL });
+            return Err(FsError { operation, side: self.side, errno: Errno::INVAL });
         }
         Ok((file, entry))
     }
@@ -196,7 +196,7 @@ impl ReplicaDir {
     pub fn create_file(&self, name: &Name) -> Result<NewFile> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = openat(&self.fd, name.as_bytes(), flags, Mode::RUSR | Mode::WUSR)
-            .doing(self.side, "create a file")?;
+            .during(self.side, "create a file")?;
         Ok(NewFile(File { fd, side: self.side, quirks: self.quirks }))
     }
 
@@ -207,21 +207,21 @@ impl ReplicaDir {
 
     /// Makes a directory that nobody else can enter.
     pub fn make_dir(&self, name: &Name) -> Result<()> {
-        sys::mkdirat(&self.fd, name.as_bytes(), Mode::RWXU).doing(self.side, "make the directory")
+        sys::mkdirat(&self.fd, name.as_bytes(), Mode::RWXU).during(self.side, "make the directory")
     }
 
     pub fn make_symlink(&self, name: &Name, target: &[u8]) -> Result<()> {
-        sys::symlinkat(target, &self.fd, name.as_bytes()).doing(self.side, "make the symlink")
+        sys::symlinkat(target, &self.fd, name.as_bytes()).during(self.side, "make the symlink")
     }
 
     /// Renames within this directory; replaces what is no directory.
     pub fn rename(&self, from: &Name, to: &Name) -> Result<()> {
-        sys::renameat(&self.fd, from.as_bytes(), &self.fd, to.as_bytes()).doing(self.side, "rename")
+        sys::renameat(&self.fd, from.as_bytes(), &self.fd, to.as_bytes()).during(self.side, "rename")
     }
 
     /// Renames an entry into another directory.
     pub fn move_to(&self, name: &[u8], to: &ReplicaDir, new_name: &Name) -> Result<()> {
-        sys::renameat(&self.fd, name, &to.fd, new_name.as_bytes()).doing(self.side, "move it")
+        sys::renameat(&self.fd, name, &to.fd, new_name.as_bytes()).during(self.side, "move it")
     }
 
     /// Renames an entry into another directory, where the name must be free.
@@ -229,12 +229,14 @@ impl ReplicaDir {
     /// # Errors
     /// `EEXIST` where it is not.
     pub fn move_to_free(&self, name: &[u8], to: &ReplicaDir, new_name: &Name) -> Result<()> {
-        let (doing, new) = ("move it", new_name.as_bytes());
-        match sys::renameat_with(&self.fd, name, &to.fd, new, RenameFlags::NOREPLACE).doing(to.side, doing) {
+        let (operation, new) = ("move it", new_name.as_bytes());
+        match sys::renameat_with(&self.fd, name, &to.fd, new, RenameFlags::NOREPLACE)
+            .during(to.side, operation)
+        {
             Err(fault) if fault.is_unknown_flag() => match to.look(new) {
                 Observed::Absent => self.move_to(name, to, new_name),
                 Observed::Unknown(fault) => Err(fault),
-                Observed::Present(_) => Err(FsError { doing, side: to.side, errno: Errno::EXIST }),
+                Observed::Present(_) => Err(FsError { operation, side: to.side, errno: Errno::EXIST }),
             },
             other => other,
         }
@@ -246,7 +248,7 @@ impl ReplicaDir {
     /// `EEXIST` where it is not; many others where the file system knows no links.
     pub fn link_to(&self, name: &Name, to: &ReplicaDir, new_name: &Name) -> Result<()> {
         sys::linkat(&self.fd, name.as_bytes(), &to.fd, new_name.as_bytes(), AtFlags::empty())
-            .doing(to.side, "link it")
+            .during(to.side, "link it")
     }
 
     /// Swaps two entries of this directory in one step.
@@ -264,22 +266,22 @@ impl ReplicaDir {
     pub fn exchange_with(&self, name: &Name, dir: &ReplicaDir, other: &Name) -> Result<()> {
         let (name, other) = (name.as_bytes(), other.as_bytes());
         sys::renameat_with(&self.fd, name, &dir.fd, other, RenameFlags::EXCHANGE)
-            .doing(self.side, "exchange two entries")
+            .during(self.side, "exchange two entries")
     }
 
     /// Waits until all that was written to this file system is safe on its disk.
     pub fn sync(&self) -> Result<()> {
-        rustix::fs::syncfs(&self.fd).doing(self.side, "write to the disk")
+        rustix::fs::syncfs(&self.fd).during(self.side, "write to the disk")
     }
 
     pub fn remove_file(&self, name: &[u8]) -> Result<()> {
         super::provoke_panic(name);
-        sys::unlinkat(&self.fd, name, AtFlags::empty()).doing(self.side, "remove it")
+        sys::unlinkat(&self.fd, name, AtFlags::empty()).during(self.side, "remove it")
     }
 
     /// Removes an empty directory.
     pub fn remove_dir(&self, name: &[u8]) -> Result<()> {
-        sys::unlinkat(&self.fd, name, AtFlags::REMOVEDIR).doing(self.side, "remove the directory")
+        sys::unlinkat(&self.fd, name, AtFlags::REMOVEDIR).during(self.side, "remove the directory")
     }
 
     /// Sets owner and mtime of a symlink, each where given; it has nothing else.
@@ -289,15 +291,15 @@ impl ReplicaDir {
     pub fn set_symlink(&self, name: &Name, settings: &Settings<'_>) -> Result<()> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let link = sys::openat(&self.fd, name.as_bytes(), flags, Mode::empty())
-            .doing(self.side, "open the symlink")?;
-        let stat = stat_fd(&link, StatxFlags::BASIC_STATS).doing(self.side, "look at the symlink")?;
+            .during(self.side, "open the symlink")?;
+        let stat = stat_fd(&link, StatxFlags::BASIC_STATS).during(self.side, "look at the symlink")?;
         let is_link = FileType::from_raw_mode(stat.stx_mode.into()).is_symlink();
         if !is_link || stat.stx_nlink > 1 {
-            return Err(FsError { doing: "set metadata", side: self.side, errno: Errno::PERM });
+            return Err(FsError { operation: "set metadata", side: self.side, errno: Errno::PERM });
         }
         if settings.uid.is_some() || settings.gid.is_some() {
             let (uid, gid) = (settings.uid.map(Uid::from_raw), settings.gid.map(Gid::from_raw));
-            sys::chownat(&link, c"", uid, gid, AtFlags::EMPTY_PATH).doing(self.side, "set the owner")?;
+            sys::chownat(&link, c"", uid, gid, AtFlags::EMPTY_PATH).during(self.side, "set the owner")?;
         }
         if let Some(mtime) = settings.mtime {
             match sys::utimensat(&link, c"", &times(mtime), AtFlags::EMPTY_PATH) {
@@ -308,7 +310,7 @@ impl ReplicaDir {
                 }
                 other => other,
             }
-            .doing(self.side, "set the times")?;
+            .during(self.side, "set the times")?;
         }
         Ok(())
     }
@@ -321,13 +323,14 @@ impl ReplicaDir {
     /// Opens the directory `name`, which its mode locks to its own owner (0555, 0000), after
     /// giving that owner all rights. Its former mode comes along.
     pub fn open_up(&self, name: &[u8]) -> Result<(ReplicaDir, u32)> {
-        let doing = "open up the directory";
+        let operation = "open up the directory";
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let handle = openat(&self.fd, name, flags, Mode::empty()).doing(self.side, doing)?;
-        let mode = u32::from(stat_fd(&handle, StatxFlags::MODE).doing(self.side, doing)?.stx_mode) & 0o7777;
+        let handle = openat(&self.fd, name, flags, Mode::empty()).during(self.side, operation)?;
+        let mode =
+            u32::from(stat_fd(&handle, StatxFlags::MODE).during(self.side, operation)?.stx_mode) & 0o7777;
         // An O_PATH descriptor takes no fchmod; its magic link in /proc leads to that very inode.
-        sys::chmod(magic_link(&handle), Mode::from_raw_mode(mode | 0o700)).doing(self.side, doing)?;
-        let fd = openat(&handle, c".", DIR_FLAGS, Mode::empty()).doing(self.side, doing)?;
+        sys::chmod(magic_link(&handle), Mode::from_raw_mode(mode | 0o700)).during(self.side, operation)?;
+        let fd = openat(&handle, c".", DIR_FLAGS, Mode::empty()).during(self.side, operation)?;
         Ok((ReplicaDir(Dir { fd, side: self.side, quirks: self.quirks }), mode))
     }
 }

@@ -7,7 +7,7 @@ use std::num::NonZeroU64;
 use rustix::fs::{Advice, SeekFrom};
 use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
 
-use super::{Doing, FACTS, Quirks, Result, Settings, entry_of, stat_fd, sys, xattr};
+use super::{During, FACTS, Quirks, Result, Settings, entry_of, stat_fd, sys, xattr};
 use crate::entry::{Entry, XattrKinds, Xattrs};
 use crate::fault::{FsError, Side};
 
@@ -22,7 +22,7 @@ pub struct File {
 impl File {
     /// The facts of the open file, whatever stands under its name by now.
     pub fn entry(&self) -> Result<Entry> {
-        let stat = stat_fd(&self.fd, FACTS).doing(self.side, "look at the file")?;
+        let stat = stat_fd(&self.fd, FACTS).during(self.side, "look at the file")?;
         Ok(self.quirks.seen(entry_of(&stat, Box::default()), || xattr::acl(&self.fd)))
     }
 
@@ -69,17 +69,17 @@ impl File {
             Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(Some((offset, u64::MAX))),
             Err(errno) => return Err(self.fault("read the file", errno)),
         };
-        let end = sys::seek(&self.fd, SeekFrom::Hole(begin)).doing(self.side, "read the file")?;
+        let end = sys::seek(&self.fd, SeekFrom::Hole(begin)).during(self.side, "read the file")?;
         Ok(Some((begin, end)))
     }
 
     /// The mirrored ones of its extended attributes.
     pub fn xattrs(&self, kinds: XattrKinds) -> Result<Xattrs> {
-        xattr::read(&self.fd, kinds, self.quirks).doing(self.side, "read the extended attributes")
+        xattr::read(&self.fd, kinds, self.quirks).during(self.side, "read the extended attributes")
     }
 
-    fn fault(&self, doing: &'static str, errno: Errno) -> FsError {
-        FsError { doing, side: self.side, errno }
+    fn fault(&self, operation: &'static str, errno: Errno) -> FsError {
+        FsError { operation, side: self.side, errno }
     }
 }
 
@@ -117,7 +117,9 @@ impl NewFile {
             Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM | Errno::BADF) => {
                 Ok(Ranged::Unsupported)
             }
-            Err(errno) => Err(FsError { doing: "write the file", side: self.blame(errno, source), errno }),
+            Err(errno) => {
+                Err(FsError { operation: "write the file", side: self.blame(errno, source), errno })
+            }
         }
     }
 
@@ -143,12 +145,12 @@ impl NewFile {
 
     /// Sets the length in bytes; what was not written reads as zeros and takes no space.
     pub fn set_len(&self, len: u64) -> Result<()> {
-        sys::ftruncate(&self.0.fd, len).doing(self.0.side, "write the file")
+        sys::ftruncate(&self.0.fd, len).during(self.0.side, "write the file")
     }
 
     /// Waits until what was written is safe on the disk, and tells whether that has failed.
     pub fn flush(&self) -> Result<()> {
-        sys::fdatasync(&self.0.fd).doing(self.0.side, "write to the disk")
+        sys::fdatasync(&self.0.fd).during(self.0.side, "write to the disk")
     }
 
     /// Sets what is given.

@@ -29,13 +29,13 @@ use crate::fault::{FsError, Side};
 pub type Result<T> = std::result::Result<T, FsError>;
 
 /// Adds to a bare error what was being done, and where.
-trait Doing<T> {
-    fn doing(self, side: Side, doing: &'static str) -> Result<T>;
+trait During<T> {
+    fn during(self, side: Side, operation: &'static str) -> Result<T>;
 }
 
-impl<T> Doing<T> for rustix::io::Result<T> {
-    fn doing(self, side: Side, doing: &'static str) -> Result<T> {
-        self.map_err(|errno| FsError { doing, side, errno })
+impl<T> During<T> for rustix::io::Result<T> {
+    fn during(self, side: Side, operation: &'static str) -> Result<T> {
+        self.map_err(|errno| FsError { operation, side, errno })
     }
 }
 

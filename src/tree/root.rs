@@ -6,7 +6,7 @@ use rustix::fs::{CWD, Mode, OFlags, StatFs, StatVfs, Statx, StatxAttributes, Sta
 use rustix::io::Errno;
 
 use super::sys::{openat, statx};
-use super::{Dir, Doing, Quirks, ReplicaDir, Result, device, stat_fd, time};
+use super::{Dir, During, Quirks, ReplicaDir, Result, device, stat_fd, time};
 use crate::entry::Time;
 use crate::fault::{FsError, Side};
 use crate::mounts::Place;
@@ -150,7 +150,7 @@ impl Root {
 
     fn open_dir(&self) -> Result<(Dir, DirId)> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let fd = openat(CWD, &self.path, flags, Mode::empty()).doing(self.side, "open the root")?;
+        let fd = openat(CWD, &self.path, flags, Mode::empty()).during(self.side, "open the root")?;
         let dir = Dir { fd, side: self.side, quirks: self.quirks };
         let pin = dir.pin()?;
         Ok((dir, pin))
@@ -172,7 +172,7 @@ impl Root {
     /// # Errors
     /// Where nothing stands at the path.
     pub fn room(&self) -> Result<Room> {
-        let stat = rustix::fs::statvfs(&self.path).doing(self.side, "ask for the free space")?;
+        let stat = rustix::fs::statvfs(&self.path).during(self.side, "ask for the free space")?;
         Ok(Room {
             bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
             entries: stat.f_favail,
@@ -223,13 +223,13 @@ fn pin_flags() -> StatxFlags {
 }
 
 fn pin_of(path: &Path, side: Side) -> Result<DirId> {
-    let doing = "open the root";
-    let stat = statx(CWD, path, rustix::fs::AtFlags::empty(), pin_flags()).doing(side, doing)?;
+    let operation = "open the root";
+    let stat = statx(CWD, path, rustix::fs::AtFlags::empty(), pin_flags()).during(side, operation)?;
     if rustix::fs::FileType::from_raw_mode(stat.stx_mode.into()).is_dir() {
         let ask = || Ok((rustix::fs::statfs(path)?, rustix::fs::statvfs(path)?));
         Ok(DirId::of(&stat).with_disk(ask))
     } else {
-        Err(FsError { doing, side, errno: Errno::NOTDIR })
+        Err(FsError { operation, side, errno: Errno::NOTDIR })
     }
 }
 
@@ -264,12 +264,12 @@ pub fn lies_within(dir: &Path, root: &Path, pin: &DirId, side: Side) -> Result<b
 /// stands, 0 for `path` itself; `None` where it is not on the way. Bind mounts and symlinks
 /// are seen through, since inodes are compared and not names.
 pub fn enclosing(path: &Path, root: &DirId, side: Side) -> Result<Option<usize>> {
-    let doing = "look at the directories above";
+    let operation = "look at the directories above";
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let mut at = openat(CWD, path, flags, Mode::empty()).doing(side, doing)?;
+    let mut at = openat(CWD, path, flags, Mode::empty()).during(side, operation)?;
     let mut below: Option<DirId> = None;
     for steps in 0.. {
-        let pin = DirId::of(&stat_fd(&at, pin_flags()).doing(side, doing)?);
+        let pin = DirId::of(&stat_fd(&at, pin_flags()).during(side, operation)?);
         if pin.same_inode(root) {
             return Ok(Some(steps));
         }
@@ -277,7 +277,7 @@ pub fn enclosing(path: &Path, root: &DirId, side: Side) -> Result<Option<usize>>
             break; // `/..` is `/`.
         }
         below = Some(pin);
-        at = openat(&at, c"..", flags, Mode::empty()).doing(side, doing)?;
+        at = openat(&at, c"..", flags, Mode::empty()).during(side, operation)?;
     }
     Ok(None)
 }

@@ -7,7 +7,7 @@ use rustix::fs::{Gid, Mode, Timespec, Timestamps, Uid};
 
 use super::sys::{fchmod, fchown, futimens};
 use super::xattr::{self, Part};
-use super::{Doing, Result};
+use super::{During, Result};
 use crate::entry::{Time, Xattrs};
 use crate::fault::Side;
 
@@ -26,20 +26,20 @@ pub struct Settings<'a> {
 impl Settings<'_> {
     pub(super) fn apply(&self, fd: impl AsFd, side: Side) -> Result<()> {
         if let Some((have, want)) = self.xattrs {
-            xattr::write(fd.as_fd(), have, want, Part::User).doing(side, "set the extended attributes")?;
+            xattr::write(fd.as_fd(), have, want, Part::User).during(side, "set the extended attributes")?;
         }
         if self.uid.is_some() || self.gid.is_some() {
             fchown(fd.as_fd(), self.uid.map(Uid::from_raw), self.gid.map(Gid::from_raw))
-                .doing(side, "set the owner")?;
+                .during(side, "set the owner")?;
         }
         if let Some((have, want)) = self.xattrs {
-            xattr::write(fd.as_fd(), have, want, Part::Acl).doing(side, "set the ACL")?;
+            xattr::write(fd.as_fd(), have, want, Part::Acl).during(side, "set the ACL")?;
         }
         if let Some(mode) = self.mode {
-            fchmod(fd.as_fd(), Mode::from_raw_mode(mode)).doing(side, "set the mode")?;
+            fchmod(fd.as_fd(), Mode::from_raw_mode(mode)).during(side, "set the mode")?;
         }
         if let Some(mtime) = self.mtime {
-            futimens(fd.as_fd(), &times(mtime)).doing(side, "set the times")?;
+            futimens(fd.as_fd(), &times(mtime)).during(side, "set the times")?;
         }
         Ok(())
     }

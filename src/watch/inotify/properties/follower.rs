@@ -159,7 +159,7 @@ impl<F: EventHandler> Follower<F> {
     /// twin lacks it, those above are.
     fn look(&mut self, path: &RelPath, depth: Depth) {
         let Some((dir, _)) = path.split() else { return };
-        for above in dir.lineage() {
+        for above in dir.ancestors_and_self() {
             if !self.kernel.find(&above).is_some_and(|at| self.kernel.is_dir(at)) {
                 return self.look(&above, Depth::Subtree);
             }

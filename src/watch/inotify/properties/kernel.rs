@@ -109,7 +109,7 @@ impl Kernel {
     /// What stands at a path of the source.
     pub fn find(&self, path: &RelPath) -> Option<Inode> {
         let mut at = ROOT;
-        for above in path.lineage() {
+        for above in path.ancestors_and_self() {
             let (_, name) = above.split()?;
             at = if self.is_dir(at) { self.at(&(at, name))? } else { return None };
         }
