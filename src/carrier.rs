@@ -17,7 +17,7 @@ use crate::entry::DigestPair;
 use crate::entry::{Entry, Identity};
 use crate::fault::WorkError;
 use crate::path::{Name, RelPath};
-use crate::queue::Look;
+use crate::queue::Check;
 use crate::tree::{File, NewFile};
 
 /// What a carrier is to do.
@@ -32,7 +32,7 @@ pub enum Load {
 /// One big file on its way.
 pub struct Job {
     pub path: RelPath,
-    pub look: Look,
+    pub look: Check,
     pub source: File,
     pub entry: Entry,
     pub load: Load,
@@ -43,7 +43,7 @@ pub struct Job {
 }
 
 impl Job {
-    pub fn new(path: RelPath, look: Look, (source, entry): (File, Entry), load: Load, slot: Slot) -> Self {
+    pub fn new(path: RelPath, look: Check, (source, entry): (File, Entry), load: Load, slot: Slot) -> Self {
         Self { path, look, source, entry, load, cancel: Arc::default(), _slot: slot }
     }
 

@@ -26,9 +26,9 @@ use crate::guard::{Occasion, Trust};
 use crate::links::Links;
 use crate::path::RelPath;
 use crate::probe::{MissingCapabilities, of_process, probe};
-use crate::queue::{Detector, Looks, Portion, Queue};
+use crate::queue::{BatchLimit, Checks, Detector, Queue};
 use crate::reaper::Reaped;
-use crate::reconcile::{Again, Manner, Reconciler, Roots, Work};
+use crate::reconcile::{Manner, Reconciler, Requeue, Roots, Work};
 use crate::roots::Prepared;
 use crate::sweep::Sweep;
 use crate::troubles::Troubles;
@@ -48,8 +48,8 @@ const TICK: Duration = Duration::from_secs(1);
 const ENOUGH: usize = 10_000;
 
 /// What one round takes at most.
-pub const PORTION: Portion = Portion { names: 256, dirs: 64 };
-pub const WATCH_PORTION: Portion = Portion { names: 512, dirs: 64 };
+pub const PORTION: BatchLimit = BatchLimit { names: 256, dirs: 64 };
+pub const WATCH_PORTION: BatchLimit = BatchLimit { names: 512, dirs: 64 };
 
 /// Renames that one round follows at most: with their looks they take about as long as other rounds do.
 const RENAMES: usize = 100;
@@ -63,7 +63,7 @@ const SWEEP_ROUND: Duration = Duration::from_millis(5);
 const WATCH_ROUND: Duration = Duration::from_millis(20);
 
 /// The same where each round waits for the disk: many names share a wait.
-const DURABLE_PORTION: Portion = Portion { names: 4096, dirs: 128 };
+const DURABLE_PORTION: BatchLimit = BatchLimit { names: 4096, dirs: 128 };
 const DURABLE_ROUND: Duration = Duration::from_millis(200);
 
 /// Files above this size, in bytes, are no matter for a round of sweep work.
@@ -335,7 +335,7 @@ impl Daemon<'_> {
             Ok(outcome) => {
                 let (done, again) = (outcome.done.len(), outcome.again.len());
                 let took = begun.elapsed();
-                let left = outcome.again.iter().filter(|(_, _, again)| *again == Again::Now).count();
+                let left = outcome.again.iter().filter(|(_, _, again)| *again == Requeue::Now).count();
                 self.tally.looked(names);
                 if detector == Detector::Sweep {
                     self.backlog.pace = match left {
@@ -360,11 +360,11 @@ impl Daemon<'_> {
     }
 
     /// What a round takes, and how long it begins new tasks.
-    fn measure(&self, detector: Detector) -> (Portion, Duration) {
+    fn measure(&self, detector: Detector) -> (BatchLimit, Duration) {
         match detector {
             // It waits for the disk, however little it does.
             _ if self.config.durable => (DURABLE_PORTION, DURABLE_ROUND),
-            Detector::Sweep => (Portion { names: self.backlog.pace, ..PORTION }, SWEEP_ROUND),
+            Detector::Sweep => (BatchLimit { names: self.backlog.pace, ..PORTION }, SWEEP_ROUND),
             Detector::Watch => (WATCH_PORTION, WATCH_ROUND),
         }
     }
@@ -419,7 +419,7 @@ fn probe_replica(roots: &mut Roots, unseen: i64) -> Capabilities {
 }
 
 /// All that a round will look at.
-fn paths(looks: &Looks, carried: &[Carried], reaped: &[Reaped]) -> Vec<RelPath> {
+fn paths(looks: &Checks, carried: &[Carried], reaped: &[Reaped]) -> Vec<RelPath> {
     let named = looks.iter().flat_map(|(dir, names)| names.keys().map(|name| dir.join(name)));
     let dirs = looks.keys().cloned();
     let big = carried.iter().map(|carried| carried.job.path.clone());

@@ -15,7 +15,7 @@ use crate::fault::Side;
 use crate::filter::Filter;
 use crate::path::{Name, RelPath};
 use crate::probe::{of_process, probe};
-use crate::queue::{Depth, Detector, Look, Looks, Queue, Renames, add};
+use crate::queue::{Check, Checks, Depth, Detector, Queue, Renames, add};
 use crate::reconcile::{Deletions, Manner, Reconciler, Roots, Work};
 use crate::sweep::{Extent, Message, Plan, Task, walked};
 use crate::tree::{Dir, File, Root};
@@ -122,10 +122,10 @@ pub struct Due(Work);
 impl Due {
     /// Looks at files below the roots, as if the watch had told of them.
     pub fn looks(paths: &[String]) -> Self {
-        let mut looks = Looks::new();
+        let mut looks = Checks::new();
         let now = Instant::now();
         for path in paths {
-            add(&mut looks, &rel_path(path), Look::new(Depth::Content, Detector::Watch, now));
+            add(&mut looks, &rel_path(path), Check::new(Depth::Content, Detector::Watch, now));
         }
         Self(Work {
             moves: Renames::default(),
@@ -162,8 +162,8 @@ pub enum Teller {
 /// Looks that are to go through the queue.
 #[derive(Clone)]
 pub struct Told {
-    swept: Vec<(RelPath, Vec<(Name, Look)>)>,
-    watched: Vec<(RelPath, Look)>,
+    swept: Vec<(RelPath, Vec<(Name, Check)>)>,
+    watched: Vec<(RelPath, Check)>,
     teller: Teller,
     now: Instant,
 }
@@ -172,7 +172,7 @@ impl Told {
     /// So many names, a hundred in each directory.
     pub fn new(names: usize, teller: Teller) -> Self {
         let now = Instant::now();
-        let look = |detector| Look::new(Depth::Content, detector, now);
+        let look = |detector| Check::new(Depth::Content, detector, now);
         let (mut swept, mut watched) = (Vec::new(), Vec::new());
         for first in (0..names).step_by(BATCH) {
             let dir = rel_path(&format!("some/directory{first:06}"));

@@ -17,7 +17,7 @@ use crate::fault::{FsError, GIVES_NOTHING_BACK, LOCKED, TAKES_NO_METADATA, WorkE
 use crate::filter::Filter;
 use crate::guard::{Count, Occasion, Trust, judge, say_held};
 use crate::path::{Name, RelPath};
-use crate::queue::{CachedDigests, Depth, Detector, Look};
+use crate::queue::{CachedDigests, Check, Depth, Detector};
 use crate::reconcile::{
     COUNTING, Deletions, Fate, Lost, MountPoints, Roots, Rules, Ruling, Stay, count_below,
 };
@@ -189,7 +189,7 @@ impl Preview<'_> {
             }
         };
         let differs = MetadataDiff::between(&source, &replica, &self.subject.keeps);
-        let look = Look::new(Depth::Content, Detector::Sweep, Instant::now());
+        let look = Check::new(Depth::Content, Detector::Sweep, Instant::now());
         // The mtime of a directory alone is no action; for a check it is a difference.
         if differs.any() && replica.is_locked() && !self.check {
             self.fail(&Problem { path: dir.clone(), cause: Cause::FsError(TAKES_NO_METADATA) });
@@ -201,7 +201,7 @@ impl Preview<'_> {
     }
 
     /// One name that the sweep has found to differ.
-    fn see(&mut self, dir: &RelPath, name: &Name, look: &Look) {
+    fn see(&mut self, dir: &RelPath, name: &Name, look: &Check) {
         let path = dir.join(name);
         let roots = &self.subject.roots;
         let source = self.source.as_ref().map_err(|fault| *fault).and_then(|root| root.open(dir));
@@ -249,7 +249,7 @@ impl Preview<'_> {
         path: RelPath,
         (ours, theirs): (&Observed, &Observed),
         replica: Option<&Dir>,
-        look: &Look,
+        look: &Check,
     ) {
         let (operation, entry, reason) = match (action, ours.entry(), theirs.entry()) {
             (
@@ -323,7 +323,7 @@ impl Preview<'_> {
         operation: Operation,
         path: &RelPath,
         standing: &Observed,
-        look: &Look,
+        look: &Check,
         gives_nothing_back: bool,
     ) -> bool {
         let fate = if operation == Operation::Removed { Fate::Removed } else { Fate::Replaced };
@@ -352,7 +352,7 @@ impl Preview<'_> {
     }
 
     /// What would go of a directory that has to stay.
-    fn tell_parts(&mut self, parts: Vec<RelPath>, look: &Look) {
+    fn tell_parts(&mut self, parts: Vec<RelPath>, look: &Check) {
         for path in parts {
             let Some((dir, name)) = path.split() else { continue };
             let Some(dir) = self.replica.as_ref().and_then(|root| root.open(&dir).ok()) else { continue };
@@ -408,7 +408,7 @@ fn is_kept_by_a_lock(action: Action, theirs: &Observed, replica: Option<&Dir>) -
 fn read_pair(
     (source, replica): (&Dir, Option<&Dir>),
     name: &Name,
-    look: &Look,
+    look: &Check,
     keeps: &Capabilities,
 ) -> Result<(Entry, Entry, CachedDigests), WorkError> {
     let replica = replica.ok_or(WorkError::Changed)?;

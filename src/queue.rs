@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 
 use crate::entry::{DigestPair, Entry, Identity};
 use crate::path::{Name, RelPath};
-use cooling::Cooling;
-use lane::Lane;
-use later::Later;
+use cooling::Throttle;
+use lane::Ready;
+use later::DelayQueue;
 
 /// How closely to look.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -65,7 +65,7 @@ impl CachedDigests {
 
 /// A wish to look at one name.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Look {
+pub struct Check {
     pub depth: Depth,
     pub detector: Detector,
     /// When it was first known that a look is due, and no round has looked since.
@@ -83,7 +83,7 @@ pub struct Look {
     pub told: bool,
 }
 
-impl Look {
+impl Check {
     pub fn new(depth: Depth, detector: Detector, since: Instant) -> Self {
         Self { depth, detector, first: since, since, evidence: None, fresh: false, new: false, told: false }
     }
@@ -95,7 +95,7 @@ impl Look {
     }
 
     /// Two wishes for one name become one that serves both.
-    pub fn merge(&mut self, other: Look) {
+    pub fn merge(&mut self, other: Check) {
         self.depth = self.depth.max(other.depth);
         self.detector = self.detector.max(other.detector);
         self.first = self.first.min(other.first);
@@ -109,10 +109,10 @@ impl Look {
 
 /// The names to look at, by directory. A directory without names is looked at only for its
 /// own metadata.
-pub type Looks = BTreeMap<RelPath, BTreeMap<Name, Look>>;
+pub type Checks = BTreeMap<RelPath, BTreeMap<Name, Check>>;
 
 /// Adds one wish. The root, which has no name, is looked at for its metadata.
-pub fn add(looks: &mut Looks, path: &RelPath, look: Look) {
+pub fn add(looks: &mut Checks, path: &RelPath, look: Check) {
     match path.split() {
         Some((dir, name)) => add_name(looks.entry(dir).or_default(), name, look),
         None => {
@@ -121,7 +121,7 @@ pub fn add(looks: &mut Looks, path: &RelPath, look: Look) {
     }
 }
 
-fn add_name(names: &mut BTreeMap<Name, Look>, name: Name, look: Look) {
+fn add_name(names: &mut BTreeMap<Name, Check>, name: Name, look: Check) {
     match names.entry(name) {
         std::collections::btree_map::Entry::Vacant(free) => {
             free.insert(look);
@@ -132,7 +132,7 @@ fn add_name(names: &mut BTreeMap<Name, Look>, name: Name, look: Look) {
 
 /// How much one round takes.
 #[derive(Clone, Copy, Debug)]
-pub struct Portion {
+pub struct BatchLimit {
     pub names: usize,
     /// Bounds the number of open directories.
     pub dirs: usize,
@@ -154,31 +154,31 @@ pub enum Instead {
 /// All work that waits.
 #[derive(Default)]
 pub struct Queue {
-    watch: Lane,
-    sweep: Lane,
+    watch: Ready,
+    sweep: Ready,
     /// What has failed, until it is tried again.
-    later: Later,
+    later: DelayQueue,
     /// What a scan has found, until its source may have come to rest, or until the watch would
     /// have told of it: then it is the watch's. And hot files, until it is their turn.
-    resting: Later,
+    resting: DelayQueue,
     /// What was worked on just now and has to wait.
-    cooling: Cooling,
+    cooling: Throttle,
     /// Renames that no round has followed yet.
     hints: Hints,
     /// Looks that wait for a carrier to be free.
-    parked: VecDeque<(RelPath, Look)>,
+    parked: VecDeque<(RelPath, Check)>,
     /// What the replica's file system does not take, until it may.
-    refused: BTreeMap<RelPath, Look>,
+    refused: BTreeMap<RelPath, Check>,
 }
 
 impl Queue {
     /// Adds names of one directory to the lane of their detector. No names: the directory's own
     /// metadata.
-    pub fn push(&mut self, detector: Detector, dir: RelPath, names: impl IntoIterator<Item = (Name, Look)>) {
+    pub fn push(&mut self, detector: Detector, dir: RelPath, names: impl IntoIterator<Item = (Name, Check)>) {
         self.lane(detector).push(dir, names);
     }
 
-    pub fn push_path(&mut self, path: &RelPath, look: Look) {
+    pub fn push_path(&mut self, path: &RelPath, look: Check) {
         let detector = look.detector;
         match path.split() {
             Some((dir, name)) => self.push(detector, dir, [(name, look)]),
@@ -188,20 +188,20 @@ impl Queue {
 
     /// Lets a path be looked at again at a time. It waits once: a newer time takes the place of
     /// an older one.
-    pub fn push_later(&mut self, at: Instant, path: RelPath, look: Look) {
+    pub fn push_later(&mut self, at: Instant, path: RelPath, look: Check) {
         self.later.push(at, path, look);
     }
 
     /// Lets a path that a scan has found rest until a time, or until the watch tells of it. One that
     /// rests already and is found again rests no longer for that: walks may come faster than it.
-    pub fn push_resting(&mut self, at: Instant, path: RelPath, look: Look) {
+    pub fn push_resting(&mut self, at: Instant, path: RelPath, look: Check) {
         let at = self.resting.due.get(&path).map_or(at, |(due, _)| *due);
         self.resting.push(at, path, look);
     }
 
     /// Adds what the watch has told; it takes the place of what a scan has found there. Where too
     /// much waits, something else is to be done instead.
-    pub fn push_watched(&mut self, path: &RelPath, mut look: Look, now: Instant) -> Option<Instead> {
+    pub fn push_watched(&mut self, path: &RelPath, mut look: Check, now: Instant) -> Option<Instead> {
         if let Some(found) = self.resting.remove(path) {
             look.merge(found);
         }
@@ -238,8 +238,8 @@ impl Queue {
 
     /// The renames that have to be followed before these looks, so many at most. Their ends are added to the looks; what has
     /// to come after further ones is put back.
-    pub fn take_renames(&mut self, looks: &mut Looks, most: usize) -> Renames {
-        let concerned = |(dir, names): (&RelPath, &BTreeMap<Name, Look>)| {
+    pub fn take_renames(&mut self, looks: &mut Checks, most: usize) -> Renames {
+        let concerned = |(dir, names): (&RelPath, &BTreeMap<Name, Check>)| {
             self.hints.concern(dir) || names.keys().any(|name| self.hints.concern(&dir.join(name)))
         };
         if self.hints.is_empty() || !looks.iter().any(concerned) {
@@ -250,7 +250,7 @@ impl Queue {
         for hint in renames.hints() {
             for end in [&hint.from, &hint.to] {
                 if !self.hints.concern(end) {
-                    let own = Look::new(Depth::Subtree, Detector::Watch, hint.since);
+                    let own = Check::new(Depth::Subtree, Detector::Watch, hint.since);
                     add(looks, end, self.watch.pull(end).unwrap_or(own));
                 }
             }
@@ -259,7 +259,7 @@ impl Queue {
     }
 
     /// Puts back the looks that would see the traces of renames which are not followed yet.
-    fn put_back_concerned(&mut self, looks: &mut Looks) {
+    fn put_back_concerned(&mut self, looks: &mut Checks) {
         if self.hints.is_empty() {
             return;
         }
@@ -280,13 +280,13 @@ impl Queue {
         }
     }
 
-    pub fn park(&mut self, path: RelPath, look: Look) {
+    pub fn park(&mut self, path: RelPath, look: Check) {
         self.parked.push_back((path, look));
     }
 
     /// Whether something in a directory or below is to be looked at first: a walk has found it, or it was due by a time.
     pub fn comes_first_within(&self, dir: &RelPath, since: Option<Instant>) -> bool {
-        let comes_first = |look: &Look| look.comes_before(since);
+        let comes_first = |look: &Check| look.comes_before(since);
         let is_ready = [&self.watch, &self.sweep].iter().any(|lane| lane.has_within(dir, comes_first));
         is_ready || self.resting.any_below(dir, comes_first)
     }
@@ -305,7 +305,7 @@ impl Queue {
     }
 
     /// Lets a path wait until the replica's file system may take more.
-    pub fn push_refused(&mut self, path: &RelPath, look: Look) {
+    pub fn push_refused(&mut self, path: &RelPath, look: Check) {
         match self.refused.get_mut(path) {
             Some(waiting) => waiting.merge(look),
             None => _ = self.refused.insert(path.clone(), look),
@@ -332,7 +332,7 @@ impl Queue {
     }
 
     /// Takes work for one round; an empty map where none is ready.
-    pub fn take(&mut self, detector: Detector, portion: Portion) -> Looks {
+    pub fn take(&mut self, detector: Detector, portion: BatchLimit) -> Checks {
         self.lane(detector).take(portion)
     }
 
@@ -353,7 +353,7 @@ impl Queue {
         self.resting.due.len()
     }
 
-    fn lane(&mut self, detector: Detector) -> &mut Lane {
+    fn lane(&mut self, detector: Detector) -> &mut Ready {
         match detector {
             Detector::Watch => &mut self.watch,
             Detector::Sweep => &mut self.sweep,
@@ -367,13 +367,13 @@ mod tests {
     use crate::path::testing::{name, path};
     use std::time::Duration;
 
-    fn look(since: Instant) -> Look {
-        Look::new(Depth::Content, Detector::Sweep, since)
+    fn look(since: Instant) -> Check {
+        Check::new(Depth::Content, Detector::Sweep, since)
     }
 
-    const ALL: Portion = Portion { names: 1000, dirs: 1000 };
+    const ALL: BatchLimit = BatchLimit { names: 1000, dirs: 1000 };
 
-    fn taken(queue: &mut Queue, portion: Portion) -> Vec<String> {
+    fn taken(queue: &mut Queue, portion: BatchLimit) -> Vec<String> {
         let looks = queue.take(Detector::Sweep, portion);
         looks
             .iter()
@@ -385,7 +385,7 @@ mod tests {
     fn a_name_reported_twice_is_taken_once_with_the_wider_look_and_both_times() {
         let (old, new) = (Instant::now(), Instant::now() + Duration::from_secs(1));
         let mut queue = Queue::default();
-        queue.push_path(&path("a/x"), Look { depth: Depth::Subtree, ..look(old) });
+        queue.push_path(&path("a/x"), Check { depth: Depth::Subtree, ..look(old) });
         queue.push_path(&path("a/x"), look(new));
         assert_eq!(queue.sweep_names(), 1);
         let looks = queue.take(Detector::Sweep, ALL);
@@ -403,7 +403,7 @@ mod tests {
             queue.push_path(&path(&format!("wide/{i}")), look(now));
         }
         queue.push_path(&path("other/x"), look(now));
-        let portion = Portion { names: 2, dirs: 10 };
+        let portion = BatchLimit { names: 2, dirs: 10 };
         assert_eq!(taken(&mut queue, portion), ["wide/0", "wide/1"]);
         assert_eq!(taken(&mut queue, portion), ["other/x", "wide/2"], "others do not wait for the rest");
         assert_eq!(taken(&mut queue, portion), ["wide/3", "wide/4"]);
@@ -418,7 +418,7 @@ mod tests {
             queue.push_path(&path(&format!("wide{}/{i}", i % 3)), look(now));
         }
         queue.push_path(&path("other/x"), look(now));
-        let portion = Portion { names: 512, dirs: 64 };
+        let portion = BatchLimit { names: 512, dirs: 64 };
         let first = queue.take(Detector::Sweep, portion);
         assert!(first.contains_key(&path("other")));
         assert_eq!(
@@ -436,8 +436,8 @@ mod tests {
         for i in 0..5 {
             queue.push_path(&path(&format!("d{i}/x")), look(now));
         }
-        assert_eq!(queue.take(Detector::Sweep, Portion { names: 100, dirs: 3 }).len(), 3);
-        assert_eq!(queue.take(Detector::Sweep, Portion { names: 100, dirs: 3 }).len(), 2);
+        assert_eq!(queue.take(Detector::Sweep, BatchLimit { names: 100, dirs: 3 }).len(), 3);
+        assert_eq!(queue.take(Detector::Sweep, BatchLimit { names: 100, dirs: 3 }).len(), 2);
     }
 
     #[test]
@@ -475,7 +475,7 @@ mod tests {
             queue.push_resting(due, path(name), look(now));
         }
         assert_eq!(queue.sweep_names(), 2);
-        queue.push_watched(&path("told"), Look { detector: Detector::Watch, ..look(now) }, now);
+        queue.push_watched(&path("told"), Check { detector: Detector::Watch, ..look(now) }, now);
         assert_eq!(queue.take(Detector::Watch, ALL).len(), 1);
         assert!(!queue.has_ready(Detector::Sweep));
         assert_eq!((queue.sweep_names(), queue.next_due()), (1, Some(due)));
@@ -490,7 +490,7 @@ mod tests {
         let due = now + Duration::from_millis(70);
         let mut queue = Queue::default();
         queue.cool(path("saved"), Duration::from_millis(90), now);
-        queue.push_watched(&path("saved"), Look { detector: Detector::Watch, ..look(now) }, now);
+        queue.push_watched(&path("saved"), Check { detector: Detector::Watch, ..look(now) }, now);
         for seconds in 1..=3 {
             queue.push_resting(now + Duration::from_secs(seconds), path("saved"), look(now));
             assert_eq!((queue.next_due(), queue.resting_names()), (Some(due), 1));
@@ -505,7 +505,7 @@ mod tests {
         let millis = |millis| now + Duration::from_millis(millis);
         let mut queue = Queue::default();
         let told = |queue: &mut Queue, name: &str, time| {
-            queue.push_watched(&path(name), Look { detector: Detector::Watch, ..look(time) }, time);
+            queue.push_watched(&path(name), Check { detector: Detector::Watch, ..look(time) }, time);
             queue.wake(time);
             queue.take(Detector::Watch, ALL).len()
         };
@@ -530,7 +530,7 @@ mod tests {
         let mut queue = Queue::default();
         queue.cool(path("d/log"), Duration::from_millis(500), begun);
         for time in [after(10), after(30)] {
-            queue.push_watched(&path("d/log"), Look::new(Depth::Content, Detector::Watch, time), time);
+            queue.push_watched(&path("d/log"), Check::new(Depth::Content, Detector::Watch, time), time);
         }
         assert!(!queue.has_ready(Detector::Watch));
         let comes_first = |queue: &Queue, dir, by| queue.comes_first_within(&path(dir), Some(by));
@@ -547,7 +547,7 @@ mod tests {
     fn too_many_names_become_a_scan_of_the_widest_directory_and_then_of_all() {
         let now = Instant::now();
         let watched = |queue: &mut Queue, text: &str| {
-            queue.push_watched(&path(text), Look { detector: Detector::Watch, ..look(now) }, now)
+            queue.push_watched(&path(text), Check { detector: Detector::Watch, ..look(now) }, now)
         };
         let mut queue = Queue::default();
         for number in 0..MOST / 2 {
@@ -573,7 +573,7 @@ mod tests {
         let now = Instant::now();
         let mut queue = Queue::default();
         let watched = |queue: &mut Queue, text: &str| {
-            queue.push_watched(&path(text), Look { detector: Detector::Watch, ..look(now) }, now)
+            queue.push_watched(&path(text), Check { detector: Detector::Watch, ..look(now) }, now)
         };
         assert_eq!(watched(&mut queue, "other/x"), None);
         for number in 0..CROWD {

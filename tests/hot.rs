@@ -75,12 +75,12 @@ impl Log {
 }
 
 /// What the replica was seen to have, and when.
-struct Looks {
+struct Checks {
     path: PathBuf,
     seen: Vec<(Instant, u64)>,
 }
 
-impl Looks {
+impl Checks {
     fn start(path: PathBuf) -> Background<Self> {
         Background::start(Self { path, seen: Vec::new() }, |looks| {
             if let Ok(found) = fs::metadata(&looks.path) {
@@ -120,7 +120,7 @@ fn copies(live: &Live, name: &str) -> usize {
 #[track_caller]
 fn storm(live: &Live, log: Log, time: Duration) -> Outcome {
     let before = (copies(live, "log"), Usage::of(live.daemon.pid()).cpu);
-    let looks = Looks::start(live.copy("log"));
+    let looks = Checks::start(live.copy("log"));
     let begun = Instant::now();
     let writer = Background::start(log, Log::append);
     let mut answers = Vec::new();

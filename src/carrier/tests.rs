@@ -55,7 +55,7 @@ impl Bench {
     }
 
     fn job(&self, load: Load) -> Job {
-        let look = Look::new(Depth::Content, Detector::Watch, Instant::now());
+        let look = Check::new(Depth::Content, Detector::Watch, Instant::now());
         Job::new(path("file"), look, self.source(), load, self.carriers.slot().unwrap())
     }
 }

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use super::{Backlog, Daemon};
 use crate::guard::Trust;
 use crate::path::RelPath;
-use crate::queue::{Detector, Look};
-use crate::reconcile::{Again, Outcome, Waiting};
+use crate::queue::{Check, Detector};
+use crate::reconcile::{Outcome, Requeue, Waiting};
 use crate::report::{Cause, Done, Operation, Problem};
 use crate::troubles::Failure;
 
@@ -53,9 +53,9 @@ impl Daemon<'_> {
         }
         self.backlog.queue.put_back_renames(outcome.renames);
         for (path, look, again) in outcome.again {
-            if again == Again::Overtaken && self.watching.is_wanted() {
+            if again == Requeue::ChangedSinceCopy && self.watching.is_wanted() {
                 // It was copied: whatever was wrong with it is over, and what it was due for is done.
-                self.look_at(&path, Look { first: now, ..look });
+                self.look_at(&path, Check { first: now, ..look });
             } else {
                 open.insert(path.clone());
                 self.put_back(path, look, again);
@@ -79,23 +79,23 @@ impl Daemon<'_> {
         self.see_strays(&outcome.strays, outcome.replaced, &outcome.names);
     }
 
-    fn put_back(&mut self, path: RelPath, look: Look, again: Again) {
+    fn put_back(&mut self, path: RelPath, look: Check, again: Requeue) {
         match again {
-            Again::Now | Again::Unseen => self.backlog.queue.push_path(&path, look),
-            Again::Carrier => self.backlog.queue.park(path, look),
-            Again::Missing => {
+            Requeue::Now | Requeue::StaleListing => self.backlog.queue.push_path(&path, look),
+            Requeue::Worker => self.backlog.queue.park(path, look),
+            Requeue::ParentGone => {
                 self.backlog.queue.push_resting(Instant::now() + self.watching.rest(), path, look);
             }
             // The walk may yet find more in it.
-            Again::Uneven | Again::Unasked
+            Requeue::WidenUnverified | Requeue::WidenLater
                 if look.detector == Detector::Sweep
                     && (self.backlog.sweep.is_some() || self.backlog.scan.is_some()) =>
             {
                 self.backlog.unasked.insert(path);
             }
-            Again::Uneven => self.note_uneven(path),
-            Again::Unasked => self.backlog.queue.push_resting(Instant::now() + CONTENTS, path, look),
-            Again::Restless | Again::Overtaken => {
+            Requeue::WidenUnverified => self.note_uneven(path),
+            Requeue::WidenLater => self.backlog.queue.push_resting(Instant::now() + CONTENTS, path, look),
+            Requeue::Changing | Requeue::ChangedSinceCopy => {
                 let problem = Problem { path, cause: Cause::Restless };
                 self.set_back(&problem, look, Failure::Restless);
             }
@@ -144,7 +144,7 @@ impl Daemon<'_> {
     }
 
     /// Notes what failed, says it where it is new, and lets it be tried again.
-    pub(super) fn set_back(&mut self, problem: &Problem, look: Look, failure: Failure) {
+    pub(super) fn set_back(&mut self, problem: &Problem, look: Check, failure: Failure) {
         let now = Instant::now();
         let retry = self.backlog.troubles.met(&problem.path, failure, now);
         if retry.tell {

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use super::Daemon;
 use crate::fault::FsError;
 use crate::path::RelPath;
-use crate::queue::Look;
+use crate::queue::Check;
 use crate::reconcile::Reconciler;
 use crate::report::advice;
 use crate::tree::Room;
@@ -45,7 +45,7 @@ pub(super) struct Refusal {
 impl Daemon<'_> {
     /// Notes an entry that the replica's file system does not take. `removed`: what this run had removed before the round in
     /// which it was tried.
-    pub(super) fn refused(&mut self, path: &RelPath, look: Look, fault: FsError, removed: u64) {
+    pub(super) fn refused(&mut self, path: &RelPath, look: Check, fault: FsError, removed: u64) {
         let now = Instant::now();
         if self.backlog.troubles.met(path, Failure::Refused, now).tell && self.backlog.refusal.is_none() {
             let advice = advice(&fault);

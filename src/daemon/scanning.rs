@@ -9,7 +9,7 @@ use super::outcome::say_resolved;
 use super::{Backlog, Daemon, Failed};
 use crate::guard::Trust;
 use crate::path::{Name, RelPath};
-use crate::queue::{Depth, Detector, Look};
+use crate::queue::{Check, Depth, Detector};
 use crate::sweep::{Extent, Message, Plan, Summary, Sweep, Task};
 use crate::troubles::Failure;
 
@@ -256,7 +256,7 @@ impl Daemon<'_> {
         match message {
             Message::Crossing(path, pin) => self.note_mount(path, pin),
             Message::Problem(problem) => {
-                let look = Look::new(Depth::Subtree, detector, Instant::now());
+                let look = Check::new(Depth::Subtree, detector, Instant::now());
                 self.set_back(&problem, look, Failure::Scan);
             }
             Message::Linked(linked) => self.see_links(&linked),
@@ -273,7 +273,7 @@ impl Daemon<'_> {
 
     /// Differences that a sweep by the clock has found while there is a watch are the watch's to
     /// tell: they wait for that, so that those that it has missed can be counted.
-    fn take_differences(&mut self, dir: RelPath, names: Vec<(Name, Look)>) {
+    fn take_differences(&mut self, dir: RelPath, names: Vec<(Name, Check)>) {
         let by_clock = self.backlog.sweep.as_ref().is_some_and(|sweep| sweep.plan.task == Task::Full);
         if !by_clock || self.watching.watch().is_none() {
             return self.backlog.queue.push(Detector::Sweep, dir, names);
@@ -281,7 +281,7 @@ impl Daemon<'_> {
         let now = Instant::now();
         let at = now + self.watching.grace();
         if names.is_empty() {
-            self.backlog.queue.push_resting(at, dir, Look::new(Depth::Metadata, Detector::Sweep, now));
+            self.backlog.queue.push_resting(at, dir, Check::new(Depth::Metadata, Detector::Sweep, now));
         } else {
             for (name, look) in names {
                 self.backlog.queue.push_resting(at, dir.join(&name), look);
@@ -290,7 +290,7 @@ impl Daemon<'_> {
     }
 
     fn end_of_walk(&mut self, walk: &Sweep) {
-        let look = || Look::new(Depth::Metadata, Detector::Sweep, Instant::now());
+        let look = || Check::new(Depth::Metadata, Detector::Sweep, Instant::now());
         for path in std::mem::take(&mut self.backlog.unasked) {
             self.backlog.queue.push_path(&path, look());
         }

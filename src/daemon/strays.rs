@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::{Backlog, Daemon};
 use crate::links::Linked;
 use crate::path::RelPath;
-use crate::queue::{Depth, Detector, Look};
+use crate::queue::{Check, Depth, Detector};
 use crate::report::{Done, Operation};
 use crate::sweep::Summary;
 
@@ -184,7 +184,7 @@ impl Daemon<'_> {
     pub(super) fn look_at_lately(&mut self) {
         let lately: Vec<RelPath> = self.backlog.links.lately(LATELY).cloned().collect();
         for path in lately {
-            self.look_at(&path, Look::new(Depth::Metadata, Detector::Watch, Instant::now()));
+            self.look_at(&path, Check::new(Depth::Metadata, Detector::Watch, Instant::now()));
         }
     }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::Daemon;
 use crate::links::Linked;
 use crate::path::RelPath;
-use crate::queue::{Depth, Detector, Hint, Instead, Look};
+use crate::queue::{Check, Depth, Detector, Hint, Instead};
 use crate::report::human_duration;
 use crate::sweep::Task;
 use crate::tree::DirId;
@@ -172,7 +172,7 @@ impl Daemon<'_> {
         }
     }
 
-    pub(super) fn look_at(&mut self, path: &RelPath, look: Look) {
+    pub(super) fn look_at(&mut self, path: &RelPath, look: Check) {
         match self.backlog.queue.push_watched(path, look, Instant::now()) {
             Some(Instead::Names(dir)) => self.backlog.crowds.push(dir),
             Some(Instead::Below(dir)) => self.want_scans([dir]),
@@ -183,16 +183,16 @@ impl Daemon<'_> {
     fn take_change(&mut self, change: Change) {
         self.tally.told();
         match change {
-            Change::Look { path, depth, since } => {
+            Change::Check { path, depth, since } => {
                 // What could not be read may be readable now, with all that lies below it.
                 let wider = if self.backlog.troubles.is_met(&path) { Depth::Subtree } else { depth };
                 for other in self.backlog.links.told(&path) {
-                    self.look_at(&other, Look::new(depth.min(Depth::Content), Detector::Watch, since));
+                    self.look_at(&other, Check::new(depth.min(Depth::Content), Detector::Watch, since));
                 }
                 if depth < Depth::Subtree {
                     self.backlog.strays.told(&path, Instant::now());
                 }
-                let look = Look { told: true, ..Look::new(wider, Detector::Watch, since) };
+                let look = Check { told: true, ..Check::new(wider, Detector::Watch, since) };
                 self.look_at(&path, look);
             }
             Change::Moved { from, to, is_dir } => {
@@ -200,7 +200,7 @@ impl Daemon<'_> {
             }
             Change::Unmounted(path) => {
                 self.watching.unmounted.insert(path.clone());
-                let look = Look::new(Depth::Subtree, Detector::Watch, Instant::now());
+                let look = Check::new(Depth::Subtree, Detector::Watch, Instant::now());
                 self.look_at(&path, look);
             }
             Change::Root => {
@@ -221,10 +221,10 @@ impl Daemon<'_> {
         let now = Instant::now();
         let due = self.backlog.links.see_all(linked);
         for other in due {
-            self.look_at(&other, Look::new(Depth::Content, Detector::Watch, now));
+            self.look_at(&other, Check::new(Depth::Content, Detector::Watch, now));
         }
         for other in self.backlog.links.looked() {
-            self.look_at(&other, Look::new(Depth::Metadata, Detector::Watch, now));
+            self.look_at(&other, Check::new(Depth::Metadata, Detector::Watch, now));
         }
         if self.backlog.links.is_lacking() && self.watching.poll_due.is_none() {
             self.watching.poll_due = Some(self.watching.not_often.map_or(now, |time| time.max(now)));

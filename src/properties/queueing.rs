@@ -10,14 +10,14 @@ use proptest::sample::select;
 use super::holds;
 use crate::path::RelPath;
 use crate::path::testing::path;
-use crate::queue::{Depth, Detector, Hint, Hints, Look, Looks, Portion, Queue, Renames};
+use crate::queue::{BatchLimit, Check, Checks, Depth, Detector, Hint, Hints, Queue, Renames};
 
 /// What is done with a queue.
 #[derive(Clone, Debug)]
 enum Step {
     Push(RelPath, Depth, Detector),
     Watched(RelPath, Depth),
-    Later(RelPath, Depth, Detector, u64),
+    DelayQueue(RelPath, Depth, Detector, u64),
     Resting(RelPath, Depth, Detector, u64),
     Park(RelPath, Depth),
     Unpark(usize),
@@ -35,7 +35,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         4 => (paths(), depth(), detector()).prop_map(|(path, depth, by)| Step::Push(path, depth, by)),
         4 => (paths(), depth()).prop_map(|(path, depth)| Step::Watched(path, depth)),
-        2 => (paths(), depth(), detector(), millis()).prop_map(|(path, depth, by, at)| Step::Later(path, depth, by, at)),
+        2 => (paths(), depth(), detector(), millis()).prop_map(|(path, depth, by, at)| Step::DelayQueue(path, depth, by, at)),
         2 => (paths(), depth(), detector(), millis()).prop_map(|(path, depth, by, at)| Step::Resting(path, depth, by, at)),
         1 => (paths(), depth()).prop_map(|(path, depth)| Step::Park(path, depth)),
         1 => (0..3_usize).prop_map(Step::Unpark),
@@ -51,7 +51,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Place {
     Ready(Detector),
-    Later,
+    DelayQueue,
     Resting,
 }
 
@@ -66,8 +66,8 @@ struct Wish {
 }
 
 impl Wish {
-    fn look(&self) -> Look {
-        Look { first: self.first, ..Look::new(self.depth, self.detector, self.since) }
+    fn look(&self) -> Check {
+        Check { first: self.first, ..Check::new(self.depth, self.detector, self.since) }
     }
 }
 
@@ -75,14 +75,14 @@ impl Wish {
 struct Plain {
     now: Instant,
     waiting: BTreeMap<(Place, RelPath), Wish>,
-    parked: Vec<(RelPath, Look)>,
+    parked: Vec<(RelPath, Check)>,
     cooling: BTreeMap<RelPath, Instant>,
     renames: Hints,
 }
 
 impl Plain {
-    fn add(&mut self, place: Place, path: &RelPath, look: &Look, due: Instant) {
-        let Look { depth, detector, first, since, .. } = *look;
+    fn add(&mut self, place: Place, path: &RelPath, look: &Check, due: Instant) {
+        let Check { depth, detector, first, since, .. } = *look;
         let wish = Wish { depth, detector, first, since, due };
         let key = (place, path.clone());
         let merged = match self.waiting.remove(&key) {
@@ -98,11 +98,11 @@ impl Plain {
         self.waiting.insert(key, merged);
     }
 
-    fn ready(&mut self, path: &RelPath, look: &Look) {
+    fn ready(&mut self, path: &RelPath, look: &Check) {
         self.add(Place::Ready(look.detector), path, look, self.now);
     }
 
-    fn watched(&mut self, path: &RelPath, mut look: Look) {
+    fn watched(&mut self, path: &RelPath, mut look: Check) {
         if let Some(found) = self.waiting.remove(&(Place::Resting, path.clone())) {
             look.merge(found.look());
         }
@@ -116,7 +116,7 @@ impl Plain {
 
     fn wake(&mut self) {
         let is_due = |(place, _): &(Place, RelPath), wish: &Wish| {
-            matches!(place, Place::Later | Place::Resting) && wish.due <= self.now
+            matches!(place, Place::DelayQueue | Place::Resting) && wish.due <= self.now
         };
         let (due, rest): (BTreeMap<_, _>, _) =
             std::mem::take(&mut self.waiting).into_iter().partition(|(key, wish)| is_due(key, wish));
@@ -135,19 +135,19 @@ impl Plain {
         let counts = |(place, wish): (Place, &Wish)| match place {
             Place::Ready(detector) => detector == Detector::Sweep,
             Place::Resting => wish.detector == Detector::Sweep,
-            Place::Later => false,
+            Place::DelayQueue => false,
         };
         let waiting = self.waiting.iter().filter(|((place, _), wish)| counts((*place, wish))).count();
         waiting + self.parked.len()
     }
 
     fn next_due(&self) -> Option<Instant> {
-        let wait = |place: &Place| matches!(place, Place::Later | Place::Resting);
+        let wait = |place: &Place| matches!(place, Place::DelayQueue | Place::Resting);
         self.waiting.iter().filter(|((place, _), _)| wait(place)).map(|(_, wish)| wish.due).min()
     }
 
     /// What was given out was asked for, as it is, and is asked for no more.
-    fn given(&mut self, detector: Detector, looks: &Looks) {
+    fn given(&mut self, detector: Detector, looks: &Checks) {
         for (path, look) in all(looks) {
             let wish = self.waiting.remove(&(Place::Ready(detector), path.clone()));
             let wish = wish.unwrap_or_else(|| panic!("nobody asked for {path:?}"));
@@ -160,13 +160,13 @@ impl Plain {
     }
 
     /// Whether the renames are to be followed before these looks.
-    fn concern(&self, looks: &Looks) -> bool {
+    fn concern(&self, looks: &Checks) -> bool {
         let dirs = looks.keys().cloned();
         all(looks).map(|(path, _)| path).chain(dirs).any(|path| self.renames.concern(&path))
     }
 }
 
-fn all(looks: &Looks) -> impl Iterator<Item = (RelPath, &Look)> {
+fn all(looks: &Checks) -> impl Iterator<Item = (RelPath, &Check)> {
     looks.iter().flat_map(|(dir, names)| names.iter().map(|(name, look)| (dir.join(name), look)))
 }
 
@@ -180,7 +180,7 @@ impl Both {
     fn step(&mut self, step: Step) {
         let Self { queue, plain } = self;
         let now = plain.now;
-        let look = |depth, detector| Look::new(depth, detector, now);
+        let look = |depth, detector| Check::new(depth, detector, now);
         let after = |millis| now + Duration::from_millis(millis);
         match step {
             Step::Push(path, depth, detector) => {
@@ -191,9 +191,9 @@ impl Both {
                 assert_eq!(queue.push_watched(&path, look(depth, Detector::Watch), now), None);
                 plain.watched(&path, look(depth, Detector::Watch));
             }
-            Step::Later(path, depth, detector, millis) => {
+            Step::DelayQueue(path, depth, detector, millis) => {
                 queue.push_later(after(millis), path.clone(), look(depth, detector));
-                plain.add(Place::Later, &path, &look(depth, detector), after(millis));
+                plain.add(Place::DelayQueue, &path, &look(depth, detector), after(millis));
             }
             Step::Resting(path, depth, detector, millis) => {
                 queue.push_resting(after(millis), path.clone(), look(depth, detector));
@@ -219,7 +219,7 @@ impl Both {
                 plain.renames.push(hint);
             }
             Step::Pass(millis) => self.pass(Duration::from_millis(millis)),
-            Step::Take(detector, names, dirs) => _ = self.take(detector, Portion { names, dirs }),
+            Step::Take(detector, names, dirs) => _ = self.take(detector, BatchLimit { names, dirs }),
         }
     }
 
@@ -238,7 +238,7 @@ impl Both {
     }
 
     /// Whether anything came out.
-    fn take(&mut self, detector: Detector, portion: Portion) -> bool {
+    fn take(&mut self, detector: Detector, portion: BatchLimit) -> bool {
         let was_ready = self.plain.is_ready(detector);
         let mut looks = self.queue.take(detector, portion);
         assert!(all(&looks).count() <= portion.names && looks.len() <= portion.dirs);
@@ -278,7 +278,7 @@ fn what_was_asked_for_comes_out_once_in_time_and_nothing_else_does() {
         }
         both.unpark(usize::MAX);
         both.pass(Duration::from_secs(10));
-        let portion = Portion { names: 3, dirs: 2 };
+        let portion = BatchLimit { names: 3, dirs: 2 };
         while [Detector::Watch, Detector::Sweep].iter().any(|detector| both.take(*detector, portion)) {}
         both.agree();
         assert_eq!(both.plain.waiting, BTreeMap::new());

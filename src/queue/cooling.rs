@@ -20,13 +20,13 @@ const MANY: usize = 4_096;
 
 /// When what was used up by paths is made good.
 #[derive(Default)]
-pub struct Cooling {
+pub struct Throttle {
     rested: HashMap<RelPath, Instant>,
     /// How many there may be before the next cleaning.
     limit: usize,
 }
 
-impl Cooling {
+impl Throttle {
     pub fn push(&mut self, path: RelPath, took: Duration, now: Instant) {
         if self.rested.len() >= self.limit {
             self.rested.retain(|_, rested| *rested > now);
@@ -55,7 +55,7 @@ mod tests {
 
     #[test]
     fn a_few_saves_in_a_row_wait_for_nothing_and_many_get_their_share() {
-        let (mut cooling, begun) = (Cooling::default(), Instant::now());
+        let (mut cooling, begun) = (Throttle::default(), Instant::now());
         let (mut now, file) = (begun, path("log"));
         let mut works = Vec::new();
         while now < begun + Duration::from_secs(10) {
@@ -72,7 +72,7 @@ mod tests {
     fn long_work_leaves_three_quarters_of_the_time_to_others() {
         for millis in [20, 100, 1_000] {
             let took = Duration::from_millis(millis);
-            let (mut cooling, begun) = (Cooling::default(), Instant::now());
+            let (mut cooling, begun) = (Throttle::default(), Instant::now());
             let (mut now, mut worked) = (begun, 0);
             while now < begun + 400 * took {
                 now = cooling.until(&path("big"), now).unwrap_or(now) + took;
@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn work_that_did_not_wait_makes_nobody_wait_for_long() {
-        let (mut cooling, mut now, took) = (Cooling::default(), Instant::now(), Duration::from_secs(10));
+        let (mut cooling, mut now, took) = (Throttle::default(), Instant::now(), Duration::from_secs(10));
         for _ in 0..100 {
             now += took;
             cooling.push(path("big"), took, now);

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use super::{Instead, Look, Looks, Portion, add_name};
+use super::{BatchLimit, Check, Checks, Instead, add_name};
 use crate::path::{Name, RelPath};
 
 /// A directory with fewer waiting names is not worth a scan of its own.
@@ -13,14 +13,14 @@ const TURN: usize = 32;
 
 /// Work of one detector: directories in the order of their first report.
 #[derive(Default)]
-pub struct Lane {
-    dirs: HashMap<RelPath, BTreeMap<Name, Look>>,
+pub struct Ready {
+    dirs: HashMap<RelPath, BTreeMap<Name, Check>>,
     pub order: VecDeque<RelPath>,
     pub names: usize,
 }
 
-impl Lane {
-    pub fn push(&mut self, dir: RelPath, names: impl IntoIterator<Item = (Name, Look)>) {
+impl Ready {
+    pub fn push(&mut self, dir: RelPath, names: impl IntoIterator<Item = (Name, Check)>) {
         let waiting = self.dirs.entry(dir.clone()).or_insert_with(|| {
             self.order.push_back(dir);
             BTreeMap::new()
@@ -56,7 +56,7 @@ impl Lane {
     }
 
     /// Whether directories below one are ready, or such names in it or below.
-    pub fn has_within(&self, dir: &RelPath, is_such: impl Fn(&Look) -> bool) -> bool {
+    pub fn has_within(&self, dir: &RelPath, is_such: impl Fn(&Check) -> bool) -> bool {
         let within = self.dirs.iter().filter(|(at, _)| at.is_within(dir));
         let mut found =
             within.map(|(at, names)| (at != dir && names.is_empty()) || names.values().any(&is_such));
@@ -64,7 +64,7 @@ impl Lane {
     }
 
     /// Takes out one look.
-    pub fn pull(&mut self, path: &RelPath) -> Option<Look> {
+    pub fn pull(&mut self, path: &RelPath) -> Option<Check> {
         let (dir, name) = path.split()?;
         let look = self.dirs.get_mut(&dir)?.remove(&name)?;
         self.names -= 1;
@@ -72,8 +72,8 @@ impl Lane {
     }
 
     /// Takes the directories in turn, and of each so many names that the others have theirs soon.
-    pub fn take(&mut self, portion: Portion) -> Looks {
-        let mut taken = Looks::new();
+    pub fn take(&mut self, portion: BatchLimit) -> Checks {
+        let mut taken = Checks::new();
         let mut left = portion.names;
         while left > 0
             && let Some(dir) = self.order.front()

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::{Detector, Look};
+use super::{Check, Detector};
 use crate::path::{RelPath, within};
 
 /// Looks that wait for their time, one a path.
 #[derive(Default)]
-pub struct Later {
-    pub by_time: BTreeMap<(Instant, u64), (RelPath, Look)>,
+pub struct DelayQueue {
+    pub by_time: BTreeMap<(Instant, u64), (RelPath, Check)>,
     /// Where in `by_time` a path waits.
     pub due: BTreeMap<RelPath, (Instant, u64)>,
     /// How many were asked for by the sweep.
@@ -18,9 +18,9 @@ pub struct Later {
     count: u64,
 }
 
-impl Later {
+impl DelayQueue {
     /// Lets a path wait until a time: it takes the place of an older one.
-    pub fn push(&mut self, at: Instant, path: RelPath, mut look: Look) {
+    pub fn push(&mut self, at: Instant, path: RelPath, mut look: Check) {
         if let Some(waiting) = self.remove(&path) {
             look.merge(waiting);
         }
@@ -31,7 +31,7 @@ impl Later {
         self.by_time.insert(key, (path, look));
     }
 
-    pub fn remove(&mut self, path: &RelPath) -> Option<Look> {
+    pub fn remove(&mut self, path: &RelPath) -> Option<Check> {
         // Most of the time nothing waits, and a path need not be hashed to know that.
         let key = if self.due.is_empty() { None } else { self.due.remove(path) };
         let (_, look) = self.by_time.remove(&key?)?;
@@ -40,7 +40,7 @@ impl Later {
     }
 
     /// The next one that is due by `now`.
-    pub fn pop(&mut self, now: Instant) -> Option<(RelPath, Look)> {
+    pub fn pop(&mut self, now: Instant) -> Option<(RelPath, Check)> {
         let (path, look) = self.by_time.first_entry().filter(|first| first.key().0 <= now)?.remove();
         self.due.remove(&path);
         self.of_sweep -= usize::from(look.detector == Detector::Sweep);
@@ -48,7 +48,7 @@ impl Later {
     }
 
     /// Whether one of those that wait below a directory passes a test.
-    pub fn any_below(&self, dir: &RelPath, test: impl Fn(&Look) -> bool) -> bool {
+    pub fn any_below(&self, dir: &RelPath, test: impl Fn(&Check) -> bool) -> bool {
         let below = within(&self.due, dir).filter(|(path, _)| *path != dir);
         below.filter_map(|(_, key)| self.by_time.get(key)).any(|(_, look)| test(look))
     }

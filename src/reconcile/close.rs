@@ -3,15 +3,15 @@
 
 use std::time::Instant;
 
-use super::gather::Spot;
+use super::gather::DirPair;
 use super::in_place::common_rights;
-use super::{Again, Round};
+use super::{Requeue, Round};
 use crate::copy::settings;
 use crate::decide::Reason;
 use crate::differs::{MetadataDiff, lets_in};
 use crate::fault::{FsError, TAKES_NO_METADATA};
 use crate::path::RelPath;
-use crate::queue::{Depth, Look};
+use crate::queue::{Check, Depth};
 use crate::report::{Done, Operation};
 use crate::tree::Settings;
 
@@ -21,7 +21,7 @@ impl Round<'_> {
         for (rel, since) in touched.iter().rev() {
             let is_asked = since.is_some() || rel.is_root() || self.made.contains(rel);
             let since = since.unwrap_or_else(Instant::now);
-            let look = Look::new(Depth::Content, self.detector, since);
+            let look = Check::new(Depth::Content, self.detector, since);
             if let Err(fault) = self.close_one(rel, &look, is_asked) {
                 // Gone meanwhile: another look concerns it.
                 if !fault.is_no_dir() {
@@ -32,10 +32,10 @@ impl Round<'_> {
         }
     }
 
-    fn close_one(&mut self, rel: &RelPath, look: &Look, is_asked: bool) -> Result<(), FsError> {
+    fn close_one(&mut self, rel: &RelPath, look: &Check, is_asked: bool) -> Result<(), FsError> {
         // One that its mode locks is opened up first.
         let replica_opened = match self.spots.get(rel) {
-            Some(Spot { replica: Some(_), .. }) => None,
+            Some(DirPair { replica: Some(_), .. }) => None,
             _ => Some(self.open_replica(rel)?),
         };
         let spot = self.spots.get(rel);
@@ -60,7 +60,7 @@ impl Round<'_> {
             return Err(TAKES_NO_METADATA);
         }
         let keeps_out = || {
-            let why = (!is_asked).then_some(Again::Unasked);
+            let why = (!is_asked).then_some(Requeue::WidenLater);
             why.or_else(|| self.keeps_out(rel, &entry, &now, look.since))
         };
         if lets_in(&entry, &now, differs.of_rights((&xattrs.0, &xattrs.1)), keeps)

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use super::gather::Spot;
+use super::gather::DirPair;
 use super::publish::Ready;
 use super::removal::gone_is_fine;
-use super::{Again, Fate, Outcome, Round, Ruling, Sighting, Stay, TASK};
+use super::{Fate, Observation, Outcome, Requeue, Round, Ruling, Stay, TASK};
 use crate::carrier::{Carried, Fruit, Job, Load};
 use crate::copy::{Temp, fill, seal, see_whole, settings};
 use crate::decide::{Action, Contents, Reason, decide, may_hold_other};
@@ -19,16 +19,16 @@ use crate::entry::{DigestPair, Entry, Kind, Observed};
 use crate::fault::{FsError, GIVES_NOTHING_BACK, Side, WorkError};
 use crate::parallel;
 use crate::path::{Name, RelPath};
-use crate::queue::{CachedDigests, Depth, Look};
+use crate::queue::{CachedDigests, Check, Depth};
 use crate::report::{Done, Operation, advice};
 use crate::tree::{File, NewFile, ReplicaDir};
 
 /// Names of one directory, for one thread.
 struct Task<'a> {
     rel: RelPath,
-    spot: &'a Spot<'a>,
+    spot: &'a DirPair<'a>,
     replica: &'a ReplicaDir,
-    sightings: Vec<Sighting>,
+    sightings: Vec<Observation>,
     carried: Vec<Carried>,
 }
 
@@ -52,7 +52,7 @@ impl Round<'_> {
         results.extend(more);
         for task in left {
             let names = task.sightings.into_iter();
-            self.out.again.extend(names.map(|s| (task.rel.join(&s.name), s.look, Again::Now)));
+            self.out.again.extend(names.map(|s| (task.rel.join(&s.name), s.look, Requeue::Now)));
         }
         let (outs, waiting): (Vec<_>, Vec<_>) = results.into_iter().unzip();
         for out in outs {
@@ -78,15 +78,15 @@ impl Round<'_> {
         };
         for carried in carried {
             let (path, look) = (carried.job.path.clone(), carried.job.look.clone());
-            let here = Here { round: self, rel: &rel, spot, replica, path: &path, look: &look };
+            let here = EntryContext { round: self, rel: &rel, spot, replica, path: &path, look: &look };
             let ready = here.finish_carried(&carried, out);
             if let Err(setback) = finish(ready, out) {
                 out.set_back(path, look, setback);
             }
         }
-        for Sighting { name, look, source, replica: standing } in sightings {
+        for Observation { name, look, source, replica: standing } in sightings {
             let path = rel.join(&name);
-            let here = Here { round: self, rel: &rel, spot, replica, path: &path, look: &look };
+            let here = EntryContext { round: self, rel: &rel, spot, replica, path: &path, look: &look };
             let (before, begun) = (out.worked(), Instant::now());
             let is_big = source.entry().is_some_and(|entry| entry.size > self.big);
             // Its copying may take long.
@@ -113,7 +113,7 @@ impl Round<'_> {
 }
 
 /// Cuts the work into tasks.
-fn tasks<'a>(spots: &'a mut BTreeMap<RelPath, Spot<'_>>) -> Vec<Task<'a>> {
+fn tasks<'a>(spots: &'a mut BTreeMap<RelPath, DirPair<'_>>) -> Vec<Task<'a>> {
     let mut tasks = Vec::new();
     for (rel, spot) in spots {
         let mut sightings = std::mem::take(&mut spot.sightings);
@@ -131,19 +131,19 @@ fn tasks<'a>(spots: &'a mut BTreeMap<RelPath, Spot<'_>>) -> Vec<Task<'a>> {
 }
 
 /// Where one name is being worked on. What is finished outlives it.
-pub(super) struct Here<'h, 'a> {
+pub(super) struct EntryContext<'h, 'a> {
     pub round: &'h Round<'h>,
     pub rel: &'h RelPath,
-    pub spot: &'a Spot<'a>,
+    pub spot: &'a DirPair<'a>,
     pub replica: &'a ReplicaDir,
     pub path: &'h RelPath,
-    pub look: &'h Look,
+    pub look: &'h Check,
 }
 
 /// What is ready to be published, if anything.
 pub(super) type Worked<'a> = Result<Option<Ready<'a>>, WorkError>;
 
-impl<'a> Here<'_, 'a> {
+impl<'a> EntryContext<'_, 'a> {
     fn act(&self, name: &Name, source: &Observed, standing: &Observed, out: &mut Outcome) -> Worked<'a> {
         let keeps = &self.round.shared.keeps;
         let action = match decide(source, standing, Contents::Unread, keeps) {
@@ -166,7 +166,7 @@ impl<'a> Here<'_, 'a> {
                         })
                     });
                     let contents = verdict.map_or(Contents::Same, Contents::from);
-                    let look = Look { evidence: read, ..self.look.clone() };
+                    let look = Check { evidence: read, ..self.look.clone() };
                     let is_newer = may_hold_other(&source, &replica, keeps);
                     let (source, standing) = (Observed::Present(source), Observed::Present(replica));
                     let action = decide(&source, &standing, contents, keeps);
@@ -175,7 +175,7 @@ impl<'a> Here<'_, 'a> {
                     {
                         self.renew(name, replica);
                     }
-                    Here { look: &look, ..*self }.carry_out(action, name, &source, &standing, out)
+                    EntryContext { look: &look, ..*self }.carry_out(action, name, &source, &standing, out)
                 }
                 Pair::Carried => Ok(None),
                 Pair::Unreadable(standing) => self.copy_file(name, &standing, Reason::Metadata, out),
@@ -355,7 +355,7 @@ impl<'a> Here<'_, 'a> {
                 shared.flights.begin(&job);
                 out.jobs.push(job);
             }
-            None => out.again.push((self.path.clone(), self.look.clone(), Again::Carrier)),
+            None => out.again.push((self.path.clone(), self.look.clone(), Requeue::Worker)),
         }
         Ok(())
     }

@@ -1,12 +1,12 @@
 //! Directories of the replica that the source lacks, and that hold what is excluded: that stays, and
 //! with it the directories it lies in, and their files of patterns. Everything else in them goes.
 
-use super::{Again, Round};
+use super::{Requeue, Round};
 use crate::decide::Reason;
 use crate::fault::WorkError;
 use crate::filter::Filter;
 use crate::path::{Name, RelPath};
-use crate::queue::Look;
+use crate::queue::Check;
 use crate::report::{Done, Operation};
 use crate::tree::Dir;
 
@@ -127,13 +127,13 @@ impl Round<'_> {
 
     /// Removes some entries below a directory that the source lacks. The guard, the mounts and the
     /// absence were seen to by whoever asks.
-    pub(super) fn remove_parts(&mut self, parts: Vec<RelPath>, look: &Look) {
+    pub(super) fn remove_parts(&mut self, parts: Vec<RelPath>, look: &Check) {
         for path in parts {
             let Some((dir, name)) = path.split() else { continue };
             match self.remove_part(&dir, &path, &name, look) {
                 Ok(Part::Gone(done, aside)) => self.gone(dir, aside, done),
                 Ok(Part::Absent) => {}
-                Ok(Part::Left) => self.out.again.push((path, look.clone(), Again::Now)),
+                Ok(Part::Left) => self.out.again.push((path, look.clone(), Requeue::Now)),
                 Err(setback) => self.out.set_back(path, look.clone(), setback),
             }
         }
@@ -144,7 +144,7 @@ impl Round<'_> {
         dir: &RelPath,
         path: &RelPath,
         name: &Name,
-        look: &Look,
+        look: &Check,
     ) -> Result<Part, WorkError> {
         let dir = self.open_replica(dir)?;
         let Some(entry) = dir.look(name.as_bytes()).entry().cloned() else { return Ok(Part::Absent) };

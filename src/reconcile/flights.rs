@@ -8,7 +8,7 @@ use std::time::Instant;
 use crate::carrier::{Job, Load};
 use crate::entry::Entry;
 use crate::path::{Name, RelPath};
-use crate::queue::{Detector, Look};
+use crate::queue::{Check, Detector};
 
 /// A big file that a carrier has.
 struct Flight {
@@ -17,7 +17,7 @@ struct Flight {
     /// Its temporary file, if it is being filled.
     temp: Option<Name>,
     /// The wish for it, and those that have come since.
-    look: Look,
+    look: Check,
     /// Since when it was due.
     since: Instant,
 }
@@ -64,7 +64,7 @@ impl Flights {
 
     /// Whether the file at `path` is on its way: then the wish for it is kept until it arrives. One whose source has changed
     /// since is cancelled: it comes back, and is looked at anew. One that has only grown arrives as it was.
-    pub fn has(&self, path: &RelPath, now: &Entry, look: &Look) -> bool {
+    pub fn has(&self, path: &RelPath, now: &Entry, look: &Check) -> bool {
         let mut flights = self.lock();
         let Some(flight) = flights.get_mut(path) else { return false };
         flight.look.merge(look.clone());

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use super::{Again, Outcome, Round, Sighting, TASK};
+use super::{Observation, Outcome, Requeue, Round, TASK};
 use crate::carrier::{Carried, Fruit, Job, Load};
 use crate::copy::Temp;
 use crate::entry::{Entry, Kind, Observed, Time};
@@ -16,7 +16,7 @@ use crate::filter::DirFilter;
 use crate::links::Linked;
 use crate::parallel;
 use crate::path::{Name, RelPath, fold_case};
-use crate::queue::{CachedDigests, Depth, Detector, Look, Looks, add};
+use crate::queue::{CachedDigests, Check, Checks, Depth, Detector, add};
 use crate::report::{Cause, Notice, Problem};
 use crate::tree::{Dir, ReplicaDir, Settings};
 
@@ -27,11 +27,11 @@ const PASSING: Duration = Duration::from_secs(60);
 const ASKED_AGAIN: Duration = Duration::from_millis(5);
 
 /// A directory in which names are looked at, open on both sides.
-pub(super) struct Spot<'a> {
+pub(super) struct DirPair<'a> {
     pub source: Dir,
     /// `None` where the replica has no such directory (yet).
     pub replica: Option<ReplicaDir>,
-    pub sightings: Vec<Sighting>,
+    pub sightings: Vec<Observation>,
     /// Big files to be published here.
     pub carried: Vec<Carried>,
     filter: DirFilter<'a>,
@@ -45,7 +45,7 @@ pub(super) struct Spot<'a> {
     ours_alone: OnceLock<bool>,
 }
 
-impl Spot<'_> {
+impl DirPair<'_> {
     /// The directory on both sides, where it stands on both.
     pub fn both(&self) -> Option<(&Dir, &ReplicaDir)> {
         Some((&self.source, self.replica.as_ref()?))
@@ -96,14 +96,14 @@ fn is_more_open(source: &Dir, replica: &Dir) -> bool {
 impl Round<'_> {
     /// Sorts what carriers bring: files to be published are kept for the contents phase, a
     /// verdict on a pair becomes the evidence of a look, and what failed is thrown away.
-    pub(super) fn sort_carried(&mut self, mut looks: Looks, finished: Vec<Carried>) -> Looks {
+    pub(super) fn sort_carried(&mut self, mut looks: Checks, finished: Vec<Carried>) -> Checks {
         for Carried { job, result, took } in finished {
             self.out.busy.push((job.path.clone(), took));
             let setback = match (&job.load, result) {
                 (Load::Compare { replica_entry, .. }, Ok(Fruit::DigestPair(verdict))) => {
                     let evidence =
                         CachedDigests { source: job.identity(), replica: replica_entry.identity(), verdict };
-                    let look = Look { evidence: Some(Box::new(evidence)), ..job.look };
+                    let look = Check { evidence: Some(Box::new(evidence)), ..job.look };
                     self.out.hashed += 1;
                     add(&mut looks, &job.path, look);
                     continue;
@@ -126,7 +126,7 @@ impl Round<'_> {
             match setback {
                 // Overtaken by another change.
                 WorkError::Cancelled => {
-                    self.out.again.push((path, Look { new: false, ..look }, Again::Restless));
+                    self.out.again.push((path, Check { new: false, ..look }, Requeue::Changing));
                 }
                 other => self.out.set_back(path, look, other),
             }
@@ -148,7 +148,7 @@ impl Round<'_> {
     /// Opens the directories of all looks on both sides. Where the source's directory is gone,
     /// the look moves to its highest missing ancestor; where the replica's is, its missing
     /// ancestors are looked at too.
-    pub(super) fn gather(&mut self, mut looks: Looks) {
+    pub(super) fn gather(&mut self, mut looks: Checks) {
         self.refresh_rules(&looks);
         // The moves phase may have taken a while.
         self.forget_narrowed();
@@ -159,7 +159,7 @@ impl Round<'_> {
                 continue;
             }
             let Some(spot) = self.spots.get_mut(&dir) else { continue };
-            let mut merged: BTreeMap<Name, Look> =
+            let mut merged: BTreeMap<Name, Check> =
                 spot.sightings.drain(..).map(|sighting| (sighting.name, sighting.look)).collect();
             for (name, look) in names {
                 match merged.get_mut(&name) {
@@ -167,15 +167,19 @@ impl Round<'_> {
                     None => _ = merged.insert(name, look),
                 }
             }
-            let unseen =
-                |(name, look)| Sighting { name, look, source: Observed::Absent, replica: Observed::Absent };
+            let unseen = |(name, look)| Observation {
+                name,
+                look,
+                source: Observed::Absent,
+                replica: Observed::Absent,
+            };
             spot.sightings = merged.into_iter().map(unseen).collect();
         }
     }
 
     /// Names in a directory that the round does not get to see: what was wrong with them still is, unless the replica has them no
     /// more.
-    fn put_off(&mut self, dir: &RelPath, names: BTreeMap<Name, Look>) {
+    fn put_off(&mut self, dir: &RelPath, names: BTreeMap<Name, Check>) {
         if self.open_replica(dir).is_ok() && !self.shared.filter.excludes_dir(dir) {
             self.out.put_off.extend(names.into_iter().map(|(name, look)| (dir.join(&name), look)));
         }
@@ -183,7 +187,7 @@ impl Round<'_> {
 
     /// Reads the rules of the filter again where a look concerns an entry that holds some. What they
     /// bring about is found by a scan.
-    fn refresh_rules(&mut self, looks: &Looks) {
+    fn refresh_rules(&mut self, looks: &Checks) {
         let named = looks.iter().flat_map(|(dir, names)| names.keys().map(move |name| (dir, name)));
         for governed in named.filter_map(|(dir, name)| self.shared.filter.governed_by(dir, name)) {
             if let Ok(source) = self.source.open(&governed)
@@ -195,14 +199,14 @@ impl Round<'_> {
     }
 
     /// Opens one directory; `None` where its looks leave the round.
-    fn place(&mut self, dir: &RelPath, looks: &mut Looks, look: Option<&Look>) -> Option<()> {
+    fn place(&mut self, dir: &RelPath, looks: &mut Checks, look: Option<&Check>) -> Option<()> {
         if self.spots.contains_key(dir) {
             return Some(());
         }
         let now = Instant::now();
         let look_at_itself = look.is_none();
-        let look = look.cloned().unwrap_or_else(|| Look::new(Depth::Content, self.detector, now));
-        let wider = Look { depth: Depth::Subtree, evidence: None, new: false, ..look.clone() };
+        let look = look.cloned().unwrap_or_else(|| Check::new(Depth::Content, self.detector, now));
+        let wider = Check { depth: Depth::Subtree, evidence: None, new: false, ..look.clone() };
         let source = match self.open_source(dir) {
             Ok(source) => source,
             Err(fault) if fault.is_no_dir() => {
@@ -257,7 +261,7 @@ impl Round<'_> {
         let stays_open = replica.as_ref().is_some_and(|replica| is_more_open(&source, replica));
         let narrowed = (!stays_open).then(Instant::now);
         let gives_nothing_back = replica.as_ref().is_some_and(|dir| dir.gives_nothing_back());
-        let spot = Spot {
+        let spot = DirPair {
             source,
             replica,
             sightings,
@@ -273,30 +277,30 @@ impl Round<'_> {
     }
 
     /// Whether the round looks at this name anyway.
-    fn is_looked_at(&self, path: &RelPath, looks: &Looks) -> bool {
+    fn is_looked_at(&self, path: &RelPath, looks: &Checks) -> bool {
         let Some((dir, name)) = path.split() else { return true };
         looks.get(&dir).is_some_and(|names| names.contains_key(&name))
             || self.spots.get(&dir).is_some_and(|spot| spot.sightings.iter().any(|s| s.name == name))
     }
 
-    fn give_up(&mut self, dir: &RelPath, look: Look, setback: WorkError) -> Option<()> {
+    fn give_up(&mut self, dir: &RelPath, look: Check, setback: WorkError) -> Option<()> {
         self.out.set_back(dir.clone(), look, setback);
         None
     }
 
     /// The source has no directory `dir`: looks at the highest ancestor that is missing.
-    fn relocate(&mut self, dir: &RelPath, looks: &mut Looks, look: Look) {
+    fn relocate(&mut self, dir: &RelPath, looks: &mut Checks, look: Check) {
         let gone = |above: &RelPath| self.source.open(above).is_err_and(|fault| fault.is_no_dir());
         match dir.ancestors_and_self().rev().take_while(gone).last() {
             // It may have been renamed: the watch tells of itself what has become of it.
             Some(missing) if look.detector == Detector::Watch => {
                 if !self.is_looked_at(&missing, looks) {
-                    self.out.again.push((missing, look, Again::Missing));
+                    self.out.again.push((missing, look, Requeue::ParentGone));
                 }
             }
             Some(missing) => add(looks, &missing, look),
             // RACE: it is there again. Worst case one more look at all of it.
-            None => self.out.again.push((dir.clone(), look, Again::Now)),
+            None => self.out.again.push((dir.clone(), look, Requeue::Now)),
         }
     }
 
@@ -394,10 +398,10 @@ impl Round<'_> {
     fn sight(
         &self,
         rel: &RelPath,
-        spot: &Spot<'_>,
-        mut sighting: Sighting,
+        spot: &DirPair<'_>,
+        mut sighting: Observation,
         out: &mut Outcome,
-    ) -> Option<Sighting> {
+    ) -> Option<Observation> {
         let name = sighting.name.as_bytes();
         if sighting.name.is_reserved() {
             if self.shared.is_in_use(&sighting.name) {
@@ -456,7 +460,7 @@ impl Round<'_> {
     fn note_stray(
         &self,
         path: RelPath,
-        look: &Look,
+        look: &Check,
         (source, replica): (&Observed, &Observed),
         out: &mut Outcome,
     ) {

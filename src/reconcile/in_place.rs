@@ -3,7 +3,7 @@
 use rustix::io::Errno;
 
 use super::Outcome;
-use super::contents::{Here, Worked, changed_if_gone};
+use super::contents::{EntryContext, Worked, changed_if_gone};
 use crate::copy::settings;
 use crate::decide::Reason;
 use crate::differs::MetadataDiff;
@@ -17,7 +17,7 @@ use crate::tree::Settings;
 /// What is not set in place, but by a copy.
 const UNSETTABLE: FsError = FsError { operation: "set metadata", side: Side::Replica, errno: Errno::PERM };
 
-impl<'a> Here<'_, 'a> {
+impl<'a> EntryContext<'_, 'a> {
     /// Sets what differs in place. What cannot be set that way is made anew.
     pub(super) fn set_metadata(
         &self,

@@ -27,7 +27,7 @@ mod work;
 
 pub use removable::{Fate, MountPoints, Rules, Ruling, Stay};
 pub use removal::{COUNTING, count_below};
-pub use work::{Again, Deletions, Outcome, Waiting, Work};
+pub use work::{Deletions, Outcome, Requeue, Waiting, Work};
 
 #[cfg(test)]
 mod tests;
@@ -45,7 +45,7 @@ use crate::entry::{Entry, Observed, Time};
 use crate::fault::FsError;
 use crate::filter::Filter;
 use crate::path::{Name, RelPath};
-use crate::queue::{Detector, Look};
+use crate::queue::{Check, Detector};
 use crate::reaper::{Reaped, Reaper};
 use crate::report::Notice;
 use crate::tree::{Dir, DirId, Quirks, ReplicaDir, Root, Settings};
@@ -53,7 +53,7 @@ use crate::twins::Twins;
 use crossings::Crossings;
 use emptying::Emptying;
 use flights::Flights;
-use gather::Spot;
+use gather::DirPair;
 use reaping::Reaping;
 
 /// Names of one directory that one task works on.
@@ -397,9 +397,9 @@ impl Drop for Reconciler {
 }
 
 /// One name under work: what was asked, and what stands on each side. One that is known to be new has not been looked at.
-struct Sighting {
+struct Observation {
     name: Name,
-    look: Look,
+    look: Check,
     source: Observed,
     replica: Observed,
 }
@@ -417,7 +417,7 @@ struct Round<'a> {
     /// When the last full sweep began that has come to its end.
     swept: Option<Time>,
     /// The directories in which names are looked at.
-    spots: BTreeMap<RelPath, Spot<'a>>,
+    spots: BTreeMap<RelPath, DirPair<'a>>,
     /// The directories whose metadata is set at the end, and since when that is due where somebody
     /// asked for it.
     touched: BTreeMap<RelPath, Option<Instant>>,

@@ -10,12 +10,12 @@ use std::time::Instant;
 use rustix::io::Errno;
 
 use super::removal::taken;
-use super::{Again, Fate, Round, Ruling};
+use super::{Fate, Requeue, Round, Ruling};
 use crate::backup::{Kept, Taken};
 use crate::decide::Reason;
 use crate::entry::{Entry, Kind, Observed};
 use crate::path::{Name, RelPath};
-use crate::queue::{Depth, Hint, Look, Looks, Renames, add};
+use crate::queue::{Check, Checks, Depth, Hint, Renames, add};
 use crate::report::{Done, Operation};
 use crate::tree::ReplicaDir;
 
@@ -36,7 +36,7 @@ pub(super) struct Moving {
 }
 
 impl Round<'_> {
-    pub(super) fn moves(&mut self, renames: &Renames, looks: &mut Looks) {
+    pub(super) fn moves(&mut self, renames: &Renames, looks: &mut Checks) {
         // While nothing may go from where it is, nothing is moved either.
         if self.deletions.are_held() {
             return;
@@ -53,9 +53,9 @@ impl Round<'_> {
         // Renaming has made the replica's files look newer than the source's. Only their contents
         // tell whether they are the ones.
         for (end, since) in std::mem::take(&mut self.arrived) {
-            let look = Look::new(Depth::Content, self.detector, since);
+            let look = Check::new(Depth::Content, self.detector, since);
             if renames.wait_at(&end) {
-                self.out.again.push((end, look, Again::Now));
+                self.out.again.push((end, look, Requeue::Now));
             } else {
                 add(looks, &end, look);
             }
@@ -75,12 +75,12 @@ impl Round<'_> {
     }
 
     /// Lets a rename wait, and the look at its beginning, which would find the entry gone.
-    fn wait_for_more(&mut self, hint: &Hint, looks: &mut Looks) {
+    fn wait_for_more(&mut self, hint: &Hint, looks: &mut Checks) {
         self.out.renames.push(Hint { tries: hint.tries + 1, ..hint.clone() });
         if let Some((dir, name)) = hint.from.split()
             && let Some(look) = looks.get_mut(&dir).and_then(|names| names.remove(&name))
         {
-            self.out.again.push((hint.from.clone(), look, Again::Missing));
+            self.out.again.push((hint.from.clone(), look, Requeue::ParentGone));
         }
     }
 
@@ -134,7 +134,7 @@ impl Round<'_> {
         if self.rules().on(&to.path, &old, Fate::Replaced, to.dir.gives_nothing_back()) != Ruling::Goes {
             return None;
         }
-        let look = Look::new(Depth::Subtree, self.detector, hint.since);
+        let look = Check::new(Depth::Subtree, self.detector, hint.since);
         let done = taken(&to.dir, &to.path, &to.name, &old, &look);
         self.leave_nothing_under_way(&to.path);
         let taken = match &self.shared.backup {
@@ -314,7 +314,7 @@ impl Round<'_> {
         {
             self.see_whether_new(entry, &now, &made);
         }
-        let look = Look::new(Depth::Subtree, self.detector, Instant::now());
+        let look = Check::new(Depth::Subtree, self.detector, Instant::now());
         self.out.act(Done::new(Operation::Created, path.clone(), entry, Reason::New, &look));
         self.out.scans.push(path.clone());
         self.touch(parent, None);
@@ -337,7 +337,7 @@ impl Round<'_> {
         } else {
             self.arrived.push((end, hint.since));
         }
-        let look = Look::new(Depth::Subtree, self.detector, hint.since);
+        let look = Check::new(Depth::Subtree, self.detector, hint.since);
         let mut done = Done::new(Operation::Renamed, to.path.clone(), entry, Reason::Moved, &look);
         done.from = Some(from.path.clone());
         self.out.act(done);

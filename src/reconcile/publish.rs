@@ -1,8 +1,8 @@
 //! The end of the contents phase: what is finished under a temporary name gets its own (I4).
 
 use super::emptying::cannot_be_renamed;
-use super::gather::Spot;
-use super::{Again, Outcome, Round};
+use super::gather::DirPair;
+use super::{Outcome, Requeue, Round};
 use crate::backup::{Kept, Taken};
 use crate::copy::{Temp, swap};
 use crate::decide::Reason;
@@ -10,18 +10,18 @@ use crate::entry::{Entry, Observed};
 use crate::fault::WorkError;
 use crate::links::Linked;
 use crate::path::{Name, RelPath};
-use crate::queue::Look;
+use crate::queue::Check;
 use crate::reaper::Aside;
 use crate::report::{Done, Operation, say_if_silent};
 use crate::tree::ReplicaDir;
 
 /// A finished temporary entry, and what it is to become.
 pub(super) struct Ready<'a> {
-    pub spot: &'a Spot<'a>,
+    pub spot: &'a DirPair<'a>,
     pub replica: &'a ReplicaDir,
     pub temp: Temp<'a>,
     pub path: RelPath,
-    pub look: Look,
+    pub look: Check,
     /// What was copied.
     pub entry: Entry,
     /// How many bytes of it there were.
@@ -83,7 +83,7 @@ impl Round<'_> {
         // A change between the last look and the rename is copied by one more look.
         let now = spot.source.look(name.as_bytes());
         if now.entry().map(Entry::identity) != Some(entry.identity()) {
-            out.again.push((path, look, Again::Overtaken));
+            out.again.push((path, look, Requeue::ChangedSinceCopy));
         }
         Ok(())
     }

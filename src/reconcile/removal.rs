@@ -9,7 +9,7 @@ use crate::decide::Reason;
 use crate::entry::Entry;
 use crate::fault::{FsError, WorkError};
 use crate::path::{Name, RelPath};
-use crate::queue::Look;
+use crate::queue::Check;
 use crate::report::{Done, Entries, Operation};
 use crate::tree::{Dir, Hint, ReplicaDir, Settings};
 
@@ -26,7 +26,7 @@ impl Round<'_> {
         path: &RelPath,
         name: &Name,
         old: &Entry,
-        look: &Look,
+        look: &Check,
     ) -> Result<Option<(Done, Option<Name>)>, WorkError> {
         if !self.shared.emptied.has(path) {
             let done = taken(dir, path, name, old, look);
@@ -108,7 +108,7 @@ impl Round<'_> {
 }
 
 /// The line of a directory that goes.
-pub(super) fn taken(dir: &Dir, path: &RelPath, name: &Name, old: &Entry, look: &Look) -> Done {
+pub(super) fn taken(dir: &Dir, path: &RelPath, name: &Name, old: &Entry, look: &Check) -> Done {
     let mut number = 1;
     let at_least = !count_below(dir, name, &mut number, Instant::now() + COUNTING);
     let mut done = Done::new(Operation::Removed, path.clone(), old, Reason::Removed, look);

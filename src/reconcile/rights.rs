@@ -13,12 +13,12 @@ use rustix::io::Errno;
 use super::contents::changed_if_no_dir;
 use super::in_place::{common_rights, lies_here_alone};
 use super::moves::{Moving, Place};
-use super::{Again, Round};
+use super::{Requeue, Round};
 use crate::differs::MetadataDiff;
 use crate::entry::{Entry, GROUP_OTHER, Kind, XattrKinds};
 use crate::fault::{FsError, WorkError};
 use crate::path::RelPath;
-use crate::queue::Look;
+use crate::queue::Check;
 use crate::reach::Movers;
 use crate::tree::{Dir, ReplicaDir, Settings};
 
@@ -182,17 +182,17 @@ impl Round<'_> {
         source: &Entry,
         now: &Entry,
         since: Instant,
-    ) -> Option<Again> {
+    ) -> Option<Requeue> {
         let (twins, user) = (&self.shared.twins, self.shared.keeps.user);
         // What is held is not even, and the source may be a wrong one.
         if self.deletions.are_held() {
-            return Some(Again::Uneven);
+            return Some(Requeue::WidenUnverified);
         }
         let movers = || Movers::of(&self.replica, path, now, twins, user);
         let is_it =
             twins.are(source, now) || (twins.are_walked(source, now) && movers().are_harmless(source, now));
         if !is_it {
-            return Some(Again::Uneven);
+            return Some(Requeue::WidenUnverified);
         }
         // What this round made holds nothing old.
         if self.made.contains(path) {
@@ -201,21 +201,21 @@ impl Round<'_> {
         // The root is looked at with all that is found in it, and not since a time of its own.
         let by = (!path.is_root()).then_some(since);
         if self.waiting.comes_first_within(path, by) {
-            return Some(Again::Unasked);
+            return Some(Requeue::WidenLater);
         }
         if self.has_failed_within(path, by) {
-            return Some(Again::Uneven);
+            return Some(Requeue::WidenUnverified);
         }
         // A newer version of a file is on its way.
         let due = self.shared.flights.due_within(path, since);
-        due.iter().any(|path| self.shows(path)).then_some(Again::Unasked)
+        due.iter().any(|path| self.shows(path)).then_some(Requeue::WidenLater)
     }
 
     /// Whether something below a directory is not as it should be by a time, and shows.
     fn has_failed_within(&self, dir: &RelPath, by: Option<Instant>) -> bool {
         let is_shown = |path: &RelPath| path != dir && path.is_within(dir) && self.shows(path);
-        let is_due = |look: &Look, why: &Again| {
-            !matches!(why, Again::Overtaken | Again::Unasked) && look.comes_before(by)
+        let is_due = |look: &Check, why: &Requeue| {
+            !matches!(why, Requeue::ChangedSinceCopy | Requeue::WidenLater) && look.comes_before(by)
         };
         self.out.problems.iter().any(|(problem, _)| is_shown(&problem.path))
             || self.out.again.iter().any(|(path, look, why)| is_due(look, why) && is_shown(path))
@@ -233,7 +233,7 @@ impl Round<'_> {
     }
 
     /// Leaves a directory closed for now.
-    pub(super) fn leave_closed(&mut self, path: &RelPath, look: &Look, why: Again) {
+    pub(super) fn leave_closed(&mut self, path: &RelPath, look: &Check, why: Requeue) {
         if self.deletions.are_held() {
             // The walk after the next count sees to it again.
             self.out.open.push(path.clone());

@@ -6,14 +6,14 @@ use std::time::Instant;
 use rustix::io::Errno;
 
 use super::contents::changed_if_no_dir;
-use super::gather::Spot;
-use super::{Again, Fate, Round, Ruling, Sighting, Stay};
+use super::gather::DirPair;
+use super::{Fate, Observation, Requeue, Round, Ruling, Stay};
 use crate::copy::swap;
 use crate::decide::{Action, Contents, Reason, decide};
 use crate::entry::Entry;
 use crate::fault::{Side, WorkError};
 use crate::path::{Name, RelPath};
-use crate::queue::{Depth, Look};
+use crate::queue::{Check, Depth};
 use crate::reaper::{Aside, Reaped};
 use crate::report::{Cause, Done, Notice, Operation, Problem};
 use crate::tree::ReplicaDir;
@@ -31,20 +31,20 @@ impl Round<'_> {
     }
 
     /// Does what concerns directories; gives back what the contents phase has to do.
-    fn shape_one(&mut self, rel: &RelPath, spot: &Spot<'_>, sighting: Sighting) -> Option<Sighting> {
+    fn shape_one(&mut self, rel: &RelPath, spot: &DirPair<'_>, sighting: Observation) -> Option<Observation> {
         // Its making has failed, and that is known; the retry looks at all below it.
         let replica = spot.replica.as_ref()?;
         if sighting.look.new {
             return Some(sighting);
         }
         let path = rel.join(&sighting.name);
-        let Sighting { name, look, source, replica: standing } = &sighting;
+        let Observation { name, look, source, replica: standing } = &sighting;
         let wide = look.depth == Depth::Subtree;
         let action = decide(source, standing, Contents::Unread, &self.shared.keeps);
         match (action, source.entry(), standing.entry()) {
             // It has gone on from where this round has moved it to, and the watch is about to tell where.
             (Action::Remove, ..) if self.moved.contains(&path) => {
-                self.out.again.push((path, sighting.look, Again::Missing));
+                self.out.again.push((path, sighting.look, Requeue::ParentGone));
                 None
             }
             (Action::MakeDir(_), _, None) if !self.may_create() => {
@@ -61,7 +61,7 @@ impl Round<'_> {
                         }
                     }
                     Err(setback) => {
-                        let wider = Look { depth: Depth::Subtree, ..look.clone() };
+                        let wider = Check { depth: Depth::Subtree, ..look.clone() };
                         self.out.set_back(path, wider, setback);
                     }
                 }
@@ -165,7 +165,7 @@ impl Round<'_> {
             self.touch(aside.dir.clone(), None);
             match buried {
                 Err(fault) if !fault.is_absence() && !self.shared.stop.load(Ordering::Relaxed) => {
-                    let look = Look::new(Depth::Content, self.detector, Instant::now());
+                    let look = Check::new(Depth::Content, self.detector, Instant::now());
                     let problem = Problem { path: aside.path(), cause: Cause::Remains(fault) };
                     self.out.problems.push((problem, look));
                 }
@@ -175,9 +175,16 @@ impl Round<'_> {
     }
 
     /// Takes a directory out of the replica by one rename (I6), and leaves it to the reaper.
-    fn put_aside(&mut self, rel: &RelPath, spot: &Spot<'_>, path: &RelPath, old: &Entry, sighting: Sighting) {
+    fn put_aside(
+        &mut self,
+        rel: &RelPath,
+        spot: &DirPair<'_>,
+        path: &RelPath,
+        old: &Entry,
+        sighting: Observation,
+    ) {
         let Some(replica) = &spot.replica else { return };
-        let Sighting { name, look, .. } = sighting;
+        let Observation { name, look, .. } = sighting;
         if name.is_reserved() {
             // Left over from a run that was killed, or not emptied at once: it is aside already.
             self.shut(replica, &name);
@@ -187,7 +194,7 @@ impl Round<'_> {
         }
         let ruling = self.rules().on(path, old, Fate::Removed, spot.gives_nothing_back);
         if ruling != Ruling::Stays(Stay::Held) && !spot.is_standing(self, rel) {
-            return self.out.again.push((path.clone(), look, Again::Restless));
+            return self.out.again.push((path.clone(), look, Requeue::Changing));
         }
         match ruling {
             Ruling::Goes => {}
@@ -204,7 +211,7 @@ impl Round<'_> {
         }
         match self.take_dir(replica, path, &name, old, &look) {
             Ok(Some((done, aside))) => self.gone(rel.clone(), aside, done),
-            Ok(None) => self.out.again.push((path.clone(), look, Again::Now)),
+            Ok(None) => self.out.again.push((path.clone(), look, Requeue::Now)),
             // Gone already. Not so the folder where it is to be kept.
             Err(WorkError::FsError(fault)) if fault.is_absence() && fault.side == Side::Replica => {}
             Err(setback) => self.out.set_back(path.clone(), look, setback),

@@ -16,7 +16,7 @@ use crate::entry::DigestPair;
 use crate::fault::Side;
 use crate::guard::{Count, Doubt, Limit, Occasion, judge};
 use crate::path::testing::path;
-use crate::queue::{CachedDigests, Depth, Detector, Looks, Renames, add};
+use crate::queue::{CachedDigests, Checks, Depth, Detector, Renames, add};
 use crate::report::Operation;
 use crate::sweep::{Extent, Message, Plan, Task, walked};
 use crate::tree::Faults;
@@ -108,12 +108,12 @@ impl Pair {
     }
 }
 
-fn look() -> Look {
-    Look::new(Depth::Content, Detector::Sweep, std::time::Instant::now())
+fn look() -> Check {
+    Check::new(Depth::Content, Detector::Sweep, std::time::Instant::now())
 }
 
 fn work(paths: &[&str]) -> Work {
-    let mut looks = Looks::new();
+    let mut looks = Checks::new();
     for text in paths {
         add(&mut looks, &path(text), look());
     }
@@ -310,8 +310,8 @@ fn evidence_holds_only_for_the_states_that_were_read() {
     // The replica's file was written to after it was read: the verdict "same" is worth nothing.
     let written = fs::File::options().write(true).open(pair.at("replica/f")).unwrap();
     written.set_modified(std::time::UNIX_EPOCH).unwrap();
-    let mut looks = Looks::new();
-    add(&mut looks, &path("f"), Look { evidence: Some(Box::new(evidence)), ..look() });
+    let mut looks = Checks::new();
+    add(&mut looks, &path("f"), Check { evidence: Some(Box::new(evidence)), ..look() });
     pair.round(Work { looks, ..work(&[]) });
     assert_eq!(pair.read("replica/f"), "new");
 }
@@ -372,7 +372,7 @@ fn names_found(pair: &Pair) -> Vec<String> {
             assert!(names.iter().all(|(_, look)| look.depth == Depth::Subtree));
             // What was copied within a tick of the clock is read, and said to be equal.
             let is_equal =
-                |look: &Look| look.evidence.as_ref().is_some_and(|evidence| evidence.verdict.same());
+                |look: &Check| look.evidence.as_ref().is_some_and(|evidence| evidence.verdict.same());
             let names = names.into_iter().filter(|(_, look)| !is_equal(look));
             found.extend(names.map(|(name, _)| dir.join(&name).to_string()));
         }
@@ -428,7 +428,7 @@ fn a_big_file_whose_source_has_changed_is_not_published() {
     pair.write("source/d/big", "9876543210");
     let outcome = pair.round(Work { carried: vec![carried], ..work(&[]) });
     assert_eq!(operations(&outcome), []);
-    assert!(matches!(&outcome.again[..], [(again, _, Again::Restless)] if *again == path("d/big")));
+    assert!(matches!(&outcome.again[..], [(again, _, Requeue::Changing)] if *again == path("d/big")));
     assert_eq!(pair.names("replica/d"), [""; 0]);
 }
 
@@ -486,8 +486,8 @@ fn what_is_wished_for_of_a_file_on_its_way_is_not_forgotten() {
         file.set_modified(std::time::UNIX_EPOCH).unwrap();
     };
     write(&pair, "0123456789");
-    let mut looks = Looks::new();
-    add(&mut looks, &path("big"), Look { depth: Depth::Metadata, ..look() });
+    let mut looks = Checks::new();
+    add(&mut looks, &path("big"), Check { depth: Depth::Metadata, ..look() });
     pair.round(Work { looks, big: 5, ..work(&[]) });
     // Size and mtime do not show it.
     write(&pair, "9876543210");
@@ -495,7 +495,7 @@ fn what_is_wished_for_of_a_file_on_its_way_is_not_forgotten() {
     let filled = pair.carried();
     let outcome = pair.round(Work { carried: vec![filled], big: 5, ..work(&[]) });
     let again: Vec<_> = outcome.again.iter().map(|(_, look, again)| (look.depth, *again)).collect();
-    assert_eq!(again, [(Depth::Content, Again::Restless)]);
+    assert_eq!(again, [(Depth::Content, Requeue::Changing)]);
 }
 
 #[test]
@@ -508,7 +508,7 @@ fn without_time_one_task_is_done_and_the_rest_comes_back() {
     let paths: Vec<&str> = names.iter().map(String::as_str).collect();
     let outcome = pair.round(Work { budget: Some(Duration::ZERO), ..work(&paths) });
     assert_eq!((outcome.done.len(), outcome.again.len()), (TASK, 2 * TASK));
-    assert!(outcome.again.iter().all(|(_, _, again)| *again == Again::Now));
+    assert!(outcome.again.iter().all(|(_, _, again)| *again == Requeue::Now));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::entry::{Entry, Special, Time};
 use crate::fault::{FsError, WorkError};
 use crate::links::Linked;
 use crate::path::RelPath;
-use crate::queue::{Depth, Detector, Hint, Look, Looks, Renames};
+use crate::queue::{Check, Checks, Depth, Detector, Hint, Renames};
 use crate::reaper::{Aside, Reaped};
 use crate::report::{Done, Notice, Problem};
 
@@ -42,7 +42,7 @@ impl Deletions {
 pub struct Work {
     /// Renames, in their order. Their ends are among the looks, unless further ones concern them.
     pub moves: Renames,
-    pub looks: Looks,
+    pub looks: Checks,
     /// Big files that have come to their end.
     pub carried: Vec<Carried>,
     /// Trees put aside that have been emptied.
@@ -86,31 +86,31 @@ impl Waiting for () {
 
 /// When a look that came to no end is to be taken up again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Again {
+pub enum Requeue {
     /// As soon as there is time: the round had none left.
     Now,
     /// The same, and no lack of time: it was taken for new unseen, and something is otherwise.
-    Unseen,
+    StaleListing,
     /// When a carrier is free.
-    Carrier,
+    Worker,
     /// After a short wait: the entry changes.
-    Restless,
+    Changing,
     /// In its turn: it was copied, and has changed since.
-    Overtaken,
+    ChangedSinceCopy,
     /// Once a walk has found that what it holds is as in the source, or can be put right: until then a directory stays closed.
-    Uneven,
+    WidenUnverified,
     /// After what is to be looked at in it: others are let into a directory when that was asked for.
-    Unasked,
+    WidenLater,
     /// After a rest: the directory has gone, and the watch has yet to tell where to.
-    Missing,
+    ParentGone,
 }
 
 /// What came of a round.
 #[derive(Default)]
 pub struct Outcome {
     pub done: Vec<Done>,
-    pub again: Vec<(RelPath, Look, Again)>,
-    pub problems: Vec<(Problem, Look)>,
+    pub again: Vec<(RelPath, Check, Requeue)>,
+    pub problems: Vec<(Problem, Check)>,
     /// Directories below which all is to be looked at.
     pub scans: Vec<RelPath>,
     /// Directories that were renamed: what lies below should be as it was.
@@ -136,7 +136,7 @@ pub struct Outcome {
     /// Looks at what is left as it is, since its file system is no longer mounted in the source.
     pub kept: u64,
     /// What could not be looked at, in directories that another look concerns.
-    pub put_off: Vec<(RelPath, Look)>,
+    pub put_off: Vec<(RelPath, Check)>,
     /// What was looked at and is not at its end: held, or in the hands of a carrier or the reaper.
     pub open: Vec<RelPath>,
     /// Jobs and trees that were begun, to be taken over by the reconciler.
@@ -175,9 +175,9 @@ impl Outcome {
     }
 
     /// Notes why a look at `path` came to no end.
-    pub(super) fn set_back(&mut self, path: RelPath, look: Look, setback: WorkError) {
-        let again = if look.new { Again::Unseen } else { Again::Restless };
-        let look = Look { new: false, ..look };
+    pub(super) fn set_back(&mut self, path: RelPath, look: Check, setback: WorkError) {
+        let again = if look.new { Requeue::StaleListing } else { Requeue::Changing };
+        let look = Check { new: false, ..look };
         match setback {
             WorkError::Changed => self.again.push((path, look, again)),
             WorkError::Cancelled => {}
@@ -247,7 +247,7 @@ impl Outcome {
     /// What was done may not be safe on the disk: it is to be looked at again.
     pub(super) fn doubt(&mut self, fault: FsError) {
         for done in std::mem::take(&mut self.done) {
-            let look = Look::new(Depth::Content, done.detector, done.since);
+            let look = Check::new(Depth::Content, done.detector, done.since);
             self.set_back(done.path, look, fault.into());
         }
     }

@@ -24,7 +24,7 @@ use crate::entry::{Entry, Kind, Special, Time};
 use crate::fault::{ENDLESS, FsError, GIVES_NOTHING_BACK, TAKES_NO_METADATA, WorkError};
 use crate::path::{Name, RelPath};
 use crate::probe::unseen_seconds;
-use crate::queue::{CachedDigests, Detector, Look};
+use crate::queue::{CachedDigests, Check, Detector};
 use crate::troubles::Failure;
 use format::{ConsoleFormat, LocalTime, LogFormat};
 
@@ -76,7 +76,7 @@ pub struct Done {
 }
 
 impl Done {
-    pub fn new(operation: Operation, path: RelPath, entry: &Entry, reason: Reason, look: &Look) -> Self {
+    pub fn new(operation: Operation, path: RelPath, entry: &Entry, reason: Reason, look: &Check) -> Self {
         Self {
             operation,
             path,

@@ -16,7 +16,7 @@ use crate::fault::WorkError;
 use crate::filter::DirFilter;
 use crate::links::Linked;
 use crate::path::{Name, RelPath};
-use crate::queue::{CachedDigests, Look};
+use crate::queue::{CachedDigests, Check};
 use crate::tree::{Dir, Hint, ReplicaDir};
 
 /// Files of this size, in bytes, and above are a task of their own.
@@ -32,7 +32,7 @@ pub(super) struct Chunk<'a> {
     replica: Option<&'a ReplicaDir>,
     filter: DirFilter<'a>,
     batch: Batch,
-    found: Vec<(Name, Look)>,
+    found: Vec<(Name, Check)>,
     linked: Vec<Linked>,
 }
 
@@ -274,7 +274,7 @@ impl Chunk<'_> {
         self.walker.differ.fetch_add(1, Ordering::Relaxed);
         // Where upper and lower case are one, the file may be there under another name.
         let new = !self.walker.plan.keeps.folds_case;
-        self.found.push((name, Look { new, ..self.walker.found(None) }));
+        self.found.push((name, Check { new, ..self.walker.found(None) }));
     }
 
     fn note_links(&mut self, name: &Name, entry: &Entry) {

@@ -20,7 +20,7 @@ use crate::entry::{DigestPair, Entry};
 use crate::fault::FsError;
 use crate::fault::WorkError;
 use crate::path::RelPath;
-use crate::queue::{CachedDigests, Depth, Look};
+use crate::queue::{CachedDigests, Check, Depth};
 use crate::reach::Movers;
 use crate::report::{Cause, Problem};
 use crate::tree::{Dir, File, ReplicaDir};
@@ -183,15 +183,15 @@ impl Walker<'_> {
         }
     }
 
-    pub(super) fn look(&self) -> Look {
+    pub(super) fn look(&self) -> Check {
         // Where it does not go below what it finds, whoever looks at that does.
         let depth = if self.plan.extent == Extent::Names { Depth::Subtree } else { Depth::Content };
-        Look::new(depth, self.plan.detector, Instant::now())
+        Check::new(depth, self.plan.detector, Instant::now())
     }
 
     /// A wish to look at a name that a comparison has found.
-    pub(super) fn found(&self, evidence: Option<CachedDigests>) -> Look {
-        Look { evidence: evidence.map(Box::new), fresh: true, ..self.look() }
+    pub(super) fn found(&self, evidence: Option<CachedDigests>) -> Check {
+        Check { evidence: evidence.map(Box::new), fresh: true, ..self.look() }
     }
 
     /// What is to be told of two files that were read; `None` where they are equal in all that is mirrored.
@@ -229,7 +229,7 @@ impl Walker<'_> {
     fn look_at<T>(&self, path: &RelPath, depth: Depth) -> Option<T> {
         if let Some((dir, name)) = path.split() {
             self.differ.fetch_add(1, Ordering::Relaxed);
-            self.send(Message::Differ(dir, vec![(name, Look { depth, ..self.look() })]));
+            self.send(Message::Differ(dir, vec![(name, Check { depth, ..self.look() })]));
         }
         None
     }

@@ -26,7 +26,7 @@ use crate::filter::Filter;
 use crate::guard::Count;
 use crate::links::Linked;
 use crate::path::{Name, RelPath};
-use crate::queue::{Detector, Look};
+use crate::queue::{Check, Detector};
 use crate::reconcile::{Lost, Roots};
 use crate::report::Problem;
 use crate::tree::{Dir, DirId, ReplicaDir};
@@ -113,7 +113,7 @@ pub enum Task {
 pub enum Message {
     /// Names of one directory that differ; none for the directory's own metadata. A directory's
     /// batch comes before those of what lies below it; its own name comes after all of them where it lets somebody in.
-    Differ(RelPath, Vec<(Name, Look)>),
+    Differ(RelPath, Vec<(Name, Check)>),
     /// A directory of both sides which is about to be told of by its own name: all that it holds was compared.
     Walked(Box<[Entry; 2]>),
     /// A directory of the source where another file system is mounted.

@@ -9,7 +9,7 @@ use crossbeam_channel::Sender;
 use super::Message;
 use crate::entry::Entry;
 use crate::path::RelPath;
-use crate::queue::Look;
+use crate::queue::Check;
 use crate::reach::Movers;
 use crate::tree::Dir;
 use crate::twins::Twins;
@@ -30,7 +30,7 @@ pub(super) struct Subtree {
     /// Who mirrors it.
     user: u32,
     /// Where it lets in fewer people than it is to: who is to be told.
-    closed: Option<(RelPath, Look, Sender<Message>)>,
+    closed: Option<(RelPath, Check, Sender<Message>)>,
     /// Whether the replica has something in it that the source has not, or not so open, or that nobody knows.
     uneven: AtomicBool,
     cancel: Arc<AtomicBool>,
@@ -50,7 +50,7 @@ impl Subtree {
     }
 
     /// Has it told, after all that was found in it, that the directory is to be looked at for its own sake.
-    pub fn tell(mut self, dir: &RelPath, look: Look, out: &Sender<Message>) -> Self {
+    pub fn tell(mut self, dir: &RelPath, look: Check, out: &Sender<Message>) -> Self {
         self.closed = Some((dir.clone(), look, out.clone()));
         self
     }
@@ -117,7 +117,7 @@ impl Subtree {
         }
         if let Some((dir, look, out)) = self.closed.take() {
             // It is due from now on: after all that was found in it.
-            let look = Look { since: Instant::now(), ..look };
+            let look = Check { since: Instant::now(), ..look };
             let told = match dir.split() {
                 // By its name, so that it is looked at for its own sake, and not for that of something in it.
                 Some((above, name)) => Message::Differ(above, vec![(name, look)]),

@@ -129,7 +129,7 @@ impl Feeder {
             }
             None => {
                 if let Some(path) = relative(&path, &self.root) {
-                    self.say(Change::Look { path, depth, since: time });
+                    self.say(Change::Check { path, depth, since: time });
                 }
             }
         }
@@ -155,7 +155,7 @@ impl Feeder {
                     let _ = back.send(Raw::Rest);
                 } else if let Some(path) = relative(path, &root) {
                     let depth = depth_of(&debounced.event);
-                    let _ = changes.send(Change::Look { path, depth, since: debounced.time });
+                    let _ = changes.send(Change::Check { path, depth, since: debounced.time });
                 }
             }
         };

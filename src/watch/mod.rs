@@ -27,7 +27,7 @@ pub use inotify::Registry;
 pub enum Change {
     /// Something happened to this path. `since`: when it was told first or, of several times
     /// within a debounce, last.
-    Look { path: RelPath, depth: Depth, since: Instant },
+    Check { path: RelPath, depth: Depth, since: Instant },
     /// An entry was renamed, and both ends are watched. Both are looked at, too.
     Moved { from: RelPath, to: RelPath, is_dir: bool },
     /// The file system that was mounted here is no longer.

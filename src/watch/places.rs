@@ -33,7 +33,7 @@ struct Rename {
 pub enum Known {
     /// Nowhere: it is placed now.
     New,
-    Here,
+    EntryContext,
     /// Under another path, and it still does. Either is out of date.
     Elsewhere,
 }
@@ -57,7 +57,7 @@ impl Places {
                 if self.find(path) != Some(wd) {
                     self.place(wd, path);
                 }
-                Known::Here
+                Known::EntryContext
             }
             Some(_) => Known::Elsewhere,
             None => {
@@ -304,7 +304,7 @@ mod tests {
         places.came(1, 0, name("b"), true);
         assert!(places.moved(1).is_empty());
         assert_eq!(shown(&places, 1..3), ["b", "b/x"]);
-        assert_eq!(places.put(1, &path("b")), Known::Here);
+        assert_eq!(places.put(1, &path("b")), Known::EntryContext);
     }
 
     #[test]
@@ -326,7 +326,7 @@ mod tests {
         places.place(2, &path("a"));
         places.place(2, &path("b"));
         places.put(3, &path("a/c"));
-        assert_eq!(places.put(1, &path("a")), Known::Here);
+        assert_eq!(places.put(1, &path("a")), Known::EntryContext);
         // One that was opened before, and has gone since.
         places.put(4, &path("a"));
         places.gone(4);

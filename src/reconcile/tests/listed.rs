@@ -7,7 +7,7 @@ use super::*;
 fn listed(names: &[&str]) -> Work {
     let mut work = work(&[]);
     for name in names {
-        add(&mut work.looks, &path(name), Look { new: true, ..look() });
+        add(&mut work.looks, &path(name), Check { new: true, ..look() });
     }
     work
 }
@@ -20,7 +20,7 @@ fn round(pair: &mut Pair, names: &[&str]) -> Outcome {
 fn again(pair: &mut Pair, outcome: Outcome) -> Outcome {
     let mut work = work(&[]);
     for (path, look, again) in outcome.again {
-        assert!(!look.new && again == Again::Unseen, "{path}: {again:?}");
+        assert!(!look.new && again == Requeue::StaleListing, "{path}: {again:?}");
         add(&mut work.looks, &path, look);
     }
     pair.round(work)
@@ -79,8 +79,8 @@ fn nothing_new_comes_where_it_is_held_back() {
 
 #[test]
 fn the_word_of_the_watch_makes_it_a_look() {
-    let mut listed = Look { new: true, ..look() };
-    listed.merge(Look { detector: Detector::Watch, ..look() });
+    let mut listed = Check { new: true, ..look() };
+    listed.merge(Check { detector: Detector::Watch, ..look() });
     assert!(!listed.new);
 }
 
@@ -93,11 +93,11 @@ fn neither_is_it_by_a_big_file() {
     pair.write("replica/early", "somebody's");
     let outcome = pair.round(Work { big: 5, ..listed(&["early", "late"]) });
     let again: Vec<_> = outcome.again.iter().map(|(path, look, again)| (path, look.new, *again)).collect();
-    assert_eq!(again, [(&path("early"), false, Again::Unseen)]);
+    assert_eq!(again, [(&path("early"), false, Requeue::StaleListing)]);
     let filled = pair.carried();
     pair.write("replica/late", "somebody's");
     let outcome = pair.round(Work { carried: vec![filled], big: 5, ..work(&[]) });
-    assert!(matches!(outcome.again[..], [(_, _, Again::Unseen)]) && outcome.done.is_empty());
+    assert!(matches!(outcome.again[..], [(_, _, Requeue::StaleListing)]) && outcome.done.is_empty());
     assert_eq!(["early", "late"].map(|name| pair.read(&format!("replica/{name}"))), ["somebody's"; 2]);
     assert_eq!(pair.names("replica"), ["early", "late"], "nothing temporary is left");
 }

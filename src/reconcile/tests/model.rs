@@ -175,10 +175,10 @@ impl History {
                     self.last_rename_due = due;
                     self.renames.push((from.clone(), to.clone()));
                 }
-                Told::Look(..) if !self.is_faithful && self.source.rng.u8(..8) == 0 => {
+                Told::Check(..) if !self.is_faithful && self.source.rng.u8(..8) == 0 => {
                     self.held.push(Held { due: due + self.source.rng.usize(..4), told: told.clone() });
                 }
-                Told::Look(..) => {}
+                Told::Check(..) => {}
             }
             self.held.push(Held { due, told });
         }
@@ -224,7 +224,7 @@ impl History {
     fn shuffle(&mut self, due: &mut [Held]) {
         for index in 0..due.len() {
             let other = self.source.rng.usize(..due.len());
-            let are_looks = [index, other].iter().all(|at| matches!(due[*at].told, Told::Look(..)));
+            let are_looks = [index, other].iter().all(|at| matches!(due[*at].told, Told::Check(..)));
             if are_looks {
                 due.swap(index, other);
             }

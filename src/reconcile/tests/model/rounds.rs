@@ -10,9 +10,9 @@ use super::super::Pair;
 use super::source::{Story, Told};
 use crate::carrier::Carried;
 use crate::path::{Name, RelPath};
-use crate::queue::{Depth, Detector, Hint, Look, Looks, Portion, Queue};
+use crate::queue::{BatchLimit, Check, Checks, Depth, Detector, Hint, Queue};
 use crate::reaper::Reaped;
-use crate::reconcile::{Again, Deletions, Lost, Outcome, Work};
+use crate::reconcile::{Deletions, Lost, Outcome, Requeue, Work};
 use crate::report::{Cause, Operation, Problem};
 use crate::sweep::{Extent, Message, Plan, Task, walked};
 use crate::troubles::{Failure, Troubles};
@@ -86,10 +86,10 @@ impl Rounds {
     pub fn take(&mut self, told: &Told) {
         self.story.tell(format!("    told: {told:?}"));
         match told {
-            Told::Look(path, depth) => {
+            Told::Check(path, depth) => {
                 let path = super::super::path(path);
                 let depth = if self.troubles.is_met(&path) { Depth::Subtree } else { *depth };
-                let look = Look::new(depth, Detector::Watch, self.now);
+                let look = Check::new(depth, Detector::Watch, self.now);
                 assert_eq!(self.queue.push_watched(&path, look, self.now), None, "it is not too much");
             }
             Told::Renamed(from, to, is_dir) => {
@@ -169,7 +169,7 @@ impl Rounds {
             match walk.messages.pop_front() {
                 Some(Message::Differ(dir, names)) => self.take_differences(&dir, names, detector),
                 Some(Message::Problem(problem)) => {
-                    let look = Look::new(Depth::Subtree, detector, self.now);
+                    let look = Check::new(Depth::Subtree, detector, self.now);
                     self.set_back(&problem, look, Failure::Scan);
                 }
                 Some(Message::Lost(lost)) => self.lose(lost),
@@ -186,12 +186,12 @@ impl Rounds {
         }
     }
 
-    fn take_differences(&mut self, dir: &RelPath, names: Vec<(Name, Look)>, detector: Detector) {
+    fn take_differences(&mut self, dir: &RelPath, names: Vec<(Name, Check)>, detector: Detector) {
         let found: Vec<_> = names.iter().map(|(name, look)| (name, look.depth)).collect();
         self.story.tell(format!("    found: {dir:?} {found:?}"));
         let (rest, now) = (if detector == Detector::Sweep { GRACE } else { REST }, self.now);
         if names.is_empty() && detector == Detector::Sweep {
-            let look = Look::new(Depth::Metadata, detector, now);
+            let look = Check::new(Depth::Metadata, detector, now);
             return self.queue.push_resting(now + rest, dir.clone(), look);
         }
         let (resting, ready): (Vec<_>, Vec<_>) =
@@ -216,7 +216,7 @@ impl Rounds {
         let reaped = if self.rng.bool() { std::mem::take(&mut self.reaped) } else { Vec::new() };
         self.queue.unpark(self.pair.reconciler.free_carriers() + carried.len());
         let detector = self.whose_turn();
-        let portion = Portion { names: self.rng.usize(1..8), dirs: self.rng.usize(1..5) };
+        let portion = BatchLimit { names: self.rng.usize(1..8), dirs: self.rng.usize(1..5) };
         let mut looks = self.queue.take(detector, portion);
         let moves = self.queue.take_renames(&mut looks, self.rng.usize(1..6));
         if looks.is_empty() && carried.is_empty() && reaped.is_empty() {
@@ -289,7 +289,7 @@ impl Rounds {
         }
         self.queue.put_back_renames(outcome.renames);
         for (path, look, again) in outcome.again {
-            if again != Again::Overtaken {
+            if again != Requeue::ChangedSinceCopy {
                 open.insert(path.clone());
             }
             self.put_back(path, look, again);
@@ -307,26 +307,26 @@ impl Rounds {
         self.moved.extend(outcome.moved);
     }
 
-    fn put_back(&mut self, path: RelPath, look: Look, again: Again) {
+    fn put_back(&mut self, path: RelPath, look: Check, again: Requeue) {
         match again {
-            Again::Overtaken => {
-                let look = Look { first: self.now, ..look };
+            Requeue::ChangedSinceCopy => {
+                let look = Check { first: self.now, ..look };
                 self.queue.push_watched(&path, look, self.now);
             }
-            Again::Now | Again::Unseen => self.queue.push_path(&path, look),
-            Again::Carrier => self.queue.park(path, look),
-            Again::Missing | Again::Unasked => self.queue.push_resting(self.now + REST, path, look),
-            Again::Restless => {
+            Requeue::Now | Requeue::StaleListing => self.queue.push_path(&path, look),
+            Requeue::Worker => self.queue.park(path, look),
+            Requeue::ParentGone | Requeue::WidenLater => self.queue.push_resting(self.now + REST, path, look),
+            Requeue::Changing => {
                 self.set_back(&Problem { path, cause: Cause::Restless }, look, Failure::Restless);
             }
-            Again::Uneven => {
+            Requeue::WidenUnverified => {
                 self.moved.insert(path.clone());
                 self.set_back(&Problem { path, cause: Cause::Uneven }, look, Failure::Uneven);
             }
         }
     }
 
-    fn set_back(&mut self, problem: &Problem, look: Look, failure: Failure) {
+    fn set_back(&mut self, problem: &Problem, look: Check, failure: Failure) {
         let retry = self.troubles.met(&problem.path, failure, self.now);
         self.queue.push_later(self.now + retry.after, problem.path.clone(), look);
     }
@@ -364,14 +364,14 @@ fn take_scopes(waiting: &mut BTreeSet<RelPath>) -> Vec<RelPath> {
     scopes
 }
 
-fn paths(looks: &Looks, carried: &[Carried]) -> Vec<RelPath> {
+fn paths(looks: &Checks, carried: &[Carried]) -> Vec<RelPath> {
     let named = looks.iter().flat_map(|(dir, names)| names.keys().map(|name| dir.join(name)));
     let unnamed = looks.iter().filter(|(_, names)| names.is_empty()).map(|(dir, _)| dir.clone());
     named.chain(unnamed).chain(carried.iter().map(|carried| carried.job.path.clone())).collect()
 }
 
-fn tell_looks(looks: &Looks) -> String {
-    let depths = |(dir, names): (&RelPath, &std::collections::BTreeMap<Name, Look>)| {
+fn tell_looks(looks: &Checks) -> String {
+    let depths = |(dir, names): (&RelPath, &std::collections::BTreeMap<Name, Check>)| {
         let names: Vec<_> = names.iter().map(|(name, look)| (name, look.depth)).collect();
         format!("{dir:?}: {names:?}")
     };

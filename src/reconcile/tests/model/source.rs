@@ -37,7 +37,7 @@ impl Story {
 /// What the watch tells.
 #[derive(Clone, Debug)]
 pub enum Told {
-    Look(String, Depth),
+    Check(String, Depth),
     /// And whether it is a directory.
     Renamed(String, String, bool),
 }
@@ -183,7 +183,7 @@ impl Source {
     pub fn look(&mut self, path: &str, depth: Depth) {
         let by_itself = depth == Depth::Metadata && self.is_dir(path);
         if self.is_seen(path) || (by_itself && self.watched.contains(&self.inode(path))) {
-            self.told.push(Told::Look(path.to_owned(), depth));
+            self.told.push(Told::Check(path.to_owned(), depth));
         }
     }
 

@@ -16,7 +16,7 @@ use crate::watch::shim::{Shimmed, relative, shim};
 
 /// What waits to be done.
 enum Task {
-    Look(RelPath, Depth),
+    Check(RelPath, Depth),
     /// Of a walk: open a directory, register it, list it.
     Open(RelPath),
     Register(RelPath, Inode),
@@ -106,11 +106,11 @@ impl<F: EventHandler> Follower<F> {
         while let Ok(event) = self.told.try_recv() {
             match shim(event, Path::new(PATH)) {
                 Shimmed::Dirty(path, depth) => {
-                    self.tasks.push(Task::Look(relative(&path, Path::new(PATH)).unwrap(), depth));
+                    self.tasks.push(Task::Check(relative(&path, Path::new(PATH)).unwrap(), depth));
                 }
                 Shimmed::Moved(_, ends) => {
                     let ends = ends.map(|end| relative(&end, Path::new(PATH)).unwrap());
-                    self.tasks.extend(ends.map(|end| Task::Look(end, Depth::Subtree)));
+                    self.tasks.extend(ends.map(|end| Task::Check(end, Depth::Subtree)));
                 }
                 Shimmed::Nothing => {}
                 Shimmed::Urgent(change) => panic!("{change:?}"),
@@ -120,7 +120,7 @@ impl<F: EventHandler> Follower<F> {
 
     fn act(&mut self, task: Task) {
         match task {
-            Task::Look(path, depth) => self.look(&path, depth),
+            Task::Check(path, depth) => self.look(&path, depth),
             Task::Open(path) => match self.kernel.find(&path).filter(|at| self.kernel.is_dir(*at)) {
                 Some(at) => self.tasks.push(Task::Register(path, at)),
                 None => self.look(&path, Depth::Content),
@@ -150,7 +150,7 @@ impl<F: EventHandler> Follower<F> {
             let (dir, name) = (at, path.split().unwrap().1);
             let what = self.kernel.at(&(dir, name)).map(|child| self.kernel.what(child));
             if what != self.twin.get(&path).copied() {
-                self.tasks.push(Task::Look(path, Depth::Content));
+                self.tasks.push(Task::Check(path, Depth::Content));
             }
         }
     }
