@@ -31,12 +31,12 @@ use crate::reaper::Reaped;
 use crate::reconcile::{Manner, Reconciler, Requeue, Roots, Work};
 use crate::roots::Prepared;
 use crate::sweep::Sweep;
-use crate::troubles::Troubles;
+use crate::troubles::Failures;
 use crowds::Crowds;
 use pruning::Pruning;
 use room::Refusal;
 use roots::RootWatch;
-use settle::Tally;
+use settle::Stats;
 use strays::Strays;
 use uneven::Uneven;
 use watching::Watching;
@@ -106,7 +106,7 @@ struct Daemon<'a> {
     no_walk_before: Instant,
     roots: RootWatch,
     pruning: Pruning,
-    tally: Tally,
+    tally: Stats,
     /// Ends whatever takes long.
     stop: Arc<AtomicBool>,
 }
@@ -115,7 +115,7 @@ struct Daemon<'a> {
 /// a sweep finds it anew.
 struct Backlog {
     queue: Queue,
-    troubles: Troubles,
+    troubles: Failures,
     /// The walk over all of both trees that runs: a sweep, a quick scan or a count.
     sweep: Option<Sweep>,
     /// The scan of some directories that runs.
@@ -127,7 +127,7 @@ struct Backlog {
     moved: BTreeSet<RelPath>,
     /// The same after that: their entries are as old as ever, and only their MD5s prove them to be
     /// what they should. That has time.
-    unproven: BTreeSet<RelPath>,
+    needs_full_compare: BTreeSet<RelPath>,
     uneven: Uneven,
     strays: Strays,
     crowds: Crowds,
@@ -145,12 +145,12 @@ impl Default for Backlog {
     fn default() -> Self {
         Self {
             queue: Queue::default(),
-            troubles: Troubles::default(),
+            troubles: Failures::default(),
             sweep: None,
             scan: None,
             scans: BTreeSet::new(),
             moved: BTreeSet::new(),
-            unproven: BTreeSet::new(),
+            needs_full_compare: BTreeSet::new(),
             uneven: Uneven::default(),
             strays: Strays::default(),
             crowds: Crowds::default(),
@@ -190,7 +190,7 @@ pub fn run(
         no_walk_before: Instant::now(),
         roots: watched,
         pruning: Pruning::default(),
-        tally: Tally::default(),
+        tally: Stats::default(),
         stop,
     };
     daemon.run(signals, panicked)
@@ -200,7 +200,7 @@ impl Daemon<'_> {
     fn run(&mut self, signals: &Receiver<i32>, panicked: &AtomicBool) -> Result<End, Failed> {
         loop {
             let now = Instant::now();
-            self.tend_watch(now);
+            self.ensure_watch(now);
             self.prune(now);
             self.begin_scan(now)?;
             self.begin_sweep(now)?;
@@ -270,7 +270,7 @@ impl Daemon<'_> {
             },
             recv(self.reconciler.carried()) -> done => carried.extend(done),
             recv(self.reconciler.reaped()) -> done => reaped.extend(done),
-            default(self.patience()) => {}
+            default(self.next_wakeup()) => {}
         }
         carried.extend(self.reconciler.carried().try_iter());
         reaped.extend(self.reconciler.reaped().try_iter());
@@ -278,7 +278,7 @@ impl Daemon<'_> {
     }
 
     /// How long nothing is due.
-    fn patience(&self) -> Duration {
+    fn next_wakeup(&self) -> Duration {
         let ready =
             self.backlog.queue.has_ready(Detector::Watch) || self.backlog.queue.has_ready(Detector::Sweep);
         if ready && !self.roots.is_lost() {
@@ -353,7 +353,7 @@ impl Daemon<'_> {
                 if detector == Detector::Watch && outcome.held > 0 && self.trust != Trust::Trusted {
                     self.recount_soon();
                 }
-                self.take_up(outcome, &looked_at);
+                self.apply_outcome(outcome, &looked_at);
             }
             Err(lost) => self.lose(lost),
         }

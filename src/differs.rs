@@ -198,15 +198,15 @@ impl fmt::Display for MetadataDiff {
 
 /// Whether a directory, given what the first gives, lets in somebody whom the second does not let in. `differs`:
 /// [of rights](Differs::of_rights).
-pub fn lets_in(one: &Entry, other: &Entry, differs: MetadataDiff, keeps: &Capabilities) -> bool {
+pub fn grants_more(one: &Entry, other: &Entry, differs: MetadataDiff, keeps: &Capabilities) -> bool {
     let is_others = differs.uid || differs.gid || differs.xattrs;
     keeps.modes && (is_others || one.mode & !other.mode & 0o777 != 0)
 }
 
 /// Whether a directory of the replica lets in more people than the source's does. One that is its maker's alone does not.
-pub fn is_more_open(source: &Entry, replica: &Entry, differs: MetadataDiff, keeps: &Capabilities) -> bool {
+pub fn is_wider(source: &Entry, replica: &Entry, differs: MetadataDiff, keeps: &Capabilities) -> bool {
     let is_closed = replica.uid == keeps.user && replica.is_closed();
-    !is_closed && lets_in(replica, source, differs, keeps)
+    !is_closed && grants_more(replica, source, differs, keeps)
 }
 
 #[cfg(test)]
@@ -220,7 +220,7 @@ mod tests {
         let acl = |tag| xattrs("system.posix_acl_access", &[2, 0, 0, 0, tag, 0, 4, 0, 1, 0, 0, 0]);
         let (owner, named) = (acl(0x01), acl(0x02));
         let none = Xattrs::default();
-        for (one, other, lets_in) in [
+        for (one, other, grants_more) in [
             (&none, &xattrs("user.note", b"text"), false),
             (&none, &owner, false),
             (&none, &named, true),
@@ -228,7 +228,7 @@ mod tests {
             (&named, &named, false),
         ] {
             let differs = MetadataDiff { xattrs: one != other, mtime: true, ..MetadataDiff::default() };
-            let rights = MetadataDiff { xattrs: lets_in, ..differs };
+            let rights = MetadataDiff { xattrs: grants_more, ..differs };
             assert_eq!(differs.of_rights((one, other)), rights, "{one:?} {other:?}");
         }
     }

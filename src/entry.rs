@@ -195,7 +195,7 @@ impl Entry {
     }
 
     /// Whether group and others may do more with it than with another one, by their modes.
-    pub fn is_more_open_than(&self, other: &Entry) -> bool {
+    pub fn is_wider_than(&self, other: &Entry) -> bool {
         self.mode & !other.mode & GROUP_OTHER != 0
     }
 

@@ -24,7 +24,7 @@ use crate::reconcile::{
 use crate::report::{Cause, Done, Entries, Notice, Operation, Problem, counted, say_if_silent};
 use crate::sweep::{Extent, Message, Plan, Sweep, Task};
 use crate::tree::Dir;
-use crate::troubles::Troubles;
+use crate::troubles::Failures;
 
 /// How a look at both trees ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,7 +63,7 @@ pub fn preview(config: &Config, subject: Subject, signals: &Receiver<i32>) -> st
         holding: 0,
         waiting: 0,
         problems: 0,
-        troubles: Troubles::default(),
+        troubles: Failures::default(),
         unmade: Vec::new(),
         entries: 0,
     };
@@ -91,7 +91,7 @@ struct Preview<'a> {
     waiting: u64,
     problems: u64,
     /// What was said of them.
-    troubles: Troubles,
+    troubles: Failures,
     /// Directories that cannot be made, and nothing below them.
     unmade: Vec<RelPath>,
     entries: u64,

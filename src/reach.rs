@@ -4,23 +4,23 @@
 use crate::entry::Entry;
 use crate::path::RelPath;
 use crate::tree::Dir;
-use crate::twins::Twins;
+use crate::twins::VerifiedDirs;
 
 /// The mode's bits by which group and others may rename in a directory. Those of an ACL show in the group's.
 const WRITABLE: u32 = 0o022;
 
 /// Who besides the one who mirrors.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Movers {
+pub enum Renamers {
     Nobody,
     One(u32),
     Many,
 }
 
-impl Movers {
+impl Renamers {
     /// Who can rename what lies in a directory of the replica, or could before. `user`: who mirrors it.
-    pub fn within(dir: &Entry, twins: &Twins, user: u32) -> Self {
-        if dir.mode & WRITABLE != 0 || twins.is_meddled_with(dir) {
+    pub fn within(dir: &Entry, twins: &VerifiedDirs, user: u32) -> Self {
+        if dir.mode & WRITABLE != 0 || twins.is_exposed(dir) {
             Self::Many
         } else if dir.uid == user {
             Self::Nobody
@@ -39,7 +39,7 @@ impl Movers {
 
     /// Who could have moved the directory at `path` below the replica's `root` to where it is. Many, where one above it
     /// cannot be looked at, or where another than `dir` is found there.
-    pub fn of(root: &Dir, path: &RelPath, dir: &Entry, twins: &Twins, user: u32) -> Self {
+    pub fn of(root: &Dir, path: &RelPath, dir: &Entry, twins: &VerifiedDirs, user: u32) -> Self {
         let follow = || {
             let mut above = root.open(&RelPath::root()).ok()?;
             let mut movers = Self::Nobody;
@@ -75,32 +75,32 @@ mod tests {
 
     #[test]
     fn whoever_may_write_in_a_directory_may_move_what_lies_in_it() {
-        let twins = Twins::default();
-        let within = |uid, mode| Movers::within(&Entry { mode, uid, ..dir() }, &twins, 7);
-        assert_eq!(within(7, 0o755), Movers::Nobody);
-        assert_eq!(within(8, 0o700), Movers::One(8));
+        let twins = VerifiedDirs::default();
+        let within = |uid, mode| Renamers::within(&Entry { mode, uid, ..dir() }, &twins, 7);
+        assert_eq!(within(7, 0o755), Renamers::Nobody);
+        assert_eq!(within(8, 0o700), Renamers::One(8));
         for mode in [0o775, 0o757, 0o1777] {
-            assert_eq!(within(7, mode), Movers::Many);
+            assert_eq!(within(7, mode), Renamers::Many);
         }
         let ours = Entry { uid: 7, mode: 0o700, ..dir() };
-        twins.meddled_with(&ours);
-        assert_eq!(Movers::within(&ours, &twins, 7), Movers::Many);
+        twins.mark_exposed(&ours);
+        assert_eq!(Renamers::within(&ours, &twins, 7), Renamers::Many);
         twins.note(&dir(), &ours);
-        assert_eq!(Movers::within(&ours, &twins, 7), Movers::Nobody);
+        assert_eq!(Renamers::within(&ours, &twins, 7), Renamers::Nobody);
     }
 
     #[test]
     fn an_owner_may_show_what_is_his_on_both_sides() {
         let of = |uid| Entry { uid, ..dir() };
         for (movers, source, replica, harmless) in [
-            (Movers::Nobody, 1, 2, true),
-            (Movers::One(1), 1, 1, true),
-            (Movers::One(1), 1, 2, false),
-            (Movers::One(1), 2, 1, false),
-            (Movers::One(1).and(Movers::One(1)), 1, 1, true),
-            (Movers::One(1).and(Movers::One(2)), 1, 1, false),
-            (Movers::Nobody.and(Movers::One(1)).and(Movers::Nobody), 1, 1, true),
-            (Movers::Many, 1, 1, false),
+            (Renamers::Nobody, 1, 2, true),
+            (Renamers::One(1), 1, 1, true),
+            (Renamers::One(1), 1, 2, false),
+            (Renamers::One(1), 2, 1, false),
+            (Renamers::One(1).and(Renamers::One(1)), 1, 1, true),
+            (Renamers::One(1).and(Renamers::One(2)), 1, 1, false),
+            (Renamers::Nobody.and(Renamers::One(1)).and(Renamers::Nobody), 1, 1, true),
+            (Renamers::Many, 1, 1, false),
         ] {
             assert_eq!(movers.are_harmless(&of(source), &of(replica)), harmless, "{movers:?}");
         }

@@ -13,12 +13,12 @@ use crate::tree::{Hint, ReplicaDir, Result, Root, Settings};
 
 /// A tree under a reserved name in the directory `dir`.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Aside {
+pub struct Trash {
     pub dir: RelPath,
     pub name: Name,
 }
 
-impl Aside {
+impl Trash {
     pub fn path(&self) -> RelPath {
         self.dir.join(&self.name)
     }
@@ -26,13 +26,13 @@ impl Aside {
 
 /// A tree that was emptied, as far as that went.
 pub struct Reaped {
-    pub aside: Aside,
+    pub aside: Trash,
     pub result: Result<()>,
 }
 
 /// The reaper's thread; it ends when this is dropped.
 pub struct Reaper {
-    jobs: Sender<Aside>,
+    jobs: Sender<Trash>,
     done: Receiver<Reaped>,
 }
 
@@ -40,7 +40,7 @@ impl Reaper {
     /// # Errors
     /// Where no thread can be started.
     pub fn start(replica: Root, stop: Arc<AtomicBool>) -> std::io::Result<Self> {
-        let (jobs, inbox) = unbounded::<Aside>();
+        let (jobs, inbox) = unbounded::<Trash>();
         let (outbox, done) = unbounded();
         std::thread::Builder::new().name("twindir-reap".into()).spawn(move || {
             for aside in inbox {
@@ -53,7 +53,7 @@ impl Reaper {
         Ok(Self { jobs, done })
     }
 
-    pub fn hand_over(&self, aside: Aside) {
+    pub fn hand_over(&self, aside: Trash) {
         // The thread lives as long as this sender; a panic in it ends the process.
         let _ = self.jobs.send(aside);
     }
@@ -64,7 +64,7 @@ impl Reaper {
     }
 }
 
-fn empty_aside(replica: &Root, aside: &Aside, stop: &AtomicBool) -> Result<()> {
+fn empty_aside(replica: &Root, aside: &Trash, stop: &AtomicBool) -> Result<()> {
     let (root, _) = replica.open_replica()?;
     let parent = root.open(&aside.dir)?;
     match enter(&parent, aside.name.as_bytes()) {
@@ -173,7 +173,7 @@ mod tests {
 
     fn reap(top: &std::path::Path) -> Result<()> {
         let root = Root::new(top, Side::Replica);
-        let aside = Aside { dir: RelPath::root(), name: Name::reserved(7) };
+        let aside = Trash { dir: RelPath::root(), name: Name::reserved(7) };
         empty_aside(&root, &aside, &AtomicBool::new(false))
     }
 

@@ -73,7 +73,7 @@ pub struct Retry {
 
 /// All paths that have a Problem, or may come to have one.
 #[derive(Default, Debug)]
-pub struct Troubles {
+pub struct Failures {
     paths: BTreeMap<RelPath, Trouble>,
     /// How many of them the replica's file system does not take.
     refused: usize,
@@ -83,7 +83,7 @@ pub struct Troubles {
     sweep: u64,
 }
 
-impl Troubles {
+impl Failures {
     /// Notes a failure.
     pub fn met(&mut self, path: &RelPath, failure: Failure, now: Instant) -> Retry {
         if let Some(before) = self.paths.get(path).map(|trouble| trouble.failure).filter(|at| *at != failure)
@@ -224,7 +224,7 @@ mod tests {
 
     #[test]
     fn a_problem_is_told_once_and_tried_at_growing_distances() {
-        let (mut troubles, now) = (Troubles::default(), Instant::now());
+        let (mut troubles, now) = (Failures::default(), Instant::now());
         let tries: Vec<_> = (0..12).map(|_| troubles.met(&path("a"), Failure::Entry, now)).collect();
         let waits: Vec<_> = tries.iter().map(|retry| retry.after.as_secs()).collect();
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300]);
@@ -236,7 +236,7 @@ mod tests {
 
     #[test]
     fn an_entry_that_changes_is_a_problem_only_after_ten_seconds() {
-        let (mut troubles, now) = (Troubles::default(), Instant::now());
+        let (mut troubles, now) = (Failures::default(), Instant::now());
         let at = |seconds| now + Duration::from_secs(seconds);
         assert_eq!(
             troubles.met(&path("a"), Failure::Restless, now),
@@ -253,7 +253,7 @@ mod tests {
 
     #[test]
     fn a_full_disk_is_told_once_for_all_entries() {
-        let (mut troubles, now) = (Troubles::default(), Instant::now());
+        let (mut troubles, now) = (Failures::default(), Instant::now());
         let mut met = |name, failure| troubles.met(&path(name), failure, now).tell;
         assert!(met("a", Failure::Refused));
         assert!(!met("b", Failure::Refused) && !met("a", Failure::Refused));
@@ -266,7 +266,7 @@ mod tests {
 
     #[test]
     fn of_a_stuck_directory_one_entry_is_told_as_long_as_any_is_stuck() {
-        let (mut troubles, now) = (Troubles::default(), Instant::now());
+        let (mut troubles, now) = (Failures::default(), Instant::now());
         let mut met = |name| troubles.met(&path(name), Failure::Stuck, now).tell;
         assert!(met("d/a"));
         assert!(!met("d/b") && !met("d/a") && !met("d/b"));
@@ -284,7 +284,7 @@ mod tests {
 
     #[test]
     fn only_a_scan_heals_what_a_scan_could_not_read() {
-        let (mut troubles, now) = (Troubles::default(), Instant::now());
+        let (mut troubles, now) = (Failures::default(), Instant::now());
         let first = troubles.scan_begins();
         troubles.met(&path("locked"), Failure::Scan, now);
         assert!(!troubles.settled(&path("locked")));

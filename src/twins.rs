@@ -16,7 +16,7 @@ const MOST: usize = 1 << 19;
 
 /// What a directory of the replica is to the source's directory to which it belongs.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-enum Tie {
+enum Verification {
     #[default]
     None,
     /// They were twins, and it was moved since: a walk is to look through it.
@@ -31,34 +31,34 @@ enum Tie {
 struct Known {
     /// The source's directory.
     source: u64,
-    tie: Tie,
+    tie: Verification,
     /// Whether somebody else could move what it holds, while nobody but us can by now.
-    is_meddled_with: bool,
+    is_exposed: bool,
 }
 
 /// All of them. Each directory is kept as a number of 64 bits that nobody can choose.
 #[derive(Default)]
-pub struct Twins {
+pub struct VerifiedDirs {
     known: Mutex<HashMap<u64, Known>>,
     secret: RandomState,
 }
 
-impl Twins {
+impl VerifiedDirs {
     /// Notes that the second is the twin of the first.
     pub fn note(&self, source: &Entry, replica: &Entry) {
         let source = self.number(source);
-        self.change(replica, |known| *known = Known { source, tie: Tie::Twin, is_meddled_with: false });
+        self.change(replica, |known| *known = Known { source, tie: Verification::Twin, is_exposed: false });
     }
 
     pub fn are(&self, source: &Entry, replica: &Entry) -> bool {
-        self.tie(source, replica) == Tie::Twin
+        self.tie(source, replica) == Verification::Twin
     }
 
     /// Notes that a walk has compared all that the two hold, and told where that differs.
     pub fn walked(&self, source: &Entry, replica: &Entry) {
         let tie = match self.tie(source, replica) {
-            Tie::None | Tie::Walked => Tie::Walked,
-            Tie::Moved | Tie::Twin => Tie::Twin,
+            Verification::None | Verification::Walked => Verification::Walked,
+            Verification::Moved | Verification::Twin => Verification::Twin,
         };
         let source = self.number(source);
         self.change(replica, |known| (known.source, known.tie) = (source, tie));
@@ -66,32 +66,33 @@ impl Twins {
 
     /// Whether one has, or they are twins.
     pub fn are_walked(&self, source: &Entry, replica: &Entry) -> bool {
-        self.tie(source, replica) >= Tie::Walked
+        self.tie(source, replica) >= Verification::Walked
     }
 
     /// The first's entries are put into the second: whatever that was to another, it is so no more.
-    pub fn mixes(&self, source: &Entry, replica: &Entry) {
+    pub fn invalidate(&self, source: &Entry, replica: &Entry) {
         if let Some(known) = self.lock().get_mut(&self.number(replica))
             && known.source != self.number(source)
         {
-            known.tie = Tie::None;
+            known.tie = Verification::None;
         }
     }
 
     /// It was moved to where more people can see it.
     pub fn moved(&self, replica: &Entry) {
         if let Some(known) = self.lock().get_mut(&self.number(replica)) {
-            known.tie = if known.tie == Tie::Twin { Tie::Moved } else { Tie::None };
+            known.tie =
+                if known.tie == Verification::Twin { Verification::Moved } else { Verification::None };
         }
     }
 
     /// Nobody but us can move its entries from now on; somebody else could.
-    pub fn meddled_with(&self, replica: &Entry) {
-        self.change(replica, |known| known.is_meddled_with = true);
+    pub fn mark_exposed(&self, replica: &Entry) {
+        self.change(replica, |known| known.is_exposed = true);
     }
 
-    pub fn is_meddled_with(&self, replica: &Entry) -> bool {
-        self.lock().get(&self.number(replica)).is_some_and(|known| known.is_meddled_with)
+    pub fn is_exposed(&self, replica: &Entry) -> bool {
+        self.lock().get(&self.number(replica)).is_some_and(|known| known.is_exposed)
     }
 
     /// Another directory is the replica now.
@@ -99,16 +100,16 @@ impl Twins {
         self.lock().clear();
     }
 
-    fn tie(&self, source: &Entry, replica: &Entry) -> Tie {
+    fn tie(&self, source: &Entry, replica: &Entry) -> Verification {
         let known = self.lock();
         let known = known.get(&self.number(replica)).filter(|known| known.source == self.number(source));
-        known.map_or(Tie::None, |known| known.tie)
+        known.map_or(Verification::None, |known| known.tie)
     }
 
     fn change(&self, replica: &Entry, change: impl FnOnce(&mut Known)) {
         let mut known = self.lock();
         if known.len() >= MOST {
-            known.retain(|_, known| known.is_meddled_with);
+            known.retain(|_, known| known.is_exposed);
         }
         change(known.entry(self.number(replica)).or_default());
     }

@@ -34,7 +34,7 @@ impl Waiting for Backlog {
 
 impl Daemon<'_> {
     /// Takes up what a round has left.
-    pub(super) fn take_up(&mut self, outcome: Outcome, looked_at: &[RelPath]) {
+    pub(super) fn apply_outcome(&mut self, outcome: Outcome, looked_at: &[RelPath]) {
         let removed = self.tally.removed();
         self.tally.add(&outcome);
         let created = outcome.done.iter().filter(|done| done.operation == Operation::Created).count();
@@ -48,7 +48,7 @@ impl Daemon<'_> {
             open.insert(problem.path.clone());
             match problem.refusal() {
                 Some(fault) if self.is_refused(&fault) => self.refused(&problem.path, look, fault, removed),
-                _ => self.set_back(&problem, look, problem.failure()),
+                _ => self.record_failure(&problem, look, problem.failure()),
             }
         }
         self.backlog.queue.put_back_renames(outcome.renames);
@@ -97,7 +97,7 @@ impl Daemon<'_> {
             Requeue::WidenLater => self.backlog.queue.push_resting(Instant::now() + CONTENTS, path, look),
             Requeue::Changing | Requeue::ChangedSinceCopy => {
                 let problem = Problem { path, cause: Cause::Restless };
-                self.set_back(&problem, look, Failure::Restless);
+                self.record_failure(&problem, look, Failure::Restless);
             }
         }
     }
@@ -115,7 +115,7 @@ impl Daemon<'_> {
         if (is_long || self.is_at_rest()) && self.backlog.troubles.met(&path, Failure::Uneven, now).tell {
             let problem = Problem { path, cause: Cause::Uneven };
             problem.log((!self.is_once()).then_some(wait));
-            self.tally.disturb();
+            self.tally.mark_active();
         }
     }
 
@@ -144,12 +144,12 @@ impl Daemon<'_> {
     }
 
     /// Notes what failed, says it where it is new, and lets it be tried again.
-    pub(super) fn set_back(&mut self, problem: &Problem, look: Check, failure: Failure) {
+    pub(super) fn record_failure(&mut self, problem: &Problem, look: Check, failure: Failure) {
         let now = Instant::now();
         let retry = self.backlog.troubles.met(&problem.path, failure, now);
         if retry.tell {
             problem.log((!self.is_once()).then_some(retry.after));
-            self.tally.disturb();
+            self.tally.mark_active();
         }
         self.backlog.queue.push_later(now + retry.after, problem.path.clone(), look);
     }

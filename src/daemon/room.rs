@@ -34,7 +34,7 @@ pub(super) struct Refusal {
     asked: Instant,
     tried: Instant,
     /// How long until it is tried without a sign.
-    patience: Duration,
+    next_wakeup: Duration,
     is_quota: bool,
     /// Entries that this run had removed when it was last tried.
     removed: u64,
@@ -54,7 +54,7 @@ impl Daemon<'_> {
                 path = %path,
                 "{fault}; it waits, with all else that is not taken, and the old versions stay{advice}",
             );
-            self.tally.disturb();
+            self.tally.mark_active();
         } else {
             tracing::debug!(op = "full", path = %path, "{fault}; it waits");
         }
@@ -62,7 +62,7 @@ impl Daemon<'_> {
             rooms: Vec::new(),
             asked: now,
             tried: now,
-            patience: FIRST_TRY,
+            next_wakeup: FIRST_TRY,
             is_quota: false,
             removed,
             over: None,
@@ -104,11 +104,11 @@ impl Daemon<'_> {
         let rooms = rooms(&self.reconciler);
         let is_more = rooms.iter().zip(&refusal.rooms).any(|(room, before)| room.exceeds(before));
         if is_more {
-            refusal.patience = FIRST_TRY;
+            refusal.next_wakeup = FIRST_TRY;
             self.try_refused(now);
-        } else if now >= refusal.tried + refusal.patience {
+        } else if now >= refusal.tried + refusal.next_wakeup {
             let last = if refusal.is_quota { LAST_TRY_OF_QUOTA } else { LAST_TRY };
-            refusal.patience = (2 * refusal.patience).min(last);
+            refusal.next_wakeup = (2 * refusal.next_wakeup).min(last);
             self.try_refused(now);
         }
     }

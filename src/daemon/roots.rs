@@ -155,8 +155,8 @@ impl Daemon<'_> {
         let is_doubted = self.roots.source_home.adopt(&roots.source, pin, self.trust);
         self.roots.source = None;
         self.reconciler.adopt_source(pin);
-        self.trust = self.unproven(is_doubted);
-        self.tally.disturb();
+        self.trust = self.needs_full_compare(is_doubted);
+        self.tally.mark_active();
         tracing::warn!(
             op = "adopted",
             "another directory is the source now, at the same path: it is mirrored after a count"
@@ -258,14 +258,14 @@ impl Daemon<'_> {
         self.roots.replica_home.adopt(&self.reconciler.roots.replica, pin);
         self.reconciler.keeps = probe_replica(&mut self.reconciler.roots, self.config.unseen_seconds());
         self.roots.source_home.note(self.trust);
-        self.trust = self.unproven(self.trust.is_doubted());
-        self.tally.disturb();
+        self.trust = self.needs_full_compare(self.trust.is_doubted());
+        self.tally.mark_active();
         self.tally.counted_no_more();
         self.next_sweep = Instant::now();
     }
 
     /// What is made of the source until it is counted. One that is doubted stays so, whatever becomes of the replica.
-    fn unproven(&self, is_doubted: bool) -> Trust {
+    fn needs_full_compare(&self, is_doubted: bool) -> Trust {
         if is_doubted { Trust::doubted(self.config.max_delete) } else { Trust::Unproven(Occasion::Adopted) }
     }
 

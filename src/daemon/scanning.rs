@@ -43,7 +43,7 @@ impl Daemon<'_> {
             self.backlog.next_count = None;
         }
         if task == Task::Full {
-            self.backlog.unproven.clear();
+            self.backlog.needs_full_compare.clear();
         }
         if task != Task::Count {
             self.backlog.links.sweep_begins();
@@ -71,7 +71,7 @@ impl Daemon<'_> {
             if sweep.is_of_all() {
                 self.next_sweep = Instant::now();
             } else {
-                self.backlog.unproven.extend(sweep.plan.scopes.iter().cloned());
+                self.backlog.needs_full_compare.extend(sweep.plan.scopes.iter().cloned());
             }
         }
         self.backlog.sweep.is_none()
@@ -124,14 +124,14 @@ impl Daemon<'_> {
     pub(super) fn begin_proof(&mut self, now: Instant) -> Result<(), Failed> {
         let waits =
             self.backlog.scan.is_some() || !self.backlog.scans.is_empty() || !self.backlog.moved.is_empty();
-        if self.backlog.unproven.is_empty() || waits || !self.is_swept() || !self.may_walk(now) {
+        if self.backlog.needs_full_compare.is_empty() || waits || !self.is_swept() || !self.may_walk(now) {
             return Ok(());
         }
-        let scopes = take_scopes(&mut self.backlog.unproven);
+        let scopes = take_scopes(&mut self.backlog.needs_full_compare);
         match self.start_walk(Task::Full, scopes.clone(), Detector::Sweep, Extent::Below) {
             Ok(sweep) => self.backlog.sweep = Some(sweep),
             Err(error) => {
-                self.backlog.unproven.extend(scopes);
+                self.backlog.needs_full_compare.extend(scopes);
                 self.cannot_start(error, now)?;
             }
         }
@@ -243,7 +243,7 @@ impl Daemon<'_> {
                         self.all_scanned(summary.took, summary.watched);
                     }
                     (Task::Quick, Extent::Renamed) => {
-                        self.backlog.unproven.extend(scan.plan.scopes.iter().cloned());
+                        self.backlog.needs_full_compare.extend(scan.plan.scopes.iter().cloned());
                     }
                     _ => {}
                 }
@@ -257,7 +257,7 @@ impl Daemon<'_> {
             Message::Crossing(path, pin) => self.note_mount(path, pin),
             Message::Problem(problem) => {
                 let look = Check::new(Depth::Subtree, detector, Instant::now());
-                self.set_back(&problem, look, Failure::Scan);
+                self.record_failure(&problem, look, Failure::Scan);
             }
             Message::Linked(linked) => self.see_links(&linked),
             Message::Walked(both) => self.reconciler.twins.walked(&both[0], &both[1]),

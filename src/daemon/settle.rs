@@ -20,7 +20,7 @@ const RECOUNT: Duration = Duration::from_secs(5);
 
 /// What has been done, for the summaries.
 #[derive(Default)]
-pub(super) struct Tally {
+pub(super) struct Stats {
     created: u64,
     updated: u64,
     removed: u64,
@@ -83,7 +83,7 @@ struct Totals {
     said_linked: bool,
 }
 
-impl Tally {
+impl Stats {
     pub fn sweep_begins(&mut self, now: Instant, task: Task) {
         let (total, work) = (std::mem::take(&mut self.total), std::mem::take(&mut self.work));
         let Self { said_equal, last_action, .. } = *self;
@@ -179,7 +179,7 @@ impl Tally {
             self.missed += u64::from(by_clock && done.detector == Detector::Sweep);
         }
         if !done.is_empty() {
-            self.disturb();
+            self.mark_active();
         }
     }
 
@@ -189,7 +189,7 @@ impl Tally {
     }
 
     /// Something happened: "equal" is worth saying again.
-    pub fn disturb(&mut self) {
+    pub fn mark_active(&mut self) {
         self.said_equal = false;
         self.last_action = Some(Instant::now());
     }
@@ -316,7 +316,7 @@ impl Daemon<'_> {
             && self.backlog.crowds.is_empty()
             && !self.watching.wants_scan()
             && self.backlog.moved.is_empty()
-            && self.backlog.unproven.is_empty()
+            && self.backlog.needs_full_compare.is_empty()
             && !self.backlog.queue.has_ready(Detector::Watch)
             && self.backlog.queue.resting_names() == 0
             && self.reconciler.is_idle()
@@ -428,7 +428,7 @@ impl Daemon<'_> {
             }
         }
         if trust != Trust::Trusted {
-            self.tally.disturb();
+            self.tally.mark_active();
         }
     }
 }

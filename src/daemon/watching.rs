@@ -123,7 +123,7 @@ impl Watching {
 
 impl Daemon<'_> {
     /// Starts the watch where there is none, and replaces it where it is not believed.
-    pub(super) fn tend_watch(&mut self, now: Instant) {
+    pub(super) fn ensure_watch(&mut self, now: Instant) {
         let busy = self.backlog.sweep.as_ref().is_some_and(|sweep| sweep.plan.task == Task::Quick);
         let waits = self.watching.not_before.is_some_and(|time| now < time);
         if !self.watching.wanted || self.roots.is_lost() || waits {

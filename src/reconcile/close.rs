@@ -8,7 +8,7 @@ use super::in_place::common_rights;
 use super::{Requeue, Round};
 use crate::copy::settings;
 use crate::decide::Reason;
-use crate::differs::{MetadataDiff, lets_in};
+use crate::differs::{MetadataDiff, grants_more};
 use crate::fault::{FsError, TAKES_NO_METADATA};
 use crate::path::RelPath;
 use crate::queue::{Check, Depth};
@@ -25,7 +25,7 @@ impl Round<'_> {
             if let Err(fault) = self.close_one(rel, &look, is_asked) {
                 // Gone meanwhile: another look concerns it.
                 if !fault.is_no_dir() {
-                    self.out.set_back(rel.clone(), look, fault.into());
+                    self.out.record_failure(rel.clone(), look, fault.into());
                 }
                 self.lock_again(rel);
             }
@@ -59,17 +59,17 @@ impl Round<'_> {
         if differs.any() && now.append_only {
             return Err(TAKES_NO_METADATA);
         }
-        let keeps_out = || {
+        let widen_blocker = || {
             let why = (!is_asked).then_some(Requeue::WidenLater);
-            why.or_else(|| self.keeps_out(rel, &entry, &now, look.since))
+            why.or_else(|| self.widen_blocker(rel, &entry, &now, look.since))
         };
-        if lets_in(&entry, &now, differs.of_rights((&xattrs.0, &xattrs.1)), keeps)
-            && let Some(why) = keeps_out()
+        if grants_more(&entry, &now, differs.of_rights((&xattrs.0, &xattrs.1)), keeps)
+            && let Some(why) = widen_blocker()
         {
             let mtime = differs.mtime.then(|| keeps.mtime_of(&entry));
             replica.set(&Settings { mtime, ..Settings::default() })?;
             // One that was opened up stays open to its owner, so that a walk can look into it.
-            self.leave_closed(rel, look, why);
+            self.defer_widen(rel, look, why);
             return Ok(());
         }
         if keeps.modes && (differs.uid || differs.gid) {

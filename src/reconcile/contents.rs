@@ -81,7 +81,7 @@ impl Round<'_> {
             let here = EntryContext { round: self, rel: &rel, spot, replica, path: &path, look: &look };
             let ready = here.finish_carried(&carried, out);
             if let Err(setback) = finish(ready, out) {
-                out.set_back(path, look, setback);
+                out.record_failure(path, look, setback);
             }
         }
         for Observation { name, look, source, replica: standing } in sightings {
@@ -90,8 +90,8 @@ impl Round<'_> {
             let (before, begun) = (out.worked(), Instant::now());
             let is_big = source.entry().is_some_and(|entry| entry.size > self.big);
             // Its copying may take long.
-            let narrowed = if is_big { here.narrow_file(&name, &source, &standing) } else { None };
-            let standing = narrowed.unwrap_or(standing);
+            let restricted = if is_big { here.narrow_file(&name, &source, &standing) } else { None };
+            let standing = restricted.unwrap_or(standing);
             let ready = if look.new {
                 here.copy_file(&name, &Observed::Absent, Reason::New, out)
             } else {
@@ -102,7 +102,7 @@ impl Round<'_> {
             if let Err(setback) = finish(ready, out) {
                 let _ = here.narrow_file(&name, &source, &standing);
                 let setback = here.told_as(setback);
-                out.set_back(path.clone(), look, setback);
+                out.record_failure(path.clone(), look, setback);
             }
             if is_file && (is_ready || out.worked() != before) {
                 out.busy.push((path, begun.elapsed()));

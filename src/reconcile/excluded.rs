@@ -134,7 +134,7 @@ impl Round<'_> {
                 Ok(Part::Gone(done, aside)) => self.gone(dir, aside, done),
                 Ok(Part::Absent) => {}
                 Ok(Part::Left) => self.out.again.push((path, look.clone(), Requeue::Now)),
-                Err(setback) => self.out.set_back(path, look.clone(), setback),
+                Err(setback) => self.out.record_failure(path, look.clone(), setback),
             }
         }
     }

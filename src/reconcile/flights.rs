@@ -38,9 +38,9 @@ impl Flight {
 }
 
 #[derive(Default)]
-pub(super) struct Flights(Mutex<HashMap<RelPath, Flight>>);
+pub(super) struct InFlight(Mutex<HashMap<RelPath, Flight>>);
 
-impl Flights {
+impl InFlight {
     fn lock(&self) -> MutexGuard<'_, HashMap<RelPath, Flight>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -36,7 +36,7 @@ pub(super) struct DirPair<'a> {
     pub carried: Vec<Carried>,
     filter: DirFilter<'a>,
     /// When the replica's was narrowed, if it could be.
-    narrowed: Option<Instant>,
+    restricted: Option<Instant>,
     /// Whether `source` still stands at its path below the pinned root; asked once (I5).
     standing: OnceLock<bool>,
     /// Whether what is put into the replica's stays there.
@@ -54,8 +54,8 @@ impl DirPair<'_> {
     /// Whether the source's directory has been closed to some since the replica's was narrowed. Not asked at once: a round is
     /// mostly over by then.
     pub fn is_too_open_by_now(&self) -> bool {
-        self.narrowed.is_some_and(|narrowed| narrowed.elapsed() > ASKED_AGAIN)
-            && self.both().is_some_and(|(source, replica)| is_more_open(source, replica))
+        self.restricted.is_some_and(|restricted| restricted.elapsed() > ASKED_AGAIN)
+            && self.both().is_some_and(|(source, replica)| is_wider(source, replica))
     }
 
     /// Whether an absence seen in this directory may be believed (I5).
@@ -77,7 +77,7 @@ impl DirPair<'_> {
             let Ok(source) = self.source.entry() else { return false };
             let is_ours = replica.uid == round.shared.keeps.user && replica.mode & 0o022 == 0;
             let twins = &round.shared.twins;
-            is_ours && twins.are(&source, &replica) && !twins.is_meddled_with(&replica)
+            is_ours && twins.are(&source, &replica) && !twins.is_exposed(&replica)
         })
     }
 }
@@ -89,8 +89,8 @@ fn step_to(path: &RelPath) -> Option<(RelPath, RelPath)> {
 }
 
 /// Whether the replica's directory is more open than the source's, where both can be looked at.
-fn is_more_open(source: &Dir, replica: &Dir) -> bool {
-    matches!((source.entry(), replica.entry()), (Ok(source), Ok(replica)) if replica.is_more_open_than(&source))
+fn is_wider(source: &Dir, replica: &Dir) -> bool {
+    matches!((source.entry(), replica.entry()), (Ok(source), Ok(replica)) if replica.is_wider_than(&source))
 }
 
 impl Round<'_> {
@@ -128,7 +128,7 @@ impl Round<'_> {
                 WorkError::Cancelled => {
                     self.out.again.push((path, Check { new: false, ..look }, Requeue::Changing));
                 }
-                other => self.out.set_back(path, look, other),
+                other => self.out.record_failure(path, look, other),
             }
         }
         looks
@@ -151,7 +151,7 @@ impl Round<'_> {
     pub(super) fn gather(&mut self, mut looks: Checks) {
         self.refresh_rules(&looks);
         // The moves phase may have taken a while.
-        self.forget_narrowed();
+        self.forget_restricted();
         while let Some((dir, names)) = looks.pop_first() {
             let first = names.values().next().cloned();
             if self.place(&dir, &mut looks, first.as_ref()).is_none() {
@@ -233,7 +233,7 @@ impl Round<'_> {
                 // already were seen to then.
                 let mut missing = vec![dir.clone()];
                 for above in dir.ancestors_and_self().rev().skip(1) {
-                    let is_met = self.spots.contains_key(&above) || self.narrowed.contains_key(&above);
+                    let is_met = self.spots.contains_key(&above) || self.restricted.contains_key(&above);
                     if is_met || self.open_replica(&above).is_ok() {
                         break;
                     }
@@ -249,8 +249,8 @@ impl Round<'_> {
             }
             Err(fault) => return self.give_up(dir, wider, fault.into()),
         };
-        let narrowed = replica.as_ref().map(|replica| self.narrow_down_to(dir, &source, replica));
-        if let Some(Err(setback)) = narrowed {
+        let restricted = replica.as_ref().map(|replica| self.restrict_down_to(dir, &source, replica));
+        if let Some(Err(setback)) = restricted {
             return self.give_up(dir, wider, setback);
         }
         let asked = look_at_itself.then_some(look.since);
@@ -258,8 +258,8 @@ impl Round<'_> {
         let filter = self.shared.filter.at(dir);
         let (sightings, carried) = (vec![], vec![]);
         let (standing, ours_alone) = (OnceLock::new(), OnceLock::new());
-        let stays_open = replica.as_ref().is_some_and(|replica| is_more_open(&source, replica));
-        let narrowed = (!stays_open).then(Instant::now);
+        let stays_open = replica.as_ref().is_some_and(|replica| is_wider(&source, replica));
+        let restricted = (!stays_open).then(Instant::now);
         let gives_nothing_back = replica.as_ref().is_some_and(|dir| dir.gives_nothing_back());
         let spot = DirPair {
             source,
@@ -267,7 +267,7 @@ impl Round<'_> {
             sightings,
             carried,
             filter,
-            narrowed,
+            restricted,
             standing,
             gives_nothing_back,
             ours_alone,
@@ -284,7 +284,7 @@ impl Round<'_> {
     }
 
     fn give_up(&mut self, dir: &RelPath, look: Check, setback: WorkError) -> Option<()> {
-        self.out.set_back(dir.clone(), look, setback);
+        self.out.record_failure(dir.clone(), look, setback);
         None
     }
 
@@ -311,7 +311,7 @@ impl Round<'_> {
         if let Some(spot) = self.spots.get(&above) {
             return spot.source.open(&step);
         }
-        match self.narrowed_pair(&above) {
+        match self.restricted_pair(&above) {
             Some((above, _)) => above.open(&step),
             None => self.source.open(rel),
         }
@@ -319,7 +319,7 @@ impl Round<'_> {
 
     /// The same for the replica. One whose mode keeps its own owner out is opened up until the end of the round.
     fn open_replica_nearby(&mut self, rel: &RelPath) -> Result<ReplicaDir, FsError> {
-        let near = step_to(rel).and_then(|(above, step)| Some(self.narrowed_pair(&above)?.1.open(&step)));
+        let near = step_to(rel).and_then(|(above, step)| Some(self.restricted_pair(&above)?.1.open(&step)));
         match near {
             Some(Ok(dir)) => self.let_owner_in(rel, dir),
             Some(Err(fault)) if fault.is_no_dir() => Err(fault),

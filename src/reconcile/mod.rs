@@ -49,10 +49,10 @@ use crate::queue::{Check, Detector};
 use crate::reaper::{Reaped, Reaper};
 use crate::report::Notice;
 use crate::tree::{Dir, DirId, Quirks, ReplicaDir, Root, Settings};
-use crate::twins::Twins;
+use crate::twins::VerifiedDirs;
 use crossings::Crossings;
 use emptying::Emptying;
-use flights::Flights;
+use flights::InFlight;
 use gather::DirPair;
 use reaping::Reaping;
 
@@ -155,13 +155,13 @@ pub struct Reconciler {
     names: Arc<TempNames>,
     carriers: Carriers,
     reaper: Reaper,
-    flights: Flights,
+    flights: InFlight,
     reaping: Reaping,
     named: Mutex<HashSet<(RelPath, Notice)>>,
     /// How many entries have gone of directories that are emptied in their place.
     emptied: Emptying,
     crossings: Crossings,
-    pub twins: Arc<Twins>,
+    pub twins: Arc<VerifiedDirs>,
 }
 
 impl Reconciler {
@@ -189,7 +189,7 @@ impl Reconciler {
             privileged: rustix::process::geteuid().is_root(),
             stop,
             names: Arc::default(),
-            flights: Flights::default(),
+            flights: InFlight::default(),
             reaping: Reaping::default(),
             named: Mutex::default(),
             emptied: Emptying::default(),
@@ -275,7 +275,7 @@ impl Reconciler {
         round.observe();
         round.shape();
         round.contents(budget);
-        round.bury(reaped);
+        round.remove_emptied(reaped);
         round.close();
         round.tell();
         let mut out = round.out;
@@ -307,7 +307,7 @@ impl Reconciler {
             opened: HashMap::new(),
             made: HashSet::new(),
             moved: HashSet::new(),
-            narrowed: HashMap::new(),
+            restricted: HashMap::new(),
             near: None,
             waiting,
             arrived: Vec::new(),
@@ -428,7 +428,7 @@ struct Round<'a> {
     /// What this round has renamed, by the new names.
     moved: HashSet<RelPath>,
     /// Directories that were narrowed with all above them: as they were then, in the source and in the replica.
-    narrowed: HashMap<RelPath, (Entry, Entry)>,
+    restricted: HashMap<RelPath, (Entry, Entry)>,
     /// The last one of them that was opened for what lies below it.
     near: Option<(RelPath, (Dir, ReplicaDir))>,
     waiting: &'a dyn Waiting,

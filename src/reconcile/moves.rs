@@ -92,7 +92,7 @@ impl Round<'_> {
         let from = self.place_of(&hint.from)?;
         let is_again = self.stands_again(&hint.from, &moving.replica)?;
         let to = self.free_place(&hint.to, &end, (renames, later))?;
-        self.narrow_moving(&from, &to, &moving, &end)?;
+        self.restrict_moving(&from, &to, &moving, &end)?;
         let moving = moving.replica;
         let is_filled = renames.fill(&hint.from, later);
         if is_again {
@@ -166,8 +166,8 @@ impl Round<'_> {
         let (end, other_end) = (renames.last_place(&hint.to, later)?, renames.last_place(&hint.from, later)?);
         let moving = self.movable(&hint.from, &end)?;
         let coming = self.movable(&hint.to, &other_end)?;
-        self.narrow_moving(&one, &other, &moving, &end)?;
-        self.narrow_moving(&other, &one, &coming, &other_end)?;
+        self.restrict_moving(&one, &other, &moving, &end)?;
+        self.restrict_moving(&other, &one, &coming, &other_end)?;
         let (moving, coming) = (moving.replica, coming.replica);
         one.dir.exchange_with(&one.name, &other.dir, &other.name).ok()?;
         // Each way, with what is on its way below.
@@ -223,17 +223,17 @@ impl Round<'_> {
 
     fn place_of(&mut self, path: &RelPath) -> Option<Place> {
         let (dir, name) = path.split()?;
-        Some(Place { path: path.clone(), dir: self.open_narrowed(&dir)?, name })
+        Some(Place { path: path.clone(), dir: self.open_restricted(&dir)?, name })
     }
 
     /// Opens a directory of the replica into which something is to be moved.
-    fn open_narrowed(&mut self, dir: &RelPath) -> Option<ReplicaDir> {
+    fn open_restricted(&mut self, dir: &RelPath) -> Option<ReplicaDir> {
         let replica = self.open_replica(dir).ok()?;
         // Where the source's has gone, nothing is moved into it that is still there.
         if let Ok(source) = self.source.open(dir)
-            && !self.narrowed.contains_key(dir)
+            && !self.restricted.contains_key(dir)
         {
-            self.narrow_down_to(dir, &source, &replica).ok()?;
+            self.restrict_down_to(dir, &source, &replica).ok()?;
         }
         Some(replica)
     }
@@ -268,7 +268,7 @@ impl Round<'_> {
             }
             let (at, name) = above.split()?;
             let Observed::Present(entry) = self.source_at(&above) else { return None };
-            let parent = self.open_narrowed(&at)?;
+            let parent = self.open_restricted(&at)?;
             if !entry.is_dir() || renames.fill(&above, later) || parent.make_dir(&name).is_err() {
                 return None;
             }
@@ -332,7 +332,7 @@ impl Round<'_> {
         self.moved.insert(to.path.clone());
         if entry.is_dir() {
             // Other directories have these paths now.
-            self.forget_narrowed();
+            self.forget_restricted();
             self.out.moved.push(to.path.clone());
         } else {
             self.arrived.push((end, hint.since));

@@ -11,7 +11,7 @@ use crate::fault::WorkError;
 use crate::links::Linked;
 use crate::path::{Name, RelPath};
 use crate::queue::Check;
-use crate::reaper::Aside;
+use crate::reaper::Trash;
 use crate::report::{Done, Operation, say_if_silent};
 use crate::tree::ReplicaDir;
 
@@ -42,11 +42,11 @@ impl Round<'_> {
                 for ready in ready {
                     let (path, look) = (ready.path.clone(), ready.look.clone());
                     if let Err(setback) = self.publish(ready, out) {
-                        out.set_back(path, look, setback);
+                        out.record_failure(path, look, setback);
                     }
                 }
             }
-            Err(fault) => ready.into_iter().for_each(|r| out.set_back(r.path, r.look, fault.into())),
+            Err(fault) => ready.into_iter().for_each(|r| out.record_failure(r.path, r.look, fault.into())),
         }
     }
 
@@ -64,7 +64,7 @@ impl Round<'_> {
         if let Some(name) = &aside {
             self.shut(replica, name);
         }
-        out.asides.extend(aside.map(|name| Aside { dir, name }));
+        out.asides.extend(aside.map(|name| Trash { dir, name }));
         let operation = if standing == Observed::Absent { Operation::Created } else { Operation::Updated };
         let mut done = Done::new(operation, path.clone(), &entry, reason, &look);
         out.linked += u64::from(operation == Operation::Created && entry.has_links());

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::path::{Name, RelPath};
-use crate::reaper::Aside;
+use crate::reaper::Trash;
 
 #[derive(Default)]
 pub(super) struct Reaping(Mutex<HashMap<Name, RelPath>>);
@@ -14,12 +14,12 @@ impl Reaping {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn begin(&self, aside: &Aside) {
+    pub fn begin(&self, aside: &Trash) {
         self.lock().insert(aside.name.clone(), aside.dir.clone());
     }
 
     /// The reaper has given it back: where it lies.
-    pub fn end(&self, aside: &Aside) -> RelPath {
+    pub fn end(&self, aside: &Trash) -> RelPath {
         self.lock().remove(&aside.name).unwrap_or_else(|| aside.dir.clone())
     }
 

@@ -19,7 +19,7 @@ use crate::entry::{Entry, GROUP_OTHER, Kind, XattrKinds};
 use crate::fault::{FsError, WorkError};
 use crate::path::RelPath;
 use crate::queue::Check;
-use crate::reach::Movers;
+use crate::reach::Renamers;
 use crate::tree::{Dir, ReplicaDir, Settings};
 
 /// The rights by which everybody can look into a directory.
@@ -31,7 +31,7 @@ impl Round<'_> {
     ///
     /// # Errors
     /// Where one of them stays too open; or where others than `source` and `replica` are found at its path: changed.
-    pub(super) fn narrow_down_to(
+    pub(super) fn restrict_down_to(
         &mut self,
         path: &RelPath,
         source: &Dir,
@@ -39,16 +39,16 @@ impl Round<'_> {
     ) -> Result<(), WorkError> {
         let here = RelPath::root();
         let mut above = path.ancestors_and_self().rev().skip(1);
-        let known = above.find_map(|above| Some((self.narrowed_pair(&above)?, above)));
+        let known = above.find_map(|above| Some((self.restricted_pair(&above)?, above)));
         let ((mut ours, mut theirs), from) = match known {
             Some(known) => known,
             None => ((self.source.open(&here)?, self.replica.open(&here)?), here),
         };
         let pair = (ours.entry()?, theirs.entry()?);
-        self.narrow(&from, &pair.0, Some(&ours), &theirs)?;
+        self.restrict(&from, &pair.0, Some(&ours), &theirs)?;
         let below: Vec<RelPath> =
             path.ancestors_and_self().rev().take_while(|next| !from.is_within(next)).collect();
-        self.narrowed.insert(from, pair);
+        self.restricted.insert(from, pair);
         for next in below.into_iter().rev() {
             let Some(step) = next.split().and_then(|(_, name)| RelPath::new(name.as_bytes())) else {
                 continue;
@@ -58,8 +58,8 @@ impl Round<'_> {
                 theirs.open(&step).map_err(changed_if_no_dir)?,
             );
             let pair = (ours.entry()?, theirs.entry()?);
-            self.narrow(&next, &pair.0, Some(&ours), &theirs)?;
-            self.narrowed.insert(next, pair);
+            self.restrict(&next, &pair.0, Some(&ours), &theirs)?;
+            self.restricted.insert(next, pair);
         }
         let are_they =
             ours.entry()?.is_inode_of(&source.entry()?) && theirs.entry()?.is_inode_of(&replica.entry()?);
@@ -67,16 +67,16 @@ impl Round<'_> {
     }
 
     /// Other directories may have their paths now.
-    pub(super) fn forget_narrowed(&mut self) {
-        self.narrowed.clear();
+    pub(super) fn forget_restricted(&mut self) {
+        self.restricted.clear();
         self.near = None;
     }
 
     /// Both sides of a directory that this round has narrowed, with all above it: then what lies below need not be walked to
     /// from the root. `None` where others stand there by now.
-    pub(super) fn narrowed_pair(&mut self, path: &RelPath) -> Option<(Dir, ReplicaDir)> {
+    pub(super) fn restricted_pair(&mut self, path: &RelPath) -> Option<(Dir, ReplicaDir)> {
         if !self.spots.contains_key(path) && self.near.as_ref().is_none_or(|(near, _)| near != path) {
-            let (ours, theirs) = self.narrowed.get(path)?;
+            let (ours, theirs) = self.restricted.get(path)?;
             let pair = (self.source.open(path).ok()?, self.replica.open(path).ok()?);
             let are_they = pair.0.entry().ok()?.is_inode_of(ours) && pair.1.entry().ok()?.is_inode_of(theirs);
             self.near = are_they.then(|| (path.clone(), pair));
@@ -98,7 +98,7 @@ impl Round<'_> {
     /// # Errors
     /// Where it stays too open, or is a stranger's. Not so the replica itself, which the user has chosen: the closing phase
     /// says it.
-    pub(super) fn narrow(
+    pub(super) fn restrict(
         &mut self,
         path: &RelPath,
         wanted: &Entry,
@@ -111,7 +111,7 @@ impl Round<'_> {
         }
         let now = replica.entry()?;
         if source.is_some() {
-            twins.mixes(wanted, &now);
+            twins.invalidate(wanted, &now);
             self.see_whether_new(wanted, &now, replica);
         }
         let differs = MetadataDiff::between(wanted, &now, keeps);
@@ -123,7 +123,7 @@ impl Round<'_> {
         // Its owner decides who is let in, whatever its mode is now.
         let is_strangers = !keeps.owner && ![keeps.user, wanted.uid, 0].contains(&now.uid);
         let is_too_open =
-            now.is_more_open_than(wanted) || (is_strangers && wanted.mode & OTHERS_LOOK != OTHERS_LOOK);
+            now.is_wider_than(wanted) || (is_strangers && wanted.mode & OTHERS_LOOK != OTHERS_LOOK);
         if now.mode & !allowed == 0 && uid.is_none() && !is_too_open {
             return Ok(());
         }
@@ -151,11 +151,11 @@ impl Round<'_> {
     /// A directory got this owner and this mode: remembers that others could move its entries before, where they cannot now.
     pub(super) fn see_who_moved(&self, before: &Entry, uid: u32, mode: u32) {
         let (twins, user) = (&self.shared.twins, self.shared.keeps.user);
-        let movers = |dir: &Entry| Movers::within(dir, twins, user);
-        if movers(before) != Movers::Nobody
+        let movers = |dir: &Entry| Renamers::within(dir, twins, user);
+        if movers(before) != Renamers::Nobody
             && movers(before) != movers(&Entry { mode, uid, ..before.clone() })
         {
-            twins.meddled_with(before);
+            twins.mark_exposed(before);
         }
     }
 
@@ -176,7 +176,7 @@ impl Round<'_> {
     /// Why nobody may be let into a directory yet, if there is a reason.
     ///
     /// `since`: since when it is to be open.
-    pub(super) fn keeps_out(
+    pub(super) fn widen_blocker(
         &self,
         path: &RelPath,
         source: &Entry,
@@ -188,7 +188,7 @@ impl Round<'_> {
         if self.deletions.are_held() {
             return Some(Requeue::WidenUnverified);
         }
-        let movers = || Movers::of(&self.replica, path, now, twins, user);
+        let movers = || Renamers::of(&self.replica, path, now, twins, user);
         let is_it =
             twins.are(source, now) || (twins.are_walked(source, now) && movers().are_harmless(source, now));
         if !is_it {
@@ -233,7 +233,7 @@ impl Round<'_> {
     }
 
     /// Leaves a directory closed for now.
-    pub(super) fn leave_closed(&mut self, path: &RelPath, look: &Check, why: Requeue) {
+    pub(super) fn defer_widen(&mut self, path: &RelPath, look: &Check, why: Requeue) {
         if self.deletions.are_held() {
             // The walk after the next count sees to it again.
             self.out.open.push(path.clone());
@@ -244,7 +244,7 @@ impl Round<'_> {
 
     /// What is to be moved is first made as closed as the source's is at its `end`; and a directory that comes from where
     /// fewer people could see it is closed until a walk has been through it. `None` where that cannot be.
-    pub(super) fn narrow_moving(
+    pub(super) fn restrict_moving(
         &mut self,
         from: &Place,
         to: &Place,
@@ -253,13 +253,13 @@ impl Round<'_> {
     ) -> Option<()> {
         match moving.replica.kind {
             _ if !self.shared.keeps.modes => Some(()),
-            Kind::File => self.narrow_moving_file(from, moving),
-            Kind::Dir => self.narrow_moving_dir(from, to, &moving.source, end),
+            Kind::File => self.restrict_moving_file(from, moving),
+            Kind::Dir => self.restrict_moving_dir(from, to, &moving.source, end),
             Kind::Symlink(_) | Kind::Special(_) => Some(()),
         }
     }
 
-    fn narrow_moving_file(&self, from: &Place, Moving { replica, source }: &Moving) -> Option<()> {
+    fn restrict_moving_file(&self, from: &Place, Moving { replica, source }: &Moving) -> Option<()> {
         let keeps = &self.shared.keeps;
         let differs = MetadataDiff::between(source, replica, keeps);
         let mode = if differs.uid || differs.gid {
@@ -275,15 +275,15 @@ impl Round<'_> {
         is_it.then(|| file.set(&Settings { mode: Some(mode), ..Settings::default() }).ok())?
     }
 
-    fn narrow_moving_dir(&mut self, from: &Place, to: &Place, source: &Entry, end: &RelPath) -> Option<()> {
+    fn restrict_moving_dir(&mut self, from: &Place, to: &Place, source: &Entry, end: &RelPath) -> Option<()> {
         let dir = match from.dir.open(&RelPath::new(from.name.as_bytes())?) {
             // It is locked, also for its owner.
             Err(fault) if fault.errno == Errno::ACCESS => return Some(()),
             other => other.ok()?,
         };
         let ours = self.source.open(end).ok();
-        self.narrow(&to.path, source, ours.as_ref(), &dir).ok()?;
-        if to.dir.entry().ok()?.is_more_open_than(&from.dir.entry().ok()?) {
+        self.restrict(&to.path, source, ours.as_ref(), &dir).ok()?;
+        if to.dir.entry().ok()?.is_wider_than(&from.dir.entry().ok()?) {
             let now = dir.entry().ok()?;
             self.close_to_others(&to.path, &now, (None, now.mode & !GROUP_OTHER), &dir).ok()?;
             self.shared.twins.moved(&now);

@@ -14,7 +14,7 @@ use crate::entry::Entry;
 use crate::fault::{Side, WorkError};
 use crate::path::{Name, RelPath};
 use crate::queue::{Check, Depth};
-use crate::reaper::{Aside, Reaped};
+use crate::reaper::{Reaped, Trash};
 use crate::report::{Cause, Done, Notice, Operation, Problem};
 use crate::tree::ReplicaDir;
 
@@ -62,7 +62,7 @@ impl Round<'_> {
                     }
                     Err(setback) => {
                         let wider = Check { depth: Depth::Subtree, ..look.clone() };
-                        self.out.set_back(path, wider, setback);
+                        self.out.record_failure(path, wider, setback);
                     }
                 }
                 None
@@ -81,8 +81,8 @@ impl Round<'_> {
                     && let Ok(theirs) = self.open_replica(&path)
                 {
                     let ours = self.source.open(&path).ok();
-                    if let Err(fault) = self.narrow(&path, entry, ours.as_ref(), &theirs) {
-                        self.out.set_back(path, look.clone(), fault.into());
+                    if let Err(fault) = self.restrict(&path, entry, ours.as_ref(), &theirs) {
+                        self.out.record_failure(path, look.clone(), fault.into());
                         return None;
                     }
                 }
@@ -142,20 +142,20 @@ impl Round<'_> {
     /// Notes what has left the replica, and under which name it lies if it is a directory.
     pub(super) fn gone(&mut self, dir: RelPath, aside: Option<Name>, done: Done) {
         self.shared.cancel_within(&done.path);
-        self.out.asides.extend(aside.map(|name| Aside { dir, name }));
+        self.out.asides.extend(aside.map(|name| Trash { dir, name }));
         self.out.act(done);
     }
 
     /// Removes the empty tops of trees that were put aside.
-    pub(super) fn bury(&mut self, reaped: Vec<Reaped>) {
+    pub(super) fn remove_emptied(&mut self, reaped: Vec<Reaped>) {
         for Reaped { aside, result } in reaped {
             let dir = self.shared.reaping.end(&aside);
             if dir != aside.dir && result.is_err() {
                 // Its directory was renamed before the reaper came.
-                self.out.asides.push(Aside { dir, ..aside });
+                self.out.asides.push(Trash { dir, ..aside });
                 continue;
             }
-            let aside = Aside { dir, ..aside };
+            let aside = Trash { dir, ..aside };
             let parent = match self.open_replica(&aside.dir) {
                 // Its directory was put aside too, and has it.
                 Err(fault) if fault.is_no_dir() => continue,
@@ -189,7 +189,7 @@ impl Round<'_> {
             // Left over from a run that was killed, or not emptied at once: it is aside already.
             self.shut(replica, &name);
             self.out.open.push(path.clone());
-            self.out.asides.push(Aside { dir: rel.clone(), name });
+            self.out.asides.push(Trash { dir: rel.clone(), name });
             return;
         }
         let ruling = self.rules().on(path, old, Fate::Removed, spot.gives_nothing_back);
@@ -204,7 +204,7 @@ impl Round<'_> {
             }
             Ruling::Stays(stay) => {
                 if let Err(setback) = self.out.stays(stay, path) {
-                    self.out.set_back(path.clone(), look, setback);
+                    self.out.record_failure(path.clone(), look, setback);
                 }
                 return;
             }
@@ -214,7 +214,7 @@ impl Round<'_> {
             Ok(None) => self.out.again.push((path.clone(), look, Requeue::Now)),
             // Gone already. Not so the folder where it is to be kept.
             Err(WorkError::FsError(fault)) if fault.is_absence() && fault.side == Side::Replica => {}
-            Err(setback) => self.out.set_back(path.clone(), look, setback),
+            Err(setback) => self.out.record_failure(path.clone(), look, setback),
         }
     }
 }

@@ -94,7 +94,7 @@ impl Pair {
     }
 
     /// Waits for the trees put aside, and lets a round remove their tops.
-    fn bury(&mut self) {
+    fn remove_emptied(&mut self) {
         while !self.reconciler.reaping.is_empty() {
             let reaped = self.reconciler.reaped().recv_timeout(Duration::from_secs(30)).unwrap();
             let outcome = self.round(Work { reaped: vec![reaped], ..work(&[]) });
@@ -187,7 +187,7 @@ fn a_look_in_a_directory_that_is_gone_moves_to_its_highest_missing_ancestor() {
     let entries = outcome.done[0].entries.unwrap();
     // They are counted for a short time only.
     assert!(entries.number == 4 || (entries.at_least && entries.number < 4), "{entries:?}");
-    pair.bury();
+    pair.remove_emptied();
     assert_eq!(pair.names("replica"), [""; 0]);
 }
 
@@ -264,7 +264,7 @@ fn a_directory_gives_way_to_a_file_in_one_step_and_is_deleted_afterwards() {
     let outcome = pair.look(&["x"]);
     assert_eq!(operations(&outcome), [(Operation::Updated, "x".into())]);
     assert_eq!(pair.read("replica/x"), "file now");
-    pair.bury();
+    pair.remove_emptied();
     assert_eq!(pair.names("replica"), ["x"]);
 }
 
@@ -277,7 +277,7 @@ fn a_tree_that_was_put_aside_in_a_directory_goes_with_it_when_that_becomes_a_fil
     fs::remove_dir_all(pair.at("source/a")).unwrap();
     pair.write("source/a", "a file");
     pair.look(&["a"]);
-    pair.bury();
+    pair.remove_emptied();
     assert_eq!((pair.names("replica"), pair.read("replica/a")), (vec!["a".into()], "a file".into()));
 }
 
@@ -531,7 +531,7 @@ fn temporary_names_are_removed_unless_they_are_in_use() {
         ..work(&[&stale, &stale_dir, &in_use])
     };
     pair.round(held);
-    pair.bury();
+    pair.remove_emptied();
     assert_eq!(pair.names("replica"), [in_use]);
     pair.round(Work { carried: vec![carried], ..work(&[]) });
     assert_eq!(pair.names("replica"), ["big"]);

@@ -10,7 +10,7 @@ use crate::fault::{FsError, WorkError};
 use crate::links::Linked;
 use crate::path::RelPath;
 use crate::queue::{Check, Checks, Depth, Detector, Hint, Renames};
-use crate::reaper::{Aside, Reaped};
+use crate::reaper::{Reaped, Trash};
 use crate::report::{Done, Notice, Problem};
 
 /// Whether what the source lacks may go from the replica.
@@ -141,7 +141,7 @@ pub struct Outcome {
     pub open: Vec<RelPath>,
     /// Jobs and trees that were begun, to be taken over by the reconciler.
     pub(super) jobs: Vec<Job>,
-    pub(super) asides: Vec<Aside>,
+    pub(super) asides: Vec<Trash>,
     /// What is said once for each path.
     pub(super) notices: Vec<(RelPath, Notice)>,
 }
@@ -175,7 +175,7 @@ impl Outcome {
     }
 
     /// Notes why a look at `path` came to no end.
-    pub(super) fn set_back(&mut self, path: RelPath, look: Check, setback: WorkError) {
+    pub(super) fn record_failure(&mut self, path: RelPath, look: Check, setback: WorkError) {
         let again = if look.new { Requeue::StaleListing } else { Requeue::Changing };
         let look = Check { new: false, ..look };
         match setback {
@@ -248,7 +248,7 @@ impl Outcome {
     pub(super) fn doubt(&mut self, fault: FsError) {
         for done in std::mem::take(&mut self.done) {
             let look = Check::new(Depth::Content, done.detector, done.since);
-            self.set_back(done.path, look, fault.into());
+            self.record_failure(done.path, look, fault.into());
         }
     }
 }

@@ -15,13 +15,13 @@ use super::subtree::{Both, Subtree};
 use super::walk::walk;
 use super::{Extent, Message, Task, Walker};
 use crate::decide::may_be_newer;
-use crate::differs::{MetadataDiff, is_more_open, lets_in};
+use crate::differs::{MetadataDiff, grants_more, is_wider};
 use crate::entry::{DigestPair, Entry};
 use crate::fault::FsError;
 use crate::fault::WorkError;
 use crate::path::RelPath;
 use crate::queue::{CachedDigests, Check, Depth};
-use crate::reach::Movers;
+use crate::reach::Renamers;
 use crate::report::{Cause, Problem};
 use crate::tree::{Dir, File, ReplicaDir};
 
@@ -165,7 +165,7 @@ impl Walker<'_> {
         source: &Dir,
         replica: Option<&ReplicaDir>,
     ) {
-        if above.movers_within() == Movers::Nobody {
+        if above.movers_within() == Renamers::Nobody {
             return;
         }
         let lies = || {
@@ -279,7 +279,7 @@ impl Walker<'_> {
             MetadataDiff { xattrs: ours.1 != theirs.1, ..MetadataDiff::between(&ours.0, &theirs.0, keeps) };
         let twins = self.plan.twins.as_ref().filter(|_| !is_lost);
         let rights = differs.of_rights((&ours.1, &theirs.1));
-        let is_closed = lets_in(&ours.0, &theirs.0, rights, keeps);
+        let is_closed = grants_more(&ours.0, &theirs.0, rights, keeps);
         // What lets somebody in comes after all that lies below.
         if differs.any() && !(is_closed && twins.is_some()) {
             self.send(Message::Differ(dir.clone(), Vec::new()));
@@ -290,11 +290,11 @@ impl Walker<'_> {
             None => self
                 .replica
                 .as_ref()
-                .map_or(Movers::Many, |root| Movers::of(root, dir, &theirs.0, twins, keeps.user)),
+                .map_or(Renamers::Many, |root| Renamers::of(root, dir, &theirs.0, twins, keeps.user)),
         };
-        let is_more_open = is_more_open(&ours.0, &theirs.0, rights, keeps);
+        let is_wider = is_wider(&ours.0, &theirs.0, rights, keeps);
         let subtree = subtree.of(Both { source: ours.0, replica: theirs.0, movers }, twins);
-        if is_more_open {
+        if is_wider {
             subtree.spoil_above();
         }
         if is_closed { subtree.tell(dir, self.found(None), self.out) } else { subtree }

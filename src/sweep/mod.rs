@@ -30,7 +30,7 @@ use crate::queue::{Check, Detector};
 use crate::reconcile::{Lost, Roots};
 use crate::report::Problem;
 use crate::tree::{Dir, DirId, ReplicaDir};
-use crate::twins::Twins;
+use crate::twins::VerifiedDirs;
 use crate::watch::{Registry, Unwatched};
 
 /// Messages that may wait for the daemon; a batch is at most [`compare::CHUNK`] names.
@@ -61,7 +61,7 @@ pub struct Plan {
     /// Where each directory is registered before it is listed, while there is a watch.
     pub registry: Option<Arc<Registry>>,
     /// Where directories are noted that hold the same on both sides, if they are.
-    pub twins: Option<Arc<Twins>>,
+    pub twins: Option<Arc<VerifiedDirs>>,
     /// Where file systems were mounted in the source.
     pub crossings: Vec<RelPath>,
 }

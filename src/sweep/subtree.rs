@@ -10,23 +10,23 @@ use super::Message;
 use crate::entry::Entry;
 use crate::path::RelPath;
 use crate::queue::Check;
-use crate::reach::Movers;
+use crate::reach::Renamers;
 use crate::tree::Dir;
-use crate::twins::Twins;
+use crate::twins::VerifiedDirs;
 
 /// A directory that stands on both sides, when it was opened.
 pub(super) struct Both {
     pub source: Entry,
     pub replica: Entry,
     /// Who could have moved the replica's to where it is.
-    pub movers: Movers,
+    pub movers: Renamers,
 }
 
 /// A directory that is being compared. Each step that has to do with it holds it.
 pub(super) struct Subtree {
     above: Option<Arc<Subtree>>,
     /// What it is on both sides, and where twins are noted, if they are.
-    both: Option<(Both, Arc<Twins>)>,
+    both: Option<(Both, Arc<VerifiedDirs>)>,
     /// Who mirrors it.
     user: u32,
     /// Where it lets in fewer people than it is to: who is to be told.
@@ -44,7 +44,7 @@ impl Subtree {
     }
 
     /// It stands on both sides.
-    pub fn of(mut self, both: Both, twins: &Arc<Twins>) -> Self {
+    pub fn of(mut self, both: Both, twins: &Arc<VerifiedDirs>) -> Self {
         self.both = Some((both, Arc::clone(twins)));
         self
     }
@@ -68,9 +68,9 @@ impl Subtree {
     }
 
     /// Who can move what lies in it.
-    pub fn movers_within(&self) -> Movers {
-        self.both.as_ref().map_or(Movers::Many, |(both, twins)| {
-            both.movers.and(Movers::within(&both.replica, twins, self.user))
+    pub fn movers_within(&self) -> Renamers {
+        self.both.as_ref().map_or(Renamers::Many, |(both, twins)| {
+            both.movers.and(Renamers::within(&both.replica, twins, self.user))
         })
     }
 
@@ -82,7 +82,8 @@ impl Subtree {
 
     /// What was opened by its path need not be it, where others can move it.
     pub fn see_whether_it_is(&self, source: &Dir, replica: Option<&Dir>) {
-        if self.movers_within() != Movers::Nobody && !replica.is_some_and(|replica| self.is(source, replica))
+        if self.movers_within() != Renamers::Nobody
+            && !replica.is_some_and(|replica| self.is(source, replica))
         {
             self.spoil();
         }

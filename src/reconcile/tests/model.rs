@@ -35,7 +35,7 @@ struct Held {
 
 /// What the histories have come to.
 #[derive(Default)]
-struct Tally {
+struct Stats {
     renames: usize,
     followed: usize,
     /// Seeds that were equal only after what was renamed was compared once more.
@@ -299,7 +299,7 @@ struct Failure {
     story: String,
 }
 
-fn history(seed: u64, is_faulty: bool, tally: &mut Tally) -> Result<(), Failure> {
+fn history(seed: u64, is_faulty: bool, tally: &mut Stats) -> Result<(), Failure> {
     let _running = Running(seed);
     let mut history = History::new(seed);
     history.is_faulty = is_faulty;
@@ -313,8 +313,8 @@ fn history(seed: u64, is_faulty: bool, tally: &mut Tally) -> Result<(), Failure>
 }
 
 /// Prints what is wrong with each that fails, and the story of the first.
-fn histories(seeds: std::ops::Range<u64>, is_faulty: bool) -> Tally {
-    let (mut tally, mut failed) = (Tally::default(), Vec::new());
+fn histories(seeds: std::ops::Range<u64>, is_faulty: bool) -> Stats {
+    let (mut tally, mut failed) = (Stats::default(), Vec::new());
     let number = seeds.end - seeds.start;
     for seed in seeds {
         if let Err(Failure { why, story }) = history(seed, is_faulty, &mut tally) {
@@ -325,7 +325,7 @@ fn histories(seeds: std::ops::Range<u64>, is_faulty: bool) -> Tally {
             failed.push(seed);
         }
     }
-    let Tally { renames, followed, proved, faults } = &tally;
+    let Stats { renames, followed, proved, faults } = &tally;
     println!(
         "{number} histories: {followed} of {renames} renames followed, {faults} calls failed, the proof needed by \
          {proved:?}"
@@ -335,7 +335,7 @@ fn histories(seeds: std::ops::Range<u64>, is_faulty: bool) -> Tally {
 }
 
 /// Copying would end equal, too.
-fn assert_followed(Tally { renames, followed, .. }: &Tally) {
+fn assert_followed(Stats { renames, followed, .. }: &Stats) {
     assert!(followed * 10 > *renames, "only {followed} of {renames} renames were followed");
 }
 

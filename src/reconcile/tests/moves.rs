@@ -180,7 +180,7 @@ fn hints_that_are_wrong_do_no_harm() {
         &[("a", "b"), ("b", "a"), ("a", "b"), ("b", "a"), ("f", "g"), ("g", "f")],
     ] {
         pair.follow(hints);
-        pair.bury();
+        pair.remove_emptied();
         let looked = pair.look(&["a", "b", "f", "a/x", "b/y", "c", "nowhere"]);
         assert_eq!(operations(&looked), [], "{hints:?}");
         assert_eq!(pair.names("replica"), ["a", "b", "f"], "{hints:?}");
@@ -294,7 +294,7 @@ fn a_tree_that_was_put_aside_goes_from_where_its_directory_is_by_then() {
     fs::remove_dir_all(pair.at("source/a/sub")).unwrap();
     pair.look(&["a/sub"]);
     pair.rename_and_follow(&[("a", "b")]);
-    pair.bury();
+    pair.remove_emptied();
     assert_eq!((pair.names("replica"), pair.names("replica/b")), (vec!["b".into()], vec!["y".into()]));
 }
 
@@ -318,7 +318,7 @@ fn what_stands_where_a_directory_has_come_to_is_put_aside() {
     fs::remove_dir_all(pair.at("source/t")).unwrap();
     let outcome = pair.rename_and_follow(&[("d", "t")]);
     assert_eq!(operations(&outcome), [(Operation::Removed, "t".into()), renamed("t")]);
-    pair.bury();
+    pair.remove_emptied();
     assert_eq!((pair.names("replica"), pair.names("replica/t")), (vec!["t".into()], vec!["new".into()]));
     assert_eq!(pair.inode("replica/t"), inode);
 }
@@ -332,6 +332,6 @@ fn a_directory_of_which_a_part_is_excluded_in_the_new_place_is_copied() {
     let outcome = pair.rename_and_follow(&[("b", "a")]);
     let created = (Operation::Created, "a".into());
     assert_eq!(operations(&outcome), [created, (Operation::Removed, "b".into())]);
-    pair.bury();
+    pair.remove_emptied();
     assert_eq!((pair.names("replica"), outcome.scans), (vec!["a".into()], vec![path("a")]));
 }

@@ -15,7 +15,7 @@ use crate::reaper::Reaped;
 use crate::reconcile::{Deletions, Lost, Outcome, Requeue, Work};
 use crate::report::{Cause, Operation, Problem};
 use crate::sweep::{Extent, Message, Plan, Task, walked};
-use crate::troubles::{Failure, Troubles};
+use crate::troubles::{Failure, Failures};
 
 /// How long what a scan has found rests, and how long the watch is given to tell what a sweep has.
 const REST: Duration = Duration::from_millis(20);
@@ -37,11 +37,11 @@ pub struct Rounds {
     pub pair: Pair,
     pub rng: Rng,
     queue: Queue,
-    troubles: Troubles,
+    troubles: Failures,
     now: Instant,
     scans: BTreeSet<RelPath>,
     moved: BTreeSet<RelPath>,
-    unproven: BTreeSet<RelPath>,
+    needs_full_compare: BTreeSet<RelPath>,
     walk: Option<Walk>,
     carried: Vec<Carried>,
     reaped: Vec<Reaped>,
@@ -63,11 +63,11 @@ impl Rounds {
             pair,
             rng: Rng::with_seed(!seed),
             queue: Queue::default(),
-            troubles: Troubles::default(),
+            troubles: Failures::default(),
             now: Instant::now(),
             scans: BTreeSet::new(),
             moved: BTreeSet::new(),
-            unproven: BTreeSet::new(),
+            needs_full_compare: BTreeSet::new(),
             walk: None,
             carried: Vec::new(),
             reaped: Vec::new(),
@@ -101,7 +101,7 @@ impl Rounds {
 
     /// Wants a comparison of all, once nothing else is to be done.
     pub fn want_sweep(&mut self) {
-        self.unproven.insert(RelPath::root());
+        self.needs_full_compare.insert(RelPath::root());
     }
 
     /// Lets some time pass, and does a round where there is work for one: the renames that it was to
@@ -133,7 +133,7 @@ impl Rounds {
 
     /// The same for the full comparison of what was renamed.
     pub fn due_proof(&mut self) -> Option<(Task, Detector, Vec<RelPath>)> {
-        let scopes = take_scopes(&mut self.unproven);
+        let scopes = take_scopes(&mut self.needs_full_compare);
         (!scopes.is_empty()).then_some((Task::Full, Detector::Sweep, scopes))
     }
 
@@ -170,7 +170,7 @@ impl Rounds {
                 Some(Message::Differ(dir, names)) => self.take_differences(&dir, names, detector),
                 Some(Message::Problem(problem)) => {
                     let look = Check::new(Depth::Subtree, detector, self.now);
-                    self.set_back(&problem, look, Failure::Scan);
+                    self.record_failure(&problem, look, Failure::Scan);
                 }
                 Some(Message::Lost(lost)) => self.lose(lost),
                 Some(_) => {}
@@ -182,7 +182,7 @@ impl Rounds {
     fn end_walk(&mut self) {
         let Some(Walk { task, scopes, .. }) = self.walk.take() else { return };
         if task == Task::Quick {
-            self.unproven.extend(scopes);
+            self.needs_full_compare.extend(scopes);
         }
     }
 
@@ -240,7 +240,7 @@ impl Rounds {
         let outcome = self.pair.reconciler.round(work, &());
         self.wait_for_others();
         match outcome {
-            Ok(outcome) => self.take_up(outcome, &looked_at),
+            Ok(outcome) => self.apply_outcome(outcome, &looked_at),
             Err(lost) => self.lose(lost),
         }
         Some(followed)
@@ -252,7 +252,7 @@ impl Rounds {
         self.story.tell(format!("    lost: {lost}"));
         self.walk = None;
         self.queue = Queue::default();
-        self.troubles = Troubles::default();
+        self.troubles = Failures::default();
         self.moved.clear();
         self.pair.reconciler.abandon();
         self.want_scan(RelPath::root());
@@ -275,7 +275,7 @@ impl Rounds {
         }
     }
 
-    fn take_up(&mut self, outcome: Outcome, looked_at: &[RelPath]) {
+    fn apply_outcome(&mut self, outcome: Outcome, looked_at: &[RelPath]) {
         self.tell_outcome(&outcome);
         self.followed += outcome.done.iter().filter(|done| done.operation == Operation::Renamed).count();
         for (path, _) in outcome.busy {
@@ -285,7 +285,7 @@ impl Rounds {
         let mut open: BTreeSet<RelPath> = outcome.open.into_iter().collect();
         for (problem, look) in outcome.problems {
             open.insert(problem.path.clone());
-            self.set_back(&problem, look, Failure::Entry);
+            self.record_failure(&problem, look, Failure::Entry);
         }
         self.queue.put_back_renames(outcome.renames);
         for (path, look, again) in outcome.again {
@@ -317,16 +317,16 @@ impl Rounds {
             Requeue::Worker => self.queue.park(path, look),
             Requeue::ParentGone | Requeue::WidenLater => self.queue.push_resting(self.now + REST, path, look),
             Requeue::Changing => {
-                self.set_back(&Problem { path, cause: Cause::Restless }, look, Failure::Restless);
+                self.record_failure(&Problem { path, cause: Cause::Restless }, look, Failure::Restless);
             }
             Requeue::WidenUnverified => {
                 self.moved.insert(path.clone());
-                self.set_back(&Problem { path, cause: Cause::Uneven }, look, Failure::Uneven);
+                self.record_failure(&Problem { path, cause: Cause::Uneven }, look, Failure::Uneven);
             }
         }
     }
 
-    fn set_back(&mut self, problem: &Problem, look: Check, failure: Failure) {
+    fn record_failure(&mut self, problem: &Problem, look: Check, failure: Failure) {
         let retry = self.troubles.met(&problem.path, failure, self.now);
         self.queue.push_later(self.now + retry.after, problem.path.clone(), look);
     }
