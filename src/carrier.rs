@@ -21,7 +21,7 @@ use crate::queue::Check;
 use crate::tree::{File, NewFile};
 
 /// What a carrier is to do.
-pub enum Load {
+pub enum JobKind {
     /// Read both files and say whether they are equal.
     Compare { replica: NewFile, replica_entry: Entry },
     /// Fill the temporary file `name`, to be published for `reason`. `flush`: and write it to the disk. A round that waits for
@@ -35,37 +35,43 @@ pub struct Job {
     pub look: Check,
     pub source: File,
     pub entry: Entry,
-    pub load: Load,
+    pub load: JobKind,
     /// Set where the work is overtaken.
     pub cancel: Arc<AtomicBool>,
     /// Given back when the job is dropped.
-    _slot: Slot,
+    _permit: Permit,
 }
 
 impl Job {
-    pub fn new(path: RelPath, look: Check, (source, entry): (File, Entry), load: Load, slot: Slot) -> Self {
-        Self { path, look, source, entry, load, cancel: Arc::default(), _slot: slot }
+    pub fn new(
+        path: RelPath,
+        look: Check,
+        (source, entry): (File, Entry),
+        load: JobKind,
+        slot: Permit,
+    ) -> Self {
+        Self { path, look, source, entry, load, cancel: Arc::default(), _permit: slot }
     }
 
     pub fn identity(&self) -> Identity {
         self.entry.identity()
     }
 
-    fn run(&self) -> Result<Fruit, WorkError> {
+    fn run(&self) -> Result<JobResult, WorkError> {
         match &self.load {
-            Load::Compare { replica, replica_entry } => {
+            JobKind::Compare { replica, replica_entry } => {
                 let (source, replica) = ((&self.source, &self.entry), (replica.as_file(), replica_entry));
                 let verdict = compare_large(source, replica, &self.cancel)?;
                 see_unchanged(source).and_then(|()| see_unchanged(replica))?;
-                Ok(Fruit::DigestPair(verdict))
+                Ok(JobResult::Digests(verdict))
             }
-            Load::Fill { temp, flush, .. } => {
+            JobKind::Fill { temp, flush, .. } => {
                 let length = fill(&self.source, &self.entry, temp, &self.cancel)?;
                 if *flush {
                     temp.flush()?;
                 }
                 see_whole(&self.source, &self.entry, temp.as_file(), &self.cancel)?;
-                Ok(Fruit::Length(length))
+                Ok(JobResult::Length(length))
             }
         }
     }
@@ -73,25 +79,25 @@ impl Job {
 
 /// What a job has come to.
 #[derive(Clone, Copy, Debug)]
-pub enum Fruit {
-    /// Of [`Load::Compare`].
-    DigestPair(DigestPair),
-    /// Of [`Load::Fill`]: how many bytes were copied.
+pub enum JobResult {
+    /// Of [`JobKind::Compare`].
+    Digests(DigestPair),
+    /// Of [`JobKind::Fill`]: how many bytes were copied.
     Length(u64),
 }
 
 /// A job that has come to its end.
-pub struct Carried {
+pub struct Finished {
     pub job: Job,
-    pub result: Result<Fruit, WorkError>,
+    pub result: Result<JobResult, WorkError>,
     /// How long it took.
     pub took: Duration,
 }
 
 /// The right to hand in one job; given back when the job is dropped.
-pub struct Slot(Arc<AtomicUsize>);
+pub struct Permit(Arc<AtomicUsize>);
 
-impl Drop for Slot {
+impl Drop for Permit {
     fn drop(&mut self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
@@ -101,13 +107,13 @@ impl Drop for Slot {
 const JOBS: usize = 8;
 
 /// The carriers. Their threads end when this is dropped.
-pub struct Carriers {
+pub struct BigFileWorkers {
     jobs: Sender<Job>,
-    done: Receiver<Carried>,
+    done: Receiver<Finished>,
     free: Arc<AtomicUsize>,
 }
 
-impl Carriers {
+impl BigFileWorkers {
     /// Starts `threads` carriers. Several times as many jobs may be under way, so that none is
     /// idle while a round publishes, and a round publishes several.
     ///
@@ -124,7 +130,7 @@ impl Carriers {
                     let begun = Instant::now();
                     let result = job.run();
                     let took = begun.elapsed();
-                    if outbox.send(Carried { job, result, took }).is_err() {
+                    if outbox.send(Finished { job, result, took }).is_err() {
                         break;
                     }
                 }
@@ -134,14 +140,14 @@ impl Carriers {
     }
 
     /// Where finished jobs come out.
-    pub fn done(&self) -> &Receiver<Carried> {
+    pub fn done(&self) -> &Receiver<Finished> {
         &self.done
     }
 
     /// The right to hand in a job; `None` while all carriers have enough to do.
-    pub fn slot(&self) -> Option<Slot> {
+    pub fn slot(&self) -> Option<Permit> {
         let taken = self.free.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |free| free.checked_sub(1));
-        taken.ok().map(|_| Slot(Arc::clone(&self.free)))
+        taken.ok().map(|_| Permit(Arc::clone(&self.free)))
     }
 
     /// How many jobs could be handed in now.

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, never, select};
 
-use crate::carrier::Carried;
+use crate::carrier::Finished;
 use crate::config::{Config, Mode};
 use crate::differs::Capabilities;
 use crate::guard::{Occasion, Trust};
@@ -27,7 +27,7 @@ use crate::links::Links;
 use crate::path::RelPath;
 use crate::probe::{MissingCapabilities, of_process, probe};
 use crate::queue::{BatchLimit, Checks, Detector, Queue};
-use crate::reaper::Reaped;
+use crate::reaper::Emptied;
 use crate::reconcile::{Manner, Reconciler, Requeue, Roots, Work};
 use crate::roots::Prepared;
 use crate::sweep::Sweep;
@@ -173,10 +173,10 @@ pub fn run(
     signals: &Receiver<i32>,
     panicked: &AtomicBool,
 ) -> Result<End, Failed> {
-    let Prepared { mut roots, source_home, replica_home, lock, filter, backup, beside, .. } = prepared;
+    let Prepared { mut roots, source_mount, replica_mount, lock, filter, backup, beside, .. } = prepared;
     let stop = Arc::new(AtomicBool::new(false));
     let keeps = probe_replica(&mut roots, config.unseen_seconds());
-    let watched = RootWatch::new(source_home, replica_home, lock, beside);
+    let watched = RootWatch::new(source_mount, replica_mount, lock, beside);
     let manner = Manner { threads: config.threads, durable: config.durable, backup };
     let reconciler = Reconciler::start(roots, keeps, filter, manner, Arc::clone(&stop));
     let mut daemon = Daemon {
@@ -205,9 +205,9 @@ impl Daemon<'_> {
             self.begin_scan(now)?;
             self.begin_sweep(now)?;
             self.begin_proof(now)?;
-            let mut carried = Vec::new();
-            let mut reaped = Vec::new();
-            if let Some(signal) = self.wait(signals, &mut carried, &mut reaped) {
+            let mut finished = Vec::new();
+            let mut emptied_trash = Vec::new();
+            if let Some(signal) = self.wait(signals, &mut finished, &mut emptied_trash) {
                 return Ok(self.end(signal));
             }
             if panicked.load(Ordering::Relaxed) {
@@ -217,7 +217,7 @@ impl Daemon<'_> {
             self.check_roots(now);
             self.check_room(now);
             self.backlog.queue.wake(now);
-            self.round(carried, reaped);
+            self.round(finished, emptied_trash);
             if let Some(end) = self.settle(Instant::now()) {
                 self.pruning.finish();
                 return Ok(end);
@@ -229,8 +229,8 @@ impl Daemon<'_> {
     fn wait(
         &mut self,
         signals: &Receiver<i32>,
-        carried: &mut Vec<Carried>,
-        reaped: &mut Vec<Reaped>,
+        finished: &mut Vec<Finished>,
+        emptied_trash: &mut Vec<Emptied>,
     ) -> Option<i32> {
         let nobody = never();
         let swept = match &self.backlog.sweep {
@@ -268,12 +268,12 @@ impl Daemon<'_> {
                 }
                 Err(_) => self.backlog.scan = None,
             },
-            recv(self.reconciler.carried()) -> done => carried.extend(done),
-            recv(self.reconciler.reaped()) -> done => reaped.extend(done),
+            recv(self.reconciler.finished()) -> done => finished.extend(done),
+            recv(self.reconciler.emptied_trash()) -> done => emptied_trash.extend(done),
             default(self.next_wakeup()) => {}
         }
-        carried.extend(self.reconciler.carried().try_iter());
-        reaped.extend(self.reconciler.reaped().try_iter());
+        finished.extend(self.reconciler.finished().try_iter());
+        emptied_trash.extend(self.reconciler.emptied_trash().try_iter());
         None
     }
 
@@ -299,31 +299,31 @@ impl Daemon<'_> {
     }
 
     /// Does one round, where there is work for one.
-    fn round(&mut self, carried: Vec<Carried>, reaped: Vec<Reaped>) {
+    fn round(&mut self, finished: Vec<Finished>, emptied_trash: Vec<Emptied>) {
         if self.roots.is_lost() {
-            return self.reconciler.forget(carried, &reaped);
+            return self.reconciler.forget(finished, &emptied_trash);
         }
         // Those that are published in this round make room for as many.
-        self.backlog.queue.unpark(self.reconciler.free_carriers() + carried.len());
+        self.backlog.queue.unpark(self.reconciler.free_workers() + finished.len());
         let detector = self.whose_turn();
         let big = if detector == Detector::Sweep { BIG_FOR_SWEEP } else { BIG_FOR_WATCH };
         let (portion, budget) = self.measure(detector);
         let mut looks = self.backlog.queue.take(detector, portion);
         let moves = self.backlog.queue.take_renames(&mut looks, RENAMES);
-        if looks.is_empty() && carried.is_empty() && reaped.is_empty() {
+        if looks.is_empty() && finished.is_empty() && emptied_trash.is_empty() {
             return;
         }
         let remembered = !self.backlog.troubles.is_empty()
             || !self.backlog.links.is_empty()
             || !self.backlog.uneven.is_empty();
-        let looked_at = if remembered { paths(&looks, &carried, &reaped) } else { Vec::new() };
+        let looked_at = if remembered { paths(&looks, &finished, &emptied_trash) } else { Vec::new() };
         self.backlog.links.look_at(looked_at.iter());
         let names: usize = looks.values().map(BTreeMap::len).sum();
         let work = Work {
             moves,
             looks,
-            carried,
-            reaped,
+            finished,
+            emptied_trash,
             detector,
             deletions: self.trust.deletions(detector),
             budget: Some(budget),
@@ -419,10 +419,10 @@ fn probe_replica(roots: &mut Roots, unseen: i64) -> Capabilities {
 }
 
 /// All that a round will look at.
-fn paths(looks: &Checks, carried: &[Carried], reaped: &[Reaped]) -> Vec<RelPath> {
+fn paths(looks: &Checks, finished: &[Finished], emptied_trash: &[Emptied]) -> Vec<RelPath> {
     let named = looks.iter().flat_map(|(dir, names)| names.keys().map(|name| dir.join(name)));
     let dirs = looks.keys().cloned();
-    let big = carried.iter().map(|carried| carried.job.path.clone());
-    let aside = reaped.iter().map(|reaped| reaped.aside.path());
+    let big = finished.iter().map(|finished| finished.job.path.clone());
+    let aside = emptied_trash.iter().map(|emptied_trash| emptied_trash.aside.path());
     named.chain(dirs).chain(big).chain(aside).collect()
 }

@@ -130,8 +130,8 @@ impl Due {
         Self(Work {
             moves: Renames::default(),
             looks,
-            carried: Vec::new(),
-            reaped: Vec::new(),
+            finished: Vec::new(),
+            emptied_trash: Vec::new(),
             detector: Detector::Watch,
             deletions: Deletions::Followed,
             budget: None,

@@ -25,7 +25,7 @@ impl Trash {
 }
 
 /// A tree that was emptied, as far as that went.
-pub struct Reaped {
+pub struct Emptied {
     pub aside: Trash,
     pub result: Result<()>,
 }
@@ -33,7 +33,7 @@ pub struct Reaped {
 /// The reaper's thread; it ends when this is dropped.
 pub struct Reaper {
     jobs: Sender<Trash>,
-    done: Receiver<Reaped>,
+    done: Receiver<Emptied>,
 }
 
 impl Reaper {
@@ -45,7 +45,7 @@ impl Reaper {
         std::thread::Builder::new().name("twindir-reap".into()).spawn(move || {
             for aside in inbox {
                 let result = empty_aside(&replica, &aside, &stop);
-                if outbox.send(Reaped { aside, result }).is_err() {
+                if outbox.send(Emptied { aside, result }).is_err() {
                     break;
                 }
             }
@@ -59,7 +59,7 @@ impl Reaper {
     }
 
     /// Where emptied trees come out.
-    pub fn done(&self) -> &Receiver<Reaped> {
+    pub fn done(&self) -> &Receiver<Emptied> {
         &self.done
     }
 }

@@ -24,7 +24,7 @@ use crate::probe::follows_symlinks;
 use crate::reconcile::Roots;
 use crate::report::{RotatingFile, advice};
 use crate::tree::{DirId, Root, enclosing, lies_within, nearest_existing};
-pub use home::{NotAtHome, ReplicaHome, SourceHome};
+pub use home::{NotSameDisk, ReplicaMount, SourceMount};
 
 /// Why a run is refused: what is wrong, and what to do. Exit code 2.
 #[derive(Debug, thiserror::Error)]
@@ -105,18 +105,18 @@ pub enum Refusal {
 /// What a run begins with.
 pub struct Prepared {
     pub roots: Roots,
-    pub source_home: SourceHome,
-    pub replica_home: ReplicaHome,
+    pub source_mount: SourceMount,
+    pub replica_mount: ReplicaMount,
     pub lock: Lock,
     pub log: Option<RotatingFile>,
     pub filter: Filter,
     pub backup: Option<Arc<Backup>>,
-    pub beside: Beside,
+    pub beside: ExtraPaths,
 }
 
 /// What must not lie inside a root: the log file and the backup folder. Absolute paths.
 #[derive(Clone, Default, Debug)]
-pub struct Beside {
+pub struct ExtraPaths {
     pub log: Option<PathBuf>,
     backup: Option<PathBuf>,
 }
@@ -128,7 +128,7 @@ pub struct Checked {
     source_pin: DirId,
     /// `None` where the replica does not exist yet.
     existing: Option<DirId>,
-    beside: Beside,
+    beside: ExtraPaths,
     filter: Filter,
     durable: bool,
 }
@@ -155,7 +155,7 @@ pub fn check(config: &Config) -> Result<Checked, Refusal> {
         Err(fault) if fault.errno == Errno::NOTDIR => return Err(Refusal::ReplicaNoDir(replica.path)),
         Err(fault) => return Err(Refusal::FsError(replica.path, fault)),
     };
-    let beside = Beside {
+    let beside = ExtraPaths {
         log: config.log_file.as_deref().map(full).transpose()?,
         backup: config.backup_dir.as_deref().map(full).transpose()?,
     };
@@ -178,7 +178,7 @@ pub fn check(config: &Config) -> Result<Checked, Refusal> {
 pub fn see_apart(
     (source, source_pin): (&Root, &DirId),
     (replica, existing): (&Root, Option<&DirId>),
-    beside: &Beside,
+    beside: &ExtraPaths,
 ) -> Result<(), Refusal> {
     refuse_nesting(&source.path, source_pin, &replica.path, existing)?;
     if let Some(log) = &beside.log {
@@ -191,7 +191,7 @@ pub fn see_apart(
     Ok(())
 }
 
-impl Beside {
+impl ExtraPaths {
     /// Where the log file lies in the source, if it does.
     ///
     /// # Errors
@@ -276,7 +276,7 @@ impl Checked {
     /// A [`Refusal`]; nothing was created then, unless creating was what failed.
     pub fn prepare(self) -> Result<Prepared, Refusal> {
         let Self { source, replica, source_pin, existing, beside, filter, durable } = self;
-        let Beside { log: log_path, backup: backup_path } = beside.clone();
+        let ExtraPaths { log: log_path, backup: backup_path } = beside.clone();
         let existing = existing.map(|pin| replica.pin_when_written_to(pin));
         let held = existing.map(|pin| Lock::take(&pin, &replica.path)).transpose()?;
         let log = log_path
@@ -302,11 +302,11 @@ impl Checked {
             Some(lock) => lock,
             None => Lock::take(&replica_pin, &replica.path)?,
         };
-        let replica_home = ReplicaHome::of(&replica, replica_pin)
+        let replica_mount = ReplicaMount::of(&replica, replica_pin)
             .map_err(|fault| Refusal::FsError(replica.path.clone(), fault))?;
-        let source_home = SourceHome::of(&source, source_pin);
+        let source_mount = SourceMount::of(&source, source_pin);
         let roots = Roots { source, replica, source_pin, replica_pin };
-        Ok(Prepared { roots, source_home, replica_home, lock, log, filter, backup, beside })
+        Ok(Prepared { roots, source_mount, replica_mount, lock, log, filter, backup, beside })
     }
 }
 

@@ -19,7 +19,7 @@ const LONGEST: usize = 700 * 1024;
 /// A file in each of two directories, and a carrier's slot.
 struct Bench {
     top: tempfile::TempDir,
-    carriers: Carriers,
+    carriers: BigFileWorkers,
     rng: Rng,
 }
 
@@ -29,7 +29,7 @@ impl Bench {
         for side in ["source", "replica"] {
             fs::create_dir(top.path().join(side)).unwrap();
         }
-        Self { top, carriers: Carriers::start(1).unwrap(), rng: Rng::with_seed(seed) }
+        Self { top, carriers: BigFileWorkers::start(1).unwrap(), rng: Rng::with_seed(seed) }
     }
 
     /// Writes a file with some holes in it.
@@ -54,7 +54,7 @@ impl Bench {
         Root::new(self.top.path().join("replica"), Side::Replica).open_replica().unwrap().0
     }
 
-    fn job(&self, load: Load) -> Job {
+    fn job(&self, load: JobKind) -> Job {
         let look = Check::new(Depth::Content, Detector::Watch, Instant::now());
         Job::new(path("file"), look, self.source(), load, self.carriers.slot().unwrap())
     }
@@ -75,7 +75,7 @@ fn a_copy_that_is_said_to_be_done_is_whole_whatever_has_failed() {
         bench.write(&source);
         let temp = bench.replica().create_file(&name("temp")).unwrap();
         let job =
-            bench.job(Load::Fill { temp, name: name("temp"), reason: Reason::New, flush: seed % 2 == 0 });
+            bench.job(JobKind::Fill { temp, name: name("temp"), reason: Reason::New, flush: seed % 2 == 0 });
         let faults = Faults::begin(seed, 20);
         let result = job.run();
         drop(faults);
@@ -101,11 +101,11 @@ fn two_files_are_not_said_to_be_equal_for_what_has_failed() {
             file.write_all_at(&[!byte[0]], last).unwrap();
         }
         let (replica, replica_entry) = bench.replica().open_existing(&name("file")).unwrap();
-        let job = bench.job(Load::Compare { replica, replica_entry });
+        let job = bench.job(JobKind::Compare { replica, replica_entry });
         let faults = Faults::begin(seed, 10);
         let result = job.run();
         drop(faults);
-        if let Ok(Fruit::DigestPair(verdict)) = result {
+        if let Ok(JobResult::Digests(verdict)) = result {
             assert_eq!(verdict.same(), !differs, "seed {seed}");
         }
         result.is_ok()

@@ -9,7 +9,9 @@ use crate::fault::{FsError, Side};
 use crate::guard::{Occasion, Trust};
 use crate::path::shown;
 use crate::reconcile::Lost;
-use crate::roots::{Beside, Lock, NotAtHome, Refusal, ReplicaHome, SourceHome, refuse_followed, see_apart};
+use crate::roots::{
+    ExtraPaths, Lock, NotSameDisk, Refusal, ReplicaMount, SourceMount, refuse_followed, see_apart,
+};
 use crate::tree::DirId;
 
 /// How long another directory must have stood at a root's path before it is adopted: a mount
@@ -21,18 +23,18 @@ const CHECK: Duration = Duration::from_millis(250);
 
 /// What is known of one root's absence.
 #[derive(Default)]
-struct Absence {
+struct LostRoot {
     /// Whether the user was told.
     told: bool,
     /// The disk at the replica's path that is not taken for it, and was told of.
-    disk: Option<NotAtHome>,
+    disk: Option<NotSameDisk>,
     /// Why what stands at the path was refused, as it was told.
     refusal: Option<String>,
     /// Another directory at the path, and since when.
     candidate: Option<(DirId, Instant)>,
 }
 
-impl Absence {
+impl LostRoot {
     /// Whether the user is to be told now; once.
     fn is_news(&mut self) -> bool {
         self.candidate = None;
@@ -48,7 +50,7 @@ impl Absence {
     }
 
     /// Notes why what stands at the replica's path is not taken for it. A disk is news also after its absence was told.
-    fn finds_stranger(&mut self, why: NotAtHome) {
+    fn finds_stranger(&mut self, why: NotSameDisk) {
         if why.is_disk() && self.disk.replace(why) != Some(why) {
             self.told = false;
         }
@@ -57,22 +59,35 @@ impl Absence {
 
 /// The state of both roots.
 pub(super) struct RootWatch {
-    source_home: SourceHome,
-    replica_home: ReplicaHome,
+    source_mount: SourceMount,
+    replica_mount: ReplicaMount,
     lock: Lock,
-    pub(super) beside: Beside,
-    source: Option<Absence>,
-    replica: Option<Absence>,
+    pub(super) beside: ExtraPaths,
+    source: Option<LostRoot>,
+    replica: Option<LostRoot>,
     checked: Instant,
 }
 
 impl RootWatch {
-    pub fn new(source_home: SourceHome, replica_home: ReplicaHome, lock: Lock, beside: Beside) -> Self {
-        Self { source_home, replica_home, lock, beside, source: None, replica: None, checked: Instant::now() }
+    pub fn new(
+        source_mount: SourceMount,
+        replica_mount: ReplicaMount,
+        lock: Lock,
+        beside: ExtraPaths,
+    ) -> Self {
+        Self {
+            source_mount,
+            replica_mount,
+            lock,
+            beside,
+            source: None,
+            replica: None,
+            checked: Instant::now(),
+        }
     }
 
     /// What is known of the absence of one of them, which is noted if it was not.
-    fn absence(&mut self, side: Side) -> &mut Absence {
+    fn absence(&mut self, side: Side) -> &mut LostRoot {
         let absence = if side == Side::Source { &mut self.source } else { &mut self.replica };
         absence.get_or_insert_default()
     }
@@ -115,7 +130,7 @@ impl Daemon<'_> {
     fn check_source(&mut self, found: Result<DirId, FsError>, now: Instant) {
         match found {
             Ok(pin) if pin == self.reconciler.roots.source_pin => {
-                self.roots.source_home.follow(&self.reconciler.roots.source);
+                self.roots.source_mount.follow(&self.reconciler.roots.source);
                 if self.roots.source.take().is_some_and(|absence| absence.told) {
                     tracing::info!(op = "source", "the source is there again");
                 }
@@ -124,7 +139,7 @@ impl Daemon<'_> {
                 self.drop_work();
                 let source = &self.reconciler.roots.source;
                 let absence = self.roots.source.get_or_insert_default();
-                if self.roots.source_home.is_unmounted(source, &pin) {
+                if self.roots.source_mount.is_unmounted(source, &pin) {
                     let path = shown(&source.path);
                     self.miss(
                         Side::Source,
@@ -152,7 +167,7 @@ impl Daemon<'_> {
             Ok(log) => self.reconciler.filter.log = log,
             Err(refusal) => return self.refuse(Side::Source, &refusal),
         }
-        let is_doubted = self.roots.source_home.adopt(&roots.source, pin, self.trust);
+        let is_doubted = self.roots.source_mount.adopt(&roots.source, pin, self.trust);
         self.roots.source = None;
         self.reconciler.adopt_source(pin);
         self.trust = self.needs_full_compare(is_doubted);
@@ -185,7 +200,7 @@ impl Daemon<'_> {
                 self.drop_work();
                 let replica = &self.reconciler.roots.replica;
                 let absence = self.roots.replica.get_or_insert_default();
-                if let Err(why) = self.roots.replica_home.may_adopt(replica, &pin) {
+                if let Err(why) = self.roots.replica_mount.may_adopt(replica, &pin) {
                     absence.finds_stranger(why);
                     let what = format!("{} is not the replica: {why}", shown(&replica.path));
                     self.miss(Side::Replica, &what, why.end(), true);
@@ -205,7 +220,7 @@ impl Daemon<'_> {
         let path = roots.replica.path.clone();
         // Where the source is gone too, a directory above both may have been moved.
         let may_create = self.config.create && roots.source.pin() == Ok(roots.source_pin);
-        if fault.is_absence() && may_create && self.roots.replica_home.may_create(&path) {
+        if fault.is_absence() && may_create && self.roots.replica_mount.may_create(&path) {
             let made = fs::create_dir_all(&path);
             if let (Ok(()), Ok(pin)) = (made, self.reconciler.roots.replica.pin()) {
                 let why = "the replica was deleted: it is made again and filled";
@@ -255,9 +270,9 @@ impl Daemon<'_> {
         tracing::warn!(op = "adopted", "{why}");
         self.roots.replica = None;
         self.reconciler.adopt_replica(pin);
-        self.roots.replica_home.adopt(&self.reconciler.roots.replica, pin);
+        self.roots.replica_mount.adopt(&self.reconciler.roots.replica, pin);
         self.reconciler.keeps = probe_replica(&mut self.reconciler.roots, self.config.unseen_seconds());
-        self.roots.source_home.note(self.trust);
+        self.roots.source_mount.note(self.trust);
         self.trust = self.needs_full_compare(self.trust.is_doubted());
         self.tally.mark_active();
         self.tally.counted_no_more();
@@ -287,7 +302,7 @@ impl Daemon<'_> {
 }
 
 /// Whether the same other directory has stood at the path for long enough.
-fn stands(absence: &mut Absence, pin: DirId, now: Instant) -> bool {
+fn stands(absence: &mut LostRoot, pin: DirId, now: Instant) -> bool {
     match absence.candidate {
         Some((candidate, since)) if candidate == pin => now.duration_since(since) >= STANDING,
         _ => {

@@ -10,7 +10,7 @@ use super::gather::DirPair;
 use super::publish::Ready;
 use super::removal::gone_is_fine;
 use super::{Fate, Observation, Outcome, Requeue, Round, Ruling, Stay, TASK};
-use crate::carrier::{Carried, Fruit, Job, Load};
+use crate::carrier::{Finished, Job, JobKind, JobResult};
 use crate::copy::{Temp, fill, seal, see_whole, settings};
 use crate::decide::{Action, Contents, Reason, decide, may_hold_other};
 use crate::differs::MetadataDiff;
@@ -29,7 +29,7 @@ struct Task<'a> {
     spot: &'a DirPair<'a>,
     replica: &'a ReplicaDir,
     sightings: Vec<Observation>,
-    carried: Vec<Carried>,
+    finished: Vec<Finished>,
 }
 
 impl Round<'_> {
@@ -37,8 +37,8 @@ impl Round<'_> {
         let mut spots = std::mem::take(&mut self.spots);
         let mut tasks = tasks(&mut spots);
         // Publishing is quick, and what is published frees a carrier: it waits for no time.
-        tasks.sort_by_key(|task| task.carried.is_empty());
-        let publishing = tasks.partition_point(|task| !task.carried.is_empty());
+        tasks.sort_by_key(|task| task.finished.is_empty());
+        let publishing = tasks.partition_point(|task| !task.finished.is_empty());
         let rest = tasks.split_off(publishing);
         let until = budget.map(|budget| Instant::now() + budget);
         let this = &*self;
@@ -66,7 +66,7 @@ impl Round<'_> {
 
     /// Works on some names of one directory; what is finished, and has to wait for the disk.
     fn work_on<'a>(&self, task: Task<'a>, out: &mut Outcome) -> Vec<Ready<'a>> {
-        let Task { rel, spot, replica, sightings, carried } = task;
+        let Task { rel, spot, replica, sightings, finished } = task;
         let mut waiting = Vec::new();
         let mut finish = |ready: Worked<'a>, out: &mut Outcome| -> Result<(), WorkError> {
             match ready? {
@@ -76,10 +76,10 @@ impl Round<'_> {
             }
             Ok(())
         };
-        for carried in carried {
-            let (path, look) = (carried.job.path.clone(), carried.job.look.clone());
+        for finished in finished {
+            let (path, look) = (finished.job.path.clone(), finished.job.look.clone());
             let here = EntryContext { round: self, rel: &rel, spot, replica, path: &path, look: &look };
-            let ready = here.finish_carried(&carried, out);
+            let ready = here.finish_carried(&finished, out);
             if let Err(setback) = finish(ready, out) {
                 out.record_failure(path, look, setback);
             }
@@ -117,14 +117,14 @@ fn tasks<'a>(spots: &'a mut BTreeMap<RelPath, DirPair<'_>>) -> Vec<Task<'a>> {
     let mut tasks = Vec::new();
     for (rel, spot) in spots {
         let mut sightings = std::mem::take(&mut spot.sightings);
-        let mut carried = std::mem::take(&mut spot.carried);
+        let mut finished = std::mem::take(&mut spot.finished);
         let spot = &*spot;
         let Some(replica) = &spot.replica else { continue };
-        while !sightings.is_empty() || !carried.is_empty() {
+        while !sightings.is_empty() || !finished.is_empty() {
             let rest = sightings.split_off(sightings.len().min(TASK));
             let sightings = std::mem::replace(&mut sightings, rest);
-            let carried = std::mem::take(&mut carried);
-            tasks.push(Task { rel: rel.clone(), spot, replica, sightings, carried });
+            let finished = std::mem::take(&mut finished);
+            tasks.push(Task { rel: rel.clone(), spot, replica, sightings, finished });
         }
     }
     tasks
@@ -177,7 +177,7 @@ impl<'a> EntryContext<'_, 'a> {
                     }
                     EntryContext { look: &look, ..*self }.carry_out(action, name, &source, &standing, out)
                 }
-                Pair::Carried => Ok(None),
+                Pair::Finished => Ok(None),
                 Pair::Unreadable(standing) => self.copy_file(name, &standing, Reason::Metadata, out),
             },
             action => self.carry_out(action, name, source, standing, out),
@@ -250,8 +250,8 @@ impl<'a> EntryContext<'_, 'a> {
                 Some(verdict)
             }
             None => {
-                let load = Load::Compare { replica: replica.0, replica_entry: replica.1 };
-                return self.hand_over(source, out, |_| Ok(load)).map(|()| Pair::Carried);
+                let load = JobKind::Compare { replica: replica.0, replica_entry: replica.1 };
+                return self.hand_over(source, out, |_| Ok(load)).map(|()| Pair::Finished);
             }
         };
         let kinds = self.round.shared.keeps.xattrs;
@@ -279,7 +279,7 @@ impl<'a> EntryContext<'_, 'a> {
             let load = |here: &Self| {
                 let (temp, name) = here.try_big_file()?;
                 let flush = shared.durable || shared.keeps.tells_late;
-                Ok(Load::Fill { temp, name, reason, flush })
+                Ok(JobKind::Fill { temp, name, reason, flush })
             };
             return self.hand_over((source, entry), out, load).map(|()| None);
         }
@@ -342,7 +342,7 @@ impl<'a> EntryContext<'_, 'a> {
         &self,
         source: (File, Entry),
         out: &mut Outcome,
-        load: impl FnOnce(&Self) -> Result<Load, WorkError>,
+        load: impl FnOnce(&Self) -> Result<JobKind, WorkError>,
     ) -> Result<(), WorkError> {
         out.open.push(self.path.clone());
         let shared = self.round.shared;
@@ -361,14 +361,14 @@ impl<'a> EntryContext<'_, 'a> {
     }
 
     /// Finishes a big file, if its source is still what was copied.
-    fn finish_carried(&self, carried: &Carried, out: &mut Outcome) -> Worked<'a> {
+    fn finish_carried(&self, finished: &Finished, out: &mut Outcome) -> Worked<'a> {
         let Some((_, name)) = self.path.split() else { return Ok(None) };
-        let Job { source, entry, load, .. } = &carried.job;
-        let Load::Fill { temp: temp_file, name: temp_name, reason, .. } = load else { return Ok(None) };
-        let Ok(Fruit::Length(length)) = carried.result else { return Ok(None) };
+        let Job { source, entry, load, .. } = &finished.job;
+        let JobKind::Fill { temp: temp_file, name: temp_name, reason, .. } = load else { return Ok(None) };
+        let Ok(JobResult::Length(length)) = finished.result else { return Ok(None) };
         let temp = Temp::adopt(self.replica, temp_name.clone(), &self.round.shared.names);
         // A round has put a newer copy in place meanwhile.
-        if carried.job.cancel.load(Ordering::Relaxed) {
+        if finished.job.cancel.load(Ordering::Relaxed) {
             return Err(WorkError::Changed);
         }
         // What was copied is whole; it has to be that of the file that has the name now.
@@ -453,7 +453,7 @@ enum Pair {
     /// What both sides show now, and their MD5s; none where only metadata has changed.
     Read(Box<[Entry; 2]>, Option<DigestPair>),
     /// They are big: a carrier reads them.
-    Carried,
+    Finished,
     /// The replica's, which stands there so, cannot be read.
     Unreadable(Observed),
 }

@@ -34,7 +34,7 @@ impl Emptying {
 
 /// How far a directory was emptied.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Emptied {
+pub(super) enum EmptiedInPlace {
     /// It is gone, with so many entries since the first turn, itself included.
     Wholly(u64),
     /// There was no time for more.
@@ -57,16 +57,16 @@ impl Round<'_> {
         name: &Name,
         path: &RelPath,
         turn: Option<Duration>,
-    ) -> Result<Emptied, WorkError> {
+    ) -> Result<EmptiedInPlace, WorkError> {
         // What is being removed is nobody's to see.
         self.shut(dir, name);
         let mut removed = self.shared.emptied.lock().remove(path).unwrap_or_default();
         let result = self.empty_from(dir, RelPath::root().join(name), turn, &mut removed);
         if result == Ok(true) {
-            return Ok(Emptied::Wholly(removed));
+            return Ok(EmptiedInPlace::Wholly(removed));
         }
         self.shared.emptied.lock().insert(path.clone(), removed);
-        result.map(|_| Emptied::InPart)
+        result.map(|_| EmptiedInPlace::InPart)
     }
 
     /// Whether all is gone. One directory is open at a time: a tree may be as deep as it likes.

@@ -12,7 +12,7 @@ use crate::tree::Dir;
 
 /// What may go of a directory.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Leave {
+pub enum Removable {
     Whole,
     /// These entries, with all that they hold; the rest stays.
     Parts(Vec<RelPath>),
@@ -20,12 +20,12 @@ pub enum Leave {
 
 /// Finds out what may go of a directory of the replica that the source lacks. Of its own files of
 /// patterns the replica has the last copy: they still count.
-pub fn may_go(replica: &Dir, dir: &RelPath, filter: &Filter) -> Leave {
-    if filter.is_empty() { Leave::Whole } else { look_into(replica, dir, &filter.detached()) }
+pub fn removable_part(replica: &Dir, dir: &RelPath, filter: &Filter) -> Removable {
+    if filter.is_empty() { Removable::Whole } else { look_into(replica, dir, &filter.detached()) }
 }
 
 /// Goes down and up again without recursion: a tree may be deeper than a stack.
-fn look_into(replica: &Dir, dir: &RelPath, filter: &Filter) -> Leave {
+fn look_into(replica: &Dir, dir: &RelPath, filter: &Filter) -> Removable {
     let mut above = Vec::new();
     let mut level = Level::open(replica, dir.clone(), filter);
     loop {
@@ -76,19 +76,19 @@ impl Level {
         level
     }
 
-    fn add(&mut self, dir: RelPath, leave: Leave) {
+    fn add(&mut self, dir: RelPath, leave: Removable) {
         match leave {
-            Leave::Whole => self.parts.push(dir),
-            Leave::Parts(below) => {
+            Removable::Whole => self.parts.push(dir),
+            Removable::Parts(below) => {
                 self.stays = true;
                 self.parts.extend(below);
             }
         }
     }
 
-    fn leave(mut self, filter: &Filter) -> Leave {
+    fn leave(mut self, filter: &Filter) -> Removable {
         if !self.stays {
-            return Leave::Whole;
+            return Removable::Whole;
         }
         // The patterns stay with what they exclude: else the next look would not know of it.
         let holds_rules = |path: &RelPath| {
@@ -96,14 +96,14 @@ impl Level {
                 .is_some_and(|(above, name)| above == self.dir && filter.governed_by(&above, &name).is_some())
         };
         self.parts.retain(|path| !holds_rules(path));
-        Leave::Parts(self.parts)
+        Removable::Parts(self.parts)
     }
 }
 
 impl Round<'_> {
     /// Whether something in the replica's directory `from` would be left alone at `to`, where the
     /// source has it now. What cannot be looked into may hold anything.
-    pub(super) fn crosses_a_border(&self, from: &RelPath, to: &RelPath) -> bool {
+    pub(super) fn changes_exclusion(&self, from: &RelPath, to: &RelPath) -> bool {
         let filter = &self.shared.filter;
         let mut waiting = if filter.is_empty() { Vec::new() } else { vec![(from.clone(), to.clone())] };
         while let Some((from, to)) = waiting.pop() {
@@ -180,8 +180,9 @@ mod tests {
         std::fs::create_dir_all(top.path().join(deep)).unwrap();
         let root = Root::new(top.path(), Side::Replica);
         let filter = Filter::new(crate::filter::Patterns::default(), true);
-        let look = move || may_go(&root.open_replica().unwrap().0, &RelPath::new(b"d").unwrap(), &filter);
+        let look =
+            move || removable_part(&root.open_replica().unwrap().0, &RelPath::new(b"d").unwrap(), &filter);
         let small = std::thread::Builder::new().stack_size(128 * 1024);
-        assert_eq!(small.spawn(look).unwrap().join().unwrap(), Leave::Whole);
+        assert_eq!(small.spawn(look).unwrap().join().unwrap(), Removable::Whole);
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use crate::carrier::{Job, Load};
+use crate::carrier::{Job, JobKind};
 use crate::entry::Entry;
 use crate::path::{Name, RelPath};
 use crate::queue::{Check, Detector};
@@ -25,8 +25,8 @@ struct Flight {
 impl Flight {
     fn of(job: &Job) -> Self {
         let temp = match &job.load {
-            Load::Fill { name, .. } => Some(name.clone()),
-            Load::Compare { .. } => None,
+            JobKind::Fill { name, .. } => Some(name.clone()),
+            JobKind::Compare { .. } => None,
         };
         let (source, cancel) = (job.entry.clone(), Arc::clone(&job.cancel));
         Self { source, cancel, temp, look: job.look.clone(), since: job.look.first }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use super::{Observation, Outcome, Requeue, Round, TASK};
-use crate::carrier::{Carried, Fruit, Job, Load};
+use crate::carrier::{Finished, Job, JobKind, JobResult};
 use crate::copy::Temp;
 use crate::entry::{Entry, Kind, Observed, Time};
 use crate::fault::FsError;
@@ -33,7 +33,7 @@ pub(super) struct DirPair<'a> {
     pub replica: Option<ReplicaDir>,
     pub sightings: Vec<Observation>,
     /// Big files to be published here.
-    pub carried: Vec<Carried>,
+    pub finished: Vec<Finished>,
     filter: DirFilter<'a>,
     /// When the replica's was narrowed, if it could be.
     restricted: Option<Instant>,
@@ -96,11 +96,11 @@ fn is_wider(source: &Dir, replica: &Dir) -> bool {
 impl Round<'_> {
     /// Sorts what carriers bring: files to be published are kept for the contents phase, a
     /// verdict on a pair becomes the evidence of a look, and what failed is thrown away.
-    pub(super) fn sort_carried(&mut self, mut looks: Checks, finished: Vec<Carried>) -> Checks {
-        for Carried { job, result, took } in finished {
+    pub(super) fn sort_finished(&mut self, mut looks: Checks, finished: Vec<Finished>) -> Checks {
+        for Finished { job, result, took } in finished {
             self.out.busy.push((job.path.clone(), took));
             let setback = match (&job.load, result) {
-                (Load::Compare { replica_entry, .. }, Ok(Fruit::DigestPair(verdict))) => {
+                (JobKind::Compare { replica_entry, .. }, Ok(JobResult::Digests(verdict))) => {
                     let evidence =
                         CachedDigests { source: job.identity(), replica: replica_entry.identity(), verdict };
                     let look = Check { evidence: Some(Box::new(evidence)), ..job.look };
@@ -108,18 +108,18 @@ impl Round<'_> {
                     add(&mut looks, &job.path, look);
                     continue;
                 }
-                (Load::Fill { .. }, Ok(_)) => {
+                (JobKind::Fill { .. }, Ok(_)) => {
                     let Some((dir, _)) = job.path.split() else { continue };
                     // The directory is gathered for the sake of the temporary file in it.
                     let spot = self.place(&dir, &mut looks, Some(&job.look));
                     match spot.and_then(|()| self.spots.get_mut(&dir)) {
-                        Some(spot) => spot.carried.push(Carried { job, result, took }),
+                        Some(spot) => spot.finished.push(Finished { job, result, took }),
                         None => self.discard(&job),
                     }
                     continue;
                 }
                 (_, Err(setback)) => setback,
-                (Load::Compare { .. }, Ok(Fruit::Length(_))) => WorkError::Changed,
+                (JobKind::Compare { .. }, Ok(JobResult::Length(_))) => WorkError::Changed,
             };
             let (path, look) = (job.path.clone(), job.look.clone());
             self.discard(&job);
@@ -136,7 +136,7 @@ impl Round<'_> {
 
     /// Removes the temporary file of a big file that is not to be published.
     fn discard(&mut self, job: &Job) {
-        let (Load::Fill { name, .. }, Some((dir, _))) = (&job.load, job.path.split()) else {
+        let (JobKind::Fill { name, .. }, Some((dir, _))) = (&job.load, job.path.split()) else {
             return;
         };
         if let Ok(open) = self.replica.open(&dir) {
@@ -256,7 +256,7 @@ impl Round<'_> {
         let asked = look_at_itself.then_some(look.since);
         self.touch(dir.clone(), asked);
         let filter = self.shared.filter.at(dir);
-        let (sightings, carried) = (vec![], vec![]);
+        let (sightings, finished) = (vec![], vec![]);
         let (standing, ours_alone) = (OnceLock::new(), OnceLock::new());
         let stays_open = replica.as_ref().is_some_and(|replica| is_wider(&source, replica));
         let restricted = (!stays_open).then(Instant::now);
@@ -265,7 +265,7 @@ impl Round<'_> {
             source,
             replica,
             sightings,
-            carried,
+            finished,
             filter,
             restricted,
             standing,

@@ -38,7 +38,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use crate::backup::Backup;
-use crate::carrier::{Carried, Carriers};
+use crate::carrier::{BigFileWorkers, Finished};
 use crate::copy::TempNames;
 use crate::differs::Capabilities;
 use crate::entry::{Entry, Observed, Time};
@@ -46,7 +46,7 @@ use crate::fault::FsError;
 use crate::filter::Filter;
 use crate::path::{Name, RelPath};
 use crate::queue::{Check, Detector};
-use crate::reaper::{Reaped, Reaper};
+use crate::reaper::{Emptied, Reaper};
 use crate::report::Notice;
 use crate::tree::{Dir, DirId, Quirks, ReplicaDir, Root, Settings};
 use crate::twins::VerifiedDirs;
@@ -153,7 +153,7 @@ pub struct Reconciler {
     privileged: bool,
     stop: Arc<AtomicBool>,
     names: Arc<TempNames>,
-    carriers: Carriers,
+    carriers: BigFileWorkers,
     reaper: Reaper,
     flights: InFlight,
     reaping: Reaping,
@@ -178,7 +178,7 @@ impl Reconciler {
     ) -> std::io::Result<Self> {
         let Manner { threads, durable, backup } = manner;
         Ok(Self {
-            carriers: Carriers::start(threads)?,
+            carriers: BigFileWorkers::start(threads)?,
             reaper: Reaper::start(roots.replica.clone(), Arc::clone(&stop))?,
             roots,
             keeps,
@@ -202,11 +202,11 @@ impl Reconciler {
         self.backup.as_ref()
     }
 
-    pub fn carried(&self) -> &crossbeam_channel::Receiver<Carried> {
+    pub fn finished(&self) -> &crossbeam_channel::Receiver<Finished> {
         self.carriers.done()
     }
 
-    pub fn reaped(&self) -> &crossbeam_channel::Receiver<Reaped> {
+    pub fn emptied_trash(&self) -> &crossbeam_channel::Receiver<Emptied> {
         self.reaper.done()
     }
 
@@ -239,7 +239,7 @@ impl Reconciler {
     }
 
     /// How many big files could be taken on now.
-    pub fn free_carriers(&self) -> usize {
+    pub fn free_workers(&self) -> usize {
         self.carriers.free()
     }
 
@@ -262,20 +262,21 @@ impl Reconciler {
         let (source, replica) = match self.roots.open() {
             Ok(roots) => roots,
             Err(lost) => {
-                self.forget(work.carried, &work.reaped);
+                self.forget(work.finished, &work.emptied_trash);
                 return Err(lost);
             }
         };
-        let Work { moves, mut looks, carried, reaped, detector, deletions, budget, big, swept } = work;
+        let Work { moves, mut looks, finished, emptied_trash, detector, deletions, budget, big, swept } =
+            work;
         let mut round = self.begin((source, replica), (detector, deletions, big, swept), waiting);
         round.moves(&moves, &mut looks);
-        let finished = round.shared.take_back(carried);
-        let looks = round.sort_carried(looks, finished);
+        let finished = round.shared.take_back(finished);
+        let looks = round.sort_finished(looks, finished);
         round.gather(looks);
         round.observe();
         round.shape();
         round.contents(budget);
-        round.remove_emptied(reaped);
+        round.remove_emptied(emptied_trash);
         round.close();
         round.tell();
         let mut out = round.out;
@@ -342,17 +343,17 @@ impl Reconciler {
 
     /// Takes back what carriers have ended, under the names that it has by now; big files that were
     /// given up meanwhile are no longer of interest.
-    fn take_back(&self, mut carried: Vec<Carried>) -> Vec<Carried> {
-        carried.retain_mut(|carried| self.flights.end(&mut carried.job));
-        carried
+    fn take_back(&self, mut finished: Vec<Finished>) -> Vec<Finished> {
+        finished.retain_mut(|finished| self.flights.end(&mut finished.job));
+        finished
     }
 
     /// Takes back what carriers and the reaper have ended while a root is lost, when nothing can be
     /// done with it: a sweep finds it anew.
-    pub fn forget(&self, carried: Vec<Carried>, reaped: &[Reaped]) {
-        drop(self.take_back(carried));
-        for reaped in reaped {
-            self.reaping.end(&reaped.aside);
+    pub fn forget(&self, finished: Vec<Finished>, emptied_trash: &[Emptied]) {
+        drop(self.take_back(finished));
+        for emptied_trash in emptied_trash {
+            self.reaping.end(&emptied_trash.aside);
         }
     }
 

@@ -203,7 +203,7 @@ impl Round<'_> {
             || self.rules().on(from, &entry, Fate::Moved, place.dir.gives_nothing_back()) != Ruling::Goes
             || self.rules().lost_mount(end).is_some();
         let can_go = if entry.is_dir() {
-            !self.crosses_a_border(from, end)
+            !self.changes_exclusion(from, end)
         } else {
             // The temporary file of one that a carrier has does not move.
             !self.shared.flights.holds(from)

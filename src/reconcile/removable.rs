@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use rustix::io::Errno;
 
 use super::crossings::Crossings;
-use super::excluded::{Leave, may_go};
+use super::excluded::{Removable, removable_part};
 use super::{Deletions, Roots};
 use crate::entry::Entry;
 use crate::fault::{FsError, GIVES_NOTHING_BACK, LOCKED, Side};
@@ -113,10 +113,10 @@ impl Rules<'_> {
         if let Some(fault) = self.must_stay(path) {
             return Ruling::Stays(Stay::FsError(fault));
         }
-        match (may_go(self.replica, path, self.filter), fate) {
-            (Leave::Whole, _) => Ruling::Goes,
-            (Leave::Parts(parts), Fate::Removed) => Ruling::GoesInParts(parts),
-            (Leave::Parts(_), Fate::Replaced | Fate::Moved) => Ruling::Stays(Stay::FsError(EXCLUDED)),
+        match (removable_part(self.replica, path, self.filter), fate) {
+            (Removable::Whole, _) => Ruling::Goes,
+            (Removable::Parts(parts), Fate::Removed) => Ruling::GoesInParts(parts),
+            (Removable::Parts(_), Fate::Replaced | Fate::Moved) => Ruling::Stays(Stay::FsError(EXCLUDED)),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::Round;
-use super::emptying::{A_TURN, Emptied, cannot_be_renamed};
+use super::emptying::{A_TURN, EmptiedInPlace, cannot_be_renamed};
 use crate::backup::{Kept, Taken};
 use crate::decide::Reason;
 use crate::entry::Entry;
@@ -43,12 +43,12 @@ impl Round<'_> {
         // With a backup, a copy of it all was made for this: it is not made twice.
         let turn = self.shared.backup.is_none().then_some(A_TURN);
         match self.empty_in_place(dir, name, path, turn)? {
-            Emptied::Wholly(number) => {
+            EmptiedInPlace::Wholly(number) => {
                 let mut done = Done::new(Operation::Removed, path.clone(), old, Reason::Removed, look);
                 done.entries = Some(Entries { number, at_least: false });
                 Ok(Some((done, None)))
             }
-            Emptied::InPart => Ok(None),
+            EmptiedInPlace::InPart => Ok(None),
         }
     }
 

@@ -14,7 +14,7 @@ use crate::entry::Entry;
 use crate::fault::{Side, WorkError};
 use crate::path::{Name, RelPath};
 use crate::queue::{Check, Depth};
-use crate::reaper::{Reaped, Trash};
+use crate::reaper::{Emptied, Trash};
 use crate::report::{Cause, Done, Notice, Operation, Problem};
 use crate::tree::ReplicaDir;
 
@@ -147,8 +147,8 @@ impl Round<'_> {
     }
 
     /// Removes the empty tops of trees that were put aside.
-    pub(super) fn remove_emptied(&mut self, reaped: Vec<Reaped>) {
-        for Reaped { aside, result } in reaped {
+    pub(super) fn remove_emptied(&mut self, emptied_trash: Vec<Emptied>) {
+        for Emptied { aside, result } in emptied_trash {
             let dir = self.shared.reaping.end(&aside);
             if dir != aside.dir && result.is_err() {
                 // Its directory was renamed before the reaper came.

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::*;
-use crate::carrier::{Fruit, Load};
+use crate::carrier::{JobKind, JobResult};
 use crate::entry::DigestPair;
 use crate::fault::Side;
 use crate::guard::{Count, Doubt, Limit, Occasion, judge};
@@ -96,15 +96,16 @@ impl Pair {
     /// Waits for the trees put aside, and lets a round remove their tops.
     fn remove_emptied(&mut self) {
         while !self.reconciler.reaping.is_empty() {
-            let reaped = self.reconciler.reaped().recv_timeout(Duration::from_secs(30)).unwrap();
-            let outcome = self.round(Work { reaped: vec![reaped], ..work(&[]) });
+            let emptied_trash =
+                self.reconciler.emptied_trash().recv_timeout(Duration::from_secs(30)).unwrap();
+            let outcome = self.round(Work { emptied_trash: vec![emptied_trash], ..work(&[]) });
             assert_eq!(outcome.problems.first().map(|(problem, _)| problem), None);
         }
     }
 
     /// Waits for a carrier.
-    fn carried(&self) -> Carried {
-        self.reconciler.carried().recv_timeout(Duration::from_secs(30)).unwrap()
+    fn finished(&self) -> Finished {
+        self.reconciler.finished().recv_timeout(Duration::from_secs(30)).unwrap()
     }
 }
 
@@ -120,8 +121,8 @@ fn work(paths: &[&str]) -> Work {
     Work {
         moves: Renames::default(),
         looks,
-        carried: vec![],
-        reaped: vec![],
+        finished: vec![],
+        emptied_trash: vec![],
         detector: Detector::Sweep,
         deletions: Deletions::Followed,
         budget: None,
@@ -411,9 +412,9 @@ fn a_big_file_is_published_by_a_later_round() {
     pair.write("source/big", "0123456789");
     let outcome = pair.round(Work { big: 5, ..work(&["big"]) });
     assert_eq!(operations(&outcome), []);
-    let carried = pair.carried();
+    let finished = pair.finished();
     assert!(!pair.at("replica/big").exists());
-    let outcome = pair.round(Work { carried: vec![carried], ..work(&[]) });
+    let outcome = pair.round(Work { finished: vec![finished], ..work(&[]) });
     assert_eq!(operations(&outcome), [(Operation::Created, "big".into())]);
     assert_eq!(pair.names("replica"), ["big"]);
     assert!(pair.reconciler.is_idle());
@@ -424,9 +425,9 @@ fn a_big_file_whose_source_has_changed_is_not_published() {
     let mut pair = Pair::new();
     pair.write("source/d/big", "0123456789");
     pair.round(Work { big: 5, ..work(&["d", "d/big"]) });
-    let carried = pair.carried();
+    let finished = pair.finished();
     pair.write("source/d/big", "9876543210");
-    let outcome = pair.round(Work { carried: vec![carried], ..work(&[]) });
+    let outcome = pair.round(Work { finished: vec![finished], ..work(&[]) });
     assert_eq!(operations(&outcome), []);
     assert!(matches!(&outcome.again[..], [(again, _, Requeue::Changing)] if *again == path("d/big")));
     assert_eq!(pair.names("replica/d"), [""; 0]);
@@ -437,10 +438,10 @@ fn an_older_copy_of_a_file_that_grows_does_not_take_the_place_of_a_newer_one() {
     let mut pair = Pair::new();
     pair.write("source/log", "0123456789");
     pair.round(Work { big: 5, ..work(&["log"]) });
-    let carried = pair.carried();
+    let finished = pair.finished();
     pair.write("source/log", "0123456789abc");
     pair.look(&["log"]);
-    pair.round(Work { carried: vec![carried], ..work(&[]) });
+    pair.round(Work { finished: vec![finished], ..work(&[]) });
     assert_eq!(pair.read("replica/log"), "0123456789abc");
     assert_eq!(pair.names("replica"), ["log"]);
 }
@@ -450,10 +451,10 @@ fn a_big_file_that_is_moved_away_leaves_nothing_behind() {
     let mut pair = Pair::new();
     pair.write("source/d/big", "0123456789");
     pair.round(Work { big: 5, ..work(&["d", "d/big"]) });
-    let carried = pair.carried();
+    let finished = pair.finished();
     fs::rename(pair.at("source/d"), pair.at("outside/d")).unwrap();
     let held = Work {
-        carried: vec![carried],
+        finished: vec![finished],
         detector: Detector::Sweep,
         deletions: Deletions::Held { spare: u64::MAX },
         ..work(&[])
@@ -468,11 +469,11 @@ fn two_big_files_of_one_size_are_compared_by_a_carrier() {
     pair.write("source/big", "0123456789");
     pair.write("replica/big", "0123456780");
     pair.round(Work { big: 5, ..work(&["big"]) });
-    let verdict = pair.carried();
-    assert!(matches!(&verdict.result, Ok(Fruit::DigestPair(verdict)) if !verdict.same()));
-    pair.round(Work { carried: vec![verdict], big: 5, ..work(&[]) });
-    let filled = pair.carried();
-    let outcome = pair.round(Work { carried: vec![filled], big: 5, ..work(&[]) });
+    let verdict = pair.finished();
+    assert!(matches!(&verdict.result, Ok(JobResult::Digests(verdict)) if !verdict.same()));
+    pair.round(Work { finished: vec![verdict], big: 5, ..work(&[]) });
+    let filled = pair.finished();
+    let outcome = pair.round(Work { finished: vec![filled], big: 5, ..work(&[]) });
     assert_eq!(outcome.done[0].reason, crate::decide::Reason::Md5);
     assert_eq!(pair.read("replica/big"), "0123456789");
 }
@@ -492,8 +493,8 @@ fn what_is_wished_for_of_a_file_on_its_way_is_not_forgotten() {
     // Size and mtime do not show it.
     write(&pair, "9876543210");
     pair.round(Work { big: 5, ..work(&["big"]) });
-    let filled = pair.carried();
-    let outcome = pair.round(Work { carried: vec![filled], big: 5, ..work(&[]) });
+    let filled = pair.finished();
+    let outcome = pair.round(Work { finished: vec![filled], big: 5, ..work(&[]) });
     let again: Vec<_> = outcome.again.iter().map(|(_, look, again)| (look.depth, *again)).collect();
     assert_eq!(again, [(Depth::Content, Requeue::Changing)]);
 }
@@ -521,8 +522,8 @@ fn temporary_names_are_removed_unless_they_are_in_use() {
     pair.write(&format!("replica/{stale_dir}/f"), "x");
     pair.write("source/big", "0123456789");
     pair.round(Work { big: 5, ..work(&["big"]) });
-    let carried = pair.carried();
-    let Load::Fill { name: in_use, .. } = &carried.job.load else { panic!("not being filled") };
+    let finished = pair.finished();
+    let JobKind::Fill { name: in_use, .. } = &finished.job.load else { panic!("not being filled") };
     let in_use = in_use.to_string();
     // Deletions that are held do not hold these: they are twindir's own.
     let held = Work {
@@ -533,7 +534,7 @@ fn temporary_names_are_removed_unless_they_are_in_use() {
     pair.round(held);
     pair.remove_emptied();
     assert_eq!(pair.names("replica"), [in_use]);
-    pair.round(Work { carried: vec![carried], ..work(&[]) });
+    pair.round(Work { finished: vec![finished], ..work(&[]) });
     assert_eq!(pair.names("replica"), ["big"]);
 }
 

@@ -3,14 +3,14 @@
 use std::time::{Duration, Instant};
 
 use super::Stay;
-use crate::carrier::{Carried, Job};
+use crate::carrier::{Finished, Job};
 use crate::differs::Capabilities;
 use crate::entry::{Entry, Special, Time};
 use crate::fault::{FsError, WorkError};
 use crate::links::Linked;
 use crate::path::RelPath;
 use crate::queue::{Check, Checks, Depth, Detector, Hint, Renames};
-use crate::reaper::{Reaped, Trash};
+use crate::reaper::{Emptied, Trash};
 use crate::report::{Done, Notice, Problem};
 
 /// Whether what the source lacks may go from the replica.
@@ -44,9 +44,9 @@ pub struct Work {
     pub moves: Renames,
     pub looks: Checks,
     /// Big files that have come to their end.
-    pub carried: Vec<Carried>,
+    pub finished: Vec<Finished>,
     /// Trees put aside that have been emptied.
-    pub reaped: Vec<Reaped>,
+    pub emptied_trash: Vec<Emptied>,
     /// Who asked for the looks.
     pub detector: Detector,
     pub deletions: Deletions,

@@ -13,7 +13,7 @@ const FORMER: usize = 8;
 
 /// What is known of the source's place, so that what comes to light beneath its disk, which may be empty, is not mirrored.
 #[derive(Debug)]
-pub struct SourceHome {
+pub struct SourceMount {
     pin: DirId,
     /// Its path without symlinks, and the mount that it lies on; `None` where that cannot be told.
     place: Option<(PathBuf, Mount)>,
@@ -43,7 +43,7 @@ impl Former {
     }
 }
 
-impl SourceHome {
+impl SourceMount {
     pub(super) fn of(source: &Root, pin: DirId) -> Self {
         let real = fs::canonicalize(&source.path).ok();
         Self { pin, place: real.zip(Mount::of(&source.path)), was_trusted: false, former: Vec::new() }
@@ -108,7 +108,7 @@ impl SourceHome {
 /// What is known of the replica's place, so that it can be made again when it is deleted, and
 /// nothing is written in its stead when its disk is unplugged.
 #[derive(Debug)]
-pub struct ReplicaHome {
+pub struct ReplicaMount {
     /// The file system of the directory above the replica.
     above: DirId,
     pin: DirId,
@@ -118,7 +118,7 @@ pub struct ReplicaHome {
 
 /// Why what stands at the replica's path is not taken for it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum NotAtHome {
+pub enum NotSameDisk {
     #[error("its disk is gone")]
     Gone,
     #[error("another file system stands at its path, while its own is still mounted")]
@@ -129,22 +129,22 @@ pub enum NotAtHome {
     Unknown,
 }
 
-impl NotAtHome {
+impl NotSameDisk {
     /// Whether a disk is mounted there that may be meant.
     pub fn is_disk(self) -> bool {
-        matches!(self, NotAtHome::Strange | NotAtHome::Unknown)
+        matches!(self, NotSameDisk::Strange | NotSameDisk::Unknown)
     }
 
     /// When mirroring goes on by itself.
     pub fn end(self) -> &'static str {
         match self {
-            NotAtHome::Unknown => "that is otherwise",
+            NotSameDisk::Unknown => "that is otherwise",
             _ => "it is back",
         }
     }
 }
 
-impl ReplicaHome {
+impl ReplicaMount {
     /// # Errors
     /// Where what lies above cannot be looked at.
     pub(super) fn of(replica: &Root, pin: DirId) -> Result<Self, FsError> {
@@ -170,17 +170,17 @@ impl ReplicaHome {
     ///
     /// # Errors
     /// Where it may not, for then its own disk is gone or covered, or is not known for what it is.
-    pub fn may_adopt(&self, replica: &Root, now: &DirId) -> Result<(), NotAtHome> {
+    pub fn may_adopt(&self, replica: &Root, now: &DirId) -> Result<(), NotSameDisk> {
         if now.same_mount(&self.pin) {
             return Ok(());
         }
         // One that is mounted again may be like the old one to the last number.
         let is_other = |mount: &&Mount| Mount::of(&replica.path).as_ref() != Some(*mount);
         if self.mount.as_ref().filter(is_other).is_some_and(Mount::stands) {
-            return Err(NotAtHome::Covered);
+            return Err(NotSameDisk::Covered);
         }
         if now.is_mount_root != self.pin.is_mount_root || now.is_on_older_mount(&self.pin) {
-            return Err(NotAtHome::Gone);
+            return Err(NotSameDisk::Gone);
         }
         if now.same_directory(&self.pin) {
             return Ok(());
@@ -189,10 +189,10 @@ impl ReplicaHome {
             || replica.open_replica().and_then(|(dir, _)| dir.list()).is_ok_and(|list| list.is_bare());
         match now.is_mount_root {
             true if is_bare() => Ok(()),
-            true if now.is_distinct() => Err(NotAtHome::Strange),
+            true if now.is_distinct() => Err(NotSameDisk::Strange),
             // Without numbers that grow, it may as well be what lies beneath.
-            false if now.is_distinct() || !self.pin.is_on_older_mount(now) => Err(NotAtHome::Gone),
-            _ => Err(NotAtHome::Unknown),
+            false if now.is_distinct() || !self.pin.is_on_older_mount(now) => Err(NotSameDisk::Gone),
+            _ => Err(NotSameDisk::Unknown),
         }
     }
 }

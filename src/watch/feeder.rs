@@ -13,7 +13,7 @@ use notify::{Config, EventHandler, RecursiveMode, Watcher, WatcherKind};
 use notify_debouncer_full::{DebounceEventResult, Debouncer, NoCache, new_debouncer_opt};
 
 use super::Change;
-use super::shim::{Shimmed, depth_of, dirty, relative, shim};
+use super::shim::{Classified, depth_of, dirty, relative, shim};
 use crate::queue::Depth;
 
 /// After so much silence the debouncer is dropped.
@@ -30,13 +30,13 @@ pub enum Raw {
 }
 
 /// A watcher that watches nothing: it hands the debouncer's own handler to whoever made it.
-struct Tap;
+struct HandlerCapture;
 
 thread_local! {
     static HANDLER: RefCell<Option<Box<dyn EventHandler>>> = const { RefCell::new(None) };
 }
 
-impl Watcher for Tap {
+impl Watcher for HandlerCapture {
     fn new<F: EventHandler>(handler: F, _: Config) -> notify::Result<Self> {
         HANDLER.set(Some(Box::new(handler)));
         Ok(Self)
@@ -56,14 +56,14 @@ impl Watcher for Tap {
 }
 
 /// A debouncer that runs, and its inlet. Dropped, it stops at its next tick.
-struct Stage {
-    _debouncer: Debouncer<Tap, NoCache>,
+struct Running {
+    _debouncer: Debouncer<HandlerCapture, NoCache>,
     inlet: Box<dyn EventHandler>,
     /// Whether a sentinel was fed, and nothing since.
     ending: bool,
 }
 
-pub struct Feeder {
+pub struct DebounceThread {
     /// The watched root, as notify spells it.
     pub root: PathBuf,
     /// Zero: no debouncer at all.
@@ -75,10 +75,10 @@ pub struct Feeder {
     pub begun: Instant,
 }
 
-impl Feeder {
+impl DebounceThread {
     /// Runs until it is told to end.
     pub fn run(self) {
-        let mut stage: Option<Stage> = None;
+        let mut stage: Option<Running> = None;
         loop {
             let received = if stage.as_ref().is_some_and(|stage| !stage.ending) {
                 self.raw.recv_timeout(SILENCE)
@@ -100,25 +100,25 @@ impl Feeder {
         }
     }
 
-    fn take(&self, time: Instant, event: notify::Result<notify::Event>, stage: &mut Option<Stage>) {
+    fn take(&self, time: Instant, event: notify::Result<notify::Event>, stage: &mut Option<Running>) {
         // Of a read that failed: what was in the queue is not known.
         let Ok(event) = event else {
             return self.say(Change::Everything("the kernel's events could not be read"));
         };
         match shim(event, &self.root) {
-            Shimmed::Dirty(path, depth) => self.take_dirty(time, path, depth, stage),
-            Shimmed::Urgent(change) => self.say(change),
-            Shimmed::Moved(change, ends) => {
+            Classified::Dirty(path, depth) => self.take_dirty(time, path, depth, stage),
+            Classified::Urgent(change) => self.say(change),
+            Classified::Moved(change, ends) => {
                 self.say(change);
                 for end in ends {
                     self.take_dirty(time, end, Depth::Subtree, stage);
                 }
             }
-            Shimmed::Nothing => {}
+            Classified::Nothing => {}
         }
     }
 
-    fn take_dirty(&self, time: Instant, path: PathBuf, depth: Depth, stage: &mut Option<Stage>) {
+    fn take_dirty(&self, time: Instant, path: PathBuf, depth: Depth, stage: &mut Option<Running>) {
         if stage.is_none() && !self.debounce.is_zero() {
             *stage = self.make_stage();
         }
@@ -135,7 +135,7 @@ impl Feeder {
         }
     }
 
-    fn feed(&self, stage: &mut Stage, path: PathBuf, depth: Depth) {
+    fn feed(&self, stage: &mut Running, path: PathBuf, depth: Depth) {
         stage.inlet.handle_event(Ok(dirty(path, depth, self.begun.elapsed(), self.debounce)));
     }
 
@@ -145,7 +145,7 @@ impl Feeder {
     }
 
     /// `None` where no thread can be started: events go through without being debounced.
-    fn make_stage(&self) -> Option<Stage> {
+    fn make_stage(&self) -> Option<Running> {
         let (root, sentinel) = (self.root.clone(), self.sentinel());
         let (changes, back) = (self.changes.clone(), self.back.clone());
         let sink = move |result: DebounceEventResult| {
@@ -160,7 +160,7 @@ impl Feeder {
             }
         };
         let tick = self.debounce / 2;
-        let debouncer = new_debouncer_opt::<_, Tap, NoCache>(
+        let debouncer = new_debouncer_opt::<_, HandlerCapture, NoCache>(
             self.debounce,
             Some(tick),
             sink,
@@ -168,7 +168,7 @@ impl Feeder {
             Config::default(),
         );
         let inlet = HANDLER.take();
-        Some(Stage { _debouncer: debouncer.ok()?, inlet: inlet?, ending: false })
+        Some(Running { _debouncer: debouncer.ok()?, inlet: inlet?, ending: false })
     }
 
     fn say(&self, change: Change) {

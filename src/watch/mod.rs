@@ -18,7 +18,7 @@ use notify::{Config, ErrorKind, RecursiveMode, Watcher};
 
 use crate::path::RelPath;
 use crate::queue::Depth;
-use feeder::{Feeder, Raw};
+use feeder::{DebounceThread, Raw};
 use inotify::INotify;
 pub use inotify::Registry;
 
@@ -78,7 +78,7 @@ impl Watch {
         // Where this fails, so it does when the scan tries it, and says why.
         let _ = watcher.watch(&root, RecursiveMode::NonRecursive);
         let begun = Instant::now();
-        let thread = Feeder { root, debounce, raw, back, changes: out, begun };
+        let thread = DebounceThread { root, debounce, raw, back, changes: out, begun };
         std::thread::Builder::new().name("twindir-watch".into()).spawn(move || thread.run())?;
         Ok(Self { changes, watcher, feeder })
     }

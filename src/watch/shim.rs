@@ -23,7 +23,7 @@ pub const DIRECTORY: &str = "directory";
 
 /// What is to be done with a raw event.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Shimmed {
+pub enum Classified {
     /// To be debounced.
     Dirty(PathBuf, Depth),
     /// Not to wait for anything.
@@ -34,9 +34,9 @@ pub enum Shimmed {
     Nothing,
 }
 
-pub fn shim(event: Event, root: &Path) -> Shimmed {
+pub fn shim(event: Event, root: &Path) -> Classified {
     if event.need_rescan() {
-        return Shimmed::Urgent(Change::Everything("the kernel's queue of events has overflowed"));
+        return Classified::Urgent(Change::Everything("the kernel's queue of events has overflowed"));
     }
     let unmounted = event.info() == Some("unmount");
     let depth = match event.kind {
@@ -47,7 +47,7 @@ pub fn shim(event: Event, root: &Path) -> Shimmed {
             | AccessKind::Close(AccessMode::Read | AccessMode::Execute)
             | AccessKind::Any
             | AccessKind::Other,
-        ) => return Shimmed::Nothing,
+        ) => return Classified::Nothing,
         EventKind::Modify(ModifyKind::Metadata(_)) => Depth::Metadata,
         // Also what the kernel says of a directory whose mtime alone was set.
         EventKind::Modify(ModifyKind::Data(_)) | EventKind::Access(AccessKind::Close(_)) => Depth::Content,
@@ -58,22 +58,22 @@ pub fn shim(event: Event, root: &Path) -> Shimmed {
         | EventKind::Other => Depth::Subtree,
     };
     let Some(path) = event.paths.into_iter().next() else {
-        return Shimmed::Urgent(Change::Everything("the kernel told of a change and not where it was"));
+        return Classified::Urgent(Change::Everything("the kernel told of a change and not where it was"));
     };
     match relative(&path, root) {
-        Some(rel) if unmounted => Shimmed::Urgent(Change::Unmounted(rel)),
-        Some(rel) if rel.is_root() && depth != Depth::Metadata => Shimmed::Urgent(Change::Root),
-        Some(_) => Shimmed::Dirty(path, depth),
-        None => Shimmed::Nothing,
+        Some(rel) if unmounted => Classified::Urgent(Change::Unmounted(rel)),
+        Some(rel) if rel.is_root() && depth != Depth::Metadata => Classified::Urgent(Change::Root),
+        Some(_) => Classified::Dirty(path, depth),
+        None => Classified::Nothing,
     }
 }
 
-fn moved(event: Event, root: &Path) -> Shimmed {
+fn moved(event: Event, root: &Path) -> Classified {
     let is_dir = event.info() == Some(DIRECTORY);
-    let Ok(ends) = <[PathBuf; 2]>::try_from(event.paths) else { return Shimmed::Nothing };
+    let Ok(ends) = <[PathBuf; 2]>::try_from(event.paths) else { return Classified::Nothing };
     match (relative(&ends[0], root), relative(&ends[1], root)) {
-        (Some(from), Some(to)) => Shimmed::Moved(Change::Moved { from, to, is_dir }, ends),
-        _ => Shimmed::Nothing,
+        (Some(from), Some(to)) => Classified::Moved(Change::Moved { from, to, is_dir }, ends),
+        _ => Classified::Nothing,
     }
 }
 
@@ -125,7 +125,7 @@ mod tests {
     use super::*;
     use notify::event::{CreateKind, Flag, RemoveKind};
 
-    fn of(kind: EventKind) -> Shimmed {
+    fn of(kind: EventKind) -> Classified {
         shim(Event::new(kind).add_path("/s/a/b".into()), Path::new("/s"))
     }
 
@@ -139,24 +139,24 @@ mod tests {
             EventKind::Modify(ModifyKind::Name(RenameMode::To)),
             EventKind::Any,
         ] {
-            assert_eq!(of(kind), Shimmed::Dirty("/s/a/b".into(), Depth::Subtree), "{kind:?}");
+            assert_eq!(of(kind), Classified::Dirty("/s/a/b".into(), Depth::Subtree), "{kind:?}");
         }
         for kind in [
             EventKind::Modify(ModifyKind::Data(DataChange::Any)),
             EventKind::Access(AccessKind::Close(AccessMode::Write)),
         ] {
-            assert_eq!(of(kind), Shimmed::Dirty("/s/a/b".into(), Depth::Content), "{kind:?}");
+            assert_eq!(of(kind), Classified::Dirty("/s/a/b".into(), Depth::Content), "{kind:?}");
         }
         let metadata = EventKind::Modify(ModifyKind::Metadata(MetadataKind::Any));
-        assert_eq!(of(metadata), Shimmed::Dirty("/s/a/b".into(), Depth::Metadata));
+        assert_eq!(of(metadata), Classified::Dirty("/s/a/b".into(), Depth::Metadata));
     }
 
     #[test]
     fn what_we_do_ourselves_is_dropped() {
-        assert_eq!(of(EventKind::Access(AccessKind::Open(AccessMode::Any))), Shimmed::Nothing);
-        assert_eq!(of(EventKind::Access(AccessKind::Close(AccessMode::Read))), Shimmed::Nothing);
+        assert_eq!(of(EventKind::Access(AccessKind::Open(AccessMode::Any))), Classified::Nothing);
+        assert_eq!(of(EventKind::Access(AccessKind::Close(AccessMode::Read))), Classified::Nothing);
         let elsewhere = Event::new(EventKind::Create(CreateKind::File)).add_path("/t/a".into());
-        assert_eq!(shim(elsewhere, Path::new("/s")), Shimmed::Nothing);
+        assert_eq!(shim(elsewhere, Path::new("/s")), Classified::Nothing);
     }
 
     #[test]
@@ -167,8 +167,8 @@ mod tests {
         };
         let (from, to) = (RelPath::new(b"a").unwrap(), RelPath::new(b"b/c").unwrap());
         let moved = Change::Moved { from, to, is_dir: false };
-        assert_eq!(both("/s/a", "/s/b/c"), Shimmed::Moved(moved, ["/s/a", "/s/b/c"].map(PathBuf::from)));
-        assert_eq!(both("/t/a", "/s/a"), Shimmed::Nothing);
+        assert_eq!(both("/s/a", "/s/b/c"), Classified::Moved(moved, ["/s/a", "/s/b/c"].map(PathBuf::from)));
+        assert_eq!(both("/t/a", "/s/a"), Classified::Nothing);
     }
 
     #[test]
@@ -176,7 +176,7 @@ mod tests {
         let overflow = Event::new(EventKind::Other).set_flag(Flag::Rescan);
         let nowhere = Event::new(EventKind::Create(CreateKind::File));
         for event in [overflow, nowhere] {
-            assert!(matches!(shim(event, Path::new("/s")), Shimmed::Urgent(Change::Everything(_))));
+            assert!(matches!(shim(event, Path::new("/s")), Classified::Urgent(Change::Everything(_))));
         }
     }
 
@@ -184,12 +184,12 @@ mod tests {
     fn the_root_and_mounts_are_no_entries() {
         let at = |kind, path: &str| Event::new(kind).add_path(path.into());
         let gone = at(EventKind::Remove(RemoveKind::Folder), "/s");
-        assert_eq!(shim(gone, Path::new("/s")), Shimmed::Urgent(Change::Root));
+        assert_eq!(shim(gone, Path::new("/s")), Classified::Urgent(Change::Root));
         let moved = at(EventKind::Modify(ModifyKind::Name(RenameMode::From)), "/s");
-        assert_eq!(shim(moved, Path::new("/s")), Shimmed::Urgent(Change::Root));
+        assert_eq!(shim(moved, Path::new("/s")), Classified::Urgent(Change::Root));
         let unmounted = at(EventKind::Remove(RemoveKind::Other), "/s/m").set_info("unmount");
         let m = RelPath::new(b"m").unwrap();
-        assert_eq!(shim(unmounted, Path::new("/s")), Shimmed::Urgent(Change::Unmounted(m)));
+        assert_eq!(shim(unmounted, Path::new("/s")), Classified::Urgent(Change::Unmounted(m)));
     }
 
     #[test]

@@ -94,9 +94,9 @@ fn neither_is_it_by_a_big_file() {
     let outcome = pair.round(Work { big: 5, ..listed(&["early", "late"]) });
     let again: Vec<_> = outcome.again.iter().map(|(path, look, again)| (path, look.new, *again)).collect();
     assert_eq!(again, [(&path("early"), false, Requeue::StaleListing)]);
-    let filled = pair.carried();
+    let filled = pair.finished();
     pair.write("replica/late", "somebody's");
-    let outcome = pair.round(Work { carried: vec![filled], big: 5, ..work(&[]) });
+    let outcome = pair.round(Work { finished: vec![filled], big: 5, ..work(&[]) });
     assert!(matches!(outcome.again[..], [(_, _, Requeue::StaleListing)]) && outcome.done.is_empty());
     assert_eq!(["early", "late"].map(|name| pair.read(&format!("replica/{name}"))), ["somebody's"; 2]);
     assert_eq!(pair.names("replica"), ["early", "late"], "nothing temporary is left");

@@ -227,32 +227,32 @@ fn a_big_file_on_its_way_arrives_where_its_directory_is_by_then() {
     pair.round(Work { big: 1, ..work(&["d/big"]) });
     pair.rename("d", "e");
     pair.follow(&[("d", "e")]);
-    let carried = pair.carried();
-    let outcome = pair.round(Work { carried: vec![carried], ..work(&[]) });
+    let finished = pair.finished();
+    let outcome = pair.round(Work { finished: vec![finished], ..work(&[]) });
     assert_eq!(operations(&outcome), [(Operation::Created, "e/big".into())]);
     assert_eq!(pair.names("replica/e"), ["big"]);
 }
 
 /// A pair of files of equal size and mtime, of which only the contents differ, on its way in a carrier.
-fn with_a_flight(pair: &mut Pair, name: &str) -> Carried {
+fn with_a_flight(pair: &mut Pair, name: &str) -> Finished {
     pair.both(name, "old text");
     let (source, replica) = (pair.at(&format!("source/{name}")), pair.at(&format!("replica/{name}")));
     fs::write(&source, "new text").unwrap();
     let same = fs::metadata(replica).unwrap().modified().unwrap();
     fs::File::options().write(true).open(source).unwrap().set_modified(same).unwrap();
     pair.round(Work { big: 1, ..work(&[name]) });
-    let compared = pair.carried();
-    pair.round(Work { carried: vec![compared], big: 1, ..work(&[]) });
-    pair.carried()
+    let compared = pair.finished();
+    pair.round(Work { finished: vec![compared], big: 1, ..work(&[]) });
+    pair.finished()
 }
 
 #[test]
 fn a_file_that_is_renamed_on_its_way_leaves_nothing_behind() {
     let mut pair = Pair::new();
     pair.both("b/other", "text");
-    let carried = with_a_flight(&mut pair, "a/f");
+    let finished = with_a_flight(&mut pair, "a/f");
     pair.rename_and_follow(&[("a/f", "b/f")]);
-    pair.round(Work { carried: vec![carried], ..work(&[]) });
+    pair.round(Work { finished: vec![finished], ..work(&[]) });
     pair.look(&["a/f", "b/f"]);
     assert_eq!(
         (pair.names("replica/a"), pair.names("replica/b")),
@@ -264,10 +264,10 @@ fn a_file_that_is_renamed_on_its_way_leaves_nothing_behind() {
 #[test]
 fn a_file_arrives_in_the_round_that_renames_its_directory() {
     let mut pair = Pair::new();
-    let carried = with_a_flight(&mut pair, "a/f");
+    let finished = with_a_flight(&mut pair, "a/f");
     pair.rename("a", "b");
     let hint = Hint::new(path("a"), path("b"), true, Instant::now());
-    pair.round(Work { moves: Renames::new([hint]), carried: vec![carried], ..work(&["a", "b"]) });
+    pair.round(Work { moves: Renames::new([hint]), finished: vec![finished], ..work(&["a", "b"]) });
     assert_eq!((pair.names("replica"), pair.names("replica/b")), (vec!["b".into()], vec!["f".into()]));
     assert_eq!(pair.read("replica/b/f"), "new text");
 }
@@ -281,7 +281,7 @@ fn files_on_their_way_go_with_the_directories_that_are_exchanged() {
         pair.rename(from, to);
     }
     pair.follow(&[("a", "b"), ("b", "a")]);
-    pair.round(Work { carried: vec![in_a, in_b], ..work(&[]) });
+    pair.round(Work { finished: vec![in_a, in_b], ..work(&[]) });
     assert_eq!((pair.names("replica/a"), pair.names("replica/b")), (vec!["g".into()], vec!["f".into()]));
     assert_eq!((pair.read("replica/a/g"), pair.read("replica/b/f")), ("new text".into(), "new text".into()));
 }

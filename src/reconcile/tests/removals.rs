@@ -92,13 +92,13 @@ fn what_is_being_filled_in_a_directory_does_not_go_to_the_backup_with_it() {
     pair.write("source/d/big", &"x".repeat(5_000));
     pair.write("replica/d/small", "x");
     pair.round(Work { big: 1_000, ..work(&["d/big"]) });
-    let carried = pair.carried();
+    let finished = pair.finished();
     fs::remove_dir_all(pair.at("source/d")).unwrap();
     pair.look(&["d"]);
     assert_eq!(kept(&pair, "d/small").as_deref(), Some("x"));
     let folder = pair.names("backup").remove(0);
     assert_eq!(pair.names(&format!("backup/{folder}/d")), ["small"]);
-    let outcome = pair.round(Work { carried: vec![carried], ..work(&[]) });
+    let outcome = pair.round(Work { finished: vec![finished], ..work(&[]) });
     assert_eq!(operations(&outcome), []);
     assert_eq!(pair.names("replica"), [""; 0]);
 }

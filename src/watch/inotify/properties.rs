@@ -36,7 +36,7 @@ enum Step {
     Remove(u8, bool),
     Rename(u8, u8, Name),
     Exchange(u8, u8),
-    Leave(u8),
+    Removable(u8),
     Return(u8, u8, Name),
     /// So many of the kernel's records are read.
     Read(usize),
@@ -54,7 +54,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => (any(), proptest::bool::ANY).prop_map(|(at, first)| Step::Remove(at, first)),
         6 => (any(), any(), names()).prop_map(|(at, dir, name)| Step::Rename(at, dir, name)),
         2 => (any(), any()).prop_map(|(one, other)| Step::Exchange(one, other)),
-        1 => any().prop_map(Step::Leave),
+        1 => any().prop_map(Step::Removable),
         1 => (any(), any(), names()).prop_map(|(at, dir, name)| Step::Return(at, dir, name)),
         6 => (1..6_usize).prop_map(Step::Read),
         14 => any().prop_map(Step::Act),

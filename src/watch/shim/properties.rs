@@ -54,15 +54,17 @@ fn each_change_in_the_source_is_looked_at_where_it_was() {
         let first = paths.first().map(|path| relative(path, root));
         let is_rename = kind == EventKind::Modify(ModifyKind::Name(RenameMode::Both));
         match shim(event, root) {
-            Shimmed::Dirty(path, _) => assert!(!is_reading(kind) && Some(&path) == paths.first()),
-            Shimmed::Urgent(Change::Everything(_)) => assert!(is_lost || paths.is_empty()),
-            Shimmed::Urgent(Change::Root) => assert_eq!(first, Some(Some(RelPath::root()))),
-            Shimmed::Moved(Change::Moved { from, to, .. }, ends) => {
+            Classified::Dirty(path, _) => assert!(!is_reading(kind) && Some(&path) == paths.first()),
+            Classified::Urgent(Change::Everything(_)) => assert!(is_lost || paths.is_empty()),
+            Classified::Urgent(Change::Root) => assert_eq!(first, Some(Some(RelPath::root()))),
+            Classified::Moved(Change::Moved { from, to, .. }, ends) => {
                 assert!(is_rename && first == Some(Some(from)) && relative(&paths[1], root) == Some(to));
                 assert_eq!(ends[..], paths[..]);
             }
-            Shimmed::Urgent(change) | Shimmed::Moved(change, _) => panic!("{change:?}"),
-            Shimmed::Nothing => assert!(!is_lost && (is_rename || is_reading(kind) || first == Some(None))),
+            Classified::Urgent(change) | Classified::Moved(change, _) => panic!("{change:?}"),
+            Classified::Nothing => {
+                assert!(!is_lost && (is_rename || is_reading(kind) || first == Some(None)))
+            }
         }
     });
 }

@@ -8,10 +8,10 @@ use fastrand::Rng;
 
 use super::super::Pair;
 use super::source::{Story, Told};
-use crate::carrier::Carried;
+use crate::carrier::Finished;
 use crate::path::{Name, RelPath};
 use crate::queue::{BatchLimit, Check, Checks, Depth, Detector, Hint, Queue};
-use crate::reaper::Reaped;
+use crate::reaper::Emptied;
 use crate::reconcile::{Deletions, Lost, Outcome, Requeue, Work};
 use crate::report::{Cause, Operation, Problem};
 use crate::sweep::{Extent, Message, Plan, Task, walked};
@@ -43,8 +43,8 @@ pub struct Rounds {
     moved: BTreeSet<RelPath>,
     needs_full_compare: BTreeSet<RelPath>,
     walk: Option<Walk>,
-    carried: Vec<Carried>,
-    reaped: Vec<Reaped>,
+    finished: Vec<Finished>,
+    emptied_trash: Vec<Emptied>,
     /// Jobs that carriers can have at a time.
     slots: usize,
     /// Renames that rounds have followed.
@@ -59,7 +59,7 @@ pub struct Rounds {
 impl Rounds {
     pub fn new(pair: Pair, seed: u64, story: Story) -> Self {
         Self {
-            slots: pair.reconciler.free_carriers(),
+            slots: pair.reconciler.free_workers(),
             pair,
             rng: Rng::with_seed(!seed),
             queue: Queue::default(),
@@ -69,8 +69,8 @@ impl Rounds {
             moved: BTreeSet::new(),
             needs_full_compare: BTreeSet::new(),
             walk: None,
-            carried: Vec::new(),
-            reaped: Vec::new(),
+            finished: Vec::new(),
+            emptied_trash: Vec::new(),
             followed: 0,
             bears_faults: false,
             deletions: Deletions::Followed,
@@ -212,19 +212,20 @@ impl Rounds {
     }
 
     fn round(&mut self) -> Option<Vec<Hint>> {
-        let carried = self.some_carried();
-        let reaped = if self.rng.bool() { std::mem::take(&mut self.reaped) } else { Vec::new() };
-        self.queue.unpark(self.pair.reconciler.free_carriers() + carried.len());
+        let finished = self.some_carried();
+        let emptied_trash =
+            if self.rng.bool() { std::mem::take(&mut self.emptied_trash) } else { Vec::new() };
+        self.queue.unpark(self.pair.reconciler.free_workers() + finished.len());
         let detector = self.whose_turn();
         let portion = BatchLimit { names: self.rng.usize(1..8), dirs: self.rng.usize(1..5) };
         let mut looks = self.queue.take(detector, portion);
         let moves = self.queue.take_renames(&mut looks, self.rng.usize(1..6));
-        if looks.is_empty() && carried.is_empty() && reaped.is_empty() {
+        if looks.is_empty() && finished.is_empty() && emptied_trash.is_empty() {
             return None;
         }
-        let looked_at = paths(&looks, &carried);
+        let looked_at = paths(&looks, &finished);
         let renames: Vec<_> = moves.hints().iter().map(|hint| (&hint.from, &hint.to)).collect();
-        let back: Vec<_> = carried.iter().map(|carried| &carried.job.path).collect();
+        let back: Vec<_> = finished.iter().map(|finished| &finished.job.path).collect();
         self.story.tell(format!(
             "    round of the {}, deletions {:?}: renames {renames:?}, looks {}, carried {back:?}",
             detector.as_str(),
@@ -236,7 +237,7 @@ impl Rounds {
         let deletions = self.deletions;
         let followed = moves.hints().to_vec();
         let swept = None;
-        let work = Work { moves, looks, carried, reaped, detector, deletions, budget, big, swept };
+        let work = Work { moves, looks, finished, emptied_trash, detector, deletions, budget, big, swept };
         let outcome = self.pair.reconciler.round(work, &());
         self.wait_for_others();
         match outcome {
@@ -259,19 +260,19 @@ impl Rounds {
     }
 
     /// Some big files arrive at once, and some late.
-    fn some_carried(&mut self) -> Vec<Carried> {
-        let number = self.rng.usize(..=self.carried.len());
-        self.carried.drain(..number).collect()
+    fn some_carried(&mut self) -> Vec<Finished> {
+        let number = self.rng.usize(..=self.finished.len());
+        self.finished.drain(..number).collect()
     }
 
     /// Waits for carriers and the reaper, so that a seed gives the same history each time.
     fn wait_for_others(&mut self) {
         let reconciler = &self.pair.reconciler;
-        while reconciler.free_carriers() + self.carried.len() < self.slots {
-            self.carried.push(reconciler.carried().recv_timeout(PATIENCE).unwrap());
+        while reconciler.free_workers() + self.finished.len() < self.slots {
+            self.finished.push(reconciler.finished().recv_timeout(PATIENCE).unwrap());
         }
-        while self.reaped.len() < reconciler.reaping.len() {
-            self.reaped.push(reconciler.reaped().recv_timeout(PATIENCE).unwrap());
+        while self.emptied_trash.len() < reconciler.reaping.len() {
+            self.emptied_trash.push(reconciler.emptied_trash().recv_timeout(PATIENCE).unwrap());
         }
     }
 
@@ -364,10 +365,10 @@ fn take_scopes(waiting: &mut BTreeSet<RelPath>) -> Vec<RelPath> {
     scopes
 }
 
-fn paths(looks: &Checks, carried: &[Carried]) -> Vec<RelPath> {
+fn paths(looks: &Checks, finished: &[Finished]) -> Vec<RelPath> {
     let named = looks.iter().flat_map(|(dir, names)| names.keys().map(|name| dir.join(name)));
     let unnamed = looks.iter().filter(|(_, names)| names.is_empty()).map(|(dir, _)| dir.clone());
-    named.chain(unnamed).chain(carried.iter().map(|carried| carried.job.path.clone())).collect()
+    named.chain(unnamed).chain(finished.iter().map(|finished| finished.job.path.clone())).collect()
 }
 
 fn tell_looks(looks: &Checks) -> String {

@@ -12,7 +12,7 @@ use super::kernel::{ELSEWHERE, Inode, Kernel, Place, ROOT, What};
 use super::{ROOT as PATH, Step};
 use crate::path::RelPath;
 use crate::queue::Depth;
-use crate::watch::shim::{Shimmed, relative, shim};
+use crate::watch::shim::{Classified, relative, shim};
 
 /// What waits to be done.
 enum Task {
@@ -52,7 +52,7 @@ impl<F: EventHandler> Follower<F> {
                 let Some(other) = self.place(other, ROOT) else { return };
                 self.with(one, ROOT, |kernel, one| kernel.exchange(&one, &other));
             }
-            Step::Leave(at) => {
+            Step::Removable(at) => {
                 self.with(at, ROOT, |kernel, from| kernel.rename(&from, &(ELSEWHERE, from.1.clone())));
             }
             Step::Return(at, dir, name) => {
@@ -105,15 +105,15 @@ impl<F: EventHandler> Follower<F> {
         }
         while let Ok(event) = self.told.try_recv() {
             match shim(event, Path::new(PATH)) {
-                Shimmed::Dirty(path, depth) => {
+                Classified::Dirty(path, depth) => {
                     self.tasks.push(Task::Check(relative(&path, Path::new(PATH)).unwrap(), depth));
                 }
-                Shimmed::Moved(_, ends) => {
+                Classified::Moved(_, ends) => {
                     let ends = ends.map(|end| relative(&end, Path::new(PATH)).unwrap());
                     self.tasks.extend(ends.map(|end| Task::Check(end, Depth::Subtree)));
                 }
-                Shimmed::Nothing => {}
-                Shimmed::Urgent(change) => panic!("{change:?}"),
+                Classified::Nothing => {}
+                Classified::Urgent(change) => panic!("{change:?}"),
             }
         }
     }
