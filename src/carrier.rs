@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-use crate::copy::{fill, see_whole};
+use crate::copy::{ensure_whole, fill};
 use crate::decide::Reason;
-use crate::digest::{compare_large, see_unchanged};
+use crate::digest::{compare_large, ensure_unchanged};
 use crate::entry::DigestPair;
 use crate::entry::{Entry, Identity};
 use crate::fault::WorkError;
@@ -62,7 +62,7 @@ impl Job {
             JobKind::Compare { replica, replica_entry } => {
                 let (source, replica) = ((&self.source, &self.entry), (replica.as_file(), replica_entry));
                 let verdict = compare_large(source, replica, &self.cancel)?;
-                see_unchanged(source).and_then(|()| see_unchanged(replica))?;
+                ensure_unchanged(source).and_then(|()| ensure_unchanged(replica))?;
                 Ok(JobResult::Digests(verdict))
             }
             JobKind::Fill { temp, flush, .. } => {
@@ -70,7 +70,7 @@ impl Job {
                 if *flush {
                     temp.flush()?;
                 }
-                see_whole(&self.source, &self.entry, temp.as_file(), &self.cancel)?;
+                ensure_whole(&self.source, &self.entry, temp.as_file(), &self.cancel)?;
                 Ok(JobResult::Length(length))
             }
         }

@@ -275,7 +275,7 @@ fn copy_by_hand(
 ///
 /// # Errors
 /// [`WorkError::Changed`] where it is not.
-pub fn see_whole(source: &File, entry: &Entry, temp: &File, cancel: &AtomicBool) -> Result<(), WorkError> {
+pub fn ensure_whole(source: &File, entry: &Entry, temp: &File, cancel: &AtomicBool) -> Result<(), WorkError> {
     let now = source.entry()?;
     let whole = now.identity() == entry.identity()
         || (now.has_grown_from(entry) && begin_alike(source, temp, entry.size, cancel)?);

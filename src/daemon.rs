@@ -245,25 +245,25 @@ impl Daemon<'_> {
         select! {
             recv(signals) -> signal => return signal.ok(),
             recv(changes) -> change => match change {
-                Ok(change) => self.take_changes(change),
+                Ok(change) => self.handle_changes(change),
                 Err(_) => self.mistrust_watch("the watch has broken down"),
             },
             recv(swept) -> message => match message {
                 Ok(message) => {
-                    self.take_swept(message);
+                    self.handle_sweep(message);
                     // What waits already is taken along, so that rounds are not small ones.
                     let enough = self.measure(Detector::Sweep).0.names;
                     while self.backlog.queue.sweep_names() < enough && let Ok(message) = swept.try_recv() {
-                        self.take_swept(message);
+                        self.handle_sweep(message);
                     }
                 }
                 Err(_) => self.backlog.sweep = None,
             },
             recv(scanned) -> message => match message {
                 Ok(message) => {
-                    self.take_scanned(message);
+                    self.handle_scan(message);
                     for message in scanned.try_iter().take(WATCH_PORTION.dirs) {
-                        self.take_scanned(message);
+                        self.handle_scan(message);
                     }
                 }
                 Err(_) => self.backlog.scan = None,
@@ -304,7 +304,7 @@ impl Daemon<'_> {
             return self.reconciler.forget(finished, &emptied_trash);
         }
         // Those that are published in this round make room for as many.
-        self.backlog.queue.unpark(self.reconciler.free_workers() + finished.len());
+        self.backlog.queue.release_to_workers(self.reconciler.free_workers() + finished.len());
         let detector = self.whose_turn();
         let big = if detector == Detector::Sweep { BIG_FOR_SWEEP } else { BIG_FOR_WATCH };
         let (portion, budget) = self.measure(detector);
@@ -392,7 +392,7 @@ impl Daemon<'_> {
         self.backlog.scan = None;
         self.watching.stop();
         self.reconciler.abandon();
-        self.tally.say_end(signal);
+        self.tally.log_end(signal);
         if self.is_once() { End::Interrupted } else { End::Done }
     }
 }

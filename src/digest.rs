@@ -64,7 +64,7 @@ pub fn md5_of(file: &File, size: u64, cancel: &AtomicBool) -> Result<Md5, WorkEr
 }
 
 /// The digests of a pair of files, valid for the states that `source` and
-/// `replica` show, if they are still in them: see [`see_unchanged`].
+/// `replica` show, if they are still in them: see [`ensure_unchanged`].
 ///
 /// # Errors
 /// Read errors, and [`WorkError::Cancelled`].
@@ -83,7 +83,7 @@ pub fn compare(
 ///
 /// # Errors
 /// [`WorkError::Changed`] where it was written to meanwhile.
-pub fn see_unchanged((file, before): (&File, &Entry)) -> Result<(), WorkError> {
+pub fn ensure_unchanged((file, before): (&File, &Entry)) -> Result<(), WorkError> {
     if file.entry()?.identity() == before.identity() { Ok(()) } else { Err(WorkError::Changed) }
 }
 

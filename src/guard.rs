@@ -231,7 +231,7 @@ fn create_budget(count: &Count, doubt: &Doubt, limit: Limit, occasion: Occasion)
 }
 
 /// Says that the guard holds deletions, which, and how to let them pass.
-pub fn say_held(count: &Count, doubt: &Doubt, (limit, occasion): (Limit, Occasion), rerun: &Rerun) {
+pub fn log_held(count: &Count, doubt: &Doubt, (limit, occasion): (Limit, Occasion), rerun: &Rerun) {
     let Count { deletions, entries, new, .. } = count;
     let what = match (doubt, &count.unknown) {
         (Doubt::Unknown, Some((dir, fault))) => format!(

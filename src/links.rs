@@ -102,7 +102,7 @@ impl Links {
     }
 
     /// Notes names, all of them before it is asked what is due for what was done to one.
-    pub fn see_all(&mut self, linked: &[Linked]) -> Vec<RelPath> {
+    pub fn note_all(&mut self, linked: &[Linked]) -> Vec<RelPath> {
         for linked in linked {
             self.see(linked);
         }
@@ -307,7 +307,7 @@ mod tests {
     }
 
     fn see(links: &mut Links, path: &str, ino: u64, ctime: i64, acted: bool) -> Vec<String> {
-        links.see_all(&[linked(path, ino, ctime, acted)]).iter().map(ToString::to_string).collect()
+        links.note_all(&[linked(path, ino, ctime, acted)]).iter().map(ToString::to_string).collect()
     }
 
     #[test]
@@ -370,11 +370,11 @@ mod tests {
     fn a_directory_that_is_renamed_takes_its_names_along() {
         let mut links = Links::default();
         for (path, ino) in [("d/log", 7), ("d/in/other", 8), ("d-b", 9)] {
-            see_only(&mut links, path, ino);
+            note_only(&mut links, path, ino);
         }
         let [log, d, e] = ["d/log", "d", "e/f"].map(|path| RelPath::new(path.as_bytes()).unwrap());
         links.look_at([&log].into_iter());
-        see_only(&mut links, "d/log.1", 7);
+        note_only(&mut links, "d/log.1", 7);
         links.looked();
         links.renamed(&d, &e);
         assert_eq!(told(&links, "e/f/log"), ["e/f/log.1"]);
@@ -398,25 +398,25 @@ mod tests {
         links.told(&path).iter().map(ToString::to_string).collect()
     }
 
-    fn see_only(links: &mut Links, path: &str, ino: u64) {
+    fn note_only(links: &mut Links, path: &str, ino: u64) {
         links.see(&Linked { links: 1, ..linked(path, ino, 1, false) });
     }
 
     #[test]
     fn what_is_told_of_a_name_that_has_gone_may_concern_the_files_other_names() {
         let mut links = Links::default();
-        see_only(&mut links, "log", 7);
+        note_only(&mut links, "log", 7);
         assert!(told(&links, "log").is_empty());
         let log = RelPath::new(b"log").unwrap();
         links.look_at([&log].into_iter());
-        see_only(&mut links, "log.1", 7);
+        note_only(&mut links, "log.1", 7);
         assert_eq!(links.looked().len(), 1);
         // Another file takes the name, and another one after it.
         for ino in [8, 9] {
-            see_only(&mut links, "log", ino);
+            note_only(&mut links, "log", ino);
             assert_eq!(told(&links, "log"), ["log.1"]);
         }
-        see_only(&mut links, "log.2", 8);
+        note_only(&mut links, "log.2", 8);
         assert_eq!(told(&links, "log"), ["log.1", "log.2"]);
         assert!(told(&links, "log.1").is_empty());
         links.sweep_begins();
@@ -435,15 +435,15 @@ mod tests {
     fn no_more_is_remembered_than_so_much() {
         let mut links = Links::default();
         for number in 0..LATELY as u64 + 10 {
-            see_only(&mut links, &format!("f{number}"), number);
+            note_only(&mut links, &format!("f{number}"), number);
         }
         assert_eq!((links.by_path.len(), links.by_id.len(), links.lately.len()), (LATELY, LATELY, LATELY));
         for number in 0..2 * LATELY as u64 {
-            see_only(&mut links, &format!("f{number}"), number + 1);
+            note_only(&mut links, &format!("f{number}"), number + 1);
         }
         assert!(links.former.len() <= FORMER);
         for number in 0..100 {
-            see_only(&mut links, "f", number);
+            note_only(&mut links, "f", number);
         }
         assert!(links.former.values().all(|files| files.len() <= FILES));
         assert!(links.by_path.len() <= LATELY && links.lately.len() == LATELY);

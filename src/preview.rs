@@ -15,13 +15,13 @@ use crate::digest;
 use crate::entry::{Entry, Observed, Special};
 use crate::fault::{FsError, GIVES_NOTHING_BACK, LOCKED, TAKES_NO_METADATA, WorkError};
 use crate::filter::Filter;
-use crate::guard::{Count, Occasion, Trust, judge, say_held};
+use crate::guard::{Count, Occasion, Trust, judge, log_held};
 use crate::path::{Name, RelPath};
 use crate::queue::{CachedDigests, Check, Depth, Detector};
 use crate::reconcile::{
     COUNTING, Deletions, Fate, Lost, MountPoints, Roots, Rules, Ruling, Stay, count_below,
 };
-use crate::report::{Cause, Done, Entries, Notice, Operation, Problem, counted, say_if_silent};
+use crate::report::{Cause, Done, Entries, Notice, Operation, Problem, counted, log_if_silent};
 use crate::sweep::{Extent, Message, Plan, Sweep, Task};
 use crate::tree::Dir;
 use crate::troubles::Failures;
@@ -122,7 +122,7 @@ impl Preview<'_> {
                 recv(sweep.messages()) -> message => message,
             };
             match message {
-                Ok(Message::Differ(dir, names)) if names.is_empty() => self.see_dir(&dir),
+                Ok(Message::Differ(dir, names)) if names.is_empty() => self.examine_dir(&dir),
                 Ok(Message::Differ(dir, names)) => {
                     for (name, look) in names {
                         self.see(&dir, &name, &look);
@@ -161,7 +161,7 @@ impl Preview<'_> {
     fn judge(&mut self, count: &Count) {
         let (limit, occasion) = (self.config.max_delete, Occasion::Start);
         if let Some(doubt) = judge(count, limit, occasion) {
-            say_held(count, &doubt, (limit, occasion), &self.config.rerun);
+            log_held(count, &doubt, (limit, occasion), &self.config.rerun);
             let trust = Trust::Unproven(occasion).shaken(count, &doubt, limit);
             self.deletions = trust.deletions(Detector::Sweep);
         }
@@ -175,7 +175,7 @@ impl Preview<'_> {
     }
 
     /// The metadata of a directory that stands on both sides.
-    fn see_dir(&mut self, dir: &RelPath) {
+    fn examine_dir(&mut self, dir: &RelPath) {
         let kinds = self.subject.keeps.xattrs;
         let facts = |side: &Dir| -> Result<Entry, FsError> {
             let open = side.open(dir)?;
@@ -220,7 +220,7 @@ impl Preview<'_> {
         let result = match action {
             Action::Compare => match read_pair((&source, replica.as_ref()), name, look, keeps) {
                 Ok((ours, theirs, evidence)) => {
-                    say_if_silent(&path, &evidence, look.detector, None, keeps.unseen);
+                    log_if_silent(&path, &evidence, look.detector, None, keeps.unseen);
                     let (ours, theirs) = (Observed::Present(ours), Observed::Present(theirs));
                     Ok((decide(&ours, &theirs, evidence.verdict.into(), keeps), ours, theirs))
                 }
@@ -339,7 +339,7 @@ impl Preview<'_> {
             Ruling::Goes => return false,
             Ruling::GoesInParts(parts) => {
                 Notice::HoldsExcluded.log(path);
-                self.tell_parts(parts, look);
+                self.report_parts(parts, look);
             }
             Ruling::Stays(Stay::Held | Stay::Unmounted(_)) => self.holding += 1,
             // It differs, whatever would become of it.
@@ -352,7 +352,7 @@ impl Preview<'_> {
     }
 
     /// What would go of a directory that has to stay.
-    fn tell_parts(&mut self, parts: Vec<RelPath>, look: &Check) {
+    fn report_parts(&mut self, parts: Vec<RelPath>, look: &Check) {
         for path in parts {
             let Some((dir, name)) = path.split() else { continue };
             let Some(dir) = self.replica.as_ref().and_then(|root| root.open(&dir).ok()) else { continue };

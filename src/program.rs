@@ -45,7 +45,7 @@ impl From<Exit> for ExitCode {
 }
 
 pub fn main() -> ExitCode {
-    if let Err(refusal) = limits::see_stack() {
+    if let Err(refusal) = limits::ensure_stack() {
         complain(&refusal);
         return Exit::Refused.into();
     }
@@ -106,7 +106,7 @@ fn report_and_preview(
     let settings =
         Settings { format: config.log_format, verbosity: config.verbosity, patient_until: Some(stopping) };
     let _reporting = report::start(settings, None);
-    say_start(config, &filter);
+    log_start(config, &filter);
     test_digests();
     let wanted = Capabilities { unseen: config.unseen_seconds(), ..of_process(roots.are_local()) };
     let keeps = match roots.replica.open_replica() {
@@ -126,7 +126,7 @@ fn report_and_preview(
 fn report_and_run(config: &Config, mut prepared: Prepared, signals: &Receiver<i32>) -> Exit {
     let settings = Settings { format: config.log_format, verbosity: config.verbosity, patient_until: None };
     let _reporting = report::start(settings, prepared.log.take());
-    say_start(config, &prepared.filter);
+    log_start(config, &prepared.filter);
     test_digests();
     for root in [&prepared.roots.source, &prepared.roots.replica] {
         if let Some(kind) = root.foreign_file_system() {
@@ -159,7 +159,7 @@ fn test_digests() {
     }
 }
 
-fn say_start(config: &Config, filter: &Filter) {
+fn log_start(config: &Config, filter: &Filter) {
     let version = env!("CARGO_PKG_VERSION");
     let (source, replica) = (shown(&config.source), shown(&config.replica));
     let rhythm = match config.mode {

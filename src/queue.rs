@@ -75,22 +75,31 @@ pub struct Check {
     pub evidence: Option<Box<CachedDigests>>,
     /// Whether it is a walk that has found it, and it is no directory: somebody may be writing to
     /// it this very moment.
-    pub fresh: bool,
+    pub from_walk: bool,
     /// Whether a walk has listed it as a file of the source that the replica lacks, and nobody has told of it since: it
     /// is copied without another look.
-    pub new: bool,
+    pub unseen_in_replica: bool,
     /// Whether the watch has told of this very name.
     pub told: bool,
 }
 
 impl Check {
     pub fn new(depth: Depth, detector: Detector, since: Instant) -> Self {
-        Self { depth, detector, first: since, since, evidence: None, fresh: false, new: false, told: false }
+        Self {
+            depth,
+            detector,
+            first: since,
+            since,
+            evidence: None,
+            from_walk: false,
+            unseen_in_replica: false,
+            told: false,
+        }
     }
 
     /// Whether a walk has led to it, or it was due by a time.
     pub fn comes_before(&self, time: Option<Instant>) -> bool {
-        let is_found = self.fresh || self.detector == Detector::Sweep;
+        let is_found = self.from_walk || self.detector == Detector::Sweep;
         is_found || time.is_some_and(|time| self.first <= time)
     }
 
@@ -100,7 +109,7 @@ impl Check {
         self.detector = self.detector.max(other.detector);
         self.first = self.first.min(other.first);
         self.since = self.since.max(other.since);
-        self.new &= other.new;
+        self.unseen_in_replica &= other.unseen_in_replica;
         self.told |= other.told;
         // The newer evidence; a round checks it against what it finds.
         self.evidence = other.evidence.or(self.evidence.take());
@@ -166,7 +175,7 @@ pub struct Queue {
     /// Renames that no round has followed yet.
     hints: Hints,
     /// Looks that wait for a carrier to be free.
-    parked: VecDeque<(RelPath, Check)>,
+    awaiting_worker: VecDeque<(RelPath, Check)>,
     /// What the replica's file system does not take, until it may.
     refused: BTreeMap<RelPath, Check>,
 }
@@ -280,8 +289,8 @@ impl Queue {
         }
     }
 
-    pub fn park(&mut self, path: RelPath, look: Check) {
-        self.parked.push_back((path, look));
+    pub fn await_worker(&mut self, path: RelPath, look: Check) {
+        self.awaiting_worker.push_back((path, look));
     }
 
     /// Whether something in a directory or below is to be looked at first: a walk has found it, or it was due by a time.
@@ -292,14 +301,14 @@ impl Queue {
     }
 
     /// What waits for a carrier at a directory or below.
-    pub fn parked_within(&self, dir: &RelPath) -> impl Iterator<Item = &RelPath> {
-        self.parked.iter().map(|(path, _)| path).filter(|path| path.is_within(dir))
+    pub fn awaiting_worker_within(&self, dir: &RelPath) -> impl Iterator<Item = &RelPath> {
+        self.awaiting_worker.iter().map(|(path, _)| path).filter(|path| path.is_within(dir))
     }
 
     /// Lets so many of the looks that wait for a carrier be tried again.
-    pub fn unpark(&mut self, number: usize) {
+    pub fn release_to_workers(&mut self, number: usize) {
         for _ in 0..number {
-            let Some((path, look)) = self.parked.pop_front() else { break };
+            let Some((path, look)) = self.awaiting_worker.pop_front() else { break };
             self.push_path(&path, look);
         }
     }
@@ -345,7 +354,7 @@ impl Queue {
 
     /// Number of the sweep's names that wait, for a round, for rest or for a carrier.
     pub fn sweep_names(&self) -> usize {
-        self.sweep.names + self.resting.of_sweep + self.parked.len()
+        self.sweep.names + self.resting.of_sweep + self.awaiting_worker.len()
     }
 
     /// Number of names that rest, on the watch's behalf or the sweep's.
@@ -596,10 +605,10 @@ mod tests {
     #[test]
     fn parked_work_waits_until_it_is_let_go() {
         let mut queue = Queue::default();
-        queue.park(path("big"), look(Instant::now()));
+        queue.await_worker(path("big"), look(Instant::now()));
         assert!(queue.sweep_names() == 1 && !queue.has_ready(Detector::Sweep));
-        queue.park(path("bigger"), look(Instant::now()));
-        queue.unpark(1);
+        queue.await_worker(path("bigger"), look(Instant::now()));
+        queue.release_to_workers(1);
         assert_eq!(taken(&mut queue, ALL), ["big"]);
         assert_eq!(queue.sweep_names(), 1);
     }

@@ -162,7 +162,7 @@ pub fn check(config: &Config) -> Result<Checked, Refusal> {
     if let Some(log) = beside.log.as_ref().filter(|log| is_open_file(log)) {
         return Err(Refusal::LogIsOpen(log.clone()));
     }
-    see_apart((&source, &source_pin), (&replica, existing.as_ref()), &beside)?;
+    ensure_apart((&source, &source_pin), (&replica, existing.as_ref()), &beside)?;
     if existing.is_none() && !config.create {
         return Err(Refusal::NoReplica(replica.path));
     }
@@ -175,7 +175,7 @@ pub fn check(config: &Config) -> Result<Checked, Refusal> {
 ///
 /// # Errors
 /// A [`Refusal`].
-pub fn see_apart(
+pub fn ensure_apart(
     (source, source_pin): (&Root, &DirId),
     (replica, existing): (&Root, Option<&DirId>),
     beside: &ExtraPaths,
@@ -290,7 +290,7 @@ impl Checked {
         let apart = match existing {
             Some(_) => Ok(()),
             // It may not be what its path had seemed to be.
-            None => see_apart((&source, &source_pin), (&replica, Some(&replica_pin)), &beside),
+            None => ensure_apart((&source, &source_pin), (&replica, Some(&replica_pin)), &beside),
         };
         if let Err(refusal) = apart.and_then(|()| refuse_followed(&replica)) {
             if existing.is_none() {

@@ -28,7 +28,7 @@ impl Waiting for Backlog {
         since: Option<Instant>,
         test: &dyn Fn(&RelPath) -> bool,
     ) -> bool {
-        self.troubles.failed_within(dir, since).chain(self.queue.parked_within(dir)).any(test)
+        self.troubles.failed_within(dir, since).chain(self.queue.awaiting_worker_within(dir)).any(test)
     }
 }
 
@@ -67,22 +67,22 @@ impl Daemon<'_> {
             }
             open.insert(path);
         }
-        self.see_what_is_over(&outcome.done, looked_at, &open);
-        self.see_whether_taken();
+        self.note_resolved(&outcome.done, looked_at, &open);
+        self.note_if_space_is_back();
         self.want_scans(outcome.scans);
         self.backlog.moved.extend(outcome.moved);
         for (from, done) in outcome.done.iter().filter_map(|done| Some((done.from.as_ref()?, done))) {
             self.backlog.links.renamed(from, &done.path);
         }
-        self.see_links(&outcome.names);
-        self.see_updated(&outcome.done);
-        self.see_strays(&outcome.strays, outcome.replaced, &outcome.names);
+        self.note_links(&outcome.names);
+        self.note_updated(&outcome.done);
+        self.note_strays(&outcome.strays, outcome.replaced, &outcome.names);
     }
 
     fn put_back(&mut self, path: RelPath, look: Check, again: Requeue) {
         match again {
             Requeue::Now | Requeue::StaleListing => self.backlog.queue.push_path(&path, look),
-            Requeue::Worker => self.backlog.queue.park(path, look),
+            Requeue::Worker => self.backlog.queue.await_worker(path, look),
             Requeue::ParentGone => {
                 self.backlog.queue.push_resting(Instant::now() + self.watching.rest(), path, look);
             }
@@ -120,14 +120,14 @@ impl Daemon<'_> {
     }
 
     /// Says of what a round has looked at, and of what has gone, that there is no problem any more.
-    fn see_what_is_over(&mut self, done: &[Done], looked_at: &[RelPath], open: &BTreeSet<RelPath>) {
+    fn note_resolved(&mut self, done: &[Done], looked_at: &[RelPath], open: &BTreeSet<RelPath>) {
         let now = Instant::now();
         let gone = || done.iter().filter(|done| done.operation == Operation::Removed);
         for dir in gone().filter(|done| done.entries.is_some()) {
             self.backlog.links.gone(&dir.path);
             self.backlog.uneven.gone(&dir.path);
             self.backlog.uneven.hasten_above(&dir.path, now);
-            self.backlog.troubles.gone(&dir.path).iter().for_each(say_resolved);
+            self.backlog.troubles.gone(&dir.path).iter().for_each(log_resolved);
         }
         for path in looked_at.iter().chain(gone().map(|done| &done.path)) {
             if open.contains(path) {
@@ -138,7 +138,7 @@ impl Daemon<'_> {
                 self.backlog.uneven.hasten_above(path, now);
             }
             if self.backlog.troubles.settled(path) {
-                say_resolved(path);
+                log_resolved(path);
             }
         }
     }
@@ -155,6 +155,6 @@ impl Daemon<'_> {
     }
 }
 
-pub(super) fn say_resolved(path: &RelPath) {
+pub(super) fn log_resolved(path: &RelPath) {
     tracing::info!(op = "resolved", path = %path, "the problem is over");
 }

@@ -81,7 +81,7 @@ impl Daemon<'_> {
     }
 
     /// Says so when all is taken that was not, and has been for a while.
-    pub(super) fn see_whether_taken(&mut self) {
+    pub(super) fn note_if_space_is_back(&mut self) {
         let is_once = self.is_once();
         let Some(refusal) = self.backlog.refusal.as_mut().filter(|_| !self.backlog.troubles.has_refused())
         else {
@@ -96,7 +96,7 @@ impl Daemon<'_> {
 
     /// Tries what has to wait again, now and then, and at once where there is more room.
     pub(super) fn check_room(&mut self, now: Instant) {
-        self.see_whether_taken();
+        self.note_if_space_is_back();
         let Some(refusal) = self.backlog.refusal.as_mut().filter(|refusal| now >= refusal.asked + ASK) else {
             return;
         };

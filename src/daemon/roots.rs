@@ -10,7 +10,7 @@ use crate::guard::{Occasion, Trust};
 use crate::path::shown;
 use crate::reconcile::Lost;
 use crate::roots::{
-    ExtraPaths, Lock, NotSameDisk, Refusal, ReplicaMount, SourceMount, refuse_followed, see_apart,
+    ExtraPaths, Lock, NotSameDisk, Refusal, ReplicaMount, SourceMount, ensure_apart, refuse_followed,
 };
 use crate::tree::DirId;
 
@@ -162,7 +162,8 @@ impl Daemon<'_> {
             Some(_) => roots.replica.pin().ok(),
             None => Some(roots.replica_pin),
         };
-        let apart = see_apart((&roots.source, &pin), (&roots.replica, replica.as_ref()), &self.roots.beside);
+        let apart =
+            ensure_apart((&roots.source, &pin), (&roots.replica, replica.as_ref()), &self.roots.beside);
         match apart.and_then(|()| self.roots.beside.log_in_source(&pin)) {
             Ok(log) => self.reconciler.filter.log = log,
             Err(refusal) => return self.refuse(Side::Source, &refusal),
@@ -261,7 +262,7 @@ impl Daemon<'_> {
         let roots = &self.reconciler.roots;
         let lost = self.roots.source.as_ref().and_then(|_| roots.source.pin().ok());
         let source = lost.unwrap_or(roots.source_pin);
-        let apart = see_apart((&roots.source, &source), (&roots.replica, Some(&pin)), &self.roots.beside);
+        let apart = ensure_apart((&roots.source, &source), (&roots.replica, Some(&pin)), &self.roots.beside);
         let fit = apart.and_then(|()| refuse_followed(&roots.replica));
         // The lock is named after the inode.
         if let Err(refusal) = fit.and_then(|()| self.roots.lock.pass_on(&pin, &roots.replica.path)) {

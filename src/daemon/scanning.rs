@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::outcome::say_resolved;
+use super::outcome::log_resolved;
 use super::{Backlog, Daemon, Failed};
 use crate::guard::Trust;
 use crate::path::{Name, RelPath};
@@ -191,9 +191,9 @@ impl Daemon<'_> {
     }
 
     /// Takes in what the walk over all has found.
-    pub(super) fn take_swept(&mut self, message: Message) {
+    pub(super) fn handle_sweep(&mut self, message: Message) {
         match message {
-            Message::Differ(dir, names) => self.take_differences(dir, names),
+            Message::Differ(dir, names) => self.receive_differences(dir, names),
             Message::Counted(count) => {
                 self.backlog.sweep = None;
                 self.judge(&count);
@@ -202,7 +202,7 @@ impl Daemon<'_> {
                 let Some(sweep) = self.backlog.sweep.take() else { return };
                 self.end_of_walk(&sweep);
                 if !sweep.is_of_all() {
-                    return say_looked(&sweep, &summary);
+                    return log_scanned(&sweep, &summary);
                 }
                 self.tally.swept(summary);
                 if sweep.plan.task == Task::Quick && self.watching.is_wanted() {
@@ -211,17 +211,18 @@ impl Daemon<'_> {
                     self.backlog.links.swept();
                 }
             }
-            other => self.take_message(other, Detector::Sweep),
+            other => self.handle_message(other, Detector::Sweep),
         }
     }
 
     /// Takes in what an event scan has found. Files may be written to this very moment: they
     /// rest, and the watch, which stands by now, tells when they change.
-    pub(super) fn take_scanned(&mut self, message: Message) {
+    pub(super) fn handle_scan(&mut self, message: Message) {
         match message {
             Message::Differ(dir, names) if self.watching.is_wanted() && !names.is_empty() => {
                 let at = Instant::now() + self.watching.rest();
-                let (fresh, ready): (Vec<_>, Vec<_>) = names.into_iter().partition(|(_, look)| look.fresh);
+                let (fresh, ready): (Vec<_>, Vec<_>) =
+                    names.into_iter().partition(|(_, look)| look.from_walk);
                 for (name, look) in fresh {
                     self.backlog.queue.push_resting(at, dir.join(&name), look);
                 }
@@ -235,7 +236,7 @@ impl Daemon<'_> {
             }
             Message::Swept(summary) => {
                 let Some(scan) = self.backlog.scan.take() else { return };
-                say_looked(&scan, &summary);
+                log_scanned(&scan, &summary);
                 self.end_of_walk(&scan);
                 match (scan.plan.task, scan.plan.extent) {
                     (_, Extent::Names) => self.looked_at_names(&scan.plan.scopes, &summary),
@@ -248,18 +249,18 @@ impl Daemon<'_> {
                     _ => {}
                 }
             }
-            other => self.take_message(other, Detector::Watch),
+            other => self.handle_message(other, Detector::Watch),
         }
     }
 
-    fn take_message(&mut self, message: Message, detector: Detector) {
+    fn handle_message(&mut self, message: Message, detector: Detector) {
         match message {
             Message::Crossing(path, pin) => self.note_mount(path, pin),
             Message::Problem(problem) => {
                 let look = Check::new(Depth::Subtree, detector, Instant::now());
                 self.record_failure(&problem, look, Failure::Scan);
             }
-            Message::Linked(linked) => self.see_links(&linked),
+            Message::Linked(linked) => self.note_links(&linked),
             Message::Walked(both) => self.reconciler.twins.walked(&both[0], &both[1]),
             Message::Unwatched(path, why) => self.note_unwatched(&path, &why),
             Message::Lost(lost) => {
@@ -273,7 +274,7 @@ impl Daemon<'_> {
 
     /// Differences that a sweep by the clock has found while there is a watch are the watch's to
     /// tell: they wait for that, so that those that it has missed can be counted.
-    fn take_differences(&mut self, dir: RelPath, names: Vec<(Name, Check)>) {
+    fn receive_differences(&mut self, dir: RelPath, names: Vec<(Name, Check)>) {
         let by_clock = self.backlog.sweep.as_ref().is_some_and(|sweep| sweep.plan.task == Task::Full);
         if !by_clock || self.watching.watch().is_none() {
             return self.backlog.queue.push(Detector::Sweep, dir, names);
@@ -304,7 +305,7 @@ impl Daemon<'_> {
             }
             for path in self.backlog.troubles.scanned(scope, walk.plan.number) {
                 self.backlog.uneven.hasten_above(&path, Instant::now());
-                say_resolved(&path);
+                log_resolved(&path);
             }
         }
     }
@@ -324,7 +325,7 @@ fn take_scopes(waiting: &mut BTreeSet<RelPath>) -> Vec<RelPath> {
     scopes
 }
 
-fn say_looked(walk: &Sweep, Summary { entries, hashed, differ, took, .. }: &Summary) {
+fn log_scanned(walk: &Sweep, Summary { entries, hashed, differ, took, .. }: &Summary) {
     let scopes = walk.plan.scopes.len();
     tracing::debug!(
         op = "look",

@@ -6,7 +6,7 @@ use jiff::Zoned;
 
 use super::{Daemon, End};
 use crate::entry::Time;
-use crate::guard::{Count, Trust, judge, say_held};
+use crate::guard::{Count, Trust, judge, log_held};
 use crate::queue::Detector;
 use crate::reconcile::Outcome;
 use crate::report::{Operation, counted, human_bytes, human_duration};
@@ -200,7 +200,7 @@ impl Stats {
     }
 
     /// The line that ends a sync, if one has ended.
-    fn say_swept(&mut self, now: Instant, problems: usize, watching: bool) -> Option<Task> {
+    fn log_swept(&mut self, now: Instant, problems: usize, watching: bool) -> Option<Task> {
         let (Some(summary), Some((begun, task))) = (self.swept.take(), self.begun.take()) else {
             return None;
         };
@@ -276,7 +276,7 @@ impl Stats {
     }
 
     /// Says once that sweeps take longer than the time between them.
-    fn say_if_long(&mut self, took: Duration, interval: Duration) {
+    fn log_if_long(&mut self, took: Duration, interval: Duration) {
         if took > interval && !std::mem::replace(&mut self.total.said_long, true) {
             let [took, interval] = [took, interval].map(human_duration);
             tracing::warn!(
@@ -288,7 +288,7 @@ impl Stats {
     }
 
     /// The last line of a run.
-    pub fn say_end(&self, signal: i32) {
+    pub fn log_end(&self, signal: i32) {
         let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
         tracing::info!(
             op = "stopped",
@@ -369,9 +369,9 @@ impl Daemon<'_> {
             return None;
         }
         let walked = self.tally.swept.filter(|_| matches!(self.tally.begun, Some((_, Task::Full))));
-        let swept = self.tally.say_swept(now, self.backlog.troubles.problems(), self.watching.is_wanted());
+        let swept = self.tally.log_swept(now, self.backlog.troubles.problems(), self.watching.is_wanted());
         if let Some(summary) = walked.filter(|_| !self.is_once()) {
-            self.tally.say_if_long(summary.took, self.config.interval);
+            self.tally.log_if_long(summary.took, self.config.interval);
         }
         let equal = self.is_equal();
         let quiet = swept.is_some() || self.tally.quiet_due().is_none_or(|due| due <= now);
@@ -422,7 +422,7 @@ impl Daemon<'_> {
         self.trust = trust;
         if trust.told() != before.told() {
             if let Some(doubt) = doubt {
-                say_held(count, &doubt, (limit, occasion), &self.config.rerun);
+                log_held(count, &doubt, (limit, occasion), &self.config.rerun);
             } else {
                 tracing::info!(op = "trusted", "the source is whole again: deletions are followed");
             }

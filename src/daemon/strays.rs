@@ -148,7 +148,7 @@ impl Daemon<'_> {
     /// at as soon as it is told.
     ///
     /// `strays`, `replaced`: of a round, which has seen that `names` are there.
-    pub(super) fn see_strays(&mut self, strays: &[RelPath], replaced: Vec<RelPath>, names: &[Linked]) {
+    pub(super) fn note_strays(&mut self, strays: &[RelPath], replaced: Vec<RelPath>, names: &[Linked]) {
         let Backlog { links, strays: waiting, .. } = &mut self.backlog;
         let now = Instant::now();
         let stands: HashSet<&RelPath> = match strays {
@@ -166,7 +166,7 @@ impl Daemon<'_> {
     }
 
     /// What was updated while a stray was looked for may be it: from now on it is looked at as soon as that is told.
-    pub(super) fn see_updated(&mut self, done: &[Done]) {
+    pub(super) fn note_updated(&mut self, done: &[Done]) {
         let Backlog { links, strays, .. } = &mut self.backlog;
         let now = Instant::now();
         let mut is_found = false;

@@ -158,13 +158,13 @@ impl Daemon<'_> {
     }
 
     /// Takes in a change, and those that wait behind it.
-    pub(super) fn take_changes(&mut self, first: Change) {
-        self.take_change(first);
+    pub(super) fn handle_changes(&mut self, first: Change) {
+        self.handle_change(first);
         let Some(changes) = self.watching.watch().map(|watch| watch.changes().clone()) else { return };
         let begun = Instant::now();
         while begun.elapsed() < INTAKE {
             for change in changes.try_iter().take(AT_ONCE) {
-                self.take_change(change);
+                self.handle_change(change);
             }
             if changes.is_empty() {
                 return;
@@ -180,7 +180,7 @@ impl Daemon<'_> {
         }
     }
 
-    fn take_change(&mut self, change: Change) {
+    fn handle_change(&mut self, change: Change) {
         self.tally.told();
         match change {
             Change::Check { path, depth, since } => {
@@ -214,12 +214,12 @@ impl Daemon<'_> {
 
     /// Notes names that are one file. A change is told by the watch for the name through which it
     /// was made; the others are looked at here.
-    pub(super) fn see_links(&mut self, linked: &[Linked]) {
+    pub(super) fn note_links(&mut self, linked: &[Linked]) {
         if !self.watching.wanted {
             return;
         }
         let now = Instant::now();
-        let due = self.backlog.links.see_all(linked);
+        let due = self.backlog.links.note_all(linked);
         for other in due {
             self.look_at(&other, Check::new(Depth::Content, Detector::Watch, now));
         }

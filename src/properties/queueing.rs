@@ -75,7 +75,7 @@ impl Wish {
 struct Plain {
     now: Instant,
     waiting: BTreeMap<(Place, RelPath), Wish>,
-    parked: Vec<(RelPath, Check)>,
+    awaiting_worker: Vec<(RelPath, Check)>,
     cooling: BTreeMap<RelPath, Instant>,
     renames: Hints,
 }
@@ -138,7 +138,7 @@ impl Plain {
             Place::DelayQueue => false,
         };
         let waiting = self.waiting.iter().filter(|((place, _), wish)| counts((*place, wish))).count();
-        waiting + self.parked.len()
+        waiting + self.awaiting_worker.len()
     }
 
     fn next_due(&self) -> Option<Instant> {
@@ -202,10 +202,10 @@ impl Both {
                 plain.add(Place::Resting, &path, &look(depth, detector), resting.unwrap_or(after(millis)));
             }
             Step::Park(path, depth) => {
-                queue.park(path.clone(), look(depth, Detector::Sweep));
-                plain.parked.push((path, look(depth, Detector::Sweep)));
+                queue.await_worker(path.clone(), look(depth, Detector::Sweep));
+                plain.awaiting_worker.push((path, look(depth, Detector::Sweep)));
             }
-            Step::Unpark(number) => self.unpark(number),
+            Step::Unpark(number) => self.release_to_workers(number),
             Step::Cool(path, took) => {
                 queue.cool(path.clone(), Duration::from_millis(took), now);
                 let begun = now.checked_sub(Duration::from_millis(took)).unwrap_or(now);
@@ -223,10 +223,10 @@ impl Both {
         }
     }
 
-    fn unpark(&mut self, number: usize) {
-        self.queue.unpark(number);
-        let number = number.min(self.plain.parked.len());
-        for (path, look) in self.plain.parked.drain(..number).collect::<Vec<_>>() {
+    fn release_to_workers(&mut self, number: usize) {
+        self.queue.release_to_workers(number);
+        let number = number.min(self.plain.awaiting_worker.len());
+        for (path, look) in self.plain.awaiting_worker.drain(..number).collect::<Vec<_>>() {
             self.plain.ready(&path, &look);
         }
     }
@@ -269,14 +269,19 @@ impl Both {
 fn what_was_asked_for_comes_out_once_in_time_and_nothing_else_does() {
     holds(&steps(), |steps| {
         let (waiting, cooling) = (BTreeMap::new(), BTreeMap::new());
-        let plain =
-            Plain { now: Instant::now(), waiting, parked: vec![], cooling, renames: Hints::default() };
+        let plain = Plain {
+            now: Instant::now(),
+            waiting,
+            awaiting_worker: vec![],
+            cooling,
+            renames: Hints::default(),
+        };
         let mut both = Both { queue: Queue::default(), plain };
         for step in steps {
             both.step(step);
             both.agree();
         }
-        both.unpark(usize::MAX);
+        both.release_to_workers(usize::MAX);
         both.pass(Duration::from_secs(10));
         let portion = BatchLimit { names: 3, dirs: 2 };
         while [Detector::Watch, Detector::Sweep].iter().any(|detector| both.take(*detector, portion)) {}

@@ -78,7 +78,7 @@ impl Round<'_> {
         }
         if differs.any() {
             let uid = if differs.uid { entry.uid } else { now.uid };
-            self.see_who_moved(&now, uid, if differs.mode { entry.mode } else { now.mode });
+            self.note_former_renamers(&now, uid, if differs.mode { entry.mode } else { now.mode });
             replica.set(&settings(&entry, differs, Some((&xattrs.0, &xattrs.1)), keeps))?;
             self.out.note_time(rel, &entry, keeps);
         }

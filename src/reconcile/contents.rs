@@ -11,7 +11,7 @@ use super::publish::Ready;
 use super::removal::gone_is_fine;
 use super::{Fate, Observation, Outcome, Requeue, Round, Ruling, Stay, TASK};
 use crate::carrier::{Finished, Job, JobKind, JobResult};
-use crate::copy::{Temp, fill, seal, see_whole, settings};
+use crate::copy::{Temp, ensure_whole, fill, seal, settings};
 use crate::decide::{Action, Contents, Reason, decide, may_hold_other};
 use crate::differs::MetadataDiff;
 use crate::digest;
@@ -92,13 +92,13 @@ impl Round<'_> {
             // Its copying may take long.
             let restricted = if is_big { here.narrow_file(&name, &source, &standing) } else { None };
             let standing = restricted.unwrap_or(standing);
-            let ready = if look.new {
+            let ready = if look.unseen_in_replica {
                 here.copy_file(&name, &Observed::Absent, Reason::New, out)
             } else {
                 here.act(&name, &source, &standing, out)
             };
             let is_ready = matches!(ready, Ok(Some(_)));
-            let is_file = look.new || source.entry().is_some_and(Entry::is_file);
+            let is_file = look.unseen_in_replica || source.entry().is_some_and(Entry::is_file);
             if let Err(setback) = finish(ready, out) {
                 let _ = here.narrow_file(&name, &source, &standing);
                 let setback = here.told_as(setback);
@@ -246,7 +246,7 @@ impl<'a> EntryContext<'_, 'a> {
                     other => other?,
                 };
                 out.hashed += 1;
-                digest::see_unchanged(ours).and_then(|()| digest::see_unchanged(theirs))?;
+                digest::ensure_unchanged(ours).and_then(|()| digest::ensure_unchanged(theirs))?;
                 Some(verdict)
             }
             None => {
@@ -273,7 +273,7 @@ impl<'a> EntryContext<'_, 'a> {
         let shared = self.round.shared;
         let (source, entry) = self.spot.source.open_file(name.as_bytes()).map_err(changed_if_gone)?;
         if entry.size > self.round.big {
-            if self.look.new && self.replica.look(name.as_bytes()) != Observed::Absent {
+            if self.look.unseen_in_replica && self.replica.look(name.as_bytes()) != Observed::Absent {
                 return Err(WorkError::Changed);
             }
             let load = |here: &Self| {
@@ -289,7 +289,7 @@ impl<'a> EntryContext<'_, 'a> {
         let temp = Temp::adopt(self.replica, temp_name, &shared.names);
         let length = fill(&source, &entry, &temp_file, &shared.stop)?;
         seal(&source, &entry, &temp_file, &shared.keeps)?;
-        see_whole(&source, &entry, temp_file.as_file(), &shared.stop)?;
+        ensure_whole(&source, &entry, temp_file.as_file(), &shared.stop)?;
         Ok(Some(self.ready(temp, (entry, length), standing.clone(), reason)))
     }
 
@@ -377,7 +377,7 @@ impl<'a> EntryContext<'_, 'a> {
             return Err(WorkError::Changed);
         }
         let standing = self.replica.look(name.as_bytes());
-        if self.look.new && standing != Observed::Absent {
+        if self.look.unseen_in_replica && standing != Observed::Absent {
             return Err(WorkError::Changed);
         }
         if self.stays(&standing, out)? {
@@ -422,7 +422,7 @@ impl<'a> EntryContext<'_, 'a> {
         if let Ruling::Stays(stay) = ruling {
             return out.stays(stay, self.path);
         }
-        self.round.take_file(self.replica, self.path, name)?;
+        self.round.remove_file_at(self.replica, self.path, name)?;
         out.act(Done::new(Operation::Removed, self.path.clone(), entry, Reason::Removed, self.look));
         Ok(())
     }

@@ -152,7 +152,7 @@ impl Round<'_> {
             let taken = self.take_dir(&dir, path, name, &entry, look)?;
             return Ok(taken.map_or(Part::Left, |(done, aside)| Part::Gone(done, aside)));
         }
-        self.take_file(&dir, path, name)?;
+        self.remove_file_at(&dir, path, name)?;
         let done = Done::new(Operation::Removed, path.clone(), &entry, Reason::Removed, look);
         Ok(Part::Gone(done, None))
     }

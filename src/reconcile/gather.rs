@@ -126,7 +126,11 @@ impl Round<'_> {
             match setback {
                 // Overtaken by another change.
                 WorkError::Cancelled => {
-                    self.out.again.push((path, Check { new: false, ..look }, Requeue::Changing));
+                    self.out.again.push((
+                        path,
+                        Check { unseen_in_replica: false, ..look },
+                        Requeue::Changing,
+                    ));
                 }
                 other => self.out.record_failure(path, look, other),
             }
@@ -206,7 +210,7 @@ impl Round<'_> {
         let now = Instant::now();
         let look_at_itself = look.is_none();
         let look = look.cloned().unwrap_or_else(|| Check::new(Depth::Content, self.detector, now));
-        let wider = Check { depth: Depth::Subtree, evidence: None, new: false, ..look.clone() };
+        let wider = Check { depth: Depth::Subtree, evidence: None, unseen_in_replica: false, ..look.clone() };
         let source = match self.open_source(dir) {
             Ok(source) => source,
             Err(fault) if fault.is_no_dir() => {
@@ -434,8 +438,8 @@ impl Round<'_> {
             return None;
         }
         // Where little may come, what comes has to be known.
-        sighting.look.new &= !self.deletions.are_held();
-        if sighting.look.new {
+        sighting.look.unseen_in_replica &= !self.deletions.are_held();
+        if sighting.look.unseen_in_replica {
             return (!spot.filter.excludes_either(name, [Some(false), None])).then_some(sighting);
         }
         let both = (&spot.source, spot.replica.as_deref());

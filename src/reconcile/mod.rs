@@ -270,7 +270,7 @@ impl Reconciler {
             work;
         let mut round = self.begin((source, replica), (detector, deletions, big, swept), waiting);
         round.moves(&moves, &mut looks);
-        let finished = round.shared.take_back(finished);
+        let finished = round.shared.receive_finished(finished);
         let looks = round.sort_finished(looks, finished);
         round.gather(looks);
         round.observe();
@@ -280,7 +280,7 @@ impl Reconciler {
         round.close();
         round.tell();
         let mut out = round.out;
-        self.take_over(&mut out);
+        self.start_background(&mut out);
         // What failed because a root went away is no Problem of the entries.
         if !out.problems.is_empty() {
             self.roots.open()?;
@@ -318,7 +318,7 @@ impl Reconciler {
     }
 
     /// Hands what a round began to the carriers and to the reaper.
-    fn take_over(&mut self, out: &mut Outcome) {
+    fn start_background(&mut self, out: &mut Outcome) {
         for job in out.jobs.drain(..) {
             self.carriers.hand_over(job);
         }
@@ -343,7 +343,7 @@ impl Reconciler {
 
     /// Takes back what carriers have ended, under the names that it has by now; big files that were
     /// given up meanwhile are no longer of interest.
-    fn take_back(&self, mut finished: Vec<Finished>) -> Vec<Finished> {
+    fn receive_finished(&self, mut finished: Vec<Finished>) -> Vec<Finished> {
         finished.retain_mut(|finished| self.flights.end(&mut finished.job));
         finished
     }
@@ -351,7 +351,7 @@ impl Reconciler {
     /// Takes back what carriers and the reaper have ended while a root is lost, when nothing can be
     /// done with it: a sweep finds it anew.
     pub fn forget(&self, finished: Vec<Finished>, emptied_trash: &[Emptied]) {
-        drop(self.take_back(finished));
+        drop(self.receive_finished(finished));
         for emptied_trash in emptied_trash {
             self.reaping.end(&emptied_trash.aside);
         }

@@ -312,7 +312,7 @@ impl Round<'_> {
         if let Ok(made) = self.replica.open(&path)
             && let Ok(now) = made.entry()
         {
-            self.see_whether_new(entry, &now, &made);
+            self.note_if_empty(entry, &now, &made);
         }
         let look = Check::new(Depth::Subtree, self.detector, Instant::now());
         self.out.act(Done::new(Operation::Created, path.clone(), entry, Reason::New, &look));

@@ -12,7 +12,7 @@ use crate::links::Linked;
 use crate::path::{Name, RelPath};
 use crate::queue::Check;
 use crate::reaper::Trash;
-use crate::report::{Done, Operation, say_if_silent};
+use crate::report::{Done, Operation, log_if_silent};
 use crate::tree::ReplicaDir;
 
 /// A finished temporary entry, and what it is to become.
@@ -78,7 +78,7 @@ impl Round<'_> {
         }
         out.act(done);
         if let (Reason::Md5, Some(evidence)) = (reason, &look.evidence) {
-            say_if_silent(&path, evidence, look.detector, self.swept, self.shared.keeps.unseen);
+            log_if_silent(&path, evidence, look.detector, self.swept, self.shared.keeps.unseen);
         }
         // A change between the last look and the rename is copied by one more look.
         let now = spot.source.look(name.as_bytes());

@@ -85,7 +85,12 @@ impl Round<'_> {
     }
 
     /// Removes an entry that is no directory. That it has gone already is as good.
-    pub(super) fn take_file(&self, dir: &ReplicaDir, path: &RelPath, name: &Name) -> Result<(), WorkError> {
+    pub(super) fn remove_file_at(
+        &self,
+        dir: &ReplicaDir,
+        path: &RelPath,
+        name: &Name,
+    ) -> Result<(), WorkError> {
         if self.still_stands(dir, path, name)? {
             dir.remove_file(name.as_bytes()).or_else(gone_is_fine)?;
         }

@@ -112,7 +112,7 @@ impl Round<'_> {
         let now = replica.entry()?;
         if source.is_some() {
             twins.invalidate(wanted, &now);
-            self.see_whether_new(wanted, &now, replica);
+            self.note_if_empty(wanted, &now, replica);
         }
         let differs = MetadataDiff::between(wanted, &now, keeps);
         let is_given = differs.uid
@@ -142,14 +142,14 @@ impl Round<'_> {
         replica: &ReplicaDir,
     ) -> Result<(), FsError> {
         replica.set(&Settings { uid, mode: Some(mode), ..Settings::default() })?;
-        self.see_who_moved(now, uid.unwrap_or(now.uid), mode);
+        self.note_former_renamers(now, uid.unwrap_or(now.uid), mode);
         self.opened.entry(path.clone()).or_insert(now.mode);
         self.touch(path.clone(), None);
         Ok(())
     }
 
     /// A directory got this owner and this mode: remembers that others could move its entries before, where they cannot now.
-    pub(super) fn see_who_moved(&self, before: &Entry, uid: u32, mode: u32) {
+    pub(super) fn note_former_renamers(&self, before: &Entry, uid: u32, mode: u32) {
         let (twins, user) = (&self.shared.twins, self.shared.keeps.user);
         let movers = |dir: &Entry| Renamers::within(dir, twins, user);
         if movers(before) != Renamers::Nobody
@@ -166,7 +166,7 @@ impl Round<'_> {
     }
 
     /// One that holds nothing hides nothing.
-    pub(super) fn see_whether_new(&self, source: &Entry, now: &Entry, replica: &Dir) {
+    pub(super) fn note_if_empty(&self, source: &Entry, now: &Entry, replica: &Dir) {
         let twins = &self.shared.twins;
         if !twins.are(source, now) && replica.is_empty().unwrap_or(false) {
             twins.note(source, now);

@@ -34,7 +34,7 @@ impl Round<'_> {
     fn shape_one(&mut self, rel: &RelPath, spot: &DirPair<'_>, sighting: Observation) -> Option<Observation> {
         // Its making has failed, and that is known; the retry looks at all below it.
         let replica = spot.replica.as_ref()?;
-        if sighting.look.new {
+        if sighting.look.unseen_in_replica {
             return Some(sighting);
         }
         let path = rel.join(&sighting.name);
@@ -132,7 +132,7 @@ impl Round<'_> {
         // RACE: what holds it was put aside in this very round, or somebody has put something else in its place: that is not
         // empty, or it hides nothing. Worst case one more look.
         let made = self.replica.open(path).map_err(changed_if_no_dir)?;
-        self.see_whether_new(source, &made.entry()?, &made);
+        self.note_if_empty(source, &made.entry()?, &made);
         if let Some(below) = self.spots.get_mut(path) {
             below.replica = Some(made);
         }

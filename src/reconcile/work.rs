@@ -176,8 +176,8 @@ impl Outcome {
 
     /// Notes why a look at `path` came to no end.
     pub(super) fn record_failure(&mut self, path: RelPath, look: Check, setback: WorkError) {
-        let again = if look.new { Requeue::StaleListing } else { Requeue::Changing };
-        let look = Check { new: false, ..look };
+        let again = if look.unseen_in_replica { Requeue::StaleListing } else { Requeue::Changing };
+        let look = Check { unseen_in_replica: false, ..look };
         match setback {
             WorkError::Changed => self.again.push((path, look, again)),
             WorkError::Cancelled => {}

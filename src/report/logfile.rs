@@ -103,7 +103,7 @@ impl RotatingFile {
         match result {
             Ok(()) => {
                 self.size += self.buffer.len() as u64;
-                self.see_whether_recovered();
+                self.note_if_recovered();
             }
             Err(error) => self.failed(&error),
         }
@@ -159,7 +159,7 @@ impl RotatingFile {
         let _ = self.file.set_len(self.size);
     }
 
-    fn see_whether_recovered(&mut self) {
+    fn note_if_recovered(&mut self) {
         let Some(gap) = &mut self.gap else { return };
         gap.written += self.buffer.len();
         if gap.written > BLOCK {

@@ -139,7 +139,7 @@ impl Done {
 ///
 /// `swept`: when the last full sweep began, which found them equal. `unseen`: in how many seconds before its copy a change of a
 /// file has it read by a quick run.
-pub fn say_if_silent(
+pub fn log_if_silent(
     path: &RelPath,
     evidence: &CachedDigests,
     detector: Detector,

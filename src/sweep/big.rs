@@ -68,13 +68,13 @@ impl Walker<'_> {
             if let Some(pair) = next() {
                 let ((file, ours), (other, theirs)) = (&pair.source, &pair.replica);
                 let verdict = compare_large((file, ours), (other, theirs), self.cancel);
-                self.tell_big(pair, verdict);
+                self.report_big(pair, verdict);
             }
             return;
         }
         let read = |bytes| self.rate.pace(bytes, self.cancel);
         compare_all(next, self.drops_behind(), read, self.cancel, |pair, verdict| {
-            self.tell_big(pair, verdict);
+            self.report_big(pair, verdict);
         });
     }
 
@@ -85,7 +85,7 @@ impl Walker<'_> {
             subtree.spoil();
             return None;
         };
-        subtree.see_whether_it_is(&source, replica.as_deref());
+        subtree.verify_identity(&source, replica.as_deref());
         let open = || -> Result<(Opened, Opened), WorkError> {
             let ours = source.open_file(name.as_bytes())?;
             let theirs = replica.as_ref().ok_or(WorkError::Changed)?.open_file(name.as_bytes())?;
@@ -97,13 +97,13 @@ impl Walker<'_> {
             }
             _ => {
                 subtree.spoil();
-                self.tell_pair(big, None);
+                self.report_pair(big, None);
                 None
             }
         }
     }
 
-    fn tell_big(&self, pair: Pair<Big>, verdict: Result<DigestPair, WorkError>) {
+    fn report_big(&self, pair: Pair<Big>, verdict: Result<DigestPair, WorkError>) {
         let Pair { what: big, source: (file, source), replica: (other, replica) } = pair;
         let judged = verdict.and_then(|verdict| {
             let differs = self.differ_beside(&file, &source, &other, &replica)?;
@@ -114,15 +114,15 @@ impl Walker<'_> {
         });
         match judged {
             Ok(None) | Err(WorkError::Cancelled) => {}
-            Ok(Some(evidence)) => self.tell_pair(big, Some(evidence)),
+            Ok(Some(evidence)) => self.report_pair(big, Some(evidence)),
             Err(WorkError::Changed | WorkError::FsError(_)) => {
                 big.subtree.spoil();
-                self.tell_pair(big, None);
+                self.report_pair(big, None);
             }
         }
     }
 
-    fn tell_pair(&self, big: Big, evidence: Option<CachedDigests>) {
+    fn report_pair(&self, big: Big, evidence: Option<CachedDigests>) {
         self.differ.fetch_add(1, Ordering::Relaxed);
         self.send(Message::Differ(big.dir, vec![(big.name, self.found(evidence))]));
     }

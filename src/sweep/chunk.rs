@@ -59,7 +59,7 @@ impl Chunk<'_> {
                 continue;
             }
             if pair.replica.is_some() {
-                self.see_excluded(&name);
+                self.note_excluded(&name);
             }
             if let Some(registry) = &self.walker.plan.registry {
                 // It may have been watched before it came to be excluded.
@@ -73,7 +73,7 @@ impl Chunk<'_> {
     }
 
     /// What is excluded stays in the replica, and the rules may be anybody's.
-    fn see_excluded(&self, name: &Name) {
+    fn note_excluded(&self, name: &Name) {
         let theirs = self.look_at_replica(name.as_bytes());
         if theirs.entry().is_some_and(Entry::shows_something) {
             self.subtree.spoil();
@@ -81,7 +81,7 @@ impl Chunk<'_> {
     }
 
     /// A reserved name: what is under way is for its maker alone, what was put aside is as open as it was.
-    pub(super) fn see_reserved(&mut self, name: &[u8]) {
+    pub(super) fn note_reserved(&mut self, name: &[u8]) {
         let theirs = self.look_at_replica(name);
         let is_closed = |entry: &Entry| match entry.kind {
             Kind::File => entry.is_closed(),
@@ -180,13 +180,13 @@ impl Chunk<'_> {
 
     fn step_into(&mut self, name: &Name, known: Replica, more: &mut Vec<Step>) {
         if self.walker.plan.extent == Extent::Names {
-            return self.see_dir(name);
+            return self.examine_dir(name);
         }
         more.push(Step::Dir(self.dir.join(name), known, Some(Arc::clone(self.subtree))));
     }
 
     /// A directory that is not stepped into: whoever looks at it scans it, where another one may stand here by now.
-    fn see_dir(&mut self, name: &Name) {
+    fn examine_dir(&mut self, name: &Name) {
         self.subtree.spoil();
         let theirs = self.look_at_replica(name.as_bytes());
         let (Observed::Present(ours), Observed::Present(theirs)) =
@@ -274,7 +274,7 @@ impl Chunk<'_> {
         self.walker.differ.fetch_add(1, Ordering::Relaxed);
         // Where upper and lower case are one, the file may be there under another name.
         let new = !self.walker.plan.keeps.folds_case;
-        self.found.push((name, Check { new, ..self.walker.found(None) }));
+        self.found.push((name, Check { unseen_in_replica: new, ..self.walker.found(None) }));
     }
 
     fn note_links(&mut self, name: &Name, entry: &Entry) {

@@ -57,12 +57,12 @@ impl Walker<'_> {
         let known = if self.replica.is_some() { Replica::Open } else { Replica::MissingCapabilities };
         let first = self.plan.scopes.iter().map(|scope| Step::Dir(scope.clone(), known, None)).collect();
         let threads = self.plan.threads;
-        walk(threads, first, |step, more| self.take_step(step, more));
+        walk(threads, first, |step, more| self.run_step(step, more));
         let rest = self.bigs.rest(threads).into_iter().map(Step::Bigs).collect();
-        walk(threads, rest, |step, more| self.take_step(step, more));
+        walk(threads, rest, |step, more| self.run_step(step, more));
     }
 
-    fn take_step(&self, step: Step, more: &mut Vec<Step>) {
+    fn run_step(&self, step: Step, more: &mut Vec<Step>) {
         if self.is_cancelled() {
             return;
         }
@@ -75,7 +75,7 @@ impl Walker<'_> {
             Step::Names(dir, replica, joined, range, subtree) => {
                 // Another task has listed it.
                 let Some((source, open)) = self.open_both(&dir, replica) else { return subtree.spoil() };
-                subtree.see_whether_it_is(&source, open.as_deref());
+                subtree.verify_identity(&source, open.as_deref());
                 let mut chunk = self.chunk((&dir, &subtree), replica, &source, open.as_ref());
                 chunk.compare_names(&joined, range, more);
                 chunk.report();
@@ -94,7 +94,7 @@ impl Walker<'_> {
     ) -> Option<()> {
         let (source, replica) = self.open_both(dir, known)?;
         if let Some(above) = above.filter(|_| known != Replica::MissingCapabilities) {
-            self.see_whether_it_lies_in(above, dir, &source, replica.as_ref());
+            self.verify_parent(above, dir, &source, replica.as_ref());
         }
         self.register(dir, &source);
         let listed = source.list();
@@ -118,7 +118,7 @@ impl Walker<'_> {
         let mut chunk = self.chunk((dir, &subtree), known, &source, replica.as_ref());
         // Left over in the replica: to be removed. In the source: to be named (I7).
         for name in joined.reserved() {
-            chunk.see_reserved(name);
+            chunk.note_reserved(name);
         }
         chunk.compare_names(&joined, 0..joined.len().min(CHUNK), more);
         chunk.report();
@@ -158,13 +158,7 @@ impl Walker<'_> {
     }
 
     /// Where others can move directories, what was opened by a path need not be what was listed there.
-    fn see_whether_it_lies_in(
-        &self,
-        above: &Subtree,
-        dir: &RelPath,
-        source: &Dir,
-        replica: Option<&ReplicaDir>,
-    ) {
+    fn verify_parent(&self, above: &Subtree, dir: &RelPath, source: &Dir, replica: Option<&ReplicaDir>) {
         if above.movers_within() == Renamers::Nobody {
             return;
         }
@@ -191,7 +185,7 @@ impl Walker<'_> {
 
     /// A wish to look at a name that a comparison has found.
     pub(super) fn found(&self, evidence: Option<CachedDigests>) -> Check {
-        Check { evidence: evidence.map(Box::new), fresh: true, ..self.look() }
+        Check { evidence: evidence.map(Box::new), from_walk: true, ..self.look() }
     }
 
     /// What is to be told of two files that were read; `None` where they are equal in all that is mirrored.

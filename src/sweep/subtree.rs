@@ -81,7 +81,7 @@ impl Subtree {
     }
 
     /// What was opened by its path need not be it, where others can move it.
-    pub fn see_whether_it_is(&self, source: &Dir, replica: Option<&Dir>) {
+    pub fn verify_identity(&self, source: &Dir, replica: Option<&Dir>) {
         if self.movers_within() != Renamers::Nobody
             && !replica.is_some_and(|replica| self.is(source, replica))
         {

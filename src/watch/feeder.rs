@@ -106,19 +106,19 @@ impl DebounceThread {
             return self.say(Change::Everything("the kernel's events could not be read"));
         };
         match shim(event, &self.root) {
-            Classified::Dirty(path, depth) => self.take_dirty(time, path, depth, stage),
+            Classified::Dirty(path, depth) => self.handle_dirty(time, path, depth, stage),
             Classified::Urgent(change) => self.say(change),
             Classified::Moved(change, ends) => {
                 self.say(change);
                 for end in ends {
-                    self.take_dirty(time, end, Depth::Subtree, stage);
+                    self.handle_dirty(time, end, Depth::Subtree, stage);
                 }
             }
             Classified::Nothing => {}
         }
     }
 
-    fn take_dirty(&self, time: Instant, path: PathBuf, depth: Depth, stage: &mut Option<Running>) {
+    fn handle_dirty(&self, time: Instant, path: PathBuf, depth: Depth, stage: &mut Option<Running>) {
         if stage.is_none() && !self.debounce.is_zero() {
             *stage = self.make_stage();
         }

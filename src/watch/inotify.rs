@@ -149,7 +149,7 @@ impl Registry {
     pub fn forget(&self, path: &RelPath) {
         let mut known = self.known();
         if let Some(wd) = known.places.find(path).filter(|wd| *wd >= 0) {
-            let out = known.places.take_out(wd);
+            let out = known.places.remove(wd);
             known.useless.extend(out);
         }
     }
@@ -230,7 +230,7 @@ impl<F: EventHandler> Thread<F> {
             let Registry { queue, end, .. } = &*self.registry;
             let mut fds = [PollFd::new(queue, PollFlags::IN), PollFd::new(end, PollFlags::IN)];
             match poll(&mut fds, self.half.is_some().then_some(&HALF)) {
-                Ok(0) => self.tell_half(),
+                Ok(0) => self.report_half(),
                 Ok(_) => return !fds[1].revents().is_empty(),
                 // Of a signal: it says nothing.
                 Err(_) => {}
@@ -247,14 +247,14 @@ impl<F: EventHandler> Thread<F> {
         }
     }
 
-    fn tell_half(&mut self) {
+    fn report_half(&mut self) {
         if let Some((_, event)) = self.half.take() {
             self.handler.handle_event(Ok(event));
         }
     }
 
     fn tell(&mut self, event: Event) {
-        self.tell_half();
+        self.report_half();
         self.handler.handle_event(Ok(event));
     }
 
@@ -266,14 +266,14 @@ impl<F: EventHandler> Thread<F> {
             Some(bytes) => {
                 // What is no name is no entry.
                 let Some(name) = Name::new(bytes) else { return };
-                self.take_entry(wd, flags, cookie, &name);
+                self.handle_entry(wd, flags, cookie, &name);
             }
-            None => self.take_directory(wd, flags),
+            None => self.handle_directory(wd, flags),
         }
     }
 
     /// Something happened to an entry of a watched directory.
-    fn take_entry(&mut self, wd: Wd, flags: ReadFlags, cookie: u32, name: &Name) {
+    fn handle_entry(&mut self, wd: Wd, flags: ReadFlags, cookie: u32, name: &Name) {
         let mut known = self.registry.known();
         let Some(path) = known.places.path(wd).map(|dir| dir.join(name)) else { return };
         let full = known.full(&path);
@@ -285,14 +285,14 @@ impl<F: EventHandler> Thread<F> {
         } else if flags.contains(ReadFlags::MOVED_FROM) {
             known.places.left(cookie, wd, name.clone());
             drop(known);
-            self.tell_half();
+            self.report_half();
             let event = Event::new(EventKind::Modify(ModifyKind::Name(RenameMode::From))).add_path(full);
             self.half = Some((cookie, event.set_tracker(cookie as usize)));
             return;
         } else if flags.contains(ReadFlags::MOVED_TO) {
             let from = known.places.came(cookie, wd, name.clone(), is_dir).map(|from| known.full(&from));
             drop(known);
-            return self.take_second_half(cookie, from, full, is_dir);
+            return self.handle_second_half(cookie, from, full, is_dir);
         } else if flags.contains(ReadFlags::MODIFY) {
             EventKind::Modify(ModifyKind::Data(DataChange::Any))
         } else if flags.contains(ReadFlags::CLOSE_WRITE) {
@@ -305,9 +305,9 @@ impl<F: EventHandler> Thread<F> {
     }
 
     /// A rename is told as one, and its ends only where it is not known as one. (Its first half may have been told already.)
-    fn take_second_half(&mut self, cookie: u32, from: Option<PathBuf>, to: PathBuf, is_dir: bool) {
+    fn handle_second_half(&mut self, cookie: u32, from: Option<PathBuf>, to: PathBuf, is_dir: bool) {
         let first = self.half.take_if(|(waiting, _)| *waiting == cookie);
-        self.tell_half();
+        self.report_half();
         let renamed =
             |mode| Event::new(EventKind::Modify(ModifyKind::Name(mode))).set_tracker(cookie as usize);
         if let Some(from) = from {
@@ -322,7 +322,7 @@ impl<F: EventHandler> Thread<F> {
 
     /// Something happened to a watched directory itself. Its parent's watch tells most of it too,
     /// but the root has no parent, and neither has the top of another file system.
-    fn take_directory(&mut self, wd: Wd, flags: ReadFlags) {
+    fn handle_directory(&mut self, wd: Wd, flags: ReadFlags) {
         let mut known = self.registry.known();
         let is_root = known.places.is_root(wd);
         let path = known.places.path(wd).map(|path| known.full(&path));

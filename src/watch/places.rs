@@ -139,7 +139,7 @@ impl Places {
                 self.settle(wd, to);
                 Vec::new()
             }
-            None => self.take_out(wd),
+            None => self.remove(wd),
         }
     }
 
@@ -152,12 +152,12 @@ impl Places {
         let below = self.known.remove(&wd).map(|place| place.below);
         for wd in below.into_iter().flat_map(BTreeMap::into_values) {
             // What it held is nowhere now; the kernel gives up that too, or a scan finds it.
-            self.take_out(wd);
+            self.remove(wd);
         }
     }
 
     /// Takes out a directory and all below it: their watches.
-    pub fn take_out(&mut self, wd: Wd) -> Vec<Wd> {
+    pub fn remove(&mut self, wd: Wd) -> Vec<Wd> {
         self.detach(wd);
         let (mut waiting, mut out) = (vec![wd], Vec::new());
         while let Some(wd) = waiting.pop() {
@@ -199,7 +199,7 @@ impl Places {
         self.detach(wd);
         let Some(parent) = self.known.get_mut(&above) else {
             // RACE: what it was moved into has gone meanwhile. Its own events will tell.
-            return drop(self.take_out(wd));
+            return drop(self.remove(wd));
         };
         let before = parent.below.insert(name.clone(), wd);
         let place = self.known.entry(wd).or_insert_with(|| Place { at: None, below: BTreeMap::new() });

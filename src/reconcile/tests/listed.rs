@@ -7,7 +7,7 @@ use super::*;
 fn listed(names: &[&str]) -> Work {
     let mut work = work(&[]);
     for name in names {
-        add(&mut work.looks, &path(name), Check { new: true, ..look() });
+        add(&mut work.looks, &path(name), Check { unseen_in_replica: true, ..look() });
     }
     work
 }
@@ -20,7 +20,7 @@ fn round(pair: &mut Pair, names: &[&str]) -> Outcome {
 fn again(pair: &mut Pair, outcome: Outcome) -> Outcome {
     let mut work = work(&[]);
     for (path, look, again) in outcome.again {
-        assert!(!look.new && again == Requeue::StaleListing, "{path}: {again:?}");
+        assert!(!look.unseen_in_replica && again == Requeue::StaleListing, "{path}: {again:?}");
         add(&mut work.looks, &path, look);
     }
     pair.round(work)
@@ -79,9 +79,9 @@ fn nothing_new_comes_where_it_is_held_back() {
 
 #[test]
 fn the_word_of_the_watch_makes_it_a_look() {
-    let mut listed = Check { new: true, ..look() };
+    let mut listed = Check { unseen_in_replica: true, ..look() };
     listed.merge(Check { detector: Detector::Watch, ..look() });
-    assert!(!listed.new);
+    assert!(!listed.unseen_in_replica);
 }
 
 #[test]
@@ -92,7 +92,8 @@ fn neither_is_it_by_a_big_file() {
     }
     pair.write("replica/early", "somebody's");
     let outcome = pair.round(Work { big: 5, ..listed(&["early", "late"]) });
-    let again: Vec<_> = outcome.again.iter().map(|(path, look, again)| (path, look.new, *again)).collect();
+    let again: Vec<_> =
+        outcome.again.iter().map(|(path, look, again)| (path, look.unseen_in_replica, *again)).collect();
     assert_eq!(again, [(&path("early"), false, Requeue::StaleListing)]);
     let filled = pair.finished();
     pair.write("replica/late", "somebody's");

@@ -97,7 +97,7 @@ impl History {
     /// From trees that are equal to trees that are equal.
     fn run(&mut self) -> Result<(), String> {
         self.source.plant();
-        self.see_source();
+        self.observe_source();
         self.rounds.want_scan(RelPath::root());
         self.settle()?;
         self.compare()?;
@@ -137,7 +137,7 @@ impl History {
         self.story.tell(format!("    {} calls have failed, and no more do", self.met));
     }
 
-    fn see_source(&mut self) {
+    fn observe_source(&mut self) {
         if self.is_faulty {
             self.kept.source_is(&trees::contents(&self.rounds.pair.at("source")));
         }
@@ -150,7 +150,7 @@ impl History {
                     [Deletions::Held { spare: u64::MAX }, Deletions::Followed][self.source.rng.usize(..2)];
             }
             self.source.operate();
-            self.see_source();
+            self.observe_source();
             self.post();
             self.forge();
             self.operations += 1;
@@ -240,12 +240,12 @@ impl History {
             self.rounds.walk(walk);
         }
         match self.rounds.turn() {
-            Some(moves) if self.is_faulty => self.see_kept(&moves),
+            Some(moves) if self.is_faulty => self.verify_kept(&moves),
             _ => Ok(()),
         }
     }
 
-    fn see_kept(&mut self, moves: &[Hint]) -> Result<(), String> {
+    fn verify_kept(&mut self, moves: &[Hint]) -> Result<(), String> {
         for fault in self.faults.iter().flat_map(Faults::tale) {
             self.story.tell(format!("        {fault}"));
         }

@@ -71,8 +71,8 @@ fn whatever_happens_no_path_is_lost_and_each_directory_is_known_by_its_own() {
             follower.step(step);
         }
         follower.settle();
-        follower.see_twins();
-        follower.see_places();
+        follower.verify_twins();
+        follower.verify_places();
     });
 }
 
@@ -118,7 +118,7 @@ fn whatever_the_kernel_says_what_is_told_lies_in_the_source() {
                 }
             }
         }
-        thread.tell_half();
+        thread.report_half();
         thread.remove_useless();
         for path in told.try_iter().flat_map(|event| event.paths) {
             assert!(relative(&path, Path::new(ROOT)).is_some(), "{path:?}");

@@ -167,7 +167,7 @@ impl Rounds {
             let Some(walk) = &mut self.walk else { return };
             let detector = walk.detector;
             match walk.messages.pop_front() {
-                Some(Message::Differ(dir, names)) => self.take_differences(&dir, names, detector),
+                Some(Message::Differ(dir, names)) => self.receive_differences(&dir, names, detector),
                 Some(Message::Problem(problem)) => {
                     let look = Check::new(Depth::Subtree, detector, self.now);
                     self.record_failure(&problem, look, Failure::Scan);
@@ -186,7 +186,7 @@ impl Rounds {
         }
     }
 
-    fn take_differences(&mut self, dir: &RelPath, names: Vec<(Name, Check)>, detector: Detector) {
+    fn receive_differences(&mut self, dir: &RelPath, names: Vec<(Name, Check)>, detector: Detector) {
         let found: Vec<_> = names.iter().map(|(name, look)| (name, look.depth)).collect();
         self.story.tell(format!("    found: {dir:?} {found:?}"));
         let (rest, now) = (if detector == Detector::Sweep { GRACE } else { REST }, self.now);
@@ -195,7 +195,7 @@ impl Rounds {
             return self.queue.push_resting(now + rest, dir.clone(), look);
         }
         let (resting, ready): (Vec<_>, Vec<_>) =
-            names.into_iter().partition(|(_, look)| look.fresh || detector == Detector::Sweep);
+            names.into_iter().partition(|(_, look)| look.from_walk || detector == Detector::Sweep);
         let is_ready = resting.is_empty() || !ready.is_empty();
         for (name, look) in resting {
             self.queue.push_resting(now + rest, dir.join(&name), look);
@@ -215,7 +215,7 @@ impl Rounds {
         let finished = self.some_carried();
         let emptied_trash =
             if self.rng.bool() { std::mem::take(&mut self.emptied_trash) } else { Vec::new() };
-        self.queue.unpark(self.pair.reconciler.free_workers() + finished.len());
+        self.queue.release_to_workers(self.pair.reconciler.free_workers() + finished.len());
         let detector = self.whose_turn();
         let portion = BatchLimit { names: self.rng.usize(1..8), dirs: self.rng.usize(1..5) };
         let mut looks = self.queue.take(detector, portion);
@@ -315,7 +315,7 @@ impl Rounds {
                 self.queue.push_watched(&path, look, self.now);
             }
             Requeue::Now | Requeue::StaleListing => self.queue.push_path(&path, look),
-            Requeue::Worker => self.queue.park(path, look),
+            Requeue::Worker => self.queue.await_worker(path, look),
             Requeue::ParentGone | Requeue::WidenLater => self.queue.push_resting(self.now + REST, path, look),
             Requeue::Changing => {
                 self.record_failure(&Problem { path, cause: Cause::Restless }, look, Failure::Restless);

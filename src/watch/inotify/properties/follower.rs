@@ -94,7 +94,7 @@ impl<F: EventHandler> Follower<F> {
     fn read(&mut self, number: usize) {
         for _ in 0..number {
             let Some(record) = self.kernel.records.pop_front() else {
-                self.thread.tell_half();
+                self.thread.report_half();
                 break;
             };
             record.give(&mut self.thread);
@@ -190,14 +190,14 @@ impl<F: EventHandler> Follower<F> {
         panic!("it does not come to rest");
     }
 
-    pub fn see_twins(&self) {
+    pub fn verify_twins(&self) {
         let entries = self.kernel.entries(ROOT).into_iter();
         let wanted: BTreeMap<_, _> = entries.map(|(path, (_, at))| (path, self.kernel.what(at))).collect();
         assert_eq!(self.twin, wanted);
     }
 
     /// All directories are watched, and known by the paths that they have.
-    pub fn see_places(&self) {
+    pub fn verify_places(&self) {
         let known = self.thread.registry.known();
         for (path, (_, at)) in self.kernel.entries(ROOT) {
             if self.kernel.is_dir(at) {
