@@ -28,7 +28,7 @@ use criterion::{BatchSize, Bencher, BenchmarkId, Criterion, Throughput};
 use fastrand::Rng;
 use support::{load, rest, setting, version};
 use tempfile::TempDir;
-use twindir::parts::{Due, Rounds, Teller, Told, Trees, digest_together, use_lanes};
+use twindir::parts::{Due, QueueEvents, Rounds, Teller, Trees, digest_together, use_lanes};
 
 const TWINDIR: &str = env!("CARGO_BIN_EXE_twindir");
 
@@ -148,10 +148,10 @@ fn queue(criterion: &mut Criterion) {
         let mut group = criterion.benchmark_group(format!("queue/{name}"));
         group.sample_size(50);
         for number in [10_000, 100_000] {
-            let told = LazyCell::new(|| Told::new(number, teller));
+            let told = LazyCell::new(|| QueueEvents::new(number, teller));
             group.throughput(Throughput::Elements(number as u64));
             group.bench_function(number.to_string(), |bencher| {
-                time(bencher, || Told::clone(&told), |told| assert_eq!(told.pass(), number));
+                time(bencher, || QueueEvents::clone(&told), |told| assert_eq!(told.pass(), number));
             });
         }
     }

@@ -28,7 +28,7 @@ use crate::path::RelPath;
 use crate::probe::{MissingCapabilities, of_process, probe};
 use crate::queue::{BatchLimit, Checks, Detector, Queue};
 use crate::reaper::Emptied;
-use crate::reconcile::{Manner, Reconciler, Requeue, Roots, Work};
+use crate::reconcile::{Reconciler, Requeue, Roots, Work, WriterOptions};
 use crate::roots::Prepared;
 use crate::sweep::Sweep;
 use crate::troubles::Failures;
@@ -177,7 +177,7 @@ pub fn run(
     let stop = Arc::new(AtomicBool::new(false));
     let keeps = probe_replica(&mut roots, config.unseen_seconds());
     let watched = RootWatch::new(source_mount, replica_mount, lock, beside);
-    let manner = Manner { threads: config.threads, durable: config.durable, backup };
+    let manner = WriterOptions { threads: config.threads, durable: config.durable, backup };
     let reconciler = Reconciler::start(roots, keeps, filter, manner, Arc::clone(&stop));
     let mut daemon = Daemon {
         config,

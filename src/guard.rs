@@ -297,7 +297,7 @@ pub struct Held {
     /// share to be deleted, and trust the source for its own copies: then what is new waits too.
     create_budget: Option<u64>,
     restored: Restored,
-    told: Told,
+    told: Announced,
 }
 
 /// When a source that was doubted is trusted again, besides that a count gives no reason for doubt.
@@ -312,7 +312,7 @@ enum Restored {
 
 /// What was last said of deletions that are held.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Told {
+pub enum Announced {
     Nothing,
     Held,
     /// And that what is new waits.
@@ -335,7 +335,8 @@ impl Trust {
             _ => Restored::AtMost((count.deletions / RESTORED).max(STRANGE - 1)),
         };
         let waits = count.new > 0 && create_budget == Some(0);
-        let told = if waits || self.told() == Told::Waiting { Told::Waiting } else { Told::Held };
+        let told =
+            if waits || self.told() == Announced::Waiting { Announced::Waiting } else { Announced::Held };
         let baseline = Some(self.entries(count));
         Self::Held(Held { occasion, baseline, create_budget, restored, told })
     }
@@ -350,7 +351,7 @@ impl Trust {
                 baseline: None,
                 create_budget: None,
                 restored,
-                told: Told::Nothing,
+                told: Announced::Nothing,
             }),
             Limit::Percent(_) | Limit::Number(_) => Self::Unproven(occasion),
         }
@@ -373,7 +374,7 @@ impl Trust {
         if count.deletions <= most {
             return (Trust::Trusted, None);
         }
-        let held = Held { create_budget: None, told: Told::NotWhole, ..held };
+        let held = Held { create_budget: None, told: Announced::NotWhole, ..held };
         (Trust::Held(held), Some(Doubt::NotWhole(most)))
     }
 
@@ -386,10 +387,10 @@ impl Trust {
     }
 
     /// What was last said of it, while deletions are held.
-    pub fn told(self) -> Told {
+    pub fn told(self) -> Announced {
         match self {
             Trust::Held(held) => held.told,
-            Trust::Unproven(_) | Trust::Trusted => Told::Nothing,
+            Trust::Unproven(_) | Trust::Trusted => Announced::Nothing,
         }
     }
 
@@ -435,7 +436,7 @@ mod tests {
     fn copies_from_a_doubted_source_are_limited_only_where_they_hide_something() {
         let held = |create_budget| {
             let (occasion, baseline, restored) = (Occasion::Start, Some(300), Restored::AtOnce);
-            Trust::Held(Held { occasion, baseline, create_budget, restored, told: Told::Held })
+            Trust::Held(Held { occasion, baseline, create_budget, restored, told: Announced::Held })
         };
         let spares = |trust: Trust| [Detector::Sweep, Detector::Watch].map(|by| trust.deletions(by).spare());
         for (spare, then, at_last) in [(Some(5), [3, 0], [0, 0]), (None, [u64::MAX; 2], [u64::MAX; 2])] {
@@ -475,7 +476,10 @@ mod tests {
                 trust = trust.shaken(&count, &doubt, Limit::default());
                 trust.told()
             });
-        assert_eq!(told, [Told::Held, Told::Held, Told::Held, Told::Waiting, Told::Waiting]);
+        assert_eq!(
+            told,
+            [Announced::Held, Announced::Held, Announced::Held, Announced::Waiting, Announced::Waiting]
+        );
     }
 
     /// The table of the guide, cell by cell: entries of the replica, how many of them the source lacks, and what is held at

@@ -16,7 +16,7 @@ use crate::filter::Filter;
 use crate::path::{Name, RelPath};
 use crate::probe::{of_process, probe};
 use crate::queue::{Check, Checks, Depth, Detector, Queue, Renames, add};
-use crate::reconcile::{Deletions, Manner, Reconciler, Roots, Work};
+use crate::reconcile::{Deletions, Reconciler, Roots, Work, WriterOptions};
 use crate::sweep::{Extent, Message, Plan, Task, walked};
 use crate::tree::{Dir, File, Root};
 
@@ -106,7 +106,7 @@ impl Trees {
     /// Makes rounds possible.
     pub fn rounds(&self, threads: usize) -> Rounds {
         let (roots, keeps) = (self.roots.clone(), self.keeps.clone());
-        let manner = Manner { threads, ..Manner::default() };
+        let manner = WriterOptions { threads, ..WriterOptions::default() };
         let started =
             Reconciler::start(roots, keeps, Filter::default(), manner, AtomicBool::default().into());
         Rounds(started.expect("threads can be started"))
@@ -161,14 +161,14 @@ pub enum Teller {
 
 /// Looks that are to go through the queue.
 #[derive(Clone)]
-pub struct Told {
+pub struct QueueEvents {
     swept: Vec<(RelPath, Vec<(Name, Check)>)>,
     watched: Vec<(RelPath, Check)>,
     teller: Teller,
     now: Instant,
 }
 
-impl Told {
+impl QueueEvents {
     /// So many names, a hundred in each directory.
     pub fn new(names: usize, teller: Teller) -> Self {
         let now = Instant::now();

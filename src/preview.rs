@@ -73,7 +73,7 @@ pub fn preview(config: &Config, subject: Subject, signals: &Receiver<i32>) -> st
     if !preview.run(config.task, signals)? {
         return Ok(Seen::Interrupted);
     }
-    Ok(preview.conclude())
+    Ok(preview.finish())
 }
 
 struct Preview<'a> {
@@ -370,7 +370,7 @@ impl Preview<'_> {
         }
     }
 
-    fn conclude(&self) -> Seen {
+    fn finish(&self) -> Seen {
         let differ = self.differ;
         if self.check {
             tracing::info!(

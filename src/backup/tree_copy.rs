@@ -10,7 +10,7 @@ use crate::path::{Name, RelPath};
 use crate::tree::{Dir, ReplicaDir};
 
 /// How to copy: what the backup's file system keeps, and what ends it.
-type Manner<'a> = (&'a Capabilities, &'a AtomicBool);
+type CopyOptions<'a> = (&'a Capabilities, &'a AtomicBool);
 
 /// Copies one entry, a directory with all that it holds. FIFOs, sockets and devices hold nothing: they are
 /// left out.
@@ -19,7 +19,7 @@ pub(super) fn copy_entry(
     name: &Name,
     to: &ReplicaDir,
     new: &Name,
-    manner: Manner<'_>,
+    manner: CopyOptions<'_>,
 ) -> Result<(), WorkError> {
     match from.look(name.as_bytes()) {
         Observed::Absent => Err(WorkError::Changed),
@@ -34,7 +34,7 @@ fn copy_leaf(
     (name, entry): (&Name, &Entry),
     to: &ReplicaDir,
     new: &Name,
-    (keeps, cancel): Manner<'_>,
+    (keeps, cancel): CopyOptions<'_>,
 ) -> Result<(), WorkError> {
     match &entry.kind {
         Kind::File => {
@@ -60,7 +60,7 @@ fn copy_tree(
     name: &Name,
     to: &ReplicaDir,
     new: &Name,
-    manner: Manner<'_>,
+    manner: CopyOptions<'_>,
 ) -> Result<(), WorkError> {
     let (tops, root) = ((RelPath::root().join(name), RelPath::root().join(new)), RelPath::root());
     to.make_dir(new)?;

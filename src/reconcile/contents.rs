@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use super::gather::DirPair;
+use super::open_dirs::DirPair;
 use super::publish::Ready;
 use super::removal::gone_is_fine;
 use super::{Fate, Observation, Outcome, Requeue, Round, Ruling, Stay, TASK};

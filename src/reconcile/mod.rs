@@ -8,13 +8,13 @@
 //!
 //! A round knows no queue and no daemon. It can be run alone, on one thread.
 
-mod close;
+mod finish_dirs;
 mod contents;
 mod crossings;
 mod emptying;
 mod excluded;
 mod flights;
-mod gather;
+mod open_dirs;
 mod in_place;
 mod moves;
 mod publish;
@@ -22,7 +22,7 @@ mod removable;
 mod removal;
 mod reaping;
 mod rights;
-mod shape;
+mod directories;
 mod work;
 
 pub use removable::{Fate, MountPoints, Rules, Ruling, Stay};
@@ -53,7 +53,7 @@ use crate::twins::VerifiedDirs;
 use crossings::Crossings;
 use emptying::Emptying;
 use flights::InFlight;
-use gather::DirPair;
+use open_dirs::DirPair;
 use reaping::Reaping;
 
 /// Names of one directory that one task works on.
@@ -131,7 +131,7 @@ const NAMED: usize = 1_000;
 
 /// How a reconciler works.
 #[derive(Default)]
-pub struct Manner {
+pub struct WriterOptions {
     /// Threads for the contents phase, and carriers.
     pub threads: usize,
     /// Whether what is said to be done is safe on the disk.
@@ -173,10 +173,10 @@ impl Reconciler {
         roots: Roots,
         keeps: Capabilities,
         filter: Filter,
-        manner: Manner,
+        manner: WriterOptions,
         stop: Arc<AtomicBool>,
     ) -> std::io::Result<Self> {
-        let Manner { threads, durable, backup } = manner;
+        let WriterOptions { threads, durable, backup } = manner;
         Ok(Self {
             carriers: BigFileWorkers::start(threads)?,
             reaper: Reaper::start(roots.replica.clone(), Arc::clone(&stop))?,
@@ -272,12 +272,12 @@ impl Reconciler {
         round.moves(&moves, &mut looks);
         let finished = round.shared.receive_finished(finished);
         let looks = round.sort_finished(looks, finished);
-        round.gather(looks);
+        round.open_dirs(looks);
         round.observe();
-        round.shape();
+        round.directories();
         round.contents(budget);
         round.remove_emptied(emptied_trash);
-        round.close();
+        round.finish_dirs();
         round.tell();
         let mut out = round.out;
         self.start_background(&mut out);
@@ -304,14 +304,14 @@ impl Reconciler {
             big,
             swept,
             spots: BTreeMap::new(),
-            touched: BTreeMap::new(),
-            opened: HashMap::new(),
+            needs_finish: BTreeMap::new(),
+            saved_modes: HashMap::new(),
             made: HashSet::new(),
             moved: HashSet::new(),
             restricted: HashMap::new(),
             near: None,
             waiting,
-            arrived: Vec::new(),
+            renamed_files: Vec::new(),
             mounts: MountPoints::default(),
             out: Outcome::default(),
         }
@@ -421,9 +421,9 @@ struct Round<'a> {
     spots: BTreeMap<RelPath, DirPair<'a>>,
     /// The directories whose metadata is set at the end, and since when that is due where somebody
     /// asked for it.
-    touched: BTreeMap<RelPath, Option<Instant>>,
+    needs_finish: BTreeMap<RelPath, Option<Instant>>,
     /// Directories of the replica that were opened up for the round, or closed to others, and their former modes.
-    opened: HashMap<RelPath, u32>,
+    saved_modes: HashMap<RelPath, u32>,
     /// Directories that this round made: what it sets on them is no action of its own.
     made: HashSet<RelPath>,
     /// What this round has renamed, by the new names.
@@ -434,7 +434,7 @@ struct Round<'a> {
     near: Option<(RelPath, (Dir, ReplicaDir))>,
     waiting: &'a dyn Waiting,
     /// Where files and symlinks that it has renamed stand in the end, and since when that is due.
-    arrived: Vec<(RelPath, Instant)>,
+    renamed_files: Vec<(RelPath, Instant)>,
     mounts: MountPoints,
     out: Outcome,
 }
@@ -458,7 +458,7 @@ impl Round<'_> {
 
     /// Has a directory's metadata set at the end.
     fn touch(&mut self, dir: RelPath, since: Option<Instant>) {
-        let known = self.touched.entry(dir).or_default();
+        let known = self.needs_finish.entry(dir).or_default();
         *known = (*known).max(since);
     }
 

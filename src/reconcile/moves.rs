@@ -52,7 +52,7 @@ impl Round<'_> {
         }
         // Renaming has made the replica's files look newer than the source's. Only their contents
         // tell whether they are the ones.
-        for (end, since) in std::mem::take(&mut self.arrived) {
+        for (end, since) in std::mem::take(&mut self.renamed_files) {
             let look = Check::new(Depth::Content, self.detector, since);
             if renames.wait_at(&end) {
                 self.out.again.push((end, look, Requeue::Now));
@@ -335,7 +335,7 @@ impl Round<'_> {
             self.forget_restricted();
             self.out.moved.push(to.path.clone());
         } else {
-            self.arrived.push((end, hint.since));
+            self.renamed_files.push((end, hint.since));
         }
         let look = Check::new(Depth::Subtree, self.detector, hint.since);
         let mut done = Done::new(Operation::Renamed, to.path.clone(), entry, Reason::Moved, &look);

@@ -1,7 +1,7 @@
 //! The end of the contents phase: what is finished under a temporary name gets its own (I4).
 
 use super::emptying::cannot_be_renamed;
-use super::gather::DirPair;
+use super::open_dirs::DirPair;
 use super::{Outcome, Requeue, Round};
 use crate::backup::{Kept, Taken};
 use crate::copy::{Temp, swap};

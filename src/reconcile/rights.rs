@@ -143,7 +143,7 @@ impl Round<'_> {
     ) -> Result<(), FsError> {
         replica.set(&Settings { uid, mode: Some(mode), ..Settings::default() })?;
         self.note_former_renamers(now, uid.unwrap_or(now.uid), mode);
-        self.opened.entry(path.clone()).or_insert(now.mode);
+        self.saved_modes.entry(path.clone()).or_insert(now.mode);
         self.touch(path.clone(), None);
         Ok(())
     }

@@ -43,7 +43,7 @@ impl Pair {
         let owner = rustix::process::geteuid().is_root();
         let user = rustix::process::geteuid().as_raw();
         let keeps = Capabilities { owner, user, ..Capabilities::all() };
-        let manner = Manner { threads: 1, ..Manner::default() };
+        let manner = WriterOptions { threads: 1, ..WriterOptions::default() };
         let reconciler = Reconciler::start(roots, keeps, Filter::default(), manner, Arc::default()).unwrap();
         Self { top, reconciler }
     }
@@ -221,10 +221,10 @@ fn an_absence_in_a_directory_that_was_moved_away_deletes_nothing() {
     pair.write("replica/d/sub/file", "x");
     let roots = pair.reconciler.roots.open().unwrap();
     let mut round = pair.reconciler.begin(roots, (Detector::Sweep, Deletions::Followed, u64::MAX, None), &());
-    round.gather(work(&["d/file", "d/sub"]).looks);
+    round.open_dirs(work(&["d/file", "d/sub"]).looks);
     round.observe();
     fs::rename(pair.at("source/d"), pair.at("outside/d")).unwrap();
-    round.shape();
+    round.directories();
     round.contents(None);
     assert_eq!(operations(&round.out), []);
     assert_eq!(round.out.again.len(), 2);

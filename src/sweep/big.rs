@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::compare::{Opened, Replica, Step};
-use super::subtree::Subtree;
+use super::subtree::DirVerdict;
 use super::{Message, Walker};
 use crate::digest::{Pair, SIDE_BY_SIDE, compare_all, compare_large};
 use crate::entry::DigestPair;
@@ -22,7 +22,7 @@ pub(super) struct Bigs(Mutex<Vec<Big>>);
 /// A file that is big on both sides.
 pub(super) struct Big {
     dir: RelPath,
-    subtree: Arc<Subtree>,
+    subtree: Arc<DirVerdict>,
     name: Name,
 }
 
@@ -50,7 +50,7 @@ impl Bigs {
 impl Walker<'_> {
     pub(super) fn put_off(
         &self,
-        (dir, subtree): (&RelPath, &Arc<Subtree>),
+        (dir, subtree): (&RelPath, &Arc<DirVerdict>),
         name: Name,
         more: &mut Vec<Step>,
     ) {
@@ -82,7 +82,7 @@ impl Walker<'_> {
     fn open_big(&self, big: Big) -> Option<Pair<Big>> {
         let Big { dir, name, subtree } = &big;
         let Some((source, replica)) = self.open_both(dir, Replica::Open) else {
-            subtree.spoil();
+            subtree.mark_different();
             return None;
         };
         subtree.verify_identity(&source, replica.as_deref());
@@ -96,7 +96,7 @@ impl Walker<'_> {
                 Some(Pair { what: big, source: ours, replica: theirs })
             }
             _ => {
-                subtree.spoil();
+                subtree.mark_different();
                 self.report_pair(big, None);
                 None
             }
@@ -108,7 +108,7 @@ impl Walker<'_> {
         let judged = verdict.and_then(|verdict| {
             let differs = self.differ_beside(&file, &source, &other, &replica)?;
             if differs || !verdict.same() {
-                big.subtree.spoil();
+                big.subtree.mark_different();
             }
             Ok(self.judge(&source, &replica, verdict, differs))
         });
@@ -116,7 +116,7 @@ impl Walker<'_> {
             Ok(None) | Err(WorkError::Cancelled) => {}
             Ok(Some(evidence)) => self.report_pair(big, Some(evidence)),
             Err(WorkError::Changed | WorkError::FsError(_)) => {
-                big.subtree.spoil();
+                big.subtree.mark_different();
                 self.report_pair(big, None);
             }
         }

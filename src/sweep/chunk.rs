@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use super::batch::Batch;
 use super::compare::{Opened, Replica, Step};
 use super::join::{Joined, Pair};
-use super::subtree::Subtree;
+use super::subtree::DirVerdict;
 use super::{Extent, Message, Task, Walker};
 use crate::decide::{Action, Contents, decide, may_hold_other};
 use crate::differs::MetadataDiff;
@@ -26,7 +26,7 @@ const BIG: u64 = 1024 * 1024;
 pub(super) struct Chunk<'a> {
     walker: &'a Walker<'a>,
     dir: &'a RelPath,
-    subtree: &'a Arc<Subtree>,
+    subtree: &'a Arc<DirVerdict>,
     known: Replica,
     source: &'a Dir,
     replica: Option<&'a ReplicaDir>,
@@ -39,7 +39,7 @@ pub(super) struct Chunk<'a> {
 impl Walker<'_> {
     pub(super) fn chunk<'a>(
         &'a self,
-        (dir, subtree): (&'a RelPath, &'a Arc<Subtree>),
+        (dir, subtree): (&'a RelPath, &'a Arc<DirVerdict>),
         known: Replica,
         source: &'a Dir,
         replica: Option<&'a ReplicaDir>,
@@ -76,7 +76,7 @@ impl Chunk<'_> {
     fn note_excluded(&self, name: &Name) {
         let theirs = self.look_at_replica(name.as_bytes());
         if theirs.entry().is_some_and(Entry::shows_something) {
-            self.subtree.spoil();
+            self.subtree.mark_different();
         }
     }
 
@@ -89,7 +89,7 @@ impl Chunk<'_> {
             Kind::Dir | Kind::Special(_) => false,
         };
         if !theirs.entry().is_none_or(is_closed) {
-            self.subtree.spoil();
+            self.subtree.mark_different();
         }
         self.found.extend(Name::new(name).map(|name| (name, self.walker.look())));
     }
@@ -159,7 +159,7 @@ impl Chunk<'_> {
             // A directory compares its own metadata.
             Action::SetMetadata(_) if source.is_dir() => {}
             Action::NotMirrored { stale: false, .. } => {
-                replica.fault().inspect(|_| self.subtree.spoil());
+                replica.fault().inspect(|_| self.subtree.mark_different());
                 self.found.push((name, self.walker.look()));
             }
             Action::Compare if self.is_settled(&source, &replica) => {}
@@ -187,7 +187,7 @@ impl Chunk<'_> {
 
     /// A directory that is not stepped into: whoever looks at it scans it, where another one may stand here by now.
     fn examine_dir(&mut self, name: &Name) {
-        self.subtree.spoil();
+        self.subtree.mark_different();
         let theirs = self.look_at_replica(name.as_bytes());
         let (Observed::Present(ours), Observed::Present(theirs)) =
             (self.source.look(name.as_bytes()), theirs)
@@ -239,7 +239,7 @@ impl Chunk<'_> {
             Ok(()) => {
                 walker.rate.pace(size, walker.cancel);
                 if self.batch.is_full() {
-                    self.conclude();
+                    self.finish();
                 }
             }
             Err(WorkError::Cancelled) => {}
@@ -248,10 +248,10 @@ impl Chunk<'_> {
     }
 
     /// Hashes what was read.
-    fn conclude(&mut self) {
+    fn finish(&mut self) {
         for (read, verdict) in self.batch.take() {
             if read.differs || !verdict.same() {
-                self.subtree.spoil();
+                self.subtree.mark_different();
             }
             if let Some(evidence) = self.walker.judge(&read.source, &read.replica, verdict, read.differs) {
                 self.differs(read.name, Some(evidence));
@@ -266,7 +266,7 @@ impl Chunk<'_> {
 
     /// The same of what the replica has.
     fn differs_there(&mut self, name: Name) {
-        self.subtree.spoil();
+        self.subtree.mark_different();
         self.differs(name, None);
     }
 
@@ -286,7 +286,7 @@ impl Chunk<'_> {
     }
 
     pub(super) fn report(mut self) {
-        self.conclude();
+        self.finish();
         if !self.linked.is_empty() {
             self.walker.send(Message::Linked(self.linked));
         }

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::big::Big;
 use super::join::Joined;
-use super::subtree::{Both, Subtree};
+use super::subtree::{Both, DirVerdict};
 use super::walk::walk;
 use super::{Extent, Message, Task, Walker};
 use crate::decide::may_be_newer;
@@ -33,9 +33,9 @@ pub(super) type Opened = (File, Entry);
 
 pub(super) enum Step {
     /// A directory, and the one that holds it.
-    Dir(RelPath, Replica, Option<Arc<Subtree>>),
+    Dir(RelPath, Replica, Option<Arc<DirVerdict>>),
     /// Some of the names in a wide directory.
-    Names(RelPath, Replica, Arc<Joined>, Range<usize>, Arc<Subtree>),
+    Names(RelPath, Replica, Arc<Joined>, Range<usize>, Arc<DirVerdict>),
     /// Pairs of big files.
     Bigs(Vec<Big>),
 }
@@ -69,12 +69,14 @@ impl Walker<'_> {
         match step {
             Step::Dir(dir, replica, above) => {
                 if self.compare_dir(&dir, replica, above.as_ref(), more).is_none() {
-                    above.inspect(|above| above.spoil());
+                    above.inspect(|above| above.mark_different());
                 }
             }
             Step::Names(dir, replica, joined, range, subtree) => {
                 // Another task has listed it.
-                let Some((source, open)) = self.open_both(&dir, replica) else { return subtree.spoil() };
+                let Some((source, open)) = self.open_both(&dir, replica) else {
+                    return subtree.mark_different();
+                };
                 subtree.verify_identity(&source, open.as_deref());
                 let mut chunk = self.chunk((&dir, &subtree), replica, &source, open.as_ref());
                 chunk.compare_names(&joined, range, more);
@@ -89,7 +91,7 @@ impl Walker<'_> {
         &self,
         dir: &RelPath,
         known: Replica,
-        above: Option<&Arc<Subtree>>,
+        above: Option<&Arc<DirVerdict>>,
         more: &mut Vec<Step>,
     ) -> Option<()> {
         let (source, replica) = self.open_both(dir, known)?;
@@ -158,7 +160,7 @@ impl Walker<'_> {
     }
 
     /// Where others can move directories, what was opened by a path need not be what was listed there.
-    fn verify_parent(&self, above: &Subtree, dir: &RelPath, source: &Dir, replica: Option<&ReplicaDir>) {
+    fn verify_parent(&self, above: &DirVerdict, dir: &RelPath, source: &Dir, replica: Option<&ReplicaDir>) {
         if above.movers_within() == Renamers::Nobody {
             return;
         }
@@ -173,7 +175,7 @@ impl Walker<'_> {
             Some(above.is(&open[0], &open[1]) && open.iter().zip(&both).all(is_here))
         };
         if lies() != Some(true) {
-            above.spoil();
+            above.mark_different();
         }
     }
 
@@ -253,8 +255,8 @@ impl Walker<'_> {
         dir: &RelPath,
         source: &Dir,
         replica: Option<&ReplicaDir>,
-        above: Option<&Arc<Subtree>>,
-    ) -> Subtree {
+        above: Option<&Arc<DirVerdict>>,
+    ) -> DirVerdict {
         let keeps = &self.plan.keeps;
         let xattrs = |dir: &Dir| dir.xattrs(keeps.xattrs);
         let facts = |dir: &Dir| -> Result<_, FsError> { Ok((dir.entry()?, xattrs(dir)?)) };
@@ -263,10 +265,10 @@ impl Walker<'_> {
         let is_lost =
             self.plan.crossings.contains(dir) && ours.as_ref().is_ok_and(|(entry, _)| !entry.mount_root);
         let above = above.filter(|_| !is_lost);
-        let subtree = Subtree::new(above.cloned(), keeps.user, self.cancel);
+        let subtree = DirVerdict::new(above.cloned(), keeps.user, self.cancel);
         let Some(replica) = replica else { return subtree };
         let (Ok(ours), Ok(theirs)) = (ours, facts(replica)) else {
-            subtree.spoil();
+            subtree.mark_different();
             return subtree;
         };
         let differs =

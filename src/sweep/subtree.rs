@@ -23,8 +23,8 @@ pub(super) struct Both {
 }
 
 /// A directory that is being compared. Each step that has to do with it holds it.
-pub(super) struct Subtree {
-    above: Option<Arc<Subtree>>,
+pub(super) struct DirVerdict {
+    above: Option<Arc<DirVerdict>>,
     /// What it is on both sides, and where twins are noted, if they are.
     both: Option<(Both, Arc<VerifiedDirs>)>,
     /// Who mirrors it.
@@ -36,9 +36,9 @@ pub(super) struct Subtree {
     cancel: Arc<AtomicBool>,
 }
 
-impl Subtree {
+impl DirVerdict {
     /// `above`: `None` where nothing is to be concluded for what holds it.
-    pub fn new(above: Option<Arc<Subtree>>, user: u32, cancel: &Arc<AtomicBool>) -> Self {
+    pub fn new(above: Option<Arc<DirVerdict>>, user: u32, cancel: &Arc<AtomicBool>) -> Self {
         let (uneven, cancel) = (AtomicBool::new(false), Arc::clone(cancel));
         Self { above, both: None, user, closed: None, uneven, cancel }
     }
@@ -55,7 +55,7 @@ impl Subtree {
         self
     }
 
-    pub fn spoil(&self) {
+    pub fn mark_different(&self) {
         self.uneven.store(true, Ordering::Relaxed);
     }
 
@@ -63,7 +63,7 @@ impl Subtree {
     /// sides may show what is in it to whom he likes.
     pub fn spoil_above(&self) {
         if let Some(above) = self.above.as_ref().filter(|_| !self.is_somebodys()) {
-            above.spoil();
+            above.mark_different();
         }
     }
 
@@ -85,7 +85,7 @@ impl Subtree {
         if self.movers_within() != Renamers::Nobody
             && !replica.is_some_and(|replica| self.is(source, replica))
         {
-            self.spoil();
+            self.mark_different();
         }
     }
 
@@ -96,7 +96,7 @@ impl Subtree {
         })
     }
 
-    fn conclude(&mut self) {
+    fn finish(&mut self) {
         // What was not compared to its end is not known.
         let is_known = !self.cancel.load(Ordering::Relaxed) && !std::thread::panicking();
         let is_even = is_known && !*self.uneven.get_mut();
@@ -114,7 +114,7 @@ impl Subtree {
             }
         }
         if !is_even && !(is_known && (is_twin || is_somebodys)) {
-            self.above.iter().for_each(|above| above.spoil());
+            self.above.iter().for_each(|above| above.mark_different());
         }
         if let Some((dir, look, out)) = self.closed.take() {
             // It is due from now on: after all that was found in it.
@@ -132,13 +132,13 @@ impl Subtree {
     }
 }
 
-impl Drop for Subtree {
+impl Drop for DirVerdict {
     fn drop(&mut self) {
-        self.conclude();
+        self.finish();
         // One after the other: a tree may be deeper than a stack.
         let mut above = self.above.take();
         while let Some(mut subtree) = above.and_then(Arc::into_inner) {
-            subtree.conclude();
+            subtree.finish();
             above = subtree.above.take();
         }
     }

@@ -21,7 +21,7 @@ use crate::reconcile::Deletions;
 use crate::tree::Faults;
 use kept::Kept;
 use rounds::Rounds;
-use source::{Source, Story, Told};
+use source::{Source, Story, WatchEvent};
 
 /// Turns after which what still goes on goes on for ever.
 const MOST_TURNS: usize = 5_000;
@@ -30,7 +30,7 @@ const MOST_TURNS: usize = 5_000;
 struct Held {
     /// Before which operation it arrives.
     due: usize,
-    told: Told,
+    told: WatchEvent,
 }
 
 /// What the histories have come to.
@@ -170,15 +170,15 @@ impl History {
                 due += self.source.rng.usize(1..7);
             }
             match &told {
-                Told::Renamed(from, to, _) => {
+                WatchEvent::Renamed(from, to, _) => {
                     due = due.max(self.last_rename_due);
                     self.last_rename_due = due;
                     self.renames.push((from.clone(), to.clone()));
                 }
-                Told::Check(..) if !self.is_faithful && self.source.rng.u8(..8) == 0 => {
+                WatchEvent::Check(..) if !self.is_faithful && self.source.rng.u8(..8) == 0 => {
                     self.held.push(Held { due: due + self.source.rng.usize(..4), told: told.clone() });
                 }
-                Told::Check(..) => {}
+                WatchEvent::Check(..) => {}
             }
             self.held.push(Held { due, told });
         }
@@ -199,7 +199,7 @@ impl History {
         };
         if !from.is_empty() {
             let is_dir = self.source.rng.bool();
-            self.held.push(Held { due: self.last_rename_due, told: Told::Renamed(from, to, is_dir) });
+            self.held.push(Held { due: self.last_rename_due, told: WatchEvent::Renamed(from, to, is_dir) });
         }
     }
 
@@ -224,7 +224,7 @@ impl History {
     fn shuffle(&mut self, due: &mut [Held]) {
         for index in 0..due.len() {
             let other = self.source.rng.usize(..due.len());
-            let are_looks = [index, other].iter().all(|at| matches!(due[*at].told, Told::Check(..)));
+            let are_looks = [index, other].iter().all(|at| matches!(due[*at].told, WatchEvent::Check(..)));
             if are_looks {
                 due.swap(index, other);
             }

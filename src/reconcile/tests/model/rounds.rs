@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 
 use super::super::Pair;
-use super::source::{Story, Told};
+use super::source::{Story, WatchEvent};
 use crate::carrier::Finished;
 use crate::path::{Name, RelPath};
 use crate::queue::{BatchLimit, Check, Checks, Depth, Detector, Hint, Queue};
@@ -83,16 +83,16 @@ impl Rounds {
     }
 
     /// Takes in what the watch tells.
-    pub fn take(&mut self, told: &Told) {
+    pub fn take(&mut self, told: &WatchEvent) {
         self.story.tell(format!("    told: {told:?}"));
         match told {
-            Told::Check(path, depth) => {
+            WatchEvent::Check(path, depth) => {
                 let path = super::super::path(path);
                 let depth = if self.troubles.is_met(&path) { Depth::Subtree } else { *depth };
                 let look = Check::new(depth, Detector::Watch, self.now);
                 assert_eq!(self.queue.push_watched(&path, look, self.now), None, "it is not too much");
             }
-            Told::Renamed(from, to, is_dir) => {
+            WatchEvent::Renamed(from, to, is_dir) => {
                 let [from, to] = [from, to].map(|path| super::super::path(path));
                 self.queue.push_rename(Hint::new(from, to, *is_dir, self.now));
             }

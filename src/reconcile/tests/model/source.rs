@@ -36,7 +36,7 @@ impl Story {
 
 /// What the watch tells.
 #[derive(Clone, Debug)]
-pub enum Told {
+pub enum WatchEvent {
     Check(String, Depth),
     /// And whether it is a directory.
     Renamed(String, String, bool),
@@ -49,7 +49,7 @@ pub struct Source {
     pub rng: Rng,
     /// Inode numbers of the directories that are registered with the watch.
     watched: HashSet<u64>,
-    pub told: Vec<Told>,
+    pub told: Vec<WatchEvent>,
     /// The last rename, for a way back.
     pub last_rename: Option<(String, String)>,
     /// Renames within the source, of what was watched on both ends.
@@ -183,7 +183,7 @@ impl Source {
     pub fn look(&mut self, path: &str, depth: Depth) {
         let by_itself = depth == Depth::Metadata && self.is_dir(path);
         if self.is_seen(path) || (by_itself && self.watched.contains(&self.inode(path))) {
-            self.told.push(Told::Check(path.to_owned(), depth));
+            self.told.push(WatchEvent::Check(path.to_owned(), depth));
         }
     }
 
@@ -225,7 +225,7 @@ impl Source {
     /// Tells of a rename, and then of its ends.
     fn renamed(&mut self, from: &str, to: &str) {
         if self.is_seen(from) && self.is_seen(to) {
-            self.told.push(Told::Renamed(from.to_owned(), to.to_owned(), self.is_dir(to)));
+            self.told.push(WatchEvent::Renamed(from.to_owned(), to.to_owned(), self.is_dir(to)));
             self.renames += 1;
         }
         self.look(from, Depth::Subtree);

@@ -6,7 +6,7 @@ use std::time::Instant;
 use rustix::io::Errno;
 
 use super::contents::changed_if_no_dir;
-use super::gather::DirPair;
+use super::open_dirs::DirPair;
 use super::{Fate, Observation, Requeue, Round, Ruling, Stay};
 use crate::copy::swap;
 use crate::decide::{Action, Contents, Reason, decide};
@@ -19,7 +19,7 @@ use crate::report::{Cause, Done, Notice, Operation, Problem};
 use crate::tree::ReplicaDir;
 
 impl Round<'_> {
-    pub(super) fn shape(&mut self) {
+    pub(super) fn directories(&mut self) {
         let all: Vec<RelPath> = self.spots.keys().cloned().collect();
         for rel in all {
             // A directory's spot is lifted out while those below it may be given their replica.

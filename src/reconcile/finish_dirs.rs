@@ -3,8 +3,8 @@
 
 use std::time::Instant;
 
-use super::gather::DirPair;
 use super::in_place::common_rights;
+use super::open_dirs::DirPair;
 use super::{Requeue, Round};
 use crate::copy::settings;
 use crate::decide::Reason;
@@ -16,9 +16,9 @@ use crate::report::{Done, Operation};
 use crate::tree::Settings;
 
 impl Round<'_> {
-    pub(super) fn close(&mut self) {
-        let touched = std::mem::take(&mut self.touched);
-        for (rel, since) in touched.iter().rev() {
+    pub(super) fn finish_dirs(&mut self) {
+        let needs_finish = std::mem::take(&mut self.needs_finish);
+        for (rel, since) in needs_finish.iter().rev() {
             let is_asked = since.is_some() || rel.is_root() || self.made.contains(rel);
             let since = since.unwrap_or_else(Instant::now);
             let look = Check::new(Depth::Content, self.detector, since);
@@ -82,7 +82,7 @@ impl Round<'_> {
             replica.set(&settings(&entry, differs, Some((&xattrs.0, &xattrs.1)), keeps))?;
             self.out.note_time(rel, &entry, keeps);
         }
-        let mode_before = self.opened.get(rel).copied().unwrap_or(now.mode);
+        let mode_before = self.saved_modes.get(rel).copied().unwrap_or(now.mode);
         let visible =
             (keeps.modes && mode_before != entry.mode) || MetadataDiff { mode: false, ..differs }.visible();
         if visible && !self.made.contains(rel) {
@@ -97,7 +97,7 @@ impl Round<'_> {
 
     /// Takes what the closing phase could not set from a directory that was opened up. One that was closed stays so.
     fn lock_again(&self, rel: &RelPath) {
-        if let (Some(mode), Ok(dir)) = (self.opened.get(rel), self.replica.open(rel))
+        if let (Some(mode), Ok(dir)) = (self.saved_modes.get(rel), self.replica.open(rel))
             && let Ok(now) = dir.entry()
         {
             let _ = dir.set(&Settings { mode: Some(mode & now.mode), ..Settings::default() });

@@ -152,7 +152,7 @@ impl Round<'_> {
     /// Opens the directories of all looks on both sides. Where the source's directory is gone,
     /// the look moves to its highest missing ancestor; where the replica's is, its missing
     /// ancestors are looked at too.
-    pub(super) fn gather(&mut self, mut looks: Checks) {
+    pub(super) fn open_dirs(&mut self, mut looks: Checks) {
         self.refresh_rules(&looks);
         // The moves phase may have taken a while.
         self.forget_restricted();
@@ -214,7 +214,7 @@ impl Round<'_> {
         let source = match self.open_source(dir) {
             Ok(source) => source,
             Err(fault) if fault.is_no_dir() => {
-                self.relocate(dir, looks, wider);
+                self.climb_to_missing(dir, looks, wider);
                 return None;
             }
             Err(fault) => return self.give_up(dir, wider, fault.into()),
@@ -293,7 +293,7 @@ impl Round<'_> {
     }
 
     /// The source has no directory `dir`: looks at the highest ancestor that is missing.
-    fn relocate(&mut self, dir: &RelPath, looks: &mut Checks, look: Check) {
+    fn climb_to_missing(&mut self, dir: &RelPath, looks: &mut Checks, look: Check) {
         let gone = |above: &RelPath| self.source.open(above).is_err_and(|fault| fault.is_no_dir());
         match dir.ancestors_and_self().rev().take_while(gone).last() {
             // It may have been renamed: the watch tells of itself what has become of it.
@@ -346,7 +346,7 @@ impl Round<'_> {
         if !self.shared.privileged && entry.mode & 0o700 != 0o700 {
             // Where this is not permitted, what is done in the directory will say so.
             if dir.set(&Settings { mode: Some(entry.mode | 0o700), ..Settings::default() }).is_ok() {
-                self.opened.insert(rel.clone(), entry.mode);
+                self.saved_modes.insert(rel.clone(), entry.mode);
                 self.touch(rel.clone(), None);
             }
         }
@@ -361,7 +361,7 @@ impl Round<'_> {
             at = match at.open(&step) {
                 Err(fault) if fault.errno == Errno::ACCESS => {
                     let (dir, mode) = at.open_up(name.as_bytes())?;
-                    self.opened.insert(path.clone(), mode);
+                    self.saved_modes.insert(path.clone(), mode);
                     self.touch(path.clone(), None);
                     dir
                 }
