@@ -28,7 +28,7 @@ use criterion::{BatchSize, Bencher, BenchmarkId, Criterion, Throughput};
 use fastrand::Rng;
 use support::{load, rest, setting, version};
 use tempfile::TempDir;
-use twindir::parts::{Due, QueueEvents, Rounds, Teller, Trees, digest_together, use_lanes};
+use twindir::parts::{Due, QueueEvents, RoundBench, Teller, Trees, digest_together, use_lanes};
 
 const TWINDIR: &str = env!("CARGO_BIN_EXE_twindir");
 
@@ -171,7 +171,7 @@ fn round(criterion: &mut Criterion, parent: &Path) {
         group.throughput(Throughput::Elements(LOOKS as u64));
         let wanted = if is_copy { (LOOKS, 0) } else { (0, LOOKS as u64) };
         for (how, threads) in threads() {
-            let mut rounds: Option<Rounds> = None;
+            let mut rounds: Option<RoundBench> = None;
             group.bench_function(how, |bencher| {
                 let rounds = rounds.get_or_insert_with(|| place.trees().rounds(threads));
                 let prepare = || {

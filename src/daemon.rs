@@ -34,7 +34,7 @@ use crate::sweep::Sweep;
 use crate::troubles::Failures;
 use crowds::Crowds;
 use pruning::Pruning;
-use room::Refusal;
+use room::OutOfSpace;
 use roots::RootWatch;
 use settle::Stats;
 use strays::Strays;
@@ -138,7 +138,7 @@ struct Backlog {
     pace: usize,
     /// When a source that is doubted is counted again before the next sweep.
     next_count: Option<Instant>,
-    refusal: Option<Refusal>,
+    refusal: Option<OutOfSpace>,
 }
 
 impl Default for Backlog {

@@ -39,11 +39,11 @@ pub struct Filter {
     named: Arc<Mutex<BTreeSet<RelPath>>>,
 }
 
-type Nested = BTreeMap<RelPath, Arc<Rules>>;
+type Nested = BTreeMap<RelPath, Arc<DirRules>>;
 
 /// The rules that one directory of the source holds.
 #[derive(Debug)]
-struct Rules {
+struct DirRules {
     texts: [Vec<u8>; 3],
     ignore: Patterns,
     gitignore: Patterns,
@@ -147,7 +147,7 @@ impl Filter {
             self.name_unheeded(dir, name, patterns, text.len() >= LONGEST);
         }
         let [ignore, gitignore, exclude] = read;
-        let rules = Rules { texts, ignore, gitignore, exclude, is_repository };
+        let rules = DirRules { texts, ignore, gitignore, exclude, is_repository };
         let mut nested = nested.write().unwrap_or_else(PoisonError::into_inner);
         if any {
             nested.insert(dir.clone(), Arc::new(rules));
@@ -200,7 +200,7 @@ pub struct DirFilter<'a> {
     filter: &'a Filter,
     dir: RelPath,
     /// The directories above with rules of their own, the deepest first.
-    chain: Vec<(RelPath, Arc<Rules>)>,
+    chain: Vec<(RelPath, Arc<DirRules>)>,
 }
 
 impl DirFilter<'_> {

@@ -89,7 +89,7 @@ pub struct Count {
     /// Entries that the source lacks, with all that they hold.
     pub deletions: u64,
     /// How many names of the replica the source has too.
-    pub names: Names,
+    pub names: NameCount,
     /// Whether the source holds nothing at all.
     pub source_is_empty: bool,
     /// Empty directories of the source against which the replica's hold [`FEW`] or more.
@@ -104,12 +104,12 @@ pub struct Count {
 
 /// The replica's names, without `lost+found`, and those of them that the source has at the same path.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Names {
+pub struct NameCount {
     pub all: u64,
     pub shared: u64,
 }
 
-impl Names {
+impl NameCount {
     /// Whether so few are shared that the two trees seem to have nothing to do with each other. `percent`: the limit on
     /// deletions; one of more than 90 % says that less may be shared.
     fn are_strange(self, percent: f64) -> bool {
@@ -118,7 +118,7 @@ impl Names {
     }
 }
 
-impl std::ops::AddAssign for Names {
+impl std::ops::AddAssign for NameCount {
     fn add_assign(&mut self, other: Self) {
         self.all += other.all;
         self.shared += other.shared;
@@ -144,7 +144,7 @@ impl Count {
 pub enum Doubt {
     SourceIsEmpty,
     /// Source and replica have hardly a name in common.
-    Strange(Names),
+    Strange(NameCount),
     DirectoryIsEmpty(RelPath),
     DirectoryIsNone(RelPath),
     TooMany,
@@ -157,7 +157,7 @@ impl fmt::Display for Doubt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Doubt::SourceIsEmpty => write!(f, "the source is empty"),
-            Doubt::Strange(Names { all, shared }) => write!(
+            Doubt::Strange(NameCount { all, shared }) => write!(
                 f,
                 "this replica shares {shared} of {all} entries with the source: is it the right one?"
             ),
@@ -218,7 +218,7 @@ fn create_budget(count: &Count, doubt: &Doubt, limit: Limit, occasion: Occasion)
     let occasion = if is_much(count.deletions) { occasion } else { Occasion::Start };
     // The greatest number with which the share is still too large, bit by bit.
     let is_doubted = |new: u64| {
-        let names = Names { all: count.names.all + new, shared: count.names.shared + new };
+        let names = NameCount { all: count.names.all + new, shared: count.names.shared + new };
         let entries = count.entries.saturating_add(new);
         let copied = Count { entries, names, source_is_empty: false, ..count.clone() };
         matches!(judge_known(&copied, limit, occasion), Some(Doubt::TooMany | Doubt::Strange(_)))
@@ -455,7 +455,7 @@ mod tests {
         Count {
             entries,
             deletions,
-            names: Names { all: entries, shared: entries - deletions },
+            names: NameCount { all: entries, shared: entries - deletions },
             ..Count::default()
         }
     }
@@ -467,7 +467,7 @@ mod tests {
     #[test]
     fn what_is_held_is_told_again_only_where_copies_wait_too() {
         let strange =
-            |all, shared, new| Count { names: Names { all, shared }, new, ..count(all, all - shared) };
+            |all, shared, new| Count { names: NameCount { all, shared }, new, ..count(all, all - shared) };
         let mut trust = Trust::Unproven(Occasion::Adopted);
         let told =
             [(23, 0, 1), (24, 1, 0), (24, 1, 0), (24, 1, 500), (24, 1, 0)].map(|(all, shared, new)| {
@@ -486,7 +486,7 @@ mod tests {
     /// the start and where a root was adopted.
     #[test]
     fn each_share_against_each_number() {
-        let strange = |all, shared| Some(Doubt::Strange(Names { all, shared }));
+        let strange = |all, shared| Some(Doubt::Strange(NameCount { all, shared }));
         for (entries, deletions, at_start, adopted) in [
             (0, 0, None, None),
             (1, 0, None, None),
@@ -542,7 +542,7 @@ mod tests {
             let count = count(all, all - shared);
             let doubt = judged(&count).expect("a doubt");
             let budget = create_budget(&count, &doubt, Limit::default(), Occasion::Start).expect("a budget");
-            let names = Names { all: all + budget, shared: shared + budget };
+            let names = NameCount { all: all + budget, shared: shared + budget };
             let next = Count { entries: all + budget, names, ..count.clone() };
             assert!(judged(&next).is_some(), "after {budget} copies beside {all}");
             let much = Count { new: budget + 1, ..count };

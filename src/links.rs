@@ -48,7 +48,7 @@ impl Linked {
 }
 
 #[derive(Default)]
-struct Names {
+struct FileNames {
     paths: Vec<RelPath>,
     /// The state of the file for which the other names were last told.
     told: Option<Time>,
@@ -58,7 +58,7 @@ struct Names {
     searched: u32,
 }
 
-impl Names {
+impl FileNames {
     /// Whether there are names that are not known and were not searched.
     fn is_lacking(&mut self) -> bool {
         let lacking = self.paths.len() < self.links as usize && self.searched != self.links;
@@ -71,7 +71,7 @@ impl Names {
 
 /// A name when it was seen last: its file, in which sweep, and as the how manyth of those with one name.
 #[derive(Clone, Copy)]
-struct Seen {
+struct SeenFile {
     id: Id,
     sweep: u64,
     noted: u64,
@@ -80,7 +80,7 @@ struct Seen {
 /// All names that are known to be one of several, and those that were looked at lately.
 #[derive(Default)]
 pub struct Links {
-    by_id: HashMap<Id, Names>,
+    by_id: HashMap<Id, FileNames>,
     /// Names of files that had one name when they were noted, in that order, and as the how manyth.
     lately: VecDeque<(RelPath, u64)>,
     noted: u64,
@@ -88,7 +88,7 @@ pub struct Links {
     former: BTreeMap<RelPath, Vec<Id>>,
     /// Devices of files that were noted.
     devices: BTreeSet<u64>,
-    by_path: BTreeMap<RelPath, Seen>,
+    by_path: BTreeMap<RelPath, SeenFile>,
     sweep: u64,
     /// Whether names are to be searched.
     lacking: bool,
@@ -117,7 +117,7 @@ impl Links {
             self.remember(path, before);
         }
         let room = self.by_path.contains_key(path) || self.by_path.len() < MOST;
-        let seen = Seen { id, sweep: self.sweep, noted: self.noted + 1 };
+        let seen = SeenFile { id, sweep: self.sweep, noted: self.noted + 1 };
         if room && self.by_path.insert(path.clone(), seen).is_none() {
             self.by_id.entry(id).or_default().paths.push(path.clone());
             self.devices.insert(id.0);
@@ -162,7 +162,7 @@ impl Links {
             names.paths.retain(|path| *path != old);
             names.paths.push(new.clone());
             let is_single = names.links == 1;
-            self.by_path.insert(new.clone(), Seen { noted: self.noted + 1, ..seen });
+            self.by_path.insert(new.clone(), SeenFile { noted: self.noted + 1, ..seen });
             if is_single {
                 self.note_lately(new);
             }
@@ -281,7 +281,7 @@ impl Links {
     }
 
     fn forget(&mut self, path: &RelPath) -> Option<Id> {
-        let Seen { id, .. } = self.by_path.remove(path)?;
+        let SeenFile { id, .. } = self.by_path.remove(path)?;
         if let Some(names) = self.by_id.get_mut(&id) {
             names.paths.retain(|other| other != path);
             if names.paths.is_empty() {

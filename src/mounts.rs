@@ -82,7 +82,7 @@ fn unescape(field: &[u8]) -> PathBuf {
 
 /// Whether the directory `inner` is also seen below `dir`, through something that is mounted there.
 pub fn is_seen_below(inner: &Path, dir: &Path) -> bool {
-    let (Some(place), Ok(dir)) = (Place::of(inner), fs::canonicalize(dir)) else { return false };
+    let (Some(place), Ok(dir)) = (MountPlace::of(inner), fs::canonicalize(dir)) else { return false };
     let leads_there = |mount: &Mount| mount.device == place.device && place.path.starts_with(&mount.root);
     Mount::all().iter().any(|mount| mount.point != dir && mount.point.starts_with(&dir) && leads_there(mount))
 }
@@ -94,12 +94,12 @@ pub fn points() -> Vec<PathBuf> {
 
 /// A directory's place on its file system.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Place {
+pub struct MountPlace {
     device: String,
     path: PathBuf,
 }
 
-impl Place {
+impl MountPlace {
     /// Where the directory `path` lies; `None` where the kernel does not say.
     pub fn of(path: &Path) -> Option<Self> {
         let mount = Mount::of(path)?;
@@ -109,7 +109,7 @@ impl Place {
     }
 
     /// Whether this place is `other` or lies below it.
-    pub fn is_within(&self, other: &Place) -> bool {
+    pub fn is_within(&self, other: &MountPlace) -> bool {
         self.device == other.device && self.path.starts_with(&other.path)
     }
 }
@@ -135,7 +135,9 @@ mod tests {
     fn a_directory_lies_within_those_above_it() {
         let top = tempfile::tempdir().unwrap();
         fs::create_dir(top.path().join("sub")).unwrap();
-        let (Some(above), Some(below)) = (Place::of(top.path()), Place::of(&top.path().join("sub"))) else {
+        let (Some(above), Some(below)) =
+            (MountPlace::of(top.path()), MountPlace::of(&top.path().join("sub")))
+        else {
             return println!("skipped: the kernel gives no mount ids here");
         };
         assert!(below.is_within(&above) && above.is_within(&above) && !above.is_within(&below));

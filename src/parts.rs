@@ -15,7 +15,7 @@ use crate::fault::Side;
 use crate::filter::Filter;
 use crate::path::{Name, RelPath};
 use crate::probe::{of_process, probe};
-use crate::queue::{Check, Checks, Depth, Detector, Queue, Renames, add};
+use crate::queue::{Check, Checks, Depth, Detector, Queue, RenameBatch, add};
 use crate::reconcile::{Deletions, Reconciler, Roots, Work, WriterOptions};
 use crate::sweep::{Extent, Message, Plan, Task, walked};
 use crate::tree::{Dir, File, Root};
@@ -104,17 +104,17 @@ impl Trees {
     }
 
     /// Makes rounds possible.
-    pub fn rounds(&self, threads: usize) -> Rounds {
+    pub fn rounds(&self, threads: usize) -> RoundBench {
         let (roots, keeps) = (self.roots.clone(), self.keeps.clone());
         let manner = WriterOptions { threads, ..WriterOptions::default() };
         let started =
             Reconciler::start(roots, keeps, Filter::default(), manner, AtomicBool::default().into());
-        Rounds(started.expect("threads can be started"))
+        RoundBench(started.expect("threads can be started"))
     }
 }
 
 /// The writer.
-pub struct Rounds(Reconciler);
+pub struct RoundBench(Reconciler);
 
 /// What a round is to do.
 pub struct Due(Work);
@@ -128,7 +128,7 @@ impl Due {
             add(&mut looks, &rel_path(path), Check::new(Depth::Content, Detector::Watch, now));
         }
         Self(Work {
-            moves: Renames::default(),
+            moves: RenameBatch::default(),
             looks,
             finished: Vec::new(),
             emptied_trash: Vec::new(),
@@ -141,7 +141,7 @@ impl Due {
     }
 }
 
-impl Rounds {
+impl RoundBench {
     /// Does one round: how much was done, and how many pairs were read.
     pub fn round(&mut self, Due(work): Due) -> (usize, u64) {
         let outcome = self.0.round(work, &()).expect("the roots stand");

@@ -19,7 +19,7 @@ use crate::guard::{Count, Occasion, Trust, judge, log_held};
 use crate::path::{Name, RelPath};
 use crate::queue::{CachedDigests, Check, Depth, Detector};
 use crate::reconcile::{
-    COUNTING, Deletions, Fate, Lost, MountPoints, Roots, Rules, Ruling, Stay, count_below,
+    COUNTING, Deletions, Fate, Lost, MountPoints, RemovalRules, Roots, Ruling, Stay, count_below,
 };
 use crate::report::{Cause, Done, Entries, Notice, Operation, Problem, counted, log_if_silent};
 use crate::sweep::{Extent, Message, Plan, Sweep, Task};
@@ -28,7 +28,7 @@ use crate::troubles::Failures;
 
 /// How a look at both trees ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Seen {
+pub enum PreviewResult {
     /// Nothing would be done; nothing differs.
     Equal,
     /// Something would be done, or differs.
@@ -50,7 +50,7 @@ pub struct Subject {
 ///
 /// # Errors
 /// Where no thread can be started.
-pub fn preview(config: &Config, subject: Subject, signals: &Receiver<i32>) -> std::io::Result<Seen> {
+pub fn preview(config: &Config, subject: Subject, signals: &Receiver<i32>) -> std::io::Result<PreviewResult> {
     let mut preview = Preview {
         check: config.mode == Mode::Check,
         config,
@@ -68,10 +68,10 @@ pub fn preview(config: &Config, subject: Subject, signals: &Receiver<i32>) -> st
         entries: 0,
     };
     if !preview.check && !preview.run(Task::Count, signals)? {
-        return Ok(Seen::Interrupted);
+        return Ok(PreviewResult::Interrupted);
     }
     if !preview.run(config.task, signals)? {
-        return Ok(Seen::Interrupted);
+        return Ok(PreviewResult::Interrupted);
     }
     Ok(preview.finish())
 }
@@ -334,7 +334,7 @@ impl Preview<'_> {
         };
         let (roots, filter) = (&self.subject.roots, &self.subject.filter);
         let (deletions, mounts) = (self.deletions, &self.mounts);
-        let rules = Rules { roots, replica, filter, deletions, crossings: None, mounts };
+        let rules = RemovalRules { roots, replica, filter, deletions, crossings: None, mounts };
         match rules.on(path, entry, fate, gives_nothing_back) {
             Ruling::Goes => return false,
             Ruling::GoesInParts(parts) => {
@@ -370,7 +370,7 @@ impl Preview<'_> {
         }
     }
 
-    fn finish(&self) -> Seen {
+    fn finish(&self) -> PreviewResult {
         let differ = self.differ;
         if self.check {
             tracing::info!(
@@ -391,9 +391,9 @@ impl Preview<'_> {
             tracing::info!(op = "dry run", differ, "{}; nothing was changed", found.join(", "));
         }
         match (self.problems > 0 || self.deletions.are_held(), differ > 0) {
-            (true, _) => Seen::Incomplete,
-            (false, true) => Seen::MetadataDiff,
-            (false, false) => Seen::Equal,
+            (true, _) => PreviewResult::Incomplete,
+            (false, true) => PreviewResult::MetadataDiff,
+            (false, false) => PreviewResult::Equal,
         }
     }
 }

@@ -155,19 +155,19 @@ fn try_names(replica: &ReplicaDir, wanted: Capabilities) -> Result<Capabilities,
     drop(temp);
     // Where the file stays, so would the symlinks.
     names.may_make_in(replica)?;
-    let links = Links { replica, names: &names };
+    let links = ProbeLinks { replica, names: &names };
     keeps.symlinks = links.which();
     keeps.symlink_metadata = keeps.symlinks == Symlinks::None || links.have_metadata(&keeps);
     Ok(keeps)
 }
 
 /// Symlinks under reserved names that lead nowhere.
-struct Links<'a> {
+struct ProbeLinks<'a> {
     replica: &'a ReplicaDir,
     names: &'a Arc<TempNames>,
 }
 
-impl Links<'_> {
+impl ProbeLinks<'_> {
     /// Which symlinks are taken, and can be read afterwards.
     fn which(&self) -> Symlinks {
         if !self.is_taken(b"") {
@@ -302,7 +302,7 @@ fn try_xattr(file: &NewFile, name: &[u8], value: &[u8]) -> bool {
     let set = file.set(&Settings { xattrs: Some((&none, &want)), ..Settings::default() });
     match set {
         Ok(()) => file.as_file().xattrs(XattrKinds::ALL).is_ok_and(|kept| kept.0.contains_key(name)),
-        refused => !is_refused(refused),
+        out_of_space => !is_refused(out_of_space),
     }
 }
 

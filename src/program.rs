@@ -18,9 +18,9 @@ use crate::filter::Filter;
 use crate::limits;
 use crate::panics::{self, PANICKED};
 use crate::path::shown;
-use crate::preview::{Seen, Subject, preview};
+use crate::preview::{PreviewResult, Subject, preview};
 use crate::probe::{of_process, probe_unseen};
-use crate::report::{self, Settings};
+use crate::report::{self, LogSettings};
 use crate::roots::{Checked, Prepared, check};
 
 /// All exit codes of the program.
@@ -104,7 +104,7 @@ fn report_and_preview(
 ) -> Result<Exit, Box<dyn std::error::Error>> {
     let (mut roots, filter) = checked.read_only();
     let settings =
-        Settings { format: config.log_format, verbosity: config.verbosity, patient_until: Some(stopping) };
+        LogSettings { format: config.log_format, verbosity: config.verbosity, patient_until: Some(stopping) };
     let _reporting = report::start(settings, None);
     log_start(config, &filter);
     test_digests();
@@ -117,14 +117,15 @@ fn report_and_preview(
     let seen = preview(config, Subject { roots, filter, keeps }, signals)?;
     Ok(match (config.mode, seen) {
         _ if PANICKED.load(Ordering::Relaxed) => Exit::Bug,
-        (_, Seen::Interrupted) => Exit::Interrupted,
-        (_, Seen::Incomplete) | (Mode::Check, Seen::MetadataDiff) => Exit::Incomplete,
-        (_, Seen::Equal | Seen::MetadataDiff) => Exit::Done,
+        (_, PreviewResult::Interrupted) => Exit::Interrupted,
+        (_, PreviewResult::Incomplete) | (Mode::Check, PreviewResult::MetadataDiff) => Exit::Incomplete,
+        (_, PreviewResult::Equal | PreviewResult::MetadataDiff) => Exit::Done,
     })
 }
 
 fn report_and_run(config: &Config, mut prepared: Prepared, signals: &Receiver<i32>) -> Exit {
-    let settings = Settings { format: config.log_format, verbosity: config.verbosity, patient_until: None };
+    let settings =
+        LogSettings { format: config.log_format, verbosity: config.verbosity, patient_until: None };
     let _reporting = report::start(settings, prepared.log.take());
     log_start(config, &prepared.filter);
     test_digests();

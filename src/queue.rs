@@ -8,7 +8,7 @@ mod hints;
 mod lane;
 mod later;
 
-pub use hints::{Hint, Hints, Renames};
+pub use hints::{PendingRenames, Rename, RenameBatch};
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -173,11 +173,11 @@ pub struct Queue {
     /// What was worked on just now and has to wait.
     cooling: Throttle,
     /// Renames that no round has followed yet.
-    hints: Hints,
+    hints: PendingRenames,
     /// Looks that wait for a carrier to be free.
     awaiting_worker: VecDeque<(RelPath, Check)>,
     /// What the replica's file system does not take, until it may.
-    refused: BTreeMap<RelPath, Check>,
+    out_of_space: BTreeMap<RelPath, Check>,
 }
 
 impl Queue {
@@ -234,12 +234,12 @@ impl Queue {
     }
 
     /// Adds a rename. It is followed by the round that first looks at one of its ends, or below.
-    pub fn push_rename(&mut self, hint: Hint) {
+    pub fn push_rename(&mut self, hint: Rename) {
         self.hints.push(hint);
     }
 
     /// Puts back renames that could not be followed yet.
-    pub fn put_back_renames(&mut self, hints: Vec<Hint>) {
+    pub fn put_back_renames(&mut self, hints: Vec<Rename>) {
         for hint in hints.into_iter().rev() {
             self.hints.put_back(hint);
         }
@@ -247,12 +247,12 @@ impl Queue {
 
     /// The renames that have to be followed before these looks, so many at most. Their ends are added to the looks; what has
     /// to come after further ones is put back.
-    pub fn take_renames(&mut self, looks: &mut Checks, most: usize) -> Renames {
+    pub fn take_renames(&mut self, looks: &mut Checks, most: usize) -> RenameBatch {
         let concerned = |(dir, names): (&RelPath, &BTreeMap<Name, Check>)| {
             self.hints.concern(dir) || names.keys().any(|name| self.hints.concern(&dir.join(name)))
         };
         if self.hints.is_empty() || !looks.iter().any(concerned) {
-            return Renames::default();
+            return RenameBatch::default();
         }
         let renames = self.hints.take(most);
         self.put_back_concerned(looks);
@@ -314,16 +314,16 @@ impl Queue {
     }
 
     /// Lets a path wait until the replica's file system may take more.
-    pub fn push_refused(&mut self, path: &RelPath, look: Check) {
-        match self.refused.get_mut(path) {
+    pub fn push_out_of_space(&mut self, path: &RelPath, look: Check) {
+        match self.out_of_space.get_mut(path) {
             Some(waiting) => waiting.merge(look),
-            None => _ = self.refused.insert(path.clone(), look),
+            None => _ = self.out_of_space.insert(path.clone(), look),
         }
     }
 
     /// Lets all that the replica's file system did not take be tried again.
-    pub fn wake_refused(&mut self) {
-        for (path, look) in std::mem::take(&mut self.refused) {
+    pub fn wake_out_of_space(&mut self) {
+        for (path, look) in std::mem::take(&mut self.out_of_space) {
             self.push_path(&path, look);
         }
     }

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use crate::fault::FsError;
 use crate::path::{Name, RelPath};
-use crate::tree::{Hint, ReplicaDir, Result, Root, Settings};
+use crate::tree::{ListedKind, ReplicaDir, Result, Root, Settings};
 
 /// A tree under a reserved name in the directory `dir`.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -110,19 +110,19 @@ fn empty_level(
             return 0;
         }
     };
-    let reserved = listing.reserved().map(|name| (name, Hint::Unknown));
+    let reserved = listing.reserved().map(|name| (name, ListedKind::Unknown));
     for (name, hint) in listing.iter().chain(reserved) {
         if stop.load(Ordering::Relaxed) {
             break;
         }
         let result = match hint {
-            Hint::File | Hint::Symlink | Hint::Special => dir.remove_file(name),
-            Hint::Unknown if !dir.look(name).is_dir() => dir.remove_file(name),
-            Hint::Dir | Hint::Unknown if depth == DEPTH => {
+            ListedKind::File | ListedKind::Symlink | ListedKind::Special => dir.remove_file(name),
+            ListedKind::Unknown if !dir.look(name).is_dir() => dir.remove_file(name),
+            ListedKind::Dir | ListedKind::Unknown if depth == DEPTH => {
                 deep += 1;
                 lift(dir, name, top)
             }
-            Hint::Dir | Hint::Unknown => enter(dir, name).and_then(|child| {
+            ListedKind::Dir | ListedKind::Unknown => enter(dir, name).and_then(|child| {
                 deep += empty_level(&child, top, depth + 1, stop, failed);
                 dir.remove_dir(name)
             }),

@@ -76,7 +76,7 @@ pub struct Retry {
 pub struct Failures {
     paths: BTreeMap<RelPath, Trouble>,
     /// How many of them the replica's file system does not take.
-    refused: usize,
+    out_of_space: usize,
     /// Of each stuck directory the one path of which the user was told: its own, or that of an entry.
     stuck: HashMap<RelPath, RelPath>,
     /// Counts sweeps.
@@ -97,9 +97,9 @@ impl Failures {
             failure: Failure::Restless,
             met_in: 0,
         });
-        let is_first_refused = self.refused == 0;
-        self.refused -= usize::from(trouble.failure == Failure::Refused);
-        self.refused += usize::from(failure == Failure::Refused);
+        let is_first_refused = self.out_of_space == 0;
+        self.out_of_space -= usize::from(trouble.failure == Failure::Refused);
+        self.out_of_space += usize::from(failure == Failure::Refused);
         trouble.failure = failure;
         trouble.met_in = self.sweep;
         let after = wait(failure, trouble.tries);
@@ -177,7 +177,7 @@ impl Failures {
 
     fn forget(&mut self, path: &RelPath) -> bool {
         let Some(trouble) = self.paths.remove(path) else { return false };
-        self.refused -= usize::from(trouble.failure == Failure::Refused);
+        self.out_of_space -= usize::from(trouble.failure == Failure::Refused);
         self.leave_stuck(path, trouble.failure);
         trouble.told
     }
@@ -192,8 +192,8 @@ impl Failures {
     }
 
     /// Whether something waits for the replica's file system to take more.
-    pub fn has_refused(&self) -> bool {
-        self.refused > 0
+    pub fn has_out_of_space(&self) -> bool {
+        self.out_of_space > 0
     }
 
     /// Whether something is to be tried again soon that the user was not told of.
@@ -258,9 +258,9 @@ mod tests {
         assert!(met("a", Failure::Refused));
         assert!(!met("b", Failure::Refused) && !met("a", Failure::Refused));
         assert!(met("b", Failure::Entry), "another error of one of them is a word of its own");
-        assert!(troubles.has_refused());
+        assert!(troubles.has_out_of_space());
         assert!(!troubles.settled(&path("a")), "nobody was told of this one");
-        assert!(!troubles.has_refused());
+        assert!(!troubles.has_out_of_space());
         assert!(troubles.met(&path("c"), Failure::Refused, now).tell, "and once more the next time");
     }
 

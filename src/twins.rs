@@ -28,7 +28,7 @@ enum Verification {
 
 /// What is known of a directory of the replica.
 #[derive(Default)]
-struct Known {
+struct VerifiedDir {
     /// The source's directory.
     source: u64,
     tie: Verification,
@@ -39,7 +39,7 @@ struct Known {
 /// All of them. Each directory is kept as a number of 64 bits that nobody can choose.
 #[derive(Default)]
 pub struct VerifiedDirs {
-    known: Mutex<HashMap<u64, Known>>,
+    known: Mutex<HashMap<u64, VerifiedDir>>,
     secret: RandomState,
 }
 
@@ -47,7 +47,9 @@ impl VerifiedDirs {
     /// Notes that the second is the twin of the first.
     pub fn note(&self, source: &Entry, replica: &Entry) {
         let source = self.number(source);
-        self.change(replica, |known| *known = Known { source, tie: Verification::Twin, is_exposed: false });
+        self.change(replica, |known| {
+            *known = VerifiedDir { source, tie: Verification::Twin, is_exposed: false }
+        });
     }
 
     pub fn are(&self, source: &Entry, replica: &Entry) -> bool {
@@ -106,7 +108,7 @@ impl VerifiedDirs {
         known.map_or(Verification::None, |known| known.tie)
     }
 
-    fn change(&self, replica: &Entry, change: impl FnOnce(&mut Known)) {
+    fn change(&self, replica: &Entry, change: impl FnOnce(&mut VerifiedDir)) {
         let mut known = self.lock();
         if known.len() >= MOST {
             known.retain(|_, known| known.is_exposed);
@@ -118,7 +120,7 @@ impl VerifiedDirs {
         self.secret.hash_one((dir.dev, dir.ino, dir.birth.map(|time| (time.sec, time.nsec))))
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Known>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, VerifiedDir>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -47,7 +47,9 @@ impl Daemon<'_> {
         for (problem, look) in outcome.problems {
             open.insert(problem.path.clone());
             match problem.refusal() {
-                Some(fault) if self.is_refused(&fault) => self.refused(&problem.path, look, fault, removed),
+                Some(fault) if self.is_refused(&fault) => {
+                    self.out_of_space(&problem.path, look, fault, removed)
+                }
                 _ => self.record_failure(&problem, look, problem.failure()),
             }
         }

@@ -28,7 +28,7 @@ const LAST_TRY: Duration = Duration::from_secs(60);
 const LAST_TRY_OF_QUOTA: Duration = Duration::from_secs(3);
 
 /// A file system that takes no more.
-pub(super) struct Refusal {
+pub(super) struct OutOfSpace {
     /// What it (and that of the backups) could take when something was last refused.
     rooms: Vec<Room>,
     asked: Instant,
@@ -45,7 +45,7 @@ pub(super) struct Refusal {
 impl Daemon<'_> {
     /// Notes an entry that the replica's file system does not take. `removed`: what this run had removed before the round in
     /// which it was tried.
-    pub(super) fn refused(&mut self, path: &RelPath, look: Check, fault: FsError, removed: u64) {
+    pub(super) fn out_of_space(&mut self, path: &RelPath, look: Check, fault: FsError, removed: u64) {
         let now = Instant::now();
         if self.backlog.troubles.met(path, Failure::Refused, now).tell && self.backlog.refusal.is_none() {
             let advice = advice(&fault);
@@ -58,7 +58,7 @@ impl Daemon<'_> {
         } else {
             tracing::debug!(op = "full", path = %path, "{fault}; it waits");
         }
-        let refusal = self.backlog.refusal.get_or_insert(Refusal {
+        let refusal = self.backlog.refusal.get_or_insert(OutOfSpace {
             rooms: Vec::new(),
             asked: now,
             tried: now,
@@ -70,7 +70,7 @@ impl Daemon<'_> {
         refusal.over = None;
         refusal.rooms = rooms(&self.reconciler);
         refusal.is_quota = fault.errno == Errno::DQUOT;
-        self.backlog.queue.push_refused(path, look);
+        self.backlog.queue.push_out_of_space(path, look);
     }
 
     /// Whether this answer means that the file system takes no more. One that has room says so of attributes, too, if they
@@ -83,7 +83,8 @@ impl Daemon<'_> {
     /// Says so when all is taken that was not, and has been for a while.
     pub(super) fn note_if_space_is_back(&mut self) {
         let is_once = self.is_once();
-        let Some(refusal) = self.backlog.refusal.as_mut().filter(|_| !self.backlog.troubles.has_refused())
+        let Some(refusal) =
+            self.backlog.refusal.as_mut().filter(|_| !self.backlog.troubles.has_out_of_space())
         else {
             return;
         };
@@ -126,7 +127,7 @@ impl Daemon<'_> {
     fn try_refused(&mut self, now: Instant) {
         if let Some(refusal) = &mut self.backlog.refusal {
             (refusal.tried, refusal.removed) = (now, self.tally.removed());
-            self.backlog.queue.wake_refused();
+            self.backlog.queue.wake_out_of_space();
         }
     }
 }

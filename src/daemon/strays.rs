@@ -32,7 +32,7 @@ const SOUGHT: usize = 4;
 const MOST: usize = 1_000;
 
 /// When a directory is looked into, and how long it waits then if nothing was found.
-struct Wait {
+struct StrayWait {
     due: Option<Instant>,
     not_before: Instant,
     next: Duration,
@@ -41,7 +41,7 @@ struct Wait {
 /// The directories that are to be looked into for such files. Pure: times come in.
 #[derive(Default)]
 pub(super) struct Strays {
-    waits: BTreeMap<RelPath, Wait>,
+    waits: BTreeMap<RelPath, StrayWait>,
     /// Names that other files have taken, and when.
     doubted: HashMap<RelPath, Instant>,
     /// The names of which something was told that belongs to others, and which are looked for now.
@@ -79,7 +79,7 @@ impl Strays {
                 return;
             }
         }
-        let wait = self.waits.entry(dir).or_insert(Wait { due: None, not_before: now, next: FIRST });
+        let wait = self.waits.entry(dir).or_insert(StrayWait { due: None, not_before: now, next: FIRST });
         wait.due.get_or_insert(wait.not_before.max(now));
         if self.sought.len() < SOUGHT {
             self.sought.push(path.clone());

@@ -11,7 +11,7 @@ const FIRST: Duration = Duration::from_millis(100);
 const LAST: Duration = Duration::from_secs(5 * 60);
 
 /// When a directory is to be looked into, and how long it waits before the next time.
-struct Wait {
+struct WidenWait {
     /// `None` while a walk looks into it.
     due: Option<Instant>,
     next: Duration,
@@ -19,14 +19,14 @@ struct Wait {
 
 #[derive(Default)]
 pub(super) struct Uneven {
-    waits: BTreeMap<RelPath, Wait>,
+    waits: BTreeMap<RelPath, WidenWait>,
     by_time: BTreeSet<(Instant, RelPath)>,
 }
 
 impl Uneven {
     /// Notes that a directory cannot be opened yet. How long it waits now.
     pub fn note(&mut self, path: &RelPath, now: Instant) -> Duration {
-        let wait = self.waits.entry(path.clone()).or_insert(Wait { due: None, next: FIRST });
+        let wait = self.waits.entry(path.clone()).or_insert(WidenWait { due: None, next: FIRST });
         let due = *wait.due.get_or_insert_with(|| {
             let due = now + wait.next;
             wait.next = LAST.min(2 * wait.next);
@@ -38,7 +38,7 @@ impl Uneven {
 
     /// It is as open as it is to be.
     pub fn over(&mut self, path: &RelPath) {
-        if let Some(Wait { due: Some(due), .. }) = self.waits.remove(path) {
+        if let Some(WidenWait { due: Some(due), .. }) = self.waits.remove(path) {
             self.by_time.remove(&(due, path.clone()));
         }
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::Daemon;
 use crate::links::Linked;
 use crate::path::RelPath;
-use crate::queue::{Check, Depth, Detector, Hint, Instead};
+use crate::queue::{Check, Depth, Detector, Instead, Rename};
 use crate::report::human_duration;
 use crate::sweep::Task;
 use crate::tree::DirId;
@@ -196,7 +196,7 @@ impl Daemon<'_> {
                 self.look_at(&path, look);
             }
             Change::Moved { from, to, is_dir } => {
-                self.backlog.queue.push_rename(Hint::new(from, to, is_dir, Instant::now()));
+                self.backlog.queue.push_rename(Rename::new(from, to, is_dir, Instant::now()));
             }
             Change::Unmounted(path) => {
                 self.watching.unmounted.insert(path.clone());

@@ -23,7 +23,7 @@ pub struct Pair<T> {
 }
 
 /// A pair that is under way, and how many bytes of it have been read.
-struct Running<T> {
+struct RunningPair<T> {
     pair: Pair<T>,
     /// Whether what is read of each leaves the page cache again.
     drops: [bool; 2],
@@ -42,13 +42,13 @@ pub fn compare_all<T>(
 ) {
     let mut buffer = vec![0; SIDE_BY_SIDE * 2 * PIECE];
     let mut streams = Streams::default();
-    let mut running: Vec<Running<T>> = Vec::new();
+    let mut running: Vec<RunningPair<T>> = Vec::new();
     loop {
         while running.len() < SIDE_BY_SIDE
             && let Some(pair) = next()
         {
             let drops = [&pair.source.0, &pair.replica.0].map(|file| drop_behind && !file.is_cached());
-            running.push(Running { pair, drops, offset: 0 });
+            running.push(RunningPair { pair, drops, offset: 0 });
             streams.push();
             streams.push();
         }
@@ -78,7 +78,7 @@ pub fn compare_all<T>(
                     // The last pair takes the place of this one, its second stream that of the second.
                     let replica = streams.end(2 * at + 1);
                     let source = streams.end(2 * at);
-                    let Running { pair, .. } = running.swap_remove(at);
+                    let RunningPair { pair, .. } = running.swap_remove(at);
                     tell(pair, lengths.map(|_| DigestPair { source, replica }));
                 }
             }
@@ -86,7 +86,7 @@ pub fn compare_all<T>(
     }
 }
 
-impl<T> Running<T> {
+impl<T> RunningPair<T> {
     /// Reads the next piece of both files: how many bytes of each.
     fn read(&self, piece: &mut [u8]) -> Result<(usize, usize), WorkError> {
         let (ours, theirs) = piece.split_at_mut(PIECE);

@@ -76,17 +76,17 @@ fn messages_in_pieces_that_begin_and_end_at_any_time_have_their_digests() {
 }
 
 /// What a pair of files is, and what becomes of the second before it is read.
-type Case = (Vec<u8>, Vec<u8>, Change);
+type Case = (Vec<u8>, Vec<u8>, FileEdit);
 
 #[derive(Clone, Copy, Debug)]
-enum Change {
+enum FileEdit {
     Nothing,
     Shrinks,
     Grows,
 }
 
-fn change() -> impl Strategy<Value = Change> {
-    proptest::sample::select(vec![Change::Nothing, Change::Nothing, Change::Shrinks, Change::Grows])
+fn change() -> impl Strategy<Value = FileEdit> {
+    proptest::sample::select(vec![FileEdit::Nothing, FileEdit::Nothing, FileEdit::Shrinks, FileEdit::Grows])
 }
 
 #[test]
@@ -107,9 +107,9 @@ fn pairs_of_files_side_by_side_have_their_digests_also_where_they_shrink_or_grow
                 replica: open(format!("{at}r"), other),
             };
             let changed = match change {
-                Change::Nothing => other.clone(),
-                Change::Shrinks => other[..other.len() / 2].to_vec(),
-                Change::Grows => [other.as_slice(), b"more"].concat(),
+                FileEdit::Nothing => other.clone(),
+                FileEdit::Shrinks => other[..other.len() / 2].to_vec(),
+                FileEdit::Grows => [other.as_slice(), b"more"].concat(),
             };
             fs::write(top.path().join(format!("{at}r")), changed).unwrap();
             pair
@@ -123,10 +123,10 @@ fn pairs_of_files_side_by_side_have_their_digests_also_where_they_shrink_or_grow
             |pair, verdict| {
                 let (one, other, change) = &cases[pair.what];
                 let read = match change {
-                    Change::Nothing => other.clone(),
-                    Change::Shrinks => other[..other.len() / 2].to_vec(),
+                    FileEdit::Nothing => other.clone(),
+                    FileEdit::Shrinks => other[..other.len() / 2].to_vec(),
                     // The first byte after the end that was seen shows that there is more.
-                    Change::Grows => [other.as_slice(), b"m"].concat(),
+                    FileEdit::Grows => [other.as_slice(), b"m"].concat(),
                 };
                 let verdict = verdict.unwrap();
                 assert!((verdict.source, verdict.replica) == (plain(one), plain(&read)));

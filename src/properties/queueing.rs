@@ -10,11 +10,11 @@ use proptest::sample::select;
 use super::holds;
 use crate::path::RelPath;
 use crate::path::testing::path;
-use crate::queue::{BatchLimit, Check, Checks, Depth, Detector, Hint, Hints, Queue, Renames};
+use crate::queue::{BatchLimit, Check, Checks, Depth, Detector, PendingRenames, Queue, Rename, RenameBatch};
 
 /// What is done with a queue.
 #[derive(Clone, Debug)]
-enum Step {
+enum QueueStep {
     Push(RelPath, Depth, Detector),
     Watched(RelPath, Depth),
     DelayQueue(RelPath, Depth, Detector, u64),
@@ -27,29 +27,29 @@ enum Step {
     Take(Detector, usize, usize),
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+fn steps() -> impl Strategy<Value = Vec<QueueStep>> {
     let paths = || select(["a", "b", "a/x", "a/y", "a/x/z", "b/x", "c/x", "c/y"].map(path).to_vec());
     let depth = || select(vec![Depth::Metadata, Depth::Content, Depth::Subtree]);
     let detector = || select(vec![Detector::Sweep, Detector::Watch]);
     let millis = || 0..200_u64;
     let step = prop_oneof![
-        4 => (paths(), depth(), detector()).prop_map(|(path, depth, by)| Step::Push(path, depth, by)),
-        4 => (paths(), depth()).prop_map(|(path, depth)| Step::Watched(path, depth)),
-        2 => (paths(), depth(), detector(), millis()).prop_map(|(path, depth, by, at)| Step::DelayQueue(path, depth, by, at)),
-        2 => (paths(), depth(), detector(), millis()).prop_map(|(path, depth, by, at)| Step::Resting(path, depth, by, at)),
-        1 => (paths(), depth()).prop_map(|(path, depth)| Step::Park(path, depth)),
-        1 => (0..3_usize).prop_map(Step::Unpark),
-        1 => (paths(), 0..60_u64).prop_map(|(path, took)| Step::Cool(path, took)),
-        1 => (paths(), paths()).prop_map(|(from, to)| Step::Rename(from, to)),
-        3 => millis().prop_map(Step::Pass),
-        4 => (detector(), 1..4_usize, 1..3_usize).prop_map(|(by, names, dirs)| Step::Take(by, names, dirs)),
+        4 => (paths(), depth(), detector()).prop_map(|(path, depth, by)| QueueStep::Push(path, depth, by)),
+        4 => (paths(), depth()).prop_map(|(path, depth)| QueueStep::Watched(path, depth)),
+        2 => (paths(), depth(), detector(), millis()).prop_map(|(path, depth, by, at)| QueueStep::DelayQueue(path, depth, by, at)),
+        2 => (paths(), depth(), detector(), millis()).prop_map(|(path, depth, by, at)| QueueStep::Resting(path, depth, by, at)),
+        1 => (paths(), depth()).prop_map(|(path, depth)| QueueStep::Park(path, depth)),
+        1 => (0..3_usize).prop_map(QueueStep::Unpark),
+        1 => (paths(), 0..60_u64).prop_map(|(path, took)| QueueStep::Cool(path, took)),
+        1 => (paths(), paths()).prop_map(|(from, to)| QueueStep::Rename(from, to)),
+        3 => millis().prop_map(QueueStep::Pass),
+        4 => (detector(), 1..4_usize, 1..3_usize).prop_map(|(by, names, dirs)| QueueStep::Take(by, names, dirs)),
     ];
     vec(step, 0..60)
 }
 
 /// Where a wish waits. Two for one name in one place are one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Place {
+enum Waits {
     Ready(Detector),
     DelayQueue,
     Resting,
@@ -74,14 +74,14 @@ impl Wish {
 /// All that waits, with no order but that of the names.
 struct Plain {
     now: Instant,
-    waiting: BTreeMap<(Place, RelPath), Wish>,
+    waiting: BTreeMap<(Waits, RelPath), Wish>,
     awaiting_worker: Vec<(RelPath, Check)>,
     cooling: BTreeMap<RelPath, Instant>,
-    renames: Hints,
+    renames: PendingRenames,
 }
 
 impl Plain {
-    fn add(&mut self, place: Place, path: &RelPath, look: &Check, due: Instant) {
+    fn add(&mut self, place: Waits, path: &RelPath, look: &Check, due: Instant) {
         let Check { depth, detector, first, since, .. } = *look;
         let wish = Wish { depth, detector, first, since, due };
         let key = (place, path.clone());
@@ -99,24 +99,24 @@ impl Plain {
     }
 
     fn ready(&mut self, path: &RelPath, look: &Check) {
-        self.add(Place::Ready(look.detector), path, look, self.now);
+        self.add(Waits::Ready(look.detector), path, look, self.now);
     }
 
     fn watched(&mut self, path: &RelPath, mut look: Check) {
-        if let Some(found) = self.waiting.remove(&(Place::Resting, path.clone())) {
+        if let Some(found) = self.waiting.remove(&(Waits::Resting, path.clone())) {
             look.merge(found.look());
         }
         // What a file that was at rest may use up at once.
         let credit = Duration::from_millis(200);
         match self.cooling.get(path).and_then(|rested| rested.checked_sub(credit)) {
-            Some(until) if until > self.now => self.add(Place::Resting, path, &look, until),
+            Some(until) if until > self.now => self.add(Waits::Resting, path, &look, until),
             _ => self.ready(path, &look),
         }
     }
 
     fn wake(&mut self) {
-        let is_due = |(place, _): &(Place, RelPath), wish: &Wish| {
-            matches!(place, Place::DelayQueue | Place::Resting) && wish.due <= self.now
+        let is_due = |(place, _): &(Waits, RelPath), wish: &Wish| {
+            matches!(place, Waits::DelayQueue | Waits::Resting) && wish.due <= self.now
         };
         let (due, rest): (BTreeMap<_, _>, _) =
             std::mem::take(&mut self.waiting).into_iter().partition(|(key, wish)| is_due(key, wish));
@@ -127,29 +127,29 @@ impl Plain {
     }
 
     fn is_ready(&self, detector: Detector) -> bool {
-        self.waiting.keys().any(|(place, _)| *place == Place::Ready(detector))
+        self.waiting.keys().any(|(place, _)| *place == Waits::Ready(detector))
     }
 
     /// Names of the sweep that are ready, or rest, or wait for a carrier.
     fn of_sweep(&self) -> usize {
-        let counts = |(place, wish): (Place, &Wish)| match place {
-            Place::Ready(detector) => detector == Detector::Sweep,
-            Place::Resting => wish.detector == Detector::Sweep,
-            Place::DelayQueue => false,
+        let counts = |(place, wish): (Waits, &Wish)| match place {
+            Waits::Ready(detector) => detector == Detector::Sweep,
+            Waits::Resting => wish.detector == Detector::Sweep,
+            Waits::DelayQueue => false,
         };
         let waiting = self.waiting.iter().filter(|((place, _), wish)| counts((*place, wish))).count();
         waiting + self.awaiting_worker.len()
     }
 
     fn next_due(&self) -> Option<Instant> {
-        let wait = |place: &Place| matches!(place, Place::DelayQueue | Place::Resting);
+        let wait = |place: &Waits| matches!(place, Waits::DelayQueue | Waits::Resting);
         self.waiting.iter().filter(|((place, _), _)| wait(place)).map(|(_, wish)| wish.due).min()
     }
 
     /// What was given out was asked for, as it is, and is asked for no more.
     fn given(&mut self, detector: Detector, looks: &Checks) {
         for (path, look) in all(looks) {
-            let wish = self.waiting.remove(&(Place::Ready(detector), path.clone()));
+            let wish = self.waiting.remove(&(Waits::Ready(detector), path.clone()));
             let wish = wish.unwrap_or_else(|| panic!("nobody asked for {path:?}"));
             assert_eq!(
                 (look.depth, look.first, look.since),
@@ -171,55 +171,55 @@ fn all(looks: &Checks) -> impl Iterator<Item = (RelPath, &Check)> {
 }
 
 /// The queue and the list, side by side.
-struct Both {
+struct BothQueues {
     queue: Queue,
     plain: Plain,
 }
 
-impl Both {
-    fn step(&mut self, step: Step) {
+impl BothQueues {
+    fn step(&mut self, step: QueueStep) {
         let Self { queue, plain } = self;
         let now = plain.now;
         let look = |depth, detector| Check::new(depth, detector, now);
         let after = |millis| now + Duration::from_millis(millis);
         match step {
-            Step::Push(path, depth, detector) => {
+            QueueStep::Push(path, depth, detector) => {
                 queue.push_path(&path, look(depth, detector));
                 plain.ready(&path, &look(depth, detector));
             }
-            Step::Watched(path, depth) => {
+            QueueStep::Watched(path, depth) => {
                 assert_eq!(queue.push_watched(&path, look(depth, Detector::Watch), now), None);
                 plain.watched(&path, look(depth, Detector::Watch));
             }
-            Step::DelayQueue(path, depth, detector, millis) => {
+            QueueStep::DelayQueue(path, depth, detector, millis) => {
                 queue.push_later(after(millis), path.clone(), look(depth, detector));
-                plain.add(Place::DelayQueue, &path, &look(depth, detector), after(millis));
+                plain.add(Waits::DelayQueue, &path, &look(depth, detector), after(millis));
             }
-            Step::Resting(path, depth, detector, millis) => {
+            QueueStep::Resting(path, depth, detector, millis) => {
                 queue.push_resting(after(millis), path.clone(), look(depth, detector));
                 // One that is found again rests no longer for that.
-                let resting = plain.waiting.get(&(Place::Resting, path.clone())).map(|wish| wish.due);
-                plain.add(Place::Resting, &path, &look(depth, detector), resting.unwrap_or(after(millis)));
+                let resting = plain.waiting.get(&(Waits::Resting, path.clone())).map(|wish| wish.due);
+                plain.add(Waits::Resting, &path, &look(depth, detector), resting.unwrap_or(after(millis)));
             }
-            Step::Park(path, depth) => {
+            QueueStep::Park(path, depth) => {
                 queue.await_worker(path.clone(), look(depth, Detector::Sweep));
                 plain.awaiting_worker.push((path, look(depth, Detector::Sweep)));
             }
-            Step::Unpark(number) => self.release_to_workers(number),
-            Step::Cool(path, took) => {
+            QueueStep::Unpark(number) => self.release_to_workers(number),
+            QueueStep::Cool(path, took) => {
                 queue.cool(path.clone(), Duration::from_millis(took), now);
                 let begun = now.checked_sub(Duration::from_millis(took)).unwrap_or(now);
                 let most = begun + Duration::from_millis(200);
                 let rested = plain.cooling.get(&path).map_or(begun, |rested| begun.max(*rested).min(most));
                 plain.cooling.insert(path, rested + Duration::from_millis((4 * took).max(50)));
             }
-            Step::Rename(from, to) => {
-                let hint = Hint::new(from, to, false, now);
+            QueueStep::Rename(from, to) => {
+                let hint = Rename::new(from, to, false, now);
                 queue.push_rename(hint.clone());
                 plain.renames.push(hint);
             }
-            Step::Pass(millis) => self.pass(Duration::from_millis(millis)),
-            Step::Take(detector, names, dirs) => _ = self.take(detector, BatchLimit { names, dirs }),
+            QueueStep::Pass(millis) => self.pass(Duration::from_millis(millis)),
+            QueueStep::Take(detector, names, dirs) => _ = self.take(detector, BatchLimit { names, dirs }),
         }
     }
 
@@ -245,10 +245,10 @@ impl Both {
         self.plain.given(detector, &looks);
         let concern = self.plain.concern(&looks);
         let hints = self.queue.take_renames(&mut looks, usize::MAX);
-        let wanted = if concern { self.plain.renames.take(usize::MAX) } else { Renames::default() };
+        let wanted = if concern { self.plain.renames.take(usize::MAX) } else { RenameBatch::default() };
         assert_eq!(hints.hints(), wanted.hints());
         for end in hints.hints().iter().flat_map(|hint| [&hint.from, &hint.to]) {
-            self.plain.waiting.remove(&(Place::Ready(Detector::Watch), end.clone()));
+            self.plain.waiting.remove(&(Waits::Ready(Detector::Watch), end.clone()));
             assert!(all(&looks).any(|(path, _)| path == *end), "{end:?} was renamed and is not looked at");
         }
         assert!(!was_ready || !looks.is_empty(), "something was ready, and nothing came out");
@@ -274,9 +274,9 @@ fn what_was_asked_for_comes_out_once_in_time_and_nothing_else_does() {
             waiting,
             awaiting_worker: vec![],
             cooling,
-            renames: Hints::default(),
+            renames: PendingRenames::default(),
         };
-        let mut both = Both { queue: Queue::default(), plain };
+        let mut both = BothQueues { queue: Queue::default(), plain };
         for step in steps {
             both.step(step);
             both.agree();

@@ -13,7 +13,7 @@ const MOST: usize = 10_000;
 
 /// An entry was renamed.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Hint {
+pub struct Rename {
     pub from: RelPath,
     pub to: RelPath,
     /// When it was told.
@@ -26,7 +26,7 @@ pub struct Hint {
     pub tries: u8,
 }
 
-impl Hint {
+impl Rename {
     pub fn new(from: RelPath, to: RelPath, is_dir: bool, since: Instant) -> Self {
         Self { from, to, since, is_dir, is_undone: false, tries: 0 }
     }
@@ -35,15 +35,15 @@ impl Hint {
         [&self.from, &self.to]
     }
 
-    fn is_reverse_of(&self, other: &Hint) -> bool {
+    fn is_reverse_of(&self, other: &Rename) -> bool {
         (&self.from, &self.to) == (&other.to, &other.from)
     }
 }
 
 /// The hints that wait, by numbers in the order of the renames. What is renamed again and again has one.
 #[derive(Default)]
-pub struct Hints {
-    waiting: BTreeMap<i64, Hint>,
+pub struct PendingRenames {
+    waiting: BTreeMap<i64, Rename>,
     next: i64,
     /// The hints that begin or end at a path, in their order.
     at: HashMap<RelPath, Vec<i64>>,
@@ -51,8 +51,8 @@ pub struct Hints {
     last_dir: i64,
 }
 
-impl Hints {
-    pub fn push(&mut self, hint: Hint) {
+impl PendingRenames {
+    pub fn push(&mut self, hint: Rename) {
         if self.waiting.len() == MOST {
             self.waiting.clear();
             self.at.clear();
@@ -68,14 +68,14 @@ impl Hints {
         } else if before.to == hint.from && before.is_dir == hint.is_dir {
             let from = before.from.clone();
             self.remove(number);
-            self.add(Hint { from, ..hint });
+            self.add(Rename { from, ..hint });
         } else {
             self.add(hint);
         }
     }
 
     /// Puts back one that is to be followed before all that wait.
-    pub fn put_back(&mut self, hint: Hint) {
+    pub fn put_back(&mut self, hint: Rename) {
         let first = self.waiting.first_key_value().map_or(self.next, |(first, _)| *first - 1);
         for end in hint.ends() {
             self.at.entry(end.clone()).or_default().insert(0, first);
@@ -114,7 +114,7 @@ impl Hints {
         between.next().is_none()
     }
 
-    fn add(&mut self, hint: Hint) {
+    fn add(&mut self, hint: Rename) {
         self.next += 1;
         for end in hint.ends() {
             self.at.entry(end.clone()).or_default().push(self.next);
@@ -137,7 +137,7 @@ impl Hints {
         }
     }
 
-    fn last_at(&self, path: &RelPath) -> Option<(i64, &Hint)> {
+    fn last_at(&self, path: &RelPath) -> Option<(i64, &Rename)> {
         let number = *self.at.get(path)?.last()?;
         Some((number, self.waiting.get(&number)?))
     }
@@ -152,38 +152,38 @@ impl Hints {
     }
 
     /// Takes out the first ones, so many at most. Those that wait on come along as what happened afterwards.
-    pub fn take(&mut self, most: usize) -> Renames {
-        let all: Vec<Hint> = self.waiting.values().cloned().collect();
+    pub fn take(&mut self, most: usize) -> RenameBatch {
+        let all: Vec<Rename> = self.waiting.values().cloned().collect();
         let first: Vec<i64> = self.waiting.keys().take(most).copied().collect();
         for number in &first {
             self.remove(*number);
         }
-        Renames::of(all, first.len())
+        RenameBatch::of(all, first.len())
     }
 }
 
 /// Some renames in their order, as one story.
 #[derive(Default)]
-pub struct Renames {
-    hints: Vec<Hint>,
+pub struct RenameBatch {
+    hints: Vec<Rename>,
     /// So many are to be followed; the others come later.
     followed: usize,
     /// Which of them begin or end at a path, in their order.
     at: HashMap<RelPath, Vec<usize>>,
 }
 
-impl Renames {
+impl RenameBatch {
     /// All that come of these.
     #[cfg(test)]
-    pub fn new(hints: impl IntoIterator<Item = Hint>) -> Self {
-        let mut waiting = Hints::default();
+    pub fn new(hints: impl IntoIterator<Item = Rename>) -> Self {
+        let mut waiting = PendingRenames::default();
         for hint in hints {
             waiting.push(hint);
         }
         waiting.take(usize::MAX)
     }
 
-    fn of(hints: Vec<Hint>, followed: usize) -> Self {
+    fn of(hints: Vec<Rename>, followed: usize) -> Self {
         let mut at = HashMap::<RelPath, Vec<usize>>::new();
         for (index, hint) in hints.iter().enumerate() {
             for end in hint.ends() {
@@ -199,7 +199,7 @@ impl Renames {
     }
 
     /// Those that are to be followed.
-    pub fn hints(&self) -> &[Hint] {
+    pub fn hints(&self) -> &[Rename] {
         &self.hints[..self.followed]
     }
 
@@ -241,17 +241,17 @@ mod tests {
     use super::*;
     use crate::path::testing::path;
 
-    fn hints(pairs: &[(&str, &str)]) -> Vec<Hint> {
+    fn hints(pairs: &[(&str, &str)]) -> Vec<Rename> {
         let since = Instant::now();
-        pairs.iter().map(|(from, to)| Hint::new(path(from), path(to), false, since)).collect()
+        pairs.iter().map(|(from, to)| Rename::new(path(from), path(to), false, since)).collect()
     }
 
     fn waiting(pairs: &[(&str, &str)], are_dirs: bool) -> Vec<String> {
-        let mut waiting = Hints::default();
+        let mut waiting = PendingRenames::default();
         for hint in hints(pairs) {
-            waiting.push(Hint { is_dir: are_dirs, ..hint });
+            waiting.push(Rename { is_dir: are_dirs, ..hint });
         }
-        let arrow = |hint: &Hint| if hint.is_undone { "<>" } else { ">" };
+        let arrow = |hint: &Rename| if hint.is_undone { "<>" } else { ">" };
         let taken = waiting.take(usize::MAX);
         assert!(waiting.is_empty() && waiting.at.is_empty());
         taken.hints().iter().map(|hint| format!("{}{}{}", hint.from, arrow(hint), hint.to)).collect()
@@ -276,26 +276,26 @@ mod tests {
         let elsewhere = [("a", "b"), ("x", "y"), ("b", "c"), ("y", "z"), ("c", "a")];
         assert_eq!(waiting(&elsewhere, false), ["a<>c", "x>z"]);
         assert_eq!(waiting(&elsewhere, true).len(), 5);
-        let mut exchanged = Hints::default();
+        let mut exchanged = PendingRenames::default();
         for (hint, is_dir) in hints(&[("file", "dir"), ("dir", "file")]).into_iter().zip([false, true]) {
-            exchanged.push(Hint { is_dir, ..hint });
+            exchanged.push(Rename { is_dir, ..hint });
         }
         let exchanged = exchanged.take(9);
         assert!(
             exchanged.hints().len() == 1 && exchanged.hints()[0].is_undone && exchanged.hints()[0].is_dir
         );
-        let mut mixed = Hints::default();
+        let mut mixed = PendingRenames::default();
         for (hint, is_dir) in
             hints(&[("d/a", "d/b"), ("d", "e"), ("d/b", "d/c")]).into_iter().zip([false, true, false])
         {
-            mixed.push(Hint { is_dir, ..hint });
+            mixed.push(Rename { is_dir, ..hint });
         }
         assert_eq!(mixed.waiting.len(), 3);
     }
 
     #[test]
     fn a_few_are_taken_and_what_comes_later_is_known() {
-        let mut waiting = Hints::default();
+        let mut waiting = PendingRenames::default();
         for hint in hints(&[("a", "b"), ("x", "a"), ("b", "c")]) {
             waiting.push(hint);
         }
@@ -306,15 +306,15 @@ mod tests {
         assert_eq!(waiting.take(9).hints().len(), 2);
     }
 
-    fn hints_at(like: &Renames, pairs: &[(&str, &str)]) -> Vec<Hint> {
+    fn hints_at(like: &RenameBatch, pairs: &[(&str, &str)]) -> Vec<Rename> {
         let since = like.hints()[0].since;
-        hints(pairs).into_iter().map(|hint| Hint { since, ..hint }).collect()
+        hints(pairs).into_iter().map(|hint| Rename { since, ..hint }).collect()
     }
 
     #[test]
     fn a_place_is_followed_through_later_renames() {
         let end = |start: &str, pairs: &[(&str, &str)]| {
-            Renames::new(hints(pairs)).last_place(&path(start), 0).map(|path| path.to_string())
+            RenameBatch::new(hints(pairs)).last_place(&path(start), 0).map(|path| path.to_string())
         };
         assert_eq!(end("b", &[]).as_deref(), Some("b"));
         assert_eq!(end("b", &[("b", "c")]).as_deref(), Some("c"));
@@ -330,7 +330,7 @@ mod tests {
 
     #[test]
     fn a_look_at_an_end_or_below_it_concerns_a_hint() {
-        let mut waiting = Hints::default();
+        let mut waiting = PendingRenames::default();
         for hint in hints(&[("a", "b/c")]) {
             waiting.push(hint);
         }
@@ -344,7 +344,7 @@ mod tests {
 
     #[test]
     fn too_many_hints_are_forgotten() {
-        let mut waiting = Hints::default();
+        let mut waiting = PendingRenames::default();
         for number in 0..=MOST {
             waiting.push(hints(&[(&format!("a{number}"), &format!("b{number}"))]).remove(0));
         }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use super::open_dirs::DirPair;
-use super::publish::Ready;
+use super::publish::Publishable;
 use super::removal::gone_is_fine;
 use super::{Fate, Observation, Outcome, Requeue, Round, Ruling, Stay, TASK};
 use crate::carrier::{Finished, Job, JobKind, JobResult};
@@ -24,7 +24,7 @@ use crate::report::{Done, Operation, advice};
 use crate::tree::{File, NewFile, ReplicaDir};
 
 /// Names of one directory, for one thread.
-struct Task<'a> {
+struct ContentsTask<'a> {
     rel: RelPath,
     spot: &'a DirPair<'a>,
     replica: &'a ReplicaDir,
@@ -65,8 +65,8 @@ impl Round<'_> {
     }
 
     /// Works on some names of one directory; what is finished, and has to wait for the disk.
-    fn work_on<'a>(&self, task: Task<'a>, out: &mut Outcome) -> Vec<Ready<'a>> {
-        let Task { rel, spot, replica, sightings, finished } = task;
+    fn work_on<'a>(&self, task: ContentsTask<'a>, out: &mut Outcome) -> Vec<Publishable<'a>> {
+        let ContentsTask { rel, spot, replica, sightings, finished } = task;
         let mut waiting = Vec::new();
         let mut finish = |ready: Worked<'a>, out: &mut Outcome| -> Result<(), WorkError> {
             match ready? {
@@ -113,7 +113,7 @@ impl Round<'_> {
 }
 
 /// Cuts the work into tasks.
-fn tasks<'a>(spots: &'a mut BTreeMap<RelPath, DirPair<'_>>) -> Vec<Task<'a>> {
+fn tasks<'a>(spots: &'a mut BTreeMap<RelPath, DirPair<'_>>) -> Vec<ContentsTask<'a>> {
     let mut tasks = Vec::new();
     for (rel, spot) in spots {
         let mut sightings = std::mem::take(&mut spot.sightings);
@@ -124,7 +124,7 @@ fn tasks<'a>(spots: &'a mut BTreeMap<RelPath, DirPair<'_>>) -> Vec<Task<'a>> {
             let rest = sightings.split_off(sightings.len().min(TASK));
             let sightings = std::mem::replace(&mut sightings, rest);
             let finished = std::mem::take(&mut finished);
-            tasks.push(Task { rel: rel.clone(), spot, replica, sightings, finished });
+            tasks.push(ContentsTask { rel: rel.clone(), spot, replica, sightings, finished });
         }
     }
     tasks
@@ -141,7 +141,7 @@ pub(super) struct EntryContext<'h, 'a> {
 }
 
 /// What is ready to be published, if anything.
-pub(super) type Worked<'a> = Result<Option<Ready<'a>>, WorkError>;
+pub(super) type Worked<'a> = Result<Option<Publishable<'a>>, WorkError>;
 
 impl<'a> EntryContext<'_, 'a> {
     fn act(&self, name: &Name, source: &Observed, standing: &Observed, out: &mut Outcome) -> Worked<'a> {
@@ -156,7 +156,7 @@ impl<'a> EntryContext<'_, 'a> {
         };
         match action {
             Action::Compare => match self.read_pair(name, out)? {
-                Pair::Read(both, verdict) => {
+                Compared::Read(both, verdict) => {
                     let [source, replica] = *both;
                     let read = verdict.map(|verdict| {
                         Box::new(CachedDigests {
@@ -177,8 +177,8 @@ impl<'a> EntryContext<'_, 'a> {
                     }
                     EntryContext { look: &look, ..*self }.carry_out(action, name, &source, &standing, out)
                 }
-                Pair::Finished => Ok(None),
-                Pair::Unreadable(standing) => self.copy_file(name, &standing, Reason::Metadata, out),
+                Compared::Finished => Ok(None),
+                Compared::Unreadable(standing) => self.copy_file(name, &standing, Reason::Metadata, out),
             },
             action => self.carry_out(action, name, source, standing, out),
         }
@@ -207,13 +207,13 @@ impl<'a> EntryContext<'_, 'a> {
     }
 
     /// Reads both files, their attributes too.
-    fn read_pair(&self, name: &Name, out: &mut Outcome) -> Result<Pair, WorkError> {
+    fn read_pair(&self, name: &Name, out: &mut Outcome) -> Result<Compared, WorkError> {
         let bytes = name.as_bytes();
         let mut source = self.spot.source.open_file(bytes).map_err(changed_if_gone)?;
         let mut replica = match self.replica.open_existing(name) {
             // What cannot be read can be replaced.
             Err(fault) if fault.errno == Errno::ACCESS => {
-                return Ok(Pair::Unreadable(self.replica.look(bytes)));
+                return Ok(Compared::Unreadable(self.replica.look(bytes)));
             }
             other => other.map_err(changed_if_gone)?,
         };
@@ -241,7 +241,7 @@ impl<'a> EntryContext<'_, 'a> {
                     {
                         let advice = advice(&fault);
                         tracing::warn!(op = "warning", path = %self.path, "{fault}; it is copied anew{advice}");
-                        return Ok(Pair::Unreadable(self.replica.look(bytes)));
+                        return Ok(Compared::Unreadable(self.replica.look(bytes)));
                     }
                     other => other?,
                 };
@@ -251,13 +251,13 @@ impl<'a> EntryContext<'_, 'a> {
             }
             None => {
                 let load = JobKind::Compare { replica: replica.0, replica_entry: replica.1 };
-                return self.hand_over(source, out, |_| Ok(load)).map(|()| Pair::Finished);
+                return self.hand_over(source, out, |_| Ok(load)).map(|()| Compared::Finished);
             }
         };
         let kinds = self.round.shared.keeps.xattrs;
         source.1.xattrs = Some(source.0.xattrs(kinds)?);
         replica.1.xattrs = Some(replica.0.as_file().xattrs(kinds)?);
-        Ok(Pair::Read(Box::new([source.1, replica.1]), verdict))
+        Ok(Compared::Read(Box::new([source.1, replica.1]), verdict))
     }
 
     pub(super) fn copy_file(
@@ -328,13 +328,13 @@ impl<'a> EntryContext<'_, 'a> {
         (entry, length): (Entry, u64),
         standing: Observed,
         reason: Reason,
-    ) -> Ready<'a> {
+    ) -> Publishable<'a> {
         let (spot, replica, path, look) = (self.spot, self.replica, self.path.clone(), self.look.clone());
         let reason = match reason {
             Reason::Md5 if length != entry.size => Reason::Size,
             reason => reason,
         };
-        Ready { spot, replica, temp, path, look, entry, length, standing, reason }
+        Publishable { spot, replica, temp, path, look, entry, length, standing, reason }
     }
 
     /// Gives a big file to a carrier, once one is free.
@@ -449,7 +449,7 @@ impl<'a> EntryContext<'_, 'a> {
 }
 
 /// What reading both files has shown.
-enum Pair {
+enum Compared {
     /// What both sides show now, and their MD5s; none where only metadata has changed.
     Read(Box<[Entry; 2]>, Option<DigestPair>),
     /// They are big: a carrier reads them.

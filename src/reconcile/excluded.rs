@@ -131,9 +131,9 @@ impl Round<'_> {
         for path in parts {
             let Some((dir, name)) = path.split() else { continue };
             match self.remove_part(&dir, &path, &name, look) {
-                Ok(Part::Gone(done, aside)) => self.gone(dir, aside, done),
-                Ok(Part::Absent) => {}
-                Ok(Part::Left) => self.out.again.push((path, look.clone(), Requeue::Now)),
+                Ok(PartRemoval::Gone(done, aside)) => self.gone(dir, aside, done),
+                Ok(PartRemoval::Absent) => {}
+                Ok(PartRemoval::Left) => self.out.again.push((path, look.clone(), Requeue::Now)),
                 Err(setback) => self.out.record_failure(path, look.clone(), setback),
             }
         }
@@ -145,21 +145,21 @@ impl Round<'_> {
         path: &RelPath,
         name: &Name,
         look: &Check,
-    ) -> Result<Part, WorkError> {
+    ) -> Result<PartRemoval, WorkError> {
         let dir = self.open_replica(dir)?;
-        let Some(entry) = dir.look(name.as_bytes()).entry().cloned() else { return Ok(Part::Absent) };
+        let Some(entry) = dir.look(name.as_bytes()).entry().cloned() else { return Ok(PartRemoval::Absent) };
         if entry.is_dir() {
             let taken = self.take_dir(&dir, path, name, &entry, look)?;
-            return Ok(taken.map_or(Part::Left, |(done, aside)| Part::Gone(done, aside)));
+            return Ok(taken.map_or(PartRemoval::Left, |(done, aside)| PartRemoval::Gone(done, aside)));
         }
         self.remove_file_at(&dir, path, name)?;
         let done = Done::new(Operation::Removed, path.clone(), &entry, Reason::Removed, look);
-        Ok(Part::Gone(done, None))
+        Ok(PartRemoval::Gone(done, None))
     }
 }
 
 /// What became of an entry in a directory of which a part stays.
-enum Part {
+enum PartRemoval {
     /// What was done, and the reserved name under which it lies, if it is a directory.
     Gone(Done, Option<Name>),
     Absent,

@@ -25,7 +25,7 @@ mod rights;
 mod directories;
 mod work;
 
-pub use removable::{Fate, MountPoints, Rules, Ruling, Stay};
+pub use removable::{Fate, MountPoints, RemovalRules, Ruling, Stay};
 pub use removal::{COUNTING, count_below};
 pub use work::{Deletions, Outcome, Requeue, Waiting, Work};
 
@@ -463,8 +463,8 @@ impl Round<'_> {
     }
 
     /// What may be removed or replaced.
-    fn rules(&self) -> Rules<'_> {
-        Rules {
+    fn rules(&self) -> RemovalRules<'_> {
+        RemovalRules {
             roots: &self.shared.roots,
             replica: &self.replica,
             filter: &self.shared.filter,

@@ -15,7 +15,7 @@ use crate::backup::{Kept, Taken};
 use crate::decide::Reason;
 use crate::entry::{Entry, Kind, Observed};
 use crate::path::{Name, RelPath};
-use crate::queue::{Check, Checks, Depth, Hint, Renames, add};
+use crate::queue::{Check, Checks, Depth, Rename, RenameBatch, add};
 use crate::report::{Done, Operation};
 use crate::tree::ReplicaDir;
 
@@ -23,7 +23,7 @@ use crate::tree::ReplicaDir;
 const TRIES: u8 = 10;
 
 /// A name in an open directory of the replica.
-pub(super) struct Place {
+pub(super) struct ReplicaName {
     pub path: RelPath,
     pub dir: ReplicaDir,
     pub name: Name,
@@ -36,7 +36,7 @@ pub(super) struct Moving {
 }
 
 impl Round<'_> {
-    pub(super) fn moves(&mut self, renames: &Renames, looks: &mut Checks) {
+    pub(super) fn moves(&mut self, renames: &RenameBatch, looks: &mut Checks) {
         // While nothing may go from where it is, nothing is moved either.
         if self.deletions.are_held() {
             return;
@@ -63,7 +63,7 @@ impl Round<'_> {
     }
 
     /// Whether the source has the entry elsewhere by now, and nobody has told where.
-    fn has_gone_on(&mut self, renames: &Renames, index: usize) -> bool {
+    fn has_gone_on(&mut self, renames: &RenameBatch, index: usize) -> bool {
         let hint = &renames.hints()[index];
         hint.is_dir
             && hint.tries < TRIES
@@ -75,8 +75,8 @@ impl Round<'_> {
     }
 
     /// Lets a rename wait, and the look at its beginning, which would find the entry gone.
-    fn wait_for_more(&mut self, hint: &Hint, looks: &mut Checks) {
-        self.out.renames.push(Hint { tries: hint.tries + 1, ..hint.clone() });
+    fn wait_for_more(&mut self, hint: &Rename, looks: &mut Checks) {
+        self.out.renames.push(Rename { tries: hint.tries + 1, ..hint.clone() });
         if let Some((dir, name)) = hint.from.split()
             && let Some(look) = looks.get_mut(&dir).and_then(|names| names.remove(&name))
         {
@@ -85,7 +85,7 @@ impl Round<'_> {
     }
 
     /// Follows one rename; `None` where it is not followed.
-    fn follow(&mut self, renames: &Renames, index: usize) -> Option<()> {
+    fn follow(&mut self, renames: &RenameBatch, index: usize) -> Option<()> {
         let (hint, later) = (&renames.hints()[index], index + 1);
         let end = renames.last_place(&hint.to, later)?;
         let moving = self.movable(&hint.from, &end)?;
@@ -106,7 +106,13 @@ impl Round<'_> {
     }
 
     /// Moves an entry to where nothing stands, or over what it has taken the place of in the source.
-    fn move_over(&mut self, from: &Place, to: &Place, moving: &Entry, hint: &Hint) -> Option<()> {
+    fn move_over(
+        &mut self,
+        from: &ReplicaName,
+        to: &ReplicaName,
+        moving: &Entry,
+        hint: &Rename,
+    ) -> Option<()> {
         let standing = to.dir.look(to.name.as_bytes());
         let is_kept = standing.is_dir() && self.shared.backup.is_some();
         match (standing.is_dir(), moving.is_dir()) {
@@ -129,7 +135,7 @@ impl Round<'_> {
     /// Puts a directory in the place of another one that is out of date: the source could only put it
     /// there because that one had gone, or was empty. They exchange their names, so that readers miss
     /// neither, and the old one is put aside, or kept. `None` where it has to stay.
-    fn displace(&mut self, from: &Place, to: &Place, hint: &Hint) -> Option<()> {
+    fn displace(&mut self, from: &ReplicaName, to: &ReplicaName, hint: &Rename) -> Option<()> {
         let Observed::Present(old) = to.dir.look(to.name.as_bytes()) else { return None };
         if self.rules().on(&to.path, &old, Fate::Replaced, to.dir.gives_nothing_back()) != Ruling::Goes {
             return None;
@@ -160,7 +166,7 @@ impl Round<'_> {
     }
 
     /// Follows an exchange of names. Where it was a way there and back, there is nothing to follow.
-    fn exchange(&mut self, renames: &Renames, index: usize) -> Option<()> {
+    fn exchange(&mut self, renames: &RenameBatch, index: usize) -> Option<()> {
         let (hint, later) = (&renames.hints()[index], index + 1);
         let (one, other) = (self.place_of(&hint.from)?, self.place_of(&hint.to)?);
         let (end, other_end) = (renames.last_place(&hint.to, later)?, renames.last_place(&hint.from, later)?);
@@ -221,9 +227,9 @@ impl Round<'_> {
         })
     }
 
-    fn place_of(&mut self, path: &RelPath) -> Option<Place> {
+    fn place_of(&mut self, path: &RelPath) -> Option<ReplicaName> {
         let (dir, name) = path.split()?;
-        Some(Place { path: path.clone(), dir: self.open_restricted(&dir)?, name })
+        Some(ReplicaName { path: path.clone(), dir: self.open_restricted(&dir)?, name })
     }
 
     /// Opens a directory of the replica into which something is to be moved.
@@ -250,8 +256,13 @@ impl Round<'_> {
 
     /// Where it can go: to its last place, or, where another entry stands there that later renames
     /// may take away, to the next.
-    fn free_place(&mut self, next: &RelPath, end: &RelPath, later: (&Renames, usize)) -> Option<Place> {
-        let is_free = |place: &Place| place.dir.look(place.name.as_bytes()) == Observed::Absent;
+    fn free_place(
+        &mut self,
+        next: &RelPath,
+        end: &RelPath,
+        later: (&RenameBatch, usize),
+    ) -> Option<ReplicaName> {
+        let is_free = |place: &ReplicaName| place.dir.look(place.name.as_bytes()) == Observed::Absent;
         let last = self.make_way(end, later).and_then(|()| self.place_of(end));
         // At its last place it takes the place of a file as it did in the source.
         let last = last.filter(|last| next == end || is_free(last));
@@ -260,7 +271,7 @@ impl Round<'_> {
 
     /// Makes the directories above `path` that the replica lacks and the source has, save those that
     /// are yet to be moved there.
-    fn make_way(&mut self, path: &RelPath, (renames, later): (&Renames, usize)) -> Option<()> {
+    fn make_way(&mut self, path: &RelPath, (renames, later): (&RenameBatch, usize)) -> Option<()> {
         let (dir, _) = path.split()?;
         for above in dir.ancestors_and_self() {
             if self.open_replica(&above).is_ok() {
@@ -289,7 +300,13 @@ impl Round<'_> {
     }
 
     /// Moves a directory away and leaves an empty one in its place, in one step.
-    fn move_behind(&mut self, from: &Place, to: &Place, is_filled: bool, hint: &Hint) -> Option<()> {
+    fn move_behind(
+        &mut self,
+        from: &ReplicaName,
+        to: &ReplicaName,
+        is_filled: bool,
+        hint: &Rename,
+    ) -> Option<()> {
         let temp = self.shared.names.next();
         from.dir.make_dir(&temp).ok()?;
         let moved = from.dir.exchange(&from.name, &temp).and_then(|()| {
@@ -323,7 +340,7 @@ impl Round<'_> {
     }
 
     /// Notes and says that an entry has another name now.
-    fn moved_to(&mut self, from: &Place, to: &Place, entry: &Entry, hint: &Hint, end: RelPath) {
+    fn moved_to(&mut self, from: &ReplicaName, to: &ReplicaName, entry: &Entry, hint: &Rename, end: RelPath) {
         for place in [from, to] {
             if let Some((dir, _)) = place.path.split() {
                 self.touch(dir, None);

@@ -16,7 +16,7 @@ use crate::report::{Done, Operation, log_if_silent};
 use crate::tree::ReplicaDir;
 
 /// A finished temporary entry, and what it is to become.
-pub(super) struct Ready<'a> {
+pub(super) struct Publishable<'a> {
     pub spot: &'a DirPair<'a>,
     pub replica: &'a ReplicaDir,
     pub temp: Temp<'a>,
@@ -33,7 +33,7 @@ pub(super) struct Ready<'a> {
 
 impl Round<'_> {
     /// Publishes what is ready, once it is safe on the disk: a power cut then leaves the old entry or the new one.
-    pub(super) fn publish_durably(&self, ready: Vec<Ready<'_>>, out: &mut Outcome) {
+    pub(super) fn publish_durably(&self, ready: Vec<Publishable<'_>>, out: &mut Outcome) {
         if ready.is_empty() {
             return;
         }
@@ -51,8 +51,8 @@ impl Round<'_> {
     }
 
     /// Gives an entry its name, and notes what was done.
-    pub(super) fn publish(&self, ready: Ready<'_>, out: &mut Outcome) -> Result<(), WorkError> {
-        let Ready { spot, replica, temp, path, look, entry, length, standing, reason } = ready;
+    pub(super) fn publish(&self, ready: Publishable<'_>, out: &mut Outcome) -> Result<(), WorkError> {
+        let Publishable { spot, replica, temp, path, look, entry, length, standing, reason } = ready;
         let Some((dir, name)) = path.split() else { return Ok(()) };
         if self.shared.keeps.modes && spot.is_too_open_by_now() {
             return Err(WorkError::Changed);

@@ -73,7 +73,7 @@ pub enum Stay {
 pub struct MountPoints(OnceLock<Vec<PathBuf>>);
 
 /// What the rules are asked of.
-pub struct Rules<'a> {
+pub struct RemovalRules<'a> {
     pub roots: &'a Roots,
     /// The replica's root, open.
     pub replica: &'a Dir,
@@ -84,7 +84,7 @@ pub struct Rules<'a> {
     pub mounts: &'a MountPoints,
 }
 
-impl Rules<'_> {
+impl RemovalRules<'_> {
     /// Whether the entry that stands at a path of the replica may meet its fate. Whether its absence in the source is proved (I5)
     /// is for whoever asks.
     ///

@@ -11,7 +11,7 @@ use crate::fault::{FsError, WorkError};
 use crate::path::{Name, RelPath};
 use crate::queue::Check;
 use crate::report::{Done, Entries, Operation};
-use crate::tree::{Dir, Hint, ReplicaDir, Settings};
+use crate::tree::{Dir, ListedKind, ReplicaDir, Settings};
 
 /// How long the entries of a directory that is to go are counted, for the log's sake.
 pub const COUNTING: Duration = Duration::from_millis(20);
@@ -135,7 +135,7 @@ pub fn count_below(dir: &Dir, name: &Name, number: &mut u64, until: Instant) -> 
             return false;
         }
         *number += listing.len() as u64;
-        let dirs = listing.iter().filter(|(_, hint)| *hint == Hint::Dir);
+        let dirs = listing.iter().filter(|(_, hint)| *hint == ListedKind::Dir);
         waiting.extend(dirs.filter_map(|(name, _)| Name::new(name)).map(|name| at.join(&name)));
     }
     true

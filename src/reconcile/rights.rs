@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::contents::changed_if_no_dir;
 use super::in_place::{common_rights, lies_here_alone};
-use super::moves::{Moving, Place};
+use super::moves::{Moving, ReplicaName};
 use super::{Requeue, Round};
 use crate::differs::MetadataDiff;
 use crate::entry::{Entry, GROUP_OTHER, Kind, XattrKinds};
@@ -246,8 +246,8 @@ impl Round<'_> {
     /// fewer people could see it is closed until a walk has been through it. `None` where that cannot be.
     pub(super) fn restrict_moving(
         &mut self,
-        from: &Place,
-        to: &Place,
+        from: &ReplicaName,
+        to: &ReplicaName,
         moving: &Moving,
         end: &RelPath,
     ) -> Option<()> {
@@ -259,7 +259,7 @@ impl Round<'_> {
         }
     }
 
-    fn restrict_moving_file(&self, from: &Place, Moving { replica, source }: &Moving) -> Option<()> {
+    fn restrict_moving_file(&self, from: &ReplicaName, Moving { replica, source }: &Moving) -> Option<()> {
         let keeps = &self.shared.keeps;
         let differs = MetadataDiff::between(source, replica, keeps);
         let mode = if differs.uid || differs.gid {
@@ -275,7 +275,13 @@ impl Round<'_> {
         is_it.then(|| file.set(&Settings { mode: Some(mode), ..Settings::default() }).ok())?
     }
 
-    fn restrict_moving_dir(&mut self, from: &Place, to: &Place, source: &Entry, end: &RelPath) -> Option<()> {
+    fn restrict_moving_dir(
+        &mut self,
+        from: &ReplicaName,
+        to: &ReplicaName,
+        source: &Entry,
+        end: &RelPath,
+    ) -> Option<()> {
         let dir = match from.dir.open(&RelPath::new(from.name.as_bytes())?) {
             // It is locked, also for its owner.
             Err(fault) if fault.errno == Errno::ACCESS => return Some(()),

@@ -16,18 +16,18 @@ use crate::entry::DigestPair;
 use crate::fault::Side;
 use crate::guard::{Count, Doubt, Limit, Occasion, judge};
 use crate::path::testing::path;
-use crate::queue::{CachedDigests, Checks, Depth, Detector, Renames, add};
+use crate::queue::{CachedDigests, Checks, Depth, Detector, RenameBatch, add};
 use crate::report::Operation;
 use crate::sweep::{Extent, Message, Plan, Task, walked};
 use crate::tree::Faults;
 
 /// Two small trees and a reconciler between them.
-struct Pair {
+struct Fixture {
     top: tempfile::TempDir,
     reconciler: Reconciler,
 }
 
-impl Pair {
+impl Fixture {
     fn new() -> Self {
         Self::below(tempfile::tempdir().unwrap())
     }
@@ -119,7 +119,7 @@ fn work(paths: &[&str]) -> Work {
         add(&mut looks, &path(text), look());
     }
     Work {
-        moves: Renames::default(),
+        moves: RenameBatch::default(),
         looks,
         finished: vec![],
         emptied_trash: vec![],
@@ -137,7 +137,7 @@ fn operations(outcome: &Outcome) -> Vec<(Operation, String)> {
 
 #[test]
 fn a_round_touches_what_it_was_asked_to_look_at_and_nothing_else() {
-    let mut pair = Pair::new();
+    let mut pair = Fixture::new();
     pair.write("source/a", "new");
     pair.write("source/b", "new");
     pair.write("replica/stale", "old");
@@ -151,7 +151,7 @@ fn a_round_touches_what_it_was_asked_to_look_at_and_nothing_else() {
 
 #[test]
 fn equal_entries_give_no_action() {
-    let mut pair = Pair::new();
+    let mut pair = Fixture::new();
     pair.write("source/a", "text");
     pair.look(&["a"]);
     let inode = fs::metadata(pair.at("replica/a")).unwrap().ino();
@@ -162,7 +162,7 @@ fn equal_entries_give_no_action() {
 
 #[test]
 fn a_look_below_a_missing_directory_makes_it_and_asks_for_the_rest_of_it() {
-    let mut pair = Pair::new();
+    let mut pair = Fixture::new();
     pair.write("source/d/e/f", "x");
     let outcome = pair.look(&["d/e/f"]);
     assert_eq!(pair.read("replica/d/e/f"), "x");
@@ -171,7 +171,7 @@ fn a_look_below_a_missing_directory_makes_it_and_asks_for_the_rest_of_it() {
 
 #[test]
 fn a_directory_reported_with_its_children_is_not_scanned_again() {
-    let mut pair = Pair::new();
+    let mut pair = Fixture::new();
     pair.write("source/d/f", "x");
     let outcome = pair.look(&["d", "d/f"]);
     assert_eq!(pair.read("replica/d/f"), "x");
@@ -180,7 +180,7 @@ fn a_directory_reported_with_its_children_is_not_scanned_again() {
 
 #[test]
 fn a_look_in_a_directory_that_is_gone_moves_to_its_highest_missing_ancestor() {
-    let mut pair = Pair::new();
+    let mut pair = Fixture::new();
     pair.write("replica/d/e/f", "x");
     pair.write("replica/d/e/g", "x");
     let outcome = pair.look(&["d/e/f"]);
@@ -194,7 +194,7 @@ fn a_look_in_a_directory_that_is_gone_moves_to_its_highest_missing_ancestor() {
 
 #[test]
 fn held_deletions_are_counted_and_not_made_while_copying_goes_on() {
-    let mut pair = Pair::new();
+    let mut pair = Fixture::new();
     pair.write("source/new", "x");
     pair.write("source/was-dir", "x");
     pair.write("replica/file", "x");
@@ -215,7 +215,7 @@ fn held_deletions_are_counted_and_not_made_while_copying_goes_on() {
 #[test]
 fn an_absence_in_a_directory_that_was_moved_away_deletes_nothing() {
     // I5: the names are absent in the open directory, but it no longer stands at its path.
-    let pair = Pair::new();
+    let pair = Fixture::new();
     fs::create_dir(pair.at("source/d")).unwrap();
     pair.write("replica/d/file", "x");
     pair.write("replica/d/sub/file", "x");
@@ -233,7 +233,7 @@ fn an_absence_in_a_directory_that_was_moved_away_deletes_nothing() {
 
 #[test]
 fn a_root_that_is_another_directory_ends_the_round_before_it_begins() {
-    let mut pair = Pair::new();
+    let mut pair = Fixture::new();
     pair.write("replica/file", "x");
     fs::rename(pair.at("source"), pair.at("old")).unwrap();
     fs::create_dir(pair.at("source")).unwrap();
@@ -245,7 +245,7 @@ fn a_root_that_is_another_directory_ends_the_round_before_it_begins() {
 
 #[test]
 fn a_directory_has_its_mode_and_time_after_its_entries_changed() {
-    let mut pair = Pair::new();
+    let mut pair = Fixture::new();
     pair.write("source/d/f", "x");
     fs::set_permissions(pair.at("source/d"), fs::Permissions::from_mode(0o2750)).unwrap();
     fs::set_permissions(pair.at("source/d"), fs::Permissions::from_mode(0o750)).unwrap();
@@ -259,7 +259,7 @@ fn a_directory_has_its_mode_and_time_after_its_entries_changed() {
 #[test]
 fn a_directory_gives_way_to_a_file_in_one_step_and_is_deleted_afterwards() {
     // I4, I6: the exchange is the change; the old tree goes later, under a reserved name.
-    let mut pair = Pair::new();
+    let mut pair = Fixture::new();
     pair.write("source/x", "file now");
     pair.write("replica/x/deep/file", "x");
     let outcome = pair.look(&["x"]);
@@ -271,7 +271,7 @@ fn a_directory_gives_way_to_a_file_in_one_step_and_is_deleted_afterwards() {
 
 #[test]
 fn a_tree_that_was_put_aside_in_a_directory_goes_with_it_when_that_becomes_a_file() {
-    let mut pair = Pair::new();
+    let mut pair = Fixture::new();
     pair.write("source/a/y", "text");
     pair.write("replica/a/sub/x", "text");
     pair.look(&["a/sub"]);
@@ -285,7 +285,7 @@ fn a_tree_that_was_put_aside_in_a_directory_goes_with_it_when_that_becomes_a_fil
 #[test]
 fn a_symlink_in_the_replica_gives_way_to_a_directory_and_its_target_is_left_alone() {
     // I3: nothing is written through the symlink.
-    let mut pair = Pair::new();
+    let mut pair = Fixture::new();
     pair.write("source/sub/f", "x");
     symlink("../outside", pair.at("replica/sub")).unwrap();
     pair.look(&["sub/f"]);
@@ -296,7 +296,7 @@ fn a_symlink_in_the_replica_gives_way_to_a_directory_and_its_target_is_left_alon
 
 #[test]
 fn evidence_holds_only_for_the_states_that_were_read() {
-    let mut pair = Pair::new();
+    let mut pair = Fixture::new();
     pair.write("source/f", "new");
     pair.write("replica/f", "old");
     let roots = pair.reconciler.roots.open().unwrap();
@@ -319,7 +319,7 @@ fn evidence_holds_only_for_the_states_that_were_read() {
 
 /// What a count finds, with system calls that fail unless the seed is 0; `None` where a root was lost.
 /// A walk over all, on one thread.
-fn plan(pair: &Pair, task: Task) -> Plan {
+fn plan(pair: &Fixture, task: Task) -> Plan {
     let Reconciler { roots, keeps, filter, .. } = &pair.reconciler;
     let (roots, keeps, filter) = (roots.clone(), keeps.clone(), filter.clone());
     Plan {
@@ -342,7 +342,7 @@ fn plan(pair: &Pair, task: Task) -> Plan {
 
 #[test]
 fn a_look_at_the_names_of_a_directory_finds_what_is_in_it_and_which_directories_may_be_others() {
-    let mut pair = Pair::new();
+    let mut pair = Fixture::new();
     for name in ["changed", "same", "gone", "still/below", "remade/x", "moved/x", "emptied/x"] {
         pair.write(&format!("source/{name}"), "text");
     }
@@ -366,7 +366,7 @@ fn a_look_at_the_names_of_a_directory_finds_what_is_in_it_and_which_directories_
 }
 
 /// What a quick look at the names in the root alone finds to differ.
-fn names_found(pair: &Pair) -> Vec<String> {
+fn names_found(pair: &Fixture) -> Vec<String> {
     let mut found = Vec::new();
     for message in walked(Plan { extent: Extent::Names, ..plan(pair, Task::Quick) }) {
         if let Message::Differ(dir, names) = message {
@@ -382,7 +382,7 @@ fn names_found(pair: &Pair) -> Vec<String> {
     found
 }
 
-fn counted(pair: &Pair, seed: u64) -> Option<Count> {
+fn counted(pair: &Fixture, seed: u64) -> Option<Count> {
     let plan = plan(pair, Task::Count);
     let _faults = (seed > 0).then(|| Faults::begin(seed, 30));
     walked(plan).find_map(|message| match message {
@@ -393,7 +393,7 @@ fn counted(pair: &Pair, seed: u64) -> Option<Count> {
 
 #[test]
 fn a_source_is_not_trusted_for_what_could_not_be_counted() {
-    let pair = Pair::new();
+    let pair = Fixture::new();
     for number in 0..150 {
         pair.write(&format!("replica/d/{number}"), "x");
     }
@@ -408,7 +408,7 @@ fn a_source_is_not_trusted_for_what_could_not_be_counted() {
 
 #[test]
 fn a_big_file_is_published_by_a_later_round() {
-    let mut pair = Pair::new();
+    let mut pair = Fixture::new();
     pair.write("source/big", "0123456789");
     let outcome = pair.round(Work { big: 5, ..work(&["big"]) });
     assert_eq!(operations(&outcome), []);
@@ -422,7 +422,7 @@ fn a_big_file_is_published_by_a_later_round() {
 
 #[test]
 fn a_big_file_whose_source_has_changed_is_not_published() {
-    let mut pair = Pair::new();
+    let mut pair = Fixture::new();
     pair.write("source/d/big", "0123456789");
     pair.round(Work { big: 5, ..work(&["d", "d/big"]) });
     let finished = pair.finished();
@@ -435,7 +435,7 @@ fn a_big_file_whose_source_has_changed_is_not_published() {
 
 #[test]
 fn an_older_copy_of_a_file_that_grows_does_not_take_the_place_of_a_newer_one() {
-    let mut pair = Pair::new();
+    let mut pair = Fixture::new();
     pair.write("source/log", "0123456789");
     pair.round(Work { big: 5, ..work(&["log"]) });
     let finished = pair.finished();
@@ -448,7 +448,7 @@ fn an_older_copy_of_a_file_that_grows_does_not_take_the_place_of_a_newer_one() {
 
 #[test]
 fn a_big_file_that_is_moved_away_leaves_nothing_behind() {
-    let mut pair = Pair::new();
+    let mut pair = Fixture::new();
     pair.write("source/d/big", "0123456789");
     pair.round(Work { big: 5, ..work(&["d", "d/big"]) });
     let finished = pair.finished();
@@ -465,7 +465,7 @@ fn a_big_file_that_is_moved_away_leaves_nothing_behind() {
 
 #[test]
 fn two_big_files_of_one_size_are_compared_by_a_carrier() {
-    let mut pair = Pair::new();
+    let mut pair = Fixture::new();
     pair.write("source/big", "0123456789");
     pair.write("replica/big", "0123456780");
     pair.round(Work { big: 5, ..work(&["big"]) });
@@ -480,8 +480,8 @@ fn two_big_files_of_one_size_are_compared_by_a_carrier() {
 
 #[test]
 fn what_is_wished_for_of_a_file_on_its_way_is_not_forgotten() {
-    let mut pair = Pair::new();
-    let write = |pair: &Pair, text| {
+    let mut pair = Fixture::new();
+    let write = |pair: &Fixture, text| {
         pair.write("source/big", text);
         let file = fs::File::options().write(true).open(pair.at("source/big")).unwrap();
         file.set_modified(std::time::UNIX_EPOCH).unwrap();
@@ -501,7 +501,7 @@ fn what_is_wished_for_of_a_file_on_its_way_is_not_forgotten() {
 
 #[test]
 fn without_time_one_task_is_done_and_the_rest_comes_back() {
-    let mut pair = Pair::new();
+    let mut pair = Fixture::new();
     let names: Vec<String> = (0..3 * TASK).map(|number| format!("{number:03}")).collect();
     for name in &names {
         pair.write(&format!("source/{name}"), "x");
@@ -515,7 +515,7 @@ fn without_time_one_task_is_done_and_the_rest_comes_back() {
 #[test]
 fn temporary_names_are_removed_unless_they_are_in_use() {
     // I7.
-    let mut pair = Pair::new();
+    let mut pair = Fixture::new();
     let stale = Name::reserved(1).to_string();
     let stale_dir = Name::reserved(2).to_string();
     pair.write(&format!("replica/{stale}"), "x");
@@ -543,7 +543,7 @@ fn what_cannot_be_looked_at_is_a_problem_and_deletes_nothing() {
     if rustix::process::geteuid().is_root() {
         return println!("skipped: modes keep root out of nothing");
     }
-    let mut pair = Pair::new();
+    let mut pair = Fixture::new();
     pair.write("source/locked/f", "x");
     pair.write("replica/locked/f", "x");
     fs::set_permissions(pair.at("source/locked"), fs::Permissions::from_mode(0o000)).unwrap();

@@ -9,7 +9,7 @@ use crate::entry::{Entry, Special, Time};
 use crate::fault::{FsError, WorkError};
 use crate::links::Linked;
 use crate::path::RelPath;
-use crate::queue::{Check, Checks, Depth, Detector, Hint, Renames};
+use crate::queue::{Check, Checks, Depth, Detector, Rename, RenameBatch};
 use crate::reaper::{Emptied, Trash};
 use crate::report::{Done, Notice, Problem};
 
@@ -41,7 +41,7 @@ impl Deletions {
 /// What a round is to do.
 pub struct Work {
     /// Renames, in their order. Their ends are among the looks, unless further ones concern them.
-    pub moves: Renames,
+    pub moves: RenameBatch,
     pub looks: Checks,
     /// Big files that have come to their end.
     pub finished: Vec<Finished>,
@@ -122,7 +122,7 @@ pub struct Outcome {
     /// Names of which was told that something was written, and that was not where they lead to by now.
     pub strays: Vec<RelPath>,
     /// Renames that are to be followed once the watch has told where the entry went from there.
-    pub renames: Vec<Hint>,
+    pub renames: Vec<Rename>,
     /// Names of files that may have taken the place of others.
     pub replaced: Vec<RelPath>,
     /// Pairs of files that were read for their MD5s.

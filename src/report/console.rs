@@ -23,7 +23,7 @@ enum Stream {
     Err,
 }
 
-enum Message {
+enum ConsoleEvent {
     Line(Stream, Vec<u8>),
     /// Everything before this is written out, and the sender told.
     Finish(Sender<()>),
@@ -32,7 +32,7 @@ enum Message {
 /// The way to the console; clones share it.
 #[derive(Clone)]
 pub struct Console {
-    lines: Sender<Message>,
+    lines: Sender<ConsoleEvent>,
     /// Lines dropped since the console got stuck; 0 while it is not.
     dropped: Arc<AtomicU64>,
     /// Where it is set, the console is waited for until it says so.
@@ -61,7 +61,7 @@ impl Console {
 
     fn send(&self, stream: Stream, line: Vec<u8>) {
         let stuck = self.dropped.load(Ordering::Relaxed) > 0;
-        let mut message = Message::Line(stream, line);
+        let mut message = ConsoleEvent::Line(stream, line);
         loop {
             let next_wakeup = if stuck { Duration::ZERO } else { self.next_wakeup() };
             match self.lines.send_timeout(message, next_wakeup) {
@@ -92,7 +92,7 @@ impl Console {
     /// Waits until what was said has been written, or the console is stuck.
     pub(super) fn finish(&self) {
         let (told, finished) = bounded(1);
-        let mut message = Message::Finish(told);
+        let mut message = ConsoleEvent::Finish(told);
         while let Err(SendTimeoutError::Timeout(back)) = self.lines.send_timeout(message, self.next_wakeup())
         {
             if !self.is_patient() {
@@ -109,18 +109,18 @@ impl Console {
 }
 
 /// The thread's work. Write errors are passed over: a closed console is no reason to stop.
-fn write(inbox: &Receiver<Message>, dropped: &AtomicU64) {
+fn write(inbox: &Receiver<ConsoleEvent>, dropped: &AtomicU64) {
     let mut out = io::BufWriter::new(io::stdout());
     while let Ok(first) = inbox.recv() {
         for message in std::iter::once(first).chain(inbox.try_iter()) {
             match message {
-                Message::Line(Stream::Out, line) => _ = out.write_all(&line),
-                Message::Line(Stream::Err, line) => {
+                ConsoleEvent::Line(Stream::Out, line) => _ = out.write_all(&line),
+                ConsoleEvent::Line(Stream::Err, line) => {
                     // In the order in which things were said, should both be one terminal.
                     _ = out.flush();
                     _ = io::stderr().write_all(&line);
                 }
-                Message::Finish(told) => {
+                ConsoleEvent::Finish(told) => {
                     _ = out.flush();
                     _ = told.send(());
                 }

@@ -419,7 +419,7 @@ pub enum Format {
 }
 
 /// What and how much is said, and where.
-pub struct Settings {
+pub struct LogSettings {
     pub format: Format,
     /// -1 for warnings and errors only, 0 for actions, 1 for details.
     pub verbosity: i8,
@@ -447,7 +447,7 @@ const WAITING_LINES: usize = 8_192;
 ///
 /// # Panics
 /// When called twice in a process.
-pub fn start(settings: Settings, log: Option<RotatingFile>) -> Reporting {
+pub fn start(settings: LogSettings, log: Option<RotatingFile>) -> Reporting {
     let console = Console::start(settings.patient_until);
     let level = match settings.verbosity {
         ..=-1 => LevelFilter::WARN,

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use super::batch::Batch;
 use super::compare::{Opened, Replica, Step};
-use super::join::{Joined, Pair};
+use super::join::{Joined, ListedPair};
 use super::subtree::DirVerdict;
 use super::{Extent, Message, Task, Walker};
 use crate::decide::{Action, Contents, decide, may_hold_other};
@@ -17,7 +17,7 @@ use crate::filter::DirFilter;
 use crate::links::Linked;
 use crate::path::{Name, RelPath};
 use crate::queue::{CachedDigests, Check};
-use crate::tree::{Dir, Hint, ReplicaDir};
+use crate::tree::{Dir, ListedKind, ReplicaDir};
 
 /// Files of this size, in bytes, and above are a task of their own.
 const BIG: u64 = 1024 * 1024;
@@ -95,10 +95,11 @@ impl Chunk<'_> {
     }
 
     /// Without a rule, no name is looked at for the sake of one.
-    fn is_excluded(&self, pair: &Pair<'_>) -> bool {
+    fn is_excluded(&self, pair: &ListedPair<'_>) -> bool {
         let name = pair.name;
-        let source = |hint: Hint| hint.is_dir_or(|| self.source.look(name).is_dir());
-        let other = |hint: Hint| hint.is_dir_or(|| self.replica.is_some_and(|dir| dir.look(name).is_dir()));
+        let source = |hint: ListedKind| hint.is_dir_or(|| self.source.look(name).is_dir());
+        let other =
+            |hint: ListedKind| hint.is_dir_or(|| self.replica.is_some_and(|dir| dir.look(name).is_dir()));
         !self.walker.plan.filter.is_empty()
             && self.filter.excludes_either(name, [pair.source.map(source), pair.replica.map(other)])
     }
@@ -106,24 +107,24 @@ impl Chunk<'_> {
     fn compare_name(
         &mut self,
         name: Name,
-        source: Option<Hint>,
-        replica: Option<Hint>,
+        source: Option<ListedKind>,
+        replica: Option<ListedKind>,
         more: &mut Vec<Step>,
     ) {
         self.walker.entries.fetch_add(u64::from(source.is_some()), Ordering::Relaxed);
         match (source, replica) {
-            (Some(Hint::Dir), Some(Hint::Dir)) => self.step_into(&name, self.known, more),
+            (Some(ListedKind::Dir), Some(ListedKind::Dir)) => self.step_into(&name, self.known, more),
             // To be named, once; it makes no difference.
-            (Some(Hint::Special), None) => self.found.push((name, self.walker.look())),
-            (Some(Hint::Dir), None) => {
+            (Some(ListedKind::Special), None) => self.found.push((name, self.walker.look())),
+            (Some(ListedKind::Dir), None) => {
                 self.step_into(&name, Replica::MissingCapabilities, more);
                 self.walker.differ.fetch_add(1, Ordering::Relaxed);
                 self.found.push((name, self.walker.look()));
             }
-            (Some(Hint::File), None) => self.lacks_file(name),
-            (Some(Hint::Symlink), None) => self.differs(name, None),
+            (Some(ListedKind::File), None) => self.lacks_file(name),
+            (Some(ListedKind::Symlink), None) => self.differs(name, None),
             (None, _) => self.differs_there(name),
-            (Some(Hint::File), Some(Hint::File)) if self.walker.plan.task == Task::Full => {
+            (Some(ListedKind::File), Some(ListedKind::File)) if self.walker.plan.task == Task::Full => {
                 self.compare_listed_files(name, more);
             }
             (Some(_), _) => self.compare_entries(name, more),

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::big::Big;
 use super::join::Joined;
-use super::subtree::{Both, DirVerdict};
+use super::subtree::{ComparedDirs, DirVerdict};
 use super::walk::walk;
 use super::{Extent, Message, Task, Walker};
 use crate::decide::may_be_newer;
@@ -289,7 +289,7 @@ impl Walker<'_> {
                 .map_or(Renamers::Many, |root| Renamers::of(root, dir, &theirs.0, twins, keeps.user)),
         };
         let is_wider = is_wider(&ours.0, &theirs.0, rights, keeps);
-        let subtree = subtree.of(Both { source: ours.0, replica: theirs.0, movers }, twins);
+        let subtree = subtree.of(ComparedDirs { source: ours.0, replica: theirs.0, movers }, twins);
         if is_wider {
             subtree.spoil_above();
         }

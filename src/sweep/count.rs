@@ -10,7 +10,7 @@ use crate::differs::Symlinks;
 use crate::fault::FsError;
 use crate::guard::{Count, is_much};
 use crate::path::{Name, RelPath, fold_case};
-use crate::tree::{Dir, Hint, LOST_FOUND, Listing};
+use crate::tree::{Dir, LOST_FOUND, ListedKind, Listing};
 
 /// Entries that are named as examples of what would go.
 const EXAMPLES: usize = 5;
@@ -92,7 +92,7 @@ impl Walker<'_> {
         };
         self.plan.filter.refresh(dir, &open, |name| source.find(name).is_some());
         let filter = self.plan.filter.at(dir);
-        let is_dir_there = |name: &[u8], hint: Hint| hint.is_dir_or(|| open.look(name).is_dir());
+        let is_dir_there = |name: &[u8], hint: ListedKind| hint.is_dir_or(|| open.look(name).is_dir());
         let means_nothing =
             |name: &[u8], hint| name == LOST_FOUND || filter.excludes(name, is_dir_there(name, hint));
         let is_empty = source.iter().all(|(name, hint)| means_nothing(name, hint));
@@ -103,7 +103,7 @@ impl Walker<'_> {
             let Some(path) = Name::new(name).map(|name| dir.join(&name)) else { continue };
             let held_dir = hint.is_dir_or(|| replica_root.open(&path).is_ok());
             let stands = source.find(name).map(|hint| hint.of(|| open.look(name)));
-            if filter.excludes_either(name, [stands.map(|hint| hint == Hint::Dir), Some(held_dir)]) {
+            if filter.excludes_either(name, [stands.map(|hint| hint == ListedKind::Dir), Some(held_dir)]) {
                 continue;
             }
             let is_told = name != LOST_FOUND;
@@ -117,7 +117,7 @@ impl Walker<'_> {
             }
             count.names.shared += u64::from(is_told && stands.is_some());
             match (stands.filter(|hint| self.is_mirrored(*hint)), held_dir) {
-                (Some(Hint::Dir), true) => more.push(path),
+                (Some(ListedKind::Dir), true) => more.push(path),
                 (Some(_), false) => {}
                 (None, _) | (Some(_), true) => {
                     let held = 1 + if held_dir {
@@ -145,11 +145,11 @@ impl Walker<'_> {
     }
 
     /// Whether an entry of the source has a twin. What has none leaves nothing in the replica.
-    fn is_mirrored(&self, hint: Hint) -> bool {
+    fn is_mirrored(&self, hint: ListedKind) -> bool {
         match hint {
-            Hint::Special => false,
-            Hint::Symlink => self.plan.keeps.symlinks != Symlinks::None,
-            Hint::File | Hint::Dir | Hint::Unknown => true,
+            ListedKind::Special => false,
+            ListedKind::Symlink => self.plan.keeps.symlinks != Symlinks::None,
+            ListedKind::File | ListedKind::Dir | ListedKind::Unknown => true,
         }
     }
 
@@ -177,7 +177,7 @@ impl Walker<'_> {
                     continue;
                 }
                 number += 1;
-                if let (Hint::Dir | Hint::Unknown, Some(name)) = (hint, Name::new(name)) {
+                if let (ListedKind::Dir | ListedKind::Unknown, Some(name)) = (hint, Name::new(name)) {
                     waiting.push(at.join(&name));
                 }
             }

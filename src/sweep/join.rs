@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use crate::tree::{Hint, Listing};
+use crate::tree::{ListedKind, Listing};
 
 /// Says that a side has no such name.
 const NONE: u32 = u32::MAX;
@@ -17,10 +17,10 @@ pub(super) struct Joined {
 
 /// A name and what the listings say of it on each side.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Pair<'a> {
+pub(super) struct ListedPair<'a> {
     pub name: &'a [u8],
-    pub source: Option<Hint>,
-    pub replica: Option<Hint>,
+    pub source: Option<ListedKind>,
+    pub replica: Option<ListedKind>,
 }
 
 impl Joined {
@@ -49,11 +49,15 @@ impl Joined {
     }
 
     /// The pairs from the one place to before the other.
-    pub fn pairs(&self, range: std::ops::Range<usize>) -> impl Iterator<Item = Pair<'_>> {
+    pub fn pairs(&self, range: std::ops::Range<usize>) -> impl Iterator<Item = ListedPair<'_>> {
         self.places[range].iter().filter_map(|(ours, theirs)| {
             let (ours, theirs) = (self.source.get(*ours as usize), self.replica.get(*theirs as usize));
             let (name, _) = ours.or(theirs)?;
-            Some(Pair { name, source: ours.map(|(_, hint)| hint), replica: theirs.map(|(_, hint)| hint) })
+            Some(ListedPair {
+                name,
+                source: ours.map(|(_, hint)| hint),
+                replica: theirs.map(|(_, hint)| hint),
+            })
         })
     }
 

@@ -15,7 +15,7 @@ use crate::tree::Dir;
 use crate::twins::VerifiedDirs;
 
 /// A directory that stands on both sides, when it was opened.
-pub(super) struct Both {
+pub(super) struct ComparedDirs {
     pub source: Entry,
     pub replica: Entry,
     /// Who could have moved the replica's to where it is.
@@ -26,7 +26,7 @@ pub(super) struct Both {
 pub(super) struct DirVerdict {
     above: Option<Arc<DirVerdict>>,
     /// What it is on both sides, and where twins are noted, if they are.
-    both: Option<(Both, Arc<VerifiedDirs>)>,
+    both: Option<(ComparedDirs, Arc<VerifiedDirs>)>,
     /// Who mirrors it.
     user: u32,
     /// Where it lets in fewer people than it is to: who is to be told.
@@ -44,7 +44,7 @@ impl DirVerdict {
     }
 
     /// It stands on both sides.
-    pub fn of(mut self, both: Both, twins: &Arc<VerifiedDirs>) -> Self {
+    pub fn of(mut self, both: ComparedDirs, twins: &Arc<VerifiedDirs>) -> Self {
         self.both = Some((both, Arc::clone(twins)));
         self
     }
@@ -91,7 +91,7 @@ impl DirVerdict {
 
     /// Whether it is the same user's on both sides, and not of the one who mirrors it.
     fn is_somebodys(&self) -> bool {
-        self.both.as_ref().is_some_and(|(Both { source, replica, .. }, _)| {
+        self.both.as_ref().is_some_and(|(ComparedDirs { source, replica, .. }, _)| {
             source.uid == replica.uid && source.uid != self.user
         })
     }
@@ -102,7 +102,7 @@ impl DirVerdict {
         let is_even = is_known && !*self.uneven.get_mut();
         let is_somebodys = self.is_somebodys();
         let (mut is_twin, mut walked) = (false, None);
-        if let Some((Both { source, replica, .. }, twins)) = self.both.take() {
+        if let Some((ComparedDirs { source, replica, .. }, twins)) = self.both.take() {
             // What a twin holds is the source's, up to what is about to be done.
             is_twin = is_known && twins.are(&source, &replica);
             if is_even {

@@ -3,14 +3,14 @@
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-struct State<T> {
+struct SharedSteps<T> {
     waiting: Vec<T>,
     /// Tasks that run: they may still beget others.
     running: usize,
 }
 
 struct Shared<T> {
-    state: Mutex<State<T>>,
+    state: Mutex<SharedSteps<T>>,
     changed: Condvar,
 }
 
@@ -18,7 +18,8 @@ struct Shared<T> {
 /// them. `work` adds the tasks that a task begets to the list it is given, in the order in
 /// which they are to run.
 pub(super) fn walk<T: Send>(threads: usize, first: Vec<T>, work: impl Fn(T, &mut Vec<T>) + Sync) {
-    let shared = Shared { state: Mutex::new(State { waiting: first, running: 0 }), changed: Condvar::new() };
+    let shared =
+        Shared { state: Mutex::new(SharedSteps { waiting: first, running: 0 }), changed: Condvar::new() };
     std::thread::scope(|scope| {
         for _ in 1..threads {
             // Without a further thread (a limit on processes) there are as many as there are.
@@ -55,7 +56,7 @@ impl<T> Shared<T> {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State<T>> {
+    fn lock(&self) -> MutexGuard<'_, SharedSteps<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

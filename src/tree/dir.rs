@@ -10,7 +10,8 @@ use super::resolve::{DIR_FLAGS, open_beneath};
 use super::settings::times;
 use super::sys::{self, openat};
 use super::{
-    During, FACTS, File, Hint, LOOK, Listing, NewFile, Quirks, Result, Settings, entry_of, stat_fd, xattr,
+    During, FACTS, File, LOOK, ListedKind, Listing, NewFile, Quirks, Result, Settings, entry_of, stat_fd,
+    xattr,
 };
 use crate::entry::{Entry, Observed, XattrKinds, Xattrs};
 use crate::fault::{FsError, Side};
@@ -117,7 +118,7 @@ impl Dir {
             return true;
         }
         let listing = self.open(&RelPath::root()).and_then(|dir| dir.list()).unwrap_or_default();
-        let files = listing.iter().filter(|(_, hint)| *hint == Hint::File).map(|(name, _)| name);
+        let files = listing.iter().filter(|(_, hint)| *hint == ListedKind::File).map(|(name, _)| name);
         let mut tried = files.filter_map(|name| self.open_file(name).ok()).take(TRIED).peekable();
         tried.peek().is_some() && tried.all(|(file, _)| xattr::is_refused(&file.fd))
     }

@@ -9,7 +9,7 @@ use crate::path::is_reserved;
 
 /// What a listing says of an entry's kind without a look at it. Some file systems say nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Hint {
+pub enum ListedKind {
     File,
     Dir,
     Symlink,
@@ -23,7 +23,7 @@ pub const LOST_FOUND: &[u8] = b"lost+found";
 struct Item {
     start: u32,
     len: u16,
-    hint: Hint,
+    hint: ListedKind,
 }
 
 /// The names in a directory, in the order of their bytes. Reserved names stand apart (I7).
@@ -34,27 +34,27 @@ pub struct Listing {
     reserved: Vec<Box<[u8]>>,
 }
 
-impl Hint {
+impl ListedKind {
     /// Whether it is a directory; `look` is asked where the listing did not tell.
     pub fn is_dir_or(self, look: impl FnOnce() -> bool) -> bool {
         match self {
-            Hint::Dir => true,
-            Hint::File | Hint::Symlink | Hint::Special => false,
-            Hint::Unknown => look(),
+            ListedKind::Dir => true,
+            ListedKind::File | ListedKind::Symlink | ListedKind::Special => false,
+            ListedKind::Unknown => look(),
         }
     }
 
     /// The same, with the help of a look where the listing did not tell.
     pub fn of(self, look: impl FnOnce() -> Observed) -> Self {
-        if self != Hint::Unknown {
+        if self != ListedKind::Unknown {
             return self;
         }
         match look().entry().map(|entry| &entry.kind) {
-            Some(Kind::File) => Hint::File,
-            Some(Kind::Dir) => Hint::Dir,
-            Some(Kind::Symlink(_)) => Hint::Symlink,
-            Some(Kind::Special(_)) => Hint::Special,
-            None => Hint::Unknown,
+            Some(Kind::File) => ListedKind::File,
+            Some(Kind::Dir) => ListedKind::Dir,
+            Some(Kind::Symlink(_)) => ListedKind::Symlink,
+            Some(Kind::Special(_)) => ListedKind::Special,
+            None => ListedKind::Unknown,
         }
     }
 }
@@ -88,7 +88,7 @@ impl Listing {
         Ok(false)
     }
 
-    fn push(&mut self, name: &[u8], hint: Hint) {
+    fn push(&mut self, name: &[u8], hint: ListedKind) {
         if is_reserved(name) {
             self.reserved.push(name.into());
             return;
@@ -100,17 +100,17 @@ impl Listing {
         self.items.push(Item { start, len, hint });
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = (&[u8], Hint)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], ListedKind)> {
         self.items.iter().map(|item| (name_in(&self.bytes, item), item.hint))
     }
 
     /// The name at a place in the order; `None` past the end.
-    pub fn get(&self, at: usize) -> Option<(&[u8], Hint)> {
+    pub fn get(&self, at: usize) -> Option<(&[u8], ListedKind)> {
         self.items.get(at).map(|item| (name_in(&self.bytes, item), item.hint))
     }
 
     /// What is said of a name; `None` where it is not in the directory.
-    pub fn find(&self, name: &[u8]) -> Option<Hint> {
+    pub fn find(&self, name: &[u8]) -> Option<ListedKind> {
         let at = self.items.binary_search_by(|item| name_in(&self.bytes, item).cmp(name)).ok()?;
         Some(self.items[at].hint)
     }
@@ -133,12 +133,12 @@ fn name_in<'a>(bytes: &'a [u8], item: &Item) -> &'a [u8] {
     &bytes[item.start as usize..][..item.len as usize]
 }
 
-fn hint(kind: FileType) -> Hint {
+fn hint(kind: FileType) -> ListedKind {
     match kind {
-        FileType::RegularFile => Hint::File,
-        FileType::Directory => Hint::Dir,
-        FileType::Symlink => Hint::Symlink,
-        FileType::Unknown => Hint::Unknown,
-        _ => Hint::Special,
+        FileType::RegularFile => ListedKind::File,
+        FileType::Directory => ListedKind::Dir,
+        FileType::Symlink => ListedKind::Symlink,
+        FileType::Unknown => ListedKind::Unknown,
+        _ => ListedKind::Special,
     }
 }

@@ -15,7 +15,7 @@ mod xattr;
 
 pub use dir::{Dir, ReplicaDir};
 pub use file::{File, NewFile, Ranged};
-pub use listing::{Hint, LOST_FOUND, Listing};
+pub use listing::{LOST_FOUND, ListedKind, Listing};
 pub use root::{DirId, Room, Root, enclosing, lies_within, nearest_existing};
 pub use settings::Settings;
 #[cfg(test)]

@@ -9,7 +9,7 @@ use super::sys::{openat, statx};
 use super::{Dir, During, Quirks, ReplicaDir, Result, device, stat_fd, time};
 use crate::entry::Time;
 use crate::fault::{FsError, Side};
-use crate::mounts::Place;
+use crate::mounts::MountPlace;
 
 /// `STATX_MNT_ID_UNIQUE` (Linux 6.8): a mount id that is never given out again.
 const MNT_ID_UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
@@ -255,7 +255,7 @@ pub fn nearest_existing(path: &Path, side: Side) -> Result<(PathBuf, DirId)> {
 /// Whether the directory `dir` is `root`, whose pin is given, or lies below it: upwards by `..`, and by the places on the
 /// file system, which bind mounts do not hide.
 pub fn lies_within(dir: &Path, root: &Path, pin: &DirId, side: Side) -> Result<bool> {
-    let places = (Place::of(root), Place::of(dir));
+    let places = (MountPlace::of(root), MountPlace::of(dir));
     let is_below = matches!(places, (Some(root), Some(dir)) if dir.is_within(&root));
     Ok(is_below || enclosing(dir, pin, side)?.is_some())
 }

@@ -6,7 +6,7 @@ use rustix::fd::AsFd;
 use rustix::fs::{Gid, Mode, Timespec, Timestamps, Uid};
 
 use super::sys::{fchmod, fchown, futimens};
-use super::xattr::{self, Part};
+use super::xattr::{self, XattrPart};
 use super::{During, Result};
 use crate::entry::{Time, Xattrs};
 use crate::fault::Side;
@@ -26,14 +26,15 @@ pub struct Settings<'a> {
 impl Settings<'_> {
     pub(super) fn apply(&self, fd: impl AsFd, side: Side) -> Result<()> {
         if let Some((have, want)) = self.xattrs {
-            xattr::write(fd.as_fd(), have, want, Part::User).during(side, "set the extended attributes")?;
+            xattr::write(fd.as_fd(), have, want, XattrPart::User)
+                .during(side, "set the extended attributes")?;
         }
         if self.uid.is_some() || self.gid.is_some() {
             fchown(fd.as_fd(), self.uid.map(Uid::from_raw), self.gid.map(Gid::from_raw))
                 .during(side, "set the owner")?;
         }
         if let Some((have, want)) = self.xattrs {
-            xattr::write(fd.as_fd(), have, want, Part::Acl).during(side, "set the ACL")?;
+            xattr::write(fd.as_fd(), have, want, XattrPart::Acl).during(side, "set the ACL")?;
         }
         if let Some(mode) = self.mode {
             fchmod(fd.as_fd(), Mode::from_raw_mode(mode)).during(side, "set the mode")?;

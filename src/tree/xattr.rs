@@ -82,14 +82,14 @@ fn sized(call: impl Fn(&mut [u8]) -> Result<usize>) -> Result<Vec<u8>> {
 
 /// Which attributes to set: those of users before the owner is set, ACLs after it.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Part {
+pub(super) enum XattrPart {
     User,
     Acl,
 }
 
 /// Makes the attributes of one part that an entry has those that it is to have.
-pub(super) fn write(fd: impl AsFd, have: &Xattrs, want: &Xattrs, part: Part) -> Result<()> {
-    let concerns = |name: &[u8]| name.starts_with(b"user.") == (part == Part::User);
+pub(super) fn write(fd: impl AsFd, have: &Xattrs, want: &Xattrs, part: XattrPart) -> Result<()> {
+    let concerns = |name: &[u8]| name.starts_with(b"user.") == (part == XattrPart::User);
     for name in have.0.keys().filter(|name| concerns(name) && !want.0.contains_key(*name)) {
         match fremovexattr(fd.as_fd(), &**name) {
             Err(Errno::NODATA) => {}

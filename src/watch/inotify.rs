@@ -23,7 +23,7 @@ use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
 use rustix::io::Errno;
 
 use super::Unwatched;
-use super::places::{Known, Places, Wd};
+use super::places::{KnownDir, Places, Wd};
 use super::shim::{DIRECTORY, relative};
 use crate::path::{Name, RelPath};
 use crate::tree::Dir;
@@ -64,11 +64,11 @@ pub struct Registry {
     queue: OwnedFd,
     /// Written to at the end.
     end: OwnedFd,
-    known: Mutex<State>,
+    known: Mutex<WatchState>,
 }
 
 #[derive(Default)]
-struct State {
+struct WatchState {
     root: PathBuf,
     places: Places,
     /// Watches that are of no use any more.
@@ -128,7 +128,7 @@ impl Drop for INotify {
 }
 
 impl Registry {
-    fn known(&self) -> MutexGuard<'_, State> {
+    fn known(&self) -> MutexGuard<'_, WatchState> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -347,12 +347,12 @@ impl<F: EventHandler> Thread<F> {
     }
 }
 
-impl State {
+impl WatchState {
     /// Notes a watch of a directory that was found at `path`.
     fn put(&mut self, wd: Wd, path: &RelPath, still_stands: impl FnOnce() -> bool) {
         // It is back before its watch was removed.
         self.useless.remove(&wd);
-        if self.places.put(wd, path) == Known::Elsewhere && still_stands() {
+        if self.places.put(wd, path) == KnownDir::Elsewhere && still_stands() {
             self.places.place(wd, path);
         }
     }

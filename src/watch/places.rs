@@ -16,13 +16,13 @@ pub type Wd = i32;
 /// the three events of one rename together, up to what other renames put between them.
 const RENAMES: usize = 256;
 
-struct Place {
+struct WatchedDir {
     /// `None` for the root.
     at: Option<(Wd, Name)>,
     below: BTreeMap<Name, Wd>,
 }
 
-struct Rename {
+struct WatchedRename {
     cookie: u32,
     from: (Wd, Name),
     to: Option<(Wd, Name)>,
@@ -30,7 +30,7 @@ struct Rename {
 
 /// Where a directory stood that is registered now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Known {
+pub enum KnownDir {
     /// Nowhere: it is placed now.
     New,
     EntryContext,
@@ -42,27 +42,27 @@ pub enum Known {
 #[derive(Default)]
 pub struct Places {
     root: Option<Wd>,
-    known: HashMap<Wd, Place>,
-    renames: VecDeque<Rename>,
+    known: HashMap<Wd, WatchedDir>,
+    renames: VecDeque<WatchedRename>,
     /// Numbers that were given out to directories that are not watched.
     unwatched: Wd,
 }
 
 impl Places {
     /// Notes that the watch `wd` stands for the directory at `path`. The root comes first.
-    pub fn put(&mut self, wd: Wd, path: &RelPath) -> Known {
+    pub fn put(&mut self, wd: Wd, path: &RelPath) -> KnownDir {
         match self.path(wd) {
             Some(known) if known == *path => {
                 // Another one may have had the name in between.
                 if self.find(path) != Some(wd) {
                     self.place(wd, path);
                 }
-                Known::EntryContext
+                KnownDir::EntryContext
             }
-            Some(_) => Known::Elsewhere,
+            Some(_) => KnownDir::Elsewhere,
             None => {
                 self.place(wd, path);
-                Known::New
+                KnownDir::New
             }
         }
     }
@@ -74,7 +74,7 @@ impl Places {
             self.settle(wd, (above, name));
         } else {
             self.root = Some(wd);
-            self.known.insert(wd, Place { at: None, below: BTreeMap::new() });
+            self.known.insert(wd, WatchedDir { at: None, below: BTreeMap::new() });
         }
     }
 
@@ -106,7 +106,7 @@ impl Places {
         if self.renames.len() == RENAMES {
             self.renames.pop_front();
         }
-        self.renames.push_back(Rename { cookie, from: (wd, name), to: None });
+        self.renames.push_back(WatchedRename { cookie, from: (wd, name), to: None });
     }
 
     /// The second half. Where it came from, if that is watched too. What is no directory does not tell of itself.
@@ -202,7 +202,7 @@ impl Places {
             return drop(self.remove(wd));
         };
         let before = parent.below.insert(name.clone(), wd);
-        let place = self.known.entry(wd).or_insert_with(|| Place { at: None, below: BTreeMap::new() });
+        let place = self.known.entry(wd).or_insert_with(|| WatchedDir { at: None, below: BTreeMap::new() });
         place.at = Some((above, name));
         // One that was not watched is now.
         let Some(stand_in) = before.filter(|before| *before < 0 && *before != wd) else { return };
@@ -241,7 +241,7 @@ mod tests {
         let mut places = Places::default();
         places.put(0, &RelPath::root());
         for (number, dir) in (1..).zip(dirs) {
-            assert_eq!(places.put(number, &path(dir)), Known::New);
+            assert_eq!(places.put(number, &path(dir)), KnownDir::New);
         }
         places
     }
@@ -298,13 +298,13 @@ mod tests {
     #[test]
     fn a_rename_that_a_scan_has_found_first_changes_nothing_more() {
         let mut places = places(&["a", "a/x"]);
-        assert_eq!(places.put(1, &path("b")), Known::Elsewhere);
+        assert_eq!(places.put(1, &path("b")), KnownDir::Elsewhere);
         places.place(1, &path("b"));
         places.left(1, 0, name("a"));
         places.came(1, 0, name("b"), true);
         assert!(places.moved(1).is_empty());
         assert_eq!(shown(&places, 1..3), ["b", "b/x"]);
-        assert_eq!(places.put(1, &path("b")), Known::EntryContext);
+        assert_eq!(places.put(1, &path("b")), KnownDir::EntryContext);
     }
 
     #[test]
@@ -326,7 +326,7 @@ mod tests {
         places.place(2, &path("a"));
         places.place(2, &path("b"));
         places.put(3, &path("a/c"));
-        assert_eq!(places.put(1, &path("a")), Known::EntryContext);
+        assert_eq!(places.put(1, &path("a")), KnownDir::EntryContext);
         // One that was opened before, and has gone since.
         places.put(4, &path("a"));
         places.gone(4);
@@ -336,7 +336,7 @@ mod tests {
     #[test]
     fn a_removed_directory_leaves_its_name_to_the_next() {
         let mut places = places(&["a"]);
-        assert_eq!(places.put(5, &path("a")), Known::New);
+        assert_eq!(places.put(5, &path("a")), KnownDir::New);
         // The first one's end is told late.
         places.gone(1);
         assert_eq!(places.find(&path("a")), Some(5));
@@ -350,7 +350,7 @@ mod tests {
         let mut places = places(&["a/b/c"]);
         assert_eq!(shown(&places, [1]), ["a/b/c"]);
         // What is watched later takes the place that was kept for it.
-        assert_eq!(places.put(2, &path("a")), Known::New);
+        assert_eq!(places.put(2, &path("a")), KnownDir::New);
         assert_eq!(shown(&places, [1, 2]), ["a/b/c", "a"]);
         places.gone(1);
         assert_eq!(places.known.len(), 2);

@@ -12,12 +12,12 @@ fn listed(names: &[&str]) -> Work {
     work
 }
 
-fn round(pair: &mut Pair, names: &[&str]) -> Outcome {
+fn round(pair: &mut Fixture, names: &[&str]) -> Outcome {
     pair.round(listed(names))
 }
 
 /// Does again what came back: by then it is looked at.
-fn again(pair: &mut Pair, outcome: Outcome) -> Outcome {
+fn again(pair: &mut Fixture, outcome: Outcome) -> Outcome {
     let mut work = work(&[]);
     for (path, look, again) in outcome.again {
         assert!(!look.unseen_in_replica && again == Requeue::StaleListing, "{path}: {again:?}");
@@ -28,7 +28,7 @@ fn again(pair: &mut Pair, outcome: Outcome) -> Outcome {
 
 #[test]
 fn a_new_file_is_copied() {
-    let mut pair = Pair::new();
+    let mut pair = Fixture::new();
     pair.write("source/new", "text");
     let outcome = round(&mut pair, &["new"]);
     assert_eq!(operations(&outcome), [(Operation::Created, "new".into())]);
@@ -37,7 +37,7 @@ fn a_new_file_is_copied() {
 
 #[test]
 fn what_has_come_to_stand_there_is_not_replaced_unseen() {
-    let mut pair = Pair::new();
+    let mut pair = Fixture::new();
     for name in ["file", "link", "dir"] {
         pair.write(&format!("source/{name}"), "text");
     }
@@ -55,7 +55,7 @@ fn what_has_come_to_stand_there_is_not_replaced_unseen() {
 
 #[test]
 fn what_has_become_something_else_is_looked_at() {
-    let mut pair = Pair::new();
+    let mut pair = Fixture::new();
     std::os::unix::fs::symlink("target", pair.at("source/link")).unwrap();
     fs::create_dir(pair.at("source/dir")).unwrap();
     let outcome = round(&mut pair, &["link", "dir", "gone"]);
@@ -70,7 +70,7 @@ fn what_has_become_something_else_is_looked_at() {
 
 #[test]
 fn nothing_new_comes_where_it_is_held_back() {
-    let mut pair = Pair::new();
+    let mut pair = Fixture::new();
     pair.write("source/new", "text");
     let outcome = pair.round(Work { deletions: Deletions::Held { spare: 0 }, ..listed(&["new"]) });
     assert_eq!((outcome.held, outcome.waiting, outcome.done.len()), (0, 1, 0));
@@ -86,7 +86,7 @@ fn the_word_of_the_watch_makes_it_a_look() {
 
 #[test]
 fn neither_is_it_by_a_big_file() {
-    let mut pair = Pair::new();
+    let mut pair = Fixture::new();
     for name in ["early", "late"] {
         pair.write(&format!("source/{name}"), "0123456789");
     }
@@ -105,7 +105,7 @@ fn neither_is_it_by_a_big_file() {
 
 #[test]
 fn what_its_directory_has_become_is_looked_at_as_what_it_is() {
-    let mut pair = Pair::new();
+    let mut pair = Fixture::new();
     pair.write("replica/d/f.txt", "text");
     let outcome = round(&mut pair, &["d/f.txt"]);
     assert_eq!(operations(&outcome), [(Operation::Removed, "d".into())]);

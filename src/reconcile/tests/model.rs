@@ -14,12 +14,12 @@ mod trees;
 
 use std::path::Path;
 
-use super::Pair;
+use super::Fixture;
 use crate::path::{Name, RelPath};
-use crate::queue::Hint;
+use crate::queue::Rename;
 use crate::reconcile::Deletions;
 use crate::tree::Faults;
-use kept::Kept;
+use kept::KeptDirs;
 use rounds::Rounds;
 use source::{Source, Story, WatchEvent};
 
@@ -27,7 +27,7 @@ use source::{Source, Story, WatchEvent};
 const MOST_TURNS: usize = 5_000;
 
 /// Something told that has not arrived.
-struct Held {
+struct HeldCheck {
     /// Before which operation it arrives.
     due: usize,
     told: WatchEvent,
@@ -35,7 +35,7 @@ struct Held {
 
 /// What the histories have come to.
 #[derive(Default)]
-struct Stats {
+struct ModelStats {
     renames: usize,
     followed: usize,
     /// Seeds that were equal only after what was renamed was compared once more.
@@ -47,7 +47,7 @@ struct Stats {
 struct History {
     source: Source,
     rounds: Rounds,
-    held: Vec<Held>,
+    held: Vec<HeldCheck>,
     /// When the last rename arrives: those after it arrive no sooner.
     last_rename_due: usize,
     /// Whether what is told arrives at once, as it happened.
@@ -60,7 +60,7 @@ struct History {
     is_faulty: bool,
     /// How many have failed.
     met: usize,
-    kept: Kept,
+    kept: KeptDirs,
     /// Renames that were told, for telling them again.
     renames: Vec<(String, String)>,
     operations: usize,
@@ -71,7 +71,7 @@ impl History {
     fn new(seed: u64) -> Self {
         let memory = Path::new("/dev/shm");
         let top = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
-        let mut pair = Pair::below(top.unwrap());
+        let mut pair = Fixture::below(top.unwrap());
         pair.reconciler.durable = seed % 4 == 3;
         pair.reconciler.backup = seed.is_multiple_of(3).then(|| pair.backup());
         let story = Story::default();
@@ -87,7 +87,7 @@ impl History {
             faults: None,
             is_faulty: false,
             met: 0,
-            kept: Kept::default(),
+            kept: KeptDirs::default(),
             renames: Vec::new(),
             operations: 0,
             story,
@@ -176,11 +176,11 @@ impl History {
                     self.renames.push((from.clone(), to.clone()));
                 }
                 WatchEvent::Check(..) if !self.is_faithful && self.source.rng.u8(..8) == 0 => {
-                    self.held.push(Held { due: due + self.source.rng.usize(..4), told: told.clone() });
+                    self.held.push(HeldCheck { due: due + self.source.rng.usize(..4), told: told.clone() });
                 }
                 WatchEvent::Check(..) => {}
             }
-            self.held.push(Held { due, told });
+            self.held.push(HeldCheck { due, told });
         }
     }
 
@@ -199,7 +199,8 @@ impl History {
         };
         if !from.is_empty() {
             let is_dir = self.source.rng.bool();
-            self.held.push(Held { due: self.last_rename_due, told: WatchEvent::Renamed(from, to, is_dir) });
+            self.held
+                .push(HeldCheck { due: self.last_rename_due, told: WatchEvent::Renamed(from, to, is_dir) });
         }
     }
 
@@ -211,7 +212,7 @@ impl History {
         if !self.is_faithful {
             self.shuffle(&mut due);
         }
-        for Held { told, .. } in due {
+        for HeldCheck { told, .. } in due {
             self.rounds.take(&told);
             if !self.is_faithful && self.source.rng.u8(..8) == 0 {
                 self.turn()?;
@@ -221,7 +222,7 @@ impl History {
     }
 
     /// Another order among the looks; renames stay where they are among what is due.
-    fn shuffle(&mut self, due: &mut [Held]) {
+    fn shuffle(&mut self, due: &mut [HeldCheck]) {
         for index in 0..due.len() {
             let other = self.source.rng.usize(..due.len());
             let are_looks = [index, other].iter().all(|at| matches!(due[*at].told, WatchEvent::Check(..)));
@@ -245,7 +246,7 @@ impl History {
         }
     }
 
-    fn verify_kept(&mut self, moves: &[Hint]) -> Result<(), String> {
+    fn verify_kept(&mut self, moves: &[Rename]) -> Result<(), String> {
         for fault in self.faults.iter().flat_map(Faults::tale) {
             self.story.tell(format!("        {fault}"));
         }
@@ -283,9 +284,9 @@ impl History {
 }
 
 /// Says which seed it was that panics.
-struct Running(u64);
+struct RunningSeed(u64);
 
-impl Drop for Running {
+impl Drop for RunningSeed {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("seed {} panics", self.0);
@@ -294,17 +295,17 @@ impl Drop for Running {
 }
 
 /// What was wrong, and the whole story of it.
-struct Failure {
+struct SeedFailure {
     why: String,
     story: String,
 }
 
-fn history(seed: u64, is_faulty: bool, tally: &mut Stats) -> Result<(), Failure> {
-    let _running = Running(seed);
+fn history(seed: u64, is_faulty: bool, tally: &mut ModelStats) -> Result<(), SeedFailure> {
+    let _running = RunningSeed(seed);
     let mut history = History::new(seed);
     history.is_faulty = is_faulty;
     history.rounds.bears_faults = is_faulty;
-    history.run().map_err(|why| Failure { why, story: history.story.all() })?;
+    history.run().map_err(|why| SeedFailure { why, story: history.story.all() })?;
     tally.renames += history.source.renames;
     tally.followed += history.rounds.followed;
     tally.faults += history.met;
@@ -313,11 +314,11 @@ fn history(seed: u64, is_faulty: bool, tally: &mut Stats) -> Result<(), Failure>
 }
 
 /// Prints what is wrong with each that fails, and the story of the first.
-fn histories(seeds: std::ops::Range<u64>, is_faulty: bool) -> Stats {
-    let (mut tally, mut failed) = (Stats::default(), Vec::new());
+fn histories(seeds: std::ops::Range<u64>, is_faulty: bool) -> ModelStats {
+    let (mut tally, mut failed) = (ModelStats::default(), Vec::new());
     let number = seeds.end - seeds.start;
     for seed in seeds {
-        if let Err(Failure { why, story }) = history(seed, is_faulty, &mut tally) {
+        if let Err(SeedFailure { why, story }) = history(seed, is_faulty, &mut tally) {
             if failed.is_empty() {
                 eprintln!("{story}");
             }
@@ -325,7 +326,7 @@ fn histories(seeds: std::ops::Range<u64>, is_faulty: bool) -> Stats {
             failed.push(seed);
         }
     }
-    let Stats { renames, followed, proved, faults } = &tally;
+    let ModelStats { renames, followed, proved, faults } = &tally;
     println!(
         "{number} histories: {followed} of {renames} renames followed, {faults} calls failed, the proof needed by \
          {proved:?}"
@@ -335,7 +336,7 @@ fn histories(seeds: std::ops::Range<u64>, is_faulty: bool) -> Stats {
 }
 
 /// Copying would end equal, too.
-fn assert_followed(Stats { renames, followed, .. }: &Stats) {
+fn assert_followed(ModelStats { renames, followed, .. }: &ModelStats) {
     assert!(followed * 10 > *renames, "only {followed} of {renames} renames were followed");
 }
 

@@ -1,9 +1,9 @@
 //! Renames that are followed, and hints that are wrong.
 
 use super::*;
-use crate::queue::{Hint, Renames};
+use crate::queue::{Rename, RenameBatch};
 
-impl Pair {
+impl Fixture {
     /// Has both sides hold the same file.
     fn both(&self, path: &str, text: &str) {
         for side in ["source", "replica"] {
@@ -28,8 +28,8 @@ impl Pair {
     fn follow(&mut self, hints: &[(&str, &str)]) -> Outcome {
         let since = Instant::now();
         let is_dir = |at: &str| self.at(&format!("source/{at}")).is_dir();
-        let hint = |from: &str, to: &str| Hint::new(path(from), path(to), is_dir(to), since);
-        let moves = Renames::new(hints.iter().map(|(from, to)| hint(from, to)));
+        let hint = |from: &str, to: &str| Rename::new(path(from), path(to), is_dir(to), since);
+        let moves = RenameBatch::new(hints.iter().map(|(from, to)| hint(from, to)));
         let mut work = work(&[]);
         for end in hints.iter().flat_map(|(from, to)| [from, to]) {
             add(&mut work.looks, &path(end), Check { depth: Depth::Subtree, ..look() });
@@ -52,7 +52,7 @@ fn renamed(to: &str) -> (Operation, String) {
 
 #[test]
 fn a_renamed_directory_is_renamed_and_not_copied() {
-    let mut pair = Pair::new();
+    let mut pair = Fixture::new();
     pair.both("a/sub/x", "text");
     let inodes = [pair.inode("replica/a"), pair.inode("replica/a/sub/x")];
     let outcome = pair.rename_and_follow(&[("a", "b")]);
@@ -65,7 +65,7 @@ fn a_renamed_directory_is_renamed_and_not_copied() {
 
 #[test]
 fn a_renamed_file_is_renamed_over_another_and_read_once() {
-    let mut pair = Pair::new();
+    let mut pair = Fixture::new();
     pair.both("new", "new text");
     pair.both("f", "old");
     let inode = pair.inode("replica/new");
@@ -77,7 +77,7 @@ fn a_renamed_file_is_renamed_over_another_and_read_once() {
 
 #[test]
 fn a_chain_of_renames_goes_to_its_end_at_once() {
-    let mut pair = Pair::new();
+    let mut pair = Fixture::new();
     pair.both("a/x", "text");
     let inode = pair.inode("replica/a/x");
     let outcome = pair.rename_and_follow(&[("a", "b"), ("b", "c"), ("c", "d/e/f")]);
@@ -89,10 +89,10 @@ fn a_chain_of_renames_goes_to_its_end_at_once() {
 
 #[test]
 fn names_that_are_swapped_by_a_third_or_exchanged_are_swapped() {
-    let mut pair = Pair::new();
+    let mut pair = Fixture::new();
     pair.both("a/of_a", "1");
     pair.both("b/of_b", "2");
-    let inodes = |pair: &Pair| [pair.inode("replica/a"), pair.inode("replica/b")];
+    let inodes = |pair: &Fixture| [pair.inode("replica/a"), pair.inode("replica/b")];
     let [a, b] = inodes(&pair);
     pair.rename_and_follow(&[("a", "t"), ("b", "a"), ("t", "b")]);
     assert_eq!(inodes(&pair), [b, a]);
@@ -112,7 +112,7 @@ fn names_that_are_swapped_by_a_third_or_exchanged_are_swapped() {
 
 #[test]
 fn there_and_back_is_no_way_at_all() {
-    let mut pair = Pair::new();
+    let mut pair = Fixture::new();
     pair.both("a/x", "text");
     let inode = pair.inode("replica/a/x");
     let outcome = pair.rename_and_follow(&[("a", "b"), ("b", "a")]);
@@ -122,7 +122,7 @@ fn there_and_back_is_no_way_at_all() {
 
 #[test]
 fn what_is_made_anew_in_the_old_place_is_there_without_a_gap() {
-    let mut pair = Pair::new();
+    let mut pair = Fixture::new();
     pair.both("log/1", "first");
     let inode = pair.inode("replica/log/1");
     pair.rename("log", "log.old");
@@ -142,7 +142,7 @@ fn what_is_made_anew_in_the_old_place_is_there_without_a_gap() {
 
 #[test]
 fn a_directory_that_is_moved_out_of_one_that_moves_goes_first() {
-    let mut pair = Pair::new();
+    let mut pair = Fixture::new();
     pair.both("a/sub/x", "x");
     pair.both("a/y", "y");
     let inodes = [pair.inode("replica/a/sub"), pair.inode("replica/a")];
@@ -160,7 +160,7 @@ fn a_directory_that_is_moved_out_of_one_that_moves_goes_first() {
 
 #[test]
 fn hints_that_are_wrong_do_no_harm() {
-    let mut pair = Pair::new();
+    let mut pair = Fixture::new();
     pair.both("a/x", "text");
     pair.both("b/y", "other");
     pair.both("f", "file");
@@ -191,7 +191,7 @@ fn hints_that_are_wrong_do_no_harm() {
 
 #[test]
 fn a_hint_that_looks_right_and_is_not_is_mended_by_the_looks() {
-    let mut pair = Pair::new();
+    let mut pair = Fixture::new();
     pair.both("a/x", "of a");
     // The source's new directory is not the one that the replica has as `a`.
     pair.rename("a", "gone");
@@ -206,11 +206,11 @@ fn a_hint_that_looks_right_and_is_not_is_mended_by_the_looks() {
 
 #[test]
 fn while_deletions_are_held_nothing_is_moved() {
-    let mut pair = Pair::new();
+    let mut pair = Fixture::new();
     pair.both("a/x", "text");
     pair.rename("a", "b");
     let since = Instant::now();
-    let moves = Renames::new([Hint::new(path("a"), path("b"), true, since)]);
+    let moves = RenameBatch::new([Rename::new(path("a"), path("b"), true, since)]);
     let outcome = pair.round(Work {
         moves,
         deletions: Deletions::Held { spare: u64::MAX },
@@ -221,7 +221,7 @@ fn while_deletions_are_held_nothing_is_moved() {
 
 #[test]
 fn a_big_file_on_its_way_arrives_where_its_directory_is_by_then() {
-    let mut pair = Pair::new();
+    let mut pair = Fixture::new();
     pair.write("source/d/big", "of some size");
     fs::create_dir(pair.at("replica/d")).unwrap();
     pair.round(Work { big: 1, ..work(&["d/big"]) });
@@ -234,7 +234,7 @@ fn a_big_file_on_its_way_arrives_where_its_directory_is_by_then() {
 }
 
 /// A pair of files of equal size and mtime, of which only the contents differ, on its way in a carrier.
-fn with_a_flight(pair: &mut Pair, name: &str) -> Finished {
+fn with_a_flight(pair: &mut Fixture, name: &str) -> Finished {
     pair.both(name, "old text");
     let (source, replica) = (pair.at(&format!("source/{name}")), pair.at(&format!("replica/{name}")));
     fs::write(&source, "new text").unwrap();
@@ -248,7 +248,7 @@ fn with_a_flight(pair: &mut Pair, name: &str) -> Finished {
 
 #[test]
 fn a_file_that_is_renamed_on_its_way_leaves_nothing_behind() {
-    let mut pair = Pair::new();
+    let mut pair = Fixture::new();
     pair.both("b/other", "text");
     let finished = with_a_flight(&mut pair, "a/f");
     pair.rename_and_follow(&[("a/f", "b/f")]);
@@ -263,18 +263,18 @@ fn a_file_that_is_renamed_on_its_way_leaves_nothing_behind() {
 
 #[test]
 fn a_file_arrives_in_the_round_that_renames_its_directory() {
-    let mut pair = Pair::new();
+    let mut pair = Fixture::new();
     let finished = with_a_flight(&mut pair, "a/f");
     pair.rename("a", "b");
-    let hint = Hint::new(path("a"), path("b"), true, Instant::now());
-    pair.round(Work { moves: Renames::new([hint]), finished: vec![finished], ..work(&["a", "b"]) });
+    let hint = Rename::new(path("a"), path("b"), true, Instant::now());
+    pair.round(Work { moves: RenameBatch::new([hint]), finished: vec![finished], ..work(&["a", "b"]) });
     assert_eq!((pair.names("replica"), pair.names("replica/b")), (vec!["b".into()], vec!["f".into()]));
     assert_eq!(pair.read("replica/b/f"), "new text");
 }
 
 #[test]
 fn files_on_their_way_go_with_the_directories_that_are_exchanged() {
-    let mut pair = Pair::new();
+    let mut pair = Fixture::new();
     let in_a = with_a_flight(&mut pair, "a/f");
     let in_b = with_a_flight(&mut pair, "b/g");
     for (from, to) in [("a", "t"), ("b", "a"), ("t", "b")] {
@@ -288,7 +288,7 @@ fn files_on_their_way_go_with_the_directories_that_are_exchanged() {
 
 #[test]
 fn a_tree_that_was_put_aside_goes_from_where_its_directory_is_by_then() {
-    let mut pair = Pair::new();
+    let mut pair = Fixture::new();
     pair.both("a/sub/x", "text");
     pair.both("a/y", "text");
     fs::remove_dir_all(pair.at("source/a/sub")).unwrap();
@@ -300,7 +300,7 @@ fn a_tree_that_was_put_aside_goes_from_where_its_directory_is_by_then() {
 
 #[test]
 fn a_renamed_file_is_read_where_its_directory_has_taken_it() {
-    let mut pair = Pair::new();
+    let mut pair = Fixture::new();
     pair.both("a/f", "old text");
     let time = fs::metadata(pair.at("replica/a/f")).unwrap().modified().unwrap();
     fs::write(pair.at("source/a/f"), "new text").unwrap();
@@ -311,7 +311,7 @@ fn a_renamed_file_is_read_where_its_directory_has_taken_it() {
 
 #[test]
 fn what_stands_where_a_directory_has_come_to_is_put_aside() {
-    let mut pair = Pair::new();
+    let mut pair = Fixture::new();
     pair.both("t/old", "old");
     pair.both("d/new", "new");
     let inode = pair.inode("replica/d");
@@ -325,7 +325,7 @@ fn what_stands_where_a_directory_has_come_to_is_put_aside() {
 
 #[test]
 fn a_directory_of_which_a_part_is_excluded_in_the_new_place_is_copied() {
-    let mut pair = Pair::new();
+    let mut pair = Fixture::new();
     pair.reconciler.filter = Filter::new(crate::filter::Patterns::read(b"/a/secret"), false);
     pair.both("b/secret", "text");
     pair.both("b/open", "text");

@@ -1,11 +1,11 @@
 //! Rounds that take something away: what has to stay, and what is kept first.
 
 use super::*;
-use crate::queue::{Hint, Renames};
+use crate::queue::{Rename, RenameBatch};
 
 #[test]
 fn a_directory_of_the_replica_stays_while_the_source_lies_in_it() {
-    let mut pair = Pair::new();
+    let mut pair = Fixture::new();
     pair.write("source/f", "x");
     pair.write("replica/d/x", "x");
     fs::rename(pair.at("source"), pair.at("replica/d/source")).unwrap();
@@ -17,21 +17,21 @@ fn a_directory_of_the_replica_stays_while_the_source_lies_in_it() {
 }
 
 /// A pair whose replica's losses are kept.
-fn kept_pair() -> Pair {
-    let mut pair = Pair::new();
+fn kept_pair() -> Fixture {
+    let mut pair = Fixture::new();
     pair.reconciler.backup = Some(pair.backup());
     pair
 }
 
 /// What lies in the one folder of the backup, at a path.
-fn kept(pair: &Pair, path: &str) -> Option<String> {
+fn kept(pair: &Fixture, path: &str) -> Option<String> {
     let folders = pair.names("backup");
     assert_eq!(folders.len(), 1, "{folders:?}");
     fs::read_to_string(pair.at("backup").join(&folders[0]).join(path)).ok()
 }
 
-fn rename(from: &str, to: &str) -> Renames {
-    Renames::new([Hint::new(path(from), path(to), true, std::time::Instant::now())])
+fn rename(from: &str, to: &str) -> RenameBatch {
+    RenameBatch::new([Rename::new(path(from), path(to), true, std::time::Instant::now())])
 }
 
 #[test]

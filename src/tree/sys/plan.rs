@@ -8,10 +8,10 @@ use fastrand::Rng;
 use rustix::io::{Errno, Result};
 
 thread_local! {
-    static PLAN: RefCell<Option<Rc<RefCell<Plan>>>> = const { RefCell::new(None) };
+    static PLAN: RefCell<Option<Rc<RefCell<FaultPlan>>>> = const { RefCell::new(None) };
 }
 
-struct Plan {
+struct FaultPlan {
     rng: Rng,
     /// One call in so many fails.
     one_in: u32,
@@ -20,12 +20,12 @@ struct Plan {
 }
 
 /// Has system calls on entries fail, on this thread, for as long as it lives.
-pub struct Faults(Rc<RefCell<Plan>>);
+pub struct Faults(Rc<RefCell<FaultPlan>>);
 
 impl Faults {
     /// One call in `one_in` fails.
     pub fn begin(seed: u64, one_in: u32) -> Self {
-        let plan = Plan { rng: Rng::with_seed(seed), one_in, met: 0, tale: Vec::new() };
+        let plan = FaultPlan { rng: Rng::with_seed(seed), one_in, met: 0, tale: Vec::new() };
         let plan = Rc::new(RefCell::new(plan));
         PLAN.set(Some(Rc::clone(&plan)));
         Self(plan)
@@ -53,7 +53,7 @@ impl Drop for Faults {
     }
 }
 
-impl Plan {
+impl FaultPlan {
     fn is_due(&mut self) -> bool {
         self.rng.u32(..self.one_in) == 0
     }
@@ -65,7 +65,7 @@ impl Plan {
 }
 
 /// What the plan says, if there is one.
-fn asked<T>(ask: impl FnOnce(&mut Plan) -> Option<T>) -> Option<T> {
+fn asked<T>(ask: impl FnOnce(&mut FaultPlan) -> Option<T>) -> Option<T> {
     PLAN.with_borrow(|plan| plan.as_ref().and_then(|plan| ask(&mut plan.borrow_mut())))
 }
 

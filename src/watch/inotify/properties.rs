@@ -22,14 +22,14 @@ fn thread() -> (Thread<impl EventHandler>, Receiver<Event>) {
     let handler = move |event: notify::Result<Event>| _ = out.send(event.unwrap());
     let queue = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).unwrap();
     let end = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
-    let state = State { root: ROOT.into(), ..State::default() };
+    let state = WatchState { root: ROOT.into(), ..WatchState::default() };
     let registry = Arc::new(Registry { queue, end, known: Mutex::new(state) });
     (Thread { registry, handler, half: None, pace: super::Pace::new() }, told)
 }
 
 /// What people and programs do to a tree, and what goes on beside that.
 #[derive(Clone, Debug)]
-enum Step {
+enum TestStep {
     Create(u8, Name),
     MakeDir(u8, Name),
     Write(u8),
@@ -44,20 +44,20 @@ enum Step {
     Act(u8),
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+fn steps() -> impl Strategy<Value = Vec<TestStep>> {
     let any = any::<u8>;
     let names = || select(["a", "b", "c"].map(name).to_vec());
     let step = prop_oneof![
-        2 => (any(), names()).prop_map(|(dir, name)| Step::Create(dir, name)),
-        4 => (any(), names()).prop_map(|(dir, name)| Step::MakeDir(dir, name)),
-        2 => any().prop_map(Step::Write),
-        2 => (any(), proptest::bool::ANY).prop_map(|(at, first)| Step::Remove(at, first)),
-        6 => (any(), any(), names()).prop_map(|(at, dir, name)| Step::Rename(at, dir, name)),
-        2 => (any(), any()).prop_map(|(one, other)| Step::Exchange(one, other)),
-        1 => any().prop_map(Step::Removable),
-        1 => (any(), any(), names()).prop_map(|(at, dir, name)| Step::Return(at, dir, name)),
-        6 => (1..6_usize).prop_map(Step::Read),
-        14 => any().prop_map(Step::Act),
+        2 => (any(), names()).prop_map(|(dir, name)| TestStep::Create(dir, name)),
+        4 => (any(), names()).prop_map(|(dir, name)| TestStep::MakeDir(dir, name)),
+        2 => any().prop_map(TestStep::Write),
+        2 => (any(), proptest::bool::ANY).prop_map(|(at, first)| TestStep::Remove(at, first)),
+        6 => (any(), any(), names()).prop_map(|(at, dir, name)| TestStep::Rename(at, dir, name)),
+        2 => (any(), any()).prop_map(|(one, other)| TestStep::Exchange(one, other)),
+        1 => any().prop_map(TestStep::Removable),
+        1 => (any(), any(), names()).prop_map(|(at, dir, name)| TestStep::Return(at, dir, name)),
+        6 => (1..6_usize).prop_map(TestStep::Read),
+        14 => any().prop_map(TestStep::Act),
     ];
     vec(step, 0..120)
 }

@@ -6,19 +6,19 @@ use std::collections::{BTreeSet, HashSet};
 use super::super::path;
 use super::trees::Tree;
 use crate::path::{Name, RelPath};
-use crate::queue::Hint;
+use crate::queue::Rename;
 use crate::reconcile::Deletions;
 
 /// What both sides hold, and all that the source ever held.
 #[derive(Default)]
-pub struct Kept {
+pub struct KeptDirs {
     twins: Tree,
     /// All that the replica showed.
     shown: BTreeSet<String>,
     known: HashSet<String>,
 }
 
-impl Kept {
+impl KeptDirs {
     /// The source was changed.
     pub fn source_is(&mut self, source: &Tree) {
         self.twins.retain(|path, what| source.get(path) == Some(what));
@@ -31,7 +31,7 @@ impl Kept {
         &mut self,
         replica: &Tree,
         source: &Tree,
-        moves: &[Hint],
+        moves: &[Rename],
         deletions: Deletions,
     ) -> Result<(), String> {
         let shown = replica.keys().filter(|path| !is_hidden(path)).cloned().collect();
@@ -60,7 +60,7 @@ impl Kept {
 
 /// Whether a rename may take it away for a while: what is below one of its ends, or gives way to it, and
 /// a directory that leaves an empty one in its place. A file that stands again stays.
-fn may_move(name: &str, what: &str, moves: &[Hint]) -> bool {
+fn may_move(name: &str, what: &str, moves: &[Rename]) -> bool {
     let name = path(name);
     let leaves = |from: &RelPath| name.is_within(from) && (name != *from || what == "directory");
     moves.iter().any(|hint| name.is_within(&hint.to) || leaves(&hint.from))

@@ -8,10 +8,10 @@ use super::source::{Source, join};
 use crate::queue::Depth;
 
 /// `None` where there is nothing to do it to.
-type Operation = fn(&mut Source) -> Option<()>;
+type Edit = fn(&mut Source) -> Option<()>;
 
 /// Those that rename come more often.
-const OPERATIONS: [(u8, Operation); 26] = [
+const OPERATIONS: [(u8, Edit); 26] = [
     (4, Source::create),
     (2, Source::write),
     (1, Source::append),

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
-use super::super::Pair;
+use super::super::Fixture;
 use super::source::{Story, WatchEvent};
 use crate::carrier::Finished;
 use crate::path::{Name, RelPath};
-use crate::queue::{BatchLimit, Check, Checks, Depth, Detector, Hint, Queue};
+use crate::queue::{BatchLimit, Check, Checks, Depth, Detector, Queue, Rename};
 use crate::reaper::Emptied;
 use crate::reconcile::{Deletions, Lost, Outcome, Requeue, Work};
 use crate::report::{Cause, Operation, Problem};
@@ -34,7 +34,7 @@ struct Walk {
 
 /// The queue, the rounds, and all that waits between them.
 pub struct Rounds {
-    pub pair: Pair,
+    pub pair: Fixture,
     pub rng: Rng,
     queue: Queue,
     troubles: Failures,
@@ -57,7 +57,7 @@ pub struct Rounds {
 }
 
 impl Rounds {
-    pub fn new(pair: Pair, seed: u64, story: Story) -> Self {
+    pub fn new(pair: Fixture, seed: u64, story: Story) -> Self {
         Self {
             slots: pair.reconciler.free_workers(),
             pair,
@@ -94,7 +94,7 @@ impl Rounds {
             }
             WatchEvent::Renamed(from, to, is_dir) => {
                 let [from, to] = [from, to].map(|path| super::super::path(path));
-                self.queue.push_rename(Hint::new(from, to, *is_dir, self.now));
+                self.queue.push_rename(Rename::new(from, to, *is_dir, self.now));
             }
         }
     }
@@ -106,7 +106,7 @@ impl Rounds {
 
     /// Lets some time pass, and does a round where there is work for one: the renames that it was to
     /// follow.
-    pub fn turn(&mut self) -> Option<Vec<Hint>> {
+    pub fn turn(&mut self) -> Option<Vec<Rename>> {
         self.now += Duration::from_millis(self.rng.u64(..30));
         if self.bears_faults && self.rng.u8(..8) == 0 {
             // What has failed is tried again.
@@ -211,7 +211,7 @@ impl Rounds {
         if watched && !(swept && self.rng.u8(..8) == 0) { Detector::Watch } else { Detector::Sweep }
     }
 
-    fn round(&mut self) -> Option<Vec<Hint>> {
+    fn round(&mut self) -> Option<Vec<Rename>> {
         let finished = self.some_carried();
         let emptied_trash =
             if self.rng.bool() { std::mem::take(&mut self.emptied_trash) } else { Vec::new() };

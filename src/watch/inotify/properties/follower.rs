@@ -8,14 +8,14 @@ use crossbeam_channel::Receiver;
 use notify::Event;
 
 use super::super::{EventHandler, Thread};
-use super::kernel::{ELSEWHERE, Inode, Kernel, Place, ROOT, What};
-use super::{ROOT as PATH, Step};
+use super::kernel::{ELSEWHERE, Inode, Kernel, NamedInode, ROOT, What};
+use super::{ROOT as PATH, TestStep};
 use crate::path::RelPath;
 use crate::queue::Depth;
 use crate::watch::shim::{Classified, relative, shim};
 
 /// What waits to be done.
-enum Task {
+enum FollowerTask {
     Check(RelPath, Depth),
     /// Of a walk: open a directory, register it, list it.
     Open(RelPath),
@@ -27,40 +27,40 @@ pub struct Follower<F> {
     kernel: Kernel,
     thread: Thread<F>,
     told: Receiver<Event>,
-    tasks: Vec<Task>,
+    tasks: Vec<FollowerTask>,
     twin: BTreeMap<RelPath, What>,
 }
 
 impl<F: EventHandler> Follower<F> {
     pub fn new(thread: Thread<F>, told: Receiver<Event>) -> Self {
-        let (mut kernel, tasks) = (Kernel::new(), vec![Task::Open(RelPath::root())]);
+        let (mut kernel, tasks) = (Kernel::new(), vec![FollowerTask::Open(RelPath::root())]);
         thread.registry.known().places.put(kernel.watch(ROOT), &RelPath::root());
         Self { kernel, thread, told, tasks, twin: BTreeMap::new() }
     }
 
-    pub fn step(&mut self, step: Step) {
+    pub fn step(&mut self, step: TestStep) {
         match step {
-            Step::Create(dir, name) => self.kernel.create(&(self.dir(dir), name), What::File(0)),
-            Step::MakeDir(dir, name) => self.kernel.create(&(self.dir(dir), name), What::Dir),
-            Step::Write(at) => self.with(at, ROOT, |kernel, place| kernel.write(&place)),
-            Step::Remove(at, first) => self.with(at, ROOT, |kernel, place| kernel.remove(&place, first)),
-            Step::Rename(at, dir, name) => {
+            TestStep::Create(dir, name) => self.kernel.create(&(self.dir(dir), name), What::File(0)),
+            TestStep::MakeDir(dir, name) => self.kernel.create(&(self.dir(dir), name), What::Dir),
+            TestStep::Write(at) => self.with(at, ROOT, |kernel, place| kernel.write(&place)),
+            TestStep::Remove(at, first) => self.with(at, ROOT, |kernel, place| kernel.remove(&place, first)),
+            TestStep::Rename(at, dir, name) => {
                 let to = (self.dir(dir), name);
                 self.with(at, ROOT, |kernel, from| kernel.rename(&from, &to));
             }
-            Step::Exchange(one, other) => {
+            TestStep::Exchange(one, other) => {
                 let Some(other) = self.place(other, ROOT) else { return };
                 self.with(one, ROOT, |kernel, one| kernel.exchange(&one, &other));
             }
-            Step::Removable(at) => {
+            TestStep::Removable(at) => {
                 self.with(at, ROOT, |kernel, from| kernel.rename(&from, &(ELSEWHERE, from.1.clone())));
             }
-            Step::Return(at, dir, name) => {
+            TestStep::Return(at, dir, name) => {
                 let to = (self.dir(dir), name);
                 self.with(at, ELSEWHERE, |kernel, from| kernel.rename(&from, &to));
             }
-            Step::Read(number) => self.read(number),
-            Step::Act(which) => {
+            TestStep::Read(number) => self.read(number),
+            TestStep::Act(which) => {
                 if !self.tasks.is_empty() {
                     let task = self.tasks.swap_remove(usize::from(which) % self.tasks.len());
                     self.act(task);
@@ -70,7 +70,7 @@ impl<F: EventHandler> Follower<F> {
     }
 
     /// Some entry of a tree.
-    fn place(&self, which: u8, top: Inode) -> Option<Place> {
+    fn place(&self, which: u8, top: Inode) -> Option<NamedInode> {
         let places: Vec<_> = self.kernel.entries(top).into_values().map(|(place, _)| place).collect();
         places.get(usize::from(which) % places.len().max(1)).cloned()
     }
@@ -84,7 +84,7 @@ impl<F: EventHandler> Follower<F> {
         dirs[usize::from(which) % dirs.len()]
     }
 
-    fn with(&mut self, which: u8, top: Inode, change: impl FnOnce(&mut Kernel, Place)) {
+    fn with(&mut self, which: u8, top: Inode, change: impl FnOnce(&mut Kernel, NamedInode)) {
         if let Some(place) = self.place(which, top) {
             change(&mut self.kernel, place);
         }
@@ -106,11 +106,11 @@ impl<F: EventHandler> Follower<F> {
         while let Ok(event) = self.told.try_recv() {
             match shim(event, Path::new(PATH)) {
                 Classified::Dirty(path, depth) => {
-                    self.tasks.push(Task::Check(relative(&path, Path::new(PATH)).unwrap(), depth));
+                    self.tasks.push(FollowerTask::Check(relative(&path, Path::new(PATH)).unwrap(), depth));
                 }
                 Classified::Moved(_, ends) => {
                     let ends = ends.map(|end| relative(&end, Path::new(PATH)).unwrap());
-                    self.tasks.extend(ends.map(|end| Task::Check(end, Depth::Subtree)));
+                    self.tasks.extend(ends.map(|end| FollowerTask::Check(end, Depth::Subtree)));
                 }
                 Classified::Nothing => {}
                 Classified::Urgent(change) => panic!("{change:?}"),
@@ -118,20 +118,20 @@ impl<F: EventHandler> Follower<F> {
         }
     }
 
-    fn act(&mut self, task: Task) {
+    fn act(&mut self, task: FollowerTask) {
         match task {
-            Task::Check(path, depth) => self.look(&path, depth),
-            Task::Open(path) => match self.kernel.find(&path).filter(|at| self.kernel.is_dir(*at)) {
-                Some(at) => self.tasks.push(Task::Register(path, at)),
+            FollowerTask::Check(path, depth) => self.look(&path, depth),
+            FollowerTask::Open(path) => match self.kernel.find(&path).filter(|at| self.kernel.is_dir(*at)) {
+                Some(at) => self.tasks.push(FollowerTask::Register(path, at)),
                 None => self.look(&path, Depth::Content),
             },
-            Task::Register(path, at) => {
+            FollowerTask::Register(path, at) => {
                 let wd = self.kernel.watch(at);
                 self.thread.registry.known().put(wd, &path, || self.kernel.find(&path) == Some(at));
                 self.kernel.forget_gone(at);
-                self.tasks.push(Task::List(path, at));
+                self.tasks.push(FollowerTask::List(path, at));
             }
-            Task::List(path, at) => self.list(&path, at),
+            FollowerTask::List(path, at) => self.list(&path, at),
         }
     }
 
@@ -142,7 +142,7 @@ impl<F: EventHandler> Follower<F> {
         for name in self.kernel.names(at) {
             let path = dir.join(&name);
             if self.kernel.at(&(at, name)).is_some_and(|child| self.kernel.is_dir(child)) {
-                self.tasks.push(Task::Open(path.clone()));
+                self.tasks.push(FollowerTask::Open(path.clone()));
             }
             paths.push(path);
         }
@@ -150,7 +150,7 @@ impl<F: EventHandler> Follower<F> {
             let (dir, name) = (at, path.split().unwrap().1);
             let what = self.kernel.at(&(dir, name)).map(|child| self.kernel.what(child));
             if what != self.twin.get(&path).copied() {
-                self.tasks.push(Task::Check(path, Depth::Content));
+                self.tasks.push(FollowerTask::Check(path, Depth::Content));
             }
         }
     }
@@ -173,7 +173,7 @@ impl<F: EventHandler> Follower<F> {
         }
         self.twin.extend(what.map(|what| (path.clone(), what)));
         if what == Some(What::Dir) && depth == Depth::Subtree {
-            self.tasks.push(Task::Open(path.clone()));
+            self.tasks.push(FollowerTask::Open(path.clone()));
         }
     }
 

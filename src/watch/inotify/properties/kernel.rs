@@ -42,7 +42,7 @@ enum Node {
 }
 
 /// A name in a directory.
-pub type Place = (Inode, Name);
+pub type NamedInode = (Inode, Name);
 
 pub struct Kernel {
     nodes: Vec<Node>,
@@ -83,7 +83,7 @@ impl Kernel {
         }
     }
 
-    pub fn at(&self, (dir, name): &Place) -> Option<Inode> {
+    pub fn at(&self, (dir, name): &NamedInode) -> Option<Inode> {
         self.below(*dir).get(name).copied()
     }
 
@@ -92,7 +92,7 @@ impl Kernel {
     }
 
     /// All entries below a directory, by their paths from it.
-    pub fn entries(&self, top: Inode) -> BTreeMap<RelPath, (Place, Inode)> {
+    pub fn entries(&self, top: Inode) -> BTreeMap<RelPath, (NamedInode, Inode)> {
         let (mut all, mut waiting) = (BTreeMap::new(), vec![(RelPath::root(), top)]);
         while let Some((path, dir)) = waiting.pop() {
             for (name, at) in self.below(dir) {
@@ -125,7 +125,7 @@ impl Kernel {
         }
     }
 
-    fn tell_entry(&mut self, (dir, name): &Place, flags: ReadFlags, cookie: u32, is_dir: bool) {
+    fn tell_entry(&mut self, (dir, name): &NamedInode, flags: ReadFlags, cookie: u32, is_dir: bool) {
         let flags = if is_dir { flags | ReadFlags::ISDIR } else { flags };
         self.tell(*dir, flags, cookie, Some(name));
     }
@@ -150,7 +150,7 @@ impl Kernel {
         }
     }
 
-    pub fn create(&mut self, place: &Place, what: What) {
+    pub fn create(&mut self, place: &NamedInode, what: What) {
         if self.at(place).is_some() {
             return;
         }
@@ -163,7 +163,7 @@ impl Kernel {
         self.tell_entry(place, ReadFlags::CREATE, 0, what == What::Dir);
     }
 
-    pub fn write(&mut self, place: &Place) {
+    pub fn write(&mut self, place: &NamedInode) {
         let Some(at) = self.at(place) else { return };
         if let Node::File(version) = &mut self.nodes[at] {
             *version += 1;
@@ -174,7 +174,7 @@ impl Kernel {
 
     /// Removes an entry with all that it holds. The directory itself tells of it before the one that it
     /// lay in, or after that.
-    pub fn remove(&mut self, place: &Place, first: bool) {
+    pub fn remove(&mut self, place: &NamedInode, first: bool) {
         let Some(at) = self.at(place) else { return };
         let is_dir = self.is_dir(at);
         for name in if is_dir { self.names(at) } else { vec![] } {
@@ -213,7 +213,7 @@ impl Kernel {
     }
 
     /// Renames, over a file or an empty directory that stands there.
-    pub fn rename(&mut self, from: &Place, to: &Place) {
+    pub fn rename(&mut self, from: &NamedInode, to: &NamedInode) {
         let Some(at) = self.at(from) else { return };
         let replaced = self.at(to);
         let fits = replaced.is_none_or(|old| match (&self.nodes[at], &self.nodes[old]) {
@@ -232,7 +232,7 @@ impl Kernel {
         }
     }
 
-    fn tell_rename(&mut self, from: &Place, to: &Place, at: Inode) {
+    fn tell_rename(&mut self, from: &NamedInode, to: &NamedInode, at: Inode) {
         self.cookie += 1;
         let (cookie, is_dir) = (self.cookie, self.is_dir(at));
         self.tell_entry(from, ReadFlags::MOVED_FROM, cookie, is_dir);
@@ -240,7 +240,7 @@ impl Kernel {
         self.tell(at, ReadFlags::MOVE_SELF, 0, None);
     }
 
-    pub fn exchange(&mut self, one: &Place, other: &Place) {
+    pub fn exchange(&mut self, one: &NamedInode, other: &NamedInode) {
         let (Some(first), Some(second)) = (self.at(one), self.at(other)) else { return };
         if self.is_within(second, first) || self.is_within(first, second) {
             return;
