@@ -135,7 +135,7 @@ struct Backlog {
     unasked: BTreeSet<RelPath>,
     links: Links,
     /// Names that a round of sweep work could do in its time, of late.
-    pace: usize,
+    sweep_batch: usize,
     /// When a source that is doubted is counted again before the next sweep.
     next_count: Option<Instant>,
     refusal: Option<OutOfSpace>,
@@ -156,7 +156,7 @@ impl Default for Backlog {
             crowds: Crowds::default(),
             unasked: BTreeSet::new(),
             links: Links::default(),
-            pace: PORTION.names,
+            sweep_batch: PORTION.names,
             next_count: None,
             refusal: None,
         }
@@ -293,7 +293,7 @@ impl Daemon<'_> {
         let scan = scan.filter(|_| self.backlog.scan.is_none() && !self.roots.is_lost());
         let [sweep, watch, scan] =
             [sweep, watch, scan].map(|due| due.map(|due| due.max(self.no_walk_before)));
-        let quiet = self.is_equal().then(|| self.tally.quiet_due()).flatten();
+        let quiet = self.is_equal().then(|| self.tally.quiet_at()).flatten();
         let due = [sweep, watch, scan, quiet, self.backlog.queue.next_due()].into_iter().flatten().min();
         due.map_or(TICK, |due| due.saturating_duration_since(Instant::now()).min(TICK))
     }
@@ -338,8 +338,8 @@ impl Daemon<'_> {
                 let left = outcome.again.iter().filter(|(_, _, again)| *again == Requeue::Now).count();
                 self.tally.looked(names);
                 if detector == Detector::Sweep {
-                    self.backlog.pace = match left {
-                        0 => (2 * self.backlog.pace).min(PORTION.names),
+                    self.backlog.sweep_batch = match left {
+                        0 => (2 * self.backlog.sweep_batch).min(PORTION.names),
                         left => names.saturating_sub(left).max(LEAST),
                     };
                 }
@@ -364,7 +364,7 @@ impl Daemon<'_> {
         match detector {
             // It waits for the disk, however little it does.
             _ if self.config.durable => (DURABLE_PORTION, DURABLE_ROUND),
-            Detector::Sweep => (BatchLimit { names: self.backlog.pace, ..PORTION }, SWEEP_ROUND),
+            Detector::Sweep => (BatchLimit { names: self.backlog.sweep_batch, ..PORTION }, SWEEP_ROUND),
             Detector::Watch => (WATCH_PORTION, WATCH_ROUND),
         }
     }

@@ -406,17 +406,17 @@ impl Trust {
     /// What is followed of what a detector asks for. Where new entries are limited, only the sweep that follows a count brings
     /// them: what the watch tells may have changed what was counted.
     pub fn deletions(self, detector: Detector) -> Deletions {
-        let spare = match (self, detector) {
+        let create_budget = match (self, detector) {
             (Trust::Trusted, _) => return Deletions::Followed,
             (Trust::Held(Held { create_budget: None, .. }), _) => u64::MAX,
             (Trust::Held(Held { create_budget: Some(budget), .. }), Detector::Sweep) => budget,
             (Trust::Held(_), Detector::Watch) | (Trust::Unproven(_), _) => 0,
         };
-        Deletions::Held { spare }
+        Deletions::Held { create_budget }
     }
 
     /// Until it is counted again, nothing new is copied.
-    pub fn spend(&mut self) {
+    pub fn exhaust(&mut self) {
         self.created(u64::MAX);
     }
 
@@ -438,12 +438,15 @@ mod tests {
             let (occasion, baseline, restored) = (Occasion::Start, Some(300), Restored::AtOnce);
             Trust::Held(Held { occasion, baseline, create_budget, restored, told: Announced::Held })
         };
-        let spares = |trust: Trust| [Detector::Sweep, Detector::Watch].map(|by| trust.deletions(by).spare());
-        for (spare, then, at_last) in [(Some(5), [3, 0], [0, 0]), (None, [u64::MAX; 2], [u64::MAX; 2])] {
-            let mut trust = held(spare);
+        let spares =
+            |trust: Trust| [Detector::Sweep, Detector::Watch].map(|by| trust.deletions(by).create_budget());
+        for (create_budget, then, at_last) in
+            [(Some(5), [3, 0], [0, 0]), (None, [u64::MAX; 2], [u64::MAX; 2])]
+        {
+            let mut trust = held(create_budget);
             trust.created(2);
             assert_eq!(spares(trust), then);
-            trust.spend();
+            trust.exhaust();
             assert_eq!(spares(trust), at_last);
         }
     }

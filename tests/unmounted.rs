@@ -327,8 +327,8 @@ fn what_is_kept_of_an_unmounted_part_stays_when_another_disk_is_mounted_elsewher
         r#"
         numbers() { awk -v at="$PWD/$1" '$5 == at { print $1, $3, $4 }' /proc/self/mountinfo; }
         # They take the lowest numbers that are free, so that those of the next one are free again once it has gone.
-        mkdir spare
-        for time in $(seq 20); do mount -t tmpfs none spare; done
+        mkdir create_budget
+        for time in $(seq 20); do mount -t tmpfs none create_budget; done
         mount -t tmpfs none source/in/m
         touch source/in/m/x
         before=$(numbers source/in/m)

@@ -105,7 +105,7 @@ impl Stats {
     }
 
     /// When it will have been quiet for long enough for a word.
-    pub fn quiet_due(&self) -> Option<Instant> {
+    pub fn quiet_at(&self) -> Option<Instant> {
         let waits = self.complete && !self.said_equal;
         self.last_action.filter(|_| waits).map(|last| last + QUIET)
     }
@@ -374,7 +374,7 @@ impl Daemon<'_> {
             self.tally.log_if_long(summary.took, self.config.interval);
         }
         let equal = self.is_equal();
-        let quiet = swept.is_some() || self.tally.quiet_due().is_none_or(|due| due <= now);
+        let quiet = swept.is_some() || self.tally.quiet_at().is_none_or(|due| due <= now);
         if equal && quiet && !self.tally.said_equal {
             self.tally.said_equal = true;
             let Effort { told, looked, copied, hashed } = std::mem::take(&mut self.tally.work);
@@ -390,7 +390,7 @@ impl Daemon<'_> {
             tracing::info!(op = "settled", "equal as of {time}");
         }
         if swept == Some(Task::Full) || (swept.is_some() && std::mem::take(&mut self.tally.recounted)) {
-            self.trust.spend();
+            self.trust.exhaust();
             self.tally.counted = false;
         }
         if swept? == Task::Quick && self.watching.is_wanted() {

@@ -300,7 +300,7 @@ impl Reconciler {
             replica,
             detector,
             deletions,
-            spare: AtomicU64::new(deletions.spare()),
+            create_budget: AtomicU64::new(deletions.create_budget()),
             big,
             swept,
             spots: BTreeMap::new(),
@@ -413,7 +413,7 @@ struct Round<'a> {
     detector: Detector,
     deletions: Deletions,
     /// How many new entries may come yet.
-    spare: AtomicU64,
+    create_budget: AtomicU64,
     big: u64,
     /// When the last full sweep began that has come to its end.
     swept: Option<Time>,
@@ -453,7 +453,9 @@ impl Round<'_> {
 
     /// Whether one more new entry may come. It counts as if it came.
     fn may_create(&self) -> bool {
-        self.spare.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |spare| spare.checked_sub(1)).is_ok()
+        self.create_budget
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |create_budget| create_budget.checked_sub(1))
+            .is_ok()
     }
 
     /// Has a directory's metadata set at the end.

@@ -203,7 +203,7 @@ fn held_deletions_are_counted_and_not_made_while_copying_goes_on() {
     let all = ["new", "file", "dir", "was-dir"];
     let outcome = pair.round(Work {
         detector: Detector::Sweep,
-        deletions: Deletions::Held { spare: u64::MAX },
+        deletions: Deletions::Held { create_budget: u64::MAX },
         ..work(&all)
     });
     assert_eq!(outcome.held, 3);
@@ -456,7 +456,7 @@ fn a_big_file_that_is_moved_away_leaves_nothing_behind() {
     let held = Work {
         finished: vec![finished],
         detector: Detector::Sweep,
-        deletions: Deletions::Held { spare: u64::MAX },
+        deletions: Deletions::Held { create_budget: u64::MAX },
         ..work(&[])
     };
     pair.round(held);
@@ -528,7 +528,7 @@ fn temporary_names_are_removed_unless_they_are_in_use() {
     // Deletions that are held do not hold these: they are twindir's own.
     let held = Work {
         detector: Detector::Sweep,
-        deletions: Deletions::Held { spare: u64::MAX },
+        deletions: Deletions::Held { create_budget: u64::MAX },
         ..work(&[&stale, &stale_dir, &in_use])
     };
     pair.round(held);

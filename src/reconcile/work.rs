@@ -20,7 +20,7 @@ pub enum Deletions {
     /// The guard has not (yet) found the source to be trusted: nothing goes. So many new entries may come: more would
     /// hide how much of the replica is to go.
     Held {
-        spare: u64,
+        create_budget: u64,
     },
 }
 
@@ -30,10 +30,10 @@ impl Deletions {
     }
 
     /// How many new entries may come.
-    pub fn spare(self) -> u64 {
+    pub fn create_budget(self) -> u64 {
         match self {
             Self::Followed => u64::MAX,
-            Self::Held { spare } => spare,
+            Self::Held { create_budget } => create_budget,
         }
     }
 }

@@ -238,7 +238,7 @@ impl Chunk<'_> {
         });
         match result {
             Ok(()) => {
-                walker.rate.pace(size, walker.cancel);
+                walker.rate.sweep_batch(size, walker.cancel);
                 if self.batch.is_full() {
                     self.finish();
                 }

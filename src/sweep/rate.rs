@@ -22,7 +22,7 @@ impl Rate {
     }
 
     /// Notes what was read, and waits until more may be.
-    pub fn pace(&self, bytes: u64, cancel: &AtomicBool) {
+    pub fn sweep_batch(&self, bytes: u64, cancel: &AtomicBool) {
         let Some(limit) = self.limit else { return };
         let read = self.read.fetch_add(bytes, Ordering::Relaxed) + bytes;
         let due = self.begun + Duration::from_secs_f64(read as f64 / limit as f64);
@@ -45,7 +45,7 @@ mod tests {
         let (rate, cancel) = (Rate::new(Some(1_000_000)), AtomicBool::new(false));
         std::thread::scope(|scope| {
             for _ in 0..4 {
-                scope.spawn(|| (0..50).for_each(|_| rate.pace(1_000, &cancel)));
+                scope.spawn(|| (0..50).for_each(|_| rate.sweep_batch(1_000, &cancel)));
             }
         });
         assert!(rate.begun.elapsed() >= Duration::from_millis(180));
@@ -54,8 +54,8 @@ mod tests {
     #[test]
     fn without_a_limit_and_once_cancelled_nobody_waits() {
         let begun = Instant::now();
-        Rate::new(None).pace(u64::MAX / 2, &AtomicBool::new(false));
-        Rate::new(Some(1)).pace(1_000_000, &AtomicBool::new(true));
+        Rate::new(None).sweep_batch(u64::MAX / 2, &AtomicBool::new(false));
+        Rate::new(Some(1)).sweep_batch(1_000_000, &AtomicBool::new(true));
         assert!(begun.elapsed() < Duration::from_secs(10));
     }
 }
