@@ -169,9 +169,9 @@ impl Soak {
     }
 
     /// Changes, a fault, and rest; and again without a fault.
-    fn round(&mut self, fault: FsError) {
+    fn round(&mut self, error: FsError) {
         self.churn(3, 6);
-        match fault {
+        match error {
             FsError::None => {}
             FsError::Killed => self.kill_for_a_while(),
             FsError::Stopped => self.stop_for_a_while(|soak| soak.churn(2, 6)),
@@ -180,7 +180,7 @@ impl Soak {
             FsError::Locked => self.lock_for_a_while(),
         }
         let took = self.wait_equal();
-        let rounds = &mut self.rounds[FAULTS.iter().position(|each| *each == fault).expect("one of them")];
+        let rounds = &mut self.rounds[FAULTS.iter().position(|each| *each == error).expect("one of them")];
         rounds.number += 1;
         rounds.worst = rounds.worst.max(took);
         self.churn(0, 4);
@@ -308,8 +308,8 @@ impl Soak {
 
     fn print(&self, took: Duration, (entries, bytes): (usize, u64), left: usize) {
         println!("| fault | rounds | worst time to equal |\n| --- | ---: | ---: |");
-        for (fault, Rounds { number, worst }) in FAULTS.iter().zip(self.rounds) {
-            println!("| {fault:?} | {number} | {:.2} s |", worst.as_secs_f64());
+        for (error, Rounds { number, worst }) in FAULTS.iter().zip(self.rounds) {
+            println!("| {error:?} | {number} | {:.2} s |", worst.as_secs_f64());
         }
         println!("\n| third | resident, MB | descriptors | threads |\n| --- | ---: | ---: | ---: |");
         for (third, peak) in self.peaks.iter().enumerate() {

@@ -19,7 +19,7 @@ use rustix::io::Errno;
 use crate::copy::TempNames;
 use crate::differs::Capabilities;
 use crate::entry::{Entry, Observed};
-use crate::fault::{FsError, Side, WorkError};
+use crate::error::{FsError, Side, WorkError};
 use crate::path::{Name, RelPath};
 use crate::probe::{of_process, probe};
 use crate::reaper::{empty, enter};
@@ -108,9 +108,9 @@ impl Backup {
     ) -> Result<Kept, WorkError> {
         self.put(path, |to, leaf| {
             match from.link_to(name, &to, leaf) {
-                Err(fault) if is_gone(&fault, from, name) => return Ok(Kept(None)),
-                Err(fault) if cannot_link(fault.errno) => self.copy(from, name, &to, leaf, cancel)?,
-                other => other.map_err(|fault| blamed(fault, &to))?,
+                Err(error) if is_gone(&error, from, name) => return Ok(Kept(None)),
+                Err(error) if cannot_link(error.errno) => self.copy(from, name, &to, leaf, cancel)?,
+                other => other.map_err(|error| blamed(error, &to))?,
             }
             Ok(Kept(Some((to, leaf.clone()))))
         })
@@ -129,11 +129,11 @@ impl Backup {
             let _open = Unlocked::open(from, name);
             match from.move_to_free(name.as_bytes(), &to, leaf) {
                 Ok(()) => Ok(Taken::Moved),
-                Err(fault) if is_gone(&fault, from, name) => Ok(Taken::Moved),
-                Err(fault) if fault.errno == Errno::XDEV => {
+                Err(error) if is_gone(&error, from, name) => Ok(Taken::Moved),
+                Err(error) if error.errno == Errno::XDEV => {
                     self.copy(from, name, &to, leaf, cancel).map(|()| Taken::Copied)
                 }
-                Err(fault) => Err(blamed(fault, &to).into()),
+                Err(error) => Err(blamed(error, &to).into()),
             }
         })
     }
@@ -149,8 +149,8 @@ impl Backup {
     ) -> Result<Taken, WorkError> {
         let exchanged = self.put(path, |to, leaf| {
             let _both = [Unlocked::open(new.0, new.1), Unlocked::open(at.0, at.1)];
-            if let Err(fault) = new.0.move_to_free(new.1.as_bytes(), &to, leaf) {
-                return if fault.errno == Errno::XDEV { Ok(false) } else { Err(blamed(fault, &to).into()) };
+            if let Err(error) = new.0.move_to_free(new.1.as_bytes(), &to, leaf) {
+                return if error.errno == Errno::XDEV { Ok(false) } else { Err(blamed(error, &to).into()) };
             }
             let exchanged = at.0.exchange_with(at.1, &to, leaf);
             if exchanged.is_err() {
@@ -158,8 +158,8 @@ impl Backup {
             }
             match exchanged {
                 Ok(()) => Ok(true),
-                Err(fault) if fault.is_unknown_flag() || fault.errno == Errno::XDEV => Ok(false),
-                Err(fault) => Err(blamed(fault, &to).into()),
+                Err(error) if error.is_unknown_flag() || error.errno == Errno::XDEV => Ok(false),
+                Err(error) => Err(blamed(error, &to).into()),
             }
         })?;
         if exchanged { Ok(Taken::Exchanged) } else { self.take(at.0, at.1, path, cancel) }
@@ -181,7 +181,7 @@ impl Backup {
                 .map_err(WorkError::from)
                 .and_then(|to| put(to, &name))
             {
-                Err(WorkError::FsError(fault)) if is_taken(&fault) && tries < TRIES => self.leave(&folder),
+                Err(WorkError::FsError(error)) if is_taken(&error) && tries < TRIES => self.leave(&folder),
                 result => return result,
             }
         }
@@ -295,7 +295,7 @@ impl Backup {
             {
                 Ok(()) => tracing::info!(op = "pruned", path = %name, "older than --backup-keep says"),
                 Err(_) if stop.load(std::sync::atomic::Ordering::Relaxed) => return,
-                Err(fault) => tracing::warn!(op = "warning", path = %name, "cannot prune it: {fault}"),
+                Err(error) => tracing::warn!(op = "warning", path = %name, "cannot prune it: {error}"),
             }
         }
     }
@@ -304,13 +304,13 @@ impl Backup {
 /// Opens the directory at `path`, and makes what is missing. Nobody else may look into it.
 fn make_dirs(root: &ReplicaDir, path: &RelPath) -> Result<ReplicaDir, FsError> {
     match root.open(path) {
-        Err(fault) if fault.is_absence() => {}
+        Err(error) if error.is_absence() => {}
         other => return other,
     }
     for above in path.ancestors_and_self() {
         let Some((dir, name)) = above.split() else { continue };
         match root.open(&dir)?.make_dir(&name) {
-            Err(fault) if fault.errno != Errno::EXIST => return Err(fault),
+            Err(error) if error.errno != Errno::EXIST => return Err(error),
             _ => {}
         }
     }
@@ -348,22 +348,22 @@ impl Drop for Unlocked {
 }
 
 /// Whether there is nothing (any more) to be kept.
-fn is_gone(fault: &FsError, dir: &ReplicaDir, name: &Name) -> bool {
-    fault.is_absence() && dir.look(name.as_bytes()) == Observed::Absent
+fn is_gone(error: &FsError, dir: &ReplicaDir, name: &Name) -> bool {
+    error.is_absence() && dir.look(name.as_bytes()) == Observed::Absent
 }
 
 /// A missing right is said of the folder to which an entry was to go. If that can be written to, the entry may not leave its place.
-fn blamed(fault: FsError, to: &ReplicaDir) -> FsError {
+fn blamed(error: FsError, to: &ReplicaDir) -> FsError {
     let is_open = || to.entry().is_ok_and(|entry| entry.mode & 0o300 == 0o300);
-    let is_of_entry = matches!(fault.errno, Errno::PERM | Errno::ACCESS) && is_open();
-    if is_of_entry { FsError { side: Side::Replica, ..fault } } else { fault }
+    let is_of_entry = matches!(error.errno, Errno::PERM | Errno::ACCESS) && is_open();
+    if is_of_entry { FsError { side: Side::Replica, ..error } } else { error }
 }
 
 /// Whether something else stands at the place, or above it: a directory that was kept, perhaps, with a mode that lets nothing in.
-fn is_taken(fault: &FsError) -> bool {
+fn is_taken(error: &FsError) -> bool {
     let taken =
         [Errno::EXIST, Errno::NOTEMPTY, Errno::NOTDIR, Errno::ISDIR, Errno::LOOP, Errno::ACCESS, Errno::PERM];
-    fault.side == Side::Backup && taken.contains(&fault.errno)
+    error.side == Side::Backup && taken.contains(&error.errno)
 }
 
 /// Whether the file system, or this user, cannot link it there: other file systems, links forbidden or unknown, too many.

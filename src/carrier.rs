@@ -15,7 +15,7 @@ use crate::decide::Reason;
 use crate::digest::{compare_large, ensure_unchanged};
 use crate::entry::DigestPair;
 use crate::entry::{Entry, Identity};
-use crate::fault::WorkError;
+use crate::error::WorkError;
 use crate::path::{Name, RelPath};
 use crate::queue::Check;
 use crate::tree::{File, NewFile};

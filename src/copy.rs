@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use crate::differs::{Capabilities, MetadataDiff};
 use crate::digest::{BEYOND, with_buffer};
 use crate::entry::{Entry, Observed, Xattrs};
-use crate::fault::{ENDLESS, FsError, GIVES_NOTHING_BACK, WorkError};
+use crate::error::{ENDLESS, FsError, GIVES_NOTHING_BACK, WorkError};
 use crate::path::Name;
 use crate::tree::{File, NewFile, Ranged, ReplicaDir, Settings};
 
@@ -54,7 +54,7 @@ impl TempNames {
         let Some(key) = key_of(dir) else { return Ok(()) };
         let mut left = self.lock();
         let Some(names) = left.get_mut(&key) else { return Ok(()) };
-        names.retain(|name| dir.remove_file(name.as_bytes()).is_err_and(|fault| !fault.is_absence()));
+        names.retain(|name| dir.remove_file(name.as_bytes()).is_err_and(|error| !error.is_absence()));
         if !names.is_empty() {
             return Err(GIVES_NOTHING_BACK);
         }
@@ -118,10 +118,10 @@ impl<'a> Temp<'a> {
             Observed::Absent => self.dir.move_to_free(self.name.as_bytes(), self.dir, name),
             _ => self.dir.rename(&self.name, name),
         };
-        renamed.map_err(|fault| match fault.errno {
+        renamed.map_err(|error| match error.errno {
             // RACE: something appeared after the look, or a directory. Worst case one more look.
             Errno::ISDIR | Errno::NOTDIR | Errno::EXIST | Errno::NOTEMPTY => WorkError::Changed,
-            _ => WorkError::FsError(fault),
+            _ => WorkError::FsError(error),
         })?;
         self.is_gone = true;
         Ok(())
@@ -135,7 +135,7 @@ impl Drop for Temp<'_> {
         }
         // What cannot be removed now is removed by a later sweep (I7).
         match self.dir.remove_file(self.name.as_bytes()) {
-            Err(fault) if matches!(fault.errno, Errno::PERM | Errno::ACCESS) => {
+            Err(error) if matches!(error.errno, Errno::PERM | Errno::ACCESS) => {
                 self.names.leave(self.dir, self.name.clone());
             }
             _ => {}
@@ -154,19 +154,19 @@ pub fn swap(dir: &ReplicaDir, new: &Name, old: &Name, names: &TempNames) -> Resu
     // In this order: fuse-overlayfs sees of the first one only that it cannot be renamed, and loses what is below the other.
     match dir.exchange(old, new) {
         Ok(()) => Ok(new.clone()),
-        Err(fault) if fault.errno == Errno::NOENT => Err(WorkError::Changed),
-        Err(fault) if fault.is_unknown_flag() || fault.errno == Errno::XDEV => {
+        Err(error) if error.errno == Errno::NOENT => Err(WorkError::Changed),
+        Err(error) if error.is_unknown_flag() || error.errno == Errno::XDEV => {
             let aside = names.next();
             dir.rename(old, &aside)?;
             match dir.rename(new, old) {
                 Ok(()) => Ok(aside),
-                Err(fault) => {
+                Err(error) => {
                     dir.rename(&aside, old)?;
-                    Err(fault.into())
+                    Err(error.into())
                 }
             }
         }
-        Err(fault) => Err(fault.into()),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -168,7 +168,7 @@ mod tests {
     use super::*;
     use crate::differs::{Symlinks, Times};
     use crate::entry::testing::entry;
-    use crate::fault::FsError;
+    use crate::error::FsError;
     use std::sync::LazyLock;
 
     static KEEPS: LazyLock<Capabilities> =

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use crate::fault::FsError;
+use crate::error::FsError;
 
 /// A point in time as the file system keeps it: seconds since 1970 and nanoseconds.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
@@ -247,9 +247,9 @@ impl Observed {
     }
 
     /// Why it could not be looked at.
-    pub fn fault(&self) -> Option<FsError> {
+    pub fn error(&self) -> Option<FsError> {
         match self {
-            Observed::Unknown(fault) => Some(*fault),
+            Observed::Unknown(error) => Some(*error),
             Observed::Absent | Observed::Present(_) => None,
         }
     }

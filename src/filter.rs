@@ -184,8 +184,8 @@ impl Filter {
 fn text_of(dir: &Dir, name: &[u8]) -> Option<Vec<u8>> {
     let (file, entry) = match dir.open_file(name) {
         Ok(opened) => opened,
-        Err(fault) if fault.is_absence() || fault.errno == rustix::io::Errno::LOOP => return Some(Vec::new()),
-        Err(fault) if fault.errno == rustix::io::Errno::INVAL => return Some(Vec::new()),
+        Err(error) if error.is_absence() || error.errno == rustix::io::Errno::LOOP => return Some(Vec::new()),
+        Err(error) if error.errno == rustix::io::Errno::INVAL => return Some(Vec::new()),
         Err(_) => return None,
     };
     let size = usize::try_from(entry.size).unwrap_or(LONGEST).min(LONGEST);
@@ -244,7 +244,7 @@ impl DirFilter<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fault::Side;
+    use crate::error::Side;
     use crate::tree::Root;
 
     fn patterns(lines: &[&str]) -> Patterns {

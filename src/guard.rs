@@ -10,7 +10,7 @@ use std::str::FromStr;
 use rustix::io::Errno;
 
 use crate::config::Rerun;
-use crate::fault::FsError;
+use crate::error::FsError;
 use crate::path::RelPath;
 use crate::queue::Detector;
 use crate::reconcile::Deletions;
@@ -128,9 +128,9 @@ impl std::ops::AddAssign for NameCount {
 impl Count {
     /// Of a directory that could not be looked into. What keeps this user out does so for good, and
     /// nothing below is deleted; after an error of the disk or the network there may be much to delete.
-    pub fn unlisted(dir: &RelPath, fault: FsError) -> Self {
-        let lasts = fault.is_no_dir() || matches!(fault.errno, Errno::ACCESS | Errno::PERM | Errno::XDEV);
-        Self { unknown: (!lasts).then(|| (dir.clone(), fault)), ..Self::default() }
+    pub fn unlisted(dir: &RelPath, error: FsError) -> Self {
+        let lasts = error.is_no_dir() || matches!(error.errno, Errno::ACCESS | Errno::PERM | Errno::XDEV);
+        Self { unknown: (!lasts).then(|| (dir.clone(), error)), ..Self::default() }
     }
 
     /// Whether it matters how many new entries there are: deletions may be held.
@@ -234,8 +234,8 @@ fn create_budget(count: &Count, doubt: &Doubt, limit: Limit, occasion: Occasion)
 pub fn log_held(count: &Count, doubt: &Doubt, (limit, occasion): (Limit, Occasion), rerun: &Rerun) {
     let Count { deletions, entries, new, .. } = count;
     let what = match (doubt, &count.unknown) {
-        (Doubt::Unknown, Some((dir, fault))) => format!(
-            "{dir} could not be looked into ({fault}), so that nobody knows how much would go: {deletions} of the \
+        (Doubt::Unknown, Some((dir, error))) => format!(
+            "{dir} could not be looked into ({error}), so that nobody knows how much would go: {deletions} of the \
              replica's entries at least."
         ),
         (Doubt::Strange(_), _) => {

@@ -45,7 +45,7 @@ mod parallel; // one phase on all cores
 mod tree; // the only user of file system calls on entries
 mod mounts; // what the kernel says of mounts
 mod entry; // what is known of one name on one side
-mod fault; // what can go wrong with it
+mod error; // what can go wrong with it
 mod path; // names and paths of any bytes
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use crate::daemon::{PORTION, WATCH_PORTION};
 use crate::differs::Capabilities;
 use crate::digest;
 use crate::entry::Entry;
-use crate::fault::Side;
+use crate::error::Side;
 use crate::filter::Filter;
 use crate::path::{Name, RelPath};
 use crate::probe::{of_process, probe};

@@ -13,7 +13,7 @@ use crate::decide::{Action, Contents, Reason, decide};
 use crate::differs::{Capabilities, MetadataDiff};
 use crate::digest;
 use crate::entry::{Entry, Observed, Special};
-use crate::fault::{FsError, GIVES_NOTHING_BACK, LOCKED, TAKES_NO_METADATA, WorkError};
+use crate::error::{FsError, GIVES_NOTHING_BACK, LOCKED, TAKES_NO_METADATA, WorkError};
 use crate::filter::Filter;
 use crate::guard::{Count, Occasion, Trust, judge, log_held};
 use crate::path::{Name, RelPath};
@@ -140,8 +140,8 @@ impl Preview<'_> {
                     self.entries = summary.entries;
                     return Ok(true);
                 }
-                Ok(Message::Lost(Lost::Source(fault) | Lost::Replica(fault))) => {
-                    self.fail(&Problem { path: RelPath::root(), cause: Cause::FsError(fault) });
+                Ok(Message::Lost(Lost::Source(error) | Lost::Replica(error))) => {
+                    self.fail(&Problem { path: RelPath::root(), cause: Cause::FsError(error) });
                     return Ok(true);
                 }
                 Ok(Message::Lost(lost @ (Lost::SourceReplaced | Lost::ReplicaReplaced))) => {
@@ -184,8 +184,8 @@ impl Preview<'_> {
         let (Ok(source), Some(replica)) = (&self.source, &self.replica) else { return };
         let (source, replica) = match (facts(source), facts(replica)) {
             (Ok(source), Ok(replica)) => (source, replica),
-            (Err(fault), _) | (_, Err(fault)) => {
-                return self.fail(&Problem { path: dir.clone(), cause: Cause::FsError(fault) });
+            (Err(error), _) | (_, Err(error)) => {
+                return self.fail(&Problem { path: dir.clone(), cause: Cause::FsError(error) });
             }
         };
         let differs = MetadataDiff::between(&source, &replica, &self.subject.keeps);
@@ -204,12 +204,12 @@ impl Preview<'_> {
     fn see(&mut self, dir: &RelPath, name: &Name, look: &Check) {
         let path = dir.join(name);
         let roots = &self.subject.roots;
-        let source = self.source.as_ref().map_err(|fault| *fault).and_then(|root| root.open(dir));
+        let source = self.source.as_ref().map_err(|error| *error).and_then(|root| root.open(dir));
         let replica = self.replica.as_ref().and_then(|root| root.open(dir).ok());
         let source = match source {
             Ok(source) => source,
-            Err(fault) if fault.is_no_dir() => return,
-            Err(fault) => return self.fail(&Problem { path, cause: Cause::FsError(fault) }),
+            Err(error) if error.is_no_dir() => return,
+            Err(error) => return self.fail(&Problem { path, cause: Cause::FsError(error) }),
         };
         let Some((ours, theirs)) = roots.see((&source, replica.as_ref()), name) else { return };
         let keeps = &self.subject.keeps;
@@ -224,19 +224,19 @@ impl Preview<'_> {
                     let (ours, theirs) = (Observed::Present(ours), Observed::Present(theirs));
                     Ok((decide(&ours, &theirs, evidence.verdict.into(), keeps), ours, theirs))
                 }
-                Err(setback) => Err(setback),
+                Err(work_error) => Err(work_error),
             },
             // What cannot be read cannot be copied.
             Action::CopyFile(_) if !self.check => match source.open_file(name.as_bytes()) {
-                Err(fault) if !fault.is_absence() => Err(fault.into()),
+                Err(error) if !error.is_absence() => Err(error.into()),
                 _ => Ok((action, ours, theirs)),
             },
             action => Ok((action, ours, theirs)),
         };
         match result {
             Ok((action, ours, theirs)) => self.tell(action, path, (&ours, &theirs), replica.as_ref(), look),
-            Err(setback) => {
-                if let Some(problem) = Problem::of(path, setback) {
+            Err(work_error) => {
+                if let Some(problem) = Problem::of(path, work_error) {
                     self.fail(&problem);
                 }
             }
@@ -265,8 +265,8 @@ impl Preview<'_> {
                 (Operation::Removed, entry, Reason::Removed)
             }
             (Action::Unsure, ..) => {
-                if let Some(fault) = ours.fault().or(theirs.fault()) {
-                    self.fail(&Problem { path, cause: Cause::FsError(fault) });
+                if let Some(error) = ours.error().or(theirs.error()) {
+                    self.fail(&Problem { path, cause: Cause::FsError(error) });
                 }
                 return;
             }
@@ -344,8 +344,8 @@ impl Preview<'_> {
             Ruling::Stays(Stay::Held | Stay::Unmounted(_)) => self.holding += 1,
             // It differs, whatever would become of it.
             Ruling::Stays(Stay::FsError(_)) if self.check => return false,
-            Ruling::Stays(Stay::FsError(fault)) => {
-                self.fail(&Problem { path: path.clone(), cause: Cause::FsError(fault) });
+            Ruling::Stays(Stay::FsError(error)) => {
+                self.fail(&Problem { path: path.clone(), cause: Cause::FsError(error) });
             }
         }
         true

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use crate::copy::{Temp, TempNames};
 use crate::differs::{Capabilities, Symlinks, Times};
 use crate::entry::{Entry, Kind, Time, XattrKinds, Xattrs};
-use crate::fault::FsError;
+use crate::error::FsError;
 use crate::path::Name;
 use crate::tree::{Dir, NewFile, ReplicaDir, Settings};
 
@@ -110,7 +110,7 @@ pub fn probe(replica: &ReplicaDir, wanted: Capabilities) -> Result<Capabilities,
 pub fn probe_unseen(replica: &Dir, wanted: Capabilities) -> Capabilities {
     match replica.create_unnamed() {
         Ok(file) => try_file(&file, wanted.clone()).unwrap_or(wanted),
-        Err(fault) if is_unsupported(fault.errno) => Capabilities {
+        Err(error) if is_unsupported(error.errno) => Capabilities {
             owner: false,
             user: wanted.user,
             groups: Vec::new(),
@@ -187,7 +187,7 @@ impl ProbeLinks<'_> {
                 let standing = self.replica.look(name.as_bytes());
                 standing.entry().is_some_and(|entry| entry.kind == Kind::Symlink(target.into()))
             }
-            Err(fault) => !is_unsupported(fault.errno),
+            Err(error) => !is_unsupported(error.errno),
         }
     }
 
@@ -256,7 +256,7 @@ fn try_times(file: &NewFile) -> Result<Times, FsError> {
     let earliest =
         limit(-FAR, &FIRST_SECONDS, i64::min, stored).map_or(Time::FIRST, |sec| Time { sec, nsec: 0 });
     match set(ODD) {
-        Err(fault) if is_unsupported(fault.errno) => return Ok(Times::NONE),
+        Err(error) if is_unsupported(error.errno) => return Ok(Times::NONE),
         other => other?,
     }
     Ok(Times { step: time_step(file.as_file().entry()?.mtime), earliest, latest })
@@ -285,7 +285,7 @@ fn limit(
 /// Whether the answer was that such a thing is not to be had here. Any other error (a full
 /// disk) says nothing of that.
 fn is_refused(result: Result<(), FsError>) -> bool {
-    result.is_err_and(|fault| is_unsupported(fault.errno))
+    result.is_err_and(|error| is_unsupported(error.errno))
 }
 
 /// Whether a call that fails so on a fresh file of one's own is one that the file system does not take. Programs behind FUSE
@@ -364,7 +364,7 @@ impl fmt::Display for MissingCapabilities<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fault::Side;
+    use crate::error::Side;
     use crate::tree::Root;
 
     #[test]

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use rustix::io::Errno;
 
-use crate::fault::FsError;
+use crate::error::FsError;
 use crate::path::{Name, RelPath};
 use crate::tree::{ListedKind, ReplicaDir, Result, Root, Settings};
 
@@ -69,7 +69,7 @@ fn empty_aside(replica: &Root, aside: &Trash, stop: &AtomicBool) -> Result<()> {
     let parent = root.open(&aside.dir)?;
     match enter(&parent, aside.name.as_bytes()) {
         // RACE: something else had taken the directory's place when it was put aside.
-        Err(fault) if fault.errno == Errno::NOTDIR => parent.remove_file(aside.name.as_bytes()),
+        Err(error) if error.errno == Errno::NOTDIR => parent.remove_file(aside.name.as_bytes()),
         top => empty(&top?, stop),
     }
 }
@@ -105,8 +105,8 @@ fn empty_level(
     let mut deep = 0;
     let listing = match dir.list() {
         Ok(listing) => listing,
-        Err(fault) => {
-            failed.get_or_insert(fault);
+        Err(error) => {
+            failed.get_or_insert(error);
             return 0;
         }
     };
@@ -128,10 +128,10 @@ fn empty_level(
             }),
         };
         match result {
-            Err(fault) if fault.is_absence() => {}
+            Err(error) if error.is_absence() => {}
             // Left standing by an error below that is already known.
-            Err(fault) if fault.errno == Errno::NOTEMPTY && failed.is_some() => {}
-            Err(fault) => _ = failed.get_or_insert(fault),
+            Err(error) if error.errno == Errno::NOTEMPTY && failed.is_some() => {}
+            Err(error) => _ = failed.get_or_insert(error),
             Ok(()) => {}
         }
     }
@@ -149,12 +149,12 @@ pub fn enter(parent: &ReplicaDir, name: &[u8]) -> Result<ReplicaDir> {
     let Some(rel) = RelPath::new(name) else {
         return Err(FsError {
             operation: "open the directory",
-            side: crate::fault::Side::Replica,
+            side: crate::error::Side::Replica,
             errno: Errno::INVAL,
         });
     };
     let dir = match parent.open(&rel) {
-        Err(fault) if fault.errno == Errno::ACCESS => return parent.open_up(name).map(|(dir, _)| dir),
+        Err(error) if error.errno == Errno::ACCESS => return parent.open_up(name).map(|(dir, _)| dir),
         other => other?,
     };
     if dir.entry()?.mode & 0o700 != 0o700 {
@@ -167,8 +167,8 @@ pub fn enter(parent: &ReplicaDir, name: &[u8]) -> Result<ReplicaDir> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fault::Side;
-    use crate::tree::Faults;
+    use crate::error::Side;
+    use crate::tree::InjectedErrors;
     use std::fs;
 
     fn reap(top: &std::path::Path) -> Result<()> {
@@ -193,7 +193,7 @@ mod tests {
     /// What lies beside it stays, and nothing is left once a call fails no more.
     #[test]
     fn whatever_fails_only_the_tree_put_aside_is_emptied() {
-        for seed in Faults::seeds(50) {
+        for seed in InjectedErrors::seeds(50) {
             let top = tempfile::tempdir().unwrap();
             let aside = top.path().join(Name::reserved(7).to_string());
             let deep: std::path::PathBuf = std::iter::repeat_n("d", DEPTH + 3).collect();
@@ -203,11 +203,11 @@ mod tests {
                 fs::write(top.path().join(file), "x").unwrap();
             }
             std::os::unix::fs::symlink("../kept", aside.join("link")).unwrap();
-            let faults = Faults::begin(seed, 10);
+            let faults = InjectedErrors::begin(seed, 10);
             for _ in 0..10 {
                 // It says what has failed, or it has emptied the tree; unless it was told that a part of it had gone.
                 let is_done = reap(top.path()).is_ok();
-                let was_misled = faults.tale().iter().any(|fault| fault == "openat2: entity not found");
+                let was_misled = faults.tale().iter().any(|error| error == "openat2: entity not found");
                 assert!(
                     !is_done || was_misled || fs::read_dir(&aside).unwrap().next().is_none(),
                     "seed {seed}"

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 
 use crate::backup::Backup;
 use crate::config::Config;
-use crate::fault::{FsError, Side};
+use crate::error::{FsError, Side};
 use crate::filter::{Filter, Flaw, Patterns, lines};
 use crate::mounts;
 use crate::path::{Name, RelPath, Shown, shown};
@@ -143,17 +143,17 @@ pub fn check(config: &Config) -> Result<Checked, Refusal> {
     let replica = Root::new(full(&config.replica)?, Side::Replica);
     for root in [&source, &replica] {
         if fs::symlink_metadata(&root.path).is_ok_and(|meta| meta.is_symlink())
-            && root.pin().is_err_and(|fault| fault.is_absence())
+            && root.pin().is_err_and(|error| error.is_absence())
         {
             return Err(Refusal::Dangling(root.side.as_str(), root.path.clone()));
         }
     }
-    let source_pin = source.pin().map_err(|fault| source_refusal(&source.path, fault))?;
+    let source_pin = source.pin().map_err(|error| source_refusal(&source.path, error))?;
     let existing = match replica.pin() {
         Ok(pin) => Some(pin),
-        Err(fault) if fault.is_absence() => None,
-        Err(fault) if fault.errno == Errno::NOTDIR => return Err(Refusal::ReplicaNoDir(replica.path)),
-        Err(fault) => return Err(Refusal::FsError(replica.path, fault)),
+        Err(error) if error.is_absence() => None,
+        Err(error) if error.errno == Errno::NOTDIR => return Err(Refusal::ReplicaNoDir(replica.path)),
+        Err(error) => return Err(Refusal::FsError(replica.path, error)),
     };
     let beside = ExtraPaths {
         log: config.log_file.as_deref().map(full).transpose()?,
@@ -286,7 +286,7 @@ impl Checked {
         if existing.is_none() {
             create(&source, &replica).map_err(|error| Refusal::Create(replica.path.clone(), error))?;
         }
-        let replica_pin = replica.pin().map_err(|fault| Refusal::FsError(replica.path.clone(), fault))?;
+        let replica_pin = replica.pin().map_err(|error| Refusal::FsError(replica.path.clone(), error))?;
         let apart = match existing {
             Some(_) => Ok(()),
             // It may not be what its path had seemed to be.
@@ -303,7 +303,7 @@ impl Checked {
             None => Lock::take(&replica_pin, &replica.path)?,
         };
         let replica_mount = ReplicaMount::of(&replica, replica_pin)
-            .map_err(|fault| Refusal::FsError(replica.path.clone(), fault))?;
+            .map_err(|error| Refusal::FsError(replica.path.clone(), error))?;
         let source_mount = SourceMount::of(&source, source_pin);
         let roots = Roots { source, replica, source_pin, replica_pin };
         Ok(Prepared { roots, source_mount, replica_mount, lock, log, filter, backup, beside })
@@ -339,11 +339,11 @@ fn full(path: &Path) -> Result<PathBuf, Refusal> {
     Ok(full)
 }
 
-fn source_refusal(path: &Path, fault: FsError) -> Refusal {
-    match fault.errno {
+fn source_refusal(path: &Path, error: FsError) -> Refusal {
+    match error.errno {
         Errno::NOENT => Refusal::NoSource(path.into()),
         Errno::NOTDIR => Refusal::SourceNoDir(path.into()),
-        _ => Refusal::FsError(path.into(), fault),
+        _ => Refusal::FsError(path.into(), error),
     }
 }
 
@@ -358,7 +358,7 @@ fn refuse_nesting(
         return Err(Refusal::Same(source.into()));
     }
     let (standing, _) =
-        nearest_existing(replica, Side::Replica).map_err(|fault| Refusal::FsError(replica.into(), fault))?;
+        nearest_existing(replica, Side::Replica).map_err(|error| Refusal::FsError(replica.into(), error))?;
     if is_within(&standing, source, source_pin, Side::Replica)? {
         return Err(Refusal::ReplicaInSource(replica.into(), source.into()));
     }
@@ -372,9 +372,9 @@ fn refuse_nesting(
 
 /// Refuses a backup folder that is a root or lies inside of one.
 fn refuse_backup_within(backup: &Path, root: &Path, pin: Option<&DirId>) -> Result<(), Refusal> {
-    let (standing, _) = nearest_existing(backup, Side::Backup).map_err(|fault| match fault.errno {
+    let (standing, _) = nearest_existing(backup, Side::Backup).map_err(|error| match error.errno {
         Errno::NOTDIR => Refusal::BackupNoDir(backup.into()),
-        _ => Refusal::FsError(backup.into(), fault),
+        _ => Refusal::FsError(backup.into(), error),
     })?;
     let lies_in_it = pin.map(|pin| is_within(&standing, root, pin, Side::Backup)).transpose()?;
     let is_mounted_in_it = pin.is_some() && mounts::is_seen_below(&standing, root);
@@ -390,12 +390,12 @@ fn open_backup(path: PathBuf, roots: [&Root; 2], durable: bool) -> Result<Arc<Ba
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
     made.map_err(|error| Refusal::Backup(path.clone(), error.to_string()))?;
     let backup = Backup::open(path.clone(), roots.map(Root::clone), durable)
-        .map_err(|fault| Refusal::Backup(path, format!("{fault}{}", advice(&fault))))?;
+        .map_err(|error| Refusal::Backup(path, format!("{error}{}", advice(&error))))?;
     Ok(Arc::new(backup))
 }
 
 fn is_within(dir: &Path, root: &Path, pin: &DirId, side: Side) -> Result<bool, Refusal> {
-    lies_within(dir, root, pin, side).map_err(|fault| Refusal::FsError(dir.into(), fault))
+    lies_within(dir, root, pin, side).map_err(|error| Refusal::FsError(dir.into(), error))
 }
 
 /// The nearest directory that exists above the log file, where the log file really lies.
@@ -404,7 +404,7 @@ fn log_folder(log: &Path) -> Result<(PathBuf, PathBuf), Refusal> {
     let real = fs::canonicalize(log).unwrap_or_else(|_| log.to_path_buf());
     let folder = real.parent().unwrap_or(Path::new("/"));
     let (standing, _) =
-        nearest_existing(folder, Side::Source).map_err(|fault| Refusal::FsError(log.into(), fault))?;
+        nearest_existing(folder, Side::Source).map_err(|error| Refusal::FsError(log.into(), error))?;
     Ok((real, standing))
 }
 
@@ -412,7 +412,7 @@ fn log_folder(log: &Path) -> Result<(PathBuf, PathBuf), Refusal> {
 fn real_path(path: &Path) -> Result<PathBuf, Refusal> {
     let wrong = |error| Refusal::Path(path.into(), error);
     let (standing, _) =
-        nearest_existing(path, Side::Replica).map_err(|fault| Refusal::FsError(path.into(), fault))?;
+        nearest_existing(path, Side::Replica).map_err(|error| Refusal::FsError(path.into(), error))?;
     let missing = path.strip_prefix(&standing).unwrap_or(Path::new(""));
     Ok(fs::canonicalize(&standing).map_err(wrong)?.join(missing))
 }
@@ -449,7 +449,7 @@ fn is_open_file(path: &Path) -> bool {
 fn log_in_source(log: &Path, source_pin: &DirId) -> Result<Option<(RelPath, Name)>, Refusal> {
     let (real, standing) = log_folder(log)?;
     let steps = enclosing(&standing, source_pin, Side::Source);
-    let Some(steps) = steps.map_err(|fault| Refusal::FsError(standing.clone(), fault))? else {
+    let Some(steps) = steps.map_err(|error| Refusal::FsError(standing.clone(), error))? else {
         return Ok(None);
     };
     let wrong = |error| Refusal::Path(standing.clone(), error);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Zoned;
 use rustix::io::Errno;
 
-use crate::fault::FsError;
+use crate::error::FsError;
 use crate::path::Name;
 use crate::tree::ReplicaDir;
 
@@ -19,7 +19,7 @@ pub(super) fn begin(root: &ReplicaDir) -> Result<Name, FsError> {
         let name = name_of(&Zoned::now());
         match root.make_dir(&name) {
             // Another one of this very millisecond.
-            Err(fault) if fault.errno == Errno::EXIST => std::thread::sleep(Duration::from_millis(1)),
+            Err(error) if error.errno == Errno::EXIST => std::thread::sleep(Duration::from_millis(1)),
             other => return other.map(|()| name),
         }
     }

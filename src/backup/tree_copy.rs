@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::copy::{fill, seal, settings};
 use crate::differs::{Capabilities, MetadataDiff};
 use crate::entry::{Entry, Kind, Observed};
-use crate::fault::WorkError;
+use crate::error::WorkError;
 use crate::path::{Name, RelPath};
 use crate::tree::{Dir, ReplicaDir};
 
@@ -23,7 +23,7 @@ pub(super) fn copy_entry(
 ) -> Result<(), WorkError> {
     match from.look(name.as_bytes()) {
         Observed::Absent => Err(WorkError::Changed),
-        Observed::Unknown(fault) => Err(fault.into()),
+        Observed::Unknown(error) => Err(error.into()),
         Observed::Present(entry) if entry.is_dir() => copy_tree(from, name, to, new, manner),
         Observed::Present(entry) => copy_leaf(from, (name, &entry), to, new, manner),
     }
@@ -77,7 +77,7 @@ fn copy_tree(
             let Some(name) = Name::new(name) else { continue };
             match ours.look(name.as_bytes()) {
                 Observed::Absent => {}
-                Observed::Unknown(fault) => return Err(fault.into()),
+                Observed::Unknown(error) => return Err(error.into()),
                 Observed::Present(entry) if entry.is_dir() => {
                     copy.make_dir(&name)?;
                     dirs.push(at.join(&name));

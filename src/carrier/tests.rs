@@ -8,10 +8,10 @@ use std::time::Instant;
 use fastrand::Rng;
 
 use super::*;
-use crate::fault::Side;
+use crate::error::Side;
 use crate::path::testing::{name, path};
 use crate::queue::{Depth, Detector};
-use crate::tree::{Faults, ReplicaDir, Root};
+use crate::tree::{InjectedErrors, ReplicaDir, Root};
 
 /// Longer than one chunk, and than what is copied by one read and one write.
 const LONGEST: usize = 700 * 1024;
@@ -62,7 +62,7 @@ impl Bench {
 
 /// Tries many seeds: some have to succeed, and some to fail.
 fn some_succeed(succeeds: impl Fn(u64) -> bool) {
-    let (done, failed): (Vec<_>, Vec<_>) = Faults::seeds(100).partition(|seed| succeeds(*seed));
+    let (done, failed): (Vec<_>, Vec<_>) = InjectedErrors::seeds(100).partition(|seed| succeeds(*seed));
     println!("{} have succeeded, {} have failed", done.len(), failed.len());
     assert!(!done.is_empty() && !failed.is_empty());
 }
@@ -76,7 +76,7 @@ fn a_copy_that_is_said_to_be_done_is_whole_whatever_has_failed() {
         let temp = bench.replica().create_file(&name("temp")).unwrap();
         let job =
             bench.job(JobKind::Fill { temp, name: name("temp"), reason: Reason::New, flush: seed % 2 == 0 });
-        let faults = Faults::begin(seed, 20);
+        let faults = InjectedErrors::begin(seed, 20);
         let result = job.run();
         drop(faults);
         let is_whole = fs::read(&source).unwrap() == fs::read(&copy).unwrap();
@@ -102,7 +102,7 @@ fn two_files_are_not_said_to_be_equal_for_what_has_failed() {
         }
         let (replica, replica_entry) = bench.replica().open_existing(&name("file")).unwrap();
         let job = bench.job(JobKind::Compare { replica, replica_entry });
-        let faults = Faults::begin(seed, 10);
+        let faults = InjectedErrors::begin(seed, 10);
         let result = job.run();
         drop(faults);
         if let Ok(JobResult::Digests(verdict)) = result {

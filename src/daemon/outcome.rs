@@ -47,8 +47,8 @@ impl Daemon<'_> {
         for (problem, look) in outcome.problems {
             open.insert(problem.path.clone());
             match problem.refusal() {
-                Some(fault) if self.is_refused(&fault) => {
-                    self.out_of_space(&problem.path, look, fault, removed)
+                Some(error) if self.is_refused(&error) => {
+                    self.out_of_space(&problem.path, look, error, removed)
                 }
                 _ => self.record_failure(&problem, look, problem.failure()),
             }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use super::Daemon;
-use crate::fault::FsError;
+use crate::error::FsError;
 use crate::path::RelPath;
 use crate::queue::Check;
 use crate::reconcile::Reconciler;
@@ -45,18 +45,18 @@ pub(super) struct OutOfSpace {
 impl Daemon<'_> {
     /// Notes an entry that the replica's file system does not take. `removed`: what this run had removed before the round in
     /// which it was tried.
-    pub(super) fn out_of_space(&mut self, path: &RelPath, look: Check, fault: FsError, removed: u64) {
+    pub(super) fn out_of_space(&mut self, path: &RelPath, look: Check, error: FsError, removed: u64) {
         let now = Instant::now();
         if self.backlog.troubles.met(path, Failure::Refused, now).tell && self.backlog.refusal.is_none() {
-            let advice = advice(&fault);
+            let advice = advice(&error);
             tracing::error!(
                 op = "full",
                 path = %path,
-                "{fault}; it waits, with all else that is not taken, and the old versions stay{advice}",
+                "{error}; it waits, with all else that is not taken, and the old versions stay{advice}",
             );
             self.tally.mark_active();
         } else {
-            tracing::debug!(op = "full", path = %path, "{fault}; it waits");
+            tracing::debug!(op = "full", path = %path, "{error}; it waits");
         }
         let refusal = self.backlog.refusal.get_or_insert(OutOfSpace {
             rooms: Vec::new(),
@@ -69,15 +69,15 @@ impl Daemon<'_> {
         });
         refusal.over = None;
         refusal.rooms = rooms(&self.reconciler);
-        refusal.is_quota = fault.errno == Errno::DQUOT;
+        refusal.is_quota = error.errno == Errno::DQUOT;
         self.backlog.queue.push_out_of_space(path, look);
     }
 
     /// Whether this answer means that the file system takes no more. One that has room says so of attributes, too, if they
     /// are larger than it can store.
-    pub(super) fn is_refused(&self, fault: &FsError) -> bool {
+    pub(super) fn is_refused(&self, error: &FsError) -> bool {
         let has_room = |room: &Room| room.bytes >= LARGEST_ATTRIBUTES;
-        !(fault.is_of_attributes() && rooms(&self.reconciler).first().is_some_and(has_room))
+        !(error.is_of_attributes() && rooms(&self.reconciler).first().is_some_and(has_room))
     }
 
     /// Says so when all is taken that was not, and has been for a while.

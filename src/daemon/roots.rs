@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{Backlog, Daemon, probe_replica};
 use crate::config::Mode;
-use crate::fault::{FsError, Side};
+use crate::error::{FsError, Side};
 use crate::guard::{Occasion, Trust};
 use crate::path::shown;
 use crate::reconcile::Lost;
@@ -151,7 +151,7 @@ impl Daemon<'_> {
                     self.adopt_source(pin);
                 }
             }
-            Err(fault) => self.miss_source(fault),
+            Err(error) => self.miss_source(error),
         }
     }
 
@@ -179,12 +179,12 @@ impl Daemon<'_> {
         );
     }
 
-    fn miss_source(&mut self, fault: FsError) {
+    fn miss_source(&mut self, error: FsError) {
         self.drop_work();
         let path = shown(&self.reconciler.roots.source.path);
         self.miss(
             Side::Source,
-            &format!("{path} cannot be opened ({})", fault.reason()),
+            &format!("{path} cannot be opened ({})", error.reason()),
             "it can be opened",
             false,
         );
@@ -209,19 +209,19 @@ impl Daemon<'_> {
                     self.adopt_replica(pin, "another directory is the replica now, at the same path");
                 }
             }
-            Err(fault) => self.miss_replica(fault),
+            Err(error) => self.miss_replica(error),
         }
     }
 
     /// The replica is gone: it is made again where it was deleted, and waited for where its
     /// disk is gone.
-    fn miss_replica(&mut self, fault: FsError) {
+    fn miss_replica(&mut self, error: FsError) {
         self.drop_work();
         let roots = &self.reconciler.roots;
         let path = roots.replica.path.clone();
         // Where the source is gone too, a directory above both may have been moved.
         let may_create = self.config.create && roots.source.pin() == Ok(roots.source_pin);
-        if fault.is_absence() && may_create && self.roots.replica_mount.may_create(&path) {
+        if error.is_absence() && may_create && self.roots.replica_mount.may_create(&path) {
             let made = fs::create_dir_all(&path);
             if let (Ok(()), Ok(pin)) = (made, self.reconciler.roots.replica.pin()) {
                 let why = "the replica was deleted: it is made again and filled";
@@ -231,7 +231,7 @@ impl Daemon<'_> {
         let path = shown(&path);
         self.miss(
             Side::Replica,
-            &format!("{path} cannot be opened ({})", fault.reason()),
+            &format!("{path} cannot be opened ({})", error.reason()),
             "it can be opened",
             false,
         );
@@ -288,8 +288,8 @@ impl Daemon<'_> {
     /// A round or a sweep met a root that is not what it was.
     pub(super) fn lose(&mut self, lost: Lost) {
         match lost {
-            Lost::Source(fault) => self.miss_source(fault),
-            Lost::Replica(fault) => self.miss_replica(fault),
+            Lost::Source(error) => self.miss_source(error),
+            Lost::Replica(error) => self.miss_replica(error),
             Lost::SourceReplaced | Lost::ReplicaReplaced => self.inspect_roots(Instant::now()),
         }
     }

@@ -6,7 +6,7 @@ use super::holds;
 use crate::decide::{Action, Contents, decide};
 use crate::differs::{Capabilities, MetadataDiff, Symlinks, Times};
 use crate::entry::{Entry, Kind, Observed, Special, Time, XattrKinds, Xattrs};
-use crate::fault::FsError;
+use crate::error::FsError;
 
 /// Few values, so that they meet.
 fn small() -> impl Strategy<Value = u32> {

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::holds;
-use crate::fault::Side;
+use crate::error::Side;
 use crate::filter::{Filter, Flaw, Patterns};
 use crate::path::{Name, RelPath, Shown, is_reserved};
 use crate::tree::Root;

@@ -16,7 +16,7 @@ use crate::decide::{Action, Contents, Reason, decide, may_hold_other};
 use crate::differs::MetadataDiff;
 use crate::digest;
 use crate::entry::{DigestPair, Entry, Kind, Observed};
-use crate::fault::{FsError, GIVES_NOTHING_BACK, Side, WorkError};
+use crate::error::{FsError, GIVES_NOTHING_BACK, Side, WorkError};
 use crate::parallel;
 use crate::path::{Name, RelPath};
 use crate::queue::{CachedDigests, Check, Depth};
@@ -80,8 +80,8 @@ impl Round<'_> {
             let (path, look) = (finished.job.path.clone(), finished.job.look.clone());
             let here = EntryContext { round: self, rel: &rel, spot, replica, path: &path, look: &look };
             let ready = here.finish_carried(&finished, out);
-            if let Err(setback) = finish(ready, out) {
-                out.record_failure(path, look, setback);
+            if let Err(work_error) = finish(ready, out) {
+                out.record_failure(path, look, work_error);
             }
         }
         for Observation { name, look, source, replica: standing } in sightings {
@@ -99,10 +99,10 @@ impl Round<'_> {
             };
             let is_ready = matches!(ready, Ok(Some(_)));
             let is_file = look.unseen_in_replica || source.entry().is_some_and(Entry::is_file);
-            if let Err(setback) = finish(ready, out) {
+            if let Err(work_error) = finish(ready, out) {
                 let _ = here.narrow_file(&name, &source, &standing);
-                let setback = here.told_as(setback);
-                out.record_failure(path.clone(), look, setback);
+                let work_error = here.told_as(work_error);
+                out.record_failure(path.clone(), look, work_error);
             }
             if is_file && (is_ready || out.worked() != before) {
                 out.busy.push((path, begun.elapsed()));
@@ -202,7 +202,7 @@ impl<'a> EntryContext<'_, 'a> {
                 out.name_special(self.path, special);
                 if stale { self.remove(name, standing, out).map(|()| None) } else { Ok(None) }
             }
-            Action::Unsure => source.fault().or(standing.fault()).map_or(Ok(None), |fault| Err(fault.into())),
+            Action::Unsure => source.error().or(standing.error()).map_or(Ok(None), |error| Err(error.into())),
         }
     }
 
@@ -212,7 +212,7 @@ impl<'a> EntryContext<'_, 'a> {
         let mut source = self.spot.source.open_file(bytes).map_err(changed_if_gone)?;
         let mut replica = match self.replica.open_existing(name) {
             // What cannot be read can be replaced.
-            Err(fault) if fault.errno == Errno::ACCESS => {
+            Err(error) if error.errno == Errno::ACCESS => {
                 return Ok(Compared::Unreadable(self.replica.look(bytes)));
             }
             other => other.map_err(changed_if_gone)?,
@@ -236,11 +236,11 @@ impl<'a> EntryContext<'_, 'a> {
                 let (ours, theirs) = ((&source.0, &source.1), (replica.0.as_file(), &replica.1));
                 let verdict = match digest::compare(ours, theirs, &self.round.shared.stop) {
                     // A disk that fails may take another copy.
-                    Err(WorkError::FsError(fault))
-                        if fault.side == Side::Replica && fault.errno == Errno::IO =>
+                    Err(WorkError::FsError(error))
+                        if error.side == Side::Replica && error.errno == Errno::IO =>
                     {
-                        let advice = advice(&fault);
-                        tracing::warn!(op = "warning", path = %self.path, "{fault}; it is copied anew{advice}");
+                        let advice = advice(&error);
+                        tracing::warn!(op = "warning", path = %self.path, "{error}; it is copied anew{advice}");
                         return Ok(Compared::Unreadable(self.replica.look(bytes)));
                     }
                     other => other?,
@@ -294,9 +294,9 @@ impl<'a> EntryContext<'_, 'a> {
     }
 
     /// How a setback is told. Where something was left behind that cannot be removed, that is what is wrong.
-    fn told_as(&self, setback: WorkError) -> WorkError {
-        match setback {
-            WorkError::FsError(_) => self.may_make_temp().map_or_else(WorkError::FsError, |()| setback),
+    fn told_as(&self, work_error: WorkError) -> WorkError {
+        match work_error {
+            WorkError::FsError(_) => self.may_make_temp().map_or_else(WorkError::FsError, |()| work_error),
             other => other,
         }
     }
@@ -459,14 +459,14 @@ enum Compared {
 }
 
 /// RACE: looked at, then opened: where it has gone or become something else, one more look.
-pub(super) fn changed_if_gone(fault: FsError) -> WorkError {
-    match fault.errno {
+pub(super) fn changed_if_gone(error: FsError) -> WorkError {
+    match error.errno {
         Errno::NOENT | Errno::LOOP | Errno::INVAL | Errno::NXIO => WorkError::Changed,
-        _ => WorkError::FsError(fault),
+        _ => WorkError::FsError(error),
     }
 }
 
 /// RACE: opened by its path: where something else has come to stand on the way, one more look.
-pub(super) fn changed_if_no_dir(fault: FsError) -> WorkError {
-    if fault.is_no_dir() { WorkError::Changed } else { WorkError::FsError(fault) }
+pub(super) fn changed_if_no_dir(error: FsError) -> WorkError {
+    if error.is_no_dir() { WorkError::Changed } else { WorkError::FsError(error) }
 }

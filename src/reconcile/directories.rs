@@ -11,7 +11,7 @@ use super::{Fate, Observation, Requeue, Round, Ruling, Stay};
 use crate::copy::swap;
 use crate::decide::{Action, Contents, Reason, decide};
 use crate::entry::Entry;
-use crate::fault::{Side, WorkError};
+use crate::error::{Side, WorkError};
 use crate::path::{Name, RelPath};
 use crate::queue::{Check, Depth};
 use crate::reaper::{Emptied, Trash};
@@ -60,9 +60,9 @@ impl Round<'_> {
                             self.out.scans.push(path);
                         }
                     }
-                    Err(setback) => {
+                    Err(work_error) => {
                         let wider = Check { depth: Depth::Subtree, ..look.clone() };
-                        self.out.record_failure(path, wider, setback);
+                        self.out.record_failure(path, wider, work_error);
                     }
                 }
                 None
@@ -81,8 +81,8 @@ impl Round<'_> {
                     && let Ok(theirs) = self.open_replica(&path)
                 {
                     let ours = self.source.open(&path).ok();
-                    if let Err(fault) = self.restrict(&path, entry, ours.as_ref(), &theirs) {
-                        self.out.record_failure(path, look.clone(), fault.into());
+                    if let Err(error) = self.restrict(&path, entry, ours.as_ref(), &theirs) {
+                        self.out.record_failure(path, look.clone(), error.into());
                         return None;
                     }
                 }
@@ -106,10 +106,10 @@ impl Round<'_> {
         reason: Reason,
     ) -> Result<(), WorkError> {
         if reason == Reason::New {
-            replica.make_dir(name).map_err(|fault| match fault.errno {
+            replica.make_dir(name).map_err(|error| match error.errno {
                 // RACE: somebody else made it. Worst case one more look.
                 Errno::EXIST => WorkError::Changed,
-                _ => WorkError::FsError(fault),
+                _ => WorkError::FsError(error),
             })?;
         } else if old.is_some() {
             let temp = self.shared.names.next();
@@ -120,9 +120,9 @@ impl Round<'_> {
             match swapped {
                 // RACE: what is deleted may be newer than what was seen; it is the replica's own.
                 Ok(aside) => replica.remove_file(aside.as_bytes())?,
-                Err(setback) => {
+                Err(work_error) => {
                     let _ = replica.remove_dir(temp.as_bytes());
-                    return Err(setback);
+                    return Err(work_error);
                 }
             }
         }
@@ -158,15 +158,15 @@ impl Round<'_> {
             let aside = Trash { dir, ..aside };
             let parent = match self.open_replica(&aside.dir) {
                 // Its directory was put aside too, and has it.
-                Err(fault) if fault.is_no_dir() => continue,
+                Err(error) if error.is_no_dir() => continue,
                 other => other,
             };
             let buried = result.and_then(|()| parent?.remove_dir(aside.name.as_bytes()));
             self.touch(aside.dir.clone(), None);
             match buried {
-                Err(fault) if !fault.is_absence() && !self.shared.stop.load(Ordering::Relaxed) => {
+                Err(error) if !error.is_absence() && !self.shared.stop.load(Ordering::Relaxed) => {
                     let look = Check::new(Depth::Content, self.detector, Instant::now());
-                    let problem = Problem { path: aside.path(), cause: Cause::Remains(fault) };
+                    let problem = Problem { path: aside.path(), cause: Cause::Remains(error) };
                     self.out.problems.push((problem, look));
                 }
                 _ => {}
@@ -203,8 +203,8 @@ impl Round<'_> {
                 return self.remove_parts(parts, &look);
             }
             Ruling::Stays(stay) => {
-                if let Err(setback) = self.out.stays(stay, path) {
-                    self.out.record_failure(path.clone(), look, setback);
+                if let Err(work_error) = self.out.stays(stay, path) {
+                    self.out.record_failure(path.clone(), look, work_error);
                 }
                 return;
             }
@@ -213,8 +213,8 @@ impl Round<'_> {
             Ok(Some((done, aside))) => self.gone(rel.clone(), aside, done),
             Ok(None) => self.out.again.push((path.clone(), look, Requeue::Now)),
             // Gone already. Not so the folder where it is to be kept.
-            Err(WorkError::FsError(fault)) if fault.is_absence() && fault.side == Side::Replica => {}
-            Err(setback) => self.out.record_failure(path.clone(), look, setback),
+            Err(WorkError::FsError(error)) if error.is_absence() && error.side == Side::Replica => {}
+            Err(work_error) => self.out.record_failure(path.clone(), look, work_error),
         }
     }
 }

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::Round;
 use super::removal::gone_is_fine;
-use crate::fault::{FsError, WorkError};
+use crate::error::{FsError, WorkError};
 use crate::path::{Name, RelPath};
 use crate::reaper::enter;
 use crate::tree::ReplicaDir;
@@ -42,8 +42,8 @@ pub(super) enum EmptiedInPlace {
 }
 
 /// Whether a directory cannot be renamed, nor exchanged, for where it lies.
-pub(super) fn cannot_be_renamed(fault: &FsError) -> bool {
-    fault.errno == Errno::XDEV
+pub(super) fn cannot_be_renamed(error: &FsError) -> bool {
+    error.errno == Errno::XDEV
 }
 
 impl Round<'_> {
@@ -83,7 +83,7 @@ impl Round<'_> {
         while let Some((above, name)) = waiting.last().and_then(RelPath::split) {
             let parent = dir.open(&above)?;
             let open = match enter(&parent, name.as_bytes()) {
-                Err(fault) if fault.is_absence() => {
+                Err(error) if error.is_absence() => {
                     waiting.pop();
                     continue;
                 }

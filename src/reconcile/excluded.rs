@@ -3,7 +3,7 @@
 
 use super::{Requeue, Round};
 use crate::decide::Reason;
-use crate::fault::WorkError;
+use crate::error::WorkError;
 use crate::filter::Filter;
 use crate::path::{Name, RelPath};
 use crate::queue::Check;
@@ -134,7 +134,7 @@ impl Round<'_> {
                 Ok(PartRemoval::Gone(done, aside)) => self.gone(dir, aside, done),
                 Ok(PartRemoval::Absent) => {}
                 Ok(PartRemoval::Left) => self.out.again.push((path, look.clone(), Requeue::Now)),
-                Err(setback) => self.out.record_failure(path, look.clone(), setback),
+                Err(work_error) => self.out.record_failure(path, look.clone(), work_error),
             }
         }
     }
@@ -170,7 +170,7 @@ enum PartRemoval {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fault::Side;
+    use crate::error::Side;
     use crate::tree::Root;
 
     #[test]

@@ -9,7 +9,7 @@ use super::{Requeue, Round};
 use crate::copy::settings;
 use crate::decide::Reason;
 use crate::differs::{MetadataDiff, grants_more};
-use crate::fault::{FsError, TAKES_NO_METADATA};
+use crate::error::{FsError, TAKES_NO_METADATA};
 use crate::path::RelPath;
 use crate::queue::{Check, Depth};
 use crate::report::{Done, Operation};
@@ -22,10 +22,10 @@ impl Round<'_> {
             let is_asked = since.is_some() || rel.is_root() || self.made.contains(rel);
             let since = since.unwrap_or_else(Instant::now);
             let look = Check::new(Depth::Content, self.detector, since);
-            if let Err(fault) = self.close_one(rel, &look, is_asked) {
+            if let Err(error) = self.close_one(rel, &look, is_asked) {
                 // Gone meanwhile: another look concerns it.
-                if !fault.is_no_dir() {
-                    self.out.record_failure(rel.clone(), look, fault.into());
+                if !error.is_no_dir() {
+                    self.out.record_failure(rel.clone(), look, error.into());
                 }
                 self.lock_again(rel);
             }

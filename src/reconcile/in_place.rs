@@ -8,7 +8,7 @@ use crate::copy::settings;
 use crate::decide::Reason;
 use crate::differs::MetadataDiff;
 use crate::entry::{Entry, Kind, Observed};
-use crate::fault::{FsError, Side};
+use crate::error::{FsError, Side};
 use crate::links::Linked;
 use crate::path::Name;
 use crate::report::{Done, Operation};
@@ -43,11 +43,11 @@ impl<'a> EntryContext<'_, 'a> {
                 out.act(done);
                 Ok(None)
             }
-            Err(fault) if matches!(fault.errno, Errno::PERM | Errno::ACCESS) => match entry.kind {
+            Err(error) if matches!(error.errno, Errno::PERM | Errno::ACCESS) => match entry.kind {
                 Kind::Symlink(_) => self.make_symlink(source, standing, Reason::Metadata, out),
                 _ => self.copy_file(name, standing, Reason::Metadata, out),
             },
-            Err(fault) => Err(changed_if_gone(fault)),
+            Err(error) => Err(changed_if_gone(error)),
         }
     }
 

@@ -42,7 +42,7 @@ use crate::carrier::{BigFileWorkers, Finished};
 use crate::copy::TempNames;
 use crate::differs::Capabilities;
 use crate::entry::{Entry, Observed, Time};
-use crate::fault::FsError;
+use crate::error::FsError;
 use crate::filter::Filter;
 use crate::path::{Name, RelPath};
 use crate::queue::{Check, Detector};
@@ -445,7 +445,7 @@ impl Round<'_> {
         if self.shared.durable && !self.out.done.is_empty() {
             match self.replica.sync() {
                 Ok(()) => {}
-                Err(fault) => self.out.doubt(fault),
+                Err(error) => self.out.doubt(error),
             }
         }
         self.out.log();

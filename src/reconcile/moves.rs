@@ -124,9 +124,9 @@ impl Round<'_> {
         // What is not moved for that is kept by what is done instead.
         let kept =
             if moving.is_dir() { Kept::default() } else { self.keep(&to.dir, &to.name, &to.path).ok()? };
-        if let Err(fault) = from.dir.move_to(from.name.as_bytes(), &to.dir, &to.name) {
+        if let Err(error) = from.dir.move_to(from.name.as_bytes(), &to.dir, &to.name) {
             kept.undo();
-            let is_occupied = matches!(fault.errno, Errno::NOTEMPTY | Errno::EXIST);
+            let is_occupied = matches!(error.errno, Errno::NOTEMPTY | Errno::EXIST);
             is_occupied.then(|| self.displace(from, to, hint))??;
         }
         Some(())
@@ -249,8 +249,8 @@ impl Round<'_> {
         let Some((dir, name)) = path.split() else { return Observed::Absent };
         match self.source.open(&dir) {
             Ok(dir) => dir.look(name.as_bytes()),
-            Err(fault) if fault.is_no_dir() => Observed::Absent,
-            Err(fault) => Observed::Unknown(fault),
+            Err(error) if error.is_no_dir() => Observed::Absent,
+            Err(error) => Observed::Unknown(error),
         }
     }
 

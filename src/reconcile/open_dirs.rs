@@ -10,8 +10,8 @@ use super::{Observation, Outcome, Requeue, Round, TASK};
 use crate::carrier::{Finished, Job, JobKind, JobResult};
 use crate::copy::Temp;
 use crate::entry::{Entry, Kind, Observed, Time};
-use crate::fault::FsError;
-use crate::fault::WorkError;
+use crate::error::FsError;
+use crate::error::WorkError;
 use crate::filter::DirFilter;
 use crate::links::Linked;
 use crate::parallel;
@@ -99,7 +99,7 @@ impl Round<'_> {
     pub(super) fn sort_finished(&mut self, mut looks: Checks, finished: Vec<Finished>) -> Checks {
         for Finished { job, result, took } in finished {
             self.out.busy.push((job.path.clone(), took));
-            let setback = match (&job.load, result) {
+            let work_error = match (&job.load, result) {
                 (JobKind::Compare { replica_entry, .. }, Ok(JobResult::Digests(verdict))) => {
                     let evidence =
                         CachedDigests { source: job.identity(), replica: replica_entry.identity(), verdict };
@@ -118,12 +118,12 @@ impl Round<'_> {
                     }
                     continue;
                 }
-                (_, Err(setback)) => setback,
+                (_, Err(work_error)) => work_error,
                 (JobKind::Compare { .. }, Ok(JobResult::Length(_))) => WorkError::Changed,
             };
             let (path, look) = (job.path.clone(), job.look.clone());
             self.discard(&job);
-            match setback {
+            match work_error {
                 // Overtaken by another change.
                 WorkError::Cancelled => {
                     self.out.again.push((
@@ -213,11 +213,11 @@ impl Round<'_> {
         let wider = Check { depth: Depth::Subtree, evidence: None, unseen_in_replica: false, ..look.clone() };
         let source = match self.open_source(dir) {
             Ok(source) => source,
-            Err(fault) if fault.is_no_dir() => {
+            Err(error) if error.is_no_dir() => {
                 self.climb_to_missing(dir, looks, wider);
                 return None;
             }
-            Err(fault) => return self.give_up(dir, wider, fault.into()),
+            Err(error) => return self.give_up(dir, wider, error.into()),
         };
         let id = source.entry().map(|entry| (entry.dev, entry.ino));
         if id == Ok((self.shared.roots.replica_pin.dev, self.shared.roots.replica_pin.ino)) {
@@ -232,7 +232,7 @@ impl Round<'_> {
         }
         let replica = match self.open_replica_nearby(dir) {
             Ok(replica) => Some(replica),
-            Err(fault) if fault.is_no_dir() => {
+            Err(error) if error.is_no_dir() => {
                 // From the deepest up: in a deep tree only the last ones are missing. Those above one that the round has met
                 // already were seen to then.
                 let mut missing = vec![dir.clone()];
@@ -251,11 +251,11 @@ impl Round<'_> {
                 }
                 None
             }
-            Err(fault) => return self.give_up(dir, wider, fault.into()),
+            Err(error) => return self.give_up(dir, wider, error.into()),
         };
         let restricted = replica.as_ref().map(|replica| self.restrict_down_to(dir, &source, replica));
-        if let Some(Err(setback)) = restricted {
-            return self.give_up(dir, wider, setback);
+        if let Some(Err(work_error)) = restricted {
+            return self.give_up(dir, wider, work_error);
         }
         let asked = look_at_itself.then_some(look.since);
         self.touch(dir.clone(), asked);
@@ -287,14 +287,14 @@ impl Round<'_> {
             || self.spots.get(&dir).is_some_and(|spot| spot.sightings.iter().any(|s| s.name == name))
     }
 
-    fn give_up(&mut self, dir: &RelPath, look: Check, setback: WorkError) -> Option<()> {
-        self.out.record_failure(dir.clone(), look, setback);
+    fn give_up(&mut self, dir: &RelPath, look: Check, work_error: WorkError) -> Option<()> {
+        self.out.record_failure(dir.clone(), look, work_error);
         None
     }
 
     /// The source has no directory `dir`: looks at the highest ancestor that is missing.
     fn climb_to_missing(&mut self, dir: &RelPath, looks: &mut Checks, look: Check) {
-        let gone = |above: &RelPath| self.source.open(above).is_err_and(|fault| fault.is_no_dir());
+        let gone = |above: &RelPath| self.source.open(above).is_err_and(|error| error.is_no_dir());
         match dir.ancestors_and_self().rev().take_while(gone).last() {
             // It may have been renamed: the watch tells of itself what has become of it.
             Some(missing) if look.detector == Detector::Watch => {
@@ -326,7 +326,7 @@ impl Round<'_> {
         let near = step_to(rel).and_then(|(above, step)| Some(self.restricted_pair(&above)?.1.open(&step)));
         match near {
             Some(Ok(dir)) => self.let_owner_in(rel, dir),
-            Some(Err(fault)) if fault.is_no_dir() => Err(fault),
+            Some(Err(error)) if error.is_no_dir() => Err(error),
             Some(Err(_)) | None => self.open_replica(rel),
         }
     }
@@ -335,7 +335,7 @@ impl Round<'_> {
     /// until the end of the round.
     pub(super) fn open_replica(&mut self, rel: &RelPath) -> Result<ReplicaDir, FsError> {
         let dir = match self.replica.open(rel) {
-            Err(fault) if fault.errno == Errno::ACCESS => self.open_up(rel)?,
+            Err(error) if error.errno == Errno::ACCESS => self.open_up(rel)?,
             other => other?,
         };
         self.let_owner_in(rel, dir)
@@ -359,7 +359,7 @@ impl Round<'_> {
             let Some((_, name)) = path.split() else { continue };
             let Some(step) = RelPath::new(name.as_bytes()) else { continue };
             at = match at.open(&step) {
-                Err(fault) if fault.errno == Errno::ACCESS => {
+                Err(error) if error.errno == Errno::ACCESS => {
                     let (dir, mode) = at.open_up(name.as_bytes())?;
                     self.saved_modes.insert(path.clone(), mode);
                     self.touch(path.clone(), None);

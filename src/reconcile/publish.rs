@@ -7,7 +7,7 @@ use crate::backup::{Kept, Taken};
 use crate::copy::{Temp, swap};
 use crate::decide::Reason;
 use crate::entry::{Entry, Observed};
-use crate::fault::WorkError;
+use crate::error::WorkError;
 use crate::links::Linked;
 use crate::path::{Name, RelPath};
 use crate::queue::Check;
@@ -41,12 +41,12 @@ impl Round<'_> {
             Ok(()) => {
                 for ready in ready {
                     let (path, look) = (ready.path.clone(), ready.look.clone());
-                    if let Err(setback) = self.publish(ready, out) {
-                        out.record_failure(path, look, setback);
+                    if let Err(work_error) = self.publish(ready, out) {
+                        out.record_failure(path, look, work_error);
                     }
                 }
             }
-            Err(fault) => ready.into_iter().for_each(|r| out.record_failure(r.path, r.look, fault.into())),
+            Err(error) => ready.into_iter().for_each(|r| out.record_failure(r.path, r.look, error.into())),
         }
     }
 
@@ -128,7 +128,7 @@ impl Round<'_> {
         name: &Name,
     ) -> Result<Option<Name>, WorkError> {
         match swap(dir, temp.name(), name, &self.shared.names) {
-            Err(WorkError::FsError(fault)) if cannot_be_renamed(&fault) => {
+            Err(WorkError::FsError(error)) if cannot_be_renamed(&error) => {
                 self.empty_in_place(dir, name, path, None)?;
                 temp.publish(name, &Observed::Absent).map(|()| None)
             }

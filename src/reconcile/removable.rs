@@ -12,7 +12,7 @@ use super::crossings::Crossings;
 use super::excluded::{Removable, removable_part};
 use super::{Deletions, Roots};
 use crate::entry::Entry;
-use crate::fault::{FsError, GIVES_NOTHING_BACK, LOCKED, Side};
+use crate::error::{FsError, GIVES_NOTHING_BACK, LOCKED, Side};
 use crate::filter::Filter;
 use crate::mounts;
 use crate::path::RelPath;
@@ -110,8 +110,8 @@ impl RemovalRules<'_> {
         if !is_dir {
             return Ruling::Goes;
         }
-        if let Some(fault) = self.must_stay(path) {
-            return Ruling::Stays(Stay::FsError(fault));
+        if let Some(error) = self.must_stay(path) {
+            return Ruling::Stays(Stay::FsError(error));
         }
         match (removable_part(self.replica, path, self.filter), fate) {
             (Removable::Whole, _) => Ruling::Goes,

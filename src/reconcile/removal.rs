@@ -7,7 +7,7 @@ use super::emptying::{A_TURN, EmptiedInPlace, cannot_be_renamed};
 use crate::backup::{Kept, Taken};
 use crate::decide::Reason;
 use crate::entry::Entry;
-use crate::fault::{FsError, WorkError};
+use crate::error::{FsError, WorkError};
 use crate::path::{Name, RelPath};
 use crate::queue::Check;
 use crate::report::{Done, Entries, Operation};
@@ -35,7 +35,7 @@ impl Round<'_> {
                 return Ok(Some((done, None)));
             }
             match self.lay_aside(dir, name) {
-                Err(WorkError::FsError(fault)) if cannot_be_renamed(&fault) => {}
+                Err(WorkError::FsError(error)) if cannot_be_renamed(&error) => {}
                 aside => return Ok(Some((done, Some(aside?)))),
             }
         }
@@ -121,8 +121,8 @@ pub(super) fn taken(dir: &Dir, path: &RelPath, name: &Name, old: &Entry, look: &
     done
 }
 
-pub(super) fn gone_is_fine(fault: FsError) -> Result<(), FsError> {
-    if fault.is_absence() { Ok(()) } else { Err(fault) }
+pub(super) fn gone_is_fine(error: FsError) -> Result<(), FsError> {
+    if error.is_absence() { Ok(()) } else { Err(error) }
 }
 
 /// Adds up the entries below a directory; `false` where not all could be counted in time.

@@ -16,7 +16,7 @@ use super::moves::{Moving, ReplicaName};
 use super::{Requeue, Round};
 use crate::differs::MetadataDiff;
 use crate::entry::{Entry, GROUP_OTHER, Kind, XattrKinds};
-use crate::fault::{FsError, WorkError};
+use crate::error::{FsError, WorkError};
 use crate::path::RelPath;
 use crate::queue::Check;
 use crate::reach::Renamers;
@@ -128,7 +128,7 @@ impl Round<'_> {
             return Ok(());
         }
         match self.close_to_others(path, &now, (uid, now.mode & allowed), replica) {
-            Err(fault) if is_too_open && !path.is_root() => Err(fault),
+            Err(error) if is_too_open && !path.is_root() => Err(error),
             _ => Ok(()),
         }
     }
@@ -284,7 +284,7 @@ impl Round<'_> {
     ) -> Option<()> {
         let dir = match from.dir.open(&RelPath::new(from.name.as_bytes())?) {
             // It is locked, also for its owner.
-            Err(fault) if fault.errno == Errno::ACCESS => return Some(()),
+            Err(error) if error.errno == Errno::ACCESS => return Some(()),
             other => other.ok()?,
         };
         let ours = self.source.open(end).ok();

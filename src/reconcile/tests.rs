@@ -13,13 +13,13 @@ use std::time::Duration;
 use super::*;
 use crate::carrier::{JobKind, JobResult};
 use crate::entry::DigestPair;
-use crate::fault::Side;
+use crate::error::Side;
 use crate::guard::{Count, Doubt, Limit, Occasion, judge};
 use crate::path::testing::path;
 use crate::queue::{CachedDigests, Checks, Depth, Detector, RenameBatch, add};
 use crate::report::Operation;
 use crate::sweep::{Extent, Message, Plan, Task, walked};
-use crate::tree::Faults;
+use crate::tree::InjectedErrors;
 
 /// Two small trees and a reconciler between them.
 struct Fixture {
@@ -384,7 +384,7 @@ fn names_found(pair: &Fixture) -> Vec<String> {
 
 fn counted(pair: &Fixture, seed: u64) -> Option<Count> {
     let plan = plan(pair, Task::Count);
-    let _faults = (seed > 0).then(|| Faults::begin(seed, 30));
+    let _faults = (seed > 0).then(|| InjectedErrors::begin(seed, 30));
     walked(plan).find_map(|message| match message {
         Message::Counted(count) => Some(count),
         _ => None,

@@ -6,7 +6,7 @@ use super::Stay;
 use crate::carrier::{Finished, Job};
 use crate::differs::Capabilities;
 use crate::entry::{Entry, Special, Time};
-use crate::fault::{FsError, WorkError};
+use crate::error::{FsError, WorkError};
 use crate::links::Linked;
 use crate::path::RelPath;
 use crate::queue::{Check, Checks, Depth, Detector, Rename, RenameBatch};
@@ -175,14 +175,14 @@ impl Outcome {
     }
 
     /// Notes why a look at `path` came to no end.
-    pub(super) fn record_failure(&mut self, path: RelPath, look: Check, setback: WorkError) {
+    pub(super) fn record_failure(&mut self, path: RelPath, look: Check, work_error: WorkError) {
         let again = if look.unseen_in_replica { Requeue::StaleListing } else { Requeue::Changing };
         let look = Check { unseen_in_replica: false, ..look };
-        match setback {
+        match work_error {
             WorkError::Changed => self.again.push((path, look, again)),
             WorkError::Cancelled => {}
             WorkError::FsError(_) => {
-                self.problems.extend(Problem::of(path, setback).map(|problem| (problem, look)));
+                self.problems.extend(Problem::of(path, work_error).map(|problem| (problem, look)));
             }
         }
     }
@@ -230,7 +230,7 @@ impl Outcome {
         match stay {
             Stay::Held => self.hold(path),
             Stay::Unmounted(mount) => self.keep(mount, path),
-            Stay::FsError(fault) => return Err(fault.into()),
+            Stay::FsError(error) => return Err(error.into()),
         }
         Ok(())
     }
@@ -245,10 +245,10 @@ impl Outcome {
     }
 
     /// What was done may not be safe on the disk: it is to be looked at again.
-    pub(super) fn doubt(&mut self, fault: FsError) {
+    pub(super) fn doubt(&mut self, error: FsError) {
         for done in std::mem::take(&mut self.done) {
             let look = Check::new(Depth::Content, done.detector, done.since);
-            self.record_failure(done.path, look, fault.into());
+            self.record_failure(done.path, look, error.into());
         }
     }
 }

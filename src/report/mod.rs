@@ -21,7 +21,7 @@ use tracing_subscriber::{Layer, Registry, fmt};
 use crate::decide::{Reason, was_copied_soon};
 use crate::differs::MetadataDiff;
 use crate::entry::{Entry, Kind, Special, Time};
-use crate::fault::{ENDLESS, FsError, GIVES_NOTHING_BACK, TAKES_NO_METADATA, WorkError};
+use crate::error::{ENDLESS, FsError, GIVES_NOTHING_BACK, TAKES_NO_METADATA, WorkError};
 use crate::path::{Name, RelPath};
 use crate::probe::unseen_seconds;
 use crate::queue::{CachedDigests, Check, Detector};
@@ -206,9 +206,9 @@ pub enum Cause {
 
 impl Problem {
     /// What came of a setback, if it is one that is worth a line.
-    pub fn of(path: RelPath, setback: WorkError) -> Option<Self> {
-        match setback {
-            WorkError::FsError(fault) => Some(Self { path, cause: Cause::FsError(fault) }),
+    pub fn of(path: RelPath, work_error: WorkError) -> Option<Self> {
+        match work_error {
+            WorkError::FsError(error) => Some(Self { path, cause: Cause::FsError(error) }),
             WorkError::Changed => Some(Self { path, cause: Cause::Restless }),
             WorkError::Cancelled => None,
         }
@@ -226,7 +226,7 @@ impl Problem {
     /// The error, where it says that the replica's file system takes nothing more for now.
     pub fn refusal(&self) -> Option<FsError> {
         match self.cause {
-            Cause::FsError(fault) if fault.is_refusal() => Some(fault),
+            Cause::FsError(error) if error.is_refusal() => Some(error),
             _ => None,
         }
     }
@@ -238,12 +238,12 @@ impl Problem {
             None => "it is left to the next run".to_owned(),
         };
         match &self.cause {
-            Cause::FsError(fault) => {
-                let advice = advice(fault);
+            Cause::FsError(error) => {
+                let advice = advice(error);
                 tracing::error!(
                     op = "problem",
                     path = %self.path,
-                    "{fault}; left the replica as it was, {retry}{advice}",
+                    "{error}; left the replica as it was, {retry}{advice}",
                 );
             }
             Cause::Collides(other) => tracing::error!(
@@ -252,12 +252,12 @@ impl Problem {
                 "the replica's file system takes this name for that of {other}, which is mirrored instead; {retry} \
                  (rename one of them in the source)",
             ),
-            Cause::Remains(fault) => {
-                let advice = advice(fault);
+            Cause::Remains(error) => {
+                let advice = advice(error);
                 tracing::error!(
                     op = "problem",
                     path = %self.path,
-                    "what lies here under a temporary name was removed and cannot be deleted: {fault}; {retry}{advice}",
+                    "what lies here under a temporary name was removed and cannot be deleted: {error}; {retry}{advice}",
                 );
             }
             Cause::Uneven => tracing::error!(
@@ -331,15 +331,15 @@ impl Notice {
 }
 
 /// What the user can do about an error. What is not known for certain is said with a "perhaps".
-pub fn advice(fault: &FsError) -> &'static str {
-    use crate::fault::Side;
+pub fn advice(error: &FsError) -> &'static str {
+    use crate::error::Side;
     use rustix::io::Errno;
-    match (fault.errno, fault.side) {
+    match (error.errno, error.side) {
         (Errno::ACCESS | Errno::PERM, Side::Source) => {
             " (give the user who runs twindir the right to read it)"
         }
         (Errno::ACCESS, Side::Replica) => " (give the user who runs twindir the right to change it)",
-        (Errno::PERM, Side::Replica) if matches!(*fault, GIVES_NOTHING_BACK | TAKES_NO_METADATA) => {
+        (Errno::PERM, Side::Replica) if matches!(*error, GIVES_NOTHING_BACK | TAKES_NO_METADATA) => {
             " (other entries of it wait too, and are not named: perhaps it is append-only, see lsattr)"
         }
         (Errno::PERM, Side::Replica) => {
@@ -350,14 +350,14 @@ pub fn advice(fault: &FsError) -> &'static str {
         }
         (Errno::NOENT | Errno::NOTDIR, Side::Backup) => " (mount its disk, or make that folder again)",
         (Errno::AGAIN, Side::Source) => " (perhaps another program holds a lease on it)",
-        (Errno::BUSY, Side::Replica) if fault.operation.contains("the source") => {
+        (Errno::BUSY, Side::Replica) if error.operation.contains("the source") => {
             " (move the source out of the replica)"
         }
-        (Errno::BUSY, Side::Replica) if fault.operation.contains("a mount") => {
+        (Errno::BUSY, Side::Replica) if error.operation.contains("a mount") => {
             " (another file system is mounted there: unmount it, or leave it)"
         }
         (Errno::BUSY, _) => " (perhaps another program or a mount uses it)",
-        (Errno::NOSPC, _) if fault.is_of_attributes() => {
+        (Errno::NOSPC, _) if error.is_of_attributes() => {
             " (the replica's file system may not take so large attributes)"
         }
         (Errno::NOSPC | Errno::DQUOT, _) => " (free some space there)",
@@ -368,13 +368,13 @@ pub fn advice(fault: &FsError) -> &'static str {
         }
         (Errno::LOOP, _) => " (symlinks lead in a circle there: name the directory itself)",
         (Errno::NFILE | Errno::MFILE, _) => " (raise the limit on open files: ulimit -n)",
-        (Errno::XDEV, Side::Replica) if fault.operation == "open the directory" => {
+        (Errno::XDEV, Side::Replica) if error.operation == "open the directory" => {
             " (another file system is mounted there: twindir does not enter it)"
         }
         (Errno::XDEV, Side::Replica) => {
             " (perhaps another file system is mounted there, or this one cannot rename what lies in two of its layers)"
         }
-        (Errno::NOTEMPTY, Side::Replica) if fault.operation.contains("excluded") => {
+        (Errno::NOTEMPTY, Side::Replica) if error.operation.contains("excluded") => {
             " (remove what is excluded there, or exclude the name too)"
         }
         (Errno::NOTEMPTY, Side::Replica) => " (perhaps another program writes there)",
@@ -382,11 +382,11 @@ pub fn advice(fault: &FsError) -> &'static str {
             " (another directory stands at its path: mount its disk again, or restart twindir)"
         }
         (Errno::STALE, _) => " (perhaps it was removed on the server meanwhile)",
-        (Errno::NAMETOOLONG, _) if fault.operation == "make the symlink" => {
+        (Errno::NAMETOOLONG, _) if error.operation == "make the symlink" => {
             " (perhaps the symlink's target is longer than the replica's file system takes)"
         }
         (Errno::NAMETOOLONG, _) => " (perhaps the replica's file system does not take so long a name)",
-        (Errno::FBIG, Side::Source) if *fault == ENDLESS => {
+        (Errno::FBIG, Side::Source) if *error == ENDLESS => {
             " (its size says little, and 64 MiB more were read than that: leave it out with --exclude)"
         }
         (Errno::FBIG, _) => {
@@ -484,7 +484,7 @@ pub fn start(settings: LogSettings, log: Option<RotatingFile>) -> Reporting {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fault::Side;
+    use crate::error::Side;
     use rustix::io::Errno;
 
     #[test]

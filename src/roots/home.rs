@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::fault::{FsError, Side};
+use crate::error::{FsError, Side};
 use crate::guard::Trust;
 use crate::mounts::Mount;
 use crate::tree::{DirId, Root, nearest_existing};

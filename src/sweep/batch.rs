@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::digest::hash_all;
 use crate::entry::{DigestPair, Entry};
-use crate::fault::WorkError;
+use crate::error::WorkError;
 use crate::path::Name;
 use crate::tree::File;
 

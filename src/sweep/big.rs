@@ -8,7 +8,7 @@ use super::subtree::DirVerdict;
 use super::{Message, Walker};
 use crate::digest::{Pair, SIDE_BY_SIDE, compare_all, compare_large};
 use crate::entry::DigestPair;
-use crate::fault::WorkError;
+use crate::error::WorkError;
 use crate::path::{Name, RelPath};
 use crate::queue::CachedDigests;
 

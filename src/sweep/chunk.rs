@@ -12,7 +12,7 @@ use super::{Extent, Message, Task, Walker};
 use crate::decide::{Action, Contents, decide, may_hold_other};
 use crate::differs::MetadataDiff;
 use crate::entry::{Entry, Kind, Observed};
-use crate::fault::WorkError;
+use crate::error::WorkError;
 use crate::filter::DirFilter;
 use crate::links::Linked;
 use crate::path::{Name, RelPath};
@@ -160,7 +160,7 @@ impl Chunk<'_> {
             // A directory compares its own metadata.
             Action::SetMetadata(_) if source.is_dir() => {}
             Action::NotMirrored { stale: false, .. } => {
-                replica.fault().inspect(|_| self.subtree.mark_different());
+                replica.error().inspect(|_| self.subtree.mark_different());
                 self.found.push((name, self.walker.look()));
             }
             Action::Compare if self.is_settled(&source, &replica) => {}

@@ -17,8 +17,8 @@ use super::{Extent, Message, Task, Walker};
 use crate::decide::may_be_newer;
 use crate::differs::{MetadataDiff, grants_more, is_wider};
 use crate::entry::{DigestPair, Entry};
-use crate::fault::FsError;
-use crate::fault::WorkError;
+use crate::error::FsError;
+use crate::error::WorkError;
 use crate::path::RelPath;
 use crate::queue::{CachedDigests, Check, Depth};
 use crate::reach::Renamers;
@@ -104,10 +104,10 @@ impl Walker<'_> {
         let (ours, theirs) = match (listed, also) {
             (Ok(ours), Ok(theirs)) => (ours, theirs.unwrap_or_default()),
             // Removed since it was opened.
-            (Err(fault), _) | (_, Err(fault)) if fault.is_no_dir() => {
+            (Err(error), _) | (_, Err(error)) if error.is_no_dir() => {
                 return self.look_at(dir, Depth::Content);
             }
-            (Err(fault), _) | (_, Err(fault)) => return self.problem(dir, fault),
+            (Err(error), _) | (_, Err(error)) => return self.problem(dir, error),
         };
         let known = match (known, &replica) {
             (Replica::Open, Some(replica)) => self.known_of_open(&source, replica),
@@ -141,8 +141,8 @@ impl Walker<'_> {
         let source = match self.source.open(dir) {
             Ok(source) => source,
             // Gone or swapped since its parent was listed: its parent's name is looked at.
-            Err(fault) if fault.is_no_dir() => return self.look_at(dir, Depth::Content),
-            Err(fault) => return self.problem(dir, fault),
+            Err(error) if error.is_no_dir() => return self.look_at(dir, Depth::Content),
+            Err(error) => return self.problem(dir, error),
         };
         if self.is_replica(dir, &source) {
             return None;
@@ -152,10 +152,10 @@ impl Walker<'_> {
         };
         match replica.open(dir) {
             Ok(replica) => Some((source, Some(replica))),
-            Err(fault) if fault.is_no_dir() => Some((source, None)),
+            Err(error) if error.is_no_dir() => Some((source, None)),
             // Its mode locks it: a round opens it up, and then what lies below is looked at.
-            Err(fault) if fault.errno == Errno::ACCESS => self.look_at(dir, Depth::Subtree),
-            Err(fault) => self.problem(dir, fault),
+            Err(error) if error.errno == Errno::ACCESS => self.look_at(dir, Depth::Subtree),
+            Err(error) => self.problem(dir, error),
         }
     }
 
@@ -230,8 +230,8 @@ impl Walker<'_> {
         None
     }
 
-    fn problem<T>(&self, dir: &RelPath, fault: FsError) -> Option<T> {
-        self.send(Message::Problem(Problem { path: dir.clone(), cause: Cause::FsError(fault) }));
+    fn problem<T>(&self, dir: &RelPath, error: FsError) -> Option<T> {
+        self.send(Message::Problem(Problem { path: dir.clone(), cause: Cause::FsError(error) }));
         None
     }
 

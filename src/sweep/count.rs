@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::Walker;
 use super::walk::walk;
 use crate::differs::Symlinks;
-use crate::fault::FsError;
+use crate::error::FsError;
 use crate::guard::{Count, is_much};
 use crate::path::{Name, RelPath, fold_case};
 use crate::tree::{Dir, LOST_FOUND, ListedKind, Listing};
@@ -80,7 +80,7 @@ impl Walker<'_> {
         let Some(replica_root) = &self.replica else { return count };
         let open = match self.source.open(dir) {
             Ok(open) => open,
-            Err(fault) => return Count::unlisted(dir, fault),
+            Err(error) => return Count::unlisted(dir, error),
         };
         if self.is_replica(dir, &open) {
             return count;
@@ -88,7 +88,7 @@ impl Walker<'_> {
         let listings = open.list().and_then(|source| Ok((source, replica_root.open(dir)?.list()?)));
         let (source, replica) = match listings {
             Ok(listings) => listings,
-            Err(fault) => return Count::unlisted(dir, fault),
+            Err(error) => return Count::unlisted(dir, error),
         };
         self.plan.filter.refresh(dir, &open, |name| source.find(name).is_some());
         let filter = self.plan.filter.at(dir);
@@ -164,8 +164,8 @@ impl Walker<'_> {
             }
             let (open, listing) = match root.open(&at).and_then(|open| Ok((open.list()?, open))) {
                 Ok((listing, open)) => (open, listing),
-                Err(fault) => {
-                    *unknown = unknown.take().or(Count::unlisted(&at, fault).unknown);
+                Err(error) => {
+                    *unknown = unknown.take().or(Count::unlisted(&at, error).unknown);
                     continue;
                 }
             };

@@ -14,7 +14,7 @@ use super::{
     xattr,
 };
 use crate::entry::{Entry, Observed, XattrKinds, Xattrs};
-use crate::fault::{FsError, Side};
+use crate::error::{FsError, Side};
 use crate::path::{Name, RelPath};
 
 /// Files that tell whether a file system takes a call.
@@ -67,8 +67,8 @@ impl Dir {
     pub fn look(&self, name: &[u8]) -> Observed {
         match self.try_look(name) {
             Ok(entry) => Observed::Present(entry),
-            Err(fault) if fault.is_absence() => Observed::Absent,
-            Err(fault) => Observed::Unknown(fault),
+            Err(error) if error.is_absence() => Observed::Absent,
+            Err(error) => Observed::Unknown(error),
         }
     }
 
@@ -76,7 +76,7 @@ impl Dir {
         let mut looked = self.look_once(name);
         // RACE: looked at, then read: EINVAL where it is no symlink any more. Then it is looked at anew, a few times.
         for _ in 1..LOOKS {
-            if !looked.as_ref().is_err_and(|fault| fault.errno == Errno::INVAL) {
+            if !looked.as_ref().is_err_and(|error| error.errno == Errno::INVAL) {
                 break;
             }
             looked = self.look_once(name);
@@ -234,9 +234,9 @@ impl ReplicaDir {
         match sys::renameat_with(&self.fd, name, &to.fd, new, RenameFlags::NOREPLACE)
             .during(to.side, operation)
         {
-            Err(fault) if fault.is_unknown_flag() => match to.look(new) {
+            Err(error) if error.is_unknown_flag() => match to.look(new) {
                 Observed::Absent => self.move_to(name, to, new_name),
-                Observed::Unknown(fault) => Err(fault),
+                Observed::Unknown(error) => Err(error),
                 Observed::Present(_) => Err(FsError { operation, side: to.side, errno: Errno::EXIST }),
             },
             other => other,

@@ -9,7 +9,7 @@ use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
 
 use super::{During, FACTS, Quirks, Result, Settings, entry_of, stat_fd, sys, xattr};
 use crate::entry::{Entry, XattrKinds, Xattrs};
-use crate::fault::{FsError, Side};
+use crate::error::{FsError, Side};
 
 /// A file open for reading.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ impl File {
             match retry_on_intr(|| sys::pread(&self.fd, &mut buffer[done..], at)) {
                 Ok(0) => break,
                 Ok(read) => done += read,
-                Err(errno) => return Err(self.fault("read the file", errno)),
+                Err(errno) => return Err(self.error("read the file", errno)),
             }
         }
         Ok(done)
@@ -67,7 +67,7 @@ impl File {
             Ok(begin) => begin,
             Err(Errno::NXIO) => return Ok(None),
             Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(Some((offset, u64::MAX))),
-            Err(errno) => return Err(self.fault("read the file", errno)),
+            Err(errno) => return Err(self.error("read the file", errno)),
         };
         let end = sys::seek(&self.fd, SeekFrom::Hole(begin)).during(self.side, "read the file")?;
         Ok(Some((begin, end)))
@@ -78,7 +78,7 @@ impl File {
         xattr::read(&self.fd, kinds, self.quirks).during(self.side, "read the extended attributes")
     }
 
-    fn fault(&self, operation: &'static str, errno: Errno) -> FsError {
+    fn error(&self, operation: &'static str, errno: Errno) -> FsError {
         FsError { operation, side: self.side, errno }
     }
 }
@@ -126,12 +126,12 @@ impl NewFile {
     pub fn write_all_at(&self, mut bytes: &[u8], mut offset: u64) -> Result<()> {
         while !bytes.is_empty() {
             match retry_on_intr(|| sys::pwrite(&self.0.fd, bytes, offset)) {
-                Ok(0) => return Err(self.0.fault("write the file", Errno::IO)),
+                Ok(0) => return Err(self.0.error("write the file", Errno::IO)),
                 Ok(written) => {
                     bytes = &bytes[written..];
                     offset += written as u64;
                 }
-                Err(errno) => return Err(self.0.fault("write the file", errno)),
+                Err(errno) => return Err(self.0.error("write the file", errno)),
             }
         }
         Ok(())

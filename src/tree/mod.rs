@@ -19,12 +19,12 @@ pub use listing::{LOST_FOUND, ListedKind, Listing};
 pub use root::{DirId, Room, Root, enclosing, lies_within, nearest_existing};
 pub use settings::Settings;
 #[cfg(test)]
-pub use sys::Faults;
+pub use sys::InjectedErrors;
 
 use rustix::fs::{AtFlags, FileType, Statx, StatxAttributes, StatxFlags, StatxTimestamp};
 
 use crate::entry::{Entry, Kind, Special, Time};
-use crate::fault::{FsError, Side};
+use crate::error::{FsError, Side};
 
 pub type Result<T> = std::result::Result<T, FsError>;
 

@@ -8,7 +8,7 @@ use rustix::io::{Errno, Result};
 
 use super::stat_fd;
 use super::sys::{openat, openat2};
-use crate::fault::Side;
+use crate::error::Side;
 use crate::path::RelPath;
 
 pub(super) const DIR_FLAGS: OFlags = OFlags::RDONLY

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use super::sys::{openat, statx};
 use super::{Dir, During, Quirks, ReplicaDir, Result, device, stat_fd, time};
 use crate::entry::Time;
-use crate::fault::{FsError, Side};
+use crate::error::{FsError, Side};
 use crate::mounts::MountPlace;
 
 /// `STATX_MNT_ID_UNIQUE` (Linux 6.8): a mount id that is never given out again.
@@ -246,7 +246,7 @@ pub fn nearest_existing(path: &Path, side: Side) -> Result<(PathBuf, DirId)> {
     let mut at = path;
     loop {
         match (pin_of(at, side), at.parent()) {
-            (Err(fault), Some(parent)) if fault.is_absence() => at = parent,
+            (Err(error), Some(parent)) if error.is_absence() => at = parent,
             (result, _) => return result.map(|pin| (at.to_path_buf(), pin)),
         }
     }

@@ -9,7 +9,7 @@ use super::sys::{fchmod, fchown, futimens};
 use super::xattr::{self, XattrPart};
 use super::{During, Result};
 use crate::entry::{Time, Xattrs};
-use crate::fault::Side;
+use crate::error::Side;
 
 /// What to set, each where given.
 #[derive(Clone, Default, Debug)]

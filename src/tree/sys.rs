@@ -17,4 +17,4 @@ mod plan;
 #[cfg(test)]
 pub use faulty::*;
 #[cfg(test)]
-pub use plan::Faults;
+pub use plan::InjectedErrors;

@@ -18,7 +18,7 @@ use super::Fixture;
 use crate::path::{Name, RelPath};
 use crate::queue::Rename;
 use crate::reconcile::Deletions;
-use crate::tree::Faults;
+use crate::tree::InjectedErrors;
 use kept::KeptDirs;
 use rounds::Rounds;
 use source::{Source, Story, WatchEvent};
@@ -55,7 +55,7 @@ struct History {
     /// Whether it was equal only after what was renamed was compared once more.
     is_proved: bool,
     /// While system calls fail.
-    faults: Option<Faults>,
+    faults: Option<InjectedErrors>,
     /// Whether they do so at some time.
     is_faulty: bool,
     /// How many have failed.
@@ -126,7 +126,7 @@ impl History {
     fn begin_faults(&mut self) {
         if self.is_faulty {
             let one_in = [8, 30, 100, 300][self.source.rng.usize(..4)];
-            self.faults = Some(Faults::begin(self.source.rng.u64(..), one_in));
+            self.faults = Some(InjectedErrors::begin(self.source.rng.u64(..), one_in));
             self.story.tell(format!("    one call in {one_in} fails"));
         }
     }
@@ -247,8 +247,8 @@ impl History {
     }
 
     fn verify_kept(&mut self, moves: &[Rename]) -> Result<(), String> {
-        for fault in self.faults.iter().flat_map(Faults::tale) {
-            self.story.tell(format!("        {fault}"));
+        for error in self.faults.iter().flat_map(InjectedErrors::tale) {
+            self.story.tell(format!("        {error}"));
         }
         let [source, replica] = ["source", "replica"].map(|root| trees::contents(&self.rounds.pair.at(root)));
         self.kept.replica_is(&replica, &source, moves, self.rounds.deletions)
@@ -376,7 +376,7 @@ fn whatever_fails_in_many_histories_nothing_is_lost() {
 }
 
 fn many() -> std::ops::Range<u64> {
-    1_000..1_000 + Faults::seeds(10_000).end
+    1_000..1_000 + InjectedErrors::seeds(10_000).end
 }
 
 #[test]

@@ -20,9 +20,9 @@ struct FaultPlan {
 }
 
 /// Has system calls on entries fail, on this thread, for as long as it lives.
-pub struct Faults(Rc<RefCell<FaultPlan>>);
+pub struct InjectedErrors(Rc<RefCell<FaultPlan>>);
 
-impl Faults {
+impl InjectedErrors {
     /// One call in `one_in` fails.
     pub fn begin(seed: u64, one_in: u32) -> Self {
         let plan = FaultPlan { rng: Rng::with_seed(seed), one_in, met: 0, tale: Vec::new() };
@@ -47,7 +47,7 @@ impl Faults {
     }
 }
 
-impl Drop for Faults {
+impl Drop for InjectedErrors {
     fn drop(&mut self) {
         PLAN.set(None);
     }

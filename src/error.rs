@@ -110,7 +110,7 @@ pub enum WorkError {
 }
 
 impl From<FsError> for WorkError {
-    fn from(fault: FsError) -> Self {
-        WorkError::FsError(fault)
+    fn from(error: FsError) -> Self {
+        WorkError::FsError(error)
     }
 }
