@@ -42,7 +42,7 @@ pub struct Backup {
     pin: DirId,
     /// In neither of them may its path come to lead.
     apart_from: [Root; 2],
-    keeps: Capabilities,
+    capabilities: Capabilities,
     durable: bool,
     names: TempNames,
     current: Mutex<Option<Current>>,
@@ -88,9 +88,9 @@ impl Backup {
         let root = Root::new(path, Side::Backup);
         let (dir, pin) = root.open_replica()?;
         let wanted = of_process(root.foreign_file_system().is_none());
-        let keeps = probe(&dir, Capabilities { tells_late: root.is_remote(), ..wanted })?;
+        let capabilities = probe(&dir, Capabilities { tells_late: root.is_remote(), ..wanted })?;
         let (names, current) = (TempNames::default(), Mutex::default());
-        Ok(Self { root, pin, apart_from, keeps, durable, names, current })
+        Ok(Self { root, pin, apart_from, capabilities, durable, names, current })
     }
 
     pub fn root(&self) -> &Root {
@@ -265,7 +265,7 @@ impl Backup {
             return Err(FsError { operation: "copy it", side: Side::Backup, errno: Errno::EXIST }.into());
         }
         let temp = self.names.next();
-        let copied = copy_entry(from, name, to, &temp, (&self.keeps, cancel))
+        let copied = copy_entry(from, name, to, &temp, (&self.capabilities, cancel))
             .and_then(|()| Ok(to.move_to_free(temp.as_bytes(), to, leaf)?));
         if copied.is_err() {
             remove(to, &temp, cancel);

@@ -304,13 +304,18 @@ fn begin_alike(one: &File, other: &File, size: u64, cancel: &AtomicBool) -> Resu
 }
 
 /// Gives a filled temporary file the source's attributes, owner, mode and times.
-pub fn seal(source: &File, entry: &Entry, temp: &NewFile, keeps: &Capabilities) -> Result<(), WorkError> {
-    let want = source.xattrs(keeps.xattrs)?;
+pub fn seal(
+    source: &File,
+    entry: &Entry,
+    temp: &NewFile,
+    capabilities: &Capabilities,
+) -> Result<(), WorkError> {
+    let want = source.xattrs(capabilities.xattrs)?;
     // A new file inherits the default ACL of its directory.
-    let have = temp.as_file().xattrs(keeps.xattrs)?;
-    let all = MetadataDiff { xattrs: have != want, ..MetadataDiff::of_new(entry, keeps) };
-    temp.set(&settings(entry, all, Some((&have, &want)), keeps))?;
-    if keeps.tells_late {
+    let have = temp.as_file().xattrs(capabilities.xattrs)?;
+    let all = MetadataDiff { xattrs: have != want, ..MetadataDiff::of_new(entry, capabilities) };
+    temp.set(&settings(entry, all, Some((&have, &want)), capabilities))?;
+    if capabilities.tells_late {
         temp.flush()?;
     }
     Ok(())
@@ -322,13 +327,13 @@ pub fn settings<'a>(
     source: &Entry,
     differs: MetadataDiff,
     xattrs: Option<(&'a Xattrs, &'a Xattrs)>,
-    keeps: &Capabilities,
+    capabilities: &Capabilities,
 ) -> Settings<'a> {
     Settings {
         xattrs: xattrs.filter(|_| differs.xattrs),
         uid: differs.uid.then_some(source.uid),
         gid: differs.gid.then_some(source.gid),
-        mode: (keeps.modes && differs.visible()).then(|| keeps.mode_of(source, None)),
-        mtime: differs.mtime.then(|| keeps.mtime_of(source)),
+        mode: (capabilities.modes && differs.visible()).then(|| capabilities.mode_of(source, None)),
+        mtime: differs.mtime.then(|| capabilities.mtime_of(source)),
     }
 }

@@ -175,10 +175,10 @@ pub fn run(
 ) -> Result<End, Failed> {
     let Prepared { mut roots, source_mount, replica_mount, lock, filter, backup, beside, .. } = prepared;
     let stop = Arc::new(AtomicBool::new(false));
-    let keeps = probe_replica(&mut roots, config.unseen_seconds());
+    let capabilities = probe_replica(&mut roots, config.unseen_seconds());
     let watched = RootWatch::new(source_mount, replica_mount, lock, beside);
     let manner = WriterOptions { threads: config.threads, durable: config.durable, backup };
-    let reconciler = Reconciler::start(roots, keeps, filter, manner, Arc::clone(&stop));
+    let reconciler = Reconciler::start(roots, capabilities, filter, manner, Arc::clone(&stop));
     let mut daemon = Daemon {
         config,
         reconciler: reconciler.map_err(Failed::Thread)?,

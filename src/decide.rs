@@ -72,7 +72,12 @@ pub enum Action {
 }
 
 /// The table of the design, cell by cell.
-pub fn decide(source: &Observed, replica: &Observed, contents: Contents, keeps: &Capabilities) -> Action {
+pub fn decide(
+    source: &Observed,
+    replica: &Observed,
+    contents: Contents,
+    capabilities: &Capabilities,
+) -> Action {
     let source = match (source, replica) {
         (Observed::Unknown(_), _) | (Observed::Absent, Observed::Unknown(_)) => return Action::Unsure,
         (Observed::Absent, Observed::Absent) => return Action::Nothing,
@@ -89,7 +94,7 @@ pub fn decide(source: &Observed, replica: &Observed, contents: Contents, keeps: 
 
         // One that stands there shows that it was taken.
         (Kind::Symlink(target), replica)
-            if !keeps.symlinks.take(target)
+            if !capabilities.symlinks.take(target)
                 && !replica.entry().is_some_and(|replica| replica.kind == source.kind) =>
         {
             Action::NotMirrored { special: Special::Symlink, stale: replica.entry().is_some() }
@@ -105,17 +110,17 @@ pub fn decide(source: &Observed, replica: &Observed, contents: Contents, keeps: 
         (Kind::Dir, Observed::Unknown(_)) => Action::Unsure,
 
         (kind, Observed::Present(replica)) => match (kind, &replica.kind) {
-            (Kind::File, Kind::File) => decide_file(source, replica, contents, keeps),
+            (Kind::File, Kind::File) => decide_file(source, replica, contents, capabilities),
             (Kind::File, Kind::Dir | Kind::Symlink(_) | Kind::Special(_)) => Action::CopyFile(Reason::Kind),
 
             (Kind::Symlink(from), Kind::Symlink(to)) if from != to => Action::MakeSymlink(Reason::Target),
             (Kind::Symlink(_), Kind::Symlink(_)) => {
-                match decide_metadata(MetadataDiff::between(source, replica, keeps)) {
+                match decide_metadata(MetadataDiff::between(source, replica, capabilities)) {
                     Action::SetMetadata(_) if replica.links > 1 => Action::MakeSymlink(Reason::Metadata),
                     other => other,
                 }
             }
-            (Kind::Dir, Kind::Dir) => decide_metadata(MetadataDiff::between(source, replica, keeps)),
+            (Kind::Dir, Kind::Dir) => decide_metadata(MetadataDiff::between(source, replica, capabilities)),
             (Kind::Symlink(_), Kind::File | Kind::Dir | Kind::Special(_)) => {
                 Action::MakeSymlink(Reason::Kind)
             }
@@ -126,8 +131,8 @@ pub fn decide(source: &Observed, replica: &Observed, contents: Contents, keeps: 
     }
 }
 
-fn decide_file(source: &Entry, replica: &Entry, contents: Contents, keeps: &Capabilities) -> Action {
-    let differs = MetadataDiff::between(source, replica, keeps);
+fn decide_file(source: &Entry, replica: &Entry, contents: Contents, capabilities: &Capabilities) -> Action {
+    let differs = MetadataDiff::between(source, replica, capabilities);
     let is_as_long = source.size == replica.size;
     match contents {
         Contents::Unread if is_as_long => Action::Compare,
@@ -143,14 +148,14 @@ fn decide_file(source: &Entry, replica: &Entry, contents: Contents, keeps: &Capa
 /// Whether the source's entry may have changed after it was copied, to judge by ctimes, which
 /// nobody sets at will. A clock that was set back defeats it: what a quick scan misses for that is
 /// found by a full sweep.
-pub fn may_be_newer(source: &Entry, replica: &Entry, keeps: &Capabilities) -> bool {
-    !keeps.ctimes || source.ctime >= replica.ctime
+pub fn may_be_newer(source: &Entry, replica: &Entry, capabilities: &Capabilities) -> bool {
+    !capabilities.ctimes || source.ctime >= replica.ctime
 }
 
 /// The same of what a file holds: through a mapping it may have changed a while after its times did.
-pub fn may_hold_other(source: &Entry, replica: &Entry, keeps: &Capabilities) -> bool {
-    may_be_newer(source, replica, keeps)
-        || was_copied_soon(&source.identity(), &replica.identity(), keeps.unseen)
+pub fn may_hold_other(source: &Entry, replica: &Entry, capabilities: &Capabilities) -> bool {
+    may_be_newer(source, replica, capabilities)
+        || was_copied_soon(&source.identity(), &replica.identity(), capabilities.unseen)
 }
 
 /// Whether a file was copied no more than so many seconds after its source had changed.
@@ -279,7 +284,7 @@ mod tests {
     fn a_file_that_was_copied_soon_after_it_changed_may_hold_something_else_by_now() {
         let at = |sec, nsec| Time { sec, nsec };
         let replica = Entry { ctime: at(100, 5), ..entry(Kind::File) };
-        let keeps = Capabilities { unseen: 35, ..KEEPS.clone() };
+        let capabilities = Capabilities { unseen: 35, ..KEEPS.clone() };
         let source = |ctime, mtime| Entry { mtime, ctime, ..entry(Kind::File) };
         let (old, future) = (at(7, 0), at(1_000, 0));
         for (ctime, mtime, may) in [
@@ -291,11 +296,17 @@ mod tests {
             (at(65, 4), future, false),
             (old, old, false),
         ] {
-            assert_eq!(may_hold_other(&source(ctime, mtime), &replica, &keeps), may, "{ctime} {mtime}");
+            assert_eq!(
+                may_hold_other(&source(ctime, mtime), &replica, &capabilities),
+                may,
+                "{ctime} {mtime}"
+            );
         }
         let old_file = source(at(100, 4), old);
-        assert!(!may_hold_other(&old_file, &replica, &KEEPS) && !may_be_newer(&old_file, &replica, &keeps));
-        assert!(may_hold_other(&source(old, old), &replica, &Capabilities { ctimes: false, ..keeps }));
+        assert!(
+            !may_hold_other(&old_file, &replica, &KEEPS) && !may_be_newer(&old_file, &replica, &capabilities)
+        );
+        assert!(may_hold_other(&source(old, old), &replica, &Capabilities { ctimes: false, ..capabilities }));
     }
 
     #[test]
@@ -355,7 +366,9 @@ mod tests {
 
     #[test]
     fn a_file_that_cannot_be_given_to_its_owner_or_group_does_not_run_as_another() {
-        let mode = |kind, keeps: &Capabilities| keeps.mode_of(&Entry { mode: 0o6755, ..entry(kind) }, None);
+        let mode = |kind, capabilities: &Capabilities| {
+            capabilities.mode_of(&Entry { mode: 0o6755, ..entry(kind) }, None)
+        };
         let (me, other) = (
             Capabilities { user: 1, ..Capabilities::all() },
             Capabilities { user: 2, ..Capabilities::all() },
@@ -406,7 +419,7 @@ mod tests {
     fn a_time_that_the_file_system_cannot_store_is_compared_with_the_nearest() {
         let at = |sec| Time { sec, nsec: 0 };
         let times = Times { step: 1, earliest: at(0), latest: at(1_000) };
-        let keeps = Capabilities { times, ..KEEPS.clone() };
+        let capabilities = Capabilities { times, ..KEEPS.clone() };
         for (source, stored, is_same) in [
             (-5, 0, true),
             (5_000, 1_000, true),
@@ -416,7 +429,7 @@ mod tests {
             (7, 8, false),
         ] {
             let side = |sec| changed(Kind::File, |e| e.mtime = at(sec));
-            let action = decide(&side(source), &side(stored), Contents::Same, &keeps);
+            let action = decide(&side(source), &side(stored), Contents::Same, &capabilities);
             assert_eq!(action == Action::Nothing, is_same, "{source} stored as {stored}");
         }
         let none = Capabilities { times: Times::NONE, ..KEEPS.clone() };
@@ -427,11 +440,11 @@ mod tests {
 
     #[test]
     fn where_a_symlink_has_no_metadata_of_its_own_it_gets_none() {
-        let keeps = Capabilities { symlink_metadata: false, ..KEEPS.clone() };
+        let capabilities = Capabilities { symlink_metadata: false, ..KEEPS.clone() };
         let other = changed(link("a"), |e| (e.uid, e.gid, e.mtime.sec) = (7, 7, 0));
-        assert_eq!(decide(&present(link("a")), &other, Contents::Unread, &keeps), Action::Nothing);
-        let new = MetadataDiff::of_new(&entry(link("a")), &keeps);
+        assert_eq!(decide(&present(link("a")), &other, Contents::Unread, &capabilities), Action::Nothing);
+        let new = MetadataDiff::of_new(&entry(link("a")), &capabilities);
         assert!(!new.mtime && !new.uid && !new.gid);
-        assert!(MetadataDiff::of_new(&entry(Kind::File), &keeps).uid);
+        assert!(MetadataDiff::of_new(&entry(Kind::File), &capabilities).uid);
     }
 }

@@ -140,15 +140,15 @@ pub struct MetadataDiff {
 }
 
 impl MetadataDiff {
-    pub fn between(source: &Entry, replica: &Entry, keeps: &Capabilities) -> Self {
+    pub fn between(source: &Entry, replica: &Entry, capabilities: &Capabilities) -> Self {
         // Linux gives a symlink no mode of its own.
-        let has_mode = keeps.modes && !matches!(source.kind, Kind::Symlink(_));
-        let has_metadata = keeps.has_metadata(&source.kind);
+        let has_mode = capabilities.modes && !matches!(source.kind, Kind::Symlink(_));
+        let has_metadata = capabilities.has_metadata(&source.kind);
         Self {
-            mode: has_mode && keeps.mode_of(source, Some(replica)) != replica.mode,
-            mtime: has_metadata && !keeps.is_same_mtime(source, replica),
-            uid: has_metadata && keeps.owner && source.uid != replica.uid,
-            gid: has_metadata && source.gid != replica.gid && keeps.may_give_group(source.gid),
+            mode: has_mode && capabilities.mode_of(source, Some(replica)) != replica.mode,
+            mtime: has_metadata && !capabilities.is_same_mtime(source, replica),
+            uid: has_metadata && capabilities.owner && source.uid != replica.uid,
+            gid: has_metadata && source.gid != replica.gid && capabilities.may_give_group(source.gid),
             // What was not read on both sides is not known to differ.
             xattrs: matches!((&source.xattrs, &replica.xattrs), (Some(ours), Some(theirs)) if ours != theirs),
         }
@@ -160,13 +160,13 @@ impl MetadataDiff {
     }
 
     /// What a new entry needs: all that can be set.
-    pub fn of_new(source: &Entry, keeps: &Capabilities) -> Self {
-        let has_metadata = keeps.has_metadata(&source.kind);
+    pub fn of_new(source: &Entry, capabilities: &Capabilities) -> Self {
+        let has_metadata = capabilities.has_metadata(&source.kind);
         Self {
-            mode: keeps.modes,
-            mtime: has_metadata && keeps.times != Times::NONE,
-            uid: has_metadata && keeps.owner,
-            gid: has_metadata && keeps.may_give_group(source.gid),
+            mode: capabilities.modes,
+            mtime: has_metadata && capabilities.times != Times::NONE,
+            uid: has_metadata && capabilities.owner,
+            gid: has_metadata && capabilities.may_give_group(source.gid),
             xattrs: true,
         }
     }
@@ -198,15 +198,15 @@ impl fmt::Display for MetadataDiff {
 
 /// Whether a directory, given what the first gives, lets in somebody whom the second does not let in. `differs`:
 /// [of rights](Differs::of_rights).
-pub fn grants_more(one: &Entry, other: &Entry, differs: MetadataDiff, keeps: &Capabilities) -> bool {
+pub fn grants_more(one: &Entry, other: &Entry, differs: MetadataDiff, capabilities: &Capabilities) -> bool {
     let is_others = differs.uid || differs.gid || differs.xattrs;
-    keeps.modes && (is_others || one.mode & !other.mode & 0o777 != 0)
+    capabilities.modes && (is_others || one.mode & !other.mode & 0o777 != 0)
 }
 
 /// Whether a directory of the replica lets in more people than the source's does. One that is its maker's alone does not.
-pub fn is_wider(source: &Entry, replica: &Entry, differs: MetadataDiff, keeps: &Capabilities) -> bool {
-    let is_closed = replica.uid == keeps.user && replica.is_closed();
-    !is_closed && grants_more(replica, source, differs, keeps)
+pub fn is_wider(source: &Entry, replica: &Entry, differs: MetadataDiff, capabilities: &Capabilities) -> bool {
+    let is_closed = replica.uid == capabilities.user && replica.is_closed();
+    !is_closed && grants_more(replica, source, differs, capabilities)
 }
 
 #[cfg(test)]

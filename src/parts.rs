@@ -36,7 +36,7 @@ pub fn digest_together(contents: &[&[u8]]) -> usize {
 /// Two trees, opened as at the start of a run.
 pub struct Trees {
     roots: Roots,
-    keeps: Capabilities,
+    capabilities: Capabilities,
 }
 
 impl Trees {
@@ -47,8 +47,8 @@ impl Trees {
             (source.pin().expect("it is a directory"), replica.pin().expect("it is a directory"));
         let roots = Roots { source, replica, source_pin, replica_pin };
         let (_, replica) = roots.open().expect("both can be opened");
-        let keeps = probe(&replica, of_process(true)).expect("the replica can be written to");
-        Self { roots, keeps }
+        let capabilities = probe(&replica, of_process(true)).expect("the replica can be written to");
+        Self { roots, capabilities }
     }
 
     /// Compares one pair of large files: whether they are the same.
@@ -84,7 +84,7 @@ impl Trees {
     pub fn walk(&self, full: bool, threads: usize) -> (u64, u64) {
         let plan = Plan {
             roots: self.roots.clone(),
-            keeps: self.keeps.clone(),
+            capabilities: self.capabilities.clone(),
             filter: Filter::default(),
             threads,
             scopes: vec![RelPath::root()],
@@ -105,10 +105,10 @@ impl Trees {
 
     /// Makes rounds possible.
     pub fn rounds(&self, threads: usize) -> RoundBench {
-        let (roots, keeps) = (self.roots.clone(), self.keeps.clone());
+        let (roots, capabilities) = (self.roots.clone(), self.capabilities.clone());
         let manner = WriterOptions { threads, ..WriterOptions::default() };
         let started =
-            Reconciler::start(roots, keeps, Filter::default(), manner, AtomicBool::default().into());
+            Reconciler::start(roots, capabilities, Filter::default(), manner, AtomicBool::default().into());
         RoundBench(started.expect("threads can be started"))
     }
 }

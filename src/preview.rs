@@ -43,7 +43,7 @@ pub enum PreviewResult {
 pub struct Subject {
     pub roots: Roots,
     pub filter: Filter,
-    pub keeps: Capabilities,
+    pub capabilities: Capabilities,
 }
 
 /// Looks at both trees once and says what it sees.
@@ -102,7 +102,7 @@ impl Preview<'_> {
     fn run(&mut self, task: Task, signals: &Receiver<i32>) -> std::io::Result<bool> {
         let sweep = Sweep::start(Plan {
             roots: self.subject.roots.clone(),
-            keeps: self.subject.keeps.clone(),
+            capabilities: self.subject.capabilities.clone(),
             filter: self.subject.filter.clone(),
             threads: self.config.threads,
             scopes: vec![RelPath::root()],
@@ -176,7 +176,7 @@ impl Preview<'_> {
 
     /// The metadata of a directory that stands on both sides.
     fn examine_dir(&mut self, dir: &RelPath) {
-        let kinds = self.subject.keeps.xattrs;
+        let kinds = self.subject.capabilities.xattrs;
         let facts = |side: &Dir| -> Result<Entry, FsError> {
             let open = side.open(dir)?;
             Ok(Entry { xattrs: Some(open.xattrs(kinds)?), ..open.entry()? })
@@ -188,7 +188,7 @@ impl Preview<'_> {
                 return self.fail(&Problem { path: dir.clone(), cause: Cause::FsError(error) });
             }
         };
-        let differs = MetadataDiff::between(&source, &replica, &self.subject.keeps);
+        let differs = MetadataDiff::between(&source, &replica, &self.subject.capabilities);
         let look = Check::new(Depth::Content, Detector::Sweep, Instant::now());
         // The mtime of a directory alone is no action; for a check it is a difference.
         if differs.any() && replica.is_locked() && !self.check {
@@ -212,17 +212,17 @@ impl Preview<'_> {
             Err(error) => return self.fail(&Problem { path, cause: Cause::FsError(error) }),
         };
         let Some((ours, theirs)) = roots.see((&source, replica.as_ref()), name) else { return };
-        let keeps = &self.subject.keeps;
-        let action = match decide(&ours, &theirs, Contents::Unread, keeps) {
+        let capabilities = &self.subject.capabilities;
+        let action = match decide(&ours, &theirs, Contents::Unread, capabilities) {
             Action::CopyFile(Reason::Size) if !source.ends_as_told(name) => Action::Compare,
             action => action,
         };
         let result = match action {
-            Action::Compare => match read_pair((&source, replica.as_ref()), name, look, keeps) {
+            Action::Compare => match read_pair((&source, replica.as_ref()), name, look, capabilities) {
                 Ok((ours, theirs, evidence)) => {
-                    log_if_silent(&path, &evidence, look.detector, None, keeps.unseen);
+                    log_if_silent(&path, &evidence, look.detector, None, capabilities.unseen);
                     let (ours, theirs) = (Observed::Present(ours), Observed::Present(theirs));
-                    Ok((decide(&ours, &theirs, evidence.verdict.into(), keeps), ours, theirs))
+                    Ok((decide(&ours, &theirs, evidence.verdict.into(), capabilities), ours, theirs))
                 }
                 Err(work_error) => Err(work_error),
             },
@@ -409,7 +409,7 @@ fn read_pair(
     (source, replica): (&Dir, Option<&Dir>),
     name: &Name,
     look: &Check,
-    keeps: &Capabilities,
+    capabilities: &Capabilities,
 ) -> Result<(Entry, Entry, CachedDigests), WorkError> {
     let replica = replica.ok_or(WorkError::Changed)?;
     let (ours, mut source) = source.open_file(name.as_bytes())?;
@@ -419,7 +419,7 @@ fn read_pair(
         Some(verdict) => verdict,
         None => digest::compare_large((&ours, &source), (&theirs, &replica), &AtomicBool::new(false))?,
     };
-    source.xattrs = Some(ours.xattrs(keeps.xattrs)?);
-    replica.xattrs = Some(theirs.xattrs(keeps.xattrs)?);
+    source.xattrs = Some(ours.xattrs(capabilities.xattrs)?);
+    replica.xattrs = Some(theirs.xattrs(capabilities.xattrs)?);
     Ok((source, replica, CachedDigests { source: seen.0, replica: seen.1, verdict }))
 }

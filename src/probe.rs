@@ -98,10 +98,10 @@ pub fn probe(replica: &ReplicaDir, wanted: Capabilities) -> Result<Capabilities,
         // What is put into it stays.
         return Ok(probe_unseen(replica, wanted));
     }
-    let keeps = try_names(replica, wanted);
+    let capabilities = try_names(replica, wanted);
     // The directory is as it was, but for its ctime.
     let _ = replica.set(&Settings { mtime: Some(before.mtime), ..Settings::default() });
-    keeps
+    capabilities
 }
 
 /// The same by a file without a name, so that nothing changes in the directory. Where the file
@@ -149,16 +149,17 @@ fn try_names(replica: &ReplicaDir, wanted: Capabilities) -> Result<Capabilities,
     let name = names.next();
     let file = replica.create_file(&name)?;
     let temp = Temp::adopt(replica, name.clone(), &names);
-    let mut keeps = try_file(&file, wanted)?;
+    let mut capabilities = try_file(&file, wanted)?;
     let upper = Name::new(&name.as_bytes().to_ascii_uppercase());
-    keeps.folds_case = upper.is_some_and(|upper| replica.look(upper.as_bytes()).entry().is_some());
+    capabilities.folds_case = upper.is_some_and(|upper| replica.look(upper.as_bytes()).entry().is_some());
     drop(temp);
     // Where the file stays, so would the symlinks.
     names.may_make_in(replica)?;
     let links = ProbeLinks { replica, names: &names };
-    keeps.symlinks = links.which();
-    keeps.symlink_metadata = keeps.symlinks == Symlinks::None || links.have_metadata(&keeps);
-    Ok(keeps)
+    capabilities.symlinks = links.which();
+    capabilities.symlink_metadata =
+        capabilities.symlinks == Symlinks::None || links.have_metadata(&capabilities);
+    Ok(capabilities)
 }
 
 /// Symlinks under reserved names that lead nowhere.
@@ -192,18 +193,19 @@ impl ProbeLinks<'_> {
     }
 
     /// Whether a symlink can be given an owner and an mtime of its own. Where that goes to the target instead, there is none.
-    fn have_metadata(&self, keeps: &Capabilities) -> bool {
+    fn have_metadata(&self, capabilities: &Capabilities) -> bool {
         let Ok((name, _temp)) = self.make(&self.target(b"")) else { return true };
         let Some(own) = self.replica.look(name.as_bytes()).entry().cloned() else { return false };
         let (uid, gid) = (own.uid ^ 1, own.gid ^ 1);
         let settings = Settings {
-            uid: keeps.owner.then_some(uid),
-            gid: keeps.owner.then_some(gid),
-            mtime: (keeps.times != Times::NONE).then_some(ODD),
+            uid: capabilities.owner.then_some(uid),
+            gid: capabilities.owner.then_some(gid),
+            mtime: (capabilities.times != Times::NONE).then_some(ODD),
             ..Settings::default()
         };
         let is_set = |now: &Entry| {
-            (!keeps.owner || (now.uid, now.gid) == (uid, gid)) && ODD.is_within(now.mtime, keeps.times.step)
+            (!capabilities.owner || (now.uid, now.gid) == (uid, gid))
+                && ODD.is_within(now.mtime, capabilities.times.step)
         };
         self.replica.set_symlink(&name, &settings).is_ok()
             && self.replica.look(name.as_bytes()).entry().is_some_and(is_set)
@@ -223,26 +225,26 @@ impl ProbeLinks<'_> {
 /// What can be tried on one file.
 fn try_file(file: &NewFile, wanted: Capabilities) -> Result<Capabilities, FsError> {
     let entry = || file.as_file().entry();
-    let mut keeps = wanted;
-    keeps.user = entry()?.uid;
-    keeps.modes = [0o640, 0o600].iter().all(|mode| {
+    let mut capabilities = wanted;
+    capabilities.user = entry()?.uid;
+    capabilities.modes = [0o640, 0o600].iter().all(|mode| {
         let set = file.set(&Settings { mode: Some(*mode), ..Settings::default() });
         !is_refused(set) && entry().is_ok_and(|entry| entry.mode == *mode)
     });
-    keeps.times = try_times(file)?;
+    capabilities.times = try_times(file)?;
     let now = entry()?;
     // Simple file systems have no ctimes, or forget them; their times are coarse, too.
-    keeps.ctimes &= keeps.modes && keeps.times.step == 1 && now.ctime != now.mtime;
-    keeps.xattrs.user &= try_xattr(file, b"user.twindir", b"x");
-    keeps.xattrs.acl &= try_xattr(file, b"system.posix_acl_access", &ACL);
-    if keeps.owner {
-        keeps.owner = try_owner(file, &entry()?);
+    capabilities.ctimes &= capabilities.modes && capabilities.times.step == 1 && now.ctime != now.mtime;
+    capabilities.xattrs.user &= try_xattr(file, b"user.twindir", b"x");
+    capabilities.xattrs.acl &= try_xattr(file, b"system.posix_acl_access", &ACL);
+    if capabilities.owner {
+        capabilities.owner = try_owner(file, &entry()?);
     }
-    if !keeps.owner && !keeps.modes {
+    if !capabilities.owner && !capabilities.modes {
         // Where there are no modes there are no groups.
-        keeps.groups.clear();
+        capabilities.groups.clear();
     }
-    Ok(keeps)
+    Ok(capabilities)
 }
 
 /// Which mtimes are stored. The file has the odd one afterwards.

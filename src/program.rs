@@ -109,12 +109,12 @@ fn report_and_preview(
     log_start(config, &filter);
     test_digests();
     let wanted = Capabilities { unseen: config.unseen_seconds(), ..of_process(roots.are_local()) };
-    let keeps = match roots.replica.open_replica() {
+    let capabilities = match roots.replica.open_replica() {
         Ok((replica, _)) => probe_unseen(&replica, wanted),
         Err(_) => wanted,
     };
-    roots.find_quirks(&keeps);
-    let seen = preview(config, Subject { roots, filter, keeps }, signals)?;
+    roots.find_quirks(&capabilities);
+    let seen = preview(config, Subject { roots, filter, capabilities }, signals)?;
     Ok(match (config.mode, seen) {
         _ if PANICKED.load(Ordering::Relaxed) => Exit::Bug,
         (_, PreviewResult::Interrupted) => Exit::Interrupted,

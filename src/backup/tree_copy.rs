@@ -34,7 +34,7 @@ fn copy_leaf(
     (name, entry): (&Name, &Entry),
     to: &ReplicaDir,
     new: &Name,
-    (keeps, cancel): CopyOptions<'_>,
+    (capabilities, cancel): CopyOptions<'_>,
 ) -> Result<(), WorkError> {
     match &entry.kind {
         Kind::File => {
@@ -43,11 +43,14 @@ fn copy_leaf(
             if fill(&file, &entry, &copy, cancel)? != entry.size {
                 return Err(WorkError::Changed);
             }
-            seal(&file, &entry, &copy, keeps)
+            seal(&file, &entry, &copy, capabilities)
         }
         Kind::Symlink(target) => {
             to.make_symlink(new, target)?;
-            Ok(to.set_symlink(new, &settings(entry, MetadataDiff::of_new(entry, keeps), None, keeps))?)
+            Ok(to.set_symlink(
+                new,
+                &settings(entry, MetadataDiff::of_new(entry, capabilities), None, capabilities),
+            )?)
         }
         Kind::Dir | Kind::Special(_) => Ok(()),
     }
@@ -88,10 +91,10 @@ fn copy_tree(
     }
     for at in dirs.iter().rev() {
         let (ours, copy) = (from.open(&tops.0.below(at))?, to.open(&tops.1.below(at))?);
-        let (entry, keeps) = (ours.entry()?, manner.0);
-        let xattrs = (copy.xattrs(keeps.xattrs)?, ours.xattrs(keeps.xattrs)?);
-        let all = MetadataDiff { xattrs: xattrs.0 != xattrs.1, ..MetadataDiff::of_new(&entry, keeps) };
-        copy.set(&settings(&entry, all, Some((&xattrs.0, &xattrs.1)), keeps))?;
+        let (entry, capabilities) = (ours.entry()?, manner.0);
+        let xattrs = (copy.xattrs(capabilities.xattrs)?, ours.xattrs(capabilities.xattrs)?);
+        let all = MetadataDiff { xattrs: xattrs.0 != xattrs.1, ..MetadataDiff::of_new(&entry, capabilities) };
+        copy.set(&settings(&entry, all, Some((&xattrs.0, &xattrs.1)), capabilities))?;
     }
     Ok(())
 }

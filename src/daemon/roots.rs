@@ -272,7 +272,8 @@ impl Daemon<'_> {
         self.roots.replica = None;
         self.reconciler.adopt_replica(pin);
         self.roots.replica_mount.adopt(&self.reconciler.roots.replica, pin);
-        self.reconciler.keeps = probe_replica(&mut self.reconciler.roots, self.config.unseen_seconds());
+        self.reconciler.capabilities =
+            probe_replica(&mut self.reconciler.roots, self.config.unseen_seconds());
         self.roots.source_mount.note(self.trust);
         self.trust = self.needs_full_compare(self.trust.is_doubted());
         self.tally.mark_active();

@@ -156,7 +156,7 @@ impl Daemon<'_> {
     ) -> std::io::Result<Sweep> {
         Sweep::start(Plan {
             roots: self.reconciler.roots.clone(),
-            keeps: self.reconciler.keeps.clone(),
+            capabilities: self.reconciler.capabilities.clone(),
             filter: self.reconciler.filter.clone(),
             threads: self.config.threads,
             scopes,

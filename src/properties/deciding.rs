@@ -64,7 +64,7 @@ fn side() -> impl Strategy<Value = Observed> {
     ]
 }
 
-fn keeps() -> impl Strategy<Value = Capabilities> {
+fn capabilities() -> impl Strategy<Value = Capabilities> {
     let steps = proptest::sample::select(vec![1, 100, 1_000_000_000, 2_000_000_000]);
     let ranges = proptest::sample::select(vec![(i64::MIN, i64::MAX), (4, i64::MAX), (0, 4), (2, 2)]);
     let times = (steps, ranges).prop_map(|(step, (earliest, latest))| {
@@ -91,10 +91,10 @@ fn keeps() -> impl Strategy<Value = Capabilities> {
 
 #[test]
 fn an_entry_and_its_equal_give_no_action() {
-    holds(&(entry(), keeps()), |(entry, keeps)| {
+    holds(&(entry(), capabilities()), |(entry, capabilities)| {
         let source = Observed::Present(entry.clone());
-        let replica = Observed::Present(Entry { mtime: keeps.mtime_of(&entry), ..entry.clone() });
-        let action = decide(&source, &replica, Contents::Same, &keeps);
+        let replica = Observed::Present(Entry { mtime: capabilities.mtime_of(&entry), ..entry.clone() });
+        let action = decide(&source, &replica, Contents::Same, &capabilities);
         let is_mirrored = match entry.kind {
             Kind::File | Kind::Dir | Kind::Symlink(_) => true,
             Kind::Special(_) => false,
@@ -106,8 +106,8 @@ fn an_entry_and_its_equal_give_no_action() {
 
 #[test]
 fn only_what_is_known_to_be_absent_or_not_mirrored_goes() {
-    holds(&(side(), side(), contents(), keeps()), |(source, replica, contents, keeps)| {
-        let action = decide(&source, &replica, contents, &keeps);
+    holds(&(side(), side(), contents(), capabilities()), |(source, replica, contents, capabilities)| {
+        let action = decide(&source, &replica, contents, &capabilities);
         match &source {
             Observed::Unknown(_) => assert_eq!(action, Action::Unsure),
             Observed::Absent => assert!(matches!(action, Action::Remove | Action::Nothing | Action::Unsure)),
@@ -124,37 +124,37 @@ fn contents() -> impl Strategy<Value = Contents> {
 
 #[test]
 fn once_an_action_is_done_nothing_is_left_to_do() {
-    holds(&(side(), side(), any::<bool>(), keeps()), |(source, replica, differs, keeps)| {
-        let mut action = decide(&source, &replica, Contents::Unread, &keeps);
+    holds(&(side(), side(), any::<bool>(), capabilities()), |(source, replica, differs, capabilities)| {
+        let mut action = decide(&source, &replica, Contents::Unread, &capabilities);
         if action == Action::Compare {
             let contents = if differs { Contents::Differ } else { Contents::Same };
-            action = decide(&source, &replica, contents, &keeps);
+            action = decide(&source, &replica, contents, &capabilities);
             assert_ne!(action, Action::Compare);
         }
-        let after = done(action, &source, replica, &keeps);
-        let next = decide(&source, &after, Contents::Same, &keeps);
+        let after = done(action, &source, replica, &capabilities);
+        let next = decide(&source, &after, Contents::Same, &capabilities);
         let is_nothing = matches!(next, Action::Nothing | Action::NotMirrored { stale: false, .. });
         assert!(is_nothing || action == Action::Unsure, "{action:?}, then {next:?}");
     });
 }
 
 /// What stands in the replica once the action is done.
-fn done(action: Action, source: &Observed, replica: Observed, keeps: &Capabilities) -> Observed {
+fn done(action: Action, source: &Observed, replica: Observed, capabilities: &Capabilities) -> Observed {
     let anew = |source: &Entry| {
         let fresh = Entry {
-            uid: keeps.user,
+            uid: capabilities.user,
             gid: 9,
             mode: 9,
             mtime: Time { sec: 9, nsec: 0 },
             links: 1,
             ..source.clone()
         };
-        Observed::Present(set(fresh, source, MetadataDiff::of_new(source, keeps), keeps))
+        Observed::Present(set(fresh, source, MetadataDiff::of_new(source, capabilities), capabilities))
     };
     match (action, source.entry(), replica) {
         (Action::Remove | Action::NotMirrored { stale: true, .. }, ..) => Observed::Absent,
         (Action::SetMetadata(differs), Some(source), Observed::Present(replica)) => {
-            Observed::Present(set(replica, source, differs, keeps))
+            Observed::Present(set(replica, source, differs, capabilities))
         }
         (Action::CopyFile(_) | Action::MakeSymlink(_) | Action::MakeDir(_), Some(source), _) => anew(source),
         (_, _, replica) => replica,
@@ -162,7 +162,7 @@ fn done(action: Action, source: &Observed, replica: Observed, keeps: &Capabiliti
 }
 
 /// Sets what differs, and times as the file system keeps them.
-fn set(mut entry: Entry, source: &Entry, differs: MetadataDiff, keeps: &Capabilities) -> Entry {
+fn set(mut entry: Entry, source: &Entry, differs: MetadataDiff, capabilities: &Capabilities) -> Entry {
     if differs.uid {
         entry.uid = source.uid;
     }
@@ -170,15 +170,15 @@ fn set(mut entry: Entry, source: &Entry, differs: MetadataDiff, keeps: &Capabili
         entry.gid = source.gid;
     }
     if differs.mode {
-        entry.mode = keeps.mode_of(source, Some(&entry));
+        entry.mode = capabilities.mode_of(source, Some(&entry));
     }
     if differs.xattrs {
         entry.xattrs.clone_from(&source.xattrs);
     }
     if differs.mtime {
-        let mtime = keeps.mtime_of(source);
+        let mtime = capabilities.mtime_of(source);
         let nanos = mtime.sec.cast_unsigned() * 1_000_000_000 + u64::from(mtime.nsec);
-        let kept = nanos - nanos % keeps.times.step;
+        let kept = nanos - nanos % capabilities.times.step;
         let nsec = u32::try_from(kept % 1_000_000_000).unwrap();
         entry.mtime = Time { sec: (kept / 1_000_000_000).cast_signed(), nsec };
     }

@@ -145,8 +145,8 @@ pub(super) type Worked<'a> = Result<Option<Publishable<'a>>, WorkError>;
 
 impl<'a> EntryContext<'_, 'a> {
     fn act(&self, name: &Name, source: &Observed, standing: &Observed, out: &mut Outcome) -> Worked<'a> {
-        let keeps = &self.round.shared.keeps;
-        let action = match decide(source, standing, Contents::Unread, keeps) {
+        let capabilities = &self.round.shared.capabilities;
+        let action = match decide(source, standing, Contents::Unread, capabilities) {
             // Then they may be equal all the same.
             Action::CopyFile(Reason::Size) if !self.spot.source.ends_as_told(name) => {
                 out.note_size(self.path);
@@ -167,9 +167,9 @@ impl<'a> EntryContext<'_, 'a> {
                     });
                     let contents = verdict.map_or(Contents::Same, Contents::from);
                     let look = Check { evidence: read, ..self.look.clone() };
-                    let is_newer = may_hold_other(&source, &replica, keeps);
+                    let is_newer = may_hold_other(&source, &replica, capabilities);
                     let (source, standing) = (Observed::Present(source), Observed::Present(replica));
-                    let action = decide(&source, &standing, contents, keeps);
+                    let action = decide(&source, &standing, contents, capabilities);
                     if let (Action::Nothing, Some(_), true, Some(replica)) =
                         (action, verdict, is_newer, standing.entry())
                     {
@@ -227,7 +227,7 @@ impl<'a> EntryContext<'_, 'a> {
             Some(verdict) => Some(verdict),
             None if self.look.depth == Depth::Metadata
                 && is_as_long
-                && self.round.shared.keeps.is_same_mtime(&source.1, &replica.1)
+                && self.round.shared.capabilities.is_same_mtime(&source.1, &replica.1)
                 && !self.gives_rights_unseen(&source.1, &replica.1) =>
             {
                 None
@@ -254,7 +254,7 @@ impl<'a> EntryContext<'_, 'a> {
                 return self.hand_over(source, out, |_| Ok(load)).map(|()| Compared::Finished);
             }
         };
-        let kinds = self.round.shared.keeps.xattrs;
+        let kinds = self.round.shared.capabilities.xattrs;
         source.1.xattrs = Some(source.0.xattrs(kinds)?);
         replica.1.xattrs = Some(replica.0.as_file().xattrs(kinds)?);
         Ok(Compared::Read(Box::new([source.1, replica.1]), verdict))
@@ -278,7 +278,7 @@ impl<'a> EntryContext<'_, 'a> {
             }
             let load = |here: &Self| {
                 let (temp, name) = here.try_big_file()?;
-                let flush = shared.durable || shared.keeps.tells_late;
+                let flush = shared.durable || shared.capabilities.tells_late;
                 Ok(JobKind::Fill { temp, name, reason, flush })
             };
             return self.hand_over((source, entry), out, load).map(|()| None);
@@ -288,7 +288,7 @@ impl<'a> EntryContext<'_, 'a> {
         let temp_file = self.replica.create_file(&temp_name)?;
         let temp = Temp::adopt(self.replica, temp_name, &shared.names);
         let length = fill(&source, &entry, &temp_file, &shared.stop)?;
-        seal(&source, &entry, &temp_file, &shared.keeps)?;
+        seal(&source, &entry, &temp_file, &shared.capabilities)?;
         ensure_whole(&source, &entry, temp_file.as_file(), &shared.stop)?;
         Ok(Some(self.ready(temp, (entry, length), standing.clone(), reason)))
     }
@@ -383,7 +383,7 @@ impl<'a> EntryContext<'_, 'a> {
         if self.stays(&standing, out)? {
             return Ok(None);
         }
-        seal(source, entry, temp_file, &self.round.shared.keeps)?;
+        seal(source, entry, temp_file, &self.round.shared.capabilities)?;
         Ok(Some(self.ready(temp, (entry.clone(), length), standing, *reason)))
     }
 
@@ -404,9 +404,9 @@ impl<'a> EntryContext<'_, 'a> {
         let temp_name = self.round.shared.names.next();
         self.replica.make_symlink(&temp_name, target)?;
         let temp = Temp::adopt(self.replica, temp_name.clone(), &self.round.shared.names);
-        let keeps = &self.round.shared.keeps;
-        let all = MetadataDiff::of_new(entry, keeps);
-        self.replica.set_symlink(&temp_name, &settings(entry, all, None, keeps))?;
+        let capabilities = &self.round.shared.capabilities;
+        let all = MetadataDiff::of_new(entry, capabilities);
+        self.replica.set_symlink(&temp_name, &settings(entry, all, None, capabilities))?;
         Ok(Some(self.ready(temp, (entry.clone(), entry.size), standing.clone(), reason)))
     }
 

@@ -40,7 +40,7 @@ impl Round<'_> {
         let path = rel.join(&sighting.name);
         let Observation { name, look, source, replica: standing } = &sighting;
         let wide = look.depth == Depth::Subtree;
-        let action = decide(source, standing, Contents::Unread, &self.shared.keeps);
+        let action = decide(source, standing, Contents::Unread, &self.shared.capabilities);
         match (action, source.entry(), standing.entry()) {
             // It has gone on from where this round has moved it to, and the watch is about to tell where.
             (Action::Remove, ..) if self.moved.contains(&path) => {

@@ -50,12 +50,14 @@ impl Round<'_> {
             return Ok(());
         };
         // RACE: the source directory may change after this. Then a later look finds it.
-        let keeps = &self.shared.keeps;
-        let xattrs = (replica.xattrs(keeps.xattrs)?, source.xattrs(keeps.xattrs)?);
+        let capabilities = &self.shared.capabilities;
+        let xattrs = (replica.xattrs(capabilities.xattrs)?, source.xattrs(capabilities.xattrs)?);
         let entry = source.entry()?;
         let now = replica.entry()?;
-        let differs =
-            MetadataDiff { xattrs: xattrs.0 != xattrs.1, ..MetadataDiff::between(&entry, &now, keeps) };
+        let differs = MetadataDiff {
+            xattrs: xattrs.0 != xattrs.1,
+            ..MetadataDiff::between(&entry, &now, capabilities)
+        };
         if differs.any() && now.append_only {
             return Err(TAKES_NO_METADATA);
         }
@@ -63,33 +65,36 @@ impl Round<'_> {
             let why = (!is_asked).then_some(Requeue::WidenLater);
             why.or_else(|| self.widen_blocker(rel, &entry, &now, look.since))
         };
-        if grants_more(&entry, &now, differs.of_rights((&xattrs.0, &xattrs.1)), keeps)
+        if grants_more(&entry, &now, differs.of_rights((&xattrs.0, &xattrs.1)), capabilities)
             && let Some(why) = widen_blocker()
         {
-            let mtime = differs.mtime.then(|| keeps.mtime_of(&entry));
+            let mtime = differs.mtime.then(|| capabilities.mtime_of(&entry));
             replica.set(&Settings { mtime, ..Settings::default() })?;
             // One that was opened up stays open to its owner, so that a walk can look into it.
             self.defer_widen(rel, look, why);
             return Ok(());
         }
-        if keeps.modes && (differs.uid || differs.gid) {
+        if capabilities.modes && (differs.uid || differs.gid) {
             let mode = Some(common_rights(&entry, &now));
             replica.set(&Settings { mode, ..Settings::default() })?;
         }
         if differs.any() {
             let uid = if differs.uid { entry.uid } else { now.uid };
             self.note_former_renamers(&now, uid, if differs.mode { entry.mode } else { now.mode });
-            replica.set(&settings(&entry, differs, Some((&xattrs.0, &xattrs.1)), keeps))?;
-            self.out.note_time(rel, &entry, keeps);
+            replica.set(&settings(&entry, differs, Some((&xattrs.0, &xattrs.1)), capabilities))?;
+            self.out.note_time(rel, &entry, capabilities);
         }
         let mode_before = self.saved_modes.get(rel).copied().unwrap_or(now.mode);
-        let visible =
-            (keeps.modes && mode_before != entry.mode) || MetadataDiff { mode: false, ..differs }.visible();
+        let visible = (capabilities.modes && mode_before != entry.mode)
+            || MetadataDiff { mode: false, ..differs }.visible();
         if visible && !self.made.contains(rel) {
             let mut done = Done::new(Operation::Updated, rel.clone(), &entry, Reason::Metadata, look);
             // Its mtime may differ only through what this round did in it.
-            done.differs =
-                MetadataDiff { mode: keeps.modes && mode_before != entry.mode, mtime: false, ..differs };
+            done.differs = MetadataDiff {
+                mode: capabilities.modes && mode_before != entry.mode,
+                mtime: false,
+                ..differs
+            };
             self.out.act(done);
         }
         Ok(())

@@ -28,9 +28,9 @@ impl<'a> EntryContext<'_, 'a> {
         out: &mut Outcome,
     ) -> Worked<'a> {
         let Some(entry) = source.entry() else { return Ok(None) };
-        let keeps = &self.round.shared.keeps;
+        let capabilities = &self.round.shared.capabilities;
         let result = match entry.kind {
-            Kind::Symlink(_) => self.replica.set_symlink(name, &settings(entry, differs, None, keeps)),
+            Kind::Symlink(_) => self.replica.set_symlink(name, &settings(entry, differs, None, capabilities)),
             _ => self.set_in_place(name, entry, differs, standing),
         };
         match result {
@@ -39,7 +39,7 @@ impl<'a> EntryContext<'_, 'a> {
                     Done::new(Operation::Updated, self.path.clone(), entry, Reason::Metadata, self.look);
                 done.differs = differs;
                 out.names.extend(Linked::of(self.path, entry, true));
-                out.note_time(self.path, entry, keeps);
+                out.note_time(self.path, entry, capabilities);
                 out.act(done);
                 Ok(None)
             }
@@ -58,23 +58,23 @@ impl<'a> EntryContext<'_, 'a> {
         differs: MetadataDiff,
         standing: &Observed,
     ) -> Result<(), FsError> {
-        let keeps = &self.round.shared.keeps;
+        let capabilities = &self.round.shared.capabilities;
         let (file, now) = self.replica.open_existing(name)?;
         // It is what was compared, and nothing that somebody has put in its place.
         let Some(standing) = standing.entry().filter(|standing| standing.identity() == now.identity()) else {
             return Err(FsError { errno: Errno::INVAL, ..UNSETTABLE });
         };
-        let mode = keeps.mode_of(entry, Some(&now));
+        let mode = capabilities.mode_of(entry, Some(&now));
         // RACE: a link may be made right after this. It then sees the new metadata.
         if !lies_here_alone(&now) || gains_rights(differs, mode, &now) {
             return Err(UNSETTABLE);
         }
         let xattrs = standing.xattrs.as_ref().zip(entry.xattrs.as_ref());
         let is_acl_other = xattrs.is_some_and(|xattrs| differs.of_rights(xattrs).xattrs);
-        if keeps.modes && (differs.uid || differs.gid || is_acl_other) {
+        if capabilities.modes && (differs.uid || differs.gid || is_acl_other) {
             file.set(&Settings { mode: Some(common_rights(entry, &now)), ..Settings::default() })?;
         }
-        let settings = settings(entry, differs, xattrs, keeps);
+        let settings = settings(entry, differs, xattrs, capabilities);
         let mode = (settings.mode.is_some() || is_acl_other).then_some(mode);
         file.set(&Settings { mode, ..settings })
     }
@@ -87,11 +87,11 @@ impl<'a> EntryContext<'_, 'a> {
         source: &Observed,
         standing: &Observed,
     ) -> Option<Observed> {
-        let keeps = &self.round.shared.keeps;
+        let capabilities = &self.round.shared.capabilities;
         let (source, standing) = (source.entry()?, standing.entry().filter(|standing| standing.is_file())?);
         // Its owner's rights do no harm.
-        let mode = standing.mode & (keeps.mode_of(source, Some(standing)) | 0o700);
-        if !keeps.modes || !source.is_file() || mode == standing.mode {
+        let mode = standing.mode & (capabilities.mode_of(source, Some(standing)) | 0o700);
+        if !capabilities.modes || !source.is_file() || mode == standing.mode {
             return None;
         }
         let (file, now) = self.replica.open_existing(name).ok()?;
@@ -117,9 +117,9 @@ impl<'a> EntryContext<'_, 'a> {
     /// Whether somebody would be given rights to a file of which nobody knows whether it is the one: it may have been put in
     /// the other's place.
     pub(super) fn gives_rights_unseen(&self, source: &Entry, replica: &Entry) -> bool {
-        let keeps = &self.round.shared.keeps;
-        let differs = MetadataDiff::between(source, replica, keeps);
-        let gained = keeps.mode_of(source, Some(replica)) & !replica.mode;
+        let capabilities = &self.round.shared.capabilities;
+        let differs = MetadataDiff::between(source, replica, capabilities);
+        let gained = capabilities.mode_of(source, Some(replica)) & !replica.mode;
         let gives = differs.uid || differs.gid || (differs.mode && gained != 0);
         gives && !self.spot.is_ours_alone(self.round)
     }

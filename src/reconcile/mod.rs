@@ -82,12 +82,12 @@ impl Roots {
         (!other_root).then_some((ours, theirs))
     }
 
-    /// Finds out in which ways the source is to be looked at. `keeps`: what the replica keeps.
-    pub fn find_quirks(&mut self, keeps: &Capabilities) {
+    /// Finds out in which ways the source is to be looked at. `capabilities`: what the replica keeps.
+    pub fn find_quirks(&mut self, capabilities: &Capabilities) {
         let source = self.source.open_source();
         self.source.quirks = Quirks {
             refuses_xattrs: source.is_ok_and(|(dir, _)| dir.refuses_xattrs()),
-            modes_without_acl: keeps.modes && !keeps.xattrs.acl,
+            modes_without_acl: capabilities.modes && !capabilities.xattrs.acl,
         };
     }
 
@@ -143,7 +143,7 @@ pub struct WriterOptions {
 /// What outlives the rounds: big files and trees on their way, and what was said already.
 pub struct Reconciler {
     pub roots: Roots,
-    pub keeps: Capabilities,
+    pub capabilities: Capabilities,
     pub filter: Filter,
     pub threads: usize,
     /// Whether what is said to be done is safe on the disk.
@@ -171,7 +171,7 @@ impl Reconciler {
     /// Where their threads cannot be started.
     pub fn start(
         roots: Roots,
-        keeps: Capabilities,
+        capabilities: Capabilities,
         filter: Filter,
         manner: WriterOptions,
         stop: Arc<AtomicBool>,
@@ -181,7 +181,7 @@ impl Reconciler {
             carriers: BigFileWorkers::start(threads)?,
             reaper: Reaper::start(roots.replica.clone(), Arc::clone(&stop))?,
             roots,
-            keeps,
+            capabilities,
             filter,
             threads,
             durable,
@@ -224,7 +224,7 @@ impl Reconciler {
             self.crossings.forget();
         }
         self.roots.source_pin = pin;
-        self.roots.find_quirks(&self.keeps);
+        self.roots.find_quirks(&self.capabilities);
     }
 
     /// Another directory is the replica now.

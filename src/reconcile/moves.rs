@@ -197,9 +197,11 @@ impl Round<'_> {
         let place = self.place_of(from)?;
         let Observed::Present(entry) = place.dir.look(place.name.as_bytes()) else { return None };
         let Observed::Present(source) = self.source_at(end) else { return None };
-        let keeps = &self.shared.keeps;
+        let capabilities = &self.shared.capabilities;
         let alike = match (&source.kind, &entry.kind) {
-            (Kind::File, Kind::File) => source.size == entry.size && keeps.is_same_mtime(&source, &entry),
+            (Kind::File, Kind::File) => {
+                source.size == entry.size && capabilities.is_same_mtime(&source, &entry)
+            }
             (Kind::Symlink(target), Kind::Symlink(other)) => target == other,
             (Kind::Dir, Kind::Dir) => true,
             _ => false,

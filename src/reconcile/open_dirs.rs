@@ -75,7 +75,7 @@ impl DirPair<'_> {
                 return false;
             };
             let Ok(source) = self.source.entry() else { return false };
-            let is_ours = replica.uid == round.shared.keeps.user && replica.mode & 0o022 == 0;
+            let is_ours = replica.uid == round.shared.capabilities.user && replica.mode & 0o022 == 0;
             let twins = &round.shared.twins;
             is_ours && twins.are(&source, &replica) && !twins.is_exposed(&replica)
         })
@@ -422,7 +422,7 @@ impl Round<'_> {
                 out.notices.push((rel.join(&sighting.name), Notice::Reserved));
             }
         }
-        if self.shared.keeps.folds_case
+        if self.shared.capabilities.folds_case
             && let Some(first) = same_but_for_case(&spot.source, name)
             && first != sighting.name
         {
@@ -476,7 +476,9 @@ impl Round<'_> {
         }
         let is_stray = match source {
             Observed::Absent => *replica == Observed::Absent,
-            Observed::Present(entry) => is_file(source) && self.shared.keeps.ctimes && !was_written(entry),
+            Observed::Present(entry) => {
+                is_file(source) && self.shared.capabilities.ctimes && !was_written(entry)
+            }
             Observed::Unknown(_) => false,
         };
         out.strays.extend(is_stray.then_some(path));

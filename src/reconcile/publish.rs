@@ -54,7 +54,7 @@ impl Round<'_> {
     pub(super) fn publish(&self, ready: Publishable<'_>, out: &mut Outcome) -> Result<(), WorkError> {
         let Publishable { spot, replica, temp, path, look, entry, length, standing, reason } = ready;
         let Some((dir, name)) = path.split() else { return Ok(()) };
-        if self.shared.keeps.modes && spot.is_too_open_by_now() {
+        if self.shared.capabilities.modes && spot.is_too_open_by_now() {
             return Err(WorkError::Changed);
         }
         let placed = self.put_in_place(replica, temp, &path, &name, &standing);
@@ -72,13 +72,13 @@ impl Round<'_> {
             done.bytes = Some(length);
         }
         out.names.extend(Linked::of(&path, &entry, true));
-        out.note_time(&path, &entry, &self.shared.keeps);
+        out.note_time(&path, &entry, &self.shared.capabilities);
         if entry.is_file() && length != entry.size {
             out.note_size(&path);
         }
         out.act(done);
         if let (Reason::Md5, Some(evidence)) = (reason, &look.evidence) {
-            log_if_silent(&path, evidence, look.detector, self.swept, self.shared.keeps.unseen);
+            log_if_silent(&path, evidence, look.detector, self.swept, self.shared.capabilities.unseen);
         }
         // A change between the last look and the rename is copied by one more look.
         let now = spot.source.look(name.as_bytes());

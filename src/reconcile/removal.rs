@@ -62,10 +62,10 @@ impl Round<'_> {
 
     /// What is being removed is nobody's to see. Where it cannot be shut, it is as open as it was.
     pub(super) fn shut(&self, dir: &ReplicaDir, name: &Name) {
-        let keeps = &self.shared.keeps;
+        let capabilities = &self.shared.capabilities;
         let open = RelPath::new(name.as_bytes()).map(|rel| dir.open(&rel));
-        if let Some(Ok(aside)) = open.filter(|_| keeps.modes) {
-            let uid = keeps.owner.then_some(keeps.user);
+        if let Some(Ok(aside)) = open.filter(|_| capabilities.modes) {
+            let uid = capabilities.owner.then_some(capabilities.user);
             let _ = aside.set(&Settings { uid, mode: Some(0o700), ..Settings::default() });
         }
     }

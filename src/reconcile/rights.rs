@@ -105,8 +105,8 @@ impl Round<'_> {
         source: Option<&Dir>,
         replica: &ReplicaDir,
     ) -> Result<(), FsError> {
-        let (keeps, twins) = (&self.shared.keeps, &self.shared.twins);
-        if !keeps.modes {
+        let (capabilities, twins) = (&self.shared.capabilities, &self.shared.twins);
+        if !capabilities.modes {
             return Ok(());
         }
         let now = replica.entry()?;
@@ -114,14 +114,14 @@ impl Round<'_> {
             twins.invalidate(wanted, &now);
             self.note_if_empty(wanted, &now, replica);
         }
-        let differs = MetadataDiff::between(wanted, &now, keeps);
+        let differs = MetadataDiff::between(wanted, &now, capabilities);
         let is_given = differs.uid
             || differs.gid
             || (!now.is_closed() && source.is_some_and(|source| self.acls_differ(source, replica)));
         let allowed = 0o7700 | if is_given { 0 } else { wanted.mode };
-        let uid = (is_given && differs.uid && now.uid != keeps.user).then_some(keeps.user);
+        let uid = (is_given && differs.uid && now.uid != capabilities.user).then_some(capabilities.user);
         // Its owner decides who is let in, whatever its mode is now.
-        let is_strangers = !keeps.owner && ![keeps.user, wanted.uid, 0].contains(&now.uid);
+        let is_strangers = !capabilities.owner && ![capabilities.user, wanted.uid, 0].contains(&now.uid);
         let is_too_open =
             now.is_wider_than(wanted) || (is_strangers && wanted.mode & OTHERS_LOOK != OTHERS_LOOK);
         if now.mode & !allowed == 0 && uid.is_none() && !is_too_open {
@@ -150,7 +150,7 @@ impl Round<'_> {
 
     /// A directory got this owner and this mode: remembers that others could move its entries before, where they cannot now.
     pub(super) fn note_former_renamers(&self, before: &Entry, uid: u32, mode: u32) {
-        let (twins, user) = (&self.shared.twins, self.shared.keeps.user);
+        let (twins, user) = (&self.shared.twins, self.shared.capabilities.user);
         let movers = |dir: &Entry| Renamers::within(dir, twins, user);
         if movers(before) != Renamers::Nobody
             && movers(before) != movers(&Entry { mode, uid, ..before.clone() })
@@ -160,7 +160,7 @@ impl Round<'_> {
     }
 
     fn acls_differ(&self, source: &Dir, replica: &Dir) -> bool {
-        let kinds = XattrKinds { user: false, ..self.shared.keeps.xattrs };
+        let kinds = XattrKinds { user: false, ..self.shared.capabilities.xattrs };
         let acls = [source, replica].map(|dir| dir.xattrs(kinds).unwrap_or_default());
         acls[0].lets_in_others_than(&acls[1])
     }
@@ -183,7 +183,7 @@ impl Round<'_> {
         now: &Entry,
         since: Instant,
     ) -> Option<Requeue> {
-        let (twins, user) = (&self.shared.twins, self.shared.keeps.user);
+        let (twins, user) = (&self.shared.twins, self.shared.capabilities.user);
         // What is held is not even, and the source may be a wrong one.
         if self.deletions.are_held() {
             return Some(Requeue::WidenUnverified);
@@ -252,7 +252,7 @@ impl Round<'_> {
         end: &RelPath,
     ) -> Option<()> {
         match moving.replica.kind {
-            _ if !self.shared.keeps.modes => Some(()),
+            _ if !self.shared.capabilities.modes => Some(()),
             Kind::File => self.restrict_moving_file(from, moving),
             Kind::Dir => self.restrict_moving_dir(from, to, &moving.source, end),
             Kind::Symlink(_) | Kind::Special(_) => Some(()),
@@ -260,12 +260,12 @@ impl Round<'_> {
     }
 
     fn restrict_moving_file(&self, from: &ReplicaName, Moving { replica, source }: &Moving) -> Option<()> {
-        let keeps = &self.shared.keeps;
-        let differs = MetadataDiff::between(source, replica, keeps);
+        let capabilities = &self.shared.capabilities;
+        let differs = MetadataDiff::between(source, replica, capabilities);
         let mode = if differs.uid || differs.gid {
             common_rights(source, replica)
         } else {
-            replica.mode & keeps.mode_of(source, Some(replica))
+            replica.mode & capabilities.mode_of(source, Some(replica))
         };
         if mode == replica.mode {
             return Some(());

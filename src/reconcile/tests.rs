@@ -42,9 +42,10 @@ impl Fixture {
         let roots = Roots { source, replica, source_pin, replica_pin };
         let owner = rustix::process::geteuid().is_root();
         let user = rustix::process::geteuid().as_raw();
-        let keeps = Capabilities { owner, user, ..Capabilities::all() };
+        let capabilities = Capabilities { owner, user, ..Capabilities::all() };
         let manner = WriterOptions { threads: 1, ..WriterOptions::default() };
-        let reconciler = Reconciler::start(roots, keeps, Filter::default(), manner, Arc::default()).unwrap();
+        let reconciler =
+            Reconciler::start(roots, capabilities, Filter::default(), manner, Arc::default()).unwrap();
         Self { top, reconciler }
     }
 
@@ -320,11 +321,11 @@ fn evidence_holds_only_for_the_states_that_were_read() {
 /// What a count finds, with system calls that fail unless the seed is 0; `None` where a root was lost.
 /// A walk over all, on one thread.
 fn plan(pair: &Fixture, task: Task) -> Plan {
-    let Reconciler { roots, keeps, filter, .. } = &pair.reconciler;
-    let (roots, keeps, filter) = (roots.clone(), keeps.clone(), filter.clone());
+    let Reconciler { roots, capabilities, filter, .. } = &pair.reconciler;
+    let (roots, capabilities, filter) = (roots.clone(), capabilities.clone(), filter.clone());
     Plan {
         roots,
-        keeps,
+        capabilities,
         filter,
         threads: 1,
         scopes: vec![RelPath::root()],

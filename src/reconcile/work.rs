@@ -195,8 +195,8 @@ impl Outcome {
     }
 
     /// Notes where an entry got another mtime than its source's, since the replica cannot store that.
-    pub(super) fn note_time(&mut self, path: &RelPath, source: &Entry, keeps: &Capabilities) {
-        if keeps.moves_mtime(source) {
+    pub(super) fn note_time(&mut self, path: &RelPath, source: &Entry, capabilities: &Capabilities) {
+        if capabilities.moves_mtime(source) {
             self.notices.push((path.clone(), Notice::Time));
         }
     }

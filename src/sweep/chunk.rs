@@ -155,7 +155,7 @@ impl Chunk<'_> {
                 more,
             );
         }
-        match decide(&source, &replica, Contents::Unread, &self.walker.plan.keeps) {
+        match decide(&source, &replica, Contents::Unread, &self.walker.plan.capabilities) {
             Action::Nothing => {}
             // A directory compares its own metadata.
             Action::SetMetadata(_) if source.is_dir() => {}
@@ -195,7 +195,7 @@ impl Chunk<'_> {
         else {
             return;
         };
-        if MetadataDiff::between(&ours, &theirs, &self.walker.plan.keeps).any()
+        if MetadataDiff::between(&ours, &theirs, &self.walker.plan.capabilities).any()
             || self.walker.may_be_moved(&ours, &theirs)
         {
             self.differs(name.clone(), None);
@@ -204,12 +204,12 @@ impl Chunk<'_> {
 
     /// Whether a quick scan takes two files of equal size for equal, unread.
     fn is_settled(&self, source: &Observed, replica: &Observed) -> bool {
-        let keeps = &self.walker.plan.keeps;
+        let capabilities = &self.walker.plan.capabilities;
         let (Some(source), Some(replica)) = (source.entry(), replica.entry()) else { return false };
         self.walker.plan.task == Task::Quick
             && self.known != Replica::Doubted
-            && !may_hold_other(source, replica, keeps)
-            && !MetadataDiff::between(source, replica, keeps).any()
+            && !may_hold_other(source, replica, capabilities)
+            && !MetadataDiff::between(source, replica, capabilities).any()
     }
 
     /// Reads a pair of files of equal size.
@@ -274,7 +274,7 @@ impl Chunk<'_> {
     fn lacks_file(&mut self, name: Name) {
         self.walker.differ.fetch_add(1, Ordering::Relaxed);
         // Where upper and lower case are one, the file may be there under another name.
-        let new = !self.walker.plan.keeps.folds_case;
+        let new = !self.walker.plan.capabilities.folds_case;
         self.found.push((name, Check { unseen_in_replica: new, ..self.walker.found(None) }));
     }
 

@@ -201,7 +201,7 @@ impl Walker<'_> {
         self.hashed.fetch_add(1, Ordering::Relaxed);
         self.bytes.fetch_add(source.size + replica.size, Ordering::Relaxed);
         // Found equal by a quick scan, it is to be marked so: the next one need not read it.
-        let mark = self.plan.task == Task::Quick && self.plan.keeps.ctimes;
+        let mark = self.plan.task == Task::Quick && self.plan.capabilities.ctimes;
         (!verdict.same() || differ || mark).then(|| CachedDigests {
             source: source.identity(),
             replica: replica.identity(),
@@ -217,8 +217,8 @@ impl Walker<'_> {
         other: &File,
         replica: &Entry,
     ) -> Result<bool, WorkError> {
-        let kinds = self.plan.keeps.xattrs;
-        Ok(MetadataDiff::between(source, replica, &self.plan.keeps).any()
+        let kinds = self.plan.capabilities.xattrs;
+        Ok(MetadataDiff::between(source, replica, &self.plan.capabilities).any()
             || file.xattrs(kinds)? != other.xattrs(kinds)?)
     }
 
@@ -246,7 +246,7 @@ impl Walker<'_> {
     /// last touched. A move sets its ctime, and nothing else. (So does a chmod; and an entry that is
     /// made in it afterwards hides the move from quick scans, until the next sweep.)
     pub(super) fn may_be_moved(&self, source: &Entry, replica: &Entry) -> bool {
-        source.ctime != source.mtime && may_be_newer(source, replica, &self.plan.keeps)
+        source.ctime != source.mtime && may_be_newer(source, replica, &self.plan.capabilities)
     }
 
     /// Compares the metadata of a directory that stands on both sides, and begins to find out what it holds.
@@ -257,25 +257,27 @@ impl Walker<'_> {
         replica: Option<&ReplicaDir>,
         above: Option<&Arc<DirVerdict>>,
     ) -> DirVerdict {
-        let keeps = &self.plan.keeps;
-        let xattrs = |dir: &Dir| dir.xattrs(keeps.xattrs);
+        let capabilities = &self.plan.capabilities;
+        let xattrs = |dir: &Dir| dir.xattrs(capabilities.xattrs);
         let facts = |dir: &Dir| -> Result<_, FsError> { Ok((dir.entry()?, xattrs(dir)?)) };
         let ours = facts(source);
         // What the replica has of a file system that is no longer mounted is none of the directories' above.
         let is_lost =
             self.plan.crossings.contains(dir) && ours.as_ref().is_ok_and(|(entry, _)| !entry.mount_root);
         let above = above.filter(|_| !is_lost);
-        let subtree = DirVerdict::new(above.cloned(), keeps.user, self.cancel);
+        let subtree = DirVerdict::new(above.cloned(), capabilities.user, self.cancel);
         let Some(replica) = replica else { return subtree };
         let (Ok(ours), Ok(theirs)) = (ours, facts(replica)) else {
             subtree.mark_different();
             return subtree;
         };
-        let differs =
-            MetadataDiff { xattrs: ours.1 != theirs.1, ..MetadataDiff::between(&ours.0, &theirs.0, keeps) };
+        let differs = MetadataDiff {
+            xattrs: ours.1 != theirs.1,
+            ..MetadataDiff::between(&ours.0, &theirs.0, capabilities)
+        };
         let twins = self.plan.twins.as_ref().filter(|_| !is_lost);
         let rights = differs.of_rights((&ours.1, &theirs.1));
-        let is_closed = grants_more(&ours.0, &theirs.0, rights, keeps);
+        let is_closed = grants_more(&ours.0, &theirs.0, rights, capabilities);
         // What lets somebody in comes after all that lies below.
         if differs.any() && !(is_closed && twins.is_some()) {
             self.send(Message::Differ(dir.clone(), Vec::new()));
@@ -286,9 +288,9 @@ impl Walker<'_> {
             None => self
                 .replica
                 .as_ref()
-                .map_or(Renamers::Many, |root| Renamers::of(root, dir, &theirs.0, twins, keeps.user)),
+                .map_or(Renamers::Many, |root| Renamers::of(root, dir, &theirs.0, twins, capabilities.user)),
         };
-        let is_wider = is_wider(&ours.0, &theirs.0, rights, keeps);
+        let is_wider = is_wider(&ours.0, &theirs.0, rights, capabilities);
         let subtree = subtree.of(ComparedDirs { source: ours.0, replica: theirs.0, movers }, twins);
         if is_wider {
             subtree.spoil_above();

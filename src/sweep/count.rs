@@ -97,7 +97,7 @@ impl Walker<'_> {
             |name: &[u8], hint| name == LOST_FOUND || filter.excludes(name, is_dir_there(name, hint));
         let is_empty = source.iter().all(|(name, hint)| means_nothing(name, hint));
         count.source_is_empty = dir.is_root() && is_empty;
-        let folded = Folded::of(&source, self.plan.keeps.folds_case);
+        let folded = Folded::of(&source, self.plan.capabilities.folds_case);
         let mut below = 0;
         for (name, hint) in replica.iter() {
             let Some(path) = Name::new(name).map(|name| dir.join(&name)) else { continue };
@@ -148,7 +148,7 @@ impl Walker<'_> {
     fn is_mirrored(&self, hint: ListedKind) -> bool {
         match hint {
             ListedKind::Special => false,
-            ListedKind::Symlink => self.plan.keeps.symlinks != Symlinks::None,
+            ListedKind::Symlink => self.plan.capabilities.symlinks != Symlinks::None,
             ListedKind::File | ListedKind::Dir | ListedKind::Unknown => true,
         }
     }

@@ -43,7 +43,7 @@ const NICE: i32 = 10;
 #[derive(Clone)]
 pub struct Plan {
     pub roots: Roots,
-    pub keeps: Capabilities,
+    pub capabilities: Capabilities,
     pub filter: Filter,
     pub threads: usize,
     /// The directories below which it looks; the root for all.

@@ -142,7 +142,7 @@ impl Rounds {
         let reconciler = &self.pair.reconciler;
         let plan = Plan {
             roots: reconciler.roots.clone(),
-            keeps: reconciler.keeps.clone(),
+            capabilities: reconciler.capabilities.clone(),
             filter: reconciler.filter.clone(),
             threads: 1,
             scopes: scopes.clone(),
