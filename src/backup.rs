@@ -17,12 +17,12 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use crate::copy::TempNames;
-use crate::differs::Capabilities;
 use crate::entry::{Entry, Observed};
 use crate::error::{FsError, Side, WorkError};
+use crate::metadata::Capabilities;
 use crate::path::{Name, RelPath};
 use crate::probe::{of_process, probe};
-use crate::reaper::{empty, enter};
+use crate::trash::{empty, enter};
 use crate::tree::{DirId, ReplicaDir, Root, Settings, lies_within};
 use tree_copy::copy_entry;
 

@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
 
-use crate::differs::{Capabilities, MetadataDiff};
 use crate::digest::{BEYOND, with_buffer};
 use crate::entry::{Entry, Observed, Xattrs};
 use crate::error::{ENDLESS, FsError, GIVES_NOTHING_BACK, WorkError};
+use crate::metadata::{Capabilities, MetadataDiff};
 use crate::path::Name;
 use crate::tree::{File, NewFile, Ranged, ReplicaDir, Settings};
 

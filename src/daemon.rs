@@ -4,12 +4,12 @@
 mod crowds;
 mod outcome;
 mod pruning;
-mod room;
+mod space;
 mod roots;
-mod scanning;
+mod walks;
 mod settle;
 mod strays;
-mod uneven;
+mod pending_widen;
 mod watching;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,26 +19,26 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, never, select};
 
-use crate::carrier::Finished;
+use crate::big_files::Finished;
 use crate::config::{Config, Mode};
-use crate::differs::Capabilities;
+use crate::failures::Failures;
 use crate::guard::{Occasion, Trust};
-use crate::links::Links;
+use crate::hard_links::Links;
+use crate::metadata::Capabilities;
 use crate::path::RelPath;
 use crate::probe::{MissingCapabilities, of_process, probe};
 use crate::queue::{BatchLimit, Checks, Detector, Queue};
-use crate::reaper::Emptied;
 use crate::reconcile::{Reconciler, Requeue, Roots, Work, WriterOptions};
 use crate::roots::Prepared;
 use crate::sweep::Sweep;
-use crate::troubles::Failures;
+use crate::trash::Emptied;
 use crowds::Crowds;
+use pending_widen::Uneven;
 use pruning::Pruning;
-use room::OutOfSpace;
 use roots::RootWatch;
 use settle::Stats;
+use space::OutOfSpace;
 use strays::Strays;
-use uneven::Uneven;
 use watching::Watching;
 
 /// How often the roots are checked, at least.
@@ -115,7 +115,7 @@ struct Daemon<'a> {
 /// a sweep finds it anew.
 struct Backlog {
     queue: Queue,
-    troubles: Failures,
+    failures: Failures,
     /// The walk over all of both trees that runs: a sweep, a quick scan or a count.
     sweep: Option<Sweep>,
     /// The scan of some directories that runs.
@@ -128,11 +128,11 @@ struct Backlog {
     /// The same after that: their entries are as old as ever, and only their MD5s prove them to be
     /// what they should. That has time.
     needs_full_compare: BTreeSet<RelPath>,
-    uneven: Uneven,
+    pending_widen: Uneven,
     strays: Strays,
     crowds: Crowds,
     /// Directories into which others are let once the walk that is under way has found all in them.
-    unasked: BTreeSet<RelPath>,
+    widen_after_walk: BTreeSet<RelPath>,
     links: Links,
     /// Names that a round of sweep work could do in its time, of late.
     sweep_batch: usize,
@@ -145,16 +145,16 @@ impl Default for Backlog {
     fn default() -> Self {
         Self {
             queue: Queue::default(),
-            troubles: Failures::default(),
+            failures: Failures::default(),
             sweep: None,
             scan: None,
             scans: BTreeSet::new(),
             moved: BTreeSet::new(),
             needs_full_compare: BTreeSet::new(),
-            uneven: Uneven::default(),
+            pending_widen: Uneven::default(),
             strays: Strays::default(),
             crowds: Crowds::default(),
-            unasked: BTreeSet::new(),
+            widen_after_walk: BTreeSet::new(),
             links: Links::default(),
             sweep_batch: PORTION.names,
             next_count: None,
@@ -313,9 +313,9 @@ impl Daemon<'_> {
         if looks.is_empty() && finished.is_empty() && emptied_trash.is_empty() {
             return;
         }
-        let remembered = !self.backlog.troubles.is_empty()
+        let remembered = !self.backlog.failures.is_empty()
             || !self.backlog.links.is_empty()
-            || !self.backlog.uneven.is_empty();
+            || !self.backlog.pending_widen.is_empty();
         let looked_at = if remembered { paths(&looks, &finished, &emptied_trash) } else { Vec::new() };
         self.backlog.links.look_at(looked_at.iter());
         let names: usize = looks.values().map(BTreeMap::len).sum();

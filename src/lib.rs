@@ -22,23 +22,23 @@ mod config; // the settings
 mod sweep; // detector two: walks both trees
 mod watch; // detector one: the only user of notify
 mod guard; // whether deletions are believed
-mod troubles; // what failed, and when it is tried again
+mod failures; // what failed, and when it is tried again
 
 mod reconcile; // rounds: the one writer
-mod carrier; // big files, outside rounds
+mod big_files; // big files, outside rounds
 mod backup; // what leaves the replica is kept
 mod probe; // what the replica's file system keeps
 mod copy; // one file or symlink, atomically
-mod reaper; // trees put aside, outside rounds
+mod trash; // trees put aside, outside rounds
 
 mod filter; // what is left alone
 mod report; // what is said, and where
-mod links; // names that are one file
-mod reach; // who could have put a directory in its place
-mod twins; // directories that are one in two trees
+mod hard_links; // names that are one file
+mod renamers; // who could have put a directory in its place
+mod verified_dirs; // directories that are one in two trees
 mod queue; // where to look, merged
 mod decide; // two entries in, one action out
-mod differs; // which facts are mirrored and differ, and whom that lets in
+mod metadata; // which facts are mirrored and differ, and whom that lets in
 mod digest; // MD5 of files
 mod parallel; // one phase on all cores
 

@@ -8,11 +8,11 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use crate::daemon::{PORTION, WATCH_PORTION};
-use crate::differs::Capabilities;
 use crate::digest;
 use crate::entry::Entry;
 use crate::error::Side;
 use crate::filter::Filter;
+use crate::metadata::Capabilities;
 use crate::path::{Name, RelPath};
 use crate::probe::{of_process, probe};
 use crate::queue::{Check, Checks, Depth, Detector, Queue, RenameBatch, add};
@@ -95,7 +95,7 @@ impl Trees {
             number: 1,
             registry: None,
             extent: Extent::Below,
-            twins: None,
+            verified_dirs: None,
             crossings: Vec::new(),
         };
         let told: Vec<Message> = walked(plan).collect();

@@ -10,12 +10,13 @@ use crossbeam_channel::{Receiver, select};
 
 use crate::config::{Config, Mode};
 use crate::decide::{Action, Contents, Reason, decide};
-use crate::differs::{Capabilities, MetadataDiff};
 use crate::digest;
 use crate::entry::{Entry, Observed, Special};
 use crate::error::{FsError, GIVES_NOTHING_BACK, LOCKED, TAKES_NO_METADATA, WorkError};
+use crate::failures::Failures;
 use crate::filter::Filter;
 use crate::guard::{Count, Occasion, Trust, judge, log_held};
+use crate::metadata::{Capabilities, MetadataDiff};
 use crate::path::{Name, RelPath};
 use crate::queue::{CachedDigests, Check, Depth, Detector};
 use crate::reconcile::{
@@ -24,7 +25,6 @@ use crate::reconcile::{
 use crate::report::{Cause, Done, Entries, Notice, Operation, Problem, counted, log_if_silent};
 use crate::sweep::{Extent, Message, Plan, Sweep, Task};
 use crate::tree::Dir;
-use crate::troubles::Failures;
 
 /// How a look at both trees ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,7 +63,7 @@ pub fn preview(config: &Config, subject: Subject, signals: &Receiver<i32>) -> st
         holding: 0,
         waiting: 0,
         problems: 0,
-        troubles: Failures::default(),
+        failures: Failures::default(),
         unmade: Vec::new(),
         entries: 0,
     };
@@ -91,7 +91,7 @@ struct Preview<'a> {
     waiting: u64,
     problems: u64,
     /// What was said of them.
-    troubles: Failures,
+    failures: Failures,
     /// Directories that cannot be made, and nothing below them.
     unmade: Vec<RelPath>,
     entries: u64,
@@ -113,7 +113,7 @@ impl Preview<'_> {
             number: 0,
             registry: None,
             extent: Extent::Below,
-            twins: None,
+            verified_dirs: None,
             crossings: Vec::new(),
         })?;
         loop {
@@ -169,7 +169,7 @@ impl Preview<'_> {
 
     fn fail(&mut self, problem: &Problem) {
         self.problems += 1;
-        if self.troubles.met(&problem.path, problem.failure(), Instant::now()).tell {
+        if self.failures.met(&problem.path, problem.failure(), Instant::now()).tell {
             problem.log(None);
         }
     }

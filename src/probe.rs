@@ -9,9 +9,9 @@ use std::sync::{Arc, LazyLock};
 use rustix::io::Errno;
 
 use crate::copy::{Temp, TempNames};
-use crate::differs::{Capabilities, Symlinks, Times};
 use crate::entry::{Entry, Kind, Time, XattrKinds, Xattrs};
 use crate::error::FsError;
+use crate::metadata::{Capabilities, Symlinks, Times};
 use crate::path::Name;
 use crate::tree::{Dir, NewFile, ReplicaDir, Settings};
 

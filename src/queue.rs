@@ -3,21 +3,21 @@
 //! A change says where to look, never what to do; merging is union, so that duplicates, wrong
 //! orders and wrong reports cost only work.
 
-mod cooling;
-mod hints;
-mod lane;
-mod later;
+mod throttle;
+mod renames;
+mod ready;
+mod delay;
 
-pub use hints::{PendingRenames, Rename, RenameBatch};
+pub use renames::{PendingRenames, Rename, RenameBatch};
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::entry::{DigestPair, Entry, Identity};
 use crate::path::{Name, RelPath};
-use cooling::Throttle;
-use lane::Ready;
-use later::DelayQueue;
+use delay::DelayQueue;
+use ready::Ready;
+use throttle::Throttle;
 
 /// How closely to look.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

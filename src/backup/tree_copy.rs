@@ -3,9 +3,9 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::copy::{fill, seal, settings};
-use crate::differs::{Capabilities, MetadataDiff};
 use crate::entry::{Entry, Kind, Observed};
 use crate::error::WorkError;
+use crate::metadata::{Capabilities, MetadataDiff};
 use crate::path::{Name, RelPath};
 use crate::tree::{Dir, ReplicaDir};
 

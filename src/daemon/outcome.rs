@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::{Backlog, Daemon};
+use crate::failures::Failure;
 use crate::guard::Trust;
 use crate::path::RelPath;
 use crate::queue::{Check, Detector};
 use crate::reconcile::{Outcome, Requeue, Waiting};
 use crate::report::{Cause, Done, Operation, Problem};
-use crate::troubles::Failure;
 
 /// How long the rest of what was found in a directory is waited for, before others are let into it.
 const CONTENTS: Duration = Duration::from_millis(100);
@@ -28,7 +28,7 @@ impl Waiting for Backlog {
         since: Option<Instant>,
         test: &dyn Fn(&RelPath) -> bool,
     ) -> bool {
-        self.troubles.failed_within(dir, since).chain(self.queue.awaiting_worker_within(dir)).any(test)
+        self.failures.failed_within(dir, since).chain(self.queue.awaiting_worker_within(dir)).any(test)
     }
 }
 
@@ -64,7 +64,7 @@ impl Daemon<'_> {
             }
         }
         for (path, look) in outcome.put_off {
-            if let Some(wait) = self.backlog.troubles.wait(&path) {
+            if let Some(wait) = self.backlog.failures.wait(&path) {
                 self.backlog.queue.push_later(now + wait, path.clone(), look);
             }
             open.insert(path);
@@ -93,7 +93,7 @@ impl Daemon<'_> {
                 if look.detector == Detector::Sweep
                     && (self.backlog.sweep.is_some() || self.backlog.scan.is_some()) =>
             {
-                self.backlog.unasked.insert(path);
+                self.backlog.widen_after_walk.insert(path);
             }
             Requeue::WidenUnverified => self.note_uneven(path),
             Requeue::WidenLater => self.backlog.queue.push_resting(Instant::now() + CONTENTS, path, look),
@@ -112,9 +112,9 @@ impl Daemon<'_> {
             return;
         }
         let now = Instant::now();
-        let wait = self.backlog.uneven.note(&path, now);
+        let wait = self.backlog.pending_widen.note(&path, now);
         let is_long = wait >= LONG;
-        if (is_long || self.is_at_rest()) && self.backlog.troubles.met(&path, Failure::Uneven, now).tell {
+        if (is_long || self.is_at_rest()) && self.backlog.failures.met(&path, Failure::Uneven, now).tell {
             let problem = Problem { path, cause: Cause::Uneven };
             problem.log((!self.is_once()).then_some(wait));
             self.tally.mark_active();
@@ -127,19 +127,19 @@ impl Daemon<'_> {
         let gone = || done.iter().filter(|done| done.operation == Operation::Removed);
         for dir in gone().filter(|done| done.entries.is_some()) {
             self.backlog.links.gone(&dir.path);
-            self.backlog.uneven.gone(&dir.path);
-            self.backlog.uneven.hasten_above(&dir.path, now);
-            self.backlog.troubles.gone(&dir.path).iter().for_each(log_resolved);
+            self.backlog.pending_widen.gone(&dir.path);
+            self.backlog.pending_widen.hasten_above(&dir.path, now);
+            self.backlog.failures.gone(&dir.path).iter().for_each(log_resolved);
         }
         for path in looked_at.iter().chain(gone().map(|done| &done.path)) {
             if open.contains(path) {
                 continue;
             }
-            self.backlog.uneven.over(path);
-            if self.backlog.troubles.is_met(path) {
-                self.backlog.uneven.hasten_above(path, now);
+            self.backlog.pending_widen.over(path);
+            if self.backlog.failures.is_met(path) {
+                self.backlog.pending_widen.hasten_above(path, now);
             }
-            if self.backlog.troubles.settled(path) {
+            if self.backlog.failures.settled(path) {
                 log_resolved(path);
             }
         }
@@ -148,7 +148,7 @@ impl Daemon<'_> {
     /// Notes what failed, says it where it is new, and lets it be tried again.
     pub(super) fn record_failure(&mut self, problem: &Problem, look: Check, failure: Failure) {
         let now = Instant::now();
-        let retry = self.backlog.troubles.met(&problem.path, failure, now);
+        let retry = self.backlog.failures.met(&problem.path, failure, now);
         if retry.tell {
             problem.log((!self.is_once()).then_some(retry.after));
             self.tally.mark_active();

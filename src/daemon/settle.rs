@@ -324,13 +324,13 @@ impl Daemon<'_> {
 
     /// Whether there is something of which it is not yet known that it stays as it is.
     fn may_come_to_rest(&self) -> bool {
-        self.backlog.troubles.has_restless()
-            || !self.backlog.uneven.paths().all(|path| self.backlog.troubles.is_told(path))
+        self.backlog.failures.has_restless()
+            || !self.backlog.pending_widen.paths().all(|path| self.backlog.failures.is_told(path))
     }
 
     /// Whether the replica was found to be equal: then it is worth a word once it is quiet.
     pub(super) fn is_equal(&self) -> bool {
-        let is_done = self.backlog.troubles.is_empty() && self.backlog.uneven.is_empty();
+        let is_done = self.backlog.failures.is_empty() && self.backlog.pending_widen.is_empty();
         self.is_settled() && self.tally.complete && is_done && !self.tally.has_left()
     }
 
@@ -369,7 +369,7 @@ impl Daemon<'_> {
             return None;
         }
         let walked = self.tally.swept.filter(|_| matches!(self.tally.begun, Some((_, Task::Full))));
-        let swept = self.tally.log_swept(now, self.backlog.troubles.problems(), self.watching.is_wanted());
+        let swept = self.tally.log_swept(now, self.backlog.failures.problems(), self.watching.is_wanted());
         if let Some(summary) = walked.filter(|_| !self.is_once()) {
             self.tally.log_if_long(summary.took, self.config.interval);
         }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::{Backlog, Daemon};
-use crate::links::Linked;
+use crate::hard_links::Linked;
 use crate::path::RelPath;
 use crate::queue::{Check, Depth, Detector};
 use crate::report::{Done, Operation};

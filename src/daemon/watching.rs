@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Daemon;
-use crate::links::Linked;
+use crate::hard_links::Linked;
 use crate::path::RelPath;
 use crate::queue::{Check, Depth, Detector, Instead, Rename};
 use crate::report::human_duration;
@@ -185,7 +185,7 @@ impl Daemon<'_> {
         match change {
             Change::Check { path, depth, since } => {
                 // What could not be read may be readable now, with all that lies below it.
-                let wider = if self.backlog.troubles.is_met(&path) { Depth::Subtree } else { depth };
+                let wider = if self.backlog.failures.is_met(&path) { Depth::Subtree } else { depth };
                 for other in self.backlog.links.told(&path) {
                     self.look_at(&other, Check::new(depth.min(Depth::Content), Detector::Watch, since));
                 }

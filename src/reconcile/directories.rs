@@ -14,8 +14,8 @@ use crate::entry::Entry;
 use crate::error::{Side, WorkError};
 use crate::path::{Name, RelPath};
 use crate::queue::{Check, Depth};
-use crate::reaper::{Emptied, Trash};
 use crate::report::{Cause, Done, Notice, Operation, Problem};
+use crate::trash::{Emptied, Trash};
 use crate::tree::ReplicaDir;
 
 impl Round<'_> {

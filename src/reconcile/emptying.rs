@@ -12,7 +12,7 @@ use super::Round;
 use super::removal::gone_is_fine;
 use crate::error::{FsError, WorkError};
 use crate::path::{Name, RelPath};
-use crate::reaper::enter;
+use crate::trash::enter;
 use crate::tree::ReplicaDir;
 
 /// How long a round removes entries of such a directory before others have their turn.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use crate::carrier::{Job, JobKind};
+use crate::big_files::{Job, JobKind};
 use crate::entry::Entry;
 use crate::path::{Name, RelPath};
 use crate::queue::{Check, Detector};

@@ -38,18 +38,18 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use crate::backup::Backup;
-use crate::carrier::{BigFileWorkers, Finished};
+use crate::big_files::{BigFileWorkers, Finished};
 use crate::copy::TempNames;
-use crate::differs::Capabilities;
 use crate::entry::{Entry, Observed, Time};
 use crate::error::FsError;
 use crate::filter::Filter;
+use crate::metadata::Capabilities;
 use crate::path::{Name, RelPath};
 use crate::queue::{Check, Detector};
-use crate::reaper::{Emptied, Reaper};
 use crate::report::Notice;
+use crate::trash::{Emptied, Reaper};
 use crate::tree::{Dir, DirId, Quirks, ReplicaDir, Root, Settings};
-use crate::twins::VerifiedDirs;
+use crate::verified_dirs::VerifiedDirs;
 use crossings::Crossings;
 use emptying::Emptying;
 use flights::InFlight;
@@ -161,7 +161,7 @@ pub struct Reconciler {
     /// How many entries have gone of directories that are emptied in their place.
     emptied: Emptying,
     crossings: Crossings,
-    pub twins: Arc<VerifiedDirs>,
+    pub verified_dirs: Arc<VerifiedDirs>,
 }
 
 impl Reconciler {
@@ -194,7 +194,7 @@ impl Reconciler {
             named: Mutex::default(),
             emptied: Emptying::default(),
             crossings: Crossings::default(),
-            twins: Arc::default(),
+            verified_dirs: Arc::default(),
         })
     }
 
@@ -229,7 +229,7 @@ impl Reconciler {
 
     /// Another directory is the replica now.
     pub fn adopt_replica(&mut self, pin: DirId) {
-        self.twins.forget();
+        self.verified_dirs.forget();
         self.roots.replica_pin = pin;
     }
 

@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use super::{Observation, Outcome, Requeue, Round, TASK};
-use crate::carrier::{Finished, Job, JobKind, JobResult};
+use crate::big_files::{Finished, Job, JobKind, JobResult};
 use crate::copy::Temp;
 use crate::entry::{Entry, Kind, Observed, Time};
 use crate::error::FsError;
 use crate::error::WorkError;
 use crate::filter::DirFilter;
-use crate::links::Linked;
+use crate::hard_links::Linked;
 use crate::parallel;
 use crate::path::{Name, RelPath, fold_case};
 use crate::queue::{CachedDigests, Check, Checks, Depth, Detector, add};
@@ -76,8 +76,8 @@ impl DirPair<'_> {
             };
             let Ok(source) = self.source.entry() else { return false };
             let is_ours = replica.uid == round.shared.capabilities.user && replica.mode & 0o022 == 0;
-            let twins = &round.shared.twins;
-            is_ours && twins.are(&source, &replica) && !twins.is_exposed(&replica)
+            let verified_dirs = &round.shared.verified_dirs;
+            is_ours && verified_dirs.are(&source, &replica) && !verified_dirs.is_exposed(&replica)
         })
     }
 }

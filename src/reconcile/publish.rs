@@ -8,11 +8,11 @@ use crate::copy::{Temp, swap};
 use crate::decide::Reason;
 use crate::entry::{Entry, Observed};
 use crate::error::WorkError;
-use crate::links::Linked;
+use crate::hard_links::Linked;
 use crate::path::{Name, RelPath};
 use crate::queue::Check;
-use crate::reaper::Trash;
 use crate::report::{Done, Operation, log_if_silent};
+use crate::trash::Trash;
 use crate::tree::ReplicaDir;
 
 /// A finished temporary entry, and what it is to become.

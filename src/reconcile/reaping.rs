@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::path::{Name, RelPath};
-use crate::reaper::Trash;
+use crate::trash::Trash;
 
 #[derive(Default)]
 pub(super) struct Reaping(Mutex<HashMap<Name, RelPath>>);

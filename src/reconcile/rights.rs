@@ -14,12 +14,12 @@ use super::contents::changed_if_no_dir;
 use super::in_place::{common_rights, lies_here_alone};
 use super::moves::{Moving, ReplicaName};
 use super::{Requeue, Round};
-use crate::differs::MetadataDiff;
 use crate::entry::{Entry, GROUP_OTHER, Kind, XattrKinds};
 use crate::error::{FsError, WorkError};
+use crate::metadata::MetadataDiff;
 use crate::path::RelPath;
 use crate::queue::Check;
-use crate::reach::Renamers;
+use crate::renamers::Renamers;
 use crate::tree::{Dir, ReplicaDir, Settings};
 
 /// The rights by which everybody can look into a directory.
@@ -105,13 +105,13 @@ impl Round<'_> {
         source: Option<&Dir>,
         replica: &ReplicaDir,
     ) -> Result<(), FsError> {
-        let (capabilities, twins) = (&self.shared.capabilities, &self.shared.twins);
+        let (capabilities, verified_dirs) = (&self.shared.capabilities, &self.shared.verified_dirs);
         if !capabilities.modes {
             return Ok(());
         }
         let now = replica.entry()?;
         if source.is_some() {
-            twins.invalidate(wanted, &now);
+            verified_dirs.invalidate(wanted, &now);
             self.note_if_empty(wanted, &now, replica);
         }
         let differs = MetadataDiff::between(wanted, &now, capabilities);
@@ -150,12 +150,12 @@ impl Round<'_> {
 
     /// A directory got this owner and this mode: remembers that others could move its entries before, where they cannot now.
     pub(super) fn note_former_renamers(&self, before: &Entry, uid: u32, mode: u32) {
-        let (twins, user) = (&self.shared.twins, self.shared.capabilities.user);
-        let movers = |dir: &Entry| Renamers::within(dir, twins, user);
+        let (verified_dirs, user) = (&self.shared.verified_dirs, self.shared.capabilities.user);
+        let movers = |dir: &Entry| Renamers::within(dir, verified_dirs, user);
         if movers(before) != Renamers::Nobody
             && movers(before) != movers(&Entry { mode, uid, ..before.clone() })
         {
-            twins.mark_exposed(before);
+            verified_dirs.mark_exposed(before);
         }
     }
 
@@ -167,9 +167,9 @@ impl Round<'_> {
 
     /// One that holds nothing hides nothing.
     pub(super) fn note_if_empty(&self, source: &Entry, now: &Entry, replica: &Dir) {
-        let twins = &self.shared.twins;
-        if !twins.are(source, now) && replica.is_empty().unwrap_or(false) {
-            twins.note(source, now);
+        let verified_dirs = &self.shared.verified_dirs;
+        if !verified_dirs.are(source, now) && replica.is_empty().unwrap_or(false) {
+            verified_dirs.note(source, now);
         }
     }
 
@@ -183,14 +183,14 @@ impl Round<'_> {
         now: &Entry,
         since: Instant,
     ) -> Option<Requeue> {
-        let (twins, user) = (&self.shared.twins, self.shared.capabilities.user);
+        let (verified_dirs, user) = (&self.shared.verified_dirs, self.shared.capabilities.user);
         // What is held is not even, and the source may be a wrong one.
         if self.deletions.are_held() {
             return Some(Requeue::WidenUnverified);
         }
-        let movers = || Renamers::of(&self.replica, path, now, twins, user);
-        let is_it =
-            twins.are(source, now) || (twins.are_walked(source, now) && movers().are_harmless(source, now));
+        let movers = || Renamers::of(&self.replica, path, now, verified_dirs, user);
+        let is_it = verified_dirs.are(source, now)
+            || (verified_dirs.are_walked(source, now) && movers().are_harmless(source, now));
         if !is_it {
             return Some(Requeue::WidenUnverified);
         }
@@ -292,7 +292,7 @@ impl Round<'_> {
         if to.dir.entry().ok()?.is_wider_than(&from.dir.entry().ok()?) {
             let now = dir.entry().ok()?;
             self.close_to_others(&to.path, &now, (None, now.mode & !GROUP_OTHER), &dir).ok()?;
-            self.shared.twins.moved(&now);
+            self.shared.verified_dirs.moved(&now);
         }
         Some(())
     }

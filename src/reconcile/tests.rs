@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::*;
-use crate::carrier::{JobKind, JobResult};
+use crate::big_files::{JobKind, JobResult};
 use crate::entry::DigestPair;
 use crate::error::Side;
 use crate::guard::{Count, Doubt, Limit, Occasion, judge};
@@ -336,7 +336,7 @@ fn plan(pair: &Fixture, task: Task) -> Plan {
         number: 1,
         registry: None,
         extent: Extent::Below,
-        twins: None,
+        verified_dirs: None,
         crossings: Vec::new(),
     }
 }

@@ -3,15 +3,15 @@
 use std::time::{Duration, Instant};
 
 use super::Stay;
-use crate::carrier::{Finished, Job};
-use crate::differs::Capabilities;
+use crate::big_files::{Finished, Job};
 use crate::entry::{Entry, Special, Time};
 use crate::error::{FsError, WorkError};
-use crate::links::Linked;
+use crate::hard_links::Linked;
+use crate::metadata::Capabilities;
 use crate::path::RelPath;
 use crate::queue::{Check, Checks, Depth, Detector, Rename, RenameBatch};
-use crate::reaper::{Emptied, Trash};
 use crate::report::{Done, Notice, Problem};
+use crate::trash::{Emptied, Trash};
 
 /// Whether what the source lacks may go from the replica.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -19,13 +19,13 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Layer, Registry, fmt};
 
 use crate::decide::{Reason, was_copied_soon};
-use crate::differs::MetadataDiff;
 use crate::entry::{Entry, Kind, Special, Time};
 use crate::error::{ENDLESS, FsError, GIVES_NOTHING_BACK, TAKES_NO_METADATA, WorkError};
+use crate::failures::Failure;
+use crate::metadata::MetadataDiff;
 use crate::path::{Name, RelPath};
 use crate::probe::unseen_seconds;
 use crate::queue::{CachedDigests, Check, Detector};
-use crate::troubles::Failure;
 use format::{ConsoleFormat, LocalTime, LogFormat};
 
 /// What was done to an entry of the replica.

@@ -15,13 +15,13 @@ use super::subtree::{ComparedDirs, DirVerdict};
 use super::walk::walk;
 use super::{Extent, Message, Task, Walker};
 use crate::decide::may_be_newer;
-use crate::differs::{MetadataDiff, grants_more, is_wider};
 use crate::entry::{DigestPair, Entry};
 use crate::error::FsError;
 use crate::error::WorkError;
+use crate::metadata::{MetadataDiff, grants_more, is_wider};
 use crate::path::RelPath;
 use crate::queue::{CachedDigests, Check, Depth};
-use crate::reach::Renamers;
+use crate::renamers::Renamers;
 use crate::report::{Cause, Problem};
 use crate::tree::{Dir, File, ReplicaDir};
 
@@ -275,23 +275,22 @@ impl Walker<'_> {
             xattrs: ours.1 != theirs.1,
             ..MetadataDiff::between(&ours.0, &theirs.0, capabilities)
         };
-        let twins = self.plan.twins.as_ref().filter(|_| !is_lost);
+        let verified_dirs = self.plan.verified_dirs.as_ref().filter(|_| !is_lost);
         let rights = differs.of_rights((&ours.1, &theirs.1));
         let is_closed = grants_more(&ours.0, &theirs.0, rights, capabilities);
         // What lets somebody in comes after all that lies below.
-        if differs.any() && !(is_closed && twins.is_some()) {
+        if differs.any() && !(is_closed && verified_dirs.is_some()) {
             self.send(Message::Differ(dir.clone(), Vec::new()));
         }
-        let Some(twins) = twins else { return subtree };
+        let Some(verified_dirs) = verified_dirs else { return subtree };
         let movers = match above {
             Some(above) => above.movers_within(),
-            None => self
-                .replica
-                .as_ref()
-                .map_or(Renamers::Many, |root| Renamers::of(root, dir, &theirs.0, twins, capabilities.user)),
+            None => self.replica.as_ref().map_or(Renamers::Many, |root| {
+                Renamers::of(root, dir, &theirs.0, verified_dirs, capabilities.user)
+            }),
         };
         let is_wider = is_wider(&ours.0, &theirs.0, rights, capabilities);
-        let subtree = subtree.of(ComparedDirs { source: ours.0, replica: theirs.0, movers }, twins);
+        let subtree = subtree.of(ComparedDirs { source: ours.0, replica: theirs.0, movers }, verified_dirs);
         if is_wider {
             subtree.spoil_above();
         }

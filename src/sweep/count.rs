@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Walker;
 use super::walk::walk;
-use crate::differs::Symlinks;
 use crate::error::FsError;
 use crate::guard::{Count, is_much};
+use crate::metadata::Symlinks;
 use crate::path::{Name, RelPath, fold_case};
 use crate::tree::{Dir, LOST_FOUND, ListedKind, Listing};
 

@@ -20,17 +20,17 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use big::Bigs;
 use rate::Rate;
 
-use crate::differs::Capabilities;
 use crate::entry::Entry;
 use crate::filter::Filter;
 use crate::guard::Count;
-use crate::links::Linked;
+use crate::hard_links::Linked;
+use crate::metadata::Capabilities;
 use crate::path::{Name, RelPath};
 use crate::queue::{Check, Detector};
 use crate::reconcile::{Lost, Roots};
 use crate::report::Problem;
 use crate::tree::{Dir, DirId, ReplicaDir};
-use crate::twins::VerifiedDirs;
+use crate::verified_dirs::VerifiedDirs;
 use crate::watch::{Registry, Unwatched};
 
 /// Messages that may wait for the daemon; a batch is at most [`compare::CHUNK`] names.
@@ -61,7 +61,7 @@ pub struct Plan {
     /// Where each directory is registered before it is listed, while there is a watch.
     pub registry: Option<Arc<Registry>>,
     /// Where directories are noted that hold the same on both sides, if they are.
-    pub twins: Option<Arc<VerifiedDirs>>,
+    pub verified_dirs: Option<Arc<VerifiedDirs>>,
     /// Where file systems were mounted in the source.
     pub crossings: Vec<RelPath>,
 }

@@ -10,9 +10,9 @@ use super::Message;
 use crate::entry::Entry;
 use crate::path::RelPath;
 use crate::queue::Check;
-use crate::reach::Renamers;
+use crate::renamers::Renamers;
 use crate::tree::Dir;
-use crate::twins::VerifiedDirs;
+use crate::verified_dirs::VerifiedDirs;
 
 /// A directory that stands on both sides, when it was opened.
 pub(super) struct ComparedDirs {
@@ -32,20 +32,20 @@ pub(super) struct DirVerdict {
     /// Where it lets in fewer people than it is to: who is to be told.
     closed: Option<(RelPath, Check, Sender<Message>)>,
     /// Whether the replica has something in it that the source has not, or not so open, or that nobody knows.
-    uneven: AtomicBool,
+    pending_widen: AtomicBool,
     cancel: Arc<AtomicBool>,
 }
 
 impl DirVerdict {
     /// `above`: `None` where nothing is to be concluded for what holds it.
     pub fn new(above: Option<Arc<DirVerdict>>, user: u32, cancel: &Arc<AtomicBool>) -> Self {
-        let (uneven, cancel) = (AtomicBool::new(false), Arc::clone(cancel));
-        Self { above, both: None, user, closed: None, uneven, cancel }
+        let (pending_widen, cancel) = (AtomicBool::new(false), Arc::clone(cancel));
+        Self { above, both: None, user, closed: None, pending_widen, cancel }
     }
 
     /// It stands on both sides.
-    pub fn of(mut self, both: ComparedDirs, twins: &Arc<VerifiedDirs>) -> Self {
-        self.both = Some((both, Arc::clone(twins)));
+    pub fn of(mut self, both: ComparedDirs, verified_dirs: &Arc<VerifiedDirs>) -> Self {
+        self.both = Some((both, Arc::clone(verified_dirs)));
         self
     }
 
@@ -56,7 +56,7 @@ impl DirVerdict {
     }
 
     pub fn mark_different(&self) {
-        self.uneven.store(true, Ordering::Relaxed);
+        self.pending_widen.store(true, Ordering::Relaxed);
     }
 
     /// Something is more open than in the source: whoever comes to be let in above it would see it. Whoever has this on both
@@ -69,8 +69,8 @@ impl DirVerdict {
 
     /// Who can move what lies in it.
     pub fn movers_within(&self) -> Renamers {
-        self.both.as_ref().map_or(Renamers::Many, |(both, twins)| {
-            both.movers.and(Renamers::within(&both.replica, twins, self.user))
+        self.both.as_ref().map_or(Renamers::Many, |(both, verified_dirs)| {
+            both.movers.and(Renamers::within(&both.replica, verified_dirs, self.user))
         })
     }
 
@@ -99,16 +99,16 @@ impl DirVerdict {
     fn finish(&mut self) {
         // What was not compared to its end is not known.
         let is_known = !self.cancel.load(Ordering::Relaxed) && !std::thread::panicking();
-        let is_even = is_known && !*self.uneven.get_mut();
+        let is_even = is_known && !*self.pending_widen.get_mut();
         let is_somebodys = self.is_somebodys();
         let (mut is_twin, mut walked) = (false, None);
-        if let Some((ComparedDirs { source, replica, .. }, twins)) = self.both.take() {
+        if let Some((ComparedDirs { source, replica, .. }, verified_dirs)) = self.both.take() {
             // What a twin holds is the source's, up to what is about to be done.
-            is_twin = is_known && twins.are(&source, &replica);
+            is_twin = is_known && verified_dirs.are(&source, &replica);
             if is_even {
-                twins.note(&source, &replica);
+                verified_dirs.note(&source, &replica);
             } else if is_known && self.closed.is_none() {
-                twins.walked(&source, &replica);
+                verified_dirs.walked(&source, &replica);
             } else if is_known {
                 walked = Some(Box::new([source, replica]));
             }

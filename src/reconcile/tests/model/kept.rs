@@ -12,7 +12,7 @@ use crate::reconcile::Deletions;
 /// What both sides hold, and all that the source ever held.
 #[derive(Default)]
 pub struct KeptDirs {
-    twins: Tree,
+    verified_dirs: Tree,
     /// All that the replica showed.
     shown: BTreeSet<String>,
     known: HashSet<String>,
@@ -21,7 +21,7 @@ pub struct KeptDirs {
 impl KeptDirs {
     /// The source was changed.
     pub fn source_is(&mut self, source: &Tree) {
-        self.twins.retain(|path, what| source.get(path) == Some(what));
+        self.verified_dirs.retain(|path, what| source.get(path) == Some(what));
         self.known.extend(source.values().cloned());
     }
 
@@ -41,8 +41,8 @@ impl KeptDirs {
         {
             return Err(format!("{path:?} has gone while deletions were held"));
         }
-        self.twins.retain(|path, what| !may_move(path, what, moves));
-        for (path, what) in &self.twins {
+        self.verified_dirs.retain(|path, what| !may_move(path, what, moves));
+        for (path, what) in &self.verified_dirs {
             let now = replica.get(path);
             if now != Some(what) {
                 return Err(format!("{path:?}: both had {what}, the replica has {now:?}"));
@@ -52,8 +52,8 @@ impl KeptDirs {
         if let Some((path, what)) = shown.into_iter().find(|(_, what)| !self.known.contains(*what)) {
             return Err(format!("{path:?}: the source never had {what}"));
         }
-        let twins = source.iter().filter(|(path, what)| replica.get(*path) == Some(what));
-        self.twins = twins.map(|(path, what)| (path.clone(), what.clone())).collect();
+        let verified_dirs = source.iter().filter(|(path, what)| replica.get(*path) == Some(what));
+        self.verified_dirs = verified_dirs.map(|(path, what)| (path.clone(), what.clone())).collect();
         Ok(())
     }
 }

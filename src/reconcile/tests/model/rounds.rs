@@ -8,14 +8,14 @@ use fastrand::Rng;
 
 use super::super::Fixture;
 use super::source::{Story, WatchEvent};
-use crate::carrier::Finished;
+use crate::big_files::Finished;
+use crate::failures::{Failure, Failures};
 use crate::path::{Name, RelPath};
 use crate::queue::{BatchLimit, Check, Checks, Depth, Detector, Queue, Rename};
-use crate::reaper::Emptied;
 use crate::reconcile::{Deletions, Lost, Outcome, Requeue, Work};
 use crate::report::{Cause, Operation, Problem};
 use crate::sweep::{Extent, Message, Plan, Task, walked};
-use crate::troubles::{Failure, Failures};
+use crate::trash::Emptied;
 
 /// How long what a scan has found rests, and how long the watch is given to tell what a sweep has.
 const REST: Duration = Duration::from_millis(20);
@@ -37,7 +37,7 @@ pub struct Rounds {
     pub pair: Fixture,
     pub rng: Rng,
     queue: Queue,
-    troubles: Failures,
+    failures: Failures,
     now: Instant,
     scans: BTreeSet<RelPath>,
     moved: BTreeSet<RelPath>,
@@ -63,7 +63,7 @@ impl Rounds {
             pair,
             rng: Rng::with_seed(!seed),
             queue: Queue::default(),
-            troubles: Failures::default(),
+            failures: Failures::default(),
             now: Instant::now(),
             scans: BTreeSet::new(),
             moved: BTreeSet::new(),
@@ -88,7 +88,7 @@ impl Rounds {
         match told {
             WatchEvent::Check(path, depth) => {
                 let path = super::super::path(path);
-                let depth = if self.troubles.is_met(&path) { Depth::Subtree } else { *depth };
+                let depth = if self.failures.is_met(&path) { Depth::Subtree } else { *depth };
                 let look = Check::new(depth, Detector::Watch, self.now);
                 assert_eq!(self.queue.push_watched(&path, look, self.now), None, "it is not too much");
             }
@@ -150,10 +150,10 @@ impl Rounds {
             rate: None,
             drop_behind: false,
             detector,
-            number: self.troubles.scan_begins(),
+            number: self.failures.scan_begins(),
             registry: None,
             extent: Extent::Below,
-            twins: Some(std::sync::Arc::clone(&reconciler.twins)),
+            verified_dirs: Some(std::sync::Arc::clone(&reconciler.verified_dirs)),
             crossings: Vec::new(),
         };
         self.story.tell(format!("    walk: {task:?} {scopes:?}"));
@@ -253,7 +253,7 @@ impl Rounds {
         self.story.tell(format!("    lost: {lost}"));
         self.walk = None;
         self.queue = Queue::default();
-        self.troubles = Failures::default();
+        self.failures = Failures::default();
         self.moved.clear();
         self.pair.reconciler.abandon();
         self.want_scan(RelPath::root());
@@ -296,13 +296,13 @@ impl Rounds {
             self.put_back(path, look, again);
         }
         for (path, look) in outcome.put_off {
-            if let Some(wait) = self.troubles.wait(&path) {
+            if let Some(wait) = self.failures.wait(&path) {
                 self.queue.push_later(self.now + wait, path.clone(), look);
             }
             open.insert(path);
         }
         for path in looked_at.iter().filter(|path| !open.contains(path)) {
-            self.troubles.settled(path);
+            self.failures.settled(path);
         }
         self.scans.extend(outcome.scans);
         self.moved.extend(outcome.moved);
@@ -328,7 +328,7 @@ impl Rounds {
     }
 
     fn record_failure(&mut self, problem: &Problem, look: Check, failure: Failure) {
-        let retry = self.troubles.met(&problem.path, failure, self.now);
+        let retry = self.failures.met(&problem.path, failure, self.now);
         self.queue.push_later(self.now + retry.after, problem.path.clone(), look);
     }
 

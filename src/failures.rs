@@ -224,77 +224,77 @@ mod tests {
 
     #[test]
     fn a_problem_is_told_once_and_tried_at_growing_distances() {
-        let (mut troubles, now) = (Failures::default(), Instant::now());
-        let tries: Vec<_> = (0..12).map(|_| troubles.met(&path("a"), Failure::Entry, now)).collect();
+        let (mut failures, now) = (Failures::default(), Instant::now());
+        let tries: Vec<_> = (0..12).map(|_| failures.met(&path("a"), Failure::Entry, now)).collect();
         let waits: Vec<_> = tries.iter().map(|retry| retry.after.as_secs()).collect();
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300]);
         assert_eq!(tries.iter().filter(|retry| retry.tell).count(), 1);
         assert!(tries[0].tell);
-        assert!(troubles.settled(&path("a")));
-        assert!(!troubles.settled(&path("a")));
+        assert!(failures.settled(&path("a")));
+        assert!(!failures.settled(&path("a")));
     }
 
     #[test]
     fn an_entry_that_changes_is_a_problem_only_after_ten_seconds() {
-        let (mut troubles, now) = (Failures::default(), Instant::now());
+        let (mut failures, now) = (Failures::default(), Instant::now());
         let at = |seconds| now + Duration::from_secs(seconds);
         assert_eq!(
-            troubles.met(&path("a"), Failure::Restless, now),
+            failures.met(&path("a"), Failure::Restless, now),
             Retry { after: FIRST_PAUSE, tell: false }
         );
-        assert!(troubles.has_restless());
-        assert!(!troubles.met(&path("a"), Failure::Restless, at(9)).tell);
-        assert_eq!(troubles.problems(), 0);
-        assert!(troubles.met(&path("a"), Failure::Restless, at(10)).tell);
-        assert!(!troubles.met(&path("a"), Failure::Restless, at(11)).tell);
-        assert!(!troubles.has_restless() && !troubles.is_empty());
-        assert_eq!(troubles.problems(), 1);
+        assert!(failures.has_restless());
+        assert!(!failures.met(&path("a"), Failure::Restless, at(9)).tell);
+        assert_eq!(failures.problems(), 0);
+        assert!(failures.met(&path("a"), Failure::Restless, at(10)).tell);
+        assert!(!failures.met(&path("a"), Failure::Restless, at(11)).tell);
+        assert!(!failures.has_restless() && !failures.is_empty());
+        assert_eq!(failures.problems(), 1);
     }
 
     #[test]
     fn a_full_disk_is_told_once_for_all_entries() {
-        let (mut troubles, now) = (Failures::default(), Instant::now());
-        let mut met = |name, failure| troubles.met(&path(name), failure, now).tell;
+        let (mut failures, now) = (Failures::default(), Instant::now());
+        let mut met = |name, failure| failures.met(&path(name), failure, now).tell;
         assert!(met("a", Failure::Refused));
         assert!(!met("b", Failure::Refused) && !met("a", Failure::Refused));
         assert!(met("b", Failure::Entry), "another error of one of them is a word of its own");
-        assert!(troubles.has_out_of_space());
-        assert!(!troubles.settled(&path("a")), "nobody was told of this one");
-        assert!(!troubles.has_out_of_space());
-        assert!(troubles.met(&path("c"), Failure::Refused, now).tell, "and once more the next time");
+        assert!(failures.has_out_of_space());
+        assert!(!failures.settled(&path("a")), "nobody was told of this one");
+        assert!(!failures.has_out_of_space());
+        assert!(failures.met(&path("c"), Failure::Refused, now).tell, "and once more the next time");
     }
 
     #[test]
     fn of_a_stuck_directory_one_entry_is_told_as_long_as_any_is_stuck() {
-        let (mut troubles, now) = (Failures::default(), Instant::now());
-        let mut met = |name| troubles.met(&path(name), Failure::Stuck, now).tell;
+        let (mut failures, now) = (Failures::default(), Instant::now());
+        let mut met = |name| failures.met(&path(name), Failure::Stuck, now).tell;
         assert!(met("d/a"));
         assert!(!met("d/b") && !met("d/a") && !met("d/b"));
-        assert!(!troubles.met(&path("d"), Failure::StuckDir, now).tell, "nor the directory itself");
-        assert!(!troubles.has_restless(), "nothing that comes to rest is waited for");
-        assert_eq!(troubles.problems(), 3);
-        assert!(!troubles.settled(&path("d")));
-        let mut met = |name| troubles.met(&path(name), Failure::Stuck, now).tell;
+        assert!(!failures.met(&path("d"), Failure::StuckDir, now).tell, "nor the directory itself");
+        assert!(!failures.has_restless(), "nothing that comes to rest is waited for");
+        assert_eq!(failures.problems(), 3);
+        assert!(!failures.settled(&path("d")));
+        let mut met = |name| failures.met(&path(name), Failure::Stuck, now).tell;
         assert!(met("e/a"), "another directory");
-        assert!(troubles.settled(&path("d/a")));
-        assert!(troubles.met(&path("d/b"), Failure::Stuck, now).tell, "it stands for the rest now");
-        assert!(troubles.settled(&path("d/b")) && troubles.settled(&path("e/a")) && troubles.is_empty());
-        assert!(troubles.stuck.is_empty());
+        assert!(failures.settled(&path("d/a")));
+        assert!(failures.met(&path("d/b"), Failure::Stuck, now).tell, "it stands for the rest now");
+        assert!(failures.settled(&path("d/b")) && failures.settled(&path("e/a")) && failures.is_empty());
+        assert!(failures.stuck.is_empty());
     }
 
     #[test]
     fn only_a_scan_heals_what_a_scan_could_not_read() {
-        let (mut troubles, now) = (Failures::default(), Instant::now());
-        let first = troubles.scan_begins();
-        troubles.met(&path("locked"), Failure::Scan, now);
-        assert!(!troubles.settled(&path("locked")));
-        assert_eq!(troubles.scanned(&RelPath::root(), first), []);
-        assert_eq!(troubles.scanned(&path("other"), first), []);
-        let second = troubles.scan_begins();
+        let (mut failures, now) = (Failures::default(), Instant::now());
+        let first = failures.scan_begins();
+        failures.met(&path("locked"), Failure::Scan, now);
+        assert!(!failures.settled(&path("locked")));
+        assert_eq!(failures.scanned(&RelPath::root(), first), []);
+        assert_eq!(failures.scanned(&path("other"), first), []);
+        let second = failures.scan_begins();
         // One that began before it was met, and ends only now, knows nothing of that.
-        assert_eq!(troubles.scanned(&RelPath::root(), first), []);
-        assert_eq!(troubles.scanned(&path("other"), second), []);
-        assert_eq!(troubles.scanned(&path("locked"), second), [path("locked")]);
-        assert!(troubles.is_empty());
+        assert_eq!(failures.scanned(&RelPath::root(), first), []);
+        assert_eq!(failures.scanned(&path("other"), second), []);
+        assert_eq!(failures.scanned(&path("locked"), second), [path("locked")]);
+        assert!(failures.is_empty());
     }
 }

@@ -109,57 +109,57 @@ mod tests {
 
     #[test]
     fn they_are_looked_into_at_growing_distances_until_they_are_open() {
-        let (mut uneven, begun) = (Uneven::default(), Instant::now());
+        let (mut pending_widen, begun) = (Uneven::default(), Instant::now());
         let mut now = begun;
         for round in 0..20 {
-            uneven.note(&path("a"), now);
-            let wait = uneven.note(&path("a"), now);
-            let due = uneven.next_due().unwrap();
+            pending_widen.note(&path("a"), now);
+            let wait = pending_widen.note(&path("a"), now);
+            let due = pending_widen.next_due().unwrap();
             assert_eq!((due - now, wait), (wait, LAST.min(FIRST * 2_u32.pow(round))));
-            assert!(uneven.take(now).is_empty());
+            assert!(pending_widen.take(now).is_empty());
             now = due;
-            assert_eq!(uneven.take(now), [path("a")]);
-            assert_eq!(uneven.next_due(), None);
+            assert_eq!(pending_widen.take(now), [path("a")]);
+            assert_eq!(pending_widen.next_due(), None);
         }
-        assert!(uneven.walked(&path("b")).is_empty());
-        assert_eq!(uneven.walked(&path("a")), [path("a")]);
-        uneven.over(&path("a"));
-        assert!(uneven.is_empty());
+        assert!(pending_widen.walked(&path("b")).is_empty());
+        assert_eq!(pending_widen.walked(&path("a")), [path("a")]);
+        pending_widen.over(&path("a"));
+        assert!(pending_widen.is_empty());
     }
 
     #[test]
     fn those_above_what_is_over_wait_no_longer() {
-        let (mut uneven, now) = (Uneven::default(), Instant::now());
+        let (mut pending_widen, now) = (Uneven::default(), Instant::now());
         let mut due = now;
         for _ in 0..10 {
             for text in ["a", "a/b", "c"] {
-                uneven.note(&path(text), due);
+                pending_widen.note(&path(text), due);
             }
-            due = uneven.next_due().unwrap();
-            uneven.take(due);
+            due = pending_widen.next_due().unwrap();
+            pending_widen.take(due);
         }
-        uneven.note(&path("a"), due);
-        uneven.hasten_above(&path("a/b"), now);
-        uneven.hasten_above(&path("a/b/f"), now);
-        assert_eq!(uneven.take(now), [path("a")]);
+        pending_widen.note(&path("a"), due);
+        pending_widen.hasten_above(&path("a/b"), now);
+        pending_widen.hasten_above(&path("a/b/f"), now);
+        assert_eq!(pending_widen.take(now), [path("a")]);
         for text in ["a", "a/b"] {
-            assert_eq!(uneven.note(&path(text), now), FIRST);
+            assert_eq!(pending_widen.note(&path(text), now), FIRST);
         }
-        assert!(uneven.note(&path("c"), now) > FIRST);
+        assert!(pending_widen.note(&path("c"), now) > FIRST);
     }
 
     #[test]
     fn one_walk_looks_into_all_below_a_directory() {
-        let (mut uneven, now) = (Uneven::default(), Instant::now());
+        let (mut pending_widen, now) = (Uneven::default(), Instant::now());
         for text in ["a", "a-b", "a/b", "c/d"] {
-            uneven.note(&path(text), now);
+            pending_widen.note(&path(text), now);
         }
-        assert_eq!(uneven.take(now + FIRST), [path("a"), path("a-b"), path("c/d")]);
-        uneven.note(&path("a/b"), now);
-        assert_eq!(uneven.walked(&path("a")), [path("a")]);
-        uneven.gone(&path("c"));
-        uneven.over(&path("a-b"));
-        uneven.over(&path("a"));
-        assert_eq!(uneven.paths().cloned().collect::<Vec<_>>(), [path("a/b")]);
+        assert_eq!(pending_widen.take(now + FIRST), [path("a"), path("a-b"), path("c/d")]);
+        pending_widen.note(&path("a/b"), now);
+        assert_eq!(pending_widen.walked(&path("a")), [path("a")]);
+        pending_widen.gone(&path("c"));
+        pending_widen.over(&path("a-b"));
+        pending_widen.over(&path("a"));
+        assert_eq!(pending_widen.paths().cloned().collect::<Vec<_>>(), [path("a/b")]);
     }
 }

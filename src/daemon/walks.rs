@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use super::outcome::log_resolved;
 use super::{Backlog, Daemon, Failed};
+use crate::failures::Failure;
 use crate::guard::Trust;
 use crate::path::{Name, RelPath};
 use crate::queue::{Check, Depth, Detector};
 use crate::sweep::{Extent, Message, Plan, Summary, Sweep, Task};
-use crate::troubles::Failure;
 
 /// Directories that one scan takes on.
 const SCOPES: usize = 256;
@@ -91,8 +91,8 @@ impl Daemon<'_> {
             (Task::Quick, Extent::Renamed, take_scopes(&mut self.backlog.moved))
         } else if is_due(self.backlog.crowds.next_due(now)) {
             (Task::Quick, Extent::Names, self.backlog.crowds.take(SCOPES))
-        } else if is_due(self.backlog.uneven.next_due()) {
-            (Task::Quick, Extent::Below, self.backlog.uneven.take(now))
+        } else if is_due(self.backlog.pending_widen.next_due()) {
+            (Task::Quick, Extent::Below, self.backlog.pending_widen.take(now))
         } else if is_due(self.backlog.strays.next_due()) {
             self.look_at_lately();
             (Task::Quick, Extent::Names, self.backlog.strays.take(now, SCOPES))
@@ -116,8 +116,8 @@ impl Daemon<'_> {
 
     /// When a scan is due that waits for its time.
     pub(super) fn next_scan(&self, now: Instant) -> Option<Instant> {
-        let Backlog { crowds, uneven, strays, .. } = &self.backlog;
-        [crowds.next_due(now), uneven.next_due(), strays.next_due()].into_iter().flatten().min()
+        let Backlog { crowds, pending_widen, strays, .. } = &self.backlog;
+        [crowds.next_due(now), pending_widen.next_due(), strays.next_due()].into_iter().flatten().min()
     }
 
     /// Starts, when nothing else is to be done, the full comparison of what was renamed.
@@ -165,10 +165,10 @@ impl Daemon<'_> {
             rate: self.config.sweep_rate.filter(|_| detector == Detector::Sweep),
             drop_behind: self.tally.has_read_much(),
             detector,
-            number: self.backlog.troubles.scan_begins(),
+            number: self.backlog.failures.scan_begins(),
             registry: self.watching.registry(),
             // Of directories that are not compared as a whole nothing is to be concluded.
-            twins: (extent != Extent::Names).then(|| Arc::clone(&self.reconciler.twins)),
+            verified_dirs: (extent != Extent::Names).then(|| Arc::clone(&self.reconciler.verified_dirs)),
             crossings: self.reconciler.crossings(),
         })
     }
@@ -261,7 +261,7 @@ impl Daemon<'_> {
                 self.record_failure(&problem, look, Failure::Scan);
             }
             Message::Linked(linked) => self.note_links(&linked),
-            Message::Walked(both) => self.reconciler.twins.walked(&both[0], &both[1]),
+            Message::Walked(both) => self.reconciler.verified_dirs.walked(&both[0], &both[1]),
             Message::Unwatched(path, why) => self.note_unwatched(&path, &why),
             Message::Lost(lost) => {
                 self.backlog.sweep = None;
@@ -292,7 +292,7 @@ impl Daemon<'_> {
 
     fn end_of_walk(&mut self, walk: &Sweep) {
         let look = || Check::new(Depth::Metadata, Detector::Sweep, Instant::now());
-        for path in std::mem::take(&mut self.backlog.unasked) {
+        for path in std::mem::take(&mut self.backlog.widen_after_walk) {
             self.backlog.queue.push_path(&path, look());
         }
         if walk.plan.extent == Extent::Names {
@@ -300,11 +300,11 @@ impl Daemon<'_> {
         }
         for scope in &walk.plan.scopes {
             // What it has not told of may be right by now.
-            for path in self.backlog.uneven.walked(scope) {
+            for path in self.backlog.pending_widen.walked(scope) {
                 self.backlog.queue.push_path(&path, look());
             }
-            for path in self.backlog.troubles.scanned(scope, walk.plan.number) {
-                self.backlog.uneven.hasten_above(&path, Instant::now());
+            for path in self.backlog.failures.scanned(scope, walk.plan.number) {
+                self.backlog.pending_widen.hasten_above(&path, Instant::now());
                 log_resolved(&path);
             }
         }

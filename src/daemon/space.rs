@@ -7,12 +7,12 @@ use rustix::io::Errno;
 
 use super::Daemon;
 use crate::error::FsError;
+use crate::failures::Failure;
 use crate::path::RelPath;
 use crate::queue::Check;
 use crate::reconcile::Reconciler;
 use crate::report::advice;
 use crate::tree::Room;
-use crate::troubles::Failure;
 
 /// How often the file system is asked whether there is more room.
 const ASK: Duration = Duration::from_secs(1);
@@ -47,7 +47,7 @@ impl Daemon<'_> {
     /// which it was tried.
     pub(super) fn out_of_space(&mut self, path: &RelPath, look: Check, error: FsError, removed: u64) {
         let now = Instant::now();
-        if self.backlog.troubles.met(path, Failure::Refused, now).tell && self.backlog.refusal.is_none() {
+        if self.backlog.failures.met(path, Failure::Refused, now).tell && self.backlog.refusal.is_none() {
             let advice = advice(&error);
             tracing::error!(
                 op = "full",
@@ -84,7 +84,7 @@ impl Daemon<'_> {
     pub(super) fn note_if_space_is_back(&mut self) {
         let is_once = self.is_once();
         let Some(refusal) =
-            self.backlog.refusal.as_mut().filter(|_| !self.backlog.troubles.has_out_of_space())
+            self.backlog.refusal.as_mut().filter(|_| !self.backlog.failures.has_out_of_space())
         else {
             return;
         };

@@ -4,7 +4,7 @@
 use crate::entry::Entry;
 use crate::path::RelPath;
 use crate::tree::Dir;
-use crate::twins::VerifiedDirs;
+use crate::verified_dirs::VerifiedDirs;
 
 /// The mode's bits by which group and others may rename in a directory. Those of an ACL show in the group's.
 const WRITABLE: u32 = 0o022;
@@ -19,8 +19,8 @@ pub enum Renamers {
 
 impl Renamers {
     /// Who can rename what lies in a directory of the replica, or could before. `user`: who mirrors it.
-    pub fn within(dir: &Entry, twins: &VerifiedDirs, user: u32) -> Self {
-        if dir.mode & WRITABLE != 0 || twins.is_exposed(dir) {
+    pub fn within(dir: &Entry, verified_dirs: &VerifiedDirs, user: u32) -> Self {
+        if dir.mode & WRITABLE != 0 || verified_dirs.is_exposed(dir) {
             Self::Many
         } else if dir.uid == user {
             Self::Nobody
@@ -39,12 +39,12 @@ impl Renamers {
 
     /// Who could have moved the directory at `path` below the replica's `root` to where it is. Many, where one above it
     /// cannot be looked at, or where another than `dir` is found there.
-    pub fn of(root: &Dir, path: &RelPath, dir: &Entry, twins: &VerifiedDirs, user: u32) -> Self {
+    pub fn of(root: &Dir, path: &RelPath, dir: &Entry, verified_dirs: &VerifiedDirs, user: u32) -> Self {
         let follow = || {
             let mut above = root.open(&RelPath::root()).ok()?;
             let mut movers = Self::Nobody;
             for name in path.as_bytes().split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
-                movers = movers.and(Self::within(&above.entry().ok()?, twins, user));
+                movers = movers.and(Self::within(&above.entry().ok()?, verified_dirs, user));
                 above = above.open(&RelPath::new(name)?).ok()?;
             }
             above.entry().is_ok_and(|found| found.is_inode_of(dir)).then_some(movers)
@@ -75,18 +75,18 @@ mod tests {
 
     #[test]
     fn whoever_may_write_in_a_directory_may_move_what_lies_in_it() {
-        let twins = VerifiedDirs::default();
-        let within = |uid, mode| Renamers::within(&Entry { mode, uid, ..dir() }, &twins, 7);
+        let verified_dirs = VerifiedDirs::default();
+        let within = |uid, mode| Renamers::within(&Entry { mode, uid, ..dir() }, &verified_dirs, 7);
         assert_eq!(within(7, 0o755), Renamers::Nobody);
         assert_eq!(within(8, 0o700), Renamers::One(8));
         for mode in [0o775, 0o757, 0o1777] {
             assert_eq!(within(7, mode), Renamers::Many);
         }
         let ours = Entry { uid: 7, mode: 0o700, ..dir() };
-        twins.mark_exposed(&ours);
-        assert_eq!(Renamers::within(&ours, &twins, 7), Renamers::Many);
-        twins.note(&dir(), &ours);
-        assert_eq!(Renamers::within(&ours, &twins, 7), Renamers::Nobody);
+        verified_dirs.mark_exposed(&ours);
+        assert_eq!(Renamers::within(&ours, &verified_dirs, 7), Renamers::Many);
+        verified_dirs.note(&dir(), &ours);
+        assert_eq!(Renamers::within(&ours, &verified_dirs, 7), Renamers::Nobody);
     }
 
     #[test]
