@@ -48,7 +48,7 @@ impl Daemon<'_> {
             open.insert(problem.path.clone());
             match problem.refusal() {
                 Some(error) if self.is_refused(&error) => {
-                    self.out_of_space(&problem.path, look, error, removed)
+                    self.out_of_space(&problem.path, look, error, removed);
                 }
                 _ => self.record_failure(&problem, look, problem.failure()),
             }

@@ -63,7 +63,7 @@ fn each_change_in_the_source_is_looked_at_where_it_was() {
             }
             Classified::Urgent(change) | Classified::Moved(change, _) => panic!("{change:?}"),
             Classified::Nothing => {
-                assert!(!is_lost && (is_rename || is_reading(kind) || first == Some(None)))
+                assert!(!is_lost && (is_rename || is_reading(kind) || first == Some(None)));
             }
         }
     });
