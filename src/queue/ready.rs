@@ -9,7 +9,7 @@ use crate::path::{Name, RelPath};
 const WIDE: usize = 64;
 
 /// So many names of a directory are taken before it is another one's turn.
-const TURN: usize = 32;
+const TURN: usize = 128;
 
 /// Work of one detector: directories in the order of their first report.
 #[derive(Default)]
