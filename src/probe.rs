@@ -134,7 +134,7 @@ pub fn probe_unseen(replica: &Dir, wanted: Capabilities) -> Capabilities {
 pub fn follows_symlinks(replica: &ReplicaDir) -> bool {
     let names = Arc::new(TempNames::default());
     let [target, link] = [names.next(), names.next()];
-    if replica.entry().is_ok_and(|dir| dir.append_only) || replica.create_file(&target).is_err() {
+    if replica.gives_nothing_back() || replica.create_file(&target).is_err() {
         return false;
     }
     let _target = Temp::adopt(replica, target.clone(), &names);
@@ -304,7 +304,7 @@ fn try_xattr(file: &NewFile, name: &[u8], value: &[u8]) -> bool {
     let set = file.set(&Settings { xattrs: Some((&none, &want)), ..Settings::default() });
     match set {
         Ok(()) => file.as_file().xattrs(XattrKinds::ALL).is_ok_and(|kept| kept.0.contains_key(name)),
-        out_of_space => !is_refused(out_of_space),
+        refused => !is_refused(refused),
     }
 }
 

@@ -171,7 +171,7 @@ impl Daemon<'_> {
         let is_doubted = self.roots.source_mount.adopt(&roots.source, pin, self.trust);
         self.roots.source = None;
         self.reconciler.adopt_source(pin);
-        self.trust = self.needs_full_compare(is_doubted);
+        self.trust = self.unproven(is_doubted);
         self.tally.mark_active();
         tracing::warn!(
             op = "adopted",
@@ -275,14 +275,14 @@ impl Daemon<'_> {
         self.reconciler.capabilities =
             probe_replica(&mut self.reconciler.roots, self.config.unseen_seconds());
         self.roots.source_mount.note(self.trust);
-        self.trust = self.needs_full_compare(self.trust.is_doubted());
+        self.trust = self.unproven(self.trust.is_doubted());
         self.tally.mark_active();
         self.tally.counted_no_more();
         self.next_sweep = Instant::now();
     }
 
     /// What is made of the source until it is counted. One that is doubted stays so, whatever becomes of the replica.
-    fn needs_full_compare(&self, is_doubted: bool) -> Trust {
+    fn unproven(&self, is_doubted: bool) -> Trust {
         if is_doubted { Trust::doubted(self.config.max_delete) } else { Trust::Unproven(Occasion::Adopted) }
     }
 

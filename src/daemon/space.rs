@@ -34,7 +34,7 @@ pub(super) struct OutOfSpace {
     asked: Instant,
     tried: Instant,
     /// How long until it is tried without a sign.
-    next_wakeup: Duration,
+    wait: Duration,
     is_quota: bool,
     /// Entries that this run had removed when it was last tried.
     removed: u64,
@@ -62,7 +62,7 @@ impl Daemon<'_> {
             rooms: Vec::new(),
             asked: now,
             tried: now,
-            next_wakeup: FIRST_TRY,
+            wait: FIRST_TRY,
             is_quota: false,
             removed,
             over: None,
@@ -105,11 +105,11 @@ impl Daemon<'_> {
         let rooms = rooms(&self.reconciler);
         let is_more = rooms.iter().zip(&refusal.rooms).any(|(room, before)| room.exceeds(before));
         if is_more {
-            refusal.next_wakeup = FIRST_TRY;
+            refusal.wait = FIRST_TRY;
             self.try_refused(now);
-        } else if now >= refusal.tried + refusal.next_wakeup {
+        } else if now >= refusal.tried + refusal.wait {
             let last = if refusal.is_quota { LAST_TRY_OF_QUOTA } else { LAST_TRY };
-            refusal.next_wakeup = (2 * refusal.next_wakeup).min(last);
+            refusal.wait = (2 * refusal.wait).min(last);
             self.try_refused(now);
         }
     }

@@ -63,8 +63,8 @@ impl Console {
         let stuck = self.dropped.load(Ordering::Relaxed) > 0;
         let mut message = ConsoleEvent::Line(stream, line);
         loop {
-            let next_wakeup = if stuck { Duration::ZERO } else { self.next_wakeup() };
-            match self.lines.send_timeout(message, next_wakeup) {
+            let patience = if stuck { Duration::ZERO } else { self.patience() };
+            match self.lines.send_timeout(message, patience) {
                 Err(SendTimeoutError::Timeout(back)) if self.is_patient() => message = back,
                 Err(_) => {
                     self.dropped.fetch_add(1, Ordering::Relaxed);
@@ -80,7 +80,7 @@ impl Console {
     }
 
     /// How long to wait before asking that again.
-    fn next_wakeup(&self) -> Duration {
+    fn patience(&self) -> Duration {
         if self.is_patient() { LOOK } else { PATIENCE }
     }
 
@@ -93,14 +93,13 @@ impl Console {
     pub(super) fn finish(&self) {
         let (told, finished) = bounded(1);
         let mut message = ConsoleEvent::Finish(told);
-        while let Err(SendTimeoutError::Timeout(back)) = self.lines.send_timeout(message, self.next_wakeup())
-        {
+        while let Err(SendTimeoutError::Timeout(back)) = self.lines.send_timeout(message, self.patience()) {
             if !self.is_patient() {
                 return;
             }
             message = back;
         }
-        while let Err(RecvTimeoutError::Timeout) = finished.recv_timeout(self.next_wakeup()) {
+        while let Err(RecvTimeoutError::Timeout) = finished.recv_timeout(self.patience()) {
             if !self.is_patient() {
                 return;
             }

@@ -137,8 +137,8 @@ impl Done {
 /// the ordinary way, so that one of the two disks may be failing. Where the watch has told of the
 /// path, somebody did.
 ///
-/// `swept`: when the last full sweep began, which found them equal. `unseen`: in how many seconds before its copy a change of a
-/// file has it read by a quick run.
+/// `swept`: when the last full sweep began, which found them equal. `unseen`: seconds. A quick run reads a file that changed no
+/// longer than that before it was copied.
 pub fn log_if_silent(
     path: &RelPath,
     evidence: &CachedDigests,

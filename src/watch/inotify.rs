@@ -81,8 +81,7 @@ impl Watcher for INotify {
             inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).map_err(std::io::Error::from)?;
         let end = eventfd(0, EventfdFlags::CLOEXEC).map_err(std::io::Error::from)?;
         let registry = Arc::new(Registry { queue, end, known: Mutex::default() });
-        let thread =
-            Thread { registry: Arc::clone(&registry), handler, half: None, sweep_batch: Pace::new() };
+        let thread = Thread { registry: Arc::clone(&registry), handler, half: None, pace: Pace::new() };
         std::thread::Builder::new().name("twindir-inotify".into()).spawn(move || thread.run())?;
         Ok(Self { registry })
     }
@@ -171,7 +170,7 @@ struct Thread<F> {
     handler: F,
     /// The first half of a rename, with its cookie: told when the second half has come or has not.
     half: Option<(u32, Event)>,
-    sweep_batch: Pace,
+    pace: Pace,
 }
 
 /// How fast events come. Where they come so fast that each would be read by itself, and wake everybody, some are let come together.
@@ -206,14 +205,14 @@ impl<F: EventHandler> Thread<F> {
         loop {
             if reader.is_buffer_empty() {
                 self.remove_useless();
-                self.sweep_batch.breathe();
+                self.pace.breathe();
                 if self.is_over() {
                     return;
                 }
             }
             match reader.next() {
                 Ok(event) => {
-                    self.sweep_batch.count += 1;
+                    self.pace.count += 1;
                     self.take(event.wd(), event.events(), event.cookie(), event.file_name());
                 }
                 Err(Errno::AGAIN | Errno::INTR) => {}

@@ -24,7 +24,7 @@ fn thread() -> (Thread<impl EventHandler>, Receiver<Event>) {
     let end = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
     let state = WatchState { root: ROOT.into(), ..WatchState::default() };
     let registry = Arc::new(Registry { queue, end, known: Mutex::new(state) });
-    (Thread { registry, handler, half: None, sweep_batch: super::Pace::new() }, told)
+    (Thread { registry, handler, half: None, pace: super::Pace::new() }, told)
 }
 
 /// What people and programs do to a tree, and what goes on beside that.
