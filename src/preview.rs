@@ -287,11 +287,12 @@ impl Preview<'_> {
         if self.unmade.iter().any(|dir| path.is_within(dir)) {
             return;
         }
-        if !self.check && is_kept_by_a_lock(action, theirs, replica) {
+        let dir = replica.and_then(|dir| dir.entry().ok());
+        if !self.check && is_kept_by_a_lock(action, theirs, dir.as_ref()) {
             self.unmade.extend(matches!(action, Action::MakeDir(_)).then(|| path.clone()));
             return self.fail(&Problem { path, cause: Cause::FsError(LOCKED) });
         }
-        let gives_nothing_back = replica.is_some_and(Dir::gives_nothing_back);
+        let gives_nothing_back = dir.is_some_and(|dir| dir.append_only);
         if !is_own && !stands_on && self.stays(operation, &path, theirs, look, gives_nothing_back) {
             return;
         }
@@ -399,9 +400,9 @@ impl Preview<'_> {
 }
 
 /// Whether an entry cannot be changed so in place, or nothing can be changed in its directory.
-fn is_kept_by_a_lock(action: Action, theirs: &Observed, replica: Option<&Dir>) -> bool {
+fn is_kept_by_a_lock(action: Action, theirs: &Observed, dir: Option<&Entry>) -> bool {
     let in_place = matches!(action, Action::SetMetadata(_)) && theirs.entry().is_some_and(Entry::is_locked);
-    in_place || replica.is_some_and(|dir| dir.entry().is_ok_and(|dir| dir.immutable))
+    in_place || dir.is_some_and(|dir| dir.immutable)
 }
 
 /// Both files of a pair with all their facts, and their MD5s.

@@ -83,9 +83,9 @@ impl DirPair<'_> {
 }
 
 /// The directory above a path, and the step from there.
-fn step_to(path: &RelPath) -> Option<(RelPath, RelPath)> {
+pub(super) fn step_to(path: &RelPath) -> Option<(RelPath, RelPath)> {
     let (above, name) = path.split()?;
-    Some((above, RelPath::new(name.as_bytes())?))
+    Some((above, RelPath::root().join(&name)))
 }
 
 /// Whether the replica's directory is more open than the source's, where both can be looked at.
@@ -356,11 +356,10 @@ impl Round<'_> {
     fn open_up(&mut self, rel: &RelPath) -> Result<ReplicaDir, FsError> {
         let mut at = self.replica.open(&RelPath::root())?;
         for path in rel.ancestors_and_self() {
-            let Some((_, name)) = path.split() else { continue };
-            let Some(step) = RelPath::new(name.as_bytes()) else { continue };
+            let Some((_, step)) = step_to(&path) else { continue };
             at = match at.open(&step) {
                 Err(error) if error.errno == Errno::ACCESS => {
-                    let (dir, mode) = at.open_up(name.as_bytes())?;
+                    let (dir, mode) = at.open_up(step.as_bytes())?;
                     self.saved_modes.insert(path.clone(), mode);
                     self.touch(path.clone(), None);
                     dir

@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use super::contents::changed_if_no_dir;
 use super::in_place::{common_rights, lies_here_alone};
 use super::moves::{Moving, ReplicaName};
+use super::open_dirs::step_to;
 use super::{Requeue, Round};
 use crate::entry::{Entry, GROUP_OTHER, Kind, XattrKinds};
 use crate::error::{FsError, WorkError};
@@ -50,9 +51,7 @@ impl Round<'_> {
             path.ancestors_and_self().rev().take_while(|next| !from.is_within(next)).collect();
         self.restricted.insert(from, pair);
         for next in below.into_iter().rev() {
-            let Some(step) = next.split().and_then(|(_, name)| RelPath::new(name.as_bytes())) else {
-                continue;
-            };
+            let Some((_, step)) = step_to(&next) else { continue };
             (ours, theirs) = (
                 ours.open(&step).map_err(changed_if_no_dir)?,
                 theirs.open(&step).map_err(changed_if_no_dir)?,
