@@ -350,7 +350,10 @@ impl Daemon<'_> {
                     again,
                     "{names} names, {done} actions, {took:.1?}"
                 );
-                if detector == Detector::Watch && outcome.held > 0 && self.trust != Trust::Trusted {
+                if detector == Detector::Watch
+                    && outcome.held + outcome.waiting > 0
+                    && self.trust != Trust::Trusted
+                {
                     self.recount_soon();
                 }
                 self.apply_outcome(outcome, &looked_at);

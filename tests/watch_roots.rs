@@ -88,6 +88,24 @@ fn a_source_that_is_removed_and_made_again() {
     live.goes_on();
 }
 
+/// Nothing is to be deleted any more when the watch tells of it: what is new is all that waits.
+#[test]
+fn an_emptied_source_that_comes_back_by_renames_with_one_file_more() {
+    let live = Live::new();
+    let away = live.away();
+    live.nothing_is_deleted();
+    fs::create_dir(live.scratch.source()).unwrap();
+    wait_until("deletions are held", DEADLINE, || live.lines("held") == 1);
+    wait_until("a sweep has ended", DEADLINE, || {
+        live.daemon.stdout().lines().filter(|line| line.contains(" sweep ")).count() == 2
+    });
+    for name in ["d", "f"] {
+        fs::rename(away.join(name), live.scratch.source().join(name)).unwrap();
+    }
+    Tree::new().file("g", "more").make(&live.scratch.source());
+    live.goes_on();
+}
+
 #[test]
 fn a_source_that_is_replaced_by_another_directory() {
     let live = Live::new();
