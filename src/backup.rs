@@ -17,10 +17,10 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use crate::copy::TempNames;
-use crate::entry::{Entry, Observed};
-use crate::error::{FsError, Side, WorkError};
 use crate::metadata::Capabilities;
-use crate::path::{Name, RelPath};
+use crate::model::entry::{Entry, Observed};
+use crate::model::error::{FsError, Side, WorkError};
+use crate::model::path::{Name, RelPath};
 use crate::probe::{of_process, probe};
 use crate::trash::{empty, enter};
 use crate::tree::{DirId, ReplicaDir, Root, Settings, lies_within};
@@ -220,7 +220,7 @@ impl Backup {
         tracing::info!(
             op = "backup",
             "what is removed or overwritten goes to {}",
-            crate::path::shown(&place)
+            crate::model::path::shown(&place)
         );
         *current = Some(Current { name: name.clone(), begun: Instant::now() });
         Ok(name)

@@ -13,10 +13,10 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use crate::copy::{ensure_whole, fill};
 use crate::decide::Reason;
 use crate::digest::{compare_large, ensure_unchanged};
-use crate::entry::DigestPair;
-use crate::entry::{Entry, Identity};
-use crate::error::WorkError;
-use crate::path::{Name, RelPath};
+use crate::model::entry::DigestPair;
+use crate::model::entry::{Entry, Identity};
+use crate::model::error::WorkError;
+use crate::model::path::{Name, RelPath};
 use crate::queue::Check;
 use crate::tree::{File, NewFile};
 

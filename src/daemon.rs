@@ -20,12 +20,12 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, never, select};
 
 use crate::big_files::Finished;
-use crate::config::{Config, Mode};
 use crate::failures::Failures;
 use crate::guard::{Occasion, Trust};
 use crate::hard_links::Links;
 use crate::metadata::Capabilities;
-use crate::path::RelPath;
+use crate::model::config::{Config, Mode};
+use crate::model::path::RelPath;
 use crate::probe::{MissingCapabilities, of_process, probe};
 use crate::queue::{BatchLimit, Checks, Detector, Queue};
 use crate::reconcile::{Reconciler, Requeue, Roots, Work, WriterOptions};

@@ -15,8 +15,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use md5::Digest;
 
-use crate::entry::{DigestPair, Entry, Md5};
-use crate::error::WorkError;
+use crate::model::entry::{DigestPair, Entry, Md5};
+use crate::model::error::WorkError;
 use crate::tree::File;
 
 /// Bytes read at once. A thread keeps one buffer of this size for as long as it lives.
@@ -110,7 +110,7 @@ pub fn compare_large(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Side;
+    use crate::model::error::Side;
     use crate::tree::Root;
 
     fn md5(bytes: &[u8]) -> String {

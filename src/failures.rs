@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
-use crate::path::{RelPath, within};
+use crate::model::path::{RelPath, within};
 
 /// The wait before the second try, doubled each time up to the limit.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
@@ -220,7 +220,7 @@ fn wait(failure: Failure, tries: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::path::testing::path;
+    use crate::model::path::testing::path;
 
     #[test]
     fn a_problem_is_told_once_and_tried_at_growing_distances() {

@@ -11,8 +11,8 @@ pub use patterns::{Flaw, Patterns, lines};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use crate::entry::Observed;
-use crate::path::{Name, RelPath};
+use crate::model::entry::Observed;
+use crate::model::path::{Name, RelPath};
 use crate::report::{counted, is_log_name};
 use crate::tree::Dir;
 
@@ -244,7 +244,7 @@ impl DirFilter<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Side;
+    use crate::model::error::Side;
     use crate::tree::Root;
 
     fn patterns(lines: &[&str]) -> Patterns {

@@ -9,9 +9,9 @@ use std::str::FromStr;
 
 use rustix::io::Errno;
 
-use crate::config::Rerun;
-use crate::error::FsError;
-use crate::path::RelPath;
+use crate::model::config::Rerun;
+use crate::model::error::FsError;
+use crate::model::path::RelPath;
 use crate::queue::Detector;
 use crate::reconcile::Deletions;
 

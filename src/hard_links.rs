@@ -6,8 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-use crate::entry::{Entry, Time};
-use crate::path::{RelPath, within};
+use crate::model::entry::{Entry, Time};
+use crate::model::path::{RelPath, within};
 
 /// So many names are remembered. The others are left to the sweeps.
 const MOST: usize = 100_000;

@@ -17,7 +17,6 @@ mod cli; // arguments to settings
 mod daemon; // the loop that knows all
 mod preview; // dry run and check: looks, and changes nothing
 mod roots; // the start: what is refused, what is pinned
-mod config; // the settings
 
 mod sweep; // detector two: walks both trees
 mod watch; // detector one: the only user of notify
@@ -44,9 +43,7 @@ mod parallel; // one phase on all cores
 
 mod tree; // the only user of file system calls on entries
 mod mounts; // what the kernel says of mounts
-mod entry; // what is known of one name on one side
-mod error; // what can go wrong with it
-mod path; // names and paths of any bytes
+mod model; // paths, entries, errors, settings: the vocabulary
 
 #[cfg(test)]
 mod properties; // what holds of whatever comes in

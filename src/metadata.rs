@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use crate::entry::{Entry, Kind, Time, XattrKinds, Xattrs};
+use crate::model::entry::{Entry, Kind, Time, XattrKinds, Xattrs};
 
 /// Which symlinks a file system takes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use crate::daemon::{PORTION, WATCH_PORTION};
 use crate::digest;
-use crate::entry::Entry;
-use crate::error::Side;
 use crate::filter::Filter;
 use crate::metadata::Capabilities;
-use crate::path::{Name, RelPath};
+use crate::model::entry::Entry;
+use crate::model::error::Side;
+use crate::model::path::{Name, RelPath};
 use crate::probe::{of_process, probe};
 use crate::queue::{Check, Checks, Depth, Detector, Queue, RenameBatch, add};
 use crate::reconcile::{Deletions, Reconciler, Roots, Work, WriterOptions};

@@ -8,16 +8,16 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, select};
 
-use crate::config::{Config, Mode};
 use crate::decide::{Action, Contents, Reason, decide};
 use crate::digest;
-use crate::entry::{Entry, Observed, Special};
-use crate::error::{FsError, GIVES_NOTHING_BACK, LOCKED, TAKES_NO_METADATA, WorkError};
 use crate::failures::Failures;
 use crate::filter::Filter;
 use crate::guard::{Count, Occasion, Trust, judge, log_held};
 use crate::metadata::{Capabilities, MetadataDiff};
-use crate::path::{Name, RelPath};
+use crate::model::config::{Config, Mode};
+use crate::model::entry::{Entry, Observed, Special};
+use crate::model::error::{FsError, GIVES_NOTHING_BACK, LOCKED, TAKES_NO_METADATA, WorkError};
+use crate::model::path::{Name, RelPath};
 use crate::queue::{CachedDigests, Check, Depth, Detector};
 use crate::reconcile::{
     COUNTING, Deletions, Fate, Lost, MountPoints, RemovalRules, Roots, Ruling, Stay, count_below,

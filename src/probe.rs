@@ -9,10 +9,10 @@ use std::sync::{Arc, LazyLock};
 use rustix::io::Errno;
 
 use crate::copy::{Temp, TempNames};
-use crate::entry::{Entry, Kind, Time, XattrKinds, Xattrs};
-use crate::error::FsError;
 use crate::metadata::{Capabilities, Symlinks, Times};
-use crate::path::Name;
+use crate::model::entry::{Entry, Kind, Time, XattrKinds, Xattrs};
+use crate::model::error::FsError;
+use crate::model::path::Name;
 use crate::tree::{Dir, NewFile, ReplicaDir, Settings};
 
 /// A time that no file system stores by rounding: an odd second and all nine digits.
@@ -366,7 +366,7 @@ impl fmt::Display for MissingCapabilities<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Side;
+    use crate::model::error::Side;
     use crate::tree::Root;
 
     #[test]

@@ -10,14 +10,14 @@ use crossbeam_channel::{Receiver, unbounded};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 
 use crate::cli::{Args, other_order};
-use crate::config::{Config, Mode};
 use crate::daemon::{End, Failed, run};
 use crate::digest;
 use crate::filter::Filter;
 use crate::limits;
 use crate::metadata::Capabilities;
+use crate::model::config::{Config, Mode};
+use crate::model::path::shown;
 use crate::panics::{self, PANICKED};
-use crate::path::shown;
 use crate::preview::{PreviewResult, Subject, preview};
 use crate::probe::{of_process, probe_unseen};
 use crate::report::{self, LogSettings};

@@ -13,8 +13,8 @@ pub use renames::{PendingRenames, Rename, RenameBatch};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use crate::entry::{DigestPair, Entry, Identity};
-use crate::path::{Name, RelPath};
+use crate::model::entry::{DigestPair, Entry, Identity};
+use crate::model::path::{Name, RelPath};
 use delay::DelayQueue;
 use ready::Ready;
 use throttle::Throttle;
@@ -373,7 +373,7 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::path::testing::{name, path};
+    use crate::model::path::testing::{name, path};
     use std::time::Duration;
 
     fn look(since: Instant) -> Check {

@@ -1,8 +1,8 @@
 //! Who could have moved a directory of the replica to where it is: whoever may rename in one of those above it. A
 //! directory may then be another than its name says, and hold what is not for those to whom it is to be opened.
 
-use crate::entry::Entry;
-use crate::path::RelPath;
+use crate::model::entry::Entry;
+use crate::model::path::RelPath;
 use crate::tree::Dir;
 use crate::verified_dirs::VerifiedDirs;
 
@@ -66,8 +66,8 @@ impl Renamers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::entry::Kind;
-    use crate::entry::testing::entry;
+    use crate::model::entry::Kind;
+    use crate::model::entry::testing::entry;
 
     fn dir() -> Entry {
         entry(Kind::Dir)

@@ -15,11 +15,11 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 use crate::backup::Backup;
-use crate::config::Config;
-use crate::error::{FsError, Side};
 use crate::filter::{Filter, Flaw, Patterns, lines};
+use crate::model::config::Config;
+use crate::model::error::{FsError, Side};
+use crate::model::path::{Name, RelPath, Shown, shown};
 use crate::mounts;
-use crate::path::{Name, RelPath, Shown, shown};
 use crate::probe::follows_symlinks;
 use crate::reconcile::Roots;
 use crate::report::{RotatingFile, advice};

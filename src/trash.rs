@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use rustix::io::Errno;
 
-use crate::error::FsError;
-use crate::path::{Name, RelPath};
+use crate::model::error::FsError;
+use crate::model::path::{Name, RelPath};
 use crate::tree::{ListedKind, ReplicaDir, Result, Root, Settings};
 
 /// A tree under a reserved name in the directory `dir`.
@@ -149,7 +149,7 @@ pub fn enter(parent: &ReplicaDir, name: &[u8]) -> Result<ReplicaDir> {
     let Some(rel) = RelPath::new(name) else {
         return Err(FsError {
             operation: "open the directory",
-            side: crate::error::Side::Replica,
+            side: crate::model::error::Side::Replica,
             errno: Errno::INVAL,
         });
     };
@@ -167,7 +167,7 @@ pub fn enter(parent: &ReplicaDir, name: &[u8]) -> Result<ReplicaDir> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Side;
+    use crate::model::error::Side;
     use crate::tree::InjectedErrors;
     use std::fs;
 

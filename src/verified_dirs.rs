@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::entry::Entry;
+use crate::model::entry::Entry;
 
 /// So many are remembered; beyond that, twins are found out anew.
 const MOST: usize = 1 << 19;

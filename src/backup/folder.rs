@@ -5,8 +5,8 @@ use std::time::Duration;
 use jiff::Zoned;
 use rustix::io::Errno;
 
-use crate::error::FsError;
-use crate::path::Name;
+use crate::model::error::FsError;
+use crate::model::path::Name;
 use crate::tree::ReplicaDir;
 
 /// Local time, to the millisecond, and its distance from UTC.
@@ -42,7 +42,7 @@ pub(super) fn age(name: &Name) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::path::testing::name;
+    use crate::model::path::testing::name;
 
     #[test]
     fn the_age_of_a_folder_is_told_by_its_name() {

@@ -3,10 +3,10 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::copy::{fill, seal, settings};
-use crate::entry::{Entry, Kind, Observed};
-use crate::error::WorkError;
 use crate::metadata::{Capabilities, MetadataDiff};
-use crate::path::{Name, RelPath};
+use crate::model::entry::{Entry, Kind, Observed};
+use crate::model::error::WorkError;
+use crate::model::path::{Name, RelPath};
 use crate::tree::{Dir, ReplicaDir};
 
 /// How to copy: what the backup's file system keeps, and what ends it.

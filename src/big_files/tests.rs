@@ -8,8 +8,8 @@ use std::time::Instant;
 use fastrand::Rng;
 
 use super::*;
-use crate::error::Side;
-use crate::path::testing::{name, path};
+use crate::model::error::Side;
+use crate::model::path::testing::{name, path};
 use crate::queue::{Depth, Detector};
 use crate::tree::{InjectedErrors, ReplicaDir, Root};
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use crate::path::RelPath;
+use crate::model::path::RelPath;
 
 #[derive(Default)]
 pub(super) struct Crowds {
@@ -42,7 +42,7 @@ impl Crowds {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::path::testing::path;
+    use crate::model::path::testing::path;
 
     #[test]
     fn they_are_looked_into_half_of_the_time() {

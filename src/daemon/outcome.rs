@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::{Backlog, Daemon};
 use crate::failures::Failure;
 use crate::guard::Trust;
-use crate::path::RelPath;
+use crate::model::path::RelPath;
 use crate::queue::{Check, Detector};
 use crate::reconcile::{Outcome, Requeue, Waiting};
 use crate::report::{Cause, Done, Operation, Problem};

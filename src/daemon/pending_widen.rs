@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use crate::path::{RelPath, within};
+use crate::model::path::{RelPath, within};
 
 /// The wait before they are looked into again, doubled each time up to the limit.
 const FIRST: Duration = Duration::from_millis(100);
@@ -105,7 +105,7 @@ impl Uneven {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::path::testing::path;
+    use crate::model::path::testing::path;
 
     #[test]
     fn they_are_looked_into_at_growing_distances_until_they_are_open() {

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use jiff::Zoned;
 
 use super::{Daemon, End};
-use crate::entry::Time;
 use crate::guard::{Count, Trust, judge, log_held};
+use crate::model::entry::Time;
 use crate::queue::Detector;
 use crate::reconcile::Outcome;
 use crate::report::{Operation, counted, human_bytes, human_duration};

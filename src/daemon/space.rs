@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use super::Daemon;
-use crate::error::FsError;
 use crate::failures::Failure;
-use crate::path::RelPath;
+use crate::model::error::FsError;
+use crate::model::path::RelPath;
 use crate::queue::Check;
 use crate::reconcile::Reconciler;
 use crate::report::advice;

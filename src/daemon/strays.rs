@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::{Backlog, Daemon};
 use crate::hard_links::Linked;
-use crate::path::RelPath;
+use crate::model::path::RelPath;
 use crate::queue::{Check, Depth, Detector};
 use crate::report::{Done, Operation};
 use crate::sweep::Summary;
@@ -201,7 +201,7 @@ impl Daemon<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::path::testing::path;
+    use crate::model::path::testing::path;
 
     #[test]
     fn a_directory_is_looked_into_at_once_and_seldom_where_nothing_is_found() {

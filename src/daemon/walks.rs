@@ -9,7 +9,7 @@ use super::outcome::log_resolved;
 use super::{Backlog, Daemon, Failed};
 use crate::failures::Failure;
 use crate::guard::Trust;
-use crate::path::{Name, RelPath};
+use crate::model::path::{Name, RelPath};
 use crate::queue::{Check, Depth, Detector};
 use crate::sweep::{Extent, Message, Plan, Summary, Sweep, Task};
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::Daemon;
 use crate::hard_links::Linked;
-use crate::path::RelPath;
+use crate::model::path::RelPath;
 use crate::queue::{Check, Depth, Detector, Instead, Rename};
 use crate::report::human_duration;
 use crate::sweep::Task;

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use md5::Digest;
 
-use crate::entry::Md5;
+use crate::model::entry::Md5;
 
 #[cfg(feature = "lanes")]
 use md5_many::{Md5Many, Md5State};

@@ -4,8 +4,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::lanes::Streams;
-use crate::entry::{DigestPair, Entry};
-use crate::error::WorkError;
+use crate::model::entry::{DigestPair, Entry};
+use crate::model::error::WorkError;
 use crate::tree::File;
 
 /// Pairs that are read side by side: as many as fill the 16 lanes of AVX-512. With twice as many the registers are used a

@@ -4,9 +4,9 @@ use proptest::prelude::*;
 
 use super::holds;
 use crate::decide::{Action, Contents, decide};
-use crate::entry::{Entry, Kind, Observed, Special, Time, XattrKinds, Xattrs};
-use crate::error::FsError;
 use crate::metadata::{Capabilities, MetadataDiff, Symlinks, Times};
+use crate::model::entry::{Entry, Kind, Observed, Special, Time, XattrKinds, Xattrs};
+use crate::model::error::FsError;
 
 /// Few values, so that they meet.
 fn small() -> impl Strategy<Value = u32> {

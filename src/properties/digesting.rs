@@ -9,8 +9,8 @@ use proptest::prelude::*;
 
 use super::holds;
 use crate::digest::{Pair, Streams, compare_all, hash_all, test_lanes};
-use crate::entry::{Entry, Md5};
-use crate::error::Side;
+use crate::model::entry::{Entry, Md5};
+use crate::model::error::Side;
 use crate::tree::{File, Root};
 
 fn plain(message: &[u8]) -> Md5 {

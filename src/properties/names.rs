@@ -5,9 +5,9 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::holds;
-use crate::error::Side;
 use crate::filter::{Filter, Flaw, Patterns};
-use crate::path::{Name, RelPath, Shown, is_reserved};
+use crate::model::error::Side;
+use crate::model::path::{Name, RelPath, Shown, is_reserved};
 use crate::tree::Root;
 
 /// Any bytes, those often that mean something.

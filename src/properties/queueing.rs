@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::holds;
-use crate::path::RelPath;
-use crate::path::testing::path;
+use crate::model::path::RelPath;
+use crate::model::path::testing::path;
 use crate::queue::{BatchLimit, Check, Checks, Depth, Detector, PendingRenames, Queue, Rename, RenameBatch};
 
 /// What is done with a queue.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::{Check, Detector};
-use crate::path::{RelPath, within};
+use crate::model::path::{RelPath, within};
 
 /// Looks that wait for their time, one a path.
 #[derive(Default)]

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use super::{BatchLimit, Check, Checks, Instead, add_name};
-use crate::path::{Name, RelPath};
+use crate::model::path::{Name, RelPath};
 
 /// A directory with fewer waiting names is not worth a scan of its own.
 const WIDE: usize = 64;

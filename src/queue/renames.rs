@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
-use crate::path::RelPath;
+use crate::model::path::RelPath;
 
 /// Beyond so many, renames are not followed: what was renamed is copied.
 const MOST: usize = 10_000;
@@ -239,7 +239,7 @@ impl RenameBatch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::path::testing::path;
+    use crate::model::path::testing::path;
 
     fn hints(pairs: &[(&str, &str)]) -> Vec<Rename> {
         let since = Instant::now();

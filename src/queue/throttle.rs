@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use crate::path::RelPath;
+use crate::model::path::RelPath;
 
 /// A file that has used up its credit gets a quarter of a thread: it waits three times as long as the work on it takes,
 /// so that its twin is never further behind than five copies take.
@@ -51,7 +51,7 @@ impl Throttle {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::path::testing::path;
+    use crate::model::path::testing::path;
 
     #[test]
     fn a_few_saves_in_a_row_wait_for_nothing_and_many_get_their_share() {

@@ -6,8 +6,8 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use crate::model::path::{RelPath, within};
 use crate::mounts::Mount;
-use crate::path::{RelPath, within};
 use crate::tree::{Dir, DirId};
 
 /// What was mounted at one place.

@@ -10,8 +10,8 @@ use rustix::io::Errno;
 
 use super::Round;
 use super::removal::gone_is_fine;
-use crate::error::{FsError, WorkError};
-use crate::path::{Name, RelPath};
+use crate::model::error::{FsError, WorkError};
+use crate::model::path::{Name, RelPath};
 use crate::trash::enter;
 use crate::tree::ReplicaDir;
 

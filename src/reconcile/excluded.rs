@@ -3,9 +3,9 @@
 
 use super::{Requeue, Round};
 use crate::decide::Reason;
-use crate::error::WorkError;
 use crate::filter::Filter;
-use crate::path::{Name, RelPath};
+use crate::model::error::WorkError;
+use crate::model::path::{Name, RelPath};
 use crate::queue::Check;
 use crate::report::{Done, Operation};
 use crate::tree::Dir;
@@ -170,7 +170,7 @@ enum PartRemoval {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Side;
+    use crate::model::error::Side;
     use crate::tree::Root;
 
     #[test]

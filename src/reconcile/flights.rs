@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crate::big_files::{Job, JobKind};
-use crate::entry::Entry;
-use crate::path::{Name, RelPath};
+use crate::model::entry::Entry;
+use crate::model::path::{Name, RelPath};
 use crate::queue::{Check, Detector};
 
 /// A big file that a carrier has.

@@ -6,11 +6,11 @@ use super::Outcome;
 use super::contents::{EntryContext, Worked, changed_if_gone};
 use crate::copy::settings;
 use crate::decide::Reason;
-use crate::entry::{Entry, Kind, Observed};
-use crate::error::{FsError, Side};
 use crate::hard_links::Linked;
 use crate::metadata::MetadataDiff;
-use crate::path::Name;
+use crate::model::entry::{Entry, Kind, Observed};
+use crate::model::error::{FsError, Side};
+use crate::model::path::Name;
 use crate::report::{Done, Operation};
 use crate::tree::Settings;
 

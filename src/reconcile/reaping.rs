@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::path::{Name, RelPath};
+use crate::model::path::{Name, RelPath};
 use crate::trash::Trash;
 
 #[derive(Default)]

@@ -11,11 +11,11 @@ use rustix::io::Errno;
 use super::crossings::Crossings;
 use super::excluded::{Removable, removable_part};
 use super::{Deletions, Roots};
-use crate::entry::Entry;
-use crate::error::{FsError, GIVES_NOTHING_BACK, LOCKED, Side};
 use crate::filter::Filter;
+use crate::model::entry::Entry;
+use crate::model::error::{FsError, GIVES_NOTHING_BACK, LOCKED, Side};
+use crate::model::path::RelPath;
 use crate::mounts;
-use crate::path::RelPath;
 use crate::tree::Dir;
 
 /// Why a directory that holds excluded entries does not give way to an entry of another kind.

@@ -12,10 +12,10 @@ use std::time::Duration;
 
 use super::*;
 use crate::big_files::{JobKind, JobResult};
-use crate::entry::DigestPair;
-use crate::error::Side;
 use crate::guard::{Count, Doubt, Limit, Occasion, judge};
-use crate::path::testing::path;
+use crate::model::entry::DigestPair;
+use crate::model::error::Side;
+use crate::model::path::testing::path;
 use crate::queue::{CachedDigests, Checks, Depth, Detector, RenameBatch, add};
 use crate::report::Operation;
 use crate::sweep::{Extent, Message, Plan, Task, walked};

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::OFlags;
 
 use super::Console;
-use crate::path::shown;
+use crate::model::path::shown;
 
 /// At this size, in bytes, `LOG_FILE` becomes `LOG_FILE.1`.
 const FULL: u64 = 10 * 1024 * 1024;

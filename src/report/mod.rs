@@ -19,11 +19,11 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Layer, Registry, fmt};
 
 use crate::decide::{Reason, was_copied_soon};
-use crate::entry::{Entry, Kind, Special, Time};
-use crate::error::{ENDLESS, FsError, GIVES_NOTHING_BACK, TAKES_NO_METADATA, WorkError};
 use crate::failures::Failure;
 use crate::metadata::MetadataDiff;
-use crate::path::{Name, RelPath};
+use crate::model::entry::{Entry, Kind, Special, Time};
+use crate::model::error::{ENDLESS, FsError, GIVES_NOTHING_BACK, TAKES_NO_METADATA, WorkError};
+use crate::model::path::{Name, RelPath};
 use crate::probe::unseen_seconds;
 use crate::queue::{CachedDigests, Check, Detector};
 use format::{ConsoleFormat, LocalTime, LogFormat};
@@ -332,7 +332,7 @@ impl Notice {
 
 /// What the user can do about an error. What is not known for certain is said with a "perhaps".
 pub fn advice(error: &FsError) -> &'static str {
-    use crate::error::Side;
+    use crate::model::error::Side;
     use rustix::io::Errno;
     match (error.errno, error.side) {
         (Errno::ACCESS | Errno::PERM, Side::Source) => {
@@ -484,7 +484,7 @@ pub fn start(settings: LogSettings, log: Option<RotatingFile>) -> Reporting {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Side;
+    use crate::model::error::Side;
     use rustix::io::Errno;
 
     #[test]

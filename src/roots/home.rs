@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::error::{FsError, Side};
 use crate::guard::Trust;
+use crate::model::error::{FsError, Side};
 use crate::mounts::Mount;
 use crate::tree::{DirId, Root, nearest_existing};
 

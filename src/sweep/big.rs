@@ -7,9 +7,9 @@ use super::compare::{Opened, Replica, Step};
 use super::subtree::DirVerdict;
 use super::{Message, Walker};
 use crate::digest::{Pair, SIDE_BY_SIDE, compare_all, compare_large};
-use crate::entry::DigestPair;
-use crate::error::WorkError;
-use crate::path::{Name, RelPath};
+use crate::model::entry::DigestPair;
+use crate::model::error::WorkError;
+use crate::model::path::{Name, RelPath};
 use crate::queue::CachedDigests;
 
 /// Pairs for which another thread is worth while: with fewer, lanes are idle.

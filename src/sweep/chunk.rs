@@ -10,12 +10,12 @@ use super::join::{Joined, ListedPair};
 use super::subtree::DirVerdict;
 use super::{Extent, Message, Task, Walker};
 use crate::decide::{Action, Contents, decide, may_hold_other};
-use crate::entry::{Entry, Kind, Observed};
-use crate::error::WorkError;
 use crate::filter::DirFilter;
 use crate::hard_links::Linked;
 use crate::metadata::MetadataDiff;
-use crate::path::{Name, RelPath};
+use crate::model::entry::{Entry, Kind, Observed};
+use crate::model::error::WorkError;
+use crate::model::path::{Name, RelPath};
 use crate::queue::{CachedDigests, Check};
 use crate::tree::{Dir, ListedKind, ReplicaDir};
 

@@ -70,7 +70,7 @@ impl Joined {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Side;
+    use crate::model::error::Side;
     use crate::tree::Root;
 
     fn listing(names: &[&str]) -> Listing {

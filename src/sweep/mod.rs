@@ -20,12 +20,12 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use big::Bigs;
 use rate::Rate;
 
-use crate::entry::Entry;
 use crate::filter::Filter;
 use crate::guard::Count;
 use crate::hard_links::Linked;
 use crate::metadata::Capabilities;
-use crate::path::{Name, RelPath};
+use crate::model::entry::Entry;
+use crate::model::path::{Name, RelPath};
 use crate::queue::{Check, Detector};
 use crate::reconcile::{Lost, Roots};
 use crate::report::Problem;

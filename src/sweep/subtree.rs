@@ -7,8 +7,8 @@ use std::time::Instant;
 use crossbeam_channel::Sender;
 
 use super::Message;
-use crate::entry::Entry;
-use crate::path::RelPath;
+use crate::model::entry::Entry;
+use crate::model::path::RelPath;
 use crate::queue::Check;
 use crate::renamers::Renamers;
 use crate::tree::Dir;

@@ -13,9 +13,9 @@ use super::{
     During, FACTS, File, LOOK, ListedKind, Listing, NewFile, Quirks, Result, Settings, entry_of, stat_fd,
     xattr,
 };
-use crate::entry::{Entry, Observed, XattrKinds, Xattrs};
-use crate::error::{FsError, Side};
-use crate::path::{Name, RelPath};
+use crate::model::entry::{Entry, Observed, XattrKinds, Xattrs};
+use crate::model::error::{FsError, Side};
+use crate::model::path::{Name, RelPath};
 
 /// Files that tell whether a file system takes a call.
 const TRIED: usize = 3;

@@ -8,8 +8,8 @@ use rustix::fs::{Advice, SeekFrom};
 use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
 
 use super::{During, FACTS, Quirks, Result, Settings, entry_of, stat_fd, sys, xattr};
-use crate::entry::{Entry, XattrKinds, Xattrs};
-use crate::error::{FsError, Side};
+use crate::model::entry::{Entry, XattrKinds, Xattrs};
+use crate::model::error::{FsError, Side};
 
 /// A file open for reading.
 #[derive(Debug)]

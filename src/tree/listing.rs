@@ -4,8 +4,8 @@ use rustix::fd::AsFd;
 use rustix::fs::FileType;
 
 use super::sys::RawDir;
-use crate::entry::{Kind, Observed};
-use crate::path::is_reserved;
+use crate::model::entry::{Kind, Observed};
+use crate::model::path::is_reserved;
 
 /// What a listing says of an entry's kind without a look at it. Some file systems say nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -23,8 +23,8 @@ pub use sys::InjectedErrors;
 
 use rustix::fs::{AtFlags, FileType, Statx, StatxAttributes, StatxFlags, StatxTimestamp};
 
-use crate::entry::{Entry, Kind, Special, Time};
-use crate::error::{FsError, Side};
+use crate::model::entry::{Entry, Kind, Special, Time};
+use crate::model::error::{FsError, Side};
 
 pub type Result<T> = std::result::Result<T, FsError>;
 

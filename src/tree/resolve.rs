@@ -8,8 +8,8 @@ use rustix::io::{Errno, Result};
 
 use super::stat_fd;
 use super::sys::{openat, openat2};
-use crate::error::Side;
-use crate::path::RelPath;
+use crate::model::error::Side;
+use crate::model::path::RelPath;
 
 pub(super) const DIR_FLAGS: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)

@@ -7,8 +7,8 @@ use rustix::io::Errno;
 
 use super::sys::{openat, statx};
 use super::{Dir, During, Quirks, ReplicaDir, Result, device, stat_fd, time};
-use crate::entry::Time;
-use crate::error::{FsError, Side};
+use crate::model::entry::Time;
+use crate::model::error::{FsError, Side};
 use crate::mounts::MountPlace;
 
 /// `STATX_MNT_ID_UNIQUE` (Linux 6.8): a mount id that is never given out again.

@@ -8,8 +8,8 @@ use rustix::fs::{Gid, Mode, Timespec, Timestamps, Uid};
 use super::sys::{fchmod, fchown, futimens};
 use super::xattr::{self, XattrPart};
 use super::{During, Result};
-use crate::entry::{Time, Xattrs};
-use crate::error::Side;
+use crate::model::entry::{Time, Xattrs};
+use crate::model::error::Side;
 
 /// What to set, each where given.
 #[derive(Clone, Default, Debug)]

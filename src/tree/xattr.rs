@@ -8,7 +8,7 @@ use rustix::io::{Errno, Result};
 
 use super::Quirks;
 use super::sys::{fgetxattr, flistxattr, fremovexattr, fsetxattr, lgetxattr};
-use crate::entry::{XattrKinds, Xattrs};
+use crate::model::entry::{XattrKinds, Xattrs};
 
 /// The kernel's limit on a list of names, and on a value, in bytes.
 const LIMIT: usize = 64 * 1024;

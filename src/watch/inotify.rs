@@ -25,7 +25,7 @@ use rustix::io::Errno;
 use super::Unwatched;
 use super::places::{KnownDir, Places, Wd};
 use super::shim::{DIRECTORY, relative};
-use crate::path::{Name, RelPath};
+use crate::model::path::{Name, RelPath};
 use crate::tree::Dir;
 
 /// Opening, reading and closing, which we do ourselves, is not asked for. A close after writing is

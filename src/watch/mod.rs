@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use notify::{Config, ErrorKind, RecursiveMode, Watcher};
 
-use crate::path::RelPath;
+use crate::model::path::RelPath;
 use crate::queue::Depth;
 use feeder::{DebounceThread, Raw};
 use inotify::INotify;

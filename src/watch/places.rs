@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use crate::path::{Name, RelPath};
+use crate::model::path::{Name, RelPath};
 
 /// The kernel's number for a watch. Negative ones are ours: directories that are not watched, on the
 /// way to one that is.
@@ -234,7 +234,7 @@ fn names(path: &RelPath) -> impl Iterator<Item = &[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::path::testing::{name, path};
+    use crate::model::path::testing::{name, path};
 
     /// Watches 1, 2, 3 and so on for these directories, after 0 for the root.
     fn places(dirs: &[&str]) -> Places {

@@ -12,7 +12,7 @@ use notify::event::{AccessKind, AccessMode, DataChange, MetadataKind, ModifyKind
 use notify::{Event, EventKind};
 
 use super::Change;
-use crate::path::RelPath;
+use crate::model::path::RelPath;
 use crate::queue::Depth;
 
 /// How long one kind is in use, at least.

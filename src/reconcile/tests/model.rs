@@ -15,7 +15,7 @@ mod trees;
 use std::path::Path;
 
 use super::Fixture;
-use crate::path::{Name, RelPath};
+use crate::model::path::{Name, RelPath};
 use crate::queue::Rename;
 use crate::reconcile::Deletions;
 use crate::tree::InjectedErrors;

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::*;
-use crate::path::testing::name;
+use crate::model::path::testing::name;
 use crate::properties::holds;
 use follower::Follower;
 use kernel::Record;

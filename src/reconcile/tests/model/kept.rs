@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashSet};
 
 use super::super::path;
 use super::trees::Tree;
-use crate::path::{Name, RelPath};
+use crate::model::path::{Name, RelPath};
 use crate::queue::Rename;
 use crate::reconcile::Deletions;
 

@@ -10,7 +10,7 @@ use super::super::Fixture;
 use super::source::{Story, WatchEvent};
 use crate::big_files::Finished;
 use crate::failures::{Failure, Failures};
-use crate::path::{Name, RelPath};
+use crate::model::path::{Name, RelPath};
 use crate::queue::{BatchLimit, Check, Checks, Depth, Detector, Queue, Rename};
 use crate::reconcile::{Deletions, Lost, Outcome, Requeue, Work};
 use crate::report::{Cause, Operation, Problem};

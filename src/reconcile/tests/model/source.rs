@@ -11,7 +11,7 @@ use std::rc::Rc;
 use fastrand::Rng;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-use crate::path::RelPath;
+use crate::model::path::RelPath;
 use crate::queue::Depth;
 
 /// Few names, so that they meet again.

@@ -10,7 +10,7 @@ use notify::Event;
 use super::super::{EventHandler, Thread};
 use super::kernel::{ELSEWHERE, Inode, Kernel, NamedInode, ROOT, What};
 use super::{ROOT as PATH, TestStep};
-use crate::path::RelPath;
+use crate::model::path::RelPath;
 use crate::queue::Depth;
 use crate::watch::shim::{Classified, relative, shim};
 

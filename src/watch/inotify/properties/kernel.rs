@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ffi::CString;
 
 use super::super::{EventHandler, ReadFlags, Thread, Wd};
-use crate::path::{Name, RelPath};
+use crate::model::path::{Name, RelPath};
 
 /// A record as it is read.
 #[derive(Clone, PartialEq, Eq, Debug)]

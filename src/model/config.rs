@@ -10,7 +10,7 @@ use bytesize::ByteSize;
 use shell_quote::Bash;
 
 use crate::guard::Limit;
-use crate::path::Shown;
+use crate::model::path::Shown;
 use crate::probe::unseen_seconds;
 use crate::report::Format;
 use crate::sweep::Task;

@@ -229,7 +229,7 @@ pub mod testing {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::path::testing::path;
+    use crate::model::path::testing::path;
 
     #[test]
     fn only_single_components_are_names() {
