@@ -17,10 +17,10 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use crate::copy::TempNames;
-use crate::metadata::Capabilities;
 use crate::model::entry::{Entry, Observed};
 use crate::model::error::{FsError, Side, WorkError};
 use crate::model::path::{Name, RelPath};
+use crate::plan::metadata::Capabilities;
 use crate::probe::{of_process, probe};
 use crate::trash::{empty, enter};
 use crate::tree::{DirId, ReplicaDir, Root, Settings, lies_within};

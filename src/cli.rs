@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Parser};
 
-use crate::guard::Limit;
 use crate::model::config::{
     Config, DEFAULT_INTERVAL, Mode, Rerun, parse_debounce, parse_interval, parse_keep, parse_rate,
     parse_threads,
 };
+use crate::plan::guard::Limit;
 use crate::report::Format;
 use crate::sweep::Task;
 

@@ -1,7 +1,7 @@
 //! twindir keeps a replica directory an exact twin of a source directory, one way.
 //!
 //! Two detectors, one writer: a watch and a sweep say _where to look_; the
-//! [`queue`] merges that; the [`reconcile`]r alone changes the replica, in rounds. The modules
+//! [`queue`](plan::queue) merges that; the [`reconcile`]r alone changes the replica, in rounds. The modules
 //! import each other only downwards in this list.
 
 #[cfg(not(target_os = "linux"))]
@@ -20,8 +20,6 @@ mod roots; // the start: what is refused, what is pinned
 
 mod sweep; // detector two: walks both trees
 mod watch; // detector one: the only user of notify
-mod guard; // whether deletions are believed
-mod failures; // what failed, and when it is tried again
 
 mod reconcile; // rounds: the one writer
 mod big_files; // big files, outside rounds
@@ -32,17 +30,13 @@ mod trash; // trees put aside, outside rounds
 
 mod filter; // what is left alone
 mod report; // what is said, and where
-mod hard_links; // names that are one file
 mod renamers; // who could have put a directory in its place
-mod verified_dirs; // directories that are one in two trees
-mod queue; // where to look, merged
-mod decide; // two entries in, one action out
-mod metadata; // which facts are mirrored and differ, and whom that lets in
 mod digest; // MD5 of files
 mod parallel; // one phase on all cores
 
 mod tree; // the only user of file system calls on entries
 mod mounts; // what the kernel says of mounts
+mod plan; // decisions, without a disk and without a clock
 mod model; // paths, entries, errors, settings: the vocabulary
 
 #[cfg(test)]

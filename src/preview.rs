@@ -8,17 +8,17 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, select};
 
-use crate::decide::{Action, Contents, Reason, decide};
 use crate::digest;
-use crate::failures::Failures;
 use crate::filter::Filter;
-use crate::guard::{Count, Occasion, Trust, judge, log_held};
-use crate::metadata::{Capabilities, MetadataDiff};
 use crate::model::config::{Config, Mode};
 use crate::model::entry::{Entry, Observed, Special};
 use crate::model::error::{FsError, GIVES_NOTHING_BACK, LOCKED, TAKES_NO_METADATA, WorkError};
 use crate::model::path::{Name, RelPath};
-use crate::queue::{CachedDigests, Check, Depth, Detector};
+use crate::plan::decide::{Action, Contents, Reason, decide};
+use crate::plan::failures::Failures;
+use crate::plan::guard::{Count, Occasion, Trust, judge, log_held};
+use crate::plan::metadata::{Capabilities, MetadataDiff};
+use crate::plan::queue::{CachedDigests, Check, Depth, Detector};
 use crate::reconcile::{
     COUNTING, Deletions, Fate, Lost, MountPoints, RemovalRules, Roots, Ruling, Stay, count_below,
 };

@@ -9,10 +9,10 @@ use std::sync::{Arc, LazyLock};
 use rustix::io::Errno;
 
 use crate::copy::{Temp, TempNames};
-use crate::metadata::{Capabilities, Symlinks, Times};
 use crate::model::entry::{Entry, Kind, Time, XattrKinds, Xattrs};
 use crate::model::error::FsError;
 use crate::model::path::Name;
+use crate::plan::metadata::{Capabilities, Symlinks, Times};
 use crate::tree::{Dir, NewFile, ReplicaDir, Settings};
 
 /// A time that no file system stores by rounding: an odd second and all nine digits.

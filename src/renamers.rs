@@ -3,8 +3,8 @@
 
 use crate::model::entry::Entry;
 use crate::model::path::RelPath;
+use crate::plan::verified_dirs::VerifiedDirs;
 use crate::tree::Dir;
-use crate::verified_dirs::VerifiedDirs;
 
 /// The mode's bits by which group and others may rename in a directory. Those of an ACL show in the group's.
 const WRITABLE: u32 = 0o022;

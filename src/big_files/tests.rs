@@ -10,7 +10,7 @@ use fastrand::Rng;
 use super::*;
 use crate::model::error::Side;
 use crate::model::path::testing::{name, path};
-use crate::queue::{Depth, Detector};
+use crate::plan::queue::{Depth, Detector};
 use crate::tree::{InjectedErrors, ReplicaDir, Root};
 
 /// Longer than one chunk, and than what is copied by one read and one write.

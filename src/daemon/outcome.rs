@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::{Backlog, Daemon};
-use crate::failures::Failure;
-use crate::guard::Trust;
 use crate::model::path::RelPath;
-use crate::queue::{Check, Detector};
+use crate::plan::failures::Failure;
+use crate::plan::guard::Trust;
+use crate::plan::queue::{Check, Detector};
 use crate::reconcile::{Outcome, Requeue, Waiting};
 use crate::report::{Cause, Done, Operation, Problem};
 

@@ -4,10 +4,10 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use super::{Backlog, Daemon, probe_replica};
-use crate::guard::{Occasion, Trust};
 use crate::model::config::Mode;
 use crate::model::error::{FsError, Side};
 use crate::model::path::shown;
+use crate::plan::guard::{Occasion, Trust};
 use crate::reconcile::Lost;
 use crate::roots::{
     ExtraPaths, Lock, NotSameDisk, Refusal, ReplicaMount, SourceMount, ensure_apart, refuse_followed,

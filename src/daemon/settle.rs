@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use jiff::Zoned;
 
 use super::{Daemon, End};
-use crate::guard::{Count, Trust, judge, log_held};
 use crate::model::entry::Time;
-use crate::queue::Detector;
+use crate::plan::guard::{Count, Trust, judge, log_held};
+use crate::plan::queue::Detector;
 use crate::reconcile::Outcome;
 use crate::report::{Operation, counted, human_bytes, human_duration};
 use crate::sweep::{Summary, Task, is_much_to_read};

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use super::Daemon;
-use crate::failures::Failure;
 use crate::model::error::FsError;
 use crate::model::path::RelPath;
-use crate::queue::Check;
+use crate::plan::failures::Failure;
+use crate::plan::queue::Check;
 use crate::reconcile::Reconciler;
 use crate::report::advice;
 use crate::tree::Room;

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use super::outcome::log_resolved;
 use super::{Backlog, Daemon, Failed};
-use crate::failures::Failure;
-use crate::guard::Trust;
 use crate::model::path::{Name, RelPath};
-use crate::queue::{Check, Depth, Detector};
+use crate::plan::failures::Failure;
+use crate::plan::guard::Trust;
+use crate::plan::queue::{Check, Depth, Detector};
 use crate::sweep::{Extent, Message, Plan, Summary, Sweep, Task};
 
 /// Directories that one scan takes on.

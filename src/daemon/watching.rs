@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Daemon;
-use crate::hard_links::Linked;
 use crate::model::path::RelPath;
-use crate::queue::{Check, Depth, Detector, Instead, Rename};
+use crate::plan::hard_links::Linked;
+use crate::plan::queue::{Check, Depth, Detector, Instead, Rename};
 use crate::report::human_duration;
 use crate::sweep::Task;
 use crate::tree::DirId;

@@ -9,8 +9,8 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use shell_quote::Bash;
 
-use crate::guard::Limit;
 use crate::model::path::Shown;
+use crate::plan::guard::Limit;
 use crate::probe::unseen_seconds;
 use crate::report::Format;
 use crate::sweep::Task;

@@ -8,8 +8,8 @@ use proptest::prelude::*;
 
 use super::holds;
 use crate::cli::{Args, other_order};
-use crate::guard::Limit;
 use crate::model::config::{LONGEST, LONGEST_DEBOUNCE, SHORTEST, parse_debounce, parse_interval};
+use crate::plan::guard::Limit;
 
 /// Options and values that belong together often enough.
 fn argument() -> impl Strategy<Value = String> {

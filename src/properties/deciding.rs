@@ -3,10 +3,10 @@
 use proptest::prelude::*;
 
 use super::holds;
-use crate::decide::{Action, Contents, decide};
-use crate::metadata::{Capabilities, MetadataDiff, Symlinks, Times};
 use crate::model::entry::{Entry, Kind, Observed, Special, Time, XattrKinds, Xattrs};
 use crate::model::error::FsError;
+use crate::plan::decide::{Action, Contents, decide};
+use crate::plan::metadata::{Capabilities, MetadataDiff, Symlinks, Times};
 
 /// Few values, so that they meet.
 fn small() -> impl Strategy<Value = u32> {

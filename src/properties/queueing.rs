@@ -10,7 +10,9 @@ use proptest::sample::select;
 use super::holds;
 use crate::model::path::RelPath;
 use crate::model::path::testing::path;
-use crate::queue::{BatchLimit, Check, Checks, Depth, Detector, PendingRenames, Queue, Rename, RenameBatch};
+use crate::plan::queue::{
+    BatchLimit, Check, Checks, Depth, Detector, PendingRenames, Queue, Rename, RenameBatch,
+};
 
 /// What is done with a queue.
 #[derive(Clone, Debug)]

@@ -2,11 +2,11 @@
 //! with it the directories it lies in, and their files of patterns. Everything else in them goes.
 
 use super::{Requeue, Round};
-use crate::decide::Reason;
 use crate::filter::Filter;
 use crate::model::error::WorkError;
 use crate::model::path::{Name, RelPath};
-use crate::queue::Check;
+use crate::plan::decide::Reason;
+use crate::plan::queue::Check;
 use crate::report::{Done, Operation};
 use crate::tree::Dir;
 

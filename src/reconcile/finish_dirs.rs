@@ -7,11 +7,11 @@ use super::in_place::common_rights;
 use super::open_dirs::DirPair;
 use super::{Requeue, Round};
 use crate::copy::settings;
-use crate::decide::Reason;
-use crate::metadata::{MetadataDiff, grants_more};
 use crate::model::error::{FsError, TAKES_NO_METADATA};
 use crate::model::path::RelPath;
-use crate::queue::{Check, Depth};
+use crate::plan::decide::Reason;
+use crate::plan::metadata::{MetadataDiff, grants_more};
+use crate::plan::queue::{Check, Depth};
 use crate::report::{Done, Operation};
 use crate::tree::Settings;
 

@@ -8,7 +8,7 @@ use std::time::Instant;
 use crate::big_files::{Job, JobKind};
 use crate::model::entry::Entry;
 use crate::model::path::{Name, RelPath};
-use crate::queue::{Check, Detector};
+use crate::plan::queue::{Check, Detector};
 
 /// A big file that a carrier has.
 struct Flight {

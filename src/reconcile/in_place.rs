@@ -5,12 +5,12 @@ use rustix::io::Errno;
 use super::Outcome;
 use super::contents::{EntryContext, Worked, changed_if_gone};
 use crate::copy::settings;
-use crate::decide::Reason;
-use crate::hard_links::Linked;
-use crate::metadata::MetadataDiff;
 use crate::model::entry::{Entry, Kind, Observed};
 use crate::model::error::{FsError, Side};
 use crate::model::path::Name;
+use crate::plan::decide::Reason;
+use crate::plan::hard_links::Linked;
+use crate::plan::metadata::MetadataDiff;
 use crate::report::{Done, Operation};
 use crate::tree::Settings;
 

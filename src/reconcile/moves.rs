@@ -12,10 +12,10 @@ use rustix::io::Errno;
 use super::removal::taken;
 use super::{Fate, Requeue, Round, Ruling};
 use crate::backup::{Kept, Taken};
-use crate::decide::Reason;
 use crate::model::entry::{Entry, Kind, Observed};
 use crate::model::path::{Name, RelPath};
-use crate::queue::{Check, Checks, Depth, Rename, RenameBatch, add};
+use crate::plan::decide::Reason;
+use crate::plan::queue::{Check, Checks, Depth, Rename, RenameBatch, add};
 use crate::report::{Done, Operation};
 use crate::tree::ReplicaDir;
 

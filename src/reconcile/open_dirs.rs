@@ -10,13 +10,13 @@ use super::{Observation, Outcome, Requeue, Round, TASK};
 use crate::big_files::{Finished, Job, JobKind, JobResult};
 use crate::copy::Temp;
 use crate::filter::DirFilter;
-use crate::hard_links::Linked;
 use crate::model::entry::{Entry, Kind, Observed, Time};
 use crate::model::error::FsError;
 use crate::model::error::WorkError;
 use crate::model::path::{Name, RelPath, fold_case};
 use crate::parallel;
-use crate::queue::{CachedDigests, Check, Checks, Depth, Detector, add};
+use crate::plan::hard_links::Linked;
+use crate::plan::queue::{CachedDigests, Check, Checks, Depth, Detector, add};
 use crate::report::{Cause, Notice, Problem};
 use crate::tree::{Dir, ReplicaDir, Settings};
 

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 use super::Round;
 use super::emptying::{A_TURN, EmptiedInPlace, cannot_be_renamed};
 use crate::backup::{Kept, Taken};
-use crate::decide::Reason;
 use crate::model::entry::Entry;
 use crate::model::error::{FsError, WorkError};
 use crate::model::path::{Name, RelPath};
-use crate::queue::Check;
+use crate::plan::decide::Reason;
+use crate::plan::queue::Check;
 use crate::report::{Done, Entries, Operation};
 use crate::tree::{Dir, ListedKind, ReplicaDir, Settings};
 

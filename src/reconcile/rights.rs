@@ -15,11 +15,11 @@ use super::in_place::{common_rights, lies_here_alone};
 use super::moves::{Moving, ReplicaName};
 use super::open_dirs::step_to;
 use super::{Requeue, Round};
-use crate::metadata::MetadataDiff;
 use crate::model::entry::{Entry, GROUP_OTHER, Kind, XattrKinds};
 use crate::model::error::{FsError, WorkError};
 use crate::model::path::RelPath;
-use crate::queue::Check;
+use crate::plan::metadata::MetadataDiff;
+use crate::plan::queue::Check;
 use crate::renamers::Renamers;
 use crate::tree::{Dir, ReplicaDir, Settings};
 

@@ -12,11 +12,11 @@ use std::time::Duration;
 
 use super::*;
 use crate::big_files::{JobKind, JobResult};
-use crate::guard::{Count, Doubt, Limit, Occasion, judge};
 use crate::model::entry::DigestPair;
 use crate::model::error::Side;
 use crate::model::path::testing::path;
-use crate::queue::{CachedDigests, Checks, Depth, Detector, RenameBatch, add};
+use crate::plan::guard::{Count, Doubt, Limit, Occasion, judge};
+use crate::plan::queue::{CachedDigests, Checks, Depth, Detector, RenameBatch, add};
 use crate::report::Operation;
 use crate::sweep::{Extent, Message, Plan, Task, walked};
 use crate::tree::InjectedErrors;
@@ -475,7 +475,7 @@ fn two_big_files_of_one_size_are_compared_by_a_carrier() {
     pair.round(Work { finished: vec![verdict], big: 5, ..work(&[]) });
     let filled = pair.finished();
     let outcome = pair.round(Work { finished: vec![filled], big: 5, ..work(&[]) });
-    assert_eq!(outcome.done[0].reason, crate::decide::Reason::Md5);
+    assert_eq!(outcome.done[0].reason, crate::plan::decide::Reason::Md5);
     assert_eq!(pair.read("replica/big"), "0123456789");
 }
 

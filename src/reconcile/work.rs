@@ -4,12 +4,12 @@ use std::time::{Duration, Instant};
 
 use super::Stay;
 use crate::big_files::{Finished, Job};
-use crate::hard_links::Linked;
-use crate::metadata::Capabilities;
 use crate::model::entry::{Entry, Special, Time};
 use crate::model::error::{FsError, WorkError};
 use crate::model::path::RelPath;
-use crate::queue::{Check, Checks, Depth, Detector, Rename, RenameBatch};
+use crate::plan::hard_links::Linked;
+use crate::plan::metadata::Capabilities;
+use crate::plan::queue::{Check, Checks, Depth, Detector, Rename, RenameBatch};
 use crate::report::{Done, Notice, Problem};
 use crate::trash::{Emptied, Trash};
 

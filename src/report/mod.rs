@@ -18,14 +18,14 @@ use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Layer, Registry, fmt};
 
-use crate::decide::{Reason, was_copied_soon};
-use crate::failures::Failure;
-use crate::metadata::MetadataDiff;
 use crate::model::entry::{Entry, Kind, Special, Time};
 use crate::model::error::{ENDLESS, FsError, GIVES_NOTHING_BACK, TAKES_NO_METADATA, WorkError};
 use crate::model::path::{Name, RelPath};
+use crate::plan::decide::{Reason, was_copied_soon};
+use crate::plan::failures::Failure;
+use crate::plan::metadata::MetadataDiff;
+use crate::plan::queue::{CachedDigests, Check, Detector};
 use crate::probe::unseen_seconds;
-use crate::queue::{CachedDigests, Check, Detector};
 use format::{ConsoleFormat, LocalTime, LogFormat};
 
 /// What was done to an entry of the replica.

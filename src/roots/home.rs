@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::guard::Trust;
 use crate::model::error::{FsError, Side};
 use crate::mounts::Mount;
+use crate::plan::guard::Trust;
 use crate::tree::{DirId, Root, nearest_existing};
 
 /// So many directories that were a root before are known again.

@@ -10,7 +10,7 @@ use crate::digest::{Pair, SIDE_BY_SIDE, compare_all, compare_large};
 use crate::model::entry::DigestPair;
 use crate::model::error::WorkError;
 use crate::model::path::{Name, RelPath};
-use crate::queue::CachedDigests;
+use crate::plan::queue::CachedDigests;
 
 /// Pairs for which another thread is worth while: with fewer, lanes are idle.
 const SHARE: usize = SIDE_BY_SIDE / 2;

@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Walker;
 use super::walk::walk;
-use crate::guard::{Count, is_much};
-use crate::metadata::Symlinks;
 use crate::model::error::FsError;
 use crate::model::path::{Name, RelPath, fold_case};
+use crate::plan::guard::{Count, is_much};
+use crate::plan::metadata::Symlinks;
 use crate::tree::{Dir, LOST_FOUND, ListedKind, Listing};
 
 /// Entries that are named as examples of what would go.

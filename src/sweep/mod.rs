@@ -21,16 +21,16 @@ use big::Bigs;
 use rate::Rate;
 
 use crate::filter::Filter;
-use crate::guard::Count;
-use crate::hard_links::Linked;
-use crate::metadata::Capabilities;
 use crate::model::entry::Entry;
 use crate::model::path::{Name, RelPath};
-use crate::queue::{Check, Detector};
+use crate::plan::guard::Count;
+use crate::plan::hard_links::Linked;
+use crate::plan::metadata::Capabilities;
+use crate::plan::queue::{Check, Detector};
+use crate::plan::verified_dirs::VerifiedDirs;
 use crate::reconcile::{Lost, Roots};
 use crate::report::Problem;
 use crate::tree::{Dir, DirId, ReplicaDir};
-use crate::verified_dirs::VerifiedDirs;
 use crate::watch::{Registry, Unwatched};
 
 /// Messages that may wait for the daemon; a batch is at most [`compare::CHUNK`] names.

@@ -9,10 +9,10 @@ use crossbeam_channel::Sender;
 use super::Message;
 use crate::model::entry::Entry;
 use crate::model::path::RelPath;
-use crate::queue::Check;
+use crate::plan::queue::Check;
+use crate::plan::verified_dirs::VerifiedDirs;
 use crate::renamers::Renamers;
 use crate::tree::Dir;
-use crate::verified_dirs::VerifiedDirs;
 
 /// A directory that stands on both sides, when it was opened.
 pub(super) struct ComparedDirs {

@@ -17,7 +17,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use notify::{Config, ErrorKind, RecursiveMode, Watcher};
 
 use crate::model::path::RelPath;
-use crate::queue::Depth;
+use crate::plan::queue::Depth;
 use feeder::{DebounceThread, Raw};
 use inotify::INotify;
 pub use inotify::Registry;

@@ -13,7 +13,7 @@ use notify::{Event, EventKind};
 
 use super::Change;
 use crate::model::path::RelPath;
-use crate::queue::Depth;
+use crate::plan::queue::Depth;
 
 /// How long one kind is in use, at least.
 const SLOT: Duration = Duration::from_millis(100);

@@ -16,7 +16,7 @@ use std::path::Path;
 
 use super::Fixture;
 use crate::model::path::{Name, RelPath};
-use crate::queue::Rename;
+use crate::plan::queue::Rename;
 use crate::reconcile::Deletions;
 use crate::tree::InjectedErrors;
 use kept::KeptDirs;

@@ -1,7 +1,7 @@
 //! Renames that are followed, and hints that are wrong.
 
 use super::*;
-use crate::queue::{Rename, RenameBatch};
+use crate::plan::queue::{Rename, RenameBatch};
 
 impl Fixture {
     /// Has both sides hold the same file.

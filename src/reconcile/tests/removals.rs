@@ -1,7 +1,7 @@
 //! Rounds that take something away: what has to stay, and what is kept first.
 
 use super::*;
-use crate::queue::{Rename, RenameBatch};
+use crate::plan::queue::{Rename, RenameBatch};
 
 #[test]
 fn a_directory_of_the_replica_stays_while_the_source_lies_in_it() {

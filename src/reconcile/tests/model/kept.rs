@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashSet};
 use super::super::path;
 use super::trees::Tree;
 use crate::model::path::{Name, RelPath};
-use crate::queue::Rename;
+use crate::plan::queue::Rename;
 use crate::reconcile::Deletions;
 
 /// What both sides hold, and all that the source ever held.

@@ -12,7 +12,7 @@ use fastrand::Rng;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use crate::model::path::RelPath;
-use crate::queue::Depth;
+use crate::plan::queue::Depth;
 
 /// Few names, so that they meet again.
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];

@@ -11,7 +11,7 @@ use super::super::{EventHandler, Thread};
 use super::kernel::{ELSEWHERE, Inode, Kernel, NamedInode, ROOT, What};
 use super::{ROOT as PATH, TestStep};
 use crate::model::path::RelPath;
-use crate::queue::Depth;
+use crate::plan::queue::Depth;
 use crate::watch::shim::{Classified, relative, shim};
 
 /// What waits to be done.

@@ -1,8 +1,8 @@
 //! What to do about one name, given what stands there on each side. Pure: no file system, no
 //! clock, no memory (I2).
 
-use crate::metadata::{Capabilities, MetadataDiff};
 use crate::model::entry::{DigestPair, Entry, Identity, Kind, Observed, Special, Time};
+use crate::plan::metadata::{Capabilities, MetadataDiff};
 
 /// What is known of the contents of two files.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -171,9 +171,9 @@ fn decide_metadata(differs: MetadataDiff) -> Action {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metadata::{Symlinks, Times};
     use crate::model::entry::testing::entry;
     use crate::model::error::FsError;
+    use crate::plan::metadata::{Symlinks, Times};
     use std::sync::LazyLock;
 
     static KEEPS: LazyLock<Capabilities> =

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use crate::model::config::Rerun;
 use crate::model::error::FsError;
 use crate::model::path::RelPath;
-use crate::queue::Detector;
+use crate::plan::queue::Detector;
 use crate::reconcile::Deletions;
 
 /// Fewer deletions than this are never held by a percentage at the start of a run.

@@ -1,0 +1,9 @@
+//! What is decided, by rules that can be tried without a disk: no I/O, and times come in as arguments.
+
+pub mod decide; // two entries in, one action out
+pub mod failures; // what failed, and when it is tried again
+pub mod guard; // whether deletions are believed
+pub mod hard_links; // names that are one file
+pub mod metadata; // which facts are mirrored and differ, and whom that lets in
+pub mod queue; // where to look, merged
+pub mod verified_dirs; // directories that are one in two trees
