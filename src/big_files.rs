@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::copy::{ensure_whole, fill};
-use crate::digest::{compare_large, ensure_unchanged};
+use crate::fs::digest::{compare_large, ensure_unchanged};
+use crate::fs::tree::{File, NewFile};
 use crate::model::entry::DigestPair;
 use crate::model::entry::{Entry, Identity};
 use crate::model::error::WorkError;
 use crate::model::path::{Name, RelPath};
 use crate::plan::decide::Reason;
 use crate::plan::queue::Check;
-use crate::tree::{File, NewFile};
 
 /// What a carrier is to do.
 pub enum JobKind {

@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
 
-use crate::digest::{BEYOND, with_buffer};
+use crate::fs::digest::{BEYOND, with_buffer};
+use crate::fs::tree::{File, NewFile, Ranged, ReplicaDir, Settings};
 use crate::model::entry::{Entry, Observed, Xattrs};
 use crate::model::error::{ENDLESS, FsError, GIVES_NOTHING_BACK, WorkError};
 use crate::model::path::Name;
 use crate::plan::metadata::{Capabilities, MetadataDiff};
-use crate::tree::{File, NewFile, Ranged, ReplicaDir, Settings};
 
 /// Files up to this size, in bytes, are copied by one read and one write.
 const SMALL: u64 = 64 * 1024;

@@ -28,14 +28,9 @@ mod probe; // what the replica's file system keeps
 mod copy; // one file or symlink, atomically
 mod trash; // trees put aside, outside rounds
 
-mod filter; // what is left alone
 mod report; // what is said, and where
-mod renamers; // who could have put a directory in its place
-mod digest; // MD5 of files
-mod parallel; // one phase on all cores
 
-mod tree; // the only user of file system calls on entries
-mod mounts; // what the kernel says of mounts
+mod fs; // descriptors, listings, MD5s, mounts
 mod plan; // decisions, without a disk and without a clock
 mod model; // paths, entries, errors, settings: the vocabulary
 

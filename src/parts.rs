@@ -8,8 +8,9 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use crate::daemon::{PORTION, WATCH_PORTION};
-use crate::digest;
-use crate::filter::Filter;
+use crate::fs::digest;
+use crate::fs::filter::Filter;
+use crate::fs::tree::{Dir, File, Root};
 use crate::model::entry::Entry;
 use crate::model::error::Side;
 use crate::model::path::{Name, RelPath};
@@ -18,7 +19,6 @@ use crate::plan::queue::{Check, Checks, Depth, Detector, Queue, RenameBatch, add
 use crate::probe::{of_process, probe};
 use crate::reconcile::{Deletions, Reconciler, Roots, Work, WriterOptions};
 use crate::sweep::{Extent, Message, Plan, Task, walked};
-use crate::tree::{Dir, File, Root};
 
 /// Names that a sweep reports at once.
 const BATCH: usize = 100;

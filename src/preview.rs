@@ -8,8 +8,9 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, select};
 
-use crate::digest;
-use crate::filter::Filter;
+use crate::fs::digest;
+use crate::fs::filter::Filter;
+use crate::fs::tree::Dir;
 use crate::model::config::{Config, Mode};
 use crate::model::entry::{Entry, Observed, Special};
 use crate::model::error::{FsError, GIVES_NOTHING_BACK, LOCKED, TAKES_NO_METADATA, WorkError};
@@ -24,7 +25,6 @@ use crate::reconcile::{
 };
 use crate::report::{Cause, Done, Entries, Notice, Operation, Problem, counted, log_if_silent};
 use crate::sweep::{Extent, Message, Plan, Sweep, Task};
-use crate::tree::Dir;
 
 /// How a look at both trees ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -9,11 +9,11 @@ use std::sync::{Arc, LazyLock};
 use rustix::io::Errno;
 
 use crate::copy::{Temp, TempNames};
+use crate::fs::tree::{Dir, NewFile, ReplicaDir, Settings};
 use crate::model::entry::{Entry, Kind, Time, XattrKinds, Xattrs};
 use crate::model::error::FsError;
 use crate::model::path::Name;
 use crate::plan::metadata::{Capabilities, Symlinks, Times};
-use crate::tree::{Dir, NewFile, ReplicaDir, Settings};
 
 /// A time that no file system stores by rounding: an odd second and all nine digits.
 const ODD: Time = Time { sec: 1_000_000_001, nsec: 123_456_789 };
@@ -366,8 +366,8 @@ impl fmt::Display for MissingCapabilities<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fs::tree::Root;
     use crate::model::error::Side;
-    use crate::tree::Root;
 
     #[test]
     fn a_time_tells_the_step_in_which_it_was_kept() {

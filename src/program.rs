@@ -11,8 +11,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 
 use crate::cli::{Args, other_order};
 use crate::daemon::{End, Failed, run};
-use crate::digest;
-use crate::filter::Filter;
+use crate::fs::digest;
+use crate::fs::filter::Filter;
 use crate::limits;
 use crate::model::config::{Config, Mode};
 use crate::model::path::shown;

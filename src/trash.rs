@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use rustix::io::Errno;
 
+use crate::fs::tree::{ListedKind, ReplicaDir, Result, Root, Settings};
 use crate::model::error::FsError;
 use crate::model::path::{Name, RelPath};
-use crate::tree::{ListedKind, ReplicaDir, Result, Root, Settings};
 
 /// A tree under a reserved name in the directory `dir`.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -167,8 +167,8 @@ pub fn enter(parent: &ReplicaDir, name: &[u8]) -> Result<ReplicaDir> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fs::tree::InjectedErrors;
     use crate::model::error::Side;
-    use crate::tree::InjectedErrors;
     use std::fs;
 
     fn reap(top: &std::path::Path) -> Result<()> {

@@ -5,9 +5,9 @@ use std::time::Duration;
 use jiff::Zoned;
 use rustix::io::Errno;
 
+use crate::fs::tree::ReplicaDir;
 use crate::model::error::FsError;
 use crate::model::path::Name;
-use crate::tree::ReplicaDir;
 
 /// Local time, to the millisecond, and its distance from UTC.
 const FORMAT: &str = "twindir-%Y-%m-%dT%H-%M-%S%.3f%z";

@@ -8,10 +8,10 @@ use std::time::Instant;
 use fastrand::Rng;
 
 use super::*;
+use crate::fs::tree::{InjectedErrors, ReplicaDir, Root};
 use crate::model::error::Side;
 use crate::model::path::testing::{name, path};
 use crate::plan::queue::{Depth, Detector};
-use crate::tree::{InjectedErrors, ReplicaDir, Root};
 
 /// Longer than one chunk, and than what is copied by one read and one write.
 const LONGEST: usize = 700 * 1024;

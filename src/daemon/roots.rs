@@ -4,6 +4,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use super::{Backlog, Daemon, probe_replica};
+use crate::fs::tree::DirId;
 use crate::model::config::Mode;
 use crate::model::error::{FsError, Side};
 use crate::model::path::shown;
@@ -12,7 +13,6 @@ use crate::reconcile::Lost;
 use crate::roots::{
     ExtraPaths, Lock, NotSameDisk, Refusal, ReplicaMount, SourceMount, ensure_apart, refuse_followed,
 };
-use crate::tree::DirId;
 
 /// How long another directory must have stood at a root's path before it is adopted: a mount
 /// or a rename may be under way.

@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use super::Daemon;
+use crate::fs::tree::Room;
 use crate::model::error::FsError;
 use crate::model::path::RelPath;
 use crate::plan::failures::Failure;
 use crate::plan::queue::Check;
 use crate::reconcile::Reconciler;
 use crate::report::advice;
-use crate::tree::Room;
 
 /// How often the file system is asked whether there is more room.
 const ASK: Duration = Duration::from_secs(1);

@@ -8,10 +8,10 @@ use md5::Digest;
 use proptest::prelude::*;
 
 use super::holds;
-use crate::digest::{Pair, Streams, compare_all, hash_all, test_lanes};
+use crate::fs::digest::{Pair, Streams, compare_all, hash_all, test_lanes};
+use crate::fs::tree::{File, Root};
 use crate::model::entry::{Entry, Md5};
 use crate::model::error::Side;
-use crate::tree::{File, Root};
 
 fn plain(message: &[u8]) -> Md5 {
     Md5(md5::Md5::digest(message).into())

@@ -5,10 +5,10 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::holds;
-use crate::filter::{Filter, Flaw, Patterns};
+use crate::fs::filter::{Filter, Flaw, Patterns};
+use crate::fs::tree::Root;
 use crate::model::error::Side;
 use crate::model::path::{Name, RelPath, Shown, is_reserved};
-use crate::tree::Root;
 
 /// Any bytes, those often that mean something.
 fn bytes() -> impl Strategy<Value = Vec<u8>> {

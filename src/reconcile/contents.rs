@@ -12,16 +12,16 @@ use super::removal::gone_is_fine;
 use super::{Fate, Observation, Outcome, Requeue, Round, Ruling, Stay, TASK};
 use crate::big_files::{Finished, Job, JobKind, JobResult};
 use crate::copy::{Temp, ensure_whole, fill, seal, settings};
-use crate::digest;
+use crate::fs::digest;
+use crate::fs::parallel;
+use crate::fs::tree::{File, NewFile, ReplicaDir};
 use crate::model::entry::{DigestPair, Entry, Kind, Observed};
 use crate::model::error::{FsError, GIVES_NOTHING_BACK, Side, WorkError};
 use crate::model::path::{Name, RelPath};
-use crate::parallel;
 use crate::plan::decide::{Action, Contents, Reason, decide, may_hold_other};
 use crate::plan::metadata::MetadataDiff;
 use crate::plan::queue::{CachedDigests, Check, Depth};
 use crate::report::{Done, Operation, advice};
-use crate::tree::{File, NewFile, ReplicaDir};
 
 /// Names of one directory, for one thread.
 struct ContentsTask<'a> {

@@ -6,9 +6,9 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use crate::fs::mounts::Mount;
+use crate::fs::tree::{Dir, DirId};
 use crate::model::path::{RelPath, within};
-use crate::mounts::Mount;
-use crate::tree::{Dir, DirId};
 
 /// What was mounted at one place.
 struct Crossing {

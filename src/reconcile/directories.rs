@@ -9,6 +9,7 @@ use super::contents::changed_if_no_dir;
 use super::open_dirs::DirPair;
 use super::{Fate, Observation, Requeue, Round, Ruling, Stay};
 use crate::copy::swap;
+use crate::fs::tree::ReplicaDir;
 use crate::model::entry::Entry;
 use crate::model::error::{Side, WorkError};
 use crate::model::path::{Name, RelPath};
@@ -16,7 +17,6 @@ use crate::plan::decide::{Action, Contents, Reason, decide};
 use crate::plan::queue::{Check, Depth};
 use crate::report::{Cause, Done, Notice, Operation, Problem};
 use crate::trash::{Emptied, Trash};
-use crate::tree::ReplicaDir;
 
 impl Round<'_> {
     pub(super) fn directories(&mut self) {

@@ -10,10 +10,10 @@ use rustix::io::Errno;
 
 use super::Round;
 use super::removal::gone_is_fine;
+use crate::fs::tree::ReplicaDir;
 use crate::model::error::{FsError, WorkError};
 use crate::model::path::{Name, RelPath};
 use crate::trash::enter;
-use crate::tree::ReplicaDir;
 
 /// How long a round removes entries of such a directory before others have their turn.
 pub(super) const A_TURN: Duration = Duration::from_millis(20);

@@ -2,13 +2,13 @@
 //! with it the directories it lies in, and their files of patterns. Everything else in them goes.
 
 use super::{Requeue, Round};
-use crate::filter::Filter;
+use crate::fs::filter::Filter;
+use crate::fs::tree::Dir;
 use crate::model::error::WorkError;
 use crate::model::path::{Name, RelPath};
 use crate::plan::decide::Reason;
 use crate::plan::queue::Check;
 use crate::report::{Done, Operation};
-use crate::tree::Dir;
 
 /// What may go of a directory.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -170,8 +170,8 @@ enum PartRemoval {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fs::tree::Root;
     use crate::model::error::Side;
-    use crate::tree::Root;
 
     #[test]
     fn a_tree_that_is_deeper_than_a_stack_is_looked_into() {
@@ -179,7 +179,7 @@ mod tests {
         let deep: std::path::PathBuf = std::iter::repeat_n("d", 800).collect();
         std::fs::create_dir_all(top.path().join(deep)).unwrap();
         let root = Root::new(top.path(), Side::Replica);
-        let filter = Filter::new(crate::filter::Patterns::default(), true);
+        let filter = Filter::new(crate::fs::filter::Patterns::default(), true);
         let look =
             move || removable_part(&root.open_replica().unwrap().0, &RelPath::new(b"d").unwrap(), &filter);
         let small = std::thread::Builder::new().stack_size(128 * 1024);

@@ -40,7 +40,8 @@ use std::time::Instant;
 use crate::backup::Backup;
 use crate::big_files::{BigFileWorkers, Finished};
 use crate::copy::TempNames;
-use crate::filter::Filter;
+use crate::fs::filter::Filter;
+use crate::fs::tree::{Dir, DirId, Quirks, ReplicaDir, Root, Settings};
 use crate::model::entry::{Entry, Observed, Time};
 use crate::model::error::FsError;
 use crate::model::path::{Name, RelPath};
@@ -49,7 +50,6 @@ use crate::plan::queue::{Check, Detector};
 use crate::plan::verified_dirs::VerifiedDirs;
 use crate::report::Notice;
 use crate::trash::{Emptied, Reaper};
-use crate::tree::{Dir, DirId, Quirks, ReplicaDir, Root, Settings};
 use crossings::Crossings;
 use emptying::Emptying;
 use flights::InFlight;
@@ -379,7 +379,7 @@ impl Reconciler {
 }
 
 /// Removes a temporary file and leaves its directory's mode and mtime as they were.
-fn remove_unseen(dir: &ReplicaDir, temp: &Name) -> crate::tree::Result<()> {
+fn remove_unseen(dir: &ReplicaDir, temp: &Name) -> crate::fs::tree::Result<()> {
     let before = dir.entry()?;
     if before.mode & 0o300 != 0o300 {
         // For root no mode is in the way, and for others this is how they get past their own.

@@ -9,16 +9,16 @@ use rustix::io::Errno;
 use super::{Observation, Outcome, Requeue, Round, TASK};
 use crate::big_files::{Finished, Job, JobKind, JobResult};
 use crate::copy::Temp;
-use crate::filter::DirFilter;
+use crate::fs::filter::DirFilter;
+use crate::fs::parallel;
+use crate::fs::tree::{Dir, ReplicaDir, Settings};
 use crate::model::entry::{Entry, Kind, Observed, Time};
 use crate::model::error::FsError;
 use crate::model::error::WorkError;
 use crate::model::path::{Name, RelPath, fold_case};
-use crate::parallel;
 use crate::plan::hard_links::Linked;
 use crate::plan::queue::{CachedDigests, Check, Checks, Depth, Detector, add};
 use crate::report::{Cause, Notice, Problem};
-use crate::tree::{Dir, ReplicaDir, Settings};
 
 /// A temporary name in the source is no news before this: another twindir may be at work there.
 const PASSING: Duration = Duration::from_secs(60);

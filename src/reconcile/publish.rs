@@ -5,6 +5,7 @@ use super::open_dirs::DirPair;
 use super::{Outcome, Requeue, Round};
 use crate::backup::{Kept, Taken};
 use crate::copy::{Temp, swap};
+use crate::fs::tree::ReplicaDir;
 use crate::model::entry::{Entry, Observed};
 use crate::model::error::WorkError;
 use crate::model::path::{Name, RelPath};
@@ -13,7 +14,6 @@ use crate::plan::hard_links::Linked;
 use crate::plan::queue::Check;
 use crate::report::{Done, Operation, log_if_silent};
 use crate::trash::Trash;
-use crate::tree::ReplicaDir;
 
 /// A finished temporary entry, and what it is to become.
 pub(super) struct Publishable<'a> {

@@ -11,12 +11,12 @@ use rustix::io::Errno;
 use super::crossings::Crossings;
 use super::excluded::{Removable, removable_part};
 use super::{Deletions, Roots};
-use crate::filter::Filter;
+use crate::fs::filter::Filter;
+use crate::fs::mounts;
+use crate::fs::tree::Dir;
 use crate::model::entry::Entry;
 use crate::model::error::{FsError, GIVES_NOTHING_BACK, LOCKED, Side};
 use crate::model::path::RelPath;
-use crate::mounts;
-use crate::tree::Dir;
 
 /// Why a directory that holds excluded entries does not give way to an entry of another kind.
 const EXCLUDED: FsError = FsError {

@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 use super::Round;
 use super::emptying::{A_TURN, EmptiedInPlace, cannot_be_renamed};
 use crate::backup::{Kept, Taken};
+use crate::fs::tree::{Dir, ListedKind, ReplicaDir, Settings};
 use crate::model::entry::Entry;
 use crate::model::error::{FsError, WorkError};
 use crate::model::path::{Name, RelPath};
 use crate::plan::decide::Reason;
 use crate::plan::queue::Check;
 use crate::report::{Done, Entries, Operation};
-use crate::tree::{Dir, ListedKind, ReplicaDir, Settings};
 
 /// How long the entries of a directory that is to go are counted, for the log's sake.
 pub const COUNTING: Duration = Duration::from_millis(20);

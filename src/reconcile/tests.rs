@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::big_files::{JobKind, JobResult};
+use crate::fs::tree::InjectedErrors;
 use crate::model::entry::DigestPair;
 use crate::model::error::Side;
 use crate::model::path::testing::path;
@@ -19,7 +20,6 @@ use crate::plan::guard::{Count, Doubt, Limit, Occasion, judge};
 use crate::plan::queue::{CachedDigests, Checks, Depth, Detector, RenameBatch, add};
 use crate::report::Operation;
 use crate::sweep::{Extent, Message, Plan, Task, walked};
-use crate::tree::InjectedErrors;
 
 /// Two small trees and a reconciler between them.
 struct Fixture {
@@ -303,7 +303,7 @@ fn evidence_holds_only_for_the_states_that_were_read() {
     let roots = pair.reconciler.roots.open().unwrap();
     let (source, replica) = (roots.0.look(b"f"), roots.1.look(b"f"));
     let lie = roots.0.open_file(b"f").unwrap();
-    let md5 = crate::digest::md5_of(&lie.0, lie.1.size, &AtomicBool::new(false)).unwrap();
+    let md5 = crate::fs::digest::md5_of(&lie.0, lie.1.size, &AtomicBool::new(false)).unwrap();
     let evidence = CachedDigests {
         source: source.entry().unwrap().identity(),
         replica: replica.entry().unwrap().identity(),

@@ -3,10 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::fs::mounts::Mount;
+use crate::fs::tree::{DirId, Root, nearest_existing};
 use crate::model::error::{FsError, Side};
-use crate::mounts::Mount;
 use crate::plan::guard::Trust;
-use crate::tree::{DirId, Root, nearest_existing};
 
 /// So many directories that were a root before are known again.
 const FORMER: usize = 8;

@@ -4,11 +4,11 @@ use std::cell::Cell;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::digest::hash_all;
+use crate::fs::digest::hash_all;
+use crate::fs::tree::File;
 use crate::model::entry::{DigestPair, Entry};
 use crate::model::error::WorkError;
 use crate::model::path::Name;
-use crate::tree::File;
 
 /// Bytes that are gathered before they are hashed: enough for some hundred small files, and a small part of the
 /// processor's caches.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::compare::{Opened, Replica, Step};
 use super::subtree::DirVerdict;
 use super::{Message, Walker};
-use crate::digest::{Pair, SIDE_BY_SIDE, compare_all, compare_large};
+use crate::fs::digest::{Pair, SIDE_BY_SIDE, compare_all, compare_large};
 use crate::model::entry::DigestPair;
 use crate::model::error::WorkError;
 use crate::model::path::{Name, RelPath};

@@ -9,7 +9,8 @@ use super::compare::{Opened, Replica, Step};
 use super::join::{Joined, ListedPair};
 use super::subtree::DirVerdict;
 use super::{Extent, Message, Task, Walker};
-use crate::filter::DirFilter;
+use crate::fs::filter::DirFilter;
+use crate::fs::tree::{Dir, ListedKind, ReplicaDir};
 use crate::model::entry::{Entry, Kind, Observed};
 use crate::model::error::WorkError;
 use crate::model::path::{Name, RelPath};
@@ -17,7 +18,6 @@ use crate::plan::decide::{Action, Contents, decide, may_hold_other};
 use crate::plan::hard_links::Linked;
 use crate::plan::metadata::MetadataDiff;
 use crate::plan::queue::{CachedDigests, Check};
-use crate::tree::{Dir, ListedKind, ReplicaDir};
 
 /// Files of this size, in bytes, and above are a task of their own.
 const BIG: u64 = 1024 * 1024;

@@ -14,6 +14,8 @@ use super::join::Joined;
 use super::subtree::{ComparedDirs, DirVerdict};
 use super::walk::walk;
 use super::{Extent, Message, Task, Walker};
+use crate::fs::renamers::Renamers;
+use crate::fs::tree::{Dir, File, ReplicaDir};
 use crate::model::entry::{DigestPair, Entry};
 use crate::model::error::FsError;
 use crate::model::error::WorkError;
@@ -21,9 +23,7 @@ use crate::model::path::RelPath;
 use crate::plan::decide::may_be_newer;
 use crate::plan::metadata::{MetadataDiff, grants_more, is_wider};
 use crate::plan::queue::{CachedDigests, Check, Depth};
-use crate::renamers::Renamers;
 use crate::report::{Cause, Problem};
-use crate::tree::{Dir, File, ReplicaDir};
 
 /// Names of one directory that one thread compares before it reports.
 pub(super) const CHUNK: usize = 256;

@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Walker;
 use super::walk::walk;
+use crate::fs::tree::{Dir, LOST_FOUND, ListedKind, Listing};
 use crate::model::error::FsError;
 use crate::model::path::{Name, RelPath, fold_case};
 use crate::plan::guard::{Count, is_much};
 use crate::plan::metadata::Symlinks;
-use crate::tree::{Dir, LOST_FOUND, ListedKind, Listing};
 
 /// Entries that are named as examples of what would go.
 const EXAMPLES: usize = 5;

@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use crate::tree::{ListedKind, Listing};
+use crate::fs::tree::{ListedKind, Listing};
 
 /// Says that a side has no such name.
 const NONE: u32 = u32::MAX;
@@ -70,8 +70,8 @@ impl Joined {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fs::tree::Root;
     use crate::model::error::Side;
-    use crate::tree::Root;
 
     fn listing(names: &[&str]) -> Listing {
         let dir = tempfile::tempdir().unwrap();

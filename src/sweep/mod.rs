@@ -20,7 +20,8 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use big::Bigs;
 use rate::Rate;
 
-use crate::filter::Filter;
+use crate::fs::filter::Filter;
+use crate::fs::tree::{Dir, DirId, ReplicaDir};
 use crate::model::entry::Entry;
 use crate::model::path::{Name, RelPath};
 use crate::plan::guard::Count;
@@ -30,7 +31,6 @@ use crate::plan::queue::{Check, Detector};
 use crate::plan::verified_dirs::VerifiedDirs;
 use crate::reconcile::{Lost, Roots};
 use crate::report::Problem;
-use crate::tree::{Dir, DirId, ReplicaDir};
 use crate::watch::{Registry, Unwatched};
 
 /// Messages that may wait for the daemon; a batch is at most [`compare::CHUNK`] names.

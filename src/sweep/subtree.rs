@@ -7,12 +7,12 @@ use std::time::Instant;
 use crossbeam_channel::Sender;
 
 use super::Message;
+use crate::fs::renamers::Renamers;
+use crate::fs::tree::Dir;
 use crate::model::entry::Entry;
 use crate::model::path::RelPath;
 use crate::plan::queue::Check;
 use crate::plan::verified_dirs::VerifiedDirs;
-use crate::renamers::Renamers;
-use crate::tree::Dir;
 
 /// A directory that stands on both sides, when it was opened.
 pub(super) struct ComparedDirs {

@@ -25,8 +25,8 @@ use rustix::io::Errno;
 use super::Unwatched;
 use super::places::{KnownDir, Places, Wd};
 use super::shim::{DIRECTORY, relative};
+use crate::fs::tree::Dir;
 use crate::model::path::{Name, RelPath};
-use crate::tree::Dir;
 
 /// Opening, reading and closing, which we do ourselves, is not asked for. A close after writing is
 /// the only sign of what was stored through a mapping.

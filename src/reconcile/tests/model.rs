@@ -15,10 +15,10 @@ mod trees;
 use std::path::Path;
 
 use super::Fixture;
+use crate::fs::tree::InjectedErrors;
 use crate::model::path::{Name, RelPath};
 use crate::plan::queue::Rename;
 use crate::reconcile::Deletions;
-use crate::tree::InjectedErrors;
 use kept::KeptDirs;
 use rounds::Rounds;
 use source::{Source, Story, WatchEvent};

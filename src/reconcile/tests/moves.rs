@@ -326,7 +326,7 @@ fn what_stands_where_a_directory_has_come_to_is_put_aside() {
 #[test]
 fn a_directory_of_which_a_part_is_excluded_in_the_new_place_is_copied() {
     let mut pair = Fixture::new();
-    pair.reconciler.filter = Filter::new(crate::filter::Patterns::read(b"/a/secret"), false);
+    pair.reconciler.filter = Filter::new(crate::fs::filter::Patterns::read(b"/a/secret"), false);
     pair.both("b/secret", "text");
     pair.both("b/open", "text");
     let outcome = pair.rename_and_follow(&[("b", "a")]);

@@ -15,9 +15,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use md5::Digest;
 
+use crate::fs::tree::File;
 use crate::model::entry::{DigestPair, Entry, Md5};
 use crate::model::error::WorkError;
-use crate::tree::File;
 
 /// Bytes read at once. A thread keeps one buffer of this size for as long as it lives.
 const CHUNK: usize = 256 * 1024;
@@ -110,8 +110,8 @@ pub fn compare_large(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fs::tree::Root;
     use crate::model::error::Side;
-    use crate::tree::Root;
 
     fn md5(bytes: &[u8]) -> String {
         let dir = tempfile::tempdir().unwrap();

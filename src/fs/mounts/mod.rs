@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 
-use crate::tree::DirId;
+use crate::fs::tree::DirId;
 
 /// One mounted file system, or a part of one.
 #[derive(Clone, PartialEq, Eq, Debug)]

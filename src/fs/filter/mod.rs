@@ -11,10 +11,10 @@ pub use patterns::{Flaw, Patterns, lines};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use crate::fs::tree::Dir;
 use crate::model::entry::Observed;
 use crate::model::path::{Name, RelPath};
 use crate::report::{counted, is_log_name};
-use crate::tree::Dir;
 
 const IGNORE: &[u8] = b".ignore";
 const GITIGNORE: &[u8] = b".gitignore";
@@ -244,8 +244,8 @@ impl DirFilter<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fs::tree::Root;
     use crate::model::error::Side;
-    use crate::tree::Root;
 
     fn patterns(lines: &[&str]) -> Patterns {
         let mut patterns = Patterns::default();

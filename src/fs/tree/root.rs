@@ -7,9 +7,9 @@ use rustix::io::Errno;
 
 use super::sys::{openat, statx};
 use super::{Dir, During, Quirks, ReplicaDir, Result, device, stat_fd, time};
+use crate::fs::mounts::MountPlace;
 use crate::model::entry::Time;
 use crate::model::error::{FsError, Side};
-use crate::mounts::MountPlace;
 
 /// `STATX_MNT_ID_UNIQUE` (Linux 6.8): a mount id that is never given out again.
 const MNT_ID_UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);

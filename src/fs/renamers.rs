@@ -1,10 +1,10 @@
 //! Who could have moved a directory of the replica to where it is: whoever may rename in one of those above it. A
 //! directory may then be another than its name says, and hold what is not for those to whom it is to be opened.
 
+use crate::fs::tree::Dir;
 use crate::model::entry::Entry;
 use crate::model::path::RelPath;
 use crate::plan::verified_dirs::VerifiedDirs;
-use crate::tree::Dir;
 
 /// The mode's bits by which group and others may rename in a directory. Those of an ACL show in the group's.
 const WRITABLE: u32 = 0o022;

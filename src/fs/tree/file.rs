@@ -162,7 +162,7 @@ impl NewFile {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tree::Root;
+    use crate::fs::tree::Root;
 
     #[test]
     fn a_file_that_is_dropped_from_the_page_cache_is_not_cached_until_it_is_read() {

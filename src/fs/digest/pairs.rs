@@ -4,9 +4,9 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::lanes::Streams;
+use crate::fs::tree::File;
 use crate::model::entry::{DigestPair, Entry};
 use crate::model::error::WorkError;
-use crate::tree::File;
 
 /// Pairs that are read side by side: as many as fill the 16 lanes of AVX-512. With twice as many the registers are used a
 /// little better, but the pairs are spread over fewer threads.

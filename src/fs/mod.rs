@@ -1,0 +1,8 @@
+//! The file system: the only system calls on entries. What they are for is not known here.
+
+pub mod digest; // MD5 of files
+pub mod filter; // what is left alone
+pub mod mounts; // what the kernel says of mounts
+pub mod parallel; // one phase on all cores
+pub mod renamers; // who could have put a directory in its place
+pub mod tree; // the only user of file system calls on entries
