@@ -19,7 +19,6 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, never, select};
 
-use crate::big_files::Finished;
 use crate::model::config::{Config, Mode};
 use crate::model::path::RelPath;
 use crate::plan::failures::Failures;
@@ -27,11 +26,12 @@ use crate::plan::guard::{Occasion, Trust};
 use crate::plan::hard_links::Links;
 use crate::plan::metadata::Capabilities;
 use crate::plan::queue::{BatchLimit, Checks, Detector, Queue};
-use crate::probe::{MissingCapabilities, of_process, probe};
-use crate::reconcile::{Reconciler, Requeue, Roots, Work, WriterOptions};
 use crate::roots::Prepared;
 use crate::sweep::Sweep;
-use crate::trash::Emptied;
+use crate::writer::fs::big_files::Finished;
+use crate::writer::fs::probe::{MissingCapabilities, of_process, probe};
+use crate::writer::fs::round::{Reconciler, Requeue, Roots, Work, WriterOptions};
+use crate::writer::fs::trash::Emptied;
 use crowds::Crowds;
 use pending_widen::Uneven;
 use pruning::Pruning;

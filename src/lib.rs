@@ -1,7 +1,7 @@
 //! twindir keeps a replica directory an exact twin of a source directory, one way.
 //!
 //! Two detectors, one writer: a watch and a sweep say _where to look_; the
-//! [`queue`](plan::queue) merges that; the [`reconcile`]r alone changes the replica, in rounds. The modules
+//! [`queue`](plan::queue) merges that; the [writer](writer) alone changes the replica, in rounds. The modules
 //! import each other only downwards in this list.
 
 #[cfg(not(target_os = "linux"))]
@@ -21,13 +21,7 @@ mod roots; // the start: what is refused, what is pinned
 mod sweep; // detector two: walks both trees
 mod watch; // detector one: the only user of notify
 
-mod reconcile; // rounds: the one writer
-mod big_files; // big files, outside rounds
-mod backup; // what leaves the replica is kept
-mod probe; // what the replica's file system keeps
-mod copy; // one file or symlink, atomically
-mod trash; // trees put aside, outside rounds
-
+mod writer; // rounds: the one writer
 mod report; // what is said, and where
 
 mod fs; // descriptors, listings, MD5s, mounts

@@ -16,9 +16,9 @@ use crate::model::error::Side;
 use crate::model::path::{Name, RelPath};
 use crate::plan::metadata::Capabilities;
 use crate::plan::queue::{Check, Checks, Depth, Detector, Queue, RenameBatch, add};
-use crate::probe::{of_process, probe};
-use crate::reconcile::{Deletions, Reconciler, Roots, Work, WriterOptions};
 use crate::sweep::{Extent, Message, Plan, Task, walked};
+use crate::writer::fs::probe::{of_process, probe};
+use crate::writer::fs::round::{Deletions, Reconciler, Roots, Work, WriterOptions};
 
 /// Names that a sweep reports at once.
 const BATCH: usize = 100;

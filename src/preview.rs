@@ -20,11 +20,11 @@ use crate::plan::failures::Failures;
 use crate::plan::guard::{Count, Occasion, Trust, judge, log_held};
 use crate::plan::metadata::{Capabilities, MetadataDiff};
 use crate::plan::queue::{CachedDigests, Check, Depth, Detector};
-use crate::reconcile::{
-    COUNTING, Deletions, Fate, Lost, MountPoints, RemovalRules, Roots, Ruling, Stay, count_below,
-};
 use crate::report::{Cause, Done, Entries, Notice, Operation, Problem, counted, log_if_silent};
 use crate::sweep::{Extent, Message, Plan, Sweep, Task};
+use crate::writer::fs::round::{
+    COUNTING, Deletions, Fate, Lost, MountPoints, RemovalRules, Roots, Ruling, Stay, count_below,
+};
 
 /// How a look at both trees ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -19,9 +19,9 @@ use crate::model::path::shown;
 use crate::panics::{self, PANICKED};
 use crate::plan::metadata::Capabilities;
 use crate::preview::{PreviewResult, Subject, preview};
-use crate::probe::{of_process, probe_unseen};
 use crate::report::{self, LogSettings};
 use crate::roots::{Checked, Prepared, check};
+use crate::writer::fs::probe::{of_process, probe_unseen};
 
 /// All exit codes of the program.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -14,16 +14,16 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
-use crate::backup::Backup;
 use crate::fs::filter::{Filter, Flaw, Patterns, lines};
 use crate::fs::mounts;
 use crate::fs::tree::{DirId, Root, enclosing, lies_within, nearest_existing};
 use crate::model::config::Config;
 use crate::model::error::{FsError, Side};
 use crate::model::path::{Name, RelPath, Shown, shown};
-use crate::probe::follows_symlinks;
-use crate::reconcile::Roots;
 use crate::report::{RotatingFile, advice};
+use crate::writer::fs::backup::Backup;
+use crate::writer::fs::probe::follows_symlinks;
+use crate::writer::fs::round::Roots;
 pub use home::{NotSameDisk, ReplicaMount, SourceMount};
 
 /// Why a run is refused: what is wrong, and what to do. Exit code 2.

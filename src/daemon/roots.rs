@@ -9,10 +9,10 @@ use crate::model::config::Mode;
 use crate::model::error::{FsError, Side};
 use crate::model::path::shown;
 use crate::plan::guard::{Occasion, Trust};
-use crate::reconcile::Lost;
 use crate::roots::{
     ExtraPaths, Lock, NotSameDisk, Refusal, ReplicaMount, SourceMount, ensure_apart, refuse_followed,
 };
+use crate::writer::fs::round::Lost;
 
 /// How long another directory must have stood at a root's path before it is adopted: a mount
 /// or a rename may be under way.

@@ -8,9 +8,9 @@ use super::{Daemon, End};
 use crate::model::entry::Time;
 use crate::plan::guard::{Count, Trust, judge, log_held};
 use crate::plan::queue::Detector;
-use crate::reconcile::Outcome;
 use crate::report::{Operation, counted, human_bytes, human_duration};
 use crate::sweep::{Summary, Task, is_much_to_read};
+use crate::writer::fs::round::Outcome;
 
 /// While there is a watch, "equal" is said once nothing has happened for so long.
 const QUIET: Duration = Duration::from_secs(1);

@@ -11,8 +11,8 @@ use crate::model::error::FsError;
 use crate::model::path::RelPath;
 use crate::plan::failures::Failure;
 use crate::plan::queue::Check;
-use crate::reconcile::Reconciler;
 use crate::report::advice;
+use crate::writer::fs::round::Reconciler;
 
 /// How often the file system is asked whether there is more room.
 const ASK: Duration = Duration::from_secs(1);

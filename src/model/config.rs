@@ -11,9 +11,9 @@ use shell_quote::Bash;
 
 use crate::model::path::Shown;
 use crate::plan::guard::Limit;
-use crate::probe::unseen_seconds;
 use crate::report::Format;
 use crate::sweep::Task;
+use crate::writer::fs::probe::unseen_seconds;
 
 /// Intervals are between these two.
 pub const SHORTEST: Duration = Duration::from_millis(100);

@@ -13,7 +13,7 @@ use crate::model::config::Rerun;
 use crate::model::error::FsError;
 use crate::model::path::RelPath;
 use crate::plan::queue::Detector;
-use crate::reconcile::Deletions;
+use crate::writer::fs::round::Deletions;
 
 /// Fewer deletions than this are never held by a percentage at the start of a run.
 const FEW: u64 = 100;

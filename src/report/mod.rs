@@ -25,7 +25,7 @@ use crate::plan::decide::{Reason, was_copied_soon};
 use crate::plan::failures::Failure;
 use crate::plan::metadata::MetadataDiff;
 use crate::plan::queue::{CachedDigests, Check, Detector};
-use crate::probe::unseen_seconds;
+use crate::writer::fs::probe::unseen_seconds;
 use format::{ConsoleFormat, LocalTime, LogFormat};
 
 /// What was done to an entry of the replica.

@@ -29,9 +29,9 @@ use crate::plan::hard_links::Linked;
 use crate::plan::metadata::Capabilities;
 use crate::plan::queue::{Check, Detector};
 use crate::plan::verified_dirs::VerifiedDirs;
-use crate::reconcile::{Lost, Roots};
 use crate::report::Problem;
 use crate::watch::{Registry, Unwatched};
+use crate::writer::fs::round::{Lost, Roots};
 
 /// Messages that may wait for the daemon; a batch is at most [`compare::CHUNK`] names.
 const WAITING: usize = 64;

@@ -8,12 +8,12 @@ use std::sync::{Arc, LazyLock};
 
 use rustix::io::Errno;
 
-use crate::copy::{Temp, TempNames};
 use crate::fs::tree::{Dir, NewFile, ReplicaDir, Settings};
 use crate::model::entry::{Entry, Kind, Time, XattrKinds, Xattrs};
 use crate::model::error::FsError;
 use crate::model::path::Name;
 use crate::plan::metadata::{Capabilities, Symlinks, Times};
+use crate::writer::fs::copy::{Temp, TempNames};
 
 /// A time that no file system stores by rounding: an odd second and all nine digits.
 const ODD: Time = Time { sec: 1_000_000_001, nsec: 123_456_789 };

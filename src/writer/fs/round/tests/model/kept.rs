@@ -7,7 +7,7 @@ use super::super::path;
 use super::trees::Tree;
 use crate::model::path::{Name, RelPath};
 use crate::plan::queue::Rename;
-use crate::reconcile::Deletions;
+use crate::writer::fs::round::Deletions;
 
 /// What both sides hold, and all that the source ever held.
 #[derive(Default)]

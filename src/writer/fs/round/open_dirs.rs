@@ -7,8 +7,6 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use super::{Observation, Outcome, Requeue, Round, TASK};
-use crate::big_files::{Finished, Job, JobKind, JobResult};
-use crate::copy::Temp;
 use crate::fs::filter::DirFilter;
 use crate::fs::parallel;
 use crate::fs::tree::{Dir, ReplicaDir, Settings};
@@ -19,6 +17,8 @@ use crate::model::path::{Name, RelPath, fold_case};
 use crate::plan::hard_links::Linked;
 use crate::plan::queue::{CachedDigests, Check, Checks, Depth, Detector, add};
 use crate::report::{Cause, Notice, Problem};
+use crate::writer::fs::big_files::{Finished, Job, JobKind, JobResult};
+use crate::writer::fs::copy::Temp;
 
 /// A temporary name in the source is no news before this: another twindir may be at work there.
 const PASSING: Duration = Duration::from_secs(60);

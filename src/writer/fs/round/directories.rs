@@ -8,7 +8,6 @@ use rustix::io::Errno;
 use super::contents::changed_if_no_dir;
 use super::open_dirs::DirPair;
 use super::{Fate, Observation, Requeue, Round, Ruling, Stay};
-use crate::copy::swap;
 use crate::fs::tree::ReplicaDir;
 use crate::model::entry::Entry;
 use crate::model::error::{Side, WorkError};
@@ -16,7 +15,8 @@ use crate::model::path::{Name, RelPath};
 use crate::plan::decide::{Action, Contents, Reason, decide};
 use crate::plan::queue::{Check, Depth};
 use crate::report::{Cause, Done, Notice, Operation, Problem};
-use crate::trash::{Emptied, Trash};
+use crate::writer::fs::copy::swap;
+use crate::writer::fs::trash::{Emptied, Trash};
 
 impl Round<'_> {
     pub(super) fn directories(&mut self) {

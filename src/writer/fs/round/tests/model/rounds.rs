@@ -8,14 +8,14 @@ use fastrand::Rng;
 
 use super::super::Fixture;
 use super::source::{Story, WatchEvent};
-use crate::big_files::Finished;
 use crate::model::path::{Name, RelPath};
 use crate::plan::failures::{Failure, Failures};
 use crate::plan::queue::{BatchLimit, Check, Checks, Depth, Detector, Queue, Rename};
-use crate::reconcile::{Deletions, Lost, Outcome, Requeue, Work};
 use crate::report::{Cause, Operation, Problem};
 use crate::sweep::{Extent, Message, Plan, Task, walked};
-use crate::trash::Emptied;
+use crate::writer::fs::big_files::Finished;
+use crate::writer::fs::round::{Deletions, Lost, Outcome, Requeue, Work};
+use crate::writer::fs::trash::Emptied;
 
 /// How long what a scan has found rests, and how long the watch is given to tell what a sweep has.
 const REST: Duration = Duration::from_millis(20);

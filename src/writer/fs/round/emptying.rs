@@ -13,7 +13,7 @@ use super::removal::gone_is_fine;
 use crate::fs::tree::ReplicaDir;
 use crate::model::error::{FsError, WorkError};
 use crate::model::path::{Name, RelPath};
-use crate::trash::enter;
+use crate::writer::fs::trash::enter;
 
 /// How long a round removes entries of such a directory before others have their turn.
 pub(super) const A_TURN: Duration = Duration::from_millis(20);

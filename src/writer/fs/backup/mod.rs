@@ -16,14 +16,14 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use crate::copy::TempNames;
 use crate::fs::tree::{DirId, ReplicaDir, Root, Settings, lies_within};
 use crate::model::entry::{Entry, Observed};
 use crate::model::error::{FsError, Side, WorkError};
 use crate::model::path::{Name, RelPath};
 use crate::plan::metadata::Capabilities;
-use crate::probe::{of_process, probe};
-use crate::trash::{empty, enter};
+use crate::writer::fs::copy::TempNames;
+use crate::writer::fs::probe::{of_process, probe};
+use crate::writer::fs::trash::{empty, enter};
 use tree_copy::copy_entry;
 
 /// So long a folder takes entries: as finely as that does pruning know their age.

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-use crate::copy::{ensure_whole, fill};
 use crate::fs::digest::{compare_large, ensure_unchanged};
 use crate::fs::tree::{File, NewFile};
 use crate::model::entry::DigestPair;
@@ -19,6 +18,7 @@ use crate::model::error::WorkError;
 use crate::model::path::{Name, RelPath};
 use crate::plan::decide::Reason;
 use crate::plan::queue::Check;
+use crate::writer::fs::copy::{ensure_whole, fill};
 
 /// What a carrier is to do.
 pub enum JobKind {

@@ -2,12 +2,12 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::copy::{fill, seal, settings};
 use crate::fs::tree::{Dir, ReplicaDir};
 use crate::model::entry::{Entry, Kind, Observed};
 use crate::model::error::WorkError;
 use crate::model::path::{Name, RelPath};
 use crate::plan::metadata::{Capabilities, MetadataDiff};
+use crate::writer::fs::copy::{fill, seal, settings};
 
 /// How to copy: what the backup's file system keeps, and what ends it.
 type CopyOptions<'a> = (&'a Capabilities, &'a AtomicBool);

@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use super::Stay;
-use crate::big_files::{Finished, Job};
 use crate::model::entry::{Entry, Special, Time};
 use crate::model::error::{FsError, WorkError};
 use crate::model::path::RelPath;
@@ -11,7 +10,8 @@ use crate::plan::hard_links::Linked;
 use crate::plan::metadata::Capabilities;
 use crate::plan::queue::{Check, Checks, Depth, Detector, Rename, RenameBatch};
 use crate::report::{Done, Notice, Problem};
-use crate::trash::{Emptied, Trash};
+use crate::writer::fs::big_files::{Finished, Job};
+use crate::writer::fs::trash::{Emptied, Trash};
 
 /// Whether what the source lacks may go from the replica.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

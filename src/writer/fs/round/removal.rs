@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use super::Round;
 use super::emptying::{A_TURN, EmptiedInPlace, cannot_be_renamed};
-use crate::backup::{Kept, Taken};
 use crate::fs::tree::{Dir, ListedKind, ReplicaDir, Settings};
 use crate::model::entry::Entry;
 use crate::model::error::{FsError, WorkError};
@@ -12,6 +11,7 @@ use crate::model::path::{Name, RelPath};
 use crate::plan::decide::Reason;
 use crate::plan::queue::Check;
 use crate::report::{Done, Entries, Operation};
+use crate::writer::fs::backup::{Kept, Taken};
 
 /// How long the entries of a directory that is to go are counted, for the log's sake.
 pub const COUNTING: Duration = Duration::from_millis(20);

@@ -4,7 +4,6 @@ use rustix::io::Errno;
 
 use super::Outcome;
 use super::contents::{EntryContext, Worked, changed_if_gone};
-use crate::copy::settings;
 use crate::fs::tree::Settings;
 use crate::model::entry::{Entry, Kind, Observed};
 use crate::model::error::{FsError, Side};
@@ -13,6 +12,7 @@ use crate::plan::decide::Reason;
 use crate::plan::hard_links::Linked;
 use crate::plan::metadata::MetadataDiff;
 use crate::report::{Done, Operation};
+use crate::writer::fs::copy::settings;
 
 /// What is not set in place, but by a copy.
 const UNSETTABLE: FsError = FsError { operation: "set metadata", side: Side::Replica, errno: Errno::PERM };

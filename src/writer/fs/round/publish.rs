@@ -3,8 +3,6 @@
 use super::emptying::cannot_be_renamed;
 use super::open_dirs::DirPair;
 use super::{Outcome, Requeue, Round};
-use crate::backup::{Kept, Taken};
-use crate::copy::{Temp, swap};
 use crate::fs::tree::ReplicaDir;
 use crate::model::entry::{Entry, Observed};
 use crate::model::error::WorkError;
@@ -13,7 +11,9 @@ use crate::plan::decide::Reason;
 use crate::plan::hard_links::Linked;
 use crate::plan::queue::Check;
 use crate::report::{Done, Operation, log_if_silent};
-use crate::trash::Trash;
+use crate::writer::fs::backup::{Kept, Taken};
+use crate::writer::fs::copy::{Temp, swap};
+use crate::writer::fs::trash::Trash;
 
 /// A finished temporary entry, and what it is to become.
 pub(super) struct Publishable<'a> {

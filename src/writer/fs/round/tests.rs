@@ -11,7 +11,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::*;
-use crate::big_files::{JobKind, JobResult};
 use crate::fs::tree::InjectedErrors;
 use crate::model::entry::DigestPair;
 use crate::model::error::Side;
@@ -20,6 +19,7 @@ use crate::plan::guard::{Count, Doubt, Limit, Occasion, judge};
 use crate::plan::queue::{CachedDigests, Checks, Depth, Detector, RenameBatch, add};
 use crate::report::Operation;
 use crate::sweep::{Extent, Message, Plan, Task, walked};
+use crate::writer::fs::big_files::{JobKind, JobResult};
 
 /// Two small trees and a reconciler between them.
 struct Fixture {

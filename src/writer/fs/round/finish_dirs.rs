@@ -6,7 +6,6 @@ use std::time::Instant;
 use super::in_place::common_rights;
 use super::open_dirs::DirPair;
 use super::{Requeue, Round};
-use crate::copy::settings;
 use crate::fs::tree::Settings;
 use crate::model::error::{FsError, TAKES_NO_METADATA};
 use crate::model::path::RelPath;
@@ -14,6 +13,7 @@ use crate::plan::decide::Reason;
 use crate::plan::metadata::{MetadataDiff, grants_more};
 use crate::plan::queue::{Check, Depth};
 use crate::report::{Done, Operation};
+use crate::writer::fs::copy::settings;
 
 impl Round<'_> {
     pub(super) fn finish_dirs(&mut self) {

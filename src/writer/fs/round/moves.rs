@@ -11,13 +11,13 @@ use rustix::io::Errno;
 
 use super::removal::taken;
 use super::{Fate, Requeue, Round, Ruling};
-use crate::backup::{Kept, Taken};
 use crate::fs::tree::ReplicaDir;
 use crate::model::entry::{Entry, Kind, Observed};
 use crate::model::path::{Name, RelPath};
 use crate::plan::decide::Reason;
 use crate::plan::queue::{Check, Checks, Depth, Rename, RenameBatch, add};
 use crate::report::{Done, Operation};
+use crate::writer::fs::backup::{Kept, Taken};
 
 /// How often a directory that has gone on is waited for.
 const TRIES: u8 = 10;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::model::path::{Name, RelPath};
-use crate::trash::Trash;
+use crate::writer::fs::trash::Trash;
 
 #[derive(Default)]
 pub(super) struct Reaping(Mutex<HashMap<Name, RelPath>>);

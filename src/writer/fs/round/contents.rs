@@ -10,8 +10,6 @@ use super::open_dirs::DirPair;
 use super::publish::Publishable;
 use super::removal::gone_is_fine;
 use super::{Fate, Observation, Outcome, Requeue, Round, Ruling, Stay, TASK};
-use crate::big_files::{Finished, Job, JobKind, JobResult};
-use crate::copy::{Temp, ensure_whole, fill, seal, settings};
 use crate::fs::digest;
 use crate::fs::parallel;
 use crate::fs::tree::{File, NewFile, ReplicaDir};
@@ -22,6 +20,8 @@ use crate::plan::decide::{Action, Contents, Reason, decide, may_hold_other};
 use crate::plan::metadata::MetadataDiff;
 use crate::plan::queue::{CachedDigests, Check, Depth};
 use crate::report::{Done, Operation, advice};
+use crate::writer::fs::big_files::{Finished, Job, JobKind, JobResult};
+use crate::writer::fs::copy::{Temp, ensure_whole, fill, seal, settings};
 
 /// Names of one directory, for one thread.
 struct ContentsTask<'a> {

@@ -18,7 +18,7 @@ use super::Fixture;
 use crate::fs::tree::InjectedErrors;
 use crate::model::path::{Name, RelPath};
 use crate::plan::queue::Rename;
-use crate::reconcile::Deletions;
+use crate::writer::fs::round::Deletions;
 use kept::KeptDirs;
 use rounds::Rounds;
 use source::{Source, Story, WatchEvent};
