@@ -15,8 +15,6 @@ mod panics; // a bug, said and survived by nobody
 mod limits; // what the system lets the process use
 mod cli; // arguments to settings
 mod daemon; // the loop that knows all
-mod preview; // dry run and check: looks, and changes nothing
-mod roots; // the start: what is refused, what is pinned
 
 mod sweep; // detector two: walks both trees
 mod watch; // detector one: the only user of notify

@@ -10,6 +10,8 @@ use crossbeam_channel::{Receiver, unbounded};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 
 use crate::cli::{Args, other_order};
+use crate::daemon::preview::{PreviewResult, Subject, preview};
+use crate::daemon::startup::{Checked, Prepared, check};
 use crate::daemon::{End, Failed, run};
 use crate::fs::digest;
 use crate::fs::filter::Filter;
@@ -18,9 +20,7 @@ use crate::model::config::{Config, Mode};
 use crate::model::path::shown;
 use crate::panics::{self, PANICKED};
 use crate::plan::metadata::Capabilities;
-use crate::preview::{PreviewResult, Subject, preview};
 use crate::report::{self, LogSettings};
-use crate::roots::{Checked, Prepared, check};
 use crate::writer::fs::probe::{of_process, probe_unseen};
 
 /// All exit codes of the program.

@@ -4,14 +4,14 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use super::{Backlog, Daemon, probe_replica};
+use crate::daemon::startup::{
+    ExtraPaths, Lock, NotSameDisk, Refusal, ReplicaMount, SourceMount, ensure_apart, refuse_followed,
+};
 use crate::fs::tree::DirId;
 use crate::model::config::Mode;
 use crate::model::error::{FsError, Side};
 use crate::model::path::shown;
 use crate::plan::guard::{Occasion, Trust};
-use crate::roots::{
-    ExtraPaths, Lock, NotSameDisk, Refusal, ReplicaMount, SourceMount, ensure_apart, refuse_followed,
-};
 use crate::writer::fs::round::Lost;
 
 /// How long another directory must have stood at a root's path before it is adopted: a mount

@@ -9,6 +9,8 @@ mod roots;
 mod walks;
 mod settle;
 mod strays;
+pub mod preview;
+pub mod startup;
 mod pending_widen;
 mod watching;
 
@@ -19,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, never, select};
 
+use crate::daemon::startup::Prepared;
 use crate::model::config::{Config, Mode};
 use crate::model::path::RelPath;
 use crate::plan::failures::Failures;
@@ -26,7 +29,6 @@ use crate::plan::guard::{Occasion, Trust};
 use crate::plan::hard_links::Links;
 use crate::plan::metadata::Capabilities;
 use crate::plan::queue::{BatchLimit, Checks, Detector, Queue};
-use crate::roots::Prepared;
 use crate::sweep::Sweep;
 use crate::writer::fs::big_files::Finished;
 use crate::writer::fs::probe::{MissingCapabilities, of_process, probe};

@@ -1,7 +1,7 @@
 //! The start of a run: resolves both roots, refuses what cannot be mirrored safely, and pins
 //! what will be.
 
-mod home;
+mod root_mounts;
 
 use std::ffi::OsStr;
 use std::fs;
@@ -24,7 +24,7 @@ use crate::report::{RotatingFile, advice};
 use crate::writer::fs::backup::Backup;
 use crate::writer::fs::probe::follows_symlinks;
 use crate::writer::fs::round::Roots;
-pub use home::{NotSameDisk, ReplicaMount, SourceMount};
+pub use root_mounts::{NotSameDisk, ReplicaMount, SourceMount};
 
 /// Why a run is refused: what is wrong, and what to do. Exit code 2.
 #[derive(Debug, thiserror::Error)]
