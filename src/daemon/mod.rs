@@ -11,7 +11,7 @@ mod settle;
 mod strays;
 pub mod preview;
 pub mod startup;
-mod pending_widen;
+
 mod watching;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,6 +28,7 @@ use crate::plan::failures::Failures;
 use crate::plan::guard::{Occasion, Trust};
 use crate::plan::hard_links::Links;
 use crate::plan::metadata::Capabilities;
+use crate::plan::pending_widen::Uneven;
 use crate::plan::queue::{BatchLimit, Checks, Detector, Queue};
 use crate::sweep::Sweep;
 use crate::writer::fs::big_files::Finished;
@@ -35,7 +36,6 @@ use crate::writer::fs::probe::{MissingCapabilities, of_process, probe};
 use crate::writer::fs::round::{Reconciler, Requeue, Roots, Work, WriterOptions};
 use crate::writer::fs::trash::Emptied;
 use crowds::Crowds;
-use pending_widen::Uneven;
 use pruning::Pruning;
 use roots::RootWatch;
 use settle::Stats;

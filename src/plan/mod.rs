@@ -5,5 +5,6 @@ pub mod failures; // what failed, and when it is tried again
 pub mod guard; // whether deletions are believed
 pub mod hard_links; // names that are one file
 pub mod metadata; // which facts are mirrored and differ, and whom that lets in
+pub mod pending_widen; // directories that stay closed, and when they are looked into again
 pub mod queue; // where to look, merged
 pub mod verified_dirs; // directories that are one in two trees

@@ -18,7 +18,7 @@ struct WidenWait {
 }
 
 #[derive(Default)]
-pub(super) struct Uneven {
+pub struct Uneven {
     waits: BTreeMap<RelPath, WidenWait>,
     by_time: BTreeSet<(Instant, RelPath)>,
 }
