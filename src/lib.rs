@@ -10,16 +10,12 @@ compile_error!("twindir needs Linux: openat2, renameat2 and statx are what keeps
 #[cfg(feature = "parts")]
 #[doc(hidden)]
 pub mod parts; // some of the below, to be run alone by benchmarks
-mod program; // arguments to exit code
-mod panics; // a bug, said and survived by nobody
-mod limits; // what the system lets the process use
-mod cli; // arguments to settings
+mod app; // from the command line to the exit code
 mod daemon; // the loop that knows all
 
+mod writer; // rounds: the one writer
 mod sweep; // detector two: walks both trees
 mod watch; // detector one: the only user of notify
-
-mod writer; // rounds: the one writer
 mod report; // what is said, and where
 
 mod fs; // descriptors, listings, MD5s, mounts
@@ -29,4 +25,4 @@ mod model; // paths, entries, errors, settings: the vocabulary
 #[cfg(test)]
 mod properties; // what holds of whatever comes in
 
-pub use program::main;
+pub use app::program::main;

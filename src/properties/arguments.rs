@@ -7,7 +7,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::holds;
-use crate::cli::{Args, other_order};
+use crate::app::cli::{Args, other_order};
 use crate::model::config::{LONGEST, LONGEST_DEBOUNCE, SHORTEST, parse_debounce, parse_interval};
 use crate::plan::guard::Limit;
 
