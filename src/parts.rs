@@ -14,9 +14,10 @@ use crate::fs::tree::{Dir, File, Root};
 use crate::model::entry::Entry;
 use crate::model::error::Side;
 use crate::model::path::{Name, RelPath};
+use crate::model::task::Task;
 use crate::plan::metadata::Capabilities;
 use crate::plan::queue::{Check, Checks, Depth, Detector, Queue, RenameBatch, add};
-use crate::sweep::{Extent, Message, Plan, Task, walked};
+use crate::sweep::{Extent, Message, Plan, walked};
 use crate::writer::fs::probe::{of_process, probe};
 use crate::writer::fs::round::{Deletions, Reconciler, Roots, Work, WriterOptions};
 

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Parser};
 
+use crate::model::config::Format;
 use crate::model::config::{
     Config, DEFAULT_INTERVAL, Mode, Rerun, parse_debounce, parse_interval, parse_keep, parse_rate,
     parse_threads,
 };
-use crate::plan::guard::Limit;
-use crate::report::Format;
-use crate::sweep::Task;
+use crate::model::limit::Limit;
+use crate::model::task::Task;
 
 const EXAMPLES: &str = "\
 Examples:

@@ -18,6 +18,7 @@ use crate::daemon::{End, Failed, run};
 use crate::fs::digest;
 use crate::fs::filter::Filter;
 use crate::model::config::{Config, Mode};
+use crate::model::human::human_duration;
 use crate::model::path::shown;
 use crate::plan::metadata::Capabilities;
 use crate::report::{self, LogSettings};
@@ -165,9 +166,9 @@ fn log_start(config: &Config, filter: &Filter) {
     let (source, replica) = (shown(&config.source), shown(&config.replica));
     let rhythm = match config.mode {
         Mode::Keep if config.watch => {
-            format!("watched, and swept every {}", report::human_duration(config.interval))
+            format!("watched, and swept every {}", human_duration(config.interval))
         }
-        Mode::Keep => format!("swept every {}", report::human_duration(config.interval)),
+        Mode::Keep => format!("swept every {}", human_duration(config.interval)),
         Mode::Once => "once".to_owned(),
         Mode::DryRun => "dry run: nothing is changed".to_owned(),
         Mode::Check => "check: nothing is changed".to_owned(),

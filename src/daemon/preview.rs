@@ -14,14 +14,16 @@ use crate::fs::tree::Dir;
 use crate::model::config::{Config, Mode};
 use crate::model::entry::{Entry, Observed, Special};
 use crate::model::error::{FsError, GIVES_NOTHING_BACK, LOCKED, TAKES_NO_METADATA, WorkError};
+use crate::model::human::counted;
 use crate::model::path::{Name, RelPath};
+use crate::model::task::Task;
 use crate::plan::decide::{Action, Contents, Reason, decide};
 use crate::plan::failures::Failures;
 use crate::plan::guard::{Count, Occasion, Trust, judge, log_held};
 use crate::plan::metadata::{Capabilities, MetadataDiff};
 use crate::plan::queue::{CachedDigests, Check, Depth, Detector};
-use crate::report::{Cause, Done, Entries, Notice, Operation, Problem, counted, log_if_silent};
-use crate::sweep::{Extent, Message, Plan, Sweep, Task};
+use crate::report::{Cause, Done, Entries, Notice, Operation, Problem, log_if_silent};
+use crate::sweep::{Extent, Message, Plan, Sweep};
 use crate::writer::fs::round::{
     COUNTING, Deletions, Fate, Lost, MountPoints, RemovalRules, Roots, Ruling, Stay, count_below,
 };

@@ -6,10 +6,12 @@ use jiff::Zoned;
 
 use super::{Daemon, End};
 use crate::model::entry::Time;
+use crate::model::human::{counted, human_bytes, human_duration};
+use crate::model::task::Task;
 use crate::plan::guard::{Count, Trust, judge, log_held};
 use crate::plan::queue::Detector;
-use crate::report::{Operation, counted, human_bytes, human_duration};
-use crate::sweep::{Summary, Task, is_much_to_read};
+use crate::report::Operation;
+use crate::sweep::{Summary, is_much_to_read};
 use crate::writer::fs::round::Outcome;
 
 /// While there is a watch, "equal" is said once nothing has happened for so long.

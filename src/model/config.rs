@@ -9,10 +9,9 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use shell_quote::Bash;
 
+use crate::model::limit::Limit;
 use crate::model::path::Shown;
-use crate::plan::guard::Limit;
-use crate::report::Format;
-use crate::sweep::Task;
+use crate::model::task::Task;
 use crate::writer::fs::probe::unseen_seconds;
 
 /// Intervals are between these two.
@@ -69,7 +68,7 @@ pub struct Config {
     pub sweep_rate: Option<u64>,
     /// Threads for walking, hashing and copying, each.
     pub threads: usize,
-    /// As in [`crate::report::Settings`].
+    /// -1 for warnings and errors only, 0 for actions, 1 for details.
     pub verbosity: i8,
     pub rerun: Rerun,
 }
@@ -80,6 +79,14 @@ impl Config {
     pub fn unseen_seconds(&self) -> i64 {
         if self.task == Task::Quick { unseen_seconds() } else { 0 }
     }
+}
+
+/// How the lines of the log look.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
+pub enum Format {
+    #[default]
+    Text,
+    Json,
 }
 
 /// The command line by which somebody runs twindir once more on the same roots, with the options in use.

@@ -3,4 +3,8 @@
 pub mod config; // the settings
 pub mod entry; // what is known of one name on one side
 pub mod error; // what can go wrong with it
+pub mod human; // numbers, sizes and times as one says them
+pub mod limit; // how much may be deleted unasked
+pub mod log_name; // the names of a rotated log
 pub mod path; // names and paths of any bytes
+pub mod task; // what a walk is for

@@ -1,7 +1,7 @@
 //! Names and paths as the file system has them: any bytes but `/` and NUL.
 //!
 //! Nothing in twindir opens a path by text. A [`RelPath`] says where a directory
-//! lies below a root, and only [`crate::fs::tree`] turns it into a descriptor.
+//! lies below a root, and only `fs::tree` turns it into a descriptor.
 
 use std::borrow::Borrow;
 use std::collections::BTreeMap;

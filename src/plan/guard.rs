@@ -5,12 +5,12 @@
 //! it is the right one and whole: then a count decides, before the first deletion.
 
 use std::fmt;
-use std::str::FromStr;
 
 use rustix::io::Errno;
 
 use crate::model::config::Rerun;
 use crate::model::error::FsError;
+use crate::model::limit::Limit;
 use crate::model::path::RelPath;
 use crate::plan::queue::Detector;
 use crate::writer::fs::round::Deletions;
@@ -26,49 +26,6 @@ const IN_COMMON: f64 = 10.0;
 
 /// A source that was doubted is whole again when but one in so many of what it lacked is still missing.
 const RESTORED: u64 = 10;
-
-/// How many deletions may pass an unproven source: `--max-delete`.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub enum Limit {
-    /// So many entries, taken at its word.
-    Number(u64),
-    /// This share of the replica's entries, in percent; 100 turns the guard off.
-    Percent(f64),
-}
-
-impl Default for Limit {
-    fn default() -> Self {
-        Limit::Percent(50.0)
-    }
-}
-
-impl fmt::Display for Limit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Limit::Number(number) => write!(f, "{number}"),
-            Limit::Percent(percent) => write!(f, "{percent} %"),
-        }
-    }
-}
-
-impl FromStr for Limit {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || "give a number of entries (200) or a share of the replica (50%)".to_owned();
-        match text.strip_suffix('%') {
-            Some(percent) => {
-                let percent: f64 = percent.trim().parse().map_err(|_| wrong())?;
-                match percent {
-                    0.0 => Ok(Limit::Number(0)),
-                    _ if (0.0..=100.0).contains(&percent) => Ok(Limit::Percent(percent)),
-                    _ => Err(wrong()),
-                }
-            }
-            None => text.parse().map(Limit::Number).map_err(|_| wrong()),
-        }
-    }
-}
 
 /// When a count is made. An adopted root is more doubtful than one that the command line names.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -650,15 +607,5 @@ mod tests {
     fn all_of_it_turns_the_guard_off() {
         let empty = Count { source_is_empty: true, ..count(500, 500) };
         assert_eq!(judge(&empty, Limit::Percent(100.0), Occasion::Start), None);
-    }
-
-    #[test]
-    fn limits_are_read_or_refused() {
-        assert_eq!("200".parse(), Ok(Limit::Number(200)));
-        assert_eq!("0%".parse(), Ok(Limit::Number(0)));
-        assert_eq!("12.5%".parse(), Ok(Limit::Percent(12.5)));
-        for wrong in ["", "%", "-1", "101%", "-1%", "half", "NaN%", "1.5"] {
-            assert!(wrong.parse::<Limit>().is_err(), "{wrong}");
-        }
     }
 }

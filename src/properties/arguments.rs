@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::holds;
 use crate::app::cli::{Args, other_order};
 use crate::model::config::{LONGEST, LONGEST_DEBOUNCE, SHORTEST, parse_debounce, parse_interval};
-use crate::plan::guard::Limit;
+use crate::model::limit::Limit;
 
 /// Options and values that belong together often enough.
 fn argument() -> impl Strategy<Value = String> {

@@ -8,13 +8,11 @@ use std::path::{Path, PathBuf};
 use rustix::fs::OFlags;
 
 use super::Console;
+use crate::model::log_name::KEPT;
 use crate::model::path::shown;
 
 /// At this size, in bytes, `LOG_FILE` becomes `LOG_FILE.1`.
 const FULL: u64 = 10 * 1024 * 1024;
-
-/// The numbered files that are kept beside `LOG_FILE`.
-const KEPT: u32 = 10;
 
 /// Bytes gathered before a write; they never wait longer than the next pause in the log.
 const BUFFER: usize = 32 * 1024;
@@ -22,19 +20,6 @@ const BUFFER: usize = 32 * 1024;
 /// After a failure, so many bytes must get through before the log counts as written again: of a full disk, the last block
 /// of the file has room for some lines.
 const BLOCK: usize = 4096;
-
-/// Whether a file name is that of a log or of one of its numbered elders.
-pub fn is_log_name(name: &[u8], log: &[u8]) -> bool {
-    let Some(rest) = name.strip_prefix(log) else { return false };
-    match rest {
-        [] => true,
-        [b'.', digits @ ..] => {
-            let number = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse::<u32>().ok());
-            digits.first() != Some(&b'0') && number.is_some_and(|number| (1..=KEPT).contains(&number))
-        }
-        _ => false,
-    }
-}
 
 /// Appends to a file, and rotates it by size. No file is touched but `LOG_FILE` and `LOG_FILE.1`
 /// to `LOG_FILE.10`.
@@ -228,16 +213,6 @@ impl Drop for RotatingFile {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_log_and_its_elders_are_known_by_name() {
-        for yes in ["run.log", "run.log.1", "run.log.10"] {
-            assert!(is_log_name(yes.as_bytes(), b"run.log"), "{yes}");
-        }
-        for no in ["run.log.11", "run.log.01", "run.log.0", "run.log.old", "run.logs", "run", "run.log."] {
-            assert!(!is_log_name(no.as_bytes(), b"run.log"), "{no}");
-        }
-    }
 
     #[test]
     fn a_full_log_is_renamed_and_the_oldest_goes() {

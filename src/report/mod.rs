@@ -5,9 +5,9 @@ mod console;
 mod format;
 mod logfile;
 
+use crate::model::human::human_duration;
 pub use console::Console;
-pub use format::{counted, human_bytes, human_duration};
-pub use logfile::{RotatingFile, is_log_name};
+pub use logfile::RotatingFile;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -18,6 +18,7 @@ use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Layer, Registry, fmt};
 
+use crate::model::config::Format;
 use crate::model::entry::{Entry, Kind, Special, Time};
 use crate::model::error::{ENDLESS, FsError, GIVES_NOTHING_BACK, TAKES_NO_METADATA, WorkError};
 use crate::model::path::{Name, RelPath};
@@ -408,14 +409,6 @@ where
         .with_span_list(false)
         .with_target(false)
         .with_timer(LocalTime)
-}
-
-/// How the lines of the log look.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
-pub enum Format {
-    #[default]
-    Text,
-    Json,
 }
 
 /// What and how much is said, and where.

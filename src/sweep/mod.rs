@@ -24,6 +24,7 @@ use crate::fs::filter::Filter;
 use crate::fs::tree::{Dir, DirId, ReplicaDir};
 use crate::model::entry::Entry;
 use crate::model::path::{Name, RelPath};
+use crate::model::task::Task;
 use crate::plan::guard::Count;
 use crate::plan::hard_links::Linked;
 use crate::plan::metadata::Capabilities;
@@ -96,17 +97,6 @@ pub enum Extent {
     Renamed,
     /// The names in them alone.
     Names,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Task {
-    /// Names only: how many entries would be deleted.
-    Count,
-    /// All facts that one look tells, and the MD5 of each pair whose source may have changed since
-    /// it was copied.
-    Quick,
-    /// All facts, and the MD5 of each pair of equal size.
-    Full,
 }
 
 /// What a sweep tells.

@@ -13,8 +13,9 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use crate::fs::tree::Dir;
 use crate::model::entry::Observed;
+use crate::model::human::counted;
+use crate::model::log_name::is_log_name;
 use crate::model::path::{Name, RelPath};
-use crate::report::{counted, is_log_name};
 
 const IGNORE: &[u8] = b".ignore";
 const GITIGNORE: &[u8] = b".gitignore";

@@ -339,7 +339,7 @@ impl fmt::Display for MissingCapabilities<'_> {
         let Self { wanted, kept } = self;
         let step = format!(
             "times finer than {}",
-            crate::report::human_duration(std::time::Duration::from_nanos(kept.times.step))
+            crate::model::human::human_duration(std::time::Duration::from_nanos(kept.times.step))
         );
         let has_times = kept.times != Times::NONE;
         let earliest = format!("times before {}", kept.times.earliest.date());

@@ -14,11 +14,13 @@ use super::*;
 use crate::fs::tree::InjectedErrors;
 use crate::model::entry::DigestPair;
 use crate::model::error::Side;
+use crate::model::limit::Limit;
 use crate::model::path::testing::path;
-use crate::plan::guard::{Count, Doubt, Limit, Occasion, judge};
+use crate::model::task::Task;
+use crate::plan::guard::{Count, Doubt, Occasion, judge};
 use crate::plan::queue::{CachedDigests, Checks, Depth, Detector, RenameBatch, add};
 use crate::report::Operation;
-use crate::sweep::{Extent, Message, Plan, Task, walked};
+use crate::sweep::{Extent, Message, Plan, walked};
 use crate::writer::fs::big_files::{JobKind, JobResult};
 
 /// Two small trees and a reconciler between them.

@@ -1,0 +1,73 @@
+//! Numbers, sizes and times as one says them.
+
+use std::time::Duration;
+
+/// A number with what is counted.
+pub fn counted(number: u64, one: &str, more: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { more })
+}
+
+/// A number of bytes for a person: `0 B`, `12.3 kB`, `4.0 GB`; powers of 1000.
+pub fn human_bytes(bytes: u64) -> String {
+    if bytes < 1000 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64;
+    let mut unit = "B";
+    for next in ["kB", "MB", "GB", "TB", "PB", "EB"] {
+        // 999.95 would be shown as 1000.0.
+        if value < 999.95 {
+            break;
+        }
+        value /= 1000.0;
+        unit = next;
+    }
+    format!("{value:.1} {unit}")
+}
+
+/// A length of time for a person: `0.3 s`, `60 s`, `10 min`.
+pub fn human_duration(time: Duration) -> String {
+    let seconds = time.as_secs_f64();
+    if time < Duration::from_micros(1) {
+        return format!("{} ns", time.as_nanos());
+    }
+    match time.as_millis() {
+        120_000.. => format!("{:.0} min", seconds / 60.0),
+        millis @ 1.. => format!("{} s", millis as f64 / 1_000.0),
+        0 => format!("{seconds} s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_said_as_one_says_them() {
+        for (nanos, text) in [
+            (100, "100 ns"),
+            (10_000, "0.00001 s"),
+            (300_000_000, "0.3 s"),
+            (1_010_436_632, "1.01 s"),
+            (60_000_000_000, "60 s"),
+            (600_000_000_000, "10 min"),
+        ] {
+            assert_eq!(human_duration(Duration::from_nanos(nanos)), text);
+        }
+    }
+
+    #[test]
+    fn bytes_are_said_in_three_digits() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1000, "1.0 kB"),
+            (12_345, "12.3 kB"),
+            (999_949, "999.9 kB"),
+            (999_950, "1.0 MB"),
+            (u64::MAX, "18.4 EB"),
+        ] {
+            assert_eq!(human_bytes(bytes), text);
+        }
+    }
+}
