@@ -10,16 +10,18 @@ use std::time::{Duration, Instant};
 use crate::daemon::{PORTION, WATCH_PORTION};
 use crate::fs::digest;
 use crate::fs::filter::Filter;
+use crate::fs::roots::Roots;
 use crate::fs::tree::{Dir, File, Root};
 use crate::model::entry::Entry;
 use crate::model::error::Side;
 use crate::model::path::{Name, RelPath};
 use crate::model::task::Task;
+use crate::plan::deletions::Deletions;
 use crate::plan::metadata::Capabilities;
 use crate::plan::queue::{Check, Checks, Depth, Detector, Queue, RenameBatch, add};
 use crate::sweep::{Extent, Message, Plan, walked};
 use crate::writer::fs::probe::{of_process, probe};
-use crate::writer::fs::round::{Deletions, Reconciler, Roots, Work, WriterOptions};
+use crate::writer::fs::round::{Reconciler, Work, WriterOptions};
 
 /// Names that a sweep reports at once.
 const BATCH: usize = 100;

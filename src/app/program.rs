@@ -17,6 +17,7 @@ use crate::daemon::startup::{Checked, Prepared, check};
 use crate::daemon::{End, Failed, run};
 use crate::fs::digest;
 use crate::fs::filter::Filter;
+use crate::fs::writeback::unseen_seconds_of;
 use crate::model::config::{Config, Mode};
 use crate::model::human::human_duration;
 use crate::model::path::shown;
@@ -109,7 +110,7 @@ fn report_and_preview(
     let _reporting = report::start(settings, None);
     log_start(config, &filter);
     test_digests();
-    let wanted = Capabilities { unseen: config.unseen_seconds(), ..of_process(roots.are_local()) };
+    let wanted = Capabilities { unseen: unseen_seconds_of(config.task), ..of_process(roots.are_local()) };
     let capabilities = match roots.replica.open_replica() {
         Ok((replica, _)) => probe_unseen(&replica, wanted),
         Err(_) => wanted,

@@ -22,6 +22,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, never, select};
 
 use crate::daemon::startup::Prepared;
+use crate::fs::roots::Roots;
+use crate::fs::writeback::unseen_seconds_of;
 use crate::model::config::{Config, Mode};
 use crate::model::path::RelPath;
 use crate::plan::failures::Failures;
@@ -33,7 +35,7 @@ use crate::plan::queue::{BatchLimit, Checks, Detector, Queue};
 use crate::sweep::Sweep;
 use crate::writer::fs::big_files::Finished;
 use crate::writer::fs::probe::{MissingCapabilities, of_process, probe};
-use crate::writer::fs::round::{Reconciler, Requeue, Roots, Work, WriterOptions};
+use crate::writer::fs::round::{Reconciler, Requeue, Work, WriterOptions};
 use crate::writer::fs::trash::Emptied;
 use crowds::Crowds;
 use pruning::Pruning;
@@ -177,7 +179,7 @@ pub fn run(
 ) -> Result<End, Failed> {
     let Prepared { mut roots, source_mount, replica_mount, lock, filter, backup, beside, .. } = prepared;
     let stop = Arc::new(AtomicBool::new(false));
-    let capabilities = probe_replica(&mut roots, config.unseen_seconds());
+    let capabilities = probe_replica(&mut roots, unseen_seconds_of(config.task));
     let watched = RootWatch::new(source_mount, replica_mount, lock, beside);
     let manner = WriterOptions { threads: config.threads, durable: config.durable, backup };
     let reconciler = Reconciler::start(roots, capabilities, filter, manner, Arc::clone(&stop));

@@ -10,6 +10,7 @@ use crossbeam_channel::{Receiver, select};
 
 use crate::fs::digest;
 use crate::fs::filter::Filter;
+use crate::fs::roots::{Lost, Roots};
 use crate::fs::tree::Dir;
 use crate::model::config::{Config, Mode};
 use crate::model::entry::{Entry, Observed, Special};
@@ -18,15 +19,14 @@ use crate::model::human::counted;
 use crate::model::path::{Name, RelPath};
 use crate::model::task::Task;
 use crate::plan::decide::{Action, Contents, Reason, decide};
+use crate::plan::deletions::Deletions;
 use crate::plan::failures::Failures;
 use crate::plan::guard::{Count, Occasion, Trust, judge, log_held};
 use crate::plan::metadata::{Capabilities, MetadataDiff};
 use crate::plan::queue::{CachedDigests, Check, Depth, Detector};
 use crate::report::{Cause, Done, Entries, Notice, Operation, Problem, log_if_silent};
 use crate::sweep::{Extent, Message, Plan, Sweep};
-use crate::writer::fs::round::{
-    COUNTING, Deletions, Fate, Lost, MountPoints, RemovalRules, Roots, Ruling, Stay, count_below,
-};
+use crate::writer::fs::round::{COUNTING, Fate, MountPoints, RemovalRules, Ruling, Stay, count_below};
 
 /// How a look at both trees ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -7,12 +7,13 @@ use super::{Backlog, Daemon, probe_replica};
 use crate::daemon::startup::{
     ExtraPaths, Lock, NotSameDisk, Refusal, ReplicaMount, SourceMount, ensure_apart, refuse_followed,
 };
+use crate::fs::roots::Lost;
 use crate::fs::tree::DirId;
+use crate::fs::writeback::unseen_seconds_of;
 use crate::model::config::Mode;
 use crate::model::error::{FsError, Side};
 use crate::model::path::shown;
 use crate::plan::guard::{Occasion, Trust};
-use crate::writer::fs::round::Lost;
 
 /// How long another directory must have stood at a root's path before it is adopted: a mount
 /// or a rename may be under way.
@@ -273,7 +274,7 @@ impl Daemon<'_> {
         self.reconciler.adopt_replica(pin);
         self.roots.replica_mount.adopt(&self.reconciler.roots.replica, pin);
         self.reconciler.capabilities =
-            probe_replica(&mut self.reconciler.roots, self.config.unseen_seconds());
+            probe_replica(&mut self.reconciler.roots, unseen_seconds_of(self.config.task));
         self.roots.source_mount.note(self.trust);
         self.trust = self.unproven(self.trust.is_doubted());
         self.tally.mark_active();

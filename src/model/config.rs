@@ -12,7 +12,6 @@ use shell_quote::Bash;
 use crate::model::limit::Limit;
 use crate::model::path::Shown;
 use crate::model::task::Task;
-use crate::writer::fs::probe::unseen_seconds;
 
 /// Intervals are between these two.
 pub const SHORTEST: Duration = Duration::from_millis(100);
@@ -71,14 +70,6 @@ pub struct Config {
     /// -1 for warnings and errors only, 0 for actions, 1 for details.
     pub verbosity: i8,
     pub rerun: Rerun,
-}
-
-impl Config {
-    /// How long after its last change a file may hold something else without a sign, as far as that matters: where no other
-    /// comparison reads all.
-    pub fn unseen_seconds(&self) -> i64 {
-        if self.task == Task::Quick { unseen_seconds() } else { 0 }
-    }
 }
 
 /// How the lines of the log look.

@@ -12,8 +12,8 @@ use crate::model::config::Rerun;
 use crate::model::error::FsError;
 use crate::model::limit::Limit;
 use crate::model::path::RelPath;
+use crate::plan::deletions::Deletions;
 use crate::plan::queue::Detector;
-use crate::writer::fs::round::Deletions;
 
 /// Fewer deletions than this are never held by a percentage at the start of a run.
 const FEW: u64 = 100;

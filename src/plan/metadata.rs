@@ -62,7 +62,7 @@ pub struct Capabilities {
     /// Whether ctimes of both sides are kept, and by one clock.
     pub ctimes: bool,
     /// For how many seconds after its ctime the contents of a file of the source may yet change without a sign, as far as a
-    /// comparison is to heed that: see [`unseen_seconds`](crate::writer::fs::probe::unseen_seconds).
+    /// comparison is to heed that.
     pub unseen: i64,
     /// Whether it tells of a write that has failed only when all is to be written out: a network file system.
     pub tells_late: bool,

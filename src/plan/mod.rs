@@ -1,6 +1,7 @@
 //! What is decided, by rules that can be tried without a disk: no I/O, and times come in as arguments.
 
 pub mod decide; // two entries in, one action out
+pub mod deletions; // whether what the source lacks may go
 pub mod failures; // what failed, and when it is tried again
 pub mod guard; // whether deletions are believed
 pub mod hard_links; // names that are one file

@@ -18,6 +18,7 @@ use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Layer, Registry, fmt};
 
+use crate::fs::writeback::unseen_seconds;
 use crate::model::config::Format;
 use crate::model::entry::{Entry, Kind, Special, Time};
 use crate::model::error::{ENDLESS, FsError, GIVES_NOTHING_BACK, TAKES_NO_METADATA, WorkError};
@@ -26,7 +27,6 @@ use crate::plan::decide::{Reason, was_copied_soon};
 use crate::plan::failures::Failure;
 use crate::plan::metadata::MetadataDiff;
 use crate::plan::queue::{CachedDigests, Check, Detector};
-use crate::writer::fs::probe::unseen_seconds;
 use format::{ConsoleFormat, LocalTime, LogFormat};
 
 /// What was done to an entry of the replica.

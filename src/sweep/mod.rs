@@ -21,6 +21,7 @@ use big::Bigs;
 use rate::Rate;
 
 use crate::fs::filter::Filter;
+use crate::fs::roots::{Lost, Roots};
 use crate::fs::tree::{Dir, DirId, ReplicaDir};
 use crate::model::entry::Entry;
 use crate::model::path::{Name, RelPath};
@@ -32,7 +33,6 @@ use crate::plan::queue::{Check, Detector};
 use crate::plan::verified_dirs::VerifiedDirs;
 use crate::report::Problem;
 use crate::watch::{Registry, Unwatched};
-use crate::writer::fs::round::{Lost, Roots};
 
 /// Messages that may wait for the daemon; a batch is at most [`compare::CHUNK`] names.
 const WAITING: usize = 64;

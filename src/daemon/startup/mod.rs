@@ -16,6 +16,7 @@ use rustix::io::Errno;
 
 use crate::fs::filter::{Filter, Flaw, Patterns, lines};
 use crate::fs::mounts;
+use crate::fs::roots::Roots;
 use crate::fs::tree::{DirId, Root, enclosing, lies_within, nearest_existing};
 use crate::model::config::Config;
 use crate::model::error::{FsError, Side};
@@ -23,7 +24,6 @@ use crate::model::path::{Name, RelPath, Shown, shown};
 use crate::report::{RotatingFile, advice};
 use crate::writer::fs::backup::Backup;
 use crate::writer::fs::probe::follows_symlinks;
-use crate::writer::fs::round::Roots;
 pub use root_mounts::{NotSameDisk, ReplicaMount, SourceMount};
 
 /// Why a run is refused: what is wrong, and what to do. Exit code 2.

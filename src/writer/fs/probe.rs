@@ -4,7 +4,7 @@
 //! find it again.
 
 use std::fmt;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use rustix::io::Errno;
 
@@ -55,21 +55,6 @@ const ACL: [u8; 44] = [
     0x10, 0, 4, 0, 0xff, 0xff, 0xff, 0xff, //
     0x20, 0, 0, 0, 0xff, 0xff, 0xff, 0xff,
 ];
-
-/// How long a page that is written to through a mapping may stay so without another sign of it, in seconds: the kernel sets a
-/// file's times when a page of it becomes dirty, and then not before that was written back. See
-/// `Documentation/admin-guide/sysctl/vm.rst` of the kernel.
-pub fn unseen_seconds() -> i64 {
-    static SECONDS: LazyLock<i64> = LazyLock::new(|| {
-        let centiseconds = |name| -> i64 {
-            let text = std::fs::read_to_string(format!("/proc/sys/vm/{name}")).unwrap_or_default();
-            // What Linux begins with.
-            text.trim().parse().unwrap_or(if name == "dirty_expire_centisecs" { 3_000 } else { 500 })
-        };
-        (centiseconds("dirty_expire_centisecs") + centiseconds("dirty_writeback_centisecs") + 99) / 100
-    });
-    *SECONDS
-}
 
 /// What this process may set, on a file system that keeps all. `local`: whether no other host
 /// and no other clock is concerned.

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::*;
-use crate::fs::tree::InjectedErrors;
+use crate::fs::tree::{InjectedErrors, Root};
 use crate::model::entry::DigestPair;
 use crate::model::error::Side;
 use crate::model::limit::Limit;

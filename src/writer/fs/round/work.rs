@@ -6,37 +6,13 @@ use super::Stay;
 use crate::model::entry::{Entry, Special, Time};
 use crate::model::error::{FsError, WorkError};
 use crate::model::path::RelPath;
+use crate::plan::deletions::Deletions;
 use crate::plan::hard_links::Linked;
 use crate::plan::metadata::Capabilities;
 use crate::plan::queue::{Check, Checks, Depth, Detector, Rename, RenameBatch};
 use crate::report::{Done, Notice, Problem};
 use crate::writer::fs::big_files::{Finished, Job};
 use crate::writer::fs::trash::{Emptied, Trash};
-
-/// Whether what the source lacks may go from the replica.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Deletions {
-    Followed,
-    /// The guard has not (yet) found the source to be trusted: nothing goes. So many new entries may come: more would
-    /// hide how much of the replica is to go.
-    Held {
-        create_budget: u64,
-    },
-}
-
-impl Deletions {
-    pub fn are_held(self) -> bool {
-        self != Self::Followed
-    }
-
-    /// How many new entries may come.
-    pub fn create_budget(self) -> u64 {
-        match self {
-            Self::Followed => u64::MAX,
-            Self::Held { create_budget } => create_budget,
-        }
-    }
-}
 
 /// What a round is to do.
 pub struct Work {

@@ -6,8 +6,8 @@ use std::collections::{BTreeSet, HashSet};
 use super::super::path;
 use super::trees::Tree;
 use crate::model::path::{Name, RelPath};
+use crate::plan::deletions::Deletions;
 use crate::plan::queue::Rename;
-use crate::writer::fs::round::Deletions;
 
 /// What both sides hold, and all that the source ever held.
 #[derive(Default)]

@@ -8,14 +8,16 @@ use fastrand::Rng;
 
 use super::super::Fixture;
 use super::source::{Story, WatchEvent};
+use crate::fs::roots::Lost;
 use crate::model::path::{Name, RelPath};
 use crate::model::task::Task;
+use crate::plan::deletions::Deletions;
 use crate::plan::failures::{Failure, Failures};
 use crate::plan::queue::{BatchLimit, Check, Checks, Depth, Detector, Queue, Rename};
 use crate::report::{Cause, Operation, Problem};
 use crate::sweep::{Extent, Message, Plan, walked};
 use crate::writer::fs::big_files::Finished;
-use crate::writer::fs::round::{Deletions, Lost, Outcome, Requeue, Work};
+use crate::writer::fs::round::{Outcome, Requeue, Work};
 use crate::writer::fs::trash::Emptied;
 
 /// How long what a scan has found rests, and how long the watch is given to tell what a sweep has.
