@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::{Backlog, Daemon};
+use crate::model::check::{Check, Detector};
 use crate::model::path::RelPath;
 use crate::plan::failures::Failure;
 use crate::plan::guard::Trust;
-use crate::plan::queue::{Check, Detector};
 use crate::report::{Cause, Done, Operation, Problem};
 use crate::writer::fs::round::{Outcome, Requeue, Waiting};
 

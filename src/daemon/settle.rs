@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 use jiff::Zoned;
 
 use super::{Daemon, End};
+use crate::model::check::Detector;
 use crate::model::entry::Time;
 use crate::model::human::{counted, human_bytes, human_duration};
 use crate::model::task::Task;
 use crate::plan::guard::{Count, Trust, judge, log_held};
-use crate::plan::queue::Detector;
 use crate::report::Operation;
 use crate::sweep::{Summary, is_much_to_read};
 use crate::writer::fs::round::Outcome;

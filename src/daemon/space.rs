@@ -7,10 +7,10 @@ use rustix::io::Errno;
 
 use super::Daemon;
 use crate::fs::tree::Room;
+use crate::model::check::Check;
 use crate::model::error::FsError;
 use crate::model::path::RelPath;
 use crate::plan::failures::Failure;
-use crate::plan::queue::Check;
 use crate::report::advice;
 use crate::writer::fs::round::Reconciler;
 

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::{Backlog, Daemon};
+use crate::model::check::{Check, Depth, Detector};
 use crate::model::path::RelPath;
 use crate::plan::hard_links::Linked;
-use crate::plan::queue::{Check, Depth, Detector};
 use crate::report::{Done, Operation};
 use crate::sweep::Summary;
 

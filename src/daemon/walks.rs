@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use super::outcome::log_resolved;
 use super::{Backlog, Daemon, Failed};
+use crate::model::check::{Check, Depth, Detector};
 use crate::model::path::{Name, RelPath};
 use crate::model::task::Task;
 use crate::plan::failures::Failure;
 use crate::plan::guard::Trust;
-use crate::plan::queue::{Check, Depth, Detector};
 use crate::sweep::{Extent, Message, Plan, Summary, Sweep};
 
 /// Directories that one scan takes on.

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use super::Daemon;
 use crate::fs::tree::DirId;
+use crate::model::check::{Check, Depth, Detector};
 use crate::model::human::human_duration;
 use crate::model::path::RelPath;
 use crate::model::task::Task;
 use crate::plan::hard_links::Linked;
-use crate::plan::queue::{Check, Depth, Detector, Instead, Rename};
+use crate::plan::queue::{Instead, Rename};
 use crate::watch::{Change, Registry, Unwatched, Watch};
 
 /// How often what is not watched is scanned, at most; and no more than a tenth of the time.

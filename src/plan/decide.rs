@@ -2,6 +2,7 @@
 //! clock, no memory (I2).
 
 use crate::model::entry::{DigestPair, Entry, Identity, Kind, Observed, Special, Time};
+use crate::model::reason::Reason;
 use crate::plan::metadata::{Capabilities, MetadataDiff};
 
 /// What is known of the contents of two files.
@@ -15,35 +16,6 @@ pub enum Contents {
 impl From<DigestPair> for Contents {
     fn from(verdict: DigestPair) -> Self {
         if verdict.same() { Contents::Same } else { Contents::Differ }
-    }
-}
-
-/// Why an entry is acted upon, as the log says it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Reason {
-    New,
-    Size,
-    Md5,
-    Metadata,
-    Target,
-    Kind,
-    Removed,
-    /// Renamed in the source.
-    Moved,
-}
-
-impl Reason {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Reason::New => "new",
-            Reason::Size => "size",
-            Reason::Md5 => "md5",
-            Reason::Metadata => "metadata",
-            Reason::Target => "target",
-            Reason::Kind => "kind",
-            Reason::Removed => "removed",
-            Reason::Moved => "moved",
-        }
     }
 }
 

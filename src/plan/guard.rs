@@ -8,12 +8,12 @@ use std::fmt;
 
 use rustix::io::Errno;
 
+use crate::model::check::Detector;
 use crate::model::config::Rerun;
 use crate::model::error::FsError;
 use crate::model::limit::Limit;
 use crate::model::path::RelPath;
 use crate::plan::deletions::Deletions;
-use crate::plan::queue::Detector;
 
 /// Fewer deletions than this are never held by a percentage at the start of a run.
 const FEW: u64 = 100;

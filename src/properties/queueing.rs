@@ -8,11 +8,10 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::holds;
+use crate::model::check::{Check, Checks, Depth, Detector};
 use crate::model::path::RelPath;
 use crate::model::path::testing::path;
-use crate::plan::queue::{
-    BatchLimit, Check, Checks, Depth, Detector, PendingRenames, Queue, Rename, RenameBatch,
-};
+use crate::plan::queue::{BatchLimit, PendingRenames, Queue, Rename, RenameBatch};
 
 /// What is done with a queue.
 #[derive(Clone, Debug)]

@@ -19,14 +19,15 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Layer, Registry, fmt};
 
 use crate::fs::writeback::unseen_seconds;
+use crate::model::check::{CachedDigests, Check, Detector};
 use crate::model::config::Format;
 use crate::model::entry::{Entry, Kind, Special, Time};
 use crate::model::error::{ENDLESS, FsError, GIVES_NOTHING_BACK, TAKES_NO_METADATA, WorkError};
 use crate::model::path::{Name, RelPath};
-use crate::plan::decide::{Reason, was_copied_soon};
+use crate::model::reason::Reason;
+use crate::plan::decide::was_copied_soon;
 use crate::plan::failures::Failure;
 use crate::plan::metadata::MetadataDiff;
-use crate::plan::queue::{CachedDigests, Check, Detector};
 use format::{ConsoleFormat, LocalTime, LogFormat};
 
 /// What was done to an entry of the replica.

@@ -7,10 +7,10 @@ use super::compare::{Opened, Replica, Step};
 use super::subtree::DirVerdict;
 use super::{Message, Walker};
 use crate::fs::digest::{Pair, SIDE_BY_SIDE, compare_all, compare_large};
+use crate::model::check::CachedDigests;
 use crate::model::entry::DigestPair;
 use crate::model::error::WorkError;
 use crate::model::path::{Name, RelPath};
-use crate::plan::queue::CachedDigests;
 
 /// Pairs for which another thread is worth while: with fewer, lanes are idle.
 const SHARE: usize = SIDE_BY_SIDE / 2;

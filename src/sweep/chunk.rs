@@ -11,13 +11,13 @@ use super::subtree::DirVerdict;
 use super::{Extent, Message, Task, Walker};
 use crate::fs::filter::DirFilter;
 use crate::fs::tree::{Dir, ListedKind, ReplicaDir};
+use crate::model::check::{CachedDigests, Check};
 use crate::model::entry::{Entry, Kind, Observed};
 use crate::model::error::WorkError;
 use crate::model::path::{Name, RelPath};
 use crate::plan::decide::{Action, Contents, decide, may_hold_other};
 use crate::plan::hard_links::Linked;
 use crate::plan::metadata::MetadataDiff;
-use crate::plan::queue::{CachedDigests, Check};
 
 /// Files of this size, in bytes, and above are a task of their own.
 const BIG: u64 = 1024 * 1024;

@@ -16,13 +16,13 @@ use super::walk::walk;
 use super::{Extent, Message, Task, Walker};
 use crate::fs::renamers::Renamers;
 use crate::fs::tree::{Dir, File, ReplicaDir};
+use crate::model::check::{CachedDigests, Check, Depth};
 use crate::model::entry::{DigestPair, Entry};
 use crate::model::error::FsError;
 use crate::model::error::WorkError;
 use crate::model::path::RelPath;
 use crate::plan::decide::may_be_newer;
 use crate::plan::metadata::{MetadataDiff, grants_more, is_wider};
-use crate::plan::queue::{CachedDigests, Check, Depth};
 use crate::report::{Cause, Problem};
 
 /// Names of one directory that one thread compares before it reports.

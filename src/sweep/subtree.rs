@@ -9,9 +9,9 @@ use crossbeam_channel::Sender;
 use super::Message;
 use crate::fs::renamers::Renamers;
 use crate::fs::tree::Dir;
+use crate::model::check::Check;
 use crate::model::entry::Entry;
 use crate::model::path::RelPath;
-use crate::plan::queue::Check;
 use crate::plan::verified_dirs::VerifiedDirs;
 
 /// A directory that stands on both sides, when it was opened.

@@ -14,7 +14,7 @@ use notify_debouncer_full::{DebounceEventResult, Debouncer, NoCache, new_debounc
 
 use super::Change;
 use super::shim::{Classified, depth_of, dirty, relative, shim};
-use crate::plan::queue::Depth;
+use crate::model::check::Depth;
 
 /// After so much silence the debouncer is dropped.
 const SILENCE: Duration = Duration::from_secs(1);

@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use notify::{Config, ErrorKind, RecursiveMode, Watcher};
 
+use crate::model::check::Depth;
 use crate::model::path::RelPath;
-use crate::plan::queue::Depth;
 use feeder::{DebounceThread, Raw};
 use inotify::INotify;
 pub use inotify::Registry;

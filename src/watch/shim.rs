@@ -12,8 +12,8 @@ use notify::event::{AccessKind, AccessMode, DataChange, MetadataKind, ModifyKind
 use notify::{Event, EventKind};
 
 use super::Change;
+use crate::model::check::Depth;
 use crate::model::path::RelPath;
-use crate::plan::queue::Depth;
 
 /// How long one kind is in use, at least.
 const SLOT: Duration = Duration::from_millis(100);

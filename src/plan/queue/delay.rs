@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::{Check, Detector};
+use crate::model::check::{Check, Detector};
 use crate::model::path::{RelPath, within};
 
 /// Looks that wait for their time, one a path.

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use super::{BatchLimit, Check, Checks, Instead, add_name};
+use super::{BatchLimit, Instead};
+use crate::model::check::{Check, Checks, add_name};
 use crate::model::path::{Name, RelPath};
 
 /// A directory with fewer waiting names is not worth a scan of its own.

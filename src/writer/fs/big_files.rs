@@ -12,12 +12,12 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::fs::digest::{compare_large, ensure_unchanged};
 use crate::fs::tree::{File, NewFile};
+use crate::model::check::Check;
 use crate::model::entry::DigestPair;
 use crate::model::entry::{Entry, Identity};
 use crate::model::error::WorkError;
 use crate::model::path::{Name, RelPath};
-use crate::plan::decide::Reason;
-use crate::plan::queue::Check;
+use crate::model::reason::Reason;
 use crate::writer::fs::copy::{ensure_whole, fill};
 
 /// What a carrier is to do.

@@ -10,8 +10,8 @@ use notify::Event;
 use super::super::{EventHandler, Thread};
 use super::kernel::{ELSEWHERE, Inode, Kernel, NamedInode, ROOT, What};
 use super::{ROOT as PATH, TestStep};
+use crate::model::check::Depth;
 use crate::model::path::RelPath;
-use crate::plan::queue::Depth;
 use crate::watch::shim::{Classified, relative, shim};
 
 /// What waits to be done.

@@ -9,9 +9,9 @@ use fastrand::Rng;
 
 use super::*;
 use crate::fs::tree::{InjectedErrors, ReplicaDir, Root};
+use crate::model::check::{Depth, Detector};
 use crate::model::error::Side;
 use crate::model::path::testing::{name, path};
-use crate::plan::queue::{Depth, Detector};
 
 /// Longer than one chunk, and than what is copied by one read and one write.
 const LONGEST: usize = 700 * 1024;

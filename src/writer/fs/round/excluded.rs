@@ -4,10 +4,10 @@
 use super::{Requeue, Round};
 use crate::fs::filter::Filter;
 use crate::fs::tree::Dir;
+use crate::model::check::Check;
 use crate::model::error::WorkError;
 use crate::model::path::{Name, RelPath};
-use crate::plan::decide::Reason;
-use crate::plan::queue::Check;
+use crate::model::reason::Reason;
 use crate::report::{Done, Operation};
 
 /// What may go of a directory.

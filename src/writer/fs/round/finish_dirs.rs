@@ -7,11 +7,11 @@ use super::in_place::common_rights;
 use super::open_dirs::DirPair;
 use super::{Requeue, Round};
 use crate::fs::tree::Settings;
+use crate::model::check::{Check, Depth};
 use crate::model::error::{FsError, TAKES_NO_METADATA};
 use crate::model::path::RelPath;
-use crate::plan::decide::Reason;
+use crate::model::reason::Reason;
 use crate::plan::metadata::{MetadataDiff, grants_more};
-use crate::plan::queue::{Check, Depth};
 use crate::report::{Done, Operation};
 use crate::writer::fs::copy::settings;
 

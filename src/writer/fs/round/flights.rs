@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use crate::model::check::{Check, Detector};
 use crate::model::entry::Entry;
 use crate::model::path::{Name, RelPath};
-use crate::plan::queue::{Check, Detector};
 use crate::writer::fs::big_files::{Job, JobKind};
 
 /// A big file that a carrier has.

@@ -8,7 +8,7 @@ use crate::fs::tree::Settings;
 use crate::model::entry::{Entry, Kind, Observed};
 use crate::model::error::{FsError, Side};
 use crate::model::path::Name;
-use crate::plan::decide::Reason;
+use crate::model::reason::Reason;
 use crate::plan::hard_links::Linked;
 use crate::plan::metadata::MetadataDiff;
 use crate::report::{Done, Operation};

@@ -12,10 +12,11 @@ use rustix::io::Errno;
 use super::removal::taken;
 use super::{Fate, Requeue, Round, Ruling};
 use crate::fs::tree::ReplicaDir;
+use crate::model::check::{Check, Checks, Depth, add};
 use crate::model::entry::{Entry, Kind, Observed};
 use crate::model::path::{Name, RelPath};
-use crate::plan::decide::Reason;
-use crate::plan::queue::{Check, Checks, Depth, Rename, RenameBatch, add};
+use crate::model::reason::Reason;
+use crate::plan::queue::{Rename, RenameBatch};
 use crate::report::{Done, Operation};
 use crate::writer::fs::backup::{Kept, Taken};
 

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 use super::Round;
 use super::emptying::{A_TURN, EmptiedInPlace, cannot_be_renamed};
 use crate::fs::tree::{Dir, ListedKind, ReplicaDir, Settings};
+use crate::model::check::Check;
 use crate::model::entry::Entry;
 use crate::model::error::{FsError, WorkError};
 use crate::model::path::{Name, RelPath};
-use crate::plan::decide::Reason;
-use crate::plan::queue::Check;
+use crate::model::reason::Reason;
 use crate::report::{Done, Entries, Operation};
 use crate::writer::fs::backup::{Kept, Taken};
 

@@ -17,11 +17,11 @@ use super::open_dirs::step_to;
 use super::{Requeue, Round};
 use crate::fs::renamers::Renamers;
 use crate::fs::tree::{Dir, ReplicaDir, Settings};
+use crate::model::check::Check;
 use crate::model::entry::{Entry, GROUP_OTHER, Kind, XattrKinds};
 use crate::model::error::{FsError, WorkError};
 use crate::model::path::RelPath;
 use crate::plan::metadata::MetadataDiff;
-use crate::plan::queue::Check;
 
 /// The rights by which everybody can look into a directory.
 const OTHERS_LOOK: u32 = 0o005;

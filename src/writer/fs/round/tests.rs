@@ -12,13 +12,14 @@ use std::time::Duration;
 
 use super::*;
 use crate::fs::tree::{InjectedErrors, Root};
+use crate::model::check::{CachedDigests, Checks, Depth, Detector, add};
 use crate::model::entry::DigestPair;
 use crate::model::error::Side;
 use crate::model::limit::Limit;
 use crate::model::path::testing::path;
 use crate::model::task::Task;
 use crate::plan::guard::{Count, Doubt, Occasion, judge};
-use crate::plan::queue::{CachedDigests, Checks, Depth, Detector, RenameBatch, add};
+use crate::plan::queue::RenameBatch;
 use crate::report::Operation;
 use crate::sweep::{Extent, Message, Plan, walked};
 use crate::writer::fs::big_files::{JobKind, JobResult};
@@ -477,7 +478,7 @@ fn two_big_files_of_one_size_are_compared_by_a_carrier() {
     pair.round(Work { finished: vec![verdict], big: 5, ..work(&[]) });
     let filled = pair.finished();
     let outcome = pair.round(Work { finished: vec![filled], big: 5, ..work(&[]) });
-    assert_eq!(outcome.done[0].reason, crate::plan::decide::Reason::Md5);
+    assert_eq!(outcome.done[0].reason, crate::model::reason::Reason::Md5);
     assert_eq!(pair.read("replica/big"), "0123456789");
 }
 

@@ -3,13 +3,14 @@
 use std::time::{Duration, Instant};
 
 use super::Stay;
+use crate::model::check::{Check, Checks, Depth, Detector};
 use crate::model::entry::{Entry, Special, Time};
 use crate::model::error::{FsError, WorkError};
 use crate::model::path::RelPath;
 use crate::plan::deletions::Deletions;
 use crate::plan::hard_links::Linked;
 use crate::plan::metadata::Capabilities;
-use crate::plan::queue::{Check, Checks, Depth, Detector, Rename, RenameBatch};
+use crate::plan::queue::{Rename, RenameBatch};
 use crate::report::{Done, Notice, Problem};
 use crate::writer::fs::big_files::{Finished, Job};
 use crate::writer::fs::trash::{Emptied, Trash};

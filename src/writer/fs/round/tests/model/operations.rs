@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::time::{Duration, SystemTime};
 
 use super::source::{Source, join};
-use crate::plan::queue::Depth;
+use crate::model::check::Depth;
 
 /// `None` where there is nothing to do it to.
 type Edit = fn(&mut Source) -> Option<()>;

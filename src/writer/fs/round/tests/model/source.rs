@@ -11,8 +11,8 @@ use std::rc::Rc;
 use fastrand::Rng;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
+use crate::model::check::Depth;
 use crate::model::path::RelPath;
-use crate::plan::queue::Depth;
 
 /// Few names, so that they meet again.
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
