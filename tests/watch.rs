@@ -287,6 +287,28 @@ fn what_is_written_under_a_name_that_has_gone_is_followed_under_the_other() {
 }
 
 #[test]
+fn what_is_written_under_a_name_that_has_gone_is_followed_where_only_a_scan_has_met_the_other() {
+    let live = Live::new();
+    // The other name lies in a directory that is new.
+    let log = appending(&live, "f");
+    fs::create_dir(live.at("new")).unwrap();
+    fs::hard_link(live.at("f"), live.at("new/f.1")).unwrap();
+    fs::remove_file(live.at("f")).unwrap();
+    live.wait();
+    is_followed_through(&live, &log, "new/f.1");
+
+    // It lies in one that was renamed twice, under the name that one has just left which was renamed too.
+    let log = appending(&live, "h");
+    fs::rename(live.at("d/deep"), live.at("e/went")).unwrap();
+    fs::hard_link(live.at("h"), live.at("d/deep")).unwrap();
+    fs::remove_file(live.at("h")).unwrap();
+    fs::rename(live.at("d"), live.at("e/once")).unwrap();
+    fs::rename(live.at("e/once"), live.at("new/twice")).unwrap();
+    live.wait();
+    is_followed_through(&live, &log, "new/twice/deep");
+}
+
+#[test]
 fn a_file_that_is_being_written_has_no_size_that_lies() {
     let live = Live::new();
     for number in 0..3 {

@@ -37,13 +37,13 @@ pub struct Linked {
 impl Linked {
     /// `None` for a file with one name, and for what is no file.
     pub fn of(path: &RelPath, entry: &Entry, acted: bool) -> Option<Self> {
-        entry.has_links().then(|| Self { acted, ..Self::any(path, entry) })
+        entry.has_links().then(|| Self::any(path, entry, acted))
     }
 
     /// Of a file that may have one name.
-    pub fn any(path: &RelPath, entry: &Entry) -> Self {
+    pub fn any(path: &RelPath, entry: &Entry, acted: bool) -> Self {
         let (id, ctime, links) = ((entry.dev, entry.ino), entry.ctime, entry.links);
-        Self { path: path.clone(), id, ctime, links, acted: false }
+        Self { path: path.clone(), id, ctime, links, acted }
     }
 }
 

@@ -450,7 +450,7 @@ impl Round<'_> {
         let is_watched = self.detector == Detector::Watch;
         let noted = |entry: &&Entry| entry.kind == Kind::File && (is_watched || entry.has_links());
         let noted = source.entry().filter(noted);
-        out.names.extend(noted.map(|entry| Linked::any(&rel.join(&sighting.name), entry)));
+        out.names.extend(noted.map(|entry| Linked::any(&rel.join(&sighting.name), entry, false)));
         if sighting.look.told {
             self.note_stray(rel.join(&sighting.name), &sighting.look, (&source, &replica), out);
         }

@@ -4,7 +4,7 @@ use super::emptying::cannot_be_renamed;
 use super::open_dirs::DirPair;
 use super::{Outcome, Requeue, Round};
 use crate::fs::tree::ReplicaDir;
-use crate::model::check::Check;
+use crate::model::check::{Check, Detector};
 use crate::model::entry::{Entry, Observed};
 use crate::model::error::WorkError;
 use crate::model::path::{Name, RelPath};
@@ -71,7 +71,9 @@ impl Round<'_> {
         if entry.is_file() {
             done.bytes = Some(length);
         }
-        out.names.extend(Linked::of(&path, &entry, true));
+        // One that a scan has found to be new was not looked at before.
+        let is_noted = entry.has_links() || (entry.is_file() && self.detector == Detector::Watch);
+        out.names.extend(is_noted.then(|| Linked::any(&path, &entry, true)));
         out.note_time(&path, &entry, &self.shared.capabilities);
         if entry.is_file() && length != entry.size {
             out.note_size(&path);
