@@ -76,6 +76,11 @@ impl FsError {
     }
 }
 
+/// For the removal of an entry: that it has gone already is as good.
+pub fn gone_is_fine(error: FsError) -> Result<(), FsError> {
+    if error.is_absence() { Ok(()) } else { Err(error) }
+}
+
 /// Why nothing is put into a directory that lets nothing be renamed or removed: only temporary entries would come of it.
 pub const GIVES_NOTHING_BACK: FsError = FsError {
     operation: "rename or remove anything in the directory",

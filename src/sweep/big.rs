@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::compare::{Opened, Replica, Step};
+use super::step::{BigPair, Opened, ReplicaState, Step};
 use super::subtree::DirVerdict;
 use super::{Message, Walker};
 use crate::fs::digest::{Pair, SIDE_BY_SIDE, compare_all, compare_large};
@@ -17,25 +17,18 @@ const SHARE: usize = SIDE_BY_SIDE / 2;
 
 /// Pairs that wait for others.
 #[derive(Default)]
-pub(super) struct Bigs(Mutex<Vec<Big>>);
-
-/// A file that is big on both sides.
-pub(super) struct Big {
-    dir: RelPath,
-    subtree: Arc<DirVerdict>,
-    name: Name,
-}
+pub(super) struct Bigs(Mutex<Vec<BigPair>>);
 
 impl Bigs {
     /// Puts a pair off until there are enough to be read together. Those, then.
-    fn put_off(&self, big: Big) -> Option<Vec<Big>> {
+    fn put_off(&self, big: BigPair) -> Option<Vec<BigPair>> {
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.push(big);
         (waiting.len() >= SIDE_BY_SIDE).then(|| std::mem::take(&mut *waiting))
     }
 
     /// What still waits, shared out evenly among as many threads as are worth while.
-    pub fn rest(&self, threads: usize) -> Vec<Vec<Big>> {
+    pub fn rest(&self, threads: usize) -> Vec<Vec<BigPair>> {
         let mut waiting = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
         let share = waiting.len().div_ceil(threads.max(1)).max(SHARE);
         let mut shares = Vec::new();
@@ -54,11 +47,11 @@ impl Walker<'_> {
         name: Name,
         more: &mut Vec<Step>,
     ) {
-        let big = Big { dir: dir.clone(), subtree: Arc::clone(subtree), name };
+        let big = BigPair { dir: dir.clone(), subtree: Arc::clone(subtree), name };
         more.extend(self.bigs.put_off(big).map(Step::Bigs));
     }
 
-    pub(super) fn compare_bigs(&self, bigs: Vec<Big>) {
+    pub(super) fn compare_bigs(&self, bigs: Vec<BigPair>) {
         // With a rate, speed is not what is wanted.
         let alone = bigs.len() == 1 && self.plan.rate.is_none();
         let mut bigs = bigs.into_iter();
@@ -79,9 +72,9 @@ impl Walker<'_> {
     }
 
     /// Opens a pair; `None` where it cannot be compared, which a round is to see.
-    fn open_big(&self, big: Big) -> Option<Pair<Big>> {
-        let Big { dir, name, subtree } = &big;
-        let Some((source, replica)) = self.open_both(dir, Replica::Open) else {
+    fn open_big(&self, big: BigPair) -> Option<Pair<BigPair>> {
+        let BigPair { dir, name, subtree } = &big;
+        let Some((source, replica)) = self.open_both(dir, ReplicaState::Open) else {
             subtree.mark_different();
             return None;
         };
@@ -103,7 +96,7 @@ impl Walker<'_> {
         }
     }
 
-    fn report_big(&self, pair: Pair<Big>, verdict: Result<DigestPair, WorkError>) {
+    fn report_big(&self, pair: Pair<BigPair>, verdict: Result<DigestPair, WorkError>) {
         let Pair { what: big, source: (file, source), replica: (other, replica) } = pair;
         let judged = verdict.and_then(|verdict| {
             let differs = self.differ_beside(&file, &source, &other, &replica)?;
@@ -122,7 +115,7 @@ impl Walker<'_> {
         }
     }
 
-    fn report_pair(&self, big: Big, evidence: Option<CachedDigests>) {
+    fn report_pair(&self, big: BigPair, evidence: Option<CachedDigests>) {
         self.differ.fetch_add(1, Ordering::Relaxed);
         self.send(Message::Differ(big.dir, vec![(big.name, self.found(evidence))]));
     }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::batch::Batch;
-use super::compare::{Opened, Replica, Step};
 use super::join::{Joined, ListedPair};
+use super::step::{Opened, ReplicaState, Step};
 use super::subtree::DirVerdict;
 use super::{Extent, Message, Task, Walker};
 use crate::fs::filter::DirFilter;
@@ -27,7 +27,7 @@ pub(super) struct Chunk<'a> {
     walker: &'a Walker<'a>,
     dir: &'a RelPath,
     subtree: &'a Arc<DirVerdict>,
-    known: Replica,
+    known: ReplicaState,
     source: &'a Dir,
     replica: Option<&'a ReplicaDir>,
     filter: DirFilter<'a>,
@@ -40,7 +40,7 @@ impl Walker<'_> {
     pub(super) fn chunk<'a>(
         &'a self,
         (dir, subtree): (&'a RelPath, &'a Arc<DirVerdict>),
-        known: Replica,
+        known: ReplicaState,
         source: &'a Dir,
         replica: Option<&'a ReplicaDir>,
     ) -> Chunk<'a> {
@@ -117,7 +117,7 @@ impl Chunk<'_> {
             // To be named, once; it makes no difference.
             (Some(ListedKind::Special), None) => self.found.push((name, self.walker.look())),
             (Some(ListedKind::Dir), None) => {
-                self.step_into(&name, Replica::MissingCapabilities, more);
+                self.step_into(&name, ReplicaState::Absent, more);
                 self.walker.differ.fetch_add(1, Ordering::Relaxed);
                 self.found.push((name, self.walker.look()));
             }
@@ -149,11 +149,7 @@ impl Chunk<'_> {
             self.note_links(&name, entry);
         }
         if source.is_dir() {
-            self.step_into(
-                &name,
-                if replica.is_dir() { self.known } else { Replica::MissingCapabilities },
-                more,
-            );
+            self.step_into(&name, if replica.is_dir() { self.known } else { ReplicaState::Absent }, more);
         }
         match decide(&source, &replica, Contents::Unread, &self.walker.plan.capabilities) {
             Action::Nothing => {}
@@ -179,7 +175,7 @@ impl Chunk<'_> {
         }
     }
 
-    fn step_into(&mut self, name: &Name, known: Replica, more: &mut Vec<Step>) {
+    fn step_into(&mut self, name: &Name, known: ReplicaState, more: &mut Vec<Step>) {
         if self.walker.plan.extent == Extent::Names {
             return self.examine_dir(name);
         }
@@ -207,7 +203,7 @@ impl Chunk<'_> {
         let capabilities = &self.walker.plan.capabilities;
         let (Some(source), Some(replica)) = (source.entry(), replica.entry()) else { return false };
         self.walker.plan.task == Task::Quick
-            && self.known != Replica::Doubted
+            && self.known != ReplicaState::Doubted
             && !may_hold_other(source, replica, capabilities)
             && !MetadataDiff::between(source, replica, capabilities).any()
     }

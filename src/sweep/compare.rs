@@ -2,15 +2,14 @@
 //! at both entries of a name, and read the files whose size is equal; the quick scan only those
 //! that may have changed since they were copied.
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use rustix::io::Errno;
 
-use super::big::Big;
 use super::join::Joined;
+use super::step::{ReplicaState, Step};
 use super::subtree::{ComparedDirs, DirVerdict};
 use super::walk::walk;
 use super::{Extent, Message, Task, Walker};
@@ -28,33 +27,9 @@ use crate::report::{Cause, Problem};
 /// Names of one directory that one thread compares before it reports.
 pub(super) const CHUNK: usize = 256;
 
-/// A file and what is known of it.
-pub(super) type Opened = (File, Entry);
-
-pub(super) enum Step {
-    /// A directory, and the one that holds it.
-    Dir(RelPath, Replica, Option<Arc<DirVerdict>>),
-    /// Some of the names in a wide directory.
-    Names(RelPath, Replica, Arc<Joined>, Range<usize>, Arc<DirVerdict>),
-    /// Pairs of big files.
-    Bigs(Vec<Big>),
-}
-
-/// What is known of the replica's directory before it is opened.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Replica {
-    Open,
-    /// The source's directory may have been moved here, with all that it holds. Such entries are as
-    /// old as ever: their ctimes tell nothing, and a quick scan reads them.
-    Doubted,
-    /// Its parent was listed without it. What stands there by now was made by rounds after that,
-    /// and needs no reading.
-    MissingCapabilities,
-}
-
 impl Walker<'_> {
     pub(super) fn compare(&self) {
-        let known = if self.replica.is_some() { Replica::Open } else { Replica::MissingCapabilities };
+        let known = if self.replica.is_some() { ReplicaState::Open } else { ReplicaState::Absent };
         let first = self.plan.scopes.iter().map(|scope| Step::Dir(scope.clone(), known, None)).collect();
         let threads = self.plan.threads;
         walk(threads, first, |step, more| self.run_step(step, more));
@@ -90,12 +65,12 @@ impl Walker<'_> {
     fn compare_dir(
         &self,
         dir: &RelPath,
-        known: Replica,
+        known: ReplicaState,
         above: Option<&Arc<DirVerdict>>,
         more: &mut Vec<Step>,
     ) -> Option<()> {
         let (source, replica) = self.open_both(dir, known)?;
-        if let Some(above) = above.filter(|_| known != Replica::MissingCapabilities) {
+        if let Some(above) = above.filter(|_| known != ReplicaState::Absent) {
             self.verify_parent(above, dir, &source, replica.as_ref());
         }
         self.register(dir, &source);
@@ -110,7 +85,7 @@ impl Walker<'_> {
             (Err(error), _) | (_, Err(error)) => return self.problem(dir, error),
         };
         let known = match (known, &replica) {
-            (Replica::Open, Some(replica)) => self.known_of_open(&source, replica),
+            (ReplicaState::Open, Some(replica)) => self.known_of_open(&source, replica),
             (known, _) => known,
         };
         let subtree = Arc::new(self.compare_dir_itself(dir, &source, replica.as_ref(), above));
@@ -137,7 +112,7 @@ impl Walker<'_> {
     }
 
     /// Opens a directory on both sides; `None` where there is nothing to compare.
-    pub(super) fn open_both(&self, dir: &RelPath, known: Replica) -> Option<(Dir, Option<ReplicaDir>)> {
+    pub(super) fn open_both(&self, dir: &RelPath, known: ReplicaState) -> Option<(Dir, Option<ReplicaDir>)> {
         let source = match self.source.open(dir) {
             Ok(source) => source,
             // Gone or swapped since its parent was listed: its parent's name is looked at.
@@ -147,7 +122,7 @@ impl Walker<'_> {
         if self.is_replica(dir, &source) {
             return None;
         }
-        let Some(replica) = self.replica.as_ref().filter(|_| known != Replica::MissingCapabilities) else {
+        let Some(replica) = self.replica.as_ref().filter(|_| known != ReplicaState::Absent) else {
             return Some((source, None));
         };
         match replica.open(dir) {
@@ -235,10 +210,10 @@ impl Walker<'_> {
         None
     }
 
-    fn known_of_open(&self, source: &Dir, replica: &ReplicaDir) -> Replica {
+    fn known_of_open(&self, source: &Dir, replica: &ReplicaDir) -> ReplicaState {
         match (source.entry(), replica.entry()) {
-            (Ok(source), Ok(replica)) if self.may_be_moved(&source, &replica) => Replica::Doubted,
-            _ => Replica::Open,
+            (Ok(source), Ok(replica)) if self.may_be_moved(&source, &replica) => ReplicaState::Doubted,
+            _ => ReplicaState::Open,
         }
     }
 

@@ -8,6 +8,7 @@ mod compare;
 mod count;
 mod join;
 mod rate;
+mod step;
 mod subtree;
 mod walk;
 

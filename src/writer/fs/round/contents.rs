@@ -8,14 +8,13 @@ use rustix::io::Errno;
 
 use super::open_dirs::DirPair;
 use super::publish::Publishable;
-use super::removal::gone_is_fine;
 use super::{Fate, Observation, Outcome, Requeue, Round, Ruling, Stay, TASK};
 use crate::fs::digest;
 use crate::fs::parallel;
 use crate::fs::tree::{File, NewFile, ReplicaDir};
 use crate::model::check::{CachedDigests, Check, Depth};
 use crate::model::entry::{DigestPair, Entry, Kind, Observed};
-use crate::model::error::{FsError, GIVES_NOTHING_BACK, Side, WorkError};
+use crate::model::error::{FsError, GIVES_NOTHING_BACK, Side, WorkError, gone_is_fine};
 use crate::model::path::{Name, RelPath};
 use crate::model::reason::Reason;
 use crate::plan::decide::{Action, Contents, decide, may_hold_other};

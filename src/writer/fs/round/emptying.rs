@@ -9,9 +9,8 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use super::Round;
-use super::removal::gone_is_fine;
 use crate::fs::tree::ReplicaDir;
-use crate::model::error::{FsError, WorkError};
+use crate::model::error::{FsError, WorkError, gone_is_fine};
 use crate::model::path::{Name, RelPath};
 use crate::writer::fs::trash::enter;
 

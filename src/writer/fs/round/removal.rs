@@ -7,7 +7,7 @@ use super::emptying::{A_TURN, EmptiedInPlace, cannot_be_renamed};
 use crate::fs::tree::{Dir, ListedKind, ReplicaDir, Settings};
 use crate::model::check::Check;
 use crate::model::entry::Entry;
-use crate::model::error::{FsError, WorkError};
+use crate::model::error::{WorkError, gone_is_fine};
 use crate::model::path::{Name, RelPath};
 use crate::model::reason::Reason;
 use crate::report::{Done, Entries, Operation};
@@ -119,10 +119,6 @@ pub(super) fn taken(dir: &Dir, path: &RelPath, name: &Name, old: &Entry, look: &
     let mut done = Done::new(Operation::Removed, path.clone(), old, Reason::Removed, look);
     done.entries = Some(Entries { number, at_least });
     done
-}
-
-pub(super) fn gone_is_fine(error: FsError) -> Result<(), FsError> {
-    if error.is_absence() { Ok(()) } else { Err(error) }
 }
 
 /// Adds up the entries below a directory; `false` where not all could be counted in time.
