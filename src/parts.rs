@@ -100,7 +100,7 @@ impl Trees {
             registry: None,
             extent: Extent::Below,
             verified_dirs: None,
-            crossings: Vec::new(),
+            submounts: Vec::new(),
         };
         let told: Vec<Message> = walked(plan).collect();
         let [Message::Swept(summary)] = told.as_slice() else { panic!("the trees are equal") };

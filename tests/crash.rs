@@ -14,7 +14,7 @@ use support::{Background, DEADLINE, Daemon, EXIT_LIMIT, Run, Scratch, Tree, is_t
 /// The byte that the largest files are filled with.
 const BIG: u8 = 192;
 
-/// The length of a whole file that is filled with this byte: 1 byte to 3 MB, or so much that a carrier fills it.
+/// The length of a whole file that is filled with this byte: 1 byte to 3 MB, or so much that a worker fills it.
 fn length_of(byte: u8) -> usize {
     let number = usize::from(byte);
     match byte % 8 {
@@ -202,7 +202,7 @@ enum Midst {
     /// All is copied for the first time while it changes.
     FirstCopy,
     Changes,
-    /// A file that a carrier fills.
+    /// A file that a worker fills.
     BigFile,
     RenamedDirs,
 }

@@ -46,10 +46,10 @@ fn a_panic_in_a_sweep_ends_the_process() {
 }
 
 #[test]
-fn a_panic_in_the_reaper_ends_the_process() {
-    ends_when("twindir-reap", |scratch, daemon| {
+fn a_panic_in_the_trash_thread_ends_the_process() {
+    ends_when("twindir-trash", |scratch, daemon| {
         daemon.wait_settled(1);
-        // Not removed one by one: a directory that goes at once is the reaper's.
+        // Not removed one by one: a directory that goes at once is the trash thread's.
         for number in 0..50 {
             let away = scratch.path(format!("away{number}"));
             fs::rename(scratch.source().join(format!("d{number}")), away).unwrap();

@@ -26,7 +26,7 @@ const REST: Duration = Duration::from_secs(2);
 
 /// What a file holds: one line again and again, whose number says how many lines there are.
 fn contents(version: usize) -> Vec<u8> {
-    // Now and then so much that a carrier copies it.
+    // Now and then so much that a worker copies it.
     let lines = if version.is_multiple_of(300) { 550_000 + version } else { 1 + (version * 7_919) % 5_000 };
     format!("{version:015}\n").repeat(lines).into_bytes()
 }

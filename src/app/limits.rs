@@ -6,8 +6,8 @@ use std::thread::Builder;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Threads without which something would not be done: those for signals, console, log, reaper and the
-/// watch's three, and two that walk. The carriers come on top; others help where they can be had.
+/// Threads without which something would not be done: those for signals, console, log, trash thread and the
+/// watch's three, and two that walk. The workers for big files come on top; others help where they can be had.
 const THREADS: usize = 9;
 
 /// Threads that help, for each of `--threads`: in a round and in two walks.

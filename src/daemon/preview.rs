@@ -117,7 +117,7 @@ impl Preview<'_> {
             registry: None,
             extent: Extent::Below,
             verified_dirs: None,
-            crossings: Vec::new(),
+            submounts: Vec::new(),
         })?;
         loop {
             let message = select! {
@@ -132,7 +132,10 @@ impl Preview<'_> {
                     }
                 }
                 Ok(
-                    Message::Walked(_) | Message::Crossing(..) | Message::Unwatched(..) | Message::Linked(_),
+                    Message::Walked(_)
+                    | Message::SourceSubmount(..)
+                    | Message::Unwatched(..)
+                    | Message::Linked(_),
                 ) => {}
                 Ok(Message::Problem(problem)) => self.fail(&problem),
                 Ok(Message::Counted(count)) => {
@@ -338,7 +341,7 @@ impl Preview<'_> {
         };
         let (roots, filter) = (&self.subject.roots, &self.subject.filter);
         let (deletions, mounts) = (self.deletions, &self.mounts);
-        let rules = RemovalRules { roots, replica, filter, deletions, crossings: None, mounts };
+        let rules = RemovalRules { roots, replica, filter, deletions, submounts: None, mounts };
         match rules.on(path, entry, fate, gives_nothing_back) {
             Ruling::Goes => return false,
             Ruling::GoesInParts(parts) => {

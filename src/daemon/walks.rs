@@ -170,7 +170,7 @@ impl Daemon<'_> {
             registry: self.watching.registry(),
             // Of directories that are not compared as a whole nothing is to be concluded.
             verified_dirs: (extent != Extent::Names).then(|| Arc::clone(&self.reconciler.verified_dirs)),
-            crossings: self.reconciler.crossings(),
+            submounts: self.reconciler.submounts(),
         })
     }
 
@@ -256,7 +256,7 @@ impl Daemon<'_> {
 
     fn handle_message(&mut self, message: Message, detector: Detector) {
         match message {
-            Message::Crossing(path, pin) => self.note_mount(path, pin),
+            Message::SourceSubmount(path, pin) => self.note_mount(path, pin),
             Message::Problem(problem) => {
                 let look = Check::new(Depth::Subtree, detector, Instant::now());
                 self.record_failure(&problem, look, Failure::Scan);

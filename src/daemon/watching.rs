@@ -236,7 +236,7 @@ impl Daemon<'_> {
     /// directory was registered is not watched: the watch goes by the directory beneath it.
     pub(super) fn note_mount(&mut self, path: RelPath, pin: DirId) {
         let is_back = self.watching.unmounted.remove(&path);
-        let is_new = self.reconciler.remember_crossing(path, pin);
+        let is_new = self.reconciler.remember_submount(path, pin);
         let by_clock = self.backlog.sweep.as_ref().is_some_and(|sweep| sweep.plan.task == Task::Full);
         if (is_new || is_back) && by_clock && self.watching.watch.is_some() {
             self.mistrust_watch("a file system was mounted in the source");

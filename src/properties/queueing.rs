@@ -131,7 +131,7 @@ impl Plain {
         self.waiting.keys().any(|(place, _)| *place == Waits::Ready(detector))
     }
 
-    /// Names of the sweep that are ready, or rest, or wait for a carrier.
+    /// Names of the sweep that are ready, or rest, or wait for a worker.
     fn of_sweep(&self) -> usize {
         let counts = |(place, wish): (Waits, &Wish)| match place {
             Waits::Ready(detector) => detector == Detector::Sweep,

@@ -238,7 +238,7 @@ impl Walker<'_> {
         let ours = facts(source);
         // What the replica has of a file system that is no longer mounted is none of the directories' above.
         let is_lost =
-            self.plan.crossings.contains(dir) && ours.as_ref().is_ok_and(|(entry, _)| !entry.mount_root);
+            self.plan.submounts.contains(dir) && ours.as_ref().is_ok_and(|(entry, _)| !entry.mount_root);
         let above = above.filter(|_| !is_lost);
         let subtree = DirVerdict::new(above.cloned(), capabilities.user, self.cancel);
         let Some(replica) = replica else { return subtree };

@@ -65,7 +65,7 @@ pub struct Plan {
     /// Where directories are noted that hold the same on both sides, if they are.
     pub verified_dirs: Option<Arc<VerifiedDirs>>,
     /// Where file systems were mounted in the source.
-    pub crossings: Vec<RelPath>,
+    pub submounts: Vec<RelPath>,
 }
 
 impl Plan {
@@ -108,7 +108,7 @@ pub enum Message {
     /// A directory of both sides which is about to be told of by its own name: all that it holds was compared.
     Walked(Box<[Entry; 2]>),
     /// A directory of the source where another file system is mounted.
-    Crossing(RelPath, DirId),
+    SourceSubmount(RelPath, DirId),
     /// A directory that could not be looked into. What lies below it is not known.
     Problem(Problem),
     /// Names of files that have several, while there is a watch.
@@ -291,7 +291,7 @@ impl<'a> Walker<'a> {
             && !rel.is_root()
             && let Ok(pin) = source.pin()
         {
-            self.send(Message::Crossing(rel.clone(), pin));
+            self.send(Message::SourceSubmount(rel.clone(), pin));
         }
         (entry.dev, entry.ino) == (pin.dev, pin.ino)
     }

@@ -54,7 +54,7 @@ pub struct Queue {
     cooling: Throttle,
     /// Renames that no round has followed yet.
     hints: PendingRenames,
-    /// Looks that wait for a carrier to be free.
+    /// Looks that wait for a worker to be free.
     awaiting_worker: VecDeque<(RelPath, Check)>,
     /// What the replica's file system does not take, until it may.
     out_of_space: BTreeMap<RelPath, Check>,
@@ -180,12 +180,12 @@ impl Queue {
         is_ready || self.resting.any_below(dir, comes_first)
     }
 
-    /// What waits for a carrier at a directory or below.
+    /// What waits for a worker at a directory or below.
     pub fn awaiting_worker_within(&self, dir: &RelPath) -> impl Iterator<Item = &RelPath> {
         self.awaiting_worker.iter().map(|(path, _)| path).filter(|path| path.is_within(dir))
     }
 
-    /// Lets so many of the looks that wait for a carrier be tried again.
+    /// Lets so many of the looks that wait for a worker be tried again.
     pub fn release_to_workers(&mut self, number: usize) {
         for _ in 0..number {
             let Some((path, look)) = self.awaiting_worker.pop_front() else { break };
@@ -232,7 +232,7 @@ impl Queue {
         }
     }
 
-    /// Number of the sweep's names that wait, for a round, for rest or for a carrier.
+    /// Number of the sweep's names that wait, for a round, for rest or for a worker.
     pub fn sweep_names(&self) -> usize {
         self.sweep.names + self.resting.of_sweep + self.awaiting_worker.len()
     }

@@ -1,6 +1,6 @@
 //! Carriers: threads that compare and fill big files, so that no round waits for one.
 //!
-//! A carrier works on descriptors that a round gave it and changes nothing that is visible
+//! A worker works on descriptors that a round gave it and changes nothing that is visible
 //! (I1). What comes of it is published, or thrown away, by a later round.
 
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::model::path::{Name, RelPath};
 use crate::model::reason::Reason;
 use crate::writer::fs::copy::{ensure_whole, fill};
 
-/// What a carrier is to do.
+/// What a worker is to do.
 pub enum JobKind {
     /// Read both files and say whether they are equal.
     Compare { replica: NewFile, replica_entry: Entry },
@@ -103,10 +103,10 @@ impl Drop for Permit {
     }
 }
 
-/// Jobs that may be under way for each carrier.
+/// Jobs that may be under way for each worker.
 const JOBS: usize = 8;
 
-/// The carriers. Their threads end when this is dropped.
+/// The workers for big files. Their threads end when this is dropped.
 pub struct BigFileWorkers {
     jobs: Sender<Job>,
     done: Receiver<Finished>,
@@ -114,7 +114,7 @@ pub struct BigFileWorkers {
 }
 
 impl BigFileWorkers {
-    /// Starts `threads` carriers. Several times as many jobs may be under way, so that none is
+    /// Starts `threads` workers for big files. Several times as many jobs may be under way, so that none is
     /// idle while a round publishes, and a round publishes several.
     ///
     /// # Errors
@@ -124,7 +124,7 @@ impl BigFileWorkers {
         let (outbox, done) = unbounded();
         for number in 0..threads {
             let (inbox, outbox) = (inbox.clone(), outbox.clone());
-            let builder = std::thread::Builder::new().name(format!("twindir-carry-{number}"));
+            let builder = std::thread::Builder::new().name(format!("twindir-copy-{number}"));
             builder.spawn(move || {
                 for job in inbox {
                     let begun = Instant::now();
@@ -144,7 +144,7 @@ impl BigFileWorkers {
         &self.done
     }
 
-    /// The right to hand in a job; `None` while all carriers have enough to do.
+    /// The right to hand in a job; `None` while all workers for big files have enough to do.
     pub fn slot(&self) -> Option<Permit> {
         let taken = self.free.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |free| free.checked_sub(1));
         taken.ok().map(|_| Permit(Arc::clone(&self.free)))
@@ -156,7 +156,7 @@ impl BigFileWorkers {
     }
 
     pub fn hand_over(&self, job: Job) {
-        // The carriers live as long as this sender; a panic in one of them ends the process.
+        // The workers for big files live as long as this sender; a panic in one of them ends the process.
         let _ = self.jobs.send(job);
     }
 }

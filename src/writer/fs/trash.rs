@@ -1,4 +1,4 @@
-//! The reaper: empties the trees that rounds have put aside, outside of rounds. It deletes
+//! The trash thread: empties the trees that rounds have put aside, outside of rounds. It deletes
 //! only inside reserved names (I1, I6) and never crosses a mount.
 
 use std::sync::Arc;
@@ -30,19 +30,19 @@ pub struct Emptied {
     pub result: Result<()>,
 }
 
-/// The reaper's thread; it ends when this is dropped.
-pub struct Reaper {
+/// The trash thread's thread; it ends when this is dropped.
+pub struct TrashThread {
     jobs: Sender<Trash>,
     done: Receiver<Emptied>,
 }
 
-impl Reaper {
+impl TrashThread {
     /// # Errors
     /// Where no thread can be started.
     pub fn start(replica: Root, stop: Arc<AtomicBool>) -> std::io::Result<Self> {
         let (jobs, inbox) = unbounded::<Trash>();
         let (outbox, done) = unbounded();
-        std::thread::Builder::new().name("twindir-reap".into()).spawn(move || {
+        std::thread::Builder::new().name("twindir-trash".into()).spawn(move || {
             for aside in inbox {
                 let result = empty_aside(&replica, &aside, &stop);
                 if outbox.send(Emptied { aside, result }).is_err() {

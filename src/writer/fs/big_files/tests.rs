@@ -16,10 +16,10 @@ use crate::model::path::testing::{name, path};
 /// Longer than one chunk, and than what is copied by one read and one write.
 const LONGEST: usize = 700 * 1024;
 
-/// A file in each of two directories, and a carrier's slot.
+/// A file in each of two directories, and a worker's slot.
 struct Bench {
     top: tempfile::TempDir,
-    carriers: BigFileWorkers,
+    workers: BigFileWorkers,
     rng: Rng,
 }
 
@@ -29,7 +29,7 @@ impl Bench {
         for side in ["source", "replica"] {
             fs::create_dir(top.path().join(side)).unwrap();
         }
-        Self { top, carriers: BigFileWorkers::start(1).unwrap(), rng: Rng::with_seed(seed) }
+        Self { top, workers: BigFileWorkers::start(1).unwrap(), rng: Rng::with_seed(seed) }
     }
 
     /// Writes a file with some holes in it.
@@ -56,7 +56,7 @@ impl Bench {
 
     fn job(&self, load: JobKind) -> Job {
         let look = Check::new(Depth::Content, Detector::Watch, Instant::now());
-        Job::new(path("file"), look, self.source(), load, self.carriers.slot().unwrap())
+        Job::new(path("file"), look, self.source(), load, self.workers.slot().unwrap())
     }
 }
 

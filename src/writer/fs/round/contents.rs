@@ -36,7 +36,7 @@ impl Round<'_> {
     pub(super) fn contents(&mut self, budget: Option<Duration>) {
         let mut spots = std::mem::take(&mut self.spots);
         let mut tasks = tasks(&mut spots);
-        // Publishing is quick, and what is published frees a carrier: it waits for no time.
+        // Publishing is quick, and what is published frees a worker: it waits for no time.
         tasks.sort_by_key(|task| task.finished.is_empty());
         let publishing = tasks.partition_point(|task| !task.finished.is_empty());
         let rest = tasks.split_off(publishing);
@@ -79,7 +79,7 @@ impl Round<'_> {
         for finished in finished {
             let (path, look) = (finished.job.path.clone(), finished.job.look.clone());
             let here = EntryContext { round: self, rel: &rel, spot, replica, path: &path, look: &look };
-            let ready = here.finish_carried(&finished, out);
+            let ready = here.publish_finished(&finished, out);
             if let Err(work_error) = finish(ready, out) {
                 out.record_failure(path, look, work_error);
             }
@@ -90,7 +90,7 @@ impl Round<'_> {
             let (before, begun) = (out.worked(), Instant::now());
             let is_big = source.entry().is_some_and(|entry| entry.size > self.big);
             // Its copying may take long.
-            let restricted = if is_big { here.narrow_file(&name, &source, &standing) } else { None };
+            let restricted = if is_big { here.restrict_file(&name, &source, &standing) } else { None };
             let standing = restricted.unwrap_or(standing);
             let ready = if look.unseen_in_replica {
                 here.copy_file(&name, &Observed::Absent, Reason::New, out)
@@ -100,7 +100,7 @@ impl Round<'_> {
             let is_ready = matches!(ready, Ok(Some(_)));
             let is_file = look.unseen_in_replica || source.entry().is_some_and(Entry::is_file);
             if let Err(work_error) = finish(ready, out) {
-                let _ = here.narrow_file(&name, &source, &standing);
+                let _ = here.restrict_file(&name, &source, &standing);
                 let work_error = here.told_as(work_error);
                 out.record_failure(path.clone(), look, work_error);
             }
@@ -175,16 +175,16 @@ impl<'a> EntryContext<'_, 'a> {
                     {
                         self.renew(name, replica);
                     }
-                    EntryContext { look: &look, ..*self }.carry_out(action, name, &source, &standing, out)
+                    EntryContext { look: &look, ..*self }.apply_action(action, name, &source, &standing, out)
                 }
                 Compared::Finished => Ok(None),
                 Compared::Unreadable(standing) => self.copy_file(name, &standing, Reason::Metadata, out),
             },
-            action => self.carry_out(action, name, source, standing, out),
+            action => self.apply_action(action, name, source, standing, out),
         }
     }
 
-    fn carry_out(
+    fn apply_action(
         &self,
         action: Action,
         name: &Name,
@@ -221,7 +221,7 @@ impl<'a> EntryContext<'_, 'a> {
         if !is_as_long && source.0.ends_at(source.1.size)? {
             return Err(WorkError::Changed);
         }
-        // The sweep or a carrier may have read this pair already.
+        // The sweep or a worker may have read this pair already.
         let known = self.look.evidence.as_deref().and_then(|known| known.verdict_on(&source.1, &replica.1));
         let verdict = match known {
             Some(verdict) => Some(verdict),
@@ -337,7 +337,7 @@ impl<'a> EntryContext<'_, 'a> {
         Publishable { spot, replica, temp, path, look, entry, length, standing, reason }
     }
 
-    /// Gives a big file to a carrier, once one is free.
+    /// Gives a big file to a worker, once one is free.
     fn hand_over(
         &self,
         source: (File, Entry),
@@ -346,13 +346,13 @@ impl<'a> EntryContext<'_, 'a> {
     ) -> Result<(), WorkError> {
         out.open.push(self.path.clone());
         let shared = self.round.shared;
-        if shared.flights.has(self.path, &source.1, self.look) {
+        if shared.in_flight.has(self.path, &source.1, self.look) {
             return Ok(());
         }
-        match shared.carriers.slot() {
+        match shared.workers.slot() {
             Some(slot) => {
                 let job = Job::new(self.path.clone(), self.look.clone(), source, load(self)?, slot);
-                shared.flights.begin(&job);
+                shared.in_flight.begin(&job);
                 out.jobs.push(job);
             }
             None => out.again.push((self.path.clone(), self.look.clone(), Requeue::Worker)),
@@ -361,7 +361,7 @@ impl<'a> EntryContext<'_, 'a> {
     }
 
     /// Finishes a big file, if its source is still what was copied.
-    fn finish_carried(&self, finished: &Finished, out: &mut Outcome) -> Worked<'a> {
+    fn publish_finished(&self, finished: &Finished, out: &mut Outcome) -> Worked<'a> {
         let Some((_, name)) = self.path.split() else { return Ok(None) };
         let Job { source, entry, load, .. } = &finished.job;
         let JobKind::Fill { temp: temp_file, name: temp_name, reason, .. } = load else { return Ok(None) };
@@ -452,7 +452,7 @@ impl<'a> EntryContext<'_, 'a> {
 enum Compared {
     /// What both sides show now, and their MD5s; none where only metadata has changed.
     Read(Box<[Entry; 2]>, Option<DigestPair>),
-    /// They are big: a carrier reads them.
+    /// They are big: a worker reads them.
     Finished,
     /// The replica's, which stands there so, cannot be read.
     Unreadable(Observed),

@@ -150,9 +150,9 @@ impl Round<'_> {
     /// Removes the empty tops of trees that were put aside.
     pub(super) fn remove_emptied(&mut self, emptied_trash: Vec<Emptied>) {
         for Emptied { aside, result } in emptied_trash {
-            let dir = self.shared.reaping.end(&aside);
+            let dir = self.shared.pending_trash.end(&aside);
             if dir != aside.dir && result.is_err() {
-                // Its directory was renamed before the reaper came.
+                // Its directory was renamed before the trash thread came.
                 self.out.asides.push(Trash { dir, ..aside });
                 continue;
             }
@@ -175,7 +175,7 @@ impl Round<'_> {
         }
     }
 
-    /// Takes a directory out of the replica by one rename (I6), and leaves it to the reaper.
+    /// Takes a directory out of the replica by one rename (I6), and leaves it to the trash thread.
     fn put_aside(
         &mut self,
         rel: &RelPath,

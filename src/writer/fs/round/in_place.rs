@@ -81,7 +81,7 @@ impl<'a> EntryContext<'_, 'a> {
 
     /// Takes from a file what the source's mode gives no more, where it cannot be made equal at once. What it is then, where
     /// that was done.
-    pub(super) fn narrow_file(
+    pub(super) fn restrict_file(
         &self,
         name: &Name,
         source: &Observed,

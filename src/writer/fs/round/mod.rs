@@ -10,18 +10,18 @@
 
 mod finish_dirs;
 mod contents;
-mod crossings;
+mod submounts;
 mod emptying;
 mod excluded;
-mod flights;
+mod in_flight;
 mod open_dirs;
 mod in_place;
 mod moves;
 mod publish;
 mod removable;
 mod removal;
-mod reaping;
-mod rights;
+mod pending_trash;
+mod access;
 mod directories;
 mod work;
 
@@ -50,12 +50,12 @@ use crate::report::Notice;
 use crate::writer::fs::backup::Backup;
 use crate::writer::fs::big_files::{BigFileWorkers, Finished};
 use crate::writer::fs::copy::TempNames;
-use crate::writer::fs::trash::{Emptied, Reaper};
-use crossings::Crossings;
+use crate::writer::fs::trash::{Emptied, TrashThread};
 use emptying::Emptying;
-use flights::InFlight;
+use in_flight::InFlight;
 use open_dirs::DirPair;
-use reaping::Reaping;
+use pending_trash::PendingTrash;
+use submounts::SourceSubmounts;
 
 /// Names of one directory that one task works on.
 const TASK: usize = 32;
@@ -66,7 +66,7 @@ const NAMED: usize = 1_000;
 /// How a reconciler works.
 #[derive(Default)]
 pub struct WriterOptions {
-    /// Threads for the contents phase, and carriers.
+    /// Threads for the contents phase, and workers for big files.
     pub threads: usize,
     /// Whether what is said to be done is safe on the disk.
     pub durable: bool,
@@ -87,19 +87,19 @@ pub struct Reconciler {
     privileged: bool,
     stop: Arc<AtomicBool>,
     names: Arc<TempNames>,
-    carriers: BigFileWorkers,
-    reaper: Reaper,
-    flights: InFlight,
-    reaping: Reaping,
+    workers: BigFileWorkers,
+    trash_thread: TrashThread,
+    in_flight: InFlight,
+    pending_trash: PendingTrash,
     named: Mutex<HashSet<(RelPath, Notice)>>,
     /// How many entries have gone of directories that are emptied in their place.
     emptied: Emptying,
-    crossings: Crossings,
+    submounts: SourceSubmounts,
     pub verified_dirs: Arc<VerifiedDirs>,
 }
 
 impl Reconciler {
-    /// Starts the carriers and the reaper. `stop` ends what they do.
+    /// Starts the workers for big files and the trash thread. `stop` ends what they do.
     ///
     /// # Errors
     /// Where their threads cannot be started.
@@ -112,8 +112,8 @@ impl Reconciler {
     ) -> std::io::Result<Self> {
         let WriterOptions { threads, durable, backup } = manner;
         Ok(Self {
-            carriers: BigFileWorkers::start(threads)?,
-            reaper: Reaper::start(roots.replica.clone(), Arc::clone(&stop))?,
+            workers: BigFileWorkers::start(threads)?,
+            trash_thread: TrashThread::start(roots.replica.clone(), Arc::clone(&stop))?,
             roots,
             capabilities,
             filter,
@@ -123,11 +123,11 @@ impl Reconciler {
             privileged: rustix::process::geteuid().is_root(),
             stop,
             names: Arc::default(),
-            flights: InFlight::default(),
-            reaping: Reaping::default(),
+            in_flight: InFlight::default(),
+            pending_trash: PendingTrash::default(),
             named: Mutex::default(),
             emptied: Emptying::default(),
-            crossings: Crossings::default(),
+            submounts: SourceSubmounts::default(),
             verified_dirs: Arc::default(),
         })
     }
@@ -137,17 +137,17 @@ impl Reconciler {
     }
 
     pub fn finished(&self) -> &crossbeam_channel::Receiver<Finished> {
-        self.carriers.done()
+        self.workers.done()
     }
 
     pub fn emptied_trash(&self) -> &crossbeam_channel::Receiver<Emptied> {
-        self.reaper.done()
+        self.trash_thread.done()
     }
 
     /// Notes that a file system is mounted in the source at `path`. Should it go away, what the replica has of it is
     /// kept. Whether it was not known.
-    pub fn remember_crossing(&mut self, path: RelPath, pin: DirId) -> bool {
-        self.crossings.remember(path, pin, &self.roots.source.path)
+    pub fn remember_submount(&mut self, path: RelPath, pin: DirId) -> bool {
+        self.submounts.remember(path, pin, &self.roots.source.path)
     }
 
     /// Another directory is the source now.
@@ -155,7 +155,7 @@ impl Reconciler {
         let before = &self.roots.source_pin;
         // Where that cannot be told, more is kept.
         if !pin.same_directory(before) && (pin.is_distinct() || !pin.same_inode(before)) {
-            self.crossings.forget();
+            self.submounts.forget();
         }
         self.roots.source_pin = pin;
         self.roots.find_quirks(&self.capabilities);
@@ -168,23 +168,23 @@ impl Reconciler {
     }
 
     /// Where file systems were mounted in the source.
-    pub fn crossings(&self) -> Vec<RelPath> {
-        self.crossings.paths().cloned().collect()
+    pub fn submounts(&self) -> Vec<RelPath> {
+        self.submounts.paths().cloned().collect()
     }
 
     /// How many big files could be taken on now.
     pub fn free_workers(&self) -> usize {
-        self.carriers.free()
+        self.workers.free()
     }
 
     /// Whether nothing is on its way outside of rounds.
     pub fn is_idle(&self) -> bool {
-        self.flights.is_empty() && self.reaping.is_empty()
+        self.in_flight.is_empty() && self.pending_trash.is_empty()
     }
 
     /// Whether nothing that this detector has asked for is on its way.
     pub fn is_idle_for(&self, detector: Detector) -> bool {
-        !self.flights.any_for(detector)
+        !self.in_flight.any_for(detector)
     }
 
     /// Does one round.
@@ -251,15 +251,15 @@ impl Reconciler {
         }
     }
 
-    /// Hands what a round began to the carriers and to the reaper.
+    /// Hands what a round began to the workers for big files and to the trash thread.
     fn start_background(&mut self, out: &mut Outcome) {
         for job in out.jobs.drain(..) {
-            self.carriers.hand_over(job);
+            self.workers.hand_over(job);
         }
         for aside in out.asides.drain(..) {
             // What was on its way below is on its way to nowhere.
-            self.reaping.begin(&aside);
-            self.reaper.hand_over(aside);
+            self.pending_trash.begin(&aside);
+            self.trash_thread.hand_over(aside);
         }
         let mut named = self.named.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         for (path, notice) in out.notices.drain(..) {
@@ -270,36 +270,36 @@ impl Reconciler {
         }
     }
 
-    /// Cancels what carriers do at `path` and below it.
+    /// Cancels what workers for big files do at `path` and below it.
     fn cancel_within(&self, path: &RelPath) {
-        self.flights.cancel_within(path);
+        self.in_flight.cancel_within(path);
     }
 
-    /// Takes back what carriers have ended, under the names that it has by now; big files that were
+    /// Takes back what workers for big files have ended, under the names that it has by now; big files that were
     /// given up meanwhile are no longer of interest.
     fn receive_finished(&self, mut finished: Vec<Finished>) -> Vec<Finished> {
-        finished.retain_mut(|finished| self.flights.end(&mut finished.job));
+        finished.retain_mut(|finished| self.in_flight.end(&mut finished.job));
         finished
     }
 
-    /// Takes back what carriers and the reaper have ended while a root is lost, when nothing can be
+    /// Takes back what workers for big files and the trash thread have ended while a root is lost, when nothing can be
     /// done with it: a sweep finds it anew.
     pub fn forget(&self, finished: Vec<Finished>, emptied_trash: &[Emptied]) {
         drop(self.receive_finished(finished));
         for emptied_trash in emptied_trash {
-            self.reaping.end(&emptied_trash.aside);
+            self.pending_trash.end(&emptied_trash.aside);
         }
     }
 
     /// Gives up all big files on their way, and removes their temporary files. For the end, or
     /// after a root was lost.
     pub fn abandon(&mut self) {
-        let flights = self.flights.abandon();
+        let in_flight = self.in_flight.abandon();
         let Ok((replica, pin)) = self.roots.replica.open_replica() else { return };
         if pin != self.roots.replica_pin {
             return;
         }
-        for (path, temp) in flights {
+        for (path, temp) in in_flight {
             if let (Some((dir, _)), Some(temp)) = (path.split(), temp) {
                 // What cannot be removed now is removed by the next run's sweep (I7).
                 let _ = replica.open(&dir).and_then(|dir| remove_unseen(&dir, &temp));
@@ -308,7 +308,7 @@ impl Reconciler {
     }
 
     fn is_in_use(&self, name: &Name) -> bool {
-        self.reaping.has(name) || self.flights.fills(name)
+        self.pending_trash.has(name) || self.in_flight.fills(name)
     }
 }
 
@@ -362,7 +362,7 @@ struct Round<'a> {
     made: HashSet<RelPath>,
     /// What this round has renamed, by the new names.
     moved: HashSet<RelPath>,
-    /// Directories that were narrowed with all above them: as they were then, in the source and in the replica.
+    /// Directories that were restricted with all above them: as they were then, in the source and in the replica.
     restricted: HashMap<RelPath, (Entry, Entry)>,
     /// The last one of them that was opened for what lies below it.
     near: Option<(RelPath, (Dir, ReplicaDir))>,
@@ -405,20 +405,20 @@ impl Round<'_> {
             replica: &self.replica,
             filter: &self.shared.filter,
             deletions: self.deletions,
-            crossings: Some((&self.source, &self.shared.crossings)),
+            submounts: Some((&self.source, &self.shared.submounts)),
             mounts: &self.mounts,
         }
     }
 
     /// Whether one is gone that was mounted at this very name.
     fn lost_mount_at(&self, dir: &RelPath, name: &Name) -> Option<RelPath> {
-        let crossings = &self.shared.crossings;
-        let path = (!crossings.is_empty()).then(|| dir.join(name)).filter(|path| crossings.has(path))?;
+        let submounts = &self.shared.submounts;
+        let path = (!submounts.is_empty()).then(|| dir.join(name)).filter(|path| submounts.has(path))?;
         self.lost_mount_above(&path).map(|_| path)
     }
 
     /// The same at `path` or above: there, all is left as it is.
     fn lost_mount_above(&self, path: &RelPath) -> Option<&RelPath> {
-        self.shared.crossings.lost_above(path, &self.source, &self.shared.roots.source.path)
+        self.shared.submounts.lost_above(path, &self.source, &self.shared.roots.source.path)
     }
 }

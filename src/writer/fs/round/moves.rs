@@ -187,10 +187,10 @@ impl Round<'_> {
         Some(())
     }
 
-    /// What carriers and the reaper have below a directory goes with it.
+    /// What workers for big files and the trash thread have below a directory goes with it.
     fn goes(&self, from: &RelPath, to: &RelPath) {
-        self.shared.flights.rename(from, to);
-        self.shared.reaping.rename(from, to);
+        self.shared.in_flight.rename(from, to);
+        self.shared.pending_trash.rename(from, to);
     }
 
     /// The replica's entry at `from`, where it may be moved and the source has its like at `end`.
@@ -214,8 +214,8 @@ impl Round<'_> {
         let can_go = if entry.is_dir() {
             !self.changes_exclusion(from, end)
         } else {
-            // The temporary file of one that a carrier has does not move.
-            !self.shared.flights.holds(from)
+            // The temporary file of one that a worker has does not move.
+            !self.shared.in_flight.holds(from)
         };
         (alike && !stays && can_go).then_some(Moving { replica: entry, source })
     }

@@ -35,7 +35,7 @@ pub(super) struct DirPair<'a> {
     /// Big files to be published here.
     pub finished: Vec<Finished>,
     filter: DirFilter<'a>,
-    /// When the replica's was narrowed, if it could be.
+    /// When the replica's was restricted, if it could be.
     restricted: Option<Instant>,
     /// Whether `source` still stands at its path below the pinned root; asked once (I5).
     standing: OnceLock<bool>,
@@ -51,7 +51,7 @@ impl DirPair<'_> {
         Some((&self.source, self.replica.as_ref()?))
     }
 
-    /// Whether the source's directory has been closed to some since the replica's was narrowed. Not asked at once: a round is
+    /// Whether the source's directory has been closed to some since the replica's was restricted. Not asked at once: a round is
     /// mostly over by then.
     pub fn is_too_open_by_now(&self) -> bool {
         self.restricted.is_some_and(|restricted| restricted.elapsed() > ASKED_AGAIN)
@@ -94,7 +94,7 @@ fn is_wider(source: &Dir, replica: &Dir) -> bool {
 }
 
 impl Round<'_> {
-    /// Sorts what carriers bring: files to be published are kept for the contents phase, a
+    /// Sorts what workers for big files bring: files to be published are kept for the contents phase, a
     /// verdict on a pair becomes the evidence of a look, and what failed is thrown away.
     pub(super) fn sort_finished(&mut self, mut looks: Checks, finished: Vec<Finished>) -> Checks {
         for Finished { job, result, took } in finished {

@@ -91,7 +91,7 @@ impl Round<'_> {
     }
 
     /// Puts a temporary entry in the place of what stands there, after that is kept where it is to be. The name under which
-    /// a directory that stood there is left to the reaper.
+    /// a directory that stood there is left to the trash thread.
     fn put_in_place(
         &self,
         dir: &ReplicaDir,

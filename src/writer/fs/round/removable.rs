@@ -8,8 +8,8 @@ use std::sync::OnceLock;
 
 use rustix::io::Errno;
 
-use super::crossings::Crossings;
 use super::excluded::{Removable, removable_part};
+use super::submounts::SourceSubmounts;
 use super::{Deletions, Roots};
 use crate::fs::filter::Filter;
 use crate::fs::mounts;
@@ -80,7 +80,7 @@ pub struct RemovalRules<'a> {
     pub filter: &'a Filter,
     pub deletions: Deletions,
     /// The source's root, open, and where file systems were mounted in it; `None` where nobody remembers any.
-    pub crossings: Option<(&'a Dir, &'a Crossings)>,
+    pub submounts: Option<(&'a Dir, &'a SourceSubmounts)>,
     pub mounts: &'a MountPoints,
 }
 
@@ -122,8 +122,8 @@ impl RemovalRules<'_> {
 
     /// Where a file system was mounted in the source that is gone, if `path` is at it, above or below.
     pub fn lost_mount(&self, path: &RelPath) -> Option<&RelPath> {
-        let (source, crossings) = self.crossings?;
-        crossings.lost(path, source, &self.roots.source.path)
+        let (source, submounts) = self.submounts?;
+        submounts.lost(path, source, &self.roots.source.path)
     }
 
     /// Why a directory of the replica can be neither moved nor removed, if there is a reason: another file system is

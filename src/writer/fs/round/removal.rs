@@ -18,7 +18,7 @@ pub const COUNTING: Duration = Duration::from_millis(20);
 
 impl Round<'_> {
     /// Takes a directory out of the replica by one rename (I6): what was done, with the number of entries that it held, and the
-    /// reserved name under which the reaper is to find it. No name where it went to the backup, or was emptied in its place since
+    /// reserved name under which the trash thread is to find it. No name where it went to the backup, or was emptied in its place since
     /// it cannot be renamed; nothing at all where that is to go on in the next round.
     pub(super) fn take_dir(
         &self,
@@ -52,7 +52,7 @@ impl Round<'_> {
         }
     }
 
-    /// Renames a directory to a reserved name, under which the reaper is to find it.
+    /// Renames a directory to a reserved name, under which the trash thread is to find it.
     pub(super) fn lay_aside(&self, dir: &ReplicaDir, name: &Name) -> Result<Name, WorkError> {
         let reserved = self.shared.names.next();
         dir.rename(name, &reserved)?;
@@ -70,12 +70,12 @@ impl Round<'_> {
         }
     }
 
-    /// What carriers fill below a directory does not go to the backup with it.
+    /// What workers for big files fill below a directory does not go to the backup with it.
     pub(super) fn leave_nothing_under_way(&self, path: &RelPath) {
         if self.shared.backup.is_none() {
             return;
         }
-        for (path, temp) in self.shared.flights.temps_within(path) {
+        for (path, temp) in self.shared.in_flight.temps_within(path) {
             if let Some((dir, _)) = path.split() {
                 // What cannot be removed goes with its directory, and with the backup's folder.
                 let _ = self.replica.open(&dir).and_then(|dir| dir.remove_file(temp.as_bytes()));

@@ -99,7 +99,7 @@ impl Fixture {
 
     /// Waits for the trees put aside, and lets a round remove their tops.
     fn remove_emptied(&mut self) {
-        while !self.reconciler.reaping.is_empty() {
+        while !self.reconciler.pending_trash.is_empty() {
             let emptied_trash =
                 self.reconciler.emptied_trash().recv_timeout(Duration::from_secs(30)).unwrap();
             let outcome = self.round(Work { emptied_trash: vec![emptied_trash], ..work(&[]) });
@@ -107,7 +107,7 @@ impl Fixture {
         }
     }
 
-    /// Waits for a carrier.
+    /// Waits for a worker.
     fn finished(&self) -> Finished {
         self.reconciler.finished().recv_timeout(Duration::from_secs(30)).unwrap()
     }
@@ -340,7 +340,7 @@ fn plan(pair: &Fixture, task: Task) -> Plan {
         registry: None,
         extent: Extent::Below,
         verified_dirs: None,
-        crossings: Vec::new(),
+        submounts: Vec::new(),
     }
 }
 
@@ -468,7 +468,7 @@ fn a_big_file_that_is_moved_away_leaves_nothing_behind() {
 }
 
 #[test]
-fn two_big_files_of_one_size_are_compared_by_a_carrier() {
+fn two_big_files_of_one_size_are_compared_by_a_worker() {
     let mut pair = Fixture::new();
     pair.write("source/big", "0123456789");
     pair.write("replica/big", "0123456780");

@@ -29,7 +29,7 @@ pub struct Work {
     pub deletions: Deletions,
     /// How long the contents phase begins further tasks.
     pub budget: Option<Duration>,
-    /// Files above this size, in bytes, go to a carrier.
+    /// Files above this size, in bytes, go to a worker.
     pub big: u64,
     /// When the last full sweep began that has come to its end.
     pub swept: Option<Time>,
@@ -40,7 +40,7 @@ pub trait Waiting: Sync {
     /// Whether something is yet to be looked at in a directory or below: what a walk has found, or what was due by a time.
     fn comes_first_within(&self, dir: &RelPath, since: Option<Instant>) -> bool;
 
-    /// Whether a path at a directory or below, at which something has failed, did not rest by a time, or waits for a carrier,
+    /// Whether a path at a directory or below, at which something has failed, did not rest by a time, or waits for a worker,
     /// passes a test.
     fn has_failed_within(
         &self,
@@ -68,7 +68,7 @@ pub enum Requeue {
     Now,
     /// The same, and no lack of time: it was taken for new unseen, and something is otherwise.
     StaleListing,
-    /// When a carrier is free.
+    /// When a worker is free.
     Worker,
     /// After a short wait: the entry changes.
     Changing,
@@ -114,7 +114,7 @@ pub struct Outcome {
     pub kept: u64,
     /// What could not be looked at, in directories that another look concerns.
     pub put_off: Vec<(RelPath, Check)>,
-    /// What was looked at and is not at its end: held, or in the hands of a carrier or the reaper.
+    /// What was looked at and is not at its end: held, or in the hands of a worker or the trash thread.
     pub open: Vec<RelPath>,
     /// Jobs and trees that were begun, to be taken over by the reconciler.
     pub(super) jobs: Vec<Job>,

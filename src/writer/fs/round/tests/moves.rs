@@ -233,8 +233,8 @@ fn a_big_file_on_its_way_arrives_where_its_directory_is_by_then() {
     assert_eq!(pair.names("replica/e"), ["big"]);
 }
 
-/// A pair of files of equal size and mtime, of which only the contents differ, on its way in a carrier.
-fn with_a_flight(pair: &mut Fixture, name: &str) -> Finished {
+/// A pair of files of equal size and mtime, of which only the contents differ, on its way in a worker.
+fn with_one_in_flight(pair: &mut Fixture, name: &str) -> Finished {
     pair.both(name, "old text");
     let (source, replica) = (pair.at(&format!("source/{name}")), pair.at(&format!("replica/{name}")));
     fs::write(&source, "new text").unwrap();
@@ -250,7 +250,7 @@ fn with_a_flight(pair: &mut Fixture, name: &str) -> Finished {
 fn a_file_that_is_renamed_on_its_way_leaves_nothing_behind() {
     let mut pair = Fixture::new();
     pair.both("b/other", "text");
-    let finished = with_a_flight(&mut pair, "a/f");
+    let finished = with_one_in_flight(&mut pair, "a/f");
     pair.rename_and_follow(&[("a/f", "b/f")]);
     pair.round(Work { finished: vec![finished], ..work(&[]) });
     pair.look(&["a/f", "b/f"]);
@@ -264,7 +264,7 @@ fn a_file_that_is_renamed_on_its_way_leaves_nothing_behind() {
 #[test]
 fn a_file_arrives_in_the_round_that_renames_its_directory() {
     let mut pair = Fixture::new();
-    let finished = with_a_flight(&mut pair, "a/f");
+    let finished = with_one_in_flight(&mut pair, "a/f");
     pair.rename("a", "b");
     let hint = Rename::new(path("a"), path("b"), true, Instant::now());
     pair.round(Work { moves: RenameBatch::new([hint]), finished: vec![finished], ..work(&["a", "b"]) });
@@ -275,8 +275,8 @@ fn a_file_arrives_in_the_round_that_renames_its_directory() {
 #[test]
 fn files_on_their_way_go_with_the_directories_that_are_exchanged() {
     let mut pair = Fixture::new();
-    let in_a = with_a_flight(&mut pair, "a/f");
-    let in_b = with_a_flight(&mut pair, "b/g");
+    let in_a = with_one_in_flight(&mut pair, "a/f");
+    let in_b = with_one_in_flight(&mut pair, "b/g");
     for (from, to) in [("a", "t"), ("b", "a"), ("t", "b")] {
         pair.rename(from, to);
     }

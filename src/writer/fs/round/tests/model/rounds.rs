@@ -25,7 +25,7 @@ use crate::writer::fs::trash::Emptied;
 const REST: Duration = Duration::from_millis(20);
 const GRACE: Duration = Duration::from_secs(1);
 
-/// For a carrier or the reaper, which have next to nothing to do.
+/// For a worker or the trash thread, which have next to nothing to do.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A walk that has ended, and what of it was not taken in yet.
@@ -49,7 +49,7 @@ pub struct Rounds {
     walk: Option<Walk>,
     finished: Vec<Finished>,
     emptied_trash: Vec<Emptied>,
-    /// Jobs that carriers can have at a time.
+    /// Jobs that workers for big files can have at a time.
     slots: usize,
     /// Renames that rounds have followed.
     pub followed: usize,
@@ -158,7 +158,7 @@ impl Rounds {
             registry: None,
             extent: Extent::Below,
             verified_dirs: Some(std::sync::Arc::clone(&reconciler.verified_dirs)),
-            crossings: Vec::new(),
+            submounts: Vec::new(),
         };
         self.story.tell(format!("    walk: {task:?} {scopes:?}"));
         let messages = walked(plan).collect();
@@ -216,7 +216,7 @@ impl Rounds {
     }
 
     fn round(&mut self) -> Option<Vec<Rename>> {
-        let finished = self.some_carried();
+        let finished = self.some_finished();
         let emptied_trash =
             if self.rng.bool() { std::mem::take(&mut self.emptied_trash) } else { Vec::new() };
         self.queue.release_to_workers(self.pair.reconciler.free_workers() + finished.len());
@@ -264,18 +264,18 @@ impl Rounds {
     }
 
     /// Some big files arrive at once, and some late.
-    fn some_carried(&mut self) -> Vec<Finished> {
+    fn some_finished(&mut self) -> Vec<Finished> {
         let number = self.rng.usize(..=self.finished.len());
         self.finished.drain(..number).collect()
     }
 
-    /// Waits for carriers and the reaper, so that a seed gives the same history each time.
+    /// Waits for workers for big files and the trash thread, so that a seed gives the same history each time.
     fn wait_for_others(&mut self) {
         let reconciler = &self.pair.reconciler;
         while reconciler.free_workers() + self.finished.len() < self.slots {
             self.finished.push(reconciler.finished().recv_timeout(PATIENCE).unwrap());
         }
-        while self.emptied_trash.len() < reconciler.reaping.len() {
+        while self.emptied_trash.len() < reconciler.pending_trash.len() {
             self.emptied_trash.push(reconciler.emptied_trash().recv_timeout(PATIENCE).unwrap());
         }
     }

@@ -1,4 +1,4 @@
-//! Big files on their way: what carriers have, and under which name it will be published.
+//! Big files on their way: what workers for big files have, and under which name it will be published.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,8 +10,8 @@ use crate::model::entry::Entry;
 use crate::model::path::{Name, RelPath};
 use crate::writer::fs::big_files::{Job, JobKind};
 
-/// A big file that a carrier has.
-struct Flight {
+/// A big file that a worker has.
+struct FlightEntry {
     source: Entry,
     cancel: Arc<AtomicBool>,
     /// Its temporary file, if it is being filled.
@@ -22,7 +22,7 @@ struct Flight {
     since: Instant,
 }
 
-impl Flight {
+impl FlightEntry {
     fn of(job: &Job) -> Self {
         let temp = match &job.load {
             JobKind::Fill { name, .. } => Some(name.clone()),
@@ -38,24 +38,24 @@ impl Flight {
 }
 
 #[derive(Default)]
-pub(super) struct InFlight(Mutex<HashMap<RelPath, Flight>>);
+pub(super) struct InFlight(Mutex<HashMap<RelPath, FlightEntry>>);
 
 impl InFlight {
-    fn lock(&self) -> MutexGuard<'_, HashMap<RelPath, Flight>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<RelPath, FlightEntry>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn begin(&self, job: &Job) {
-        self.lock().insert(job.path.clone(), Flight::of(job));
+        self.lock().insert(job.path.clone(), FlightEntry::of(job));
     }
 
     /// Ends the flight of a job, and tells the job where it is by now, and all that is wished for there. Whether it is
     /// still wanted.
     pub fn end(&self, job: &mut Job) -> bool {
-        let mut flights = self.lock();
-        let path = flights.iter().find(|(_, flight)| Arc::ptr_eq(&flight.cancel, &job.cancel));
+        let mut in_flight = self.lock();
+        let path = in_flight.iter().find(|(_, flight)| Arc::ptr_eq(&flight.cancel, &job.cancel));
         let Some(path) = path.map(|(path, _)| path.clone()) else { return false };
-        if let Some(flight) = flights.remove(&path) {
+        if let Some(flight) = in_flight.remove(&path) {
             job.look = flight.look;
         }
         job.path = path;
@@ -65,8 +65,8 @@ impl InFlight {
     /// Whether the file at `path` is on its way: then the wish for it is kept until it arrives. One whose source has changed
     /// since is cancelled: it comes back, and is looked at anew. One that has only grown arrives as it was.
     pub fn has(&self, path: &RelPath, now: &Entry, look: &Check) -> bool {
-        let mut flights = self.lock();
-        let Some(flight) = flights.get_mut(path) else { return false };
+        let mut in_flight = self.lock();
+        let Some(flight) = in_flight.get_mut(path) else { return false };
         flight.look.merge(look.clone());
         if flight.source.identity() != now.identity() && !now.has_grown_from(&flight.source) {
             flight.cancel();
@@ -75,41 +75,41 @@ impl InFlight {
     }
 
     pub fn cancel_within(&self, dir: &RelPath) {
-        let flights = self.lock();
-        flights.iter().filter(|(path, _)| path.is_within(dir)).for_each(|(_, flight)| flight.cancel());
+        let in_flight = self.lock();
+        in_flight.iter().filter(|(path, _)| path.is_within(dir)).for_each(|(_, flight)| flight.cancel());
     }
 
     /// The temporary files that are being filled at and below a directory, and for which paths.
     pub fn temps_within(&self, dir: &RelPath) -> Vec<(RelPath, Name)> {
-        let flights = self.lock();
-        let within = flights.iter().filter(|(path, _)| path.is_within(dir));
+        let in_flight = self.lock();
+        let within = in_flight.iter().filter(|(path, _)| path.is_within(dir));
         within.filter_map(|(path, flight)| Some((path.clone(), flight.temp.clone()?))).collect()
     }
 
-    /// Whether a carrier has the file at `path`.
+    /// Whether a worker has the file at `path`.
     pub fn holds(&self, path: &RelPath) -> bool {
         self.lock().contains_key(path)
     }
 
     /// What is on its way below a directory, and was due at a time.
     pub fn due_within(&self, dir: &RelPath, at: Instant) -> Vec<RelPath> {
-        let flights = self.lock();
-        let due = flights.iter().filter(|(path, flight)| path.is_within(dir) && flight.since <= at);
+        let in_flight = self.lock();
+        let due = in_flight.iter().filter(|(path, flight)| path.is_within(dir) && flight.since <= at);
         due.map(|(path, _)| path.clone()).collect()
     }
 
     /// A directory was renamed: what is on its way below goes to the new place, as its temporary
     /// files have.
     pub fn rename(&self, from: &RelPath, to: &RelPath) {
-        let mut flights = self.lock();
-        let moved: Vec<_> = flights
+        let mut in_flight = self.lock();
+        let moved: Vec<_> = in_flight
             .keys()
             .filter(|path| *path != from)
             .filter_map(|path| Some((path.clone(), path.rebased(from, to)?)))
             .collect();
         for (old, new) in moved {
-            if let Some(flight) = flights.remove(&old)
-                && let Some(replaced) = flights.insert(new, flight)
+            if let Some(flight) = in_flight.remove(&old)
+                && let Some(replaced) = in_flight.insert(new, flight)
             {
                 replaced.cancel();
             }
@@ -131,8 +131,8 @@ impl InFlight {
 
     /// Gives up all: their paths and temporary files.
     pub fn abandon(&self) -> Vec<(RelPath, Option<Name>)> {
-        let flights = std::mem::take(&mut *self.lock());
-        flights
+        let in_flight = std::mem::take(&mut *self.lock());
+        in_flight
             .into_iter()
             .map(|(path, flight)| {
                 flight.cancel();

@@ -11,7 +11,7 @@ use crate::fs::tree::{Dir, DirId};
 use crate::model::path::{RelPath, within};
 
 /// What was mounted at one place.
-struct Crossing {
+struct SourceSubmount {
     pin: DirId,
     /// `None` where the kernel did not say.
     mount: Option<Mount>,
@@ -19,9 +19,9 @@ struct Crossing {
 
 /// All such places, as long as this process runs.
 #[derive(Default)]
-pub struct Crossings(BTreeMap<RelPath, Crossing>);
+pub struct SourceSubmounts(BTreeMap<RelPath, SourceSubmount>);
 
-impl Crossings {
+impl SourceSubmounts {
     /// Notes what is mounted at `path` below the source `root`. Whether it was not known. What was mounted there before that, and
     /// has come to light, does not take its place.
     pub fn remember(&mut self, path: RelPath, pin: DirId, root: &Path) -> bool {
@@ -29,7 +29,7 @@ impl Crossings {
             return false;
         }
         let mount = Mount::of(&root.join(OsStr::from_bytes(path.as_bytes())));
-        self.0.insert(path, Crossing { pin, mount });
+        self.0.insert(path, SourceSubmount { pin, mount });
         true
     }
 
@@ -66,7 +66,7 @@ impl Crossings {
     }
 }
 
-impl Crossing {
+impl SourceSubmount {
     fn is_there(&self, at: &RelPath, source: &Dir, root: &Path) -> bool {
         let now = source.open(at).and_then(|dir| dir.pin());
         // One that was mounted before it, and has come to light, is another one.

@@ -27,7 +27,7 @@ use crate::plan::metadata::MetadataDiff;
 const OTHERS_LOOK: u32 = 0o005;
 
 impl Round<'_> {
-    /// Narrows a directory of the replica and each one above it. Both sides are opened from name to name, so that each is
+    /// Restricts a directory of the replica and each one above it. Both sides are opened from name to name, so that each is
     /// compared with the one that holds the next.
     ///
     /// # Errors
@@ -71,7 +71,7 @@ impl Round<'_> {
         self.near = None;
     }
 
-    /// Both sides of a directory that this round has narrowed, with all above it: then what lies below need not be walked to
+    /// Both sides of a directory that this round has restricted, with all above it: then what lies below need not be walked to
     /// from the root. `None` where others stand there by now.
     pub(super) fn restricted_pair(&mut self, path: &RelPath) -> Option<(Dir, ReplicaDir)> {
         if !self.spots.contains_key(path) && self.near.as_ref().is_none_or(|(near, _)| near != path) {
@@ -206,7 +206,7 @@ impl Round<'_> {
             return Some(Requeue::WidenUnverified);
         }
         // A newer version of a file is on its way.
-        let due = self.shared.flights.due_within(path, since);
+        let due = self.shared.in_flight.due_within(path, since);
         due.iter().any(|path| self.shows(path)).then_some(Requeue::WidenLater)
     }
 

@@ -1,4 +1,4 @@
-//! Trees that were put aside and that the reaper has: in which directory each lies by now.
+//! Trees that were put aside and that the trash thread has: in which directory each lies by now.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,9 +7,9 @@ use crate::model::path::{Name, RelPath};
 use crate::writer::fs::trash::Trash;
 
 #[derive(Default)]
-pub(super) struct Reaping(Mutex<HashMap<Name, RelPath>>);
+pub(super) struct PendingTrash(Mutex<HashMap<Name, RelPath>>);
 
-impl Reaping {
+impl PendingTrash {
     fn lock(&self) -> MutexGuard<'_, HashMap<Name, RelPath>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -18,7 +18,7 @@ impl Reaping {
         self.lock().insert(aside.name.clone(), aside.dir.clone());
     }
 
-    /// The reaper has given it back: where it lies.
+    /// The trash thread has given it back: where it lies.
     pub fn end(&self, aside: &Trash) -> RelPath {
         self.lock().remove(&aside.name).unwrap_or_else(|| aside.dir.clone())
     }
