@@ -20,6 +20,7 @@ type Module = Vec<String>;
 /// What each file of the program imports, by its module.
 struct House {
     files: BTreeMap<Module, BTreeSet<Module>>,
+    texts: BTreeMap<Module, String>,
 }
 
 impl House {
@@ -27,24 +28,24 @@ impl House {
         let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
         let mut paths = Vec::new();
         collect(&src, &mut paths);
-        let mut parsed = BTreeMap::new();
+        let mut texts = BTreeMap::new();
         for path in paths {
             let module = module_of(path.strip_prefix(&src).unwrap());
             let is_aside = module.first().is_none_or(|first| ASIDE.contains(&first.as_str()));
             let is_test = module.iter().any(|part| part == "tests" || part == "properties");
             if !is_aside && !is_test {
-                let text = fs::read_to_string(&path).unwrap();
-                parsed.insert(module, syn::parse_file(&text).unwrap());
+                texts.insert(module, fs::read_to_string(&path).unwrap());
             }
         }
-        let modules: BTreeSet<Module> = parsed.keys().cloned().collect();
-        let imports = |module: &Module, file: &syn::File| {
+        let modules: BTreeSet<Module> = texts.keys().cloned().collect();
+        let imports = |module: &Module, text: &String| {
             let mut seen = Imports { here: module.clone(), paths: Vec::new() };
-            seen.visit_file(file);
+            seen.visit_file(&syn::parse_file(text).unwrap());
             let files = seen.paths.iter().filter_map(|path| file_of(path, &modules));
             files.filter(|other| other != module).collect()
         };
-        Self { files: parsed.iter().map(|(module, file)| (module.clone(), imports(module, file))).collect() }
+        let files = texts.iter().map(|(module, text)| (module.clone(), imports(module, text))).collect();
+        Self { files, texts }
     }
 }
 
@@ -184,6 +185,22 @@ fn no_files_import_each_other_in_a_circle() {
         })
         .collect();
     assert!(in_circles.is_empty(), "{in_circles:#?}");
+}
+
+/// Those that make system calls on something else than entries.
+const OTHER_CALLS: [&str; 2] = ["watch::inotify", "app::panics"];
+
+#[test]
+fn numbers_of_errors_are_known_to_the_file_system_alone() {
+    let house = House::read();
+    let wrong: Vec<String> = house
+        .texts
+        .iter()
+        .filter(|(module, text)| module[0] != "fs" && text.contains("Errno"))
+        .map(|(module, _)| module.join("::"))
+        .filter(|module| !OTHER_CALLS.contains(&module.as_str()))
+        .collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
 #[test]

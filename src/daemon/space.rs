@@ -3,12 +3,11 @@
 
 use std::time::{Duration, Instant};
 
-use rustix::io::Errno;
-
 use super::Daemon;
 use crate::fs::tree::Room;
 use crate::model::check::Check;
 use crate::model::error::FsError;
+use crate::model::error::FsErrorKind;
 use crate::model::path::RelPath;
 use crate::plan::failures::Failure;
 use crate::report::advice;
@@ -69,7 +68,7 @@ impl Daemon<'_> {
         });
         refusal.over = None;
         refusal.rooms = rooms(&self.reconciler);
-        refusal.is_quota = error.errno == Errno::DQUOT;
+        refusal.is_quota = error.kind == FsErrorKind::OverQuota;
         self.backlog.queue.push_out_of_space(path, look);
     }
 
@@ -77,7 +76,8 @@ impl Daemon<'_> {
     /// are larger than it can store.
     pub(super) fn is_refused(&self, error: &FsError) -> bool {
         let has_room = |room: &Room| room.bytes >= LARGEST_ATTRIBUTES;
-        !(error.is_of_attributes() && rooms(&self.reconciler).first().is_some_and(has_room))
+        !(error.kind == FsErrorKind::NoSpaceForXattrs
+            && rooms(&self.reconciler).first().is_some_and(has_room))
     }
 
     /// Says so when all is taken that was not, and has been for a while.

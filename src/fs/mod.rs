@@ -1,6 +1,7 @@
 //! The file system: the only system calls on entries. What they are for is not known here.
 
 pub mod digest; // MD5 of files
+pub mod errno; // what the numbers of errors mean
 pub mod filter; // what is left alone
 pub mod mounts; // what the kernel says of mounts
 pub mod parallel; // one phase on all cores

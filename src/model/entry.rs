@@ -110,8 +110,6 @@ pub struct Entry {
     pub links: u32,
     pub dev: u64,
     pub ino: u64,
-    /// Space taken, in units of 512 bytes.
-    pub blocks: u64,
     /// Whether another file system is mounted here.
     pub mount_root: bool,
     /// Whether the kernel lets it only grow (`chattr +a`): what is put into such a directory stays there.
@@ -305,7 +303,6 @@ pub mod testing {
             links: 1,
             dev: 1,
             ino: 1,
-            blocks: 8,
             mount_root: false,
             append_only: false,
             immutable: false,

@@ -6,11 +6,10 @@
 
 use std::fmt;
 
-use rustix::io::Errno;
-
 use crate::model::check::Detector;
 use crate::model::config::Rerun;
 use crate::model::error::FsError;
+use crate::model::error::FsErrorKind;
 use crate::model::limit::Limit;
 use crate::model::path::RelPath;
 use crate::plan::deletions::Deletions;
@@ -86,7 +85,7 @@ impl Count {
     /// Of a directory that could not be looked into. What keeps this user out does so for good, and
     /// nothing below is deleted; after an error of the disk or the network there may be much to delete.
     pub fn unlisted(dir: &RelPath, error: FsError) -> Self {
-        let lasts = error.is_no_dir() || matches!(error.errno, Errno::ACCESS | Errno::PERM | Errno::XDEV);
+        let lasts = error.is_no_dir() || error.is_forbidden() || error.kind == FsErrorKind::OpensOtherDevice;
         Self { unknown: (!lasts).then(|| (dir.clone(), error)), ..Self::default() }
     }
 
@@ -596,11 +595,14 @@ mod tests {
     #[test]
     fn what_could_not_be_looked_into_is_held_unless_it_is_for_want_of_a_right() {
         let dir = RelPath::new(b"d").unwrap();
-        let unlisted = |errno| Count::unlisted(&dir, FsError { errno, ..FsError::for_test() });
-        assert_eq!(judged(&unlisted(Errno::IO)), Some(Doubt::Unknown));
-        assert_eq!(judge(&unlisted(Errno::IO), Limit::Number(5), Occasion::Start), Some(Doubt::Unknown));
-        assert_eq!(judge(&unlisted(Errno::IO), Limit::Percent(100.0), Occasion::Start), None);
-        assert_eq!(judged(&unlisted(Errno::ACCESS)), None);
+        let unlisted = |kind| Count::unlisted(&dir, FsError { kind, ..FsError::for_test() });
+        assert_eq!(judged(&unlisted(FsErrorKind::Io)), Some(Doubt::Unknown));
+        assert_eq!(
+            judge(&unlisted(FsErrorKind::Io), Limit::Number(5), Occasion::Start),
+            Some(Doubt::Unknown)
+        );
+        assert_eq!(judge(&unlisted(FsErrorKind::Io), Limit::Percent(100.0), Occasion::Start), None);
+        assert_eq!(judged(&unlisted(FsErrorKind::Denied)), None);
     }
 
     #[test]

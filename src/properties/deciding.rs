@@ -47,7 +47,6 @@ fn entry() -> impl Strategy<Value = Entry> {
             links,
             dev: 1,
             ino: 1,
-            blocks: 8,
             mount_root: false,
             append_only: false,
             immutable: false,

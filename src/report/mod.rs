@@ -22,7 +22,7 @@ use crate::fs::writeback::unseen_seconds;
 use crate::model::check::{CachedDigests, Check, Detector};
 use crate::model::config::Format;
 use crate::model::entry::{Entry, Kind, Special, Time};
-use crate::model::error::{ENDLESS, FsError, GIVES_NOTHING_BACK, TAKES_NO_METADATA, WorkError};
+use crate::model::error::{FsError, FsErrorKind, WorkError};
 use crate::model::path::{Name, RelPath};
 use crate::model::reason::Reason;
 use crate::plan::decide::was_copied_soon;
@@ -218,9 +218,10 @@ impl Problem {
 
     /// What kind of failure it is, as far as it matters for when it is tried again and told.
     pub fn failure(&self) -> Failure {
-        match self.cause {
-            Cause::FsError(GIVES_NOTHING_BACK) => Failure::Stuck,
-            Cause::FsError(TAKES_NO_METADATA) => Failure::StuckDir,
+        let Cause::FsError(error) = self.cause else { return Failure::Entry };
+        match error.kind {
+            FsErrorKind::GivesNothingBack => Failure::Stuck,
+            FsErrorKind::TakesNoMetadata => Failure::StuckDir,
             _ => Failure::Entry,
         }
     }
@@ -334,64 +335,59 @@ impl Notice {
 
 /// What the user can do about an error. What is not known for certain is said with a "perhaps".
 pub fn advice(error: &FsError) -> &'static str {
-    use crate::model::error::Side;
-    use rustix::io::Errno;
-    match (error.errno, error.side) {
-        (Errno::ACCESS | Errno::PERM, Side::Source) => {
+    use crate::model::error::{FsErrorKind as Kind, Side};
+    match (error.kind, error.side) {
+        (Kind::Denied | Kind::NotPermitted, Side::Source) => {
             " (give the user who runs twindir the right to read it)"
         }
-        (Errno::ACCESS, Side::Replica) => " (give the user who runs twindir the right to change it)",
-        (Errno::PERM, Side::Replica) if matches!(*error, GIVES_NOTHING_BACK | TAKES_NO_METADATA) => {
+        (Kind::Denied, Side::Replica) => " (give the user who runs twindir the right to change it)",
+        (Kind::GivesNothingBack | Kind::TakesNoMetadata, _) => {
             " (other entries of it wait too, and are not named: perhaps it is append-only, see lsattr)"
         }
-        (Errno::PERM, Side::Replica) => {
+        (Kind::NotPermitted | Kind::Locked, Side::Replica) => {
             " (give the user who runs twindir the right to change it; from root it may be locked by chattr, see lsattr)"
         }
-        (Errno::ACCESS | Errno::PERM, Side::Backup) => {
+        (Kind::Denied | Kind::NotPermitted, Side::Backup) => {
             " (give the user who runs twindir the right to write there)"
         }
-        (Errno::NOENT | Errno::NOTDIR, Side::Backup) => " (mount its disk, or make that folder again)",
-        (Errno::AGAIN, Side::Source) => " (perhaps another program holds a lease on it)",
-        (Errno::BUSY, Side::Replica) if error.operation.contains("the source") => {
-            " (move the source out of the replica)"
+        (Kind::NotFound | Kind::NotADirectory, Side::Backup) => {
+            " (mount its disk, or make that folder again)"
         }
-        (Errno::BUSY, Side::Replica) if error.operation.contains("a mount") => {
+        (Kind::WouldBlock, Side::Source) => " (perhaps another program holds a lease on it)",
+        (Kind::HoldsSource, _) => " (move the source out of the replica)",
+        (Kind::IsMount | Kind::HoldsMount, _) => {
             " (another file system is mounted there: unmount it, or leave it)"
         }
-        (Errno::BUSY, _) => " (perhaps another program or a mount uses it)",
-        (Errno::NOSPC, _) if error.is_of_attributes() => {
-            " (the replica's file system may not take so large attributes)"
-        }
-        (Errno::NOSPC | Errno::DQUOT, _) => " (free some space there)",
-        (Errno::ROFS, _) => " (mount that file system for writing)",
-        (Errno::IO, _) => {
+        (Kind::Busy, _) => " (perhaps another program or a mount uses it)",
+        (Kind::NoSpaceForXattrs, _) => " (the replica's file system may not take so large attributes)",
+        (Kind::NoSpace | Kind::OverQuota, _) => " (free some space there)",
+        (Kind::ReadOnly, _) => " (mount that file system for writing)",
+        (Kind::Io, _) => {
             " (perhaps the disk is failing, or what serves this file system: see the kernel's messages, and check your \
              other copies)"
         }
-        (Errno::LOOP, _) => " (symlinks lead in a circle there: name the directory itself)",
-        (Errno::NFILE | Errno::MFILE, _) => " (raise the limit on open files: ulimit -n)",
-        (Errno::XDEV, Side::Replica) if error.operation == "open the directory" => {
+        (Kind::SymlinkLoop, _) => " (symlinks lead in a circle there: name the directory itself)",
+        (Kind::TooManyOpenFiles, _) => " (raise the limit on open files: ulimit -n)",
+        (Kind::OpensOtherDevice, Side::Replica) => {
             " (another file system is mounted there: twindir does not enter it)"
         }
-        (Errno::XDEV, Side::Replica) => {
+        (Kind::CrossDevice, Side::Replica) => {
             " (perhaps another file system is mounted there, or this one cannot rename what lies in two of its layers)"
         }
-        (Errno::NOTEMPTY, Side::Replica) if error.operation.contains("excluded") => {
-            " (remove what is excluded there, or exclude the name too)"
-        }
-        (Errno::NOTEMPTY, Side::Replica) => " (perhaps another program writes there)",
-        (Errno::STALE, Side::Backup) => {
+        (Kind::HoldsExcluded, _) => " (remove what is excluded there, or exclude the name too)",
+        (Kind::NotEmpty, Side::Replica) => " (perhaps another program writes there)",
+        (Kind::Stale, Side::Backup) => {
             " (another directory stands at its path: mount its disk again, or restart twindir)"
         }
-        (Errno::STALE, _) => " (perhaps it was removed on the server meanwhile)",
-        (Errno::NAMETOOLONG, _) if error.operation == "make the symlink" => {
+        (Kind::Stale, _) => " (perhaps it was removed on the server meanwhile)",
+        (Kind::SymlinkTooLong, _) => {
             " (perhaps the symlink's target is longer than the replica's file system takes)"
         }
-        (Errno::NAMETOOLONG, _) => " (perhaps the replica's file system does not take so long a name)",
-        (Errno::FBIG, Side::Source) if *error == ENDLESS => {
+        (Kind::NameTooLong, _) => " (perhaps the replica's file system does not take so long a name)",
+        (Kind::Endless, _) => {
             " (its size says little, and 64 MiB more were read than that: leave it out with --exclude)"
         }
-        (Errno::FBIG, _) => {
+        (Kind::TooLarge, _) => {
             " (the replica's file system, or a limit on sizes, ulimit -f, does not allow so large a file)"
         }
         _ => "",
@@ -478,28 +474,25 @@ pub fn start(settings: LogSettings, log: Option<RotatingFile>) -> Reporting {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::error::Side;
-    use rustix::io::Errno;
+    use crate::model::error::{FsErrorKind, Side};
 
     #[test]
     fn what_an_error_does_not_prove_is_said_with_a_perhaps() {
-        let advice = |operation, errno| advice(&FsError { operation, side: Side::Replica, errno });
-        for (operation, errno) in [
-            ("rename", Errno::XDEV),
-            ("read the file", Errno::IO),
-            ("make the symlink", Errno::NAMETOOLONG),
-            ("create a file", Errno::NAMETOOLONG),
-            ("look at it", Errno::STALE),
-            ("remove the directory", Errno::BUSY),
-            ("remove the directory", Errno::NOTEMPTY),
+        let advice = |kind| advice(&FsError::found("rename", Side::Replica, kind));
+        for kind in [
+            FsErrorKind::CrossDevice,
+            FsErrorKind::Io,
+            FsErrorKind::SymlinkTooLong,
+            FsErrorKind::NameTooLong,
+            FsErrorKind::Stale,
+            FsErrorKind::Busy,
+            FsErrorKind::NotEmpty,
         ] {
-            assert!(advice(operation, errno).contains("perhaps"), "{operation}: {errno}");
+            assert!(advice(kind).contains("perhaps"), "{kind:?}");
         }
-        assert!(advice("make the symlink", Errno::NAMETOOLONG).contains("target"));
-        for (operation, errno) in
-            [("open the directory", Errno::XDEV), ("move a directory with a mount in it", Errno::BUSY)]
-        {
-            assert!(!advice(operation, errno).contains("perhaps"), "{operation}: {errno}");
+        assert!(advice(FsErrorKind::SymlinkTooLong).contains("target"));
+        for kind in [FsErrorKind::OpensOtherDevice, FsErrorKind::HoldsMount] {
+            assert!(!advice(kind).contains("perhaps"), "{kind:?}");
         }
     }
 }

@@ -6,8 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use rustix::io::Errno;
-
 use super::join::Joined;
 use super::step::{ReplicaState, Step};
 use super::subtree::{ComparedDirs, DirVerdict};
@@ -18,6 +16,7 @@ use crate::fs::tree::{Dir, File, ReplicaDir};
 use crate::model::check::{CachedDigests, Check, Depth};
 use crate::model::entry::{DigestPair, Entry};
 use crate::model::error::FsError;
+use crate::model::error::FsErrorKind;
 use crate::model::error::WorkError;
 use crate::model::path::RelPath;
 use crate::plan::decide::may_be_newer;
@@ -129,7 +128,7 @@ impl Walker<'_> {
             Ok(replica) => Some((source, Some(replica))),
             Err(error) if error.is_no_dir() => Some((source, None)),
             // Its mode locks it: a round opens it up, and then what lies below is looked at.
-            Err(error) if error.errno == Errno::ACCESS => self.look_at(dir, Depth::Subtree),
+            Err(error) if error.kind == FsErrorKind::Denied => self.look_at(dir, Depth::Subtree),
             Err(error) => self.problem(dir, error),
         }
     }

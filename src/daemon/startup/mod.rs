@@ -12,13 +12,12 @@ use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::{Component, Path, PathBuf, absolute};
 use std::sync::Arc;
 
-use rustix::io::Errno;
-
 use crate::fs::filter::{Filter, Flaw, Patterns, lines};
 use crate::fs::mounts;
 use crate::fs::roots::Roots;
 use crate::fs::tree::{DirId, Root, enclosing, lies_within, nearest_existing};
 use crate::model::config::Config;
+use crate::model::error::FsErrorKind;
 use crate::model::error::{FsError, Side};
 use crate::model::path::{Name, RelPath, Shown, shown};
 use crate::report::{RotatingFile, advice};
@@ -152,7 +151,9 @@ pub fn check(config: &Config) -> Result<Checked, Refusal> {
     let existing = match replica.pin() {
         Ok(pin) => Some(pin),
         Err(error) if error.is_absence() => None,
-        Err(error) if error.errno == Errno::NOTDIR => return Err(Refusal::ReplicaNoDir(replica.path)),
+        Err(error) if error.kind == FsErrorKind::NotADirectory => {
+            return Err(Refusal::ReplicaNoDir(replica.path));
+        }
         Err(error) => return Err(Refusal::FsError(replica.path, error)),
     };
     let beside = ExtraPaths {
@@ -340,9 +341,9 @@ fn full(path: &Path) -> Result<PathBuf, Refusal> {
 }
 
 fn source_refusal(path: &Path, error: FsError) -> Refusal {
-    match error.errno {
-        Errno::NOENT => Refusal::NoSource(path.into()),
-        Errno::NOTDIR => Refusal::SourceNoDir(path.into()),
+    match error.kind {
+        FsErrorKind::NotFound => Refusal::NoSource(path.into()),
+        FsErrorKind::NotADirectory => Refusal::SourceNoDir(path.into()),
         _ => Refusal::FsError(path.into(), error),
     }
 }
@@ -372,8 +373,8 @@ fn refuse_nesting(
 
 /// Refuses a backup folder that is a root or lies inside of one.
 fn refuse_backup_within(backup: &Path, root: &Path, pin: Option<&DirId>) -> Result<(), Refusal> {
-    let (standing, _) = nearest_existing(backup, Side::Backup).map_err(|error| match error.errno {
-        Errno::NOTDIR => Refusal::BackupNoDir(backup.into()),
+    let (standing, _) = nearest_existing(backup, Side::Backup).map_err(|error| match error.kind {
+        FsErrorKind::NotADirectory => Refusal::BackupNoDir(backup.into()),
         _ => Refusal::FsError(backup.into(), error),
     })?;
     let lies_in_it = pin.map(|pin| is_within(&standing, root, pin, Side::Backup)).transpose()?;

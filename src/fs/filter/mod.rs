@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use crate::fs::tree::Dir;
 use crate::model::entry::Observed;
+use crate::model::error::FsErrorKind;
 use crate::model::human::counted;
 use crate::model::log_name::is_log_name;
 use crate::model::path::{Name, RelPath};
@@ -185,8 +186,8 @@ impl Filter {
 fn text_of(dir: &Dir, name: &[u8]) -> Option<Vec<u8>> {
     let (file, entry) = match dir.open_file(name) {
         Ok(opened) => opened,
-        Err(error) if error.is_absence() || error.errno == rustix::io::Errno::LOOP => return Some(Vec::new()),
-        Err(error) if error.errno == rustix::io::Errno::INVAL => return Some(Vec::new()),
+        Err(error) if error.is_absence() || error.kind == FsErrorKind::SymlinkLoop => return Some(Vec::new()),
+        Err(error) if error.kind == FsErrorKind::Invalid => return Some(Vec::new()),
         Err(_) => return None,
     };
     let size = usize::try_from(entry.size).unwrap_or(LONGEST).min(LONGEST);

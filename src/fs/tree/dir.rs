@@ -14,6 +14,7 @@ use super::{
     xattr,
 };
 use crate::model::entry::{Entry, Observed, XattrKinds, Xattrs};
+use crate::model::error::FsErrorKind;
 use crate::model::error::{FsError, Side};
 use crate::model::path::{Name, RelPath};
 
@@ -34,7 +35,12 @@ pub struct Dir {
 impl Dir {
     /// Opens the directory at `rel` below this one, following no symlink on the way.
     pub fn open(&self, rel: &RelPath) -> Result<Dir> {
-        let fd = open_beneath(&self.fd, rel, self.side).during(self.side, "open the directory")?;
+        let fd = open_beneath(&self.fd, rel, self.side).during(self.side, "open the directory").map_err(
+            |error| match error.kind {
+                FsErrorKind::CrossDevice => FsError { kind: FsErrorKind::OpensOtherDevice, ..error },
+                _ => error,
+            },
+        )?;
         Ok(Dir { fd, side: self.side, quirks: self.quirks })
     }
 
@@ -76,7 +82,7 @@ impl Dir {
         let mut looked = self.look_once(name);
         // RACE: looked at, then read: EINVAL where it is no symlink any more. Then it is looked at anew, a few times.
         for _ in 1..LOOKS {
-            if !looked.as_ref().is_err_and(|error| error.errno == Errno::INVAL) {
+            if !looked.as_ref().is_err_and(|error| error.kind == FsErrorKind::Invalid) {
                 break;
             }
             looked = self.look_once(name);
@@ -153,7 +159,7 @@ impl Dir {
         let file = File { fd, side: self.side, quirks: self.quirks };
         let entry = file.entry()?;
         if !entry.is_file() {
-            return Err(FsError { operation, side: self.side, errno: Errno::INVAL });
+            return Err(FsError::found(operation, self.side, FsErrorKind::Invalid));
         }
         Ok((file, entry))
     }
@@ -212,7 +218,12 @@ impl ReplicaDir {
     }
 
     pub fn make_symlink(&self, name: &Name, target: &[u8]) -> Result<()> {
-        sys::symlinkat(target, &self.fd, name.as_bytes()).during(self.side, "make the symlink")
+        sys::symlinkat(target, &self.fd, name.as_bytes()).during(self.side, "make the symlink").map_err(
+            |error| match error.kind {
+                FsErrorKind::NameTooLong => FsError { kind: FsErrorKind::SymlinkTooLong, ..error },
+                _ => error,
+            },
+        )
     }
 
     /// Renames within this directory; replaces what is no directory.
@@ -237,7 +248,7 @@ impl ReplicaDir {
             Err(error) if error.is_unknown_flag() => match to.look(new) {
                 Observed::Absent => self.move_to(name, to, new_name),
                 Observed::Unknown(error) => Err(error),
-                Observed::Present(_) => Err(FsError { operation, side: to.side, errno: Errno::EXIST }),
+                Observed::Present(_) => Err(FsError::found(operation, to.side, FsErrorKind::Exists)),
             },
             other => other,
         }
@@ -296,7 +307,7 @@ impl ReplicaDir {
         let stat = stat_fd(&link, StatxFlags::BASIC_STATS).during(self.side, "look at the symlink")?;
         let is_link = FileType::from_raw_mode(stat.stx_mode.into()).is_symlink();
         if !is_link || stat.stx_nlink > 1 {
-            return Err(FsError { operation: "set metadata", side: self.side, errno: Errno::PERM });
+            return Err(FsError::found("set metadata", self.side, FsErrorKind::NotPermitted));
         }
         if settings.uid.is_some() || settings.gid.is_some() {
             let (uid, gid) = (settings.uid.map(Uid::from_raw), settings.gid.map(Gid::from_raw));

@@ -8,6 +8,7 @@ use rustix::fs::{Advice, SeekFrom};
 use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
 
 use super::{During, FACTS, Quirks, Result, Settings, entry_of, stat_fd, sys, xattr};
+use crate::fs::errno::fs_error;
 use crate::model::entry::{Entry, XattrKinds, Xattrs};
 use crate::model::error::{FsError, Side};
 
@@ -79,7 +80,7 @@ impl File {
     }
 
     fn error(&self, operation: &'static str, errno: Errno) -> FsError {
-        FsError { operation, side: self.side, errno }
+        fs_error(operation, self.side, errno)
     }
 }
 
@@ -117,9 +118,7 @@ impl NewFile {
             Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM | Errno::BADF) => {
                 Ok(Ranged::Unsupported)
             }
-            Err(errno) => {
-                Err(FsError { operation: "write the file", side: self.blame(errno, source), errno })
-            }
+            Err(errno) => Err(fs_error("write the file", self.blame(errno, source), errno)),
         }
     }
 

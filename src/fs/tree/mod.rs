@@ -23,6 +23,7 @@ pub use sys::InjectedErrors;
 
 use rustix::fs::{AtFlags, FileType, Statx, StatxAttributes, StatxFlags, StatxTimestamp};
 
+use crate::fs::errno::fs_error;
 use crate::model::entry::{Entry, Kind, Special, Time};
 use crate::model::error::{FsError, Side};
 
@@ -35,7 +36,7 @@ trait During<T> {
 
 impl<T> During<T> for rustix::io::Result<T> {
     fn during(self, side: Side, operation: &'static str) -> Result<T> {
-        self.map_err(|errno| FsError { operation, side, errno })
+        self.map_err(|errno| fs_error(operation, side, errno))
     }
 }
 
@@ -105,7 +106,6 @@ fn entry_of(stat: &Statx, target: Box<[u8]>) -> Entry {
         links: stat.stx_nlink,
         dev: device(stat),
         ino: stat.stx_ino,
-        blocks: stat.stx_blocks,
         mount_root: stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT),
         append_only: stat.stx_attributes.contains(StatxAttributes::APPEND),
         immutable: stat.stx_attributes.contains(StatxAttributes::IMMUTABLE),

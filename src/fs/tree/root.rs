@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, StatFs, StatVfs, Statx, StatxAttributes, StatxFlags};
-use rustix::io::Errno;
 
 use super::sys::{openat, statx};
 use super::{Dir, During, Quirks, ReplicaDir, Result, device, stat_fd, time};
 use crate::fs::mounts::MountPlace;
 use crate::model::entry::Time;
+use crate::model::error::FsErrorKind;
 use crate::model::error::{FsError, Side};
 
 /// `STATX_MNT_ID_UNIQUE` (Linux 6.8): a mount id that is never given out again.
@@ -229,7 +229,7 @@ fn pin_of(path: &Path, side: Side) -> Result<DirId> {
         let ask = || Ok((rustix::fs::statfs(path)?, rustix::fs::statvfs(path)?));
         Ok(DirId::of(&stat).with_disk(ask))
     } else {
-        Err(FsError { operation, side, errno: Errno::NOTDIR })
+        Err(FsError::found(operation, side, FsErrorKind::NotADirectory))
     }
 }
 

@@ -9,6 +9,8 @@ use super::sys::{fchmod, fchown, futimens};
 use super::xattr::{self, XattrPart};
 use super::{During, Result};
 use crate::model::entry::{Time, Xattrs};
+use crate::model::error::FsError;
+use crate::model::error::FsErrorKind;
 use crate::model::error::Side;
 
 /// What to set, each where given.
@@ -27,14 +29,17 @@ impl Settings<'_> {
     pub(super) fn apply(&self, fd: impl AsFd, side: Side) -> Result<()> {
         if let Some((have, want)) = self.xattrs {
             xattr::write(fd.as_fd(), have, want, XattrPart::User)
-                .during(side, "set the extended attributes")?;
+                .during(side, "set the extended attributes")
+                .map_err(for_xattrs)?;
         }
         if self.uid.is_some() || self.gid.is_some() {
             fchown(fd.as_fd(), self.uid.map(Uid::from_raw), self.gid.map(Gid::from_raw))
                 .during(side, "set the owner")?;
         }
         if let Some((have, want)) = self.xattrs {
-            xattr::write(fd.as_fd(), have, want, XattrPart::Acl).during(side, "set the ACL")?;
+            xattr::write(fd.as_fd(), have, want, XattrPart::Acl)
+                .during(side, "set the ACL")
+                .map_err(for_xattrs)?;
         }
         if let Some(mode) = self.mode {
             fchmod(fd.as_fd(), Mode::from_raw_mode(mode)).during(side, "set the mode")?;
@@ -52,5 +57,13 @@ pub(super) fn times(mtime: Time) -> Timestamps {
     Timestamps {
         last_access: Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW },
         last_modification: Timespec { tv_sec: mtime.sec, tv_nsec: mtime.nsec.into() },
+    }
+}
+
+/// A full file system may still have space for contents.
+fn for_xattrs(error: FsError) -> FsError {
+    match error.kind {
+        FsErrorKind::NoSpace => FsError { kind: FsErrorKind::NoSpaceForXattrs, ..error },
+        _ => error,
     }
 }

@@ -4,11 +4,10 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::io::Errno;
-
 use crate::fs::digest::{BEYOND, with_buffer};
 use crate::fs::tree::{File, NewFile, Ranged, ReplicaDir, Settings};
 use crate::model::entry::{Entry, Observed, Xattrs};
+use crate::model::error::FsErrorKind;
 use crate::model::error::{ENDLESS, FsError, GIVES_NOTHING_BACK, WorkError};
 use crate::model::path::Name;
 use crate::plan::metadata::{Capabilities, MetadataDiff};
@@ -118,9 +117,12 @@ impl<'a> Temp<'a> {
             Observed::Absent => self.dir.move_to_free(self.name.as_bytes(), self.dir, name),
             _ => self.dir.rename(&self.name, name),
         };
-        renamed.map_err(|error| match error.errno {
+        renamed.map_err(|error| match error.kind {
             // RACE: something appeared after the look, or a directory. Worst case one more look.
-            Errno::ISDIR | Errno::NOTDIR | Errno::EXIST | Errno::NOTEMPTY => WorkError::Changed,
+            FsErrorKind::IsADirectory
+            | FsErrorKind::NotADirectory
+            | FsErrorKind::Exists
+            | FsErrorKind::NotEmpty => WorkError::Changed,
             _ => WorkError::FsError(error),
         })?;
         self.is_gone = true;
@@ -135,7 +137,7 @@ impl Drop for Temp<'_> {
         }
         // What cannot be removed now is removed by a later sweep (I7).
         match self.dir.remove_file(self.name.as_bytes()) {
-            Err(error) if matches!(error.errno, Errno::PERM | Errno::ACCESS) => {
+            Err(error) if error.is_forbidden() => {
                 self.names.leave(self.dir, self.name.clone());
             }
             _ => {}
@@ -154,8 +156,8 @@ pub fn swap(dir: &ReplicaDir, new: &Name, old: &Name, names: &TempNames) -> Resu
     // In this order: fuse-overlayfs sees of the first one only that it cannot be renamed, and loses what is below the other.
     match dir.exchange(old, new) {
         Ok(()) => Ok(new.clone()),
-        Err(error) if error.errno == Errno::NOENT => Err(WorkError::Changed),
-        Err(error) if error.is_unknown_flag() || error.errno == Errno::XDEV => {
+        Err(error) if error.kind == FsErrorKind::NotFound => Err(WorkError::Changed),
+        Err(error) if error.is_unknown_flag() || error.kind == FsErrorKind::CrossDevice => {
             let aside = names.next();
             dir.rename(old, &aside)?;
             match dir.rename(new, old) {

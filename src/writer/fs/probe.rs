@@ -6,11 +6,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-use rustix::io::Errno;
-
 use crate::fs::tree::{Dir, NewFile, ReplicaDir, Settings};
 use crate::model::entry::{Entry, Kind, Time, XattrKinds, Xattrs};
 use crate::model::error::FsError;
+use crate::model::error::FsErrorKind;
 use crate::model::path::Name;
 use crate::plan::metadata::{Capabilities, Symlinks, Times};
 use crate::writer::fs::copy::{Temp, TempNames};
@@ -95,7 +94,7 @@ pub fn probe(replica: &ReplicaDir, wanted: Capabilities) -> Result<Capabilities,
 pub fn probe_unseen(replica: &Dir, wanted: Capabilities) -> Capabilities {
     match replica.create_unnamed() {
         Ok(file) => try_file(&file, wanted.clone()).unwrap_or(wanted),
-        Err(error) if is_unsupported(error.errno) => Capabilities {
+        Err(error) if is_unsupported(error.kind) => Capabilities {
             owner: false,
             user: wanted.user,
             groups: Vec::new(),
@@ -173,7 +172,7 @@ impl ProbeLinks<'_> {
                 let standing = self.replica.look(name.as_bytes());
                 standing.entry().is_some_and(|entry| entry.kind == Kind::Symlink(target.into()))
             }
-            Err(error) => !is_unsupported(error.errno),
+            Err(error) => !is_unsupported(error.kind),
         }
     }
 
@@ -243,7 +242,7 @@ fn try_times(file: &NewFile) -> Result<Times, FsError> {
     let earliest =
         limit(-FAR, &FIRST_SECONDS, i64::min, stored).map_or(Time::FIRST, |sec| Time { sec, nsec: 0 });
     match set(ODD) {
-        Err(error) if is_unsupported(error.errno) => return Ok(Times::NONE),
+        Err(error) if is_unsupported(error.kind) => return Ok(Times::NONE),
         other => other?,
     }
     Ok(Times { step: time_step(file.as_file().entry()?.mtime), earliest, latest })
@@ -272,13 +271,16 @@ fn limit(
 /// Whether the answer was that such a thing is not to be had here. Any other error (a full
 /// disk) says nothing of that.
 fn is_refused(result: Result<(), FsError>) -> bool {
-    result.is_err_and(|error| is_unsupported(error.errno))
+    result.is_err_and(|error| is_unsupported(error.kind))
 }
 
 /// Whether a call that fails so on a fresh file of one's own is one that the file system does not take. Programs behind FUSE
 /// answer what they like.
-fn is_unsupported(errno: Errno) -> bool {
-    matches!(errno, Errno::OPNOTSUPP | Errno::PERM | Errno::INVAL | Errno::NOSYS | Errno::IO)
+fn is_unsupported(kind: FsErrorKind) -> bool {
+    matches!(
+        kind,
+        FsErrorKind::Unsupported | FsErrorKind::NotPermitted | FsErrorKind::Invalid | FsErrorKind::Io
+    )
 }
 
 /// Whether an attribute is taken, and is there afterwards.

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use rustix::io::Errno;
 
 use crate::fs::tree::{ListedKind, ReplicaDir, Result, Root, Settings};
 use crate::model::error::FsError;
+use crate::model::error::FsErrorKind;
+use crate::model::error::Side;
 use crate::model::path::{Name, RelPath};
 
 /// A tree under a reserved name in the directory `dir`.
@@ -69,7 +70,7 @@ fn empty_aside(replica: &Root, aside: &Trash, stop: &AtomicBool) -> Result<()> {
     let parent = root.open(&aside.dir)?;
     match enter(&parent, aside.name.as_bytes()) {
         // RACE: something else had taken the directory's place when it was put aside.
-        Err(error) if error.errno == Errno::NOTDIR => parent.remove_file(aside.name.as_bytes()),
+        Err(error) if error.kind == FsErrorKind::NotADirectory => parent.remove_file(aside.name.as_bytes()),
         top => empty(&top?, stop),
     }
 }
@@ -130,7 +131,7 @@ fn empty_level(
         match result {
             Err(error) if error.is_absence() => {}
             // Left standing by an error below that is already known.
-            Err(error) if error.errno == Errno::NOTEMPTY && failed.is_some() => {}
+            Err(error) if error.kind == FsErrorKind::NotEmpty && failed.is_some() => {}
             Err(error) => _ = failed.get_or_insert(error),
             Ok(()) => {}
         }
@@ -147,14 +148,10 @@ fn lift(dir: &ReplicaDir, name: &[u8], top: &ReplicaDir) -> Result<()> {
 /// Opens a directory, after lifting its mode where that locks its owner out.
 pub fn enter(parent: &ReplicaDir, name: &[u8]) -> Result<ReplicaDir> {
     let Some(rel) = RelPath::new(name) else {
-        return Err(FsError {
-            operation: "open the directory",
-            side: crate::model::error::Side::Replica,
-            errno: Errno::INVAL,
-        });
+        return Err(FsError::found("open the directory", Side::Replica, FsErrorKind::Invalid));
     };
     let dir = match parent.open(&rel) {
-        Err(error) if error.errno == Errno::ACCESS => return parent.open_up(name).map(|(dir, _)| dir),
+        Err(error) if error.kind == FsErrorKind::Denied => return parent.open_up(name).map(|(dir, _)| dir),
         other => other?,
     };
     if dir.entry()?.mode & 0o700 != 0o700 {

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use jiff::Zoned;
-use rustix::io::Errno;
 
 use crate::fs::tree::ReplicaDir;
 use crate::model::error::FsError;
+use crate::model::error::FsErrorKind;
 use crate::model::path::Name;
 
 /// Local time, to the millisecond, and its distance from UTC.
@@ -19,7 +19,7 @@ pub(super) fn begin(root: &ReplicaDir) -> Result<Name, FsError> {
         let name = name_of(&Zoned::now());
         match root.make_dir(&name) {
             // Another one of this very millisecond.
-            Err(error) if error.errno == Errno::EXIST => std::thread::sleep(Duration::from_millis(1)),
+            Err(error) if error.kind == FsErrorKind::Exists => std::thread::sleep(Duration::from_millis(1)),
             other => return other.map(|()| name),
         }
     }

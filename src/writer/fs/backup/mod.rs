@@ -14,10 +14,9 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::io::Errno;
-
 use crate::fs::tree::{DirId, ReplicaDir, Root, Settings, lies_within};
 use crate::model::entry::{Entry, Observed};
+use crate::model::error::FsErrorKind;
 use crate::model::error::{FsError, Side, WorkError};
 use crate::model::path::{Name, RelPath};
 use crate::plan::metadata::Capabilities;
@@ -109,7 +108,7 @@ impl Backup {
         self.put(path, |to, leaf| {
             match from.link_to(name, &to, leaf) {
                 Err(error) if is_gone(&error, from, name) => return Ok(Kept(None)),
-                Err(error) if cannot_link(error.errno) => self.copy(from, name, &to, leaf, cancel)?,
+                Err(error) if cannot_link(error.kind) => self.copy(from, name, &to, leaf, cancel)?,
                 other => other.map_err(|error| blamed(error, &to))?,
             }
             Ok(Kept(Some((to, leaf.clone()))))
@@ -130,7 +129,7 @@ impl Backup {
             match from.move_to_free(name.as_bytes(), &to, leaf) {
                 Ok(()) => Ok(Taken::Moved),
                 Err(error) if is_gone(&error, from, name) => Ok(Taken::Moved),
-                Err(error) if error.errno == Errno::XDEV => {
+                Err(error) if error.kind == FsErrorKind::CrossDevice => {
                     self.copy(from, name, &to, leaf, cancel).map(|()| Taken::Copied)
                 }
                 Err(error) => Err(blamed(error, &to).into()),
@@ -150,7 +149,11 @@ impl Backup {
         let exchanged = self.put(path, |to, leaf| {
             let _both = [Unlocked::open(new.0, new.1), Unlocked::open(at.0, at.1)];
             if let Err(error) = new.0.move_to_free(new.1.as_bytes(), &to, leaf) {
-                return if error.errno == Errno::XDEV { Ok(false) } else { Err(blamed(error, &to).into()) };
+                return if error.kind == FsErrorKind::CrossDevice {
+                    Ok(false)
+                } else {
+                    Err(blamed(error, &to).into())
+                };
             }
             let exchanged = at.0.exchange_with(at.1, &to, leaf);
             if exchanged.is_err() {
@@ -158,7 +161,7 @@ impl Backup {
             }
             match exchanged {
                 Ok(()) => Ok(true),
-                Err(error) if error.is_unknown_flag() || error.errno == Errno::XDEV => Ok(false),
+                Err(error) if error.is_unknown_flag() || error.kind == FsErrorKind::CrossDevice => Ok(false),
                 Err(error) => Err(blamed(error, &to).into()),
             }
         })?;
@@ -197,7 +200,7 @@ impl Backup {
             return Ok(dir);
         }
         // Its disk is gone, and this is the directory beneath, or another disk; or its path leads into a root.
-        Err(FsError { operation: "keep what goes", side: Side::Backup, errno: Errno::STALE })
+        Err(FsError::found("keep what goes", Side::Backup, FsErrorKind::Stale))
     }
 
     fn lies_apart(&self) -> bool {
@@ -262,7 +265,7 @@ impl Backup {
         }
         // Better known before all of it is copied.
         if to.look(leaf.as_bytes()) != Observed::Absent {
-            return Err(FsError { operation: "copy it", side: Side::Backup, errno: Errno::EXIST }.into());
+            return Err(FsError::found("copy it", Side::Backup, FsErrorKind::Exists).into());
         }
         let temp = self.names.next();
         let copied = copy_entry(from, name, to, &temp, (&self.capabilities, cancel))
@@ -310,7 +313,7 @@ fn make_dirs(root: &ReplicaDir, path: &RelPath) -> Result<ReplicaDir, FsError> {
     for above in path.ancestors_and_self() {
         let Some((dir, name)) = above.split() else { continue };
         match root.open(&dir)?.make_dir(&name) {
-            Err(error) if error.errno != Errno::EXIST => return Err(error),
+            Err(error) if error.kind != FsErrorKind::Exists => return Err(error),
             _ => {}
         }
     }
@@ -355,20 +358,33 @@ fn is_gone(error: &FsError, dir: &ReplicaDir, name: &Name) -> bool {
 /// A missing right is said of the folder to which an entry was to go. If that can be written to, the entry may not leave its place.
 fn blamed(error: FsError, to: &ReplicaDir) -> FsError {
     let is_open = || to.entry().is_ok_and(|entry| entry.mode & 0o300 == 0o300);
-    let is_of_entry = matches!(error.errno, Errno::PERM | Errno::ACCESS) && is_open();
+    let is_of_entry = error.is_forbidden() && is_open();
     if is_of_entry { FsError { side: Side::Replica, ..error } } else { error }
 }
 
 /// Whether something else stands at the place, or above it: a directory that was kept, perhaps, with a mode that lets nothing in.
 fn is_taken(error: &FsError) -> bool {
-    let taken =
-        [Errno::EXIST, Errno::NOTEMPTY, Errno::NOTDIR, Errno::ISDIR, Errno::LOOP, Errno::ACCESS, Errno::PERM];
-    error.side == Side::Backup && taken.contains(&error.errno)
+    let taken = [
+        FsErrorKind::Exists,
+        FsErrorKind::NotEmpty,
+        FsErrorKind::NotADirectory,
+        FsErrorKind::IsADirectory,
+        FsErrorKind::SymlinkLoop,
+        FsErrorKind::Denied,
+        FsErrorKind::NotPermitted,
+    ];
+    error.side == Side::Backup && taken.contains(&error.kind)
 }
 
 /// Whether the file system, or this user, cannot link it there: other file systems, links forbidden or unknown, too many.
-fn cannot_link(errno: Errno) -> bool {
-    let unlinkable =
-        [Errno::XDEV, Errno::PERM, Errno::ACCESS, Errno::OPNOTSUPP, Errno::NOSYS, Errno::MLINK, Errno::INVAL];
-    unlinkable.contains(&errno)
+fn cannot_link(kind: FsErrorKind) -> bool {
+    let unlinkable = [
+        FsErrorKind::CrossDevice,
+        FsErrorKind::NotPermitted,
+        FsErrorKind::Denied,
+        FsErrorKind::Unsupported,
+        FsErrorKind::TooManyLinks,
+        FsErrorKind::Invalid,
+    ];
+    unlinkable.contains(&kind)
 }

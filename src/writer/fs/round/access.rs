@@ -8,8 +8,6 @@
 
 use std::time::Instant;
 
-use rustix::io::Errno;
-
 use super::contents::changed_if_no_dir;
 use super::in_place::{common_rights, lies_here_alone};
 use super::moves::{Moving, ReplicaName};
@@ -19,6 +17,7 @@ use crate::fs::renamers::Renamers;
 use crate::fs::tree::{Dir, ReplicaDir, Settings};
 use crate::model::check::Check;
 use crate::model::entry::{Entry, GROUP_OTHER, Kind, XattrKinds};
+use crate::model::error::FsErrorKind;
 use crate::model::error::{FsError, WorkError};
 use crate::model::path::RelPath;
 use crate::plan::metadata::MetadataDiff;
@@ -283,7 +282,7 @@ impl Round<'_> {
     ) -> Option<()> {
         let dir = match from.dir.open(&RelPath::new(from.name.as_bytes())?) {
             // It is locked, also for its owner.
-            Err(error) if error.errno == Errno::ACCESS => return Some(()),
+            Err(error) if error.kind == FsErrorKind::Denied => return Some(()),
             other => other.ok()?,
         };
         let ours = self.source.open(end).ok();

@@ -4,8 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use rustix::io::Errno;
-
 use super::open_dirs::DirPair;
 use super::publish::Publishable;
 use super::{Fate, Observation, Outcome, Requeue, Round, Ruling, Stay, TASK};
@@ -14,6 +12,7 @@ use crate::fs::parallel;
 use crate::fs::tree::{File, NewFile, ReplicaDir};
 use crate::model::check::{CachedDigests, Check, Depth};
 use crate::model::entry::{DigestPair, Entry, Kind, Observed};
+use crate::model::error::FsErrorKind;
 use crate::model::error::{FsError, GIVES_NOTHING_BACK, Side, WorkError, gone_is_fine};
 use crate::model::path::{Name, RelPath};
 use crate::model::reason::Reason;
@@ -212,7 +211,7 @@ impl<'a> EntryContext<'_, 'a> {
         let mut source = self.spot.source.open_file(bytes).map_err(changed_if_gone)?;
         let mut replica = match self.replica.open_existing(name) {
             // What cannot be read can be replaced.
-            Err(error) if error.errno == Errno::ACCESS => {
+            Err(error) if error.kind == FsErrorKind::Denied => {
                 return Ok(Compared::Unreadable(self.replica.look(bytes)));
             }
             other => other.map_err(changed_if_gone)?,
@@ -237,7 +236,7 @@ impl<'a> EntryContext<'_, 'a> {
                 let verdict = match digest::compare(ours, theirs, &self.round.shared.stop) {
                     // A disk that fails may take another copy.
                     Err(WorkError::FsError(error))
-                        if error.side == Side::Replica && error.errno == Errno::IO =>
+                        if error.side == Side::Replica && error.kind == FsErrorKind::Io =>
                     {
                         let advice = advice(&error);
                         tracing::warn!(op = "warning", path = %self.path, "{error}; it is copied anew{advice}");
@@ -460,8 +459,10 @@ enum Compared {
 
 /// RACE: looked at, then opened: where it has gone or become something else, one more look.
 pub(super) fn changed_if_gone(error: FsError) -> WorkError {
-    match error.errno {
-        Errno::NOENT | Errno::LOOP | Errno::INVAL | Errno::NXIO => WorkError::Changed,
+    match error.kind {
+        FsErrorKind::NotFound | FsErrorKind::SymlinkLoop | FsErrorKind::Invalid | FsErrorKind::NoDevice => {
+            WorkError::Changed
+        }
         _ => WorkError::FsError(error),
     }
 }

@@ -3,14 +3,13 @@
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use rustix::io::Errno;
-
 use super::contents::changed_if_no_dir;
 use super::open_dirs::DirPair;
 use super::{Fate, Observation, Requeue, Round, Ruling, Stay};
 use crate::fs::tree::ReplicaDir;
 use crate::model::check::{Check, Depth};
 use crate::model::entry::Entry;
+use crate::model::error::FsErrorKind;
 use crate::model::error::{Side, WorkError};
 use crate::model::path::{Name, RelPath};
 use crate::model::reason::Reason;
@@ -107,9 +106,9 @@ impl Round<'_> {
         reason: Reason,
     ) -> Result<(), WorkError> {
         if reason == Reason::New {
-            replica.make_dir(name).map_err(|error| match error.errno {
+            replica.make_dir(name).map_err(|error| match error.kind {
                 // RACE: somebody else made it. Worst case one more look.
-                Errno::EXIST => WorkError::Changed,
+                FsErrorKind::Exists => WorkError::Changed,
                 _ => WorkError::FsError(error),
             })?;
         } else if old.is_some() {

@@ -6,10 +6,9 @@ use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::io::Errno;
-
 use super::Round;
 use crate::fs::tree::ReplicaDir;
+use crate::model::error::FsErrorKind;
 use crate::model::error::{FsError, WorkError, gone_is_fine};
 use crate::model::path::{Name, RelPath};
 use crate::writer::fs::trash::enter;
@@ -42,7 +41,7 @@ pub(super) enum EmptiedInPlace {
 
 /// Whether a directory cannot be renamed, nor exchanged, for where it lies.
 pub(super) fn cannot_be_renamed(error: &FsError) -> bool {
-    error.errno == Errno::XDEV
+    error.kind == FsErrorKind::CrossDevice
 }
 
 impl Round<'_> {

@@ -1,11 +1,10 @@
 //! What is set on a file or a symlink of the replica in place: metadata, where nobody gains by it what he should not.
 
-use rustix::io::Errno;
-
 use super::Outcome;
 use super::contents::{EntryContext, Worked, changed_if_gone};
 use crate::fs::tree::Settings;
 use crate::model::entry::{Entry, Kind, Observed};
+use crate::model::error::FsErrorKind;
 use crate::model::error::{FsError, Side};
 use crate::model::path::Name;
 use crate::model::reason::Reason;
@@ -15,7 +14,7 @@ use crate::report::{Done, Operation};
 use crate::writer::fs::copy::settings;
 
 /// What is not set in place, but by a copy.
-const UNSETTABLE: FsError = FsError { operation: "set metadata", side: Side::Replica, errno: Errno::PERM };
+const UNSETTABLE: FsError = FsError::found("set metadata", Side::Replica, FsErrorKind::NotPermitted);
 
 impl<'a> EntryContext<'_, 'a> {
     /// Sets what differs in place. What cannot be set that way is made anew.
@@ -43,7 +42,7 @@ impl<'a> EntryContext<'_, 'a> {
                 out.act(done);
                 Ok(None)
             }
-            Err(error) if matches!(error.errno, Errno::PERM | Errno::ACCESS) => match entry.kind {
+            Err(error) if error.is_forbidden() => match entry.kind {
                 Kind::Symlink(_) => self.make_symlink(source, standing, Reason::Metadata, out),
                 _ => self.copy_file(name, standing, Reason::Metadata, out),
             },
@@ -62,7 +61,7 @@ impl<'a> EntryContext<'_, 'a> {
         let (file, now) = self.replica.open_existing(name)?;
         // It is what was compared, and nothing that somebody has put in its place.
         let Some(standing) = standing.entry().filter(|standing| standing.identity() == now.identity()) else {
-            return Err(FsError { errno: Errno::INVAL, ..UNSETTABLE });
+            return Err(FsError { kind: FsErrorKind::Invalid, ..UNSETTABLE });
         };
         let mode = capabilities.mode_of(entry, Some(&now));
         // RACE: a link may be made right after this. It then sees the new metadata.

@@ -7,13 +7,12 @@
 
 use std::time::Instant;
 
-use rustix::io::Errno;
-
 use super::removal::taken;
 use super::{Fate, Requeue, Round, Ruling};
 use crate::fs::tree::ReplicaDir;
 use crate::model::check::{Check, Checks, Depth, add};
 use crate::model::entry::{Entry, Kind, Observed};
+use crate::model::error::FsErrorKind;
 use crate::model::path::{Name, RelPath};
 use crate::model::reason::Reason;
 use crate::plan::queue::{Rename, RenameBatch};
@@ -127,7 +126,7 @@ impl Round<'_> {
             if moving.is_dir() { Kept::default() } else { self.keep(&to.dir, &to.name, &to.path).ok()? };
         if let Err(error) = from.dir.move_to(from.name.as_bytes(), &to.dir, &to.name) {
             kept.undo();
-            let is_occupied = matches!(error.errno, Errno::NOTEMPTY | Errno::EXIST);
+            let is_occupied = matches!(error.kind, FsErrorKind::NotEmpty | FsErrorKind::Exists);
             is_occupied.then(|| self.displace(from, to, hint))??;
         }
         Some(())

@@ -4,8 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use rustix::io::Errno;
-
 use super::{Observation, Outcome, Requeue, Round, TASK};
 use crate::fs::filter::DirFilter;
 use crate::fs::parallel;
@@ -13,6 +11,7 @@ use crate::fs::tree::{Dir, ReplicaDir, Settings};
 use crate::model::check::{CachedDigests, Check, Checks, Depth, Detector, add};
 use crate::model::entry::{Entry, Kind, Observed, Time};
 use crate::model::error::FsError;
+use crate::model::error::FsErrorKind;
 use crate::model::error::WorkError;
 use crate::model::path::{Name, RelPath, fold_case};
 use crate::plan::hard_links::Linked;
@@ -335,7 +334,7 @@ impl Round<'_> {
     /// until the end of the round.
     pub(super) fn open_replica(&mut self, rel: &RelPath) -> Result<ReplicaDir, FsError> {
         let dir = match self.replica.open(rel) {
-            Err(error) if error.errno == Errno::ACCESS => self.open_up(rel)?,
+            Err(error) if error.kind == FsErrorKind::Denied => self.open_up(rel)?,
             other => other?,
         };
         self.let_owner_in(rel, dir)
@@ -358,7 +357,7 @@ impl Round<'_> {
         for path in rel.ancestors_and_self() {
             let Some((_, step)) = step_to(&path) else { continue };
             at = match at.open(&step) {
-                Err(error) if error.errno == Errno::ACCESS => {
+                Err(error) if error.kind == FsErrorKind::Denied => {
                     let (dir, mode) = at.open_up(step.as_bytes())?;
                     self.saved_modes.insert(path.clone(), mode);
                     self.touch(path.clone(), None);

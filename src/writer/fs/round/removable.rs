@@ -6,8 +6,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-use rustix::io::Errno;
-
 use super::excluded::{Removable, removable_part};
 use super::submounts::SourceSubmounts;
 use super::{Deletions, Roots};
@@ -15,27 +13,27 @@ use crate::fs::filter::Filter;
 use crate::fs::mounts;
 use crate::fs::tree::Dir;
 use crate::model::entry::Entry;
+use crate::model::error::FsErrorKind;
 use crate::model::error::{FsError, GIVES_NOTHING_BACK, LOCKED, Side};
 use crate::model::path::RelPath;
 
 /// Why a directory that holds excluded entries does not give way to an entry of another kind.
-const EXCLUDED: FsError = FsError {
-    operation: "replace a directory with excluded entries in it",
-    side: Side::Replica,
-    errno: Errno::NOTEMPTY,
-};
+const EXCLUDED: FsError = FsError::found(
+    "replace a directory with excluded entries in it",
+    Side::Replica,
+    FsErrorKind::HoldsExcluded,
+);
 
 /// Why an entry stays that is mounted there.
-const IS_MOUNT: FsError =
-    FsError { operation: "remove or replace a mount", side: Side::Replica, errno: Errno::BUSY };
+const IS_MOUNT: FsError = FsError::found("remove or replace a mount", Side::Replica, FsErrorKind::IsMount);
 
 /// Why a directory in which another file system is mounted stays.
 const MOUNTED: FsError =
-    FsError { operation: "move a directory with a mount in it", side: Side::Replica, errno: Errno::BUSY };
+    FsError::found("move a directory with a mount in it", Side::Replica, FsErrorKind::HoldsMount);
 
 /// Why a directory stays in which somebody has put the source.
 const HOLDS_SOURCE: FsError =
-    FsError { operation: "move a directory with the source in it", side: Side::Replica, errno: Errno::BUSY };
+    FsError::found("move a directory with the source in it", Side::Replica, FsErrorKind::HoldsSource);
 
 /// What is to become of an entry that stands in the replica.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
