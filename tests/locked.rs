@@ -377,6 +377,25 @@ fn nothing_is_left_in_an_append_only_directory_and_one_line_says_why() {
 }
 
 #[test]
+fn nothing_is_left_where_a_file_in_an_append_only_directory_is_a_directory_in_the_source() {
+    let scratch = Scratch::new().with_source(&Tree::new().file("d/f", "text"));
+    sync(&scratch);
+    let Some(lock) = Locked::append_only(scratch.replica().join("d")) else {
+        return skip("nothing can be made append-only here");
+    };
+    fs::remove_file(scratch.source().join("d/f")).unwrap();
+    Tree::new().file("d/f/new", "text").make(&scratch.source());
+    for _ in 0..2 {
+        let run = scratch.once(&[]).expect(1);
+        assert_eq!(problems_of(&run).len(), 1, "{run}");
+        assert_eq!(fs::read_dir(scratch.replica().join("d")).unwrap().count(), 1);
+        assert_eq!(fs::read(scratch.replica().join("d/f")).unwrap(), b"text");
+    }
+    drop(lock);
+    sync(&scratch);
+}
+
+#[test]
 fn an_append_only_directory_takes_no_more_however_often_it_is_tried_and_all_once_it_can() {
     let Some((scratch, lock)) = append_only() else {
         return skip("nothing can be made append-only here");
@@ -407,6 +426,7 @@ fn a_dry_run_and_the_run_after_it_say_the_same_of_what_is_locked() {
         "rm -r d",
         "rm -r d; echo now a file > d",
         "mv d e",
+        "rm d/f; mkdir d/f; echo new > d/f/new",
     ];
     let files = ["rm d/f", "echo more > d/f", "chmod 600 d/f", "rm d/f; mkdir d/f", "mv d/f d/g"];
     let all = changes.map(|change| (change, "d")).into_iter().chain(files.map(|change| (change, "d/f")));

@@ -25,9 +25,10 @@ use crate::plan::deletions::Deletions;
 use crate::plan::failures::Failures;
 use crate::plan::guard::{Count, Occasion, Trust, judge, log_held};
 use crate::plan::metadata::{Capabilities, MetadataDiff};
+use crate::plan::removal::{Fate, Ruling, Stay};
 use crate::report::{Cause, Done, Entries, Notice, Operation, Problem, log_if_silent};
 use crate::sweep::{Extent, Message, Plan, Sweep};
-use crate::writer::fs::round::{COUNTING, Fate, MountPoints, RemovalRules, Ruling, Stay, count_below};
+use crate::writer::fs::round::{COUNTING, MountPoints, RemovalRules, count_below};
 
 /// How a look at both trees ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -300,6 +301,8 @@ impl Preview<'_> {
         }
         let gives_nothing_back = dir.is_some_and(|dir| dir.append_only);
         if !is_own && !stands_on && self.stays(operation, &path, theirs, look, gives_nothing_back) {
+            let is_unmade = matches!(action, Action::MakeDir(_)) && *theirs != Observed::Absent;
+            self.unmade.extend(is_unmade.then_some(path));
             return;
         }
         // Directories are made where they are to be, files are not.
@@ -343,8 +346,8 @@ impl Preview<'_> {
         let (deletions, mounts) = (self.deletions, &self.mounts);
         let rules = RemovalRules { roots, replica, filter, deletions, submounts: None, mounts };
         match rules.on(path, entry, fate, gives_nothing_back) {
-            Ruling::Goes => return false,
-            Ruling::GoesInParts(parts) => {
+            Ruling::Goes(_) => return false,
+            Ruling::GoesInParts(parts, _) => {
                 Notice::HoldsExcluded.log(path);
                 self.report_parts(parts, look);
             }

@@ -8,4 +8,5 @@ pub mod hard_links; // names that are one file
 pub mod metadata; // which facts are mirrored and differ, and whom that lets in
 pub mod pending_widen; // directories that stay closed, and when they are looked into again
 pub mod queue; // where to look, merged
+pub mod removal; // whether an entry may be deleted, replaced or renamed
 pub mod verified_dirs; // directories that are one in two trees

@@ -17,6 +17,7 @@ use crate::model::entry::{Entry, Observed, XattrKinds, Xattrs};
 use crate::model::error::FsErrorKind;
 use crate::model::error::{FsError, Side};
 use crate::model::path::{Name, RelPath};
+use crate::plan::removal::RemovalPermit;
 
 /// Files that tell whether a file system takes a call.
 const TRIED: usize = 3;
@@ -226,27 +227,39 @@ impl ReplicaDir {
         )
     }
 
-    /// Renames within this directory; replaces what is no directory.
-    pub fn rename(&self, from: &Name, to: &Name) -> Result<()> {
+    /// Renames within this directory; replaces what is no directory. `_permit`: for what loses its name.
+    pub fn rename(&self, from: &Name, to: &Name, _permit: &RemovalPermit) -> Result<()> {
         sys::renameat(&self.fd, from.as_bytes(), &self.fd, to.as_bytes()).during(self.side, "rename")
     }
 
-    /// Renames an entry into another directory.
-    pub fn move_to(&self, name: &[u8], to: &ReplicaDir, new_name: &Name) -> Result<()> {
+    /// Renames an entry into another directory. `_permit`: for what loses its name.
+    pub fn move_to(
+        &self,
+        name: &[u8],
+        to: &ReplicaDir,
+        new_name: &Name,
+        _permit: &RemovalPermit,
+    ) -> Result<()> {
         sys::renameat(&self.fd, name, &to.fd, new_name.as_bytes()).during(self.side, "move it")
     }
 
-    /// Renames an entry into another directory, where the name must be free.
+    /// Renames an entry into another directory, where the name must be free. `permit`: for its old name.
     ///
     /// # Errors
     /// `EEXIST` where it is not.
-    pub fn move_to_free(&self, name: &[u8], to: &ReplicaDir, new_name: &Name) -> Result<()> {
+    pub fn move_to_free(
+        &self,
+        name: &[u8],
+        to: &ReplicaDir,
+        new_name: &Name,
+        permit: &RemovalPermit,
+    ) -> Result<()> {
         let (operation, new) = ("move it", new_name.as_bytes());
         match sys::renameat_with(&self.fd, name, &to.fd, new, RenameFlags::NOREPLACE)
             .during(to.side, operation)
         {
             Err(error) if error.is_unknown_flag() => match to.look(new) {
-                Observed::Absent => self.move_to(name, to, new_name),
+                Observed::Absent => self.move_to(name, to, new_name, permit),
                 Observed::Unknown(error) => Err(error),
                 Observed::Present(_) => Err(FsError::found(operation, to.side, FsErrorKind::Exists)),
             },
@@ -267,15 +280,21 @@ impl ReplicaDir {
     ///
     /// # Errors
     /// `EINVAL` where the file system cannot do that.
-    pub fn exchange(&self, one: &Name, other: &Name) -> Result<()> {
-        self.exchange_with(one, self, other)
+    pub fn exchange(&self, one: &Name, other: &Name, permit: &RemovalPermit) -> Result<()> {
+        self.exchange_with(one, self, other, permit)
     }
 
     /// Swaps an entry of this directory for one of another.
     ///
     /// # Errors
     /// As [`exchange`](Self::exchange).
-    pub fn exchange_with(&self, name: &Name, dir: &ReplicaDir, other: &Name) -> Result<()> {
+    pub fn exchange_with(
+        &self,
+        name: &Name,
+        dir: &ReplicaDir,
+        other: &Name,
+        _permit: &RemovalPermit,
+    ) -> Result<()> {
         let (name, other) = (name.as_bytes(), other.as_bytes());
         sys::renameat_with(&self.fd, name, &dir.fd, other, RenameFlags::EXCHANGE)
             .during(self.side, "exchange two entries")
@@ -286,14 +305,43 @@ impl ReplicaDir {
         rustix::fs::syncfs(&self.fd).during(self.side, "write to the disk")
     }
 
-    pub fn remove_file(&self, name: &[u8]) -> Result<()> {
+    pub fn remove_file(&self, name: &[u8], _permit: &RemovalPermit) -> Result<()> {
         super::provoke_panic(name);
         sys::unlinkat(&self.fd, name, AtFlags::empty()).during(self.side, "remove it")
     }
 
     /// Removes an empty directory.
-    pub fn remove_dir(&self, name: &[u8]) -> Result<()> {
+    pub fn remove_dir(&self, name: &[u8], _permit: &RemovalPermit) -> Result<()> {
         sys::unlinkat(&self.fd, name, AtFlags::REMOVEDIR).during(self.side, "remove the directory")
+    }
+
+    /// Removes what is no directory and has a reserved name (I7).
+    ///
+    /// # Errors
+    /// Also `Invalid` for any other name.
+    pub fn remove_reserved(&self, name: &Name) -> Result<()> {
+        self.remove_file(name.as_bytes(), &self.own(name)?)
+    }
+
+    /// Removes an empty directory that has a reserved name (I7).
+    ///
+    /// # Errors
+    /// Also `Invalid` for any other name.
+    pub fn remove_reserved_dir(&self, name: &Name) -> Result<()> {
+        self.remove_dir(name.as_bytes(), &self.own(name)?)
+    }
+
+    /// Gives an entry that has a reserved name another one, which must be free.
+    ///
+    /// # Errors
+    /// As [`move_to_free`](Self::move_to_free); `Invalid` where the first name is not a reserved one.
+    pub fn publish(&self, reserved: &Name, name: &Name) -> Result<()> {
+        self.move_to_free(reserved.as_bytes(), self, name, &self.own(reserved)?)
+    }
+
+    fn own(&self, name: &Name) -> Result<RemovalPermit> {
+        let error = FsError::found("remove what is not twindir's own", self.side, FsErrorKind::Invalid);
+        RemovalPermit::for_reserved(name).ok_or(error)
     }
 
     /// Sets owner and mtime of a symlink, each where given; it has nothing else.

@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::fs::digest::{BEYOND, with_buffer};
 use crate::fs::tree::{File, NewFile, Ranged, ReplicaDir, Settings};
-use crate::model::entry::{Entry, Observed, Xattrs};
+use crate::model::entry::{Entry, Xattrs};
 use crate::model::error::FsErrorKind;
 use crate::model::error::{ENDLESS, FsError, GIVES_NOTHING_BACK, WorkError};
 use crate::model::path::Name;
 use crate::plan::metadata::{Capabilities, MetadataDiff};
+use crate::plan::removal::RemovalPermit;
 
 /// Files up to this size, in bytes, are copied by one read and one write.
 const SMALL: u64 = 64 * 1024;
@@ -53,7 +54,7 @@ impl TempNames {
         let Some(key) = key_of(dir) else { return Ok(()) };
         let mut left = self.lock();
         let Some(names) = left.get_mut(&key) else { return Ok(()) };
-        names.retain(|name| dir.remove_file(name.as_bytes()).is_err_and(|error| !error.is_absence()));
+        names.retain(|name| dir.remove_reserved(name).is_err_and(|error| !error.is_absence()));
         if !names.is_empty() {
             return Err(GIVES_NOTHING_BACK);
         }
@@ -108,14 +109,14 @@ impl<'a> Temp<'a> {
         self.is_gone = true;
     }
 
-    /// Puts the entry under `name`, where `standing` was seen, which is no directory.
+    /// Puts the entry under `name`. `permit`: to replace what stands there, which is no directory; `None` where nothing does.
     ///
     /// # Errors
     /// [`WorkError::Changed`] where something else stands there by now.
-    pub fn publish(mut self, name: &Name, standing: &Observed) -> Result<(), WorkError> {
-        let renamed = match standing {
-            Observed::Absent => self.dir.move_to_free(self.name.as_bytes(), self.dir, name),
-            _ => self.dir.rename(&self.name, name),
+    pub fn publish(mut self, name: &Name, permit: Option<&RemovalPermit>) -> Result<(), WorkError> {
+        let renamed = match permit {
+            Some(permit) => self.dir.rename(&self.name, name, permit),
+            None => self.dir.publish(&self.name, name),
         };
         renamed.map_err(|error| match error.kind {
             // RACE: something appeared after the look, or a directory. Worst case one more look.
@@ -136,7 +137,7 @@ impl Drop for Temp<'_> {
             return;
         }
         // What cannot be removed now is removed by a later sweep (I7).
-        match self.dir.remove_file(self.name.as_bytes()) {
+        match self.dir.remove_reserved(&self.name) {
             Err(error) if error.is_forbidden() => {
                 self.names.leave(self.dir, self.name.clone());
             }
@@ -152,18 +153,24 @@ impl Drop for Temp<'_> {
 ///
 /// # Errors
 /// [`WorkError::Changed`] where `old` has gone; `EXDEV` where it is a directory that cannot be renamed at all.
-pub fn swap(dir: &ReplicaDir, new: &Name, old: &Name, names: &TempNames) -> Result<Name, WorkError> {
+pub fn swap(
+    dir: &ReplicaDir,
+    new: &Name,
+    old: &Name,
+    names: &TempNames,
+    permit: &RemovalPermit,
+) -> Result<Name, WorkError> {
     // In this order: fuse-overlayfs sees of the first one only that it cannot be renamed, and loses what is below the other.
-    match dir.exchange(old, new) {
+    match dir.exchange(old, new, permit) {
         Ok(()) => Ok(new.clone()),
         Err(error) if error.kind == FsErrorKind::NotFound => Err(WorkError::Changed),
         Err(error) if error.is_unknown_flag() || error.kind == FsErrorKind::CrossDevice => {
             let aside = names.next();
-            dir.rename(old, &aside)?;
-            match dir.rename(new, old) {
+            dir.rename(old, &aside, permit)?;
+            match dir.rename(new, old, permit) {
                 Ok(()) => Ok(aside),
                 Err(error) => {
-                    dir.rename(&aside, old)?;
+                    dir.rename(&aside, old, permit)?;
                     Err(error.into())
                 }
             }

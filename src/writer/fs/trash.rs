@@ -11,15 +11,23 @@ use crate::model::error::FsError;
 use crate::model::error::FsErrorKind;
 use crate::model::error::Side;
 use crate::model::path::{Name, RelPath};
+use crate::plan::removal::RemovalPermit;
 
 /// A tree under a reserved name in the directory `dir`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Trash {
     pub dir: RelPath,
     pub name: Name,
+    permit: RemovalPermit,
 }
 
 impl Trash {
+    /// `None` where the name is not a reserved one.
+    pub fn new(dir: RelPath, name: Name) -> Option<Self> {
+        let permit = RemovalPermit::for_reserved(&name)?;
+        Some(Self { dir, name, permit })
+    }
+
     pub fn path(&self) -> RelPath {
         self.dir.join(&self.name)
     }
@@ -70,8 +78,10 @@ fn empty_aside(replica: &Root, aside: &Trash, stop: &AtomicBool) -> Result<()> {
     let parent = root.open(&aside.dir)?;
     match enter(&parent, aside.name.as_bytes()) {
         // RACE: something else had taken the directory's place when it was put aside.
-        Err(error) if error.kind == FsErrorKind::NotADirectory => parent.remove_file(aside.name.as_bytes()),
-        top => empty(&top?, stop),
+        Err(error) if error.kind == FsErrorKind::NotADirectory => {
+            parent.remove_file(aside.name.as_bytes(), &aside.permit)
+        }
+        top => empty(&top?, stop, &aside.permit),
     }
 }
 
@@ -80,12 +90,12 @@ fn empty_aside(replica: &Root, aside: &Trash, stop: &AtomicBool) -> Result<()> {
 ///
 /// It keeps one descriptor a level, so that a tree may be deeper than the limit on open files:
 /// levels beyond [`DEPTH`] are moved up, to the top, and emptied there.
-pub fn empty(top: &ReplicaDir, stop: &AtomicBool) -> Result<()> {
+pub fn empty(top: &ReplicaDir, stop: &AtomicBool, permit: &RemovalPermit) -> Result<()> {
     let mut failed = None;
     loop {
         // A descriptor lists once.
         let fresh = top.open(&RelPath::root())?;
-        let deep = empty_level(&fresh, top, 0, stop, &mut failed);
+        let deep = empty_level((&fresh, top), 0, stop, permit, &mut failed);
         if deep == 0 || failed.is_some() || stop.load(Ordering::Relaxed) {
             return failed.map_or(Ok(()), Err);
         }
@@ -97,10 +107,10 @@ const DEPTH: usize = 48;
 
 /// Empties `dir`; the number of subtrees that were too deep and now lie in `top`.
 fn empty_level(
-    dir: &ReplicaDir,
-    top: &ReplicaDir,
+    (dir, top): (&ReplicaDir, &ReplicaDir),
     depth: usize,
     stop: &AtomicBool,
+    permit: &RemovalPermit,
     failed: &mut Option<FsError>,
 ) -> usize {
     let mut deep = 0;
@@ -117,15 +127,15 @@ fn empty_level(
             break;
         }
         let result = match hint {
-            ListedKind::File | ListedKind::Symlink | ListedKind::Special => dir.remove_file(name),
-            ListedKind::Unknown if !dir.look(name).is_dir() => dir.remove_file(name),
+            ListedKind::File | ListedKind::Symlink | ListedKind::Special => dir.remove_file(name, permit),
+            ListedKind::Unknown if !dir.look(name).is_dir() => dir.remove_file(name, permit),
             ListedKind::Dir | ListedKind::Unknown if depth == DEPTH => {
                 deep += 1;
-                lift(dir, name, top)
+                lift(dir, name, top, permit)
             }
             ListedKind::Dir | ListedKind::Unknown => enter(dir, name).and_then(|child| {
-                deep += empty_level(&child, top, depth + 1, stop, failed);
-                dir.remove_dir(name)
+                deep += empty_level((&child, top), depth + 1, stop, permit, failed);
+                dir.remove_dir(name, permit)
             }),
         };
         match result {
@@ -140,9 +150,9 @@ fn empty_level(
 }
 
 /// Moves a subtree up to the top, under a reserved name that its inode number makes unique.
-fn lift(dir: &ReplicaDir, name: &[u8], top: &ReplicaDir) -> Result<()> {
+fn lift(dir: &ReplicaDir, name: &[u8], top: &ReplicaDir, permit: &RemovalPermit) -> Result<()> {
     let number = dir.look(name).entry().map_or(0, |entry| entry.ino);
-    dir.move_to(name, top, &Name::reserved(number))
+    dir.move_to(name, top, &Name::reserved(number), permit)
 }
 
 /// Opens a directory, after lifting its mode where that locks its owner out.
@@ -170,7 +180,7 @@ mod tests {
 
     fn reap(top: &std::path::Path) -> Result<()> {
         let root = Root::new(top, Side::Replica);
-        let aside = Trash { dir: RelPath::root(), name: Name::reserved(7) };
+        let aside = Trash::new(RelPath::root(), Name::reserved(7)).unwrap();
         empty_aside(&root, &aside, &AtomicBool::new(false))
     }
 

@@ -20,6 +20,7 @@ use crate::model::error::FsErrorKind;
 use crate::model::error::{FsError, Side, WorkError};
 use crate::model::path::{Name, RelPath};
 use crate::plan::metadata::Capabilities;
+use crate::plan::removal::RemovalPermit;
 use crate::writer::fs::copy::TempNames;
 use crate::writer::fs::probe::{of_process, probe};
 use crate::writer::fs::trash::{empty, enter};
@@ -73,7 +74,7 @@ impl Kept {
     pub fn undo(self) {
         if let Some((dir, name)) = self.0 {
             // What stays is one entry too many in the backup.
-            let _ = dir.remove_file(name.as_bytes());
+            let _ = dir.remove_file(name.as_bytes(), &RemovalPermit::in_backup());
         }
     }
 }
@@ -122,11 +123,12 @@ impl Backup {
         from: &ReplicaDir,
         name: &Name,
         path: &RelPath,
+        permit: &RemovalPermit,
         cancel: &AtomicBool,
     ) -> Result<Taken, WorkError> {
         self.put(path, |to, leaf| {
             let _open = Unlocked::open(from, name);
-            match from.move_to_free(name.as_bytes(), &to, leaf) {
+            match from.move_to_free(name.as_bytes(), &to, leaf, permit) {
                 Ok(()) => Ok(Taken::Moved),
                 Err(error) if is_gone(&error, from, name) => Ok(Taken::Moved),
                 Err(error) if error.kind == FsErrorKind::CrossDevice => {
@@ -144,20 +146,21 @@ impl Backup {
         new: (&ReplicaDir, &Name),
         at: (&ReplicaDir, &Name),
         path: &RelPath,
+        permit: &RemovalPermit,
         cancel: &AtomicBool,
     ) -> Result<Taken, WorkError> {
         let exchanged = self.put(path, |to, leaf| {
             let _both = [Unlocked::open(new.0, new.1), Unlocked::open(at.0, at.1)];
-            if let Err(error) = new.0.move_to_free(new.1.as_bytes(), &to, leaf) {
+            if let Err(error) = new.0.move_to_free(new.1.as_bytes(), &to, leaf, permit) {
                 return if error.kind == FsErrorKind::CrossDevice {
                     Ok(false)
                 } else {
                     Err(blamed(error, &to).into())
                 };
             }
-            let exchanged = at.0.exchange_with(at.1, &to, leaf);
+            let exchanged = at.0.exchange_with(at.1, &to, leaf, permit);
             if exchanged.is_err() {
-                to.move_to(leaf.as_bytes(), new.0, new.1)?;
+                to.move_to(leaf.as_bytes(), new.0, new.1, permit)?;
             }
             match exchanged {
                 Ok(()) => Ok(true),
@@ -165,7 +168,7 @@ impl Backup {
                 Err(error) => Err(blamed(error, &to).into()),
             }
         })?;
-        if exchanged { Ok(Taken::Exchanged) } else { self.take(at.0, at.1, path, cancel) }
+        if exchanged { Ok(Taken::Exchanged) } else { self.take(at.0, at.1, path, permit, cancel) }
     }
 
     /// Finds the place of a path, and puts an entry there. Where the place is taken, a new folder is begun.
@@ -269,7 +272,7 @@ impl Backup {
         }
         let temp = self.names.next();
         let copied = copy_entry(from, name, to, &temp, (&self.capabilities, cancel))
-            .and_then(|()| Ok(to.move_to_free(temp.as_bytes(), to, leaf)?));
+            .and_then(|()| Ok(to.publish(&temp, leaf)?));
         if copied.is_err() {
             remove(to, &temp, cancel);
         } else if self.durable {
@@ -293,8 +296,8 @@ impl Backup {
                 continue;
             }
             match enter(&root, name.as_bytes())
-                .and_then(|dir| empty(&dir, stop))
-                .and_then(|()| root.remove_dir(name.as_bytes()))
+                .and_then(|dir| empty(&dir, stop, &RemovalPermit::in_backup()))
+                .and_then(|()| root.remove_dir(name.as_bytes(), &RemovalPermit::in_backup()))
             {
                 Ok(()) => tracing::info!(op = "pruned", path = %name, "older than --backup-keep says"),
                 Err(_) if stop.load(std::sync::atomic::Ordering::Relaxed) => return,
@@ -323,10 +326,10 @@ fn make_dirs(root: &ReplicaDir, path: &RelPath) -> Result<ReplicaDir, FsError> {
 /// Removes what there is of a copy that has failed.
 fn remove(dir: &ReplicaDir, name: &Name, cancel: &AtomicBool) {
     if dir.look(name.as_bytes()).is_dir() {
-        let _ = enter(dir, name.as_bytes()).and_then(|top| empty(&top, cancel));
-        let _ = dir.remove_dir(name.as_bytes());
+        let _ = enter(dir, name.as_bytes()).and_then(|top| empty(&top, cancel, &RemovalPermit::in_backup()));
+        let _ = dir.remove_dir(name.as_bytes(), &RemovalPermit::in_backup());
     } else {
-        let _ = dir.remove_file(name.as_bytes());
+        let _ = dir.remove_file(name.as_bytes(), &RemovalPermit::in_backup());
     }
 }
 

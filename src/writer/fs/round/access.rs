@@ -257,7 +257,11 @@ impl Round<'_> {
         }
     }
 
-    fn restrict_moving_file(&self, from: &ReplicaName, Moving { replica, source }: &Moving) -> Option<()> {
+    fn restrict_moving_file(
+        &self,
+        from: &ReplicaName,
+        Moving { replica, source, .. }: &Moving,
+    ) -> Option<()> {
         let capabilities = &self.shared.capabilities;
         let differs = MetadataDiff::between(source, replica, capabilities);
         let mode = if differs.uid || differs.gid {

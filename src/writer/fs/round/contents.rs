@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::open_dirs::DirPair;
-use super::publish::Publishable;
-use super::{Fate, Observation, Outcome, Requeue, Round, Ruling, Stay, TASK};
+use super::publish::{Place, Publishable};
+use super::{Observation, Outcome, Requeue, Round, TASK};
 use crate::fs::digest;
 use crate::fs::parallel;
 use crate::fs::tree::{File, NewFile, ReplicaDir};
@@ -18,6 +18,7 @@ use crate::model::path::{Name, RelPath};
 use crate::model::reason::Reason;
 use crate::plan::decide::{Action, Contents, decide, may_hold_other};
 use crate::plan::metadata::MetadataDiff;
+use crate::plan::removal::{Fate, Ruling, Stay};
 use crate::report::{Done, Operation, advice};
 use crate::writer::fs::big_files::{Finished, Job, JobKind, JobResult};
 use crate::writer::fs::copy::{Temp, ensure_whole, fill, seal, settings};
@@ -266,9 +267,7 @@ impl<'a> EntryContext<'_, 'a> {
         reason: Reason,
         out: &mut Outcome,
     ) -> Worked<'a> {
-        if self.stays(standing, out)? {
-            return Ok(None);
-        }
+        let Some(place) = self.may_publish(standing, out)? else { return Ok(None) };
         let shared = self.round.shared;
         let (source, entry) = self.spot.source.open_file(name.as_bytes()).map_err(changed_if_gone)?;
         if entry.size > self.round.big {
@@ -289,7 +288,7 @@ impl<'a> EntryContext<'_, 'a> {
         let length = fill(&source, &entry, &temp_file, &shared.stop)?;
         seal(&source, &entry, &temp_file, &shared.capabilities)?;
         ensure_whole(&source, &entry, temp_file.as_file(), &shared.stop)?;
-        Ok(Some(self.ready(temp, (entry, length), standing.clone(), reason)))
+        Ok(Some(self.ready(temp, (entry, length), (standing.clone(), place), reason)))
     }
 
     /// How a setback is told. Where something was left behind that cannot be removed, that is what is wrong.
@@ -315,7 +314,7 @@ impl<'a> EntryContext<'_, 'a> {
         let (trial, name) = (names.next(), names.next());
         let file = self.replica.create_file(&trial)?;
         let temp = Temp::adopt(self.replica, trial, names);
-        self.replica.rename(temp.name(), &name)?;
+        self.replica.publish(temp.name(), &name)?;
         temp.leave();
         Ok((file, name))
     }
@@ -325,7 +324,7 @@ impl<'a> EntryContext<'_, 'a> {
         &self,
         temp: Temp<'a>,
         (entry, length): (Entry, u64),
-        standing: Observed,
+        (standing, place): (Observed, Place),
         reason: Reason,
     ) -> Publishable<'a> {
         let (spot, replica, path, look) = (self.spot, self.replica, self.path.clone(), self.look.clone());
@@ -333,7 +332,7 @@ impl<'a> EntryContext<'_, 'a> {
             Reason::Md5 if length != entry.size => Reason::Size,
             reason => reason,
         };
-        Publishable { spot, replica, temp, path, look, entry, length, standing, reason }
+        Publishable { spot, replica, temp, path, look, entry, length, standing, place, reason }
     }
 
     /// Gives a big file to a worker, once one is free.
@@ -379,11 +378,9 @@ impl<'a> EntryContext<'_, 'a> {
         if self.look.unseen_in_replica && standing != Observed::Absent {
             return Err(WorkError::Changed);
         }
-        if self.stays(&standing, out)? {
-            return Ok(None);
-        }
+        let Some(place) = self.may_publish(&standing, out)? else { return Ok(None) };
         seal(source, entry, temp_file, &self.round.shared.capabilities)?;
-        Ok(Some(self.ready(temp, (entry.clone(), length), standing, *reason)))
+        Ok(Some(self.ready(temp, (entry.clone(), length), (standing, place), *reason)))
     }
 
     pub(super) fn make_symlink(
@@ -396,9 +393,7 @@ impl<'a> EntryContext<'_, 'a> {
         let Some((entry, Kind::Symlink(target))) = source.entry().map(|entry| (entry, &entry.kind)) else {
             return Ok(None);
         };
-        if self.stays(standing, out)? {
-            return Ok(None);
-        }
+        let Some(place) = self.may_publish(standing, out)? else { return Ok(None) };
         self.may_make_temp()?;
         let temp_name = self.round.shared.names.next();
         self.replica.make_symlink(&temp_name, target)?;
@@ -406,44 +401,43 @@ impl<'a> EntryContext<'_, 'a> {
         let capabilities = &self.round.shared.capabilities;
         let all = MetadataDiff::of_new(entry, capabilities);
         self.replica.set_symlink(&temp_name, &settings(entry, all, None, capabilities))?;
-        Ok(Some(self.ready(temp, (entry.clone(), entry.size), standing.clone(), reason)))
+        Ok(Some(self.ready(temp, (entry.clone(), entry.size), (standing.clone(), place), reason)))
     }
 
     fn remove(&self, name: &Name, standing: &Observed, out: &mut Outcome) -> Result<(), WorkError> {
         let Some(entry) = standing.entry() else { return Ok(()) };
         if name.is_reserved() {
-            return Ok(self.replica.remove_file(name.as_bytes()).or_else(gone_is_fine)?);
+            return Ok(self.replica.remove_reserved(name).or_else(gone_is_fine)?);
         }
         let ruling = self.round.rules().on(self.path, entry, Fate::Removed, self.spot.gives_nothing_back);
         if ruling != Ruling::Stays(Stay::Held) && !self.spot.is_standing(self.round, self.rel) {
             return Err(WorkError::Changed);
         }
-        if let Ruling::Stays(stay) = ruling {
-            return out.stays(stay, self.path);
-        }
-        self.round.remove_file_at(self.replica, self.path, name)?;
+        let permit = match ruling {
+            Ruling::Goes(permit) | Ruling::GoesInParts(_, permit) => permit,
+            Ruling::Stays(stay) => return out.stays(stay, self.path),
+        };
+        self.round.remove_file_at(self.replica, self.path, name, &permit)?;
         out.act(Done::new(Operation::Removed, self.path.clone(), entry, Reason::Removed, self.look));
         Ok(())
     }
 
-    /// Whether what is about to be replaced has to stay, or nothing new may come, since the guard does
-    /// not trust the source.
+    /// Where a new entry can be published; `None` where what stands there has to stay, or nothing new may
+    /// come, since the guard does not trust the source.
     ///
     /// # Errors
     /// Where it cannot be replaced.
-    fn stays(&self, standing: &Observed, out: &mut Outcome) -> Result<bool, WorkError> {
-        match standing {
-            Observed::Absent if !self.round.may_create() => out.wait(self.path),
-            // A rename replaces what cannot be looked at, unless it is a directory.
-            Observed::Absent | Observed::Unknown(_) => return Ok(false),
-            Observed::Present(entry) => {
-                match self.round.rules().on(self.path, entry, Fate::Replaced, self.spot.gives_nothing_back) {
-                    Ruling::Goes | Ruling::GoesInParts(_) => return Ok(false),
-                    Ruling::Stays(stay) => out.stays(stay, self.path)?,
-                }
+    fn may_publish(&self, standing: &Observed, out: &mut Outcome) -> Result<Option<Place>, WorkError> {
+        let ruling = self.round.rules().on_replacing(self.path, standing, self.spot.gives_nothing_back);
+        match ruling {
+            None if !self.round.may_create() => out.wait(self.path),
+            None => return Ok(Some(Place::Free)),
+            Some(Ruling::Goes(permit) | Ruling::GoesInParts(_, permit)) => {
+                return Ok(Some(Place::Over(permit)));
             }
+            Some(Ruling::Stays(stay)) => out.stays(stay, self.path)?,
         }
-        Ok(true)
+        Ok(None)
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::contents::changed_if_no_dir;
 use super::open_dirs::DirPair;
-use super::{Fate, Observation, Requeue, Round, Ruling, Stay};
+use super::{Observation, Requeue, Round};
 use crate::fs::tree::ReplicaDir;
 use crate::model::check::{Check, Depth};
 use crate::model::entry::Entry;
@@ -14,6 +14,7 @@ use crate::model::error::{Side, WorkError};
 use crate::model::path::{Name, RelPath};
 use crate::model::reason::Reason;
 use crate::plan::decide::{Action, Contents, decide};
+use crate::plan::removal::{Fate, Ruling, Stay};
 use crate::report::{Cause, Done, Notice, Operation, Problem};
 use crate::writer::fs::copy::swap;
 use crate::writer::fs::trash::{Emptied, Trash};
@@ -111,20 +112,8 @@ impl Round<'_> {
                 FsErrorKind::Exists => WorkError::Changed,
                 _ => WorkError::FsError(error),
             })?;
-        } else if old.is_some() {
-            let temp = self.shared.names.next();
-            replica.make_dir(&temp)?;
-            let swapped = self
-                .keep(replica, name, path)
-                .and_then(|kept| swap(replica, &temp, name, &self.shared.names).inspect_err(|_| kept.undo()));
-            match swapped {
-                // RACE: what is deleted may be newer than what was seen; it is the replica's own.
-                Ok(aside) => replica.remove_file(aside.as_bytes())?,
-                Err(work_error) => {
-                    let _ = replica.remove_dir(temp.as_bytes());
-                    return Err(work_error);
-                }
-            }
+        } else if let Some(old) = old {
+            self.exchange_for_dir(replica, path, name, old)?;
         }
         self.shared.cancel_within(path);
         self.made.insert(path.clone());
@@ -139,10 +128,40 @@ impl Round<'_> {
         Ok(())
     }
 
+    /// Puts an empty directory in the place of an entry that is none.
+    fn exchange_for_dir(
+        &self,
+        replica: &ReplicaDir,
+        path: &RelPath,
+        name: &Name,
+        old: &Entry,
+    ) -> Result<(), WorkError> {
+        let permit = match self.rules().on(path, old, Fate::Replaced, replica.gives_nothing_back()) {
+            Ruling::Goes(permit) | Ruling::GoesInParts(_, permit) => permit,
+            Ruling::Stays(Stay::FsError(error)) => return Err(error.into()),
+            // Of what is no directory only deletions are held, and this is none.
+            Ruling::Stays(Stay::Held | Stay::Unmounted(_)) => return Err(WorkError::Changed),
+        };
+        self.shared.names.may_make_in(replica)?;
+        let temp = self.shared.names.next();
+        replica.make_dir(&temp)?;
+        let swapped = self.keep(replica, name, path).and_then(|kept| {
+            swap(replica, &temp, name, &self.shared.names, &permit).inspect_err(|_| kept.undo())
+        });
+        match swapped {
+            // RACE: what is deleted may be newer than what was seen; it is the replica's own.
+            Ok(aside) => Ok(replica.remove_reserved(&aside)?),
+            Err(work_error) => {
+                let _ = replica.remove_reserved_dir(&temp);
+                Err(work_error)
+            }
+        }
+    }
+
     /// Notes what has left the replica, and under which name it lies if it is a directory.
     pub(super) fn gone(&mut self, dir: RelPath, aside: Option<Name>, done: Done) {
         self.shared.cancel_within(&done.path);
-        self.out.asides.extend(aside.map(|name| Trash { dir, name }));
+        self.out.asides.extend(aside.and_then(|name| Trash::new(dir, name)));
         self.out.act(done);
     }
 
@@ -152,18 +171,18 @@ impl Round<'_> {
             let dir = self.shared.pending_trash.end(&aside);
             if dir != aside.dir && result.is_err() {
                 // Its directory was renamed before the trash thread came.
-                self.out.asides.push(Trash { dir, ..aside });
+                self.out.asides.extend(Trash::new(dir, aside.name));
                 continue;
             }
-            let aside = Trash { dir, ..aside };
+            let Some(aside) = Trash::new(dir, aside.name) else { continue };
             let parent = match self.open_replica(&aside.dir) {
                 // Its directory was put aside too, and has it.
                 Err(error) if error.is_no_dir() => continue,
                 other => other,
             };
-            let buried = result.and_then(|()| parent?.remove_dir(aside.name.as_bytes()));
+            let removed = result.and_then(|()| parent?.remove_reserved_dir(&aside.name));
             self.touch(aside.dir.clone(), None);
-            match buried {
+            match removed {
                 Err(error) if !error.is_absence() && !self.shared.stop.load(Ordering::Relaxed) => {
                     let look = Check::new(Depth::Content, self.detector, Instant::now());
                     let problem = Problem { path: aside.path(), cause: Cause::Remains(error) };
@@ -189,18 +208,18 @@ impl Round<'_> {
             // Left over from a run that was killed, or not emptied at once: it is aside already.
             self.shut(replica, &name);
             self.out.open.push(path.clone());
-            self.out.asides.push(Trash { dir: rel.clone(), name });
+            self.out.asides.extend(Trash::new(rel.clone(), name));
             return;
         }
         let ruling = self.rules().on(path, old, Fate::Removed, spot.gives_nothing_back);
         if ruling != Ruling::Stays(Stay::Held) && !spot.is_standing(self, rel) {
             return self.out.again.push((path.clone(), look, Requeue::Changing));
         }
-        match ruling {
-            Ruling::Goes => {}
-            Ruling::GoesInParts(parts) => {
+        let permit = match ruling {
+            Ruling::Goes(permit) => permit,
+            Ruling::GoesInParts(parts, permit) => {
                 self.out.notices.push((path.clone(), Notice::HoldsExcluded));
-                return self.remove_parts(parts, &look);
+                return self.remove_parts(parts, &permit, &look);
             }
             Ruling::Stays(stay) => {
                 if let Err(work_error) = self.out.stays(stay, path) {
@@ -208,8 +227,8 @@ impl Round<'_> {
                 }
                 return;
             }
-        }
-        match self.take_dir(replica, path, &name, old, &look) {
+        };
+        match self.take_dir(replica, path, &name, old, (&look, &permit)) {
             Ok(Some((done, aside))) => self.gone(rel.clone(), aside, done),
             Ok(None) => self.out.again.push((path.clone(), look, Requeue::Now)),
             // Gone already. Not so the folder where it is to be kept.

@@ -11,6 +11,7 @@ use crate::fs::tree::ReplicaDir;
 use crate::model::error::FsErrorKind;
 use crate::model::error::{FsError, WorkError, gone_is_fine};
 use crate::model::path::{Name, RelPath};
+use crate::plan::removal::RemovalPermit;
 use crate::writer::fs::trash::enter;
 
 /// How long a round removes entries of such a directory before others have their turn.
@@ -55,11 +56,12 @@ impl Round<'_> {
         name: &Name,
         path: &RelPath,
         turn: Option<Duration>,
+        permit: &RemovalPermit,
     ) -> Result<EmptiedInPlace, WorkError> {
         // What is being removed is nobody's to see.
         self.shut(dir, name);
         let mut removed = self.shared.emptied.lock().remove(path).unwrap_or_default();
-        let result = self.empty_from(dir, RelPath::root().join(name), turn, &mut removed);
+        let result = self.empty_from(dir, RelPath::root().join(name), (turn, permit), &mut removed);
         if result == Ok(true) {
             return Ok(EmptiedInPlace::Wholly(removed));
         }
@@ -72,7 +74,7 @@ impl Round<'_> {
         &self,
         dir: &ReplicaDir,
         top: RelPath,
-        turn: Option<Duration>,
+        (turn, permit): (Option<Duration>, &RemovalPermit),
         removed: &mut u64,
     ) -> Result<bool, WorkError> {
         let begun = Instant::now();
@@ -102,7 +104,7 @@ impl Round<'_> {
                     waiting.extend(Name::new(entry).map(|name| here.join(&name)));
                     continue;
                 }
-                open.remove_file(entry).or_else(gone_is_fine)?;
+                open.remove_file(entry, permit).or_else(gone_is_fine)?;
                 *removed += 1;
                 // What was listed is listed again in the next turn: that should not be most of the work.
                 if turn.is_some_and(|turn| begun.elapsed() >= turn.max(3 * listing_took)) {
@@ -110,7 +112,7 @@ impl Round<'_> {
                 }
             }
             if waiting.len() == before {
-                parent.remove_dir(name.as_bytes()).or_else(gone_is_fine)?;
+                parent.remove_dir(name.as_bytes(), permit).or_else(gone_is_fine)?;
                 *removed += 1;
                 waiting.pop();
             }

@@ -8,15 +8,8 @@ use crate::model::check::Check;
 use crate::model::error::WorkError;
 use crate::model::path::{Name, RelPath};
 use crate::model::reason::Reason;
+use crate::plan::removal::{Removable, RemovalPermit};
 use crate::report::{Done, Operation};
-
-/// What may go of a directory.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Removable {
-    Whole,
-    /// These entries, with all that they hold; the rest stays.
-    Parts(Vec<RelPath>),
-}
 
 /// Finds out what may go of a directory of the replica that the source lacks. Of its own files of
 /// patterns the replica has the last copy: they still count.
@@ -127,10 +120,10 @@ impl Round<'_> {
 
     /// Removes some entries below a directory that the source lacks. The guard, the mounts and the
     /// absence were seen to by whoever asks.
-    pub(super) fn remove_parts(&mut self, parts: Vec<RelPath>, look: &Check) {
+    pub(super) fn remove_parts(&mut self, parts: Vec<RelPath>, permit: &RemovalPermit, look: &Check) {
         for path in parts {
             let Some((dir, name)) = path.split() else { continue };
-            match self.remove_part(&dir, &path, &name, look) {
+            match self.remove_part(&dir, &path, &name, (look, permit)) {
                 Ok(PartRemoval::Gone(done, aside)) => self.gone(dir, aside, done),
                 Ok(PartRemoval::Absent) => {}
                 Ok(PartRemoval::Left) => self.out.again.push((path, look.clone(), Requeue::Now)),
@@ -144,15 +137,15 @@ impl Round<'_> {
         dir: &RelPath,
         path: &RelPath,
         name: &Name,
-        look: &Check,
+        (look, permit): (&Check, &RemovalPermit),
     ) -> Result<PartRemoval, WorkError> {
         let dir = self.open_replica(dir)?;
         let Some(entry) = dir.look(name.as_bytes()).entry().cloned() else { return Ok(PartRemoval::Absent) };
         if entry.is_dir() {
-            let taken = self.take_dir(&dir, path, name, &entry, look)?;
+            let taken = self.take_dir(&dir, path, name, &entry, (look, permit))?;
             return Ok(taken.map_or(PartRemoval::Left, |(done, aside)| PartRemoval::Gone(done, aside)));
         }
-        self.remove_file_at(&dir, path, name)?;
+        self.remove_file_at(&dir, path, name, permit)?;
         let done = Done::new(Operation::Removed, path.clone(), &entry, Reason::Removed, look);
         Ok(PartRemoval::Gone(done, None))
     }

@@ -25,7 +25,7 @@ mod access;
 mod directories;
 mod work;
 
-pub use removable::{Fate, MountPoints, RemovalRules, Ruling, Stay};
+pub use removable::{MountPoints, RemovalRules};
 pub use removal::{COUNTING, count_below};
 pub use work::{Outcome, Requeue, Waiting, Work};
 
@@ -319,7 +319,7 @@ fn remove_unseen(dir: &ReplicaDir, temp: &Name) -> crate::fs::tree::Result<()> {
         // For root no mode is in the way, and for others this is how they get past their own.
         let _ = dir.set(&Settings { mode: Some(before.mode | 0o700), ..Settings::default() });
     }
-    let removed = dir.remove_file(temp.as_bytes());
+    let removed = dir.remove_reserved(temp);
     let mode = Some(before.mode).filter(|mode| mode & 0o300 != 0o300);
     dir.set(&Settings { mode, mtime: Some(before.mtime), ..Settings::default() })?;
     removed

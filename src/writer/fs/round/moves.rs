@@ -8,7 +8,7 @@
 use std::time::Instant;
 
 use super::removal::taken;
-use super::{Fate, Requeue, Round, Ruling};
+use super::{Requeue, Round};
 use crate::fs::tree::ReplicaDir;
 use crate::model::check::{Check, Checks, Depth, add};
 use crate::model::entry::{Entry, Kind, Observed};
@@ -16,6 +16,8 @@ use crate::model::error::FsErrorKind;
 use crate::model::path::{Name, RelPath};
 use crate::model::reason::Reason;
 use crate::plan::queue::{Rename, RenameBatch};
+use crate::plan::removal::RemovalPermit;
+use crate::plan::removal::{Fate, Ruling};
 use crate::report::{Done, Operation};
 use crate::writer::fs::backup::{Kept, Taken};
 
@@ -33,6 +35,8 @@ pub(super) struct ReplicaName {
 pub(super) struct Moving {
     pub replica: Entry,
     pub source: Entry,
+    /// To take it away from where it is.
+    pub permit: RemovalPermit,
 }
 
 impl Round<'_> {
@@ -93,12 +97,12 @@ impl Round<'_> {
         let is_again = self.stands_again(&hint.from, &moving.replica)?;
         let to = self.free_place(&hint.to, &end, (renames, later))?;
         self.restrict_moving(&from, &to, &moving, &end)?;
-        let moving = moving.replica;
+        let (moving, permit) = (moving.replica, moving.permit);
         let is_filled = renames.fill(&hint.from, later);
         if is_again {
-            self.move_behind(&from, &to, is_filled, hint)?;
+            self.move_behind((&from, &to), is_filled, hint, &permit)?;
         } else {
-            self.move_over(&from, &to, &moving, hint)?;
+            self.move_over((&from, &to), &moving, hint, &permit)?;
         }
         self.goes(&from.path, &to.path);
         self.moved_to(&from, &to, &moving, hint, end);
@@ -108,15 +112,15 @@ impl Round<'_> {
     /// Moves an entry to where nothing stands, or over what it has taken the place of in the source.
     fn move_over(
         &mut self,
-        from: &ReplicaName,
-        to: &ReplicaName,
+        (from, to): (&ReplicaName, &ReplicaName),
         moving: &Entry,
         hint: &Rename,
+        permit: &RemovalPermit,
     ) -> Option<()> {
         let standing = to.dir.look(to.name.as_bytes());
         let is_kept = standing.is_dir() && self.shared.backup.is_some();
         match (standing.is_dir(), moving.is_dir()) {
-            (true, true) if is_kept => return self.displace(from, to, hint),
+            (true, true) if is_kept => return self.displace(from, to, hint, permit),
             // It does not overwrite a directory; that goes by a look.
             (true, false) => return None,
             _ => {}
@@ -124,40 +128,65 @@ impl Round<'_> {
         // What is not moved for that is kept by what is done instead.
         let kept =
             if moving.is_dir() { Kept::default() } else { self.keep(&to.dir, &to.name, &to.path).ok()? };
-        if let Err(error) = from.dir.move_to(from.name.as_bytes(), &to.dir, &to.name) {
+        let Some(moved) = self.move_into(&from.dir, &from.name, to, permit) else {
+            kept.undo();
+            return None;
+        };
+        if let Err(error) = moved {
             kept.undo();
             let is_occupied = matches!(error.kind, FsErrorKind::NotEmpty | FsErrorKind::Exists);
-            is_occupied.then(|| self.displace(from, to, hint))??;
+            is_occupied.then(|| self.displace(from, to, hint, permit))??;
         }
         Some(())
+    }
+
+    /// Renames an entry to a place, over what stands there; `None` where that has to stay.
+    fn move_into(
+        &self,
+        dir: &ReplicaDir,
+        name: &Name,
+        to: &ReplicaName,
+        permit: &RemovalPermit,
+    ) -> Option<crate::fs::tree::Result<()>> {
+        let standing = to.dir.look(to.name.as_bytes());
+        match self.rules().on_replacing(&to.path, &standing, to.dir.gives_nothing_back()) {
+            None => Some(dir.move_to_free(name.as_bytes(), &to.dir, &to.name, permit)),
+            Some(Ruling::Goes(replaces)) => Some(dir.move_to(name.as_bytes(), &to.dir, &to.name, &replaces)),
+            Some(Ruling::GoesInParts(..) | Ruling::Stays(_)) => None,
+        }
     }
 
     /// Puts a directory in the place of another one that is out of date: the source could only put it
     /// there because that one had gone, or was empty. They exchange their names, so that readers miss
     /// neither, and the old one is put aside, or kept. `None` where it has to stay.
-    fn displace(&mut self, from: &ReplicaName, to: &ReplicaName, hint: &Rename) -> Option<()> {
+    fn displace(
+        &mut self,
+        from: &ReplicaName,
+        to: &ReplicaName,
+        hint: &Rename,
+        permit: &RemovalPermit,
+    ) -> Option<()> {
         let Observed::Present(old) = to.dir.look(to.name.as_bytes()) else { return None };
-        if self.rules().on(&to.path, &old, Fate::Replaced, to.dir.gives_nothing_back()) != Ruling::Goes {
-            return None;
-        }
+        let ruling = self.rules().on(&to.path, &old, Fate::Replaced, to.dir.gives_nothing_back());
+        let Ruling::Goes(replaces) = ruling else { return None };
         let look = Check::new(Depth::Subtree, self.detector, hint.since);
         let done = taken(&to.dir, &to.path, &to.name, &old, &look);
         self.leave_nothing_under_way(&to.path);
         let taken = match &self.shared.backup {
             Some(backup) => {
                 let ends = ((&from.dir, &from.name), (&to.dir, &to.name));
-                backup.replace(ends.0, ends.1, &to.path, &self.shared.stop).ok()?
+                backup.replace(ends.0, ends.1, &to.path, &replaces, &self.shared.stop).ok()?
             }
             None => Taken::Copied,
         };
         let mut aside = None;
         match taken {
             Taken::Exchanged => {}
-            Taken::Moved => from.dir.move_to(from.name.as_bytes(), &to.dir, &to.name).ok()?,
+            Taken::Moved => from.dir.move_to_free(from.name.as_bytes(), &to.dir, &to.name, permit).ok()?,
             Taken::Copied => {
-                from.dir.exchange_with(&from.name, &to.dir, &to.name).ok()?;
+                from.dir.exchange_with(&from.name, &to.dir, &to.name, &replaces).ok()?;
                 // What cannot be laid aside is found to be too much under the other's old name.
-                aside = self.lay_aside(&from.dir, &from.name).ok();
+                aside = self.lay_aside(&from.dir, &from.name, &replaces).ok();
             }
         }
         let (dir, _) = from.path.split()?;
@@ -174,8 +203,8 @@ impl Round<'_> {
         let coming = self.movable(&hint.to, &other_end)?;
         self.restrict_moving(&one, &other, &moving, &end)?;
         self.restrict_moving(&other, &one, &coming, &other_end)?;
-        let (moving, coming) = (moving.replica, coming.replica);
-        one.dir.exchange_with(&one.name, &other.dir, &other.name).ok()?;
+        let (moving, coming, permit) = (moving.replica, coming.replica, moving.permit);
+        one.dir.exchange_with(&one.name, &other.dir, &other.name, &permit).ok()?;
         // Each way, with what is on its way below.
         let between = one.path.join(&self.shared.names.next());
         self.goes(&one.path, &between);
@@ -207,16 +236,16 @@ impl Round<'_> {
             _ => false,
         };
         let is_kept = [from, end].iter().any(|path| self.is_kept(path, entry.is_dir()));
-        let stays = is_kept
-            || self.rules().on(from, &entry, Fate::Moved, place.dir.gives_nothing_back()) != Ruling::Goes
-            || self.rules().lost_mount(end).is_some();
+        let ruling = self.rules().on(from, &entry, Fate::Moved, place.dir.gives_nothing_back());
+        let Ruling::Goes(permit) = ruling else { return None };
+        let stays = is_kept || self.rules().lost_mount(end).is_some();
         let can_go = if entry.is_dir() {
             !self.changes_exclusion(from, end)
         } else {
             // The temporary file of one that a worker has does not move.
             !self.shared.in_flight.holds(from)
         };
-        (alike && !stays && can_go).then_some(Moving { replica: entry, source })
+        (alike && !stays && can_go).then_some(Moving { replica: entry, source, permit })
     }
 
     /// Whether a name is left alone on both sides.
@@ -304,20 +333,20 @@ impl Round<'_> {
     /// Moves a directory away and leaves an empty one in its place, in one step.
     fn move_behind(
         &mut self,
-        from: &ReplicaName,
-        to: &ReplicaName,
+        (from, to): (&ReplicaName, &ReplicaName),
         is_filled: bool,
         hint: &Rename,
+        permit: &RemovalPermit,
     ) -> Option<()> {
         let temp = self.shared.names.next();
         from.dir.make_dir(&temp).ok()?;
-        let moved = from.dir.exchange(&from.name, &temp).and_then(|()| {
-            from.dir.move_to(temp.as_bytes(), &to.dir, &to.name).inspect_err(|_| {
-                let _ = from.dir.exchange(&from.name, &temp);
-            })
-        });
-        if moved.is_err() {
-            let _ = from.dir.remove_dir(temp.as_bytes());
+        let exchanged = from.dir.exchange(&from.name, &temp, permit).is_ok();
+        let moved = exchanged.then(|| self.move_into(&from.dir, &temp, to, permit)).flatten();
+        if !matches!(moved, Some(Ok(()))) {
+            if exchanged {
+                let _ = from.dir.exchange(&from.name, &temp, permit);
+            }
+            let _ = from.dir.remove_reserved_dir(&temp);
             return None;
         }
         let (dir, _) = hint.from.split()?;

@@ -10,10 +10,28 @@ use crate::model::error::WorkError;
 use crate::model::path::{Name, RelPath};
 use crate::model::reason::Reason;
 use crate::plan::hard_links::Linked;
+use crate::plan::removal::RemovalPermit;
 use crate::report::{Done, Operation, log_if_silent};
 use crate::writer::fs::backup::{Kept, Taken};
 use crate::writer::fs::copy::{Temp, swap};
 use crate::writer::fs::trash::Trash;
+
+/// Where an entry gets its name.
+pub(super) enum Place {
+    /// Nothing was seen to stand there.
+    Free,
+    /// What stands there is replaced.
+    Over(RemovalPermit),
+}
+
+impl Place {
+    fn permit(&self) -> Option<&RemovalPermit> {
+        match self {
+            Place::Free => None,
+            Place::Over(permit) => Some(permit),
+        }
+    }
+}
 
 /// A finished temporary entry, and what it is to become.
 pub(super) struct Publishable<'a> {
@@ -28,6 +46,7 @@ pub(super) struct Publishable<'a> {
     pub length: u64,
     /// What stands under the name.
     pub standing: Observed,
+    pub place: Place,
     pub reason: Reason,
 }
 
@@ -52,19 +71,19 @@ impl Round<'_> {
 
     /// Gives an entry its name, and notes what was done.
     pub(super) fn publish(&self, ready: Publishable<'_>, out: &mut Outcome) -> Result<(), WorkError> {
-        let Publishable { spot, replica, temp, path, look, entry, length, standing, reason } = ready;
+        let Publishable { spot, replica, temp, path, look, entry, length, standing, place, reason } = ready;
         let Some((dir, name)) = path.split() else { return Ok(()) };
         if self.shared.capabilities.modes && spot.is_too_open_by_now() {
             return Err(WorkError::Changed);
         }
-        let placed = self.put_in_place(replica, temp, &path, &name, &standing);
+        let placed = self.put_in_place((replica, &path, &name), temp, &standing, place.permit());
         // Also where that failed: it may be done all the same, and no older copy may take its place.
         self.shared.cancel_within(&path);
         let aside = placed?;
         if let Some(name) = &aside {
             self.shut(replica, name);
         }
-        out.asides.extend(aside.map(|name| Trash { dir, name }));
+        out.asides.extend(aside.and_then(|name| Trash::new(dir, name)));
         let operation = if standing == Observed::Absent { Operation::Created } else { Operation::Updated };
         let mut done = Done::new(operation, path.clone(), &entry, reason, &look);
         out.linked += u64::from(operation == Operation::Created && entry.has_links());
@@ -94,29 +113,30 @@ impl Round<'_> {
     /// a directory that stood there is left to the trash thread.
     fn put_in_place(
         &self,
-        dir: &ReplicaDir,
+        (dir, path, name): (&ReplicaDir, &RelPath, &Name),
         temp: Temp<'_>,
-        path: &RelPath,
-        name: &Name,
         standing: &Observed,
+        permit: Option<&RemovalPermit>,
     ) -> Result<Option<Name>, WorkError> {
-        match &self.shared.backup {
-            Some(backup) if standing.is_dir() => {
-                match backup.replace((dir, temp.name()), (dir, name), path, &self.shared.stop)? {
+        match (&self.shared.backup, permit) {
+            (Some(backup), Some(permit)) if standing.is_dir() => {
+                let (new, old) = ((dir, temp.name()), (dir, name));
+                match backup.replace(new, old, path, permit, &self.shared.stop)? {
                     Taken::Exchanged => temp.leave(),
-                    Taken::Moved => return temp.publish(name, &Observed::Absent).map(|()| None),
-                    Taken::Copied => return self.put_in_place_of_dir(dir, temp, path, name),
+                    Taken::Moved => return temp.publish(name, None).map(|()| None),
+                    Taken::Copied => return self.put_in_place_of_dir((dir, path, name), temp, permit),
                 }
                 Ok(None)
             }
-            None if standing.is_dir() => self.put_in_place_of_dir(dir, temp, path, name),
+            (None, Some(permit)) if standing.is_dir() => {
+                self.put_in_place_of_dir((dir, path, name), temp, permit)
+            }
             _ => {
-                let kept = if standing.is_dir() || *standing == Observed::Absent {
-                    Kept::default()
-                } else {
-                    self.keep(dir, name, path)?
+                let kept = match permit {
+                    Some(_) => self.keep(dir, name, path)?,
+                    None => Kept::default(),
                 };
-                temp.publish(name, standing).inspect_err(|_| kept.undo()).map(|()| None)
+                temp.publish(name, permit).inspect_err(|_| kept.undo()).map(|()| None)
             }
         }
     }
@@ -124,15 +144,14 @@ impl Round<'_> {
     /// Puts a temporary entry in the place of a directory: in one step, where that can be renamed; else it is removed first.
     fn put_in_place_of_dir(
         &self,
-        dir: &ReplicaDir,
+        (dir, path, name): (&ReplicaDir, &RelPath, &Name),
         temp: Temp<'_>,
-        path: &RelPath,
-        name: &Name,
+        permit: &RemovalPermit,
     ) -> Result<Option<Name>, WorkError> {
-        match swap(dir, temp.name(), name, &self.shared.names) {
+        match swap(dir, temp.name(), name, &self.shared.names, permit) {
             Err(WorkError::FsError(error)) if cannot_be_renamed(&error) => {
-                self.empty_in_place(dir, name, path, None)?;
-                temp.publish(name, &Observed::Absent).map(|()| None)
+                self.empty_in_place(dir, name, path, None, permit)?;
+                temp.publish(name, None).map(|()| None)
             }
             other => {
                 let aside = other?;

@@ -10,6 +10,7 @@ use crate::model::entry::Entry;
 use crate::model::error::{WorkError, gone_is_fine};
 use crate::model::path::{Name, RelPath};
 use crate::model::reason::Reason;
+use crate::plan::removal::RemovalPermit;
 use crate::report::{Done, Entries, Operation};
 use crate::writer::fs::backup::{Kept, Taken};
 
@@ -26,15 +27,15 @@ impl Round<'_> {
         path: &RelPath,
         name: &Name,
         old: &Entry,
-        look: &Check,
+        (look, permit): (&Check, &RemovalPermit),
     ) -> Result<Option<(Done, Option<Name>)>, WorkError> {
         if !self.shared.emptied.has(path) {
             let done = taken(dir, path, name, old, look);
             self.leave_nothing_under_way(path);
-            if !self.still_stands(dir, path, name)? {
+            if !self.still_stands(dir, path, name, permit)? {
                 return Ok(Some((done, None)));
             }
-            match self.lay_aside(dir, name) {
+            match self.lay_aside(dir, name, permit) {
                 Err(WorkError::FsError(error)) if cannot_be_renamed(&error) => {}
                 aside => return Ok(Some((done, Some(aside?)))),
             }
@@ -42,7 +43,7 @@ impl Round<'_> {
         self.shared.cancel_within(path);
         // With a backup, a copy of it all was made for this: it is not made twice.
         let turn = self.shared.backup.is_none().then_some(A_TURN);
-        match self.empty_in_place(dir, name, path, turn)? {
+        match self.empty_in_place(dir, name, path, turn, permit)? {
             EmptiedInPlace::Wholly(number) => {
                 let mut done = Done::new(Operation::Removed, path.clone(), old, Reason::Removed, look);
                 done.entries = Some(Entries { number, at_least: false });
@@ -53,9 +54,14 @@ impl Round<'_> {
     }
 
     /// Renames a directory to a reserved name, under which the trash thread is to find it.
-    pub(super) fn lay_aside(&self, dir: &ReplicaDir, name: &Name) -> Result<Name, WorkError> {
+    pub(super) fn lay_aside(
+        &self,
+        dir: &ReplicaDir,
+        name: &Name,
+        permit: &RemovalPermit,
+    ) -> Result<Name, WorkError> {
         let reserved = self.shared.names.next();
-        dir.rename(name, &reserved)?;
+        dir.rename(name, &reserved, permit)?;
         self.shut(dir, &reserved);
         Ok(reserved)
     }
@@ -78,7 +84,7 @@ impl Round<'_> {
         for (path, temp) in self.shared.in_flight.temps_within(path) {
             if let Some((dir, _)) = path.split() {
                 // What cannot be removed goes with its directory, and with the backup's folder.
-                let _ = self.replica.open(&dir).and_then(|dir| dir.remove_file(temp.as_bytes()));
+                let _ = self.replica.open(&dir).and_then(|dir| dir.remove_reserved(&temp));
             }
         }
         self.shared.cancel_within(path);
@@ -90,17 +96,24 @@ impl Round<'_> {
         dir: &ReplicaDir,
         path: &RelPath,
         name: &Name,
+        permit: &RemovalPermit,
     ) -> Result<(), WorkError> {
-        if self.still_stands(dir, path, name)? {
-            dir.remove_file(name.as_bytes()).or_else(gone_is_fine)?;
+        if self.still_stands(dir, path, name, permit)? {
+            dir.remove_file(name.as_bytes(), permit).or_else(gone_is_fine)?;
         }
         Ok(())
     }
 
     /// Puts an entry that is to go where it is to be kept, if anywhere. Whether it still stands.
-    fn still_stands(&self, dir: &ReplicaDir, path: &RelPath, name: &Name) -> Result<bool, WorkError> {
+    fn still_stands(
+        &self,
+        dir: &ReplicaDir,
+        path: &RelPath,
+        name: &Name,
+        permit: &RemovalPermit,
+    ) -> Result<bool, WorkError> {
         let Some(backup) = &self.shared.backup else { return Ok(true) };
-        Ok(backup.take(dir, name, path, &self.shared.stop)? == Taken::Copied)
+        Ok(backup.take(dir, name, path, permit, &self.shared.stop)? == Taken::Copied)
     }
 
     /// Keeps a file or symlink that is to be overwritten, where that is asked for.

@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use super::Stay;
 use crate::model::check::{Check, Checks, Depth, Detector};
 use crate::model::entry::{Entry, Special, Time};
 use crate::model::error::{FsError, WorkError};
@@ -11,6 +10,7 @@ use crate::plan::deletions::Deletions;
 use crate::plan::hard_links::Linked;
 use crate::plan::metadata::Capabilities;
 use crate::plan::queue::{Rename, RenameBatch};
+use crate::plan::removal::Stay;
 use crate::report::{Done, Notice, Problem};
 use crate::writer::fs::big_files::{Finished, Job};
 use crate::writer::fs::trash::{Emptied, Trash};
