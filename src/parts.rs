@@ -49,7 +49,7 @@ impl Trees {
         let (source, replica) = (root(source, Side::Source), root(replica, Side::Replica));
         let (source_pin, replica_pin) =
             (source.pin().expect("it is a directory"), replica.pin().expect("it is a directory"));
-        let roots = Roots { source, replica, source_pin, replica_pin };
+        let roots = Roots { source, replica, source_pin, replica_pin: Some(replica_pin) };
         let (_, replica) = roots.open().expect("both can be opened");
         let capabilities = probe(&replica, of_process(true)).expect("the replica can be written to");
         Self { roots, capabilities }

@@ -338,7 +338,7 @@ impl Preview<'_> {
     ) -> bool {
         let fate = if operation == Operation::Removed { Fate::Removed } else { Fate::Replaced };
         let (Some(replica), Some(entry)) = (&self.replica, standing.entry()) else {
-            let waits = *standing == Observed::Absent && self.deletions.create_budget() == 0;
+            let waits = *standing == Observed::Absent && self.deletions.create_budget() == Some(0);
             self.waiting += u64::from(waits);
             return waits;
         };

@@ -161,7 +161,7 @@ impl Daemon<'_> {
         // Of one that is lost, another directory may have the numbers by now.
         let replica = match self.roots.replica {
             Some(_) => roots.replica.pin().ok(),
-            None => Some(roots.replica_pin),
+            None => roots.replica_pin,
         };
         let apart =
             ensure_apart((&roots.source, &pin), (&roots.replica, replica.as_ref()), &self.roots.beside);
@@ -193,7 +193,7 @@ impl Daemon<'_> {
 
     fn check_replica(&mut self, found: Result<DirId, FsError>, now: Instant) {
         match found {
-            Ok(pin) if pin == self.reconciler.roots.replica_pin => {
+            Ok(pin) if Some(pin) == self.reconciler.roots.replica_pin => {
                 if self.roots.replica.take().is_some_and(|absence| absence.told) {
                     tracing::info!(op = "replica", "the replica is there again");
                 }

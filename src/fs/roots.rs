@@ -12,7 +12,8 @@ pub struct Roots {
     pub source: Root,
     pub replica: Root,
     pub source_pin: DirId,
-    pub replica_pin: DirId,
+    /// `None` where there is no replica yet: then it is only read what would be made.
+    pub replica_pin: Option<DirId>,
 }
 
 impl Roots {
@@ -25,7 +26,8 @@ impl Roots {
         let is = |side: &Observed, pin: &DirId| {
             side.entry().is_some_and(|entry| entry.is_dir() && (entry.dev, entry.ino) == (pin.dev, pin.ino))
         };
-        let other_root = is(&ours, &self.replica_pin) || is(&theirs, &self.source_pin);
+        let is_replica = self.replica_pin.is_some_and(|pin| is(&ours, &pin));
+        let other_root = is_replica || is(&theirs, &self.source_pin);
         (!other_root).then_some((ours, theirs))
     }
 
@@ -53,7 +55,7 @@ impl Roots {
             return Err(Lost::SourceReplaced);
         }
         let (replica, pin) = self.replica.open_replica().map_err(Lost::Replica)?;
-        if pin != self.replica_pin {
+        if Some(pin) != self.replica_pin {
             return Err(Lost::ReplicaReplaced);
         }
         Ok((source, replica))

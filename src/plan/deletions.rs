@@ -4,10 +4,10 @@
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Deletions {
     Followed,
-    /// The guard has not (yet) found the source to be trusted: nothing goes. So many new entries may come: more would
-    /// hide how much of the replica is to go.
+    /// The guard has not (yet) found the source to be trusted: nothing goes. Of new entries so many may be created, where that is
+    /// limited: more would hide how much of the replica is to be deleted.
     Held {
-        create_budget: u64,
+        create_budget: Option<u64>,
     },
 }
 
@@ -16,10 +16,10 @@ impl Deletions {
         self != Self::Followed
     }
 
-    /// How many new entries may come.
-    pub fn create_budget(self) -> u64 {
+    /// How many new entries may be created; `None` where that is not limited.
+    pub fn create_budget(self) -> Option<u64> {
         match self {
-            Self::Followed => u64::MAX,
+            Self::Followed => None,
             Self::Held { create_budget } => create_budget,
         }
     }

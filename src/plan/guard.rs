@@ -323,7 +323,7 @@ impl Trust {
     pub fn restored(self, count: &Count) -> (Self, Option<Doubt>) {
         let Trust::Held(held) = self else { return (Trust::Trusted, None) };
         let most = match held.restored {
-            Restored::AtOnce => u64::MAX,
+            Restored::AtOnce => return (Trust::Trusted, None),
             Restored::AtMost(most) => most,
             Restored::Whole => 0,
         };
@@ -364,16 +364,18 @@ impl Trust {
     pub fn deletions(self, detector: Detector) -> Deletions {
         let create_budget = match (self, detector) {
             (Trust::Trusted, _) => return Deletions::Followed,
-            (Trust::Held(Held { create_budget: None, .. }), _) => u64::MAX,
-            (Trust::Held(Held { create_budget: Some(budget), .. }), Detector::Sweep) => budget,
-            (Trust::Held(_), Detector::Watch) | (Trust::Unproven(_), _) => 0,
+            (Trust::Held(Held { create_budget: None, .. }), _) => None,
+            (Trust::Held(Held { create_budget, .. }), Detector::Sweep) => create_budget,
+            (Trust::Held(_), Detector::Watch) | (Trust::Unproven(_), _) => Some(0),
         };
         Deletions::Held { create_budget }
     }
 
     /// Until it is counted again, nothing new is copied.
     pub fn exhaust(&mut self) {
-        self.created(u64::MAX);
+        if let Trust::Held(Held { create_budget: Some(budget), .. }) = self {
+            *budget = 0;
+        }
     }
 
     /// Notes that so many entries were created.
@@ -397,7 +399,7 @@ mod tests {
         let spares =
             |trust: Trust| [Detector::Sweep, Detector::Watch].map(|by| trust.deletions(by).create_budget());
         for (create_budget, then, at_last) in
-            [(Some(5), [3, 0], [0, 0]), (None, [u64::MAX; 2], [u64::MAX; 2])]
+            [(Some(5), [3, 0].map(Some), [0, 0].map(Some)), (None, [None; 2], [None; 2])]
         {
             let mut trust = held(create_budget);
             trust.created(2);

@@ -145,7 +145,7 @@ mod tests {
     const MUST_STAY: FsError =
         FsError::found("move a directory with a mount in it", Side::Replica, FsErrorKind::HoldsMount);
     const FATES: [Fate; 3] = [Fate::Removed, Fate::Replaced, Fate::Moved];
-    const HELD: Deletions = Deletions::Held { create_budget: 0 };
+    const HELD: Deletions = Deletions::Held { create_budget: Some(0) };
 
     #[derive(Clone)]
     struct Fake {

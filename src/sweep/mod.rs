@@ -212,7 +212,7 @@ struct Walker<'a> {
 
 impl<'a> Walker<'a> {
     fn open(plan: Plan, out: &'a Sender<Message>, cancel: &'a Arc<AtomicBool>) -> Result<Self, Lost> {
-        let (source, replica) = if plan.roots.replica_pin == DirId::NOWHERE {
+        let (source, replica) = if plan.roots.replica_pin.is_none() {
             (plan.roots.source.open_source().map_err(Lost::Source)?.0, None)
         } else {
             plan.roots.open().map(|(source, replica)| (source, Some(replica)))?
@@ -285,7 +285,6 @@ impl<'a> Walker<'a> {
 
     /// Whether a directory of the source is the replica, mounted there. Other mounts are told.
     fn is_replica(&self, rel: &RelPath, source: &Dir) -> bool {
-        let pin = self.plan.roots.replica_pin;
         let Ok(entry) = source.entry() else { return false };
         if entry.mount_root
             && !rel.is_root()
@@ -293,6 +292,6 @@ impl<'a> Walker<'a> {
         {
             self.send(Message::SourceSubmount(rel.clone(), pin));
         }
-        (entry.dev, entry.ino) == (pin.dev, pin.ino)
+        self.plan.roots.replica_pin.is_some_and(|pin| (entry.dev, entry.ino) == (pin.dev, pin.ino))
     }
 }

@@ -267,7 +267,7 @@ impl Checked {
     /// What a reader needs, which creates nothing and may run beside a writer.
     pub fn read_only(self) -> (Roots, Filter) {
         let Self { source, replica, source_pin, existing, filter, .. } = self;
-        let replica_pin = existing.map_or(DirId::NOWHERE, |pin| replica.pin_when_written_to(pin));
+        let replica_pin = existing.map(|pin| replica.pin_when_written_to(pin));
         (Roots { source, replica, source_pin, replica_pin }, filter)
     }
 
@@ -306,7 +306,7 @@ impl Checked {
         let replica_mount = ReplicaMount::of(&replica, replica_pin)
             .map_err(|error| Refusal::FsError(replica.path.clone(), error))?;
         let source_mount = SourceMount::of(&source, source_pin);
-        let roots = Roots { source, replica, source_pin, replica_pin };
+        let roots = Roots { source, replica, source_pin, replica_pin: Some(replica_pin) };
         Ok(Prepared { roots, source_mount, replica_mount, lock, log, filter, backup, beside })
     }
 }

@@ -35,17 +35,6 @@ pub struct DirId {
 }
 
 impl DirId {
-    /// The pin of a root that does not exist: that of no directory.
-    pub const NOWHERE: Self = Self {
-        dev: 0,
-        ino: 0,
-        birth: None,
-        disk: None,
-        mount: None,
-        is_ordered: false,
-        is_mount_root: false,
-    };
-
     fn of(stat: &Statx) -> Self {
         let has = |flag: StatxFlags| stat.stx_mask & flag.bits() != 0;
         Self {
@@ -288,7 +277,7 @@ mod tests {
 
     fn pin(birth: Option<(i64, u32)>, disk: Option<u64>) -> DirId {
         let birth = birth.map(|(sec, nsec)| Time { sec, nsec });
-        DirId { ino: 2, dev: 1, birth, disk, ..DirId::NOWHERE }
+        DirId { dev: 1, ino: 2, birth, disk, mount: None, is_ordered: false, is_mount_root: false }
     }
 
     #[test]

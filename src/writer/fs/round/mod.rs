@@ -164,7 +164,7 @@ impl Reconciler {
     /// Another directory is the replica now.
     pub fn adopt_replica(&mut self, pin: DirId) {
         self.verified_dirs.forget();
-        self.roots.replica_pin = pin;
+        self.roots.replica_pin = Some(pin);
     }
 
     /// Where file systems were mounted in the source.
@@ -234,7 +234,7 @@ impl Reconciler {
             replica,
             detector,
             deletions,
-            create_budget: AtomicU64::new(deletions.create_budget()),
+            create_budget: deletions.create_budget().map(AtomicU64::new),
             big,
             swept,
             spots: BTreeMap::new(),
@@ -296,7 +296,7 @@ impl Reconciler {
     pub fn abandon(&mut self) {
         let in_flight = self.in_flight.abandon();
         let Ok((replica, pin)) = self.roots.replica.open_replica() else { return };
-        if pin != self.roots.replica_pin {
+        if Some(pin) != self.roots.replica_pin {
             return;
         }
         for (path, temp) in in_flight {
@@ -346,8 +346,8 @@ struct Round<'a> {
     replica: ReplicaDir,
     detector: Detector,
     deletions: Deletions,
-    /// How many new entries may come yet.
-    create_budget: AtomicU64,
+    /// How many new entries may come yet, where that is limited.
+    create_budget: Option<AtomicU64>,
     big: u64,
     /// When the last full sweep began that has come to its end.
     swept: Option<Time>,
@@ -387,9 +387,8 @@ impl Round<'_> {
 
     /// Whether one more new entry may come. It counts as if it came.
     fn may_create(&self) -> bool {
-        self.create_budget
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |create_budget| create_budget.checked_sub(1))
-            .is_ok()
+        let Some(budget) = &self.create_budget else { return true };
+        budget.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
     }
 
     /// Has a directory's metadata set at the end.

@@ -219,7 +219,7 @@ impl Round<'_> {
             Err(error) => return self.give_up(dir, wider, error.into()),
         };
         let id = source.entry().map(|entry| (entry.dev, entry.ino));
-        if id == Ok((self.shared.roots.replica_pin.dev, self.shared.roots.replica_pin.ino)) {
+        if self.shared.roots.replica_pin.is_some_and(|pin| id == Ok((pin.dev, pin.ino))) {
             return None; // The replica, mounted inside the source.
         }
         if self.shared.filter.excludes_dir(dir) {

@@ -42,7 +42,7 @@ impl Fixture {
         let root = |name: &str, side| Root::new(top.path().join(name), side);
         let (source, replica) = (root("source", Side::Source), root("replica", Side::Replica));
         let (source_pin, replica_pin) = (source.pin().unwrap(), replica.pin().unwrap());
-        let roots = Roots { source, replica, source_pin, replica_pin };
+        let roots = Roots { source, replica, source_pin, replica_pin: Some(replica_pin) };
         let owner = rustix::process::geteuid().is_root();
         let user = rustix::process::geteuid().as_raw();
         let capabilities = Capabilities { owner, user, ..Capabilities::all() };
@@ -207,7 +207,7 @@ fn held_deletions_are_counted_and_not_made_while_copying_goes_on() {
     let all = ["new", "file", "dir", "was-dir"];
     let outcome = pair.round(Work {
         detector: Detector::Sweep,
-        deletions: Deletions::Held { create_budget: u64::MAX },
+        deletions: Deletions::Held { create_budget: None },
         ..work(&all)
     });
     assert_eq!(outcome.held, 3);
@@ -460,7 +460,7 @@ fn a_big_file_that_is_moved_away_leaves_nothing_behind() {
     let held = Work {
         finished: vec![finished],
         detector: Detector::Sweep,
-        deletions: Deletions::Held { create_budget: u64::MAX },
+        deletions: Deletions::Held { create_budget: None },
         ..work(&[])
     };
     pair.round(held);
@@ -532,7 +532,7 @@ fn temporary_names_are_removed_unless_they_are_in_use() {
     // Deletions that are held do not hold these: they are twindir's own.
     let held = Work {
         detector: Detector::Sweep,
-        deletions: Deletions::Held { create_budget: u64::MAX },
+        deletions: Deletions::Held { create_budget: None },
         ..work(&[&stale, &stale_dir, &in_use])
     };
     pair.round(held);

@@ -72,7 +72,8 @@ fn what_has_become_something_else_is_looked_at() {
 fn nothing_new_comes_where_it_is_held_back() {
     let mut pair = Fixture::new();
     pair.write("source/new", "text");
-    let outcome = pair.round(Work { deletions: Deletions::Held { create_budget: 0 }, ..listed(&["new"]) });
+    let outcome =
+        pair.round(Work { deletions: Deletions::Held { create_budget: Some(0) }, ..listed(&["new"]) });
     assert_eq!((outcome.held, outcome.waiting, outcome.done.len()), (0, 1, 0));
     assert_eq!(pair.names("replica"), [""; 0]);
 }

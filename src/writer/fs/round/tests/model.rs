@@ -146,7 +146,7 @@ impl History {
     fn happen(&mut self) -> Result<(), String> {
         for _ in 0..self.source.rng.usize(30..60) {
             if self.is_faulty && self.source.rng.u8(..8) == 0 {
-                self.rounds.deletions = [Deletions::Held { create_budget: u64::MAX }, Deletions::Followed]
+                self.rounds.deletions = [Deletions::Held { create_budget: None }, Deletions::Followed]
                     [self.source.rng.usize(..2)];
             }
             self.source.operate();

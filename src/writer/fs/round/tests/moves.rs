@@ -213,7 +213,7 @@ fn while_deletions_are_held_nothing_is_moved() {
     let moves = RenameBatch::new([Rename::new(path("a"), path("b"), true, since)]);
     let outcome = pair.round(Work {
         moves,
-        deletions: Deletions::Held { create_budget: u64::MAX },
+        deletions: Deletions::Held { create_budget: None },
         ..work(&["a", "b", "b/x"])
     });
     assert_eq!((outcome.held, pair.names("replica")), (1, vec!["a".into(), "b".into()]));
