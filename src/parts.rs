@@ -110,9 +110,9 @@ impl Trees {
     /// Makes rounds possible.
     pub fn rounds(&self, threads: usize) -> RoundBench {
         let (roots, capabilities) = (self.roots.clone(), self.capabilities.clone());
-        let manner = WriterOptions { threads, ..WriterOptions::default() };
+        let options = WriterOptions { threads, ..WriterOptions::default() };
         let started =
-            Reconciler::start(roots, capabilities, Filter::default(), manner, AtomicBool::default().into());
+            Reconciler::start(roots, capabilities, Filter::default(), options, AtomicBool::default().into());
         RoundBench(started.expect("threads can be started"))
     }
 }
@@ -126,14 +126,14 @@ pub struct Due(Work);
 impl Due {
     /// Looks at files below the roots, as if the watch had told of them.
     pub fn looks(paths: &[String]) -> Self {
-        let mut looks = Checks::new();
+        let mut checks = Checks::new();
         let now = Instant::now();
         for path in paths {
-            add(&mut looks, &rel_path(path), Check::new(Depth::Content, Detector::Watch, now));
+            add(&mut checks, &rel_path(path), Check::new(Depth::Content, Detector::Watch, now));
         }
         Self(Work {
             moves: RenameBatch::default(),
-            looks,
+            checks,
             finished: Vec::new(),
             emptied_trash: Vec::new(),
             detector: Detector::Watch,
@@ -176,17 +176,17 @@ impl QueueEvents {
     /// So many names, a hundred in each directory.
     pub fn new(names: usize, teller: Teller) -> Self {
         let now = Instant::now();
-        let look = |detector| Check::new(Depth::Content, detector, now);
+        let check = |detector| Check::new(Depth::Content, detector, now);
         let (mut swept, mut watched) = (Vec::new(), Vec::new());
         for first in (0..names).step_by(BATCH) {
             let dir = rel_path(&format!("some/directory{first:06}"));
             let batch = (first..names.min(first + BATCH)).map(|number| format!("file{number:06}.txt"));
             let batch: Vec<Name> = batch.filter_map(|name| Name::new(name.as_bytes())).collect();
             if teller != Teller::Sweep {
-                watched.extend(batch.iter().map(|name| (dir.join(name), look(Detector::Watch))));
+                watched.extend(batch.iter().map(|name| (dir.join(name), check(Detector::Watch))));
             }
             if teller != Teller::Watch {
-                swept.push((dir, batch.into_iter().map(|name| (name, look(Detector::Sweep))).collect()));
+                swept.push((dir, batch.into_iter().map(|name| (name, check(Detector::Sweep))).collect()));
             }
         }
         Self { swept, watched, teller, now }
@@ -200,13 +200,13 @@ impl QueueEvents {
             if self.teller == Teller::Sweep {
                 queue.push(Detector::Sweep, dir, names);
             } else {
-                for (name, look) in names {
-                    queue.push_resting(rested, dir.join(&name), look);
+                for (name, check) in names {
+                    queue.push_resting(rested, dir.join(&name), check);
                 }
             }
         }
-        for (path, look) in self.watched {
-            let scan = queue.push_watched(&path, look, self.now);
+        for (path, check) in self.watched {
+            let scan = queue.push_watched(&path, check, self.now);
             assert!(scan.is_none(), "the queue has room");
         }
         take_all(&mut queue)

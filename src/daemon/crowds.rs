@@ -34,7 +34,7 @@ impl Crowds {
     }
 
     /// Looking into some took so long.
-    pub fn took(&mut self, took: Duration, now: Instant) {
+    pub fn note_duration(&mut self, took: Duration, now: Instant) {
         self.not_before = Some(now + took);
     }
 }
@@ -52,7 +52,7 @@ mod tests {
             crowds.push(path(text));
         }
         assert_eq!((crowds.next_due(now), crowds.take(2)), (Some(now), vec![path("a"), path("b")]));
-        crowds.took(Duration::from_secs(1), now);
+        crowds.note_duration(Duration::from_secs(1), now);
         assert_eq!(crowds.next_due(now), Some(now + Duration::from_secs(1)));
         assert_eq!(crowds.take(2), [path("c")]);
         assert!(crowds.is_empty());

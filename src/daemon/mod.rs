@@ -31,7 +31,7 @@ use crate::plan::failures::Failures;
 use crate::plan::guard::{Occasion, Trust};
 use crate::plan::hard_links::Links;
 use crate::plan::metadata::Capabilities;
-use crate::plan::pending_widen::Uneven;
+use crate::plan::pending_widen::PendingWiden;
 use crate::plan::queue::{BatchLimit, Queue};
 use crate::sweep::Sweep;
 use crate::writer::fs::big_files::Finished;
@@ -111,7 +111,7 @@ struct Daemon<'a> {
     no_walk_before: Instant,
     roots: RootWatch,
     pruning: Pruning,
-    tally: Stats,
+    stats: Stats,
     /// Ends whatever takes long.
     stop: Arc<AtomicBool>,
 }
@@ -133,7 +133,7 @@ struct Backlog {
     /// The same after that: their entries are as old as ever, and only their MD5s prove them to be
     /// what they should. That has time.
     needs_full_compare: BTreeSet<RelPath>,
-    pending_widen: Uneven,
+    pending_widen: PendingWiden,
     strays: Strays,
     crowds: Crowds,
     /// Directories into which others are let once the walk that is under way has found all in them.
@@ -156,7 +156,7 @@ impl Default for Backlog {
             scans: BTreeSet::new(),
             moved: BTreeSet::new(),
             needs_full_compare: BTreeSet::new(),
-            pending_widen: Uneven::default(),
+            pending_widen: PendingWiden::default(),
             strays: Strays::default(),
             crowds: Crowds::default(),
             widen_after_walk: BTreeSet::new(),
@@ -182,8 +182,8 @@ pub fn run(
     let stop = Arc::new(AtomicBool::new(false));
     let capabilities = probe_replica(&mut roots, unseen_seconds_of(config.task));
     let watched = RootWatch::new(source_mount, replica_mount, lock, beside);
-    let manner = WriterOptions { threads: config.threads, durable: config.durable, backup };
-    let reconciler = Reconciler::start(roots, capabilities, filter, manner, Arc::clone(&stop));
+    let options = WriterOptions { threads: config.threads, durable: config.durable, backup };
+    let reconciler = Reconciler::start(roots, capabilities, filter, options, Arc::clone(&stop));
     let mut daemon = Daemon {
         config,
         reconciler: reconciler.map_err(Failed::Thread)?,
@@ -195,7 +195,7 @@ pub fn run(
         no_walk_before: Instant::now(),
         roots: watched,
         pruning: Pruning::default(),
-        tally: Stats::default(),
+        stats: Stats::default(),
         stop,
     };
     daemon.run(signals, panicked)
@@ -223,7 +223,7 @@ impl Daemon<'_> {
             self.check_room(now);
             self.backlog.queue.wake(now);
             self.round(finished, emptied_trash);
-            if let Some(end) = self.settle(Instant::now()) {
+            if let Some(end) = self.finish_sync(Instant::now()) {
                 self.pruning.finish();
                 return Ok(end);
             }
@@ -239,11 +239,11 @@ impl Daemon<'_> {
     ) -> Option<i32> {
         let nobody = never();
         let swept = match &self.backlog.sweep {
-            Some(sweep) if self.backlog.queue.sweep_names() < ENOUGH => sweep.messages().clone(),
+            Some(sweep) if self.backlog.queue.count_sweep_names() < ENOUGH => sweep.messages().clone(),
             _ => nobody.clone(),
         };
         let scanned = match &self.backlog.scan {
-            Some(scan) if self.backlog.queue.resting_names() < ENOUGH => scan.messages().clone(),
+            Some(scan) if self.backlog.queue.count_resting() < ENOUGH => scan.messages().clone(),
             _ => nobody,
         };
         let changes = self.watching.watch().map_or_else(never, |watch| watch.changes().clone());
@@ -258,7 +258,7 @@ impl Daemon<'_> {
                     self.handle_sweep(message);
                     // What waits already is taken along, so that rounds are not small ones.
                     let enough = self.measure(Detector::Sweep).0.names;
-                    while self.backlog.queue.sweep_names() < enough && let Ok(message) = swept.try_recv() {
+                    while self.backlog.queue.count_sweep_names() < enough && let Ok(message) = swept.try_recv() {
                         self.handle_sweep(message);
                     }
                 }
@@ -298,7 +298,7 @@ impl Daemon<'_> {
         let scan = scan.filter(|_| self.backlog.scan.is_none() && !self.roots.is_lost());
         let [sweep, watch, scan] =
             [sweep, watch, scan].map(|due| due.map(|due| due.max(self.no_walk_before)));
-        let quiet = self.is_equal().then(|| self.tally.quiet_at()).flatten();
+        let quiet = self.is_equal().then(|| self.stats.quiet_at()).flatten();
         let due = [sweep, watch, scan, quiet, self.backlog.queue.next_due()].into_iter().flatten().min();
         due.map_or(TICK, |due| due.saturating_duration_since(Instant::now()).min(TICK))
     }
@@ -313,27 +313,27 @@ impl Daemon<'_> {
         let detector = self.whose_turn();
         let big = if detector == Detector::Sweep { BIG_FOR_SWEEP } else { BIG_FOR_WATCH };
         let (portion, budget) = self.measure(detector);
-        let mut looks = self.backlog.queue.take(detector, portion);
-        let moves = self.backlog.queue.take_renames(&mut looks, RENAMES);
-        if looks.is_empty() && finished.is_empty() && emptied_trash.is_empty() {
+        let mut checks = self.backlog.queue.take(detector, portion);
+        let moves = self.backlog.queue.take_renames(&mut checks, RENAMES);
+        if checks.is_empty() && finished.is_empty() && emptied_trash.is_empty() {
             return;
         }
         let remembered = !self.backlog.failures.is_empty()
             || !self.backlog.links.is_empty()
             || !self.backlog.pending_widen.is_empty();
-        let looked_at = if remembered { paths(&looks, &finished, &emptied_trash) } else { Vec::new() };
+        let looked_at = if remembered { paths(&checks, &finished, &emptied_trash) } else { Vec::new() };
         self.backlog.links.look_at(looked_at.iter());
-        let names: usize = looks.values().map(BTreeMap::len).sum();
+        let names: usize = checks.values().map(BTreeMap::len).sum();
         let work = Work {
             moves,
-            looks,
+            checks,
             finished,
             emptied_trash,
             detector,
             deletions: self.trust.deletions(detector),
             budget: Some(budget),
             big,
-            swept: self.tally.last_swept(),
+            swept: self.stats.last_swept(),
         };
         let begun = Instant::now();
         match self.reconciler.round(work, &self.backlog) {
@@ -341,7 +341,7 @@ impl Daemon<'_> {
                 let (done, again) = (outcome.done.len(), outcome.again.len());
                 let took = begun.elapsed();
                 let left = outcome.again.iter().filter(|(_, _, again)| *again == Requeue::Now).count();
-                self.tally.looked(names);
+                self.stats.looked(names);
                 if detector == Detector::Sweep {
                     self.backlog.sweep_batch = match left {
                         0 => (2 * self.backlog.sweep_batch).min(PORTION.names),
@@ -400,7 +400,7 @@ impl Daemon<'_> {
         self.backlog.scan = None;
         self.watching.stop();
         self.reconciler.abandon();
-        self.tally.log_end(signal);
+        self.stats.log_end(signal);
         if self.is_once() { End::Interrupted } else { End::Done }
     }
 }
@@ -427,9 +427,9 @@ fn probe_replica(roots: &mut Roots, unseen: i64) -> Capabilities {
 }
 
 /// All that a round will look at.
-fn paths(looks: &Checks, finished: &[Finished], emptied_trash: &[Emptied]) -> Vec<RelPath> {
-    let named = looks.iter().flat_map(|(dir, names)| names.keys().map(|name| dir.join(name)));
-    let dirs = looks.keys().cloned();
+fn paths(checks: &Checks, finished: &[Finished], emptied_trash: &[Emptied]) -> Vec<RelPath> {
+    let named = checks.iter().flat_map(|(dir, names)| names.keys().map(|name| dir.join(name)));
+    let dirs = checks.keys().cloned();
     let big = finished.iter().map(|finished| finished.job.path.clone());
     let aside = emptied_trash.iter().map(|emptied_trash| emptied_trash.aside.path());
     named.chain(dirs).chain(big).chain(aside).collect()

@@ -35,8 +35,8 @@ impl Waiting for Backlog {
 impl Daemon<'_> {
     /// Takes up what a round has left.
     pub(super) fn apply_outcome(&mut self, outcome: Outcome, looked_at: &[RelPath]) {
-        let removed = self.tally.removed();
-        self.tally.add(&outcome);
+        let removed = self.stats.removed();
+        self.stats.add(&outcome);
         let created = outcome.done.iter().filter(|done| done.operation == Operation::Created).count();
         self.trust.created(created as u64);
         let now = Instant::now();
@@ -44,28 +44,28 @@ impl Daemon<'_> {
             self.backlog.queue.cool(path, took, now);
         }
         let mut open: BTreeSet<RelPath> = outcome.open.into_iter().collect();
-        for (problem, look) in outcome.problems {
+        for (problem, check) in outcome.problems {
             open.insert(problem.path.clone());
             match problem.refusal() {
                 Some(error) if self.is_refused(&error) => {
-                    self.out_of_space(&problem.path, look, error, removed);
+                    self.out_of_space(&problem.path, check, error, removed);
                 }
-                _ => self.record_failure(&problem, look, problem.failure()),
+                _ => self.record_failure(&problem, check, problem.failure_kind()),
             }
         }
         self.backlog.queue.put_back_renames(outcome.renames);
-        for (path, look, again) in outcome.again {
+        for (path, check, again) in outcome.again {
             if again == Requeue::ChangedSinceCopy && self.watching.is_wanted() {
                 // It was copied: whatever was wrong with it is over, and what it was due for is done.
-                self.look_at(&path, Check { first: now, ..look });
+                self.look_at(&path, Check { first: now, ..check });
             } else {
                 open.insert(path.clone());
-                self.put_back(path, look, again);
+                self.put_back(path, check, again);
             }
         }
-        for (path, look) in outcome.put_off {
+        for (path, check) in outcome.put_off {
             if let Some(wait) = self.backlog.failures.wait(&path) {
-                self.backlog.queue.push_later(now + wait, path.clone(), look);
+                self.backlog.queue.push_later(now + wait, path.clone(), check);
             }
             open.insert(path);
         }
@@ -81,32 +81,32 @@ impl Daemon<'_> {
         self.note_strays(&outcome.strays, outcome.replaced, &outcome.names);
     }
 
-    fn put_back(&mut self, path: RelPath, look: Check, again: Requeue) {
+    fn put_back(&mut self, path: RelPath, check: Check, again: Requeue) {
         match again {
-            Requeue::Now | Requeue::StaleListing => self.backlog.queue.push_path(&path, look),
-            Requeue::Worker => self.backlog.queue.await_worker(path, look),
+            Requeue::Now | Requeue::StaleListing => self.backlog.queue.push_path(&path, check),
+            Requeue::Worker => self.backlog.queue.await_worker(path, check),
             Requeue::ParentGone => {
-                self.backlog.queue.push_resting(Instant::now() + self.watching.rest(), path, look);
+                self.backlog.queue.push_resting(Instant::now() + self.watching.rest(), path, check);
             }
             // The walk may yet find more in it.
             Requeue::WidenUnverified | Requeue::WidenLater
-                if look.detector == Detector::Sweep
+                if check.detector == Detector::Sweep
                     && (self.backlog.sweep.is_some() || self.backlog.scan.is_some()) =>
             {
                 self.backlog.widen_after_walk.insert(path);
             }
-            Requeue::WidenUnverified => self.note_uneven(path),
-            Requeue::WidenLater => self.backlog.queue.push_resting(Instant::now() + CONTENTS, path, look),
+            Requeue::WidenUnverified => self.note_pending_widen(path),
+            Requeue::WidenLater => self.backlog.queue.push_resting(Instant::now() + CONTENTS, path, check),
             Requeue::Changing | Requeue::ChangedSinceCopy => {
                 let problem = Problem { path, cause: Cause::Restless };
-                self.record_failure(&problem, look, Failure::Restless);
+                self.record_failure(&problem, check, Failure::Restless);
             }
         }
     }
 
     /// A directory has to stay closed for now. That is worth a word when it does so for long although nothing else is to be
     /// done that may change it, or for very long.
-    pub(super) fn note_uneven(&mut self, path: RelPath) {
+    pub(super) fn note_pending_widen(&mut self, path: RelPath) {
         if self.trust != Trust::Trusted {
             // What is held stays, and so does this. The walk after the next count sees to it again.
             return;
@@ -114,10 +114,11 @@ impl Daemon<'_> {
         let now = Instant::now();
         let wait = self.backlog.pending_widen.note(&path, now);
         let is_long = wait >= LONG;
-        if (is_long || self.is_at_rest()) && self.backlog.failures.met(&path, Failure::Uneven, now).tell {
-            let problem = Problem { path, cause: Cause::Uneven };
+        if (is_long || self.is_at_rest()) && self.backlog.failures.met(&path, Failure::PendingWiden, now).tell
+        {
+            let problem = Problem { path, cause: Cause::PendingWiden };
             problem.log((!self.is_once()).then_some(wait));
-            self.tally.mark_active();
+            self.stats.mark_active();
         }
     }
 
@@ -146,14 +147,14 @@ impl Daemon<'_> {
     }
 
     /// Notes what failed, says it where it is new, and lets it be tried again.
-    pub(super) fn record_failure(&mut self, problem: &Problem, look: Check, failure: Failure) {
+    pub(super) fn record_failure(&mut self, problem: &Problem, check: Check, failure: Failure) {
         let now = Instant::now();
         let retry = self.backlog.failures.met(&problem.path, failure, now);
         if retry.tell {
             problem.log((!self.is_once()).then_some(retry.after));
-            self.tally.mark_active();
+            self.stats.mark_active();
         }
-        self.backlog.queue.push_later(now + retry.after, problem.path.clone(), look);
+        self.backlog.queue.push_later(now + retry.after, problem.path.clone(), check);
     }
 }
 

@@ -128,8 +128,8 @@ impl Preview<'_> {
             match message {
                 Ok(Message::Differ(dir, names)) if names.is_empty() => self.examine_dir(&dir),
                 Ok(Message::Differ(dir, names)) => {
-                    for (name, look) in names {
-                        self.see(&dir, &name, &look);
+                    for (name, check) in names {
+                        self.see(&dir, &name, &check);
                     }
                 }
                 Ok(
@@ -176,7 +176,7 @@ impl Preview<'_> {
 
     fn fail(&mut self, problem: &Problem) {
         self.problems += 1;
-        if self.failures.met(&problem.path, problem.failure(), Instant::now()).tell {
+        if self.failures.met(&problem.path, problem.failure_kind(), Instant::now()).tell {
             problem.log(None);
         }
     }
@@ -196,19 +196,19 @@ impl Preview<'_> {
             }
         };
         let differs = MetadataDiff::between(&source, &replica, &self.subject.capabilities);
-        let look = Check::new(Depth::Content, Detector::Sweep, Instant::now());
+        let check = Check::new(Depth::Content, Detector::Sweep, Instant::now());
         // The mtime of a directory alone is no action; for a check it is a difference.
         if differs.any() && replica.is_locked() && !self.check {
             self.fail(&Problem { path: dir.clone(), cause: Cause::FsError(TAKES_NO_METADATA) });
         } else if differs.visible() || (self.check && differs.any()) {
-            let mut done = Done::new(Operation::Updated, dir.clone(), &source, Reason::Metadata, &look);
+            let mut done = Done::new(Operation::Updated, dir.clone(), &source, Reason::Metadata, &check);
             done.differs = MetadataDiff { mtime: self.check && differs.mtime, ..differs };
             self.say(&done);
         }
     }
 
     /// One name that the sweep has found to differ.
-    fn see(&mut self, dir: &RelPath, name: &Name, look: &Check) {
+    fn see(&mut self, dir: &RelPath, name: &Name, check: &Check) {
         let path = dir.join(name);
         let roots = &self.subject.roots;
         let source = self.source.as_ref().map_err(|error| *error).and_then(|root| root.open(dir));
@@ -225,9 +225,9 @@ impl Preview<'_> {
             action => action,
         };
         let result = match action {
-            Action::Compare => match read_pair((&source, replica.as_ref()), name, look, capabilities) {
+            Action::Compare => match read_pair((&source, replica.as_ref()), name, check, capabilities) {
                 Ok((ours, theirs, evidence)) => {
-                    log_if_silent(&path, &evidence, look.detector, None, capabilities.unseen);
+                    log_if_silent(&path, &evidence, check.detector, None, capabilities.unseen);
                     let (ours, theirs) = (Observed::Present(ours), Observed::Present(theirs));
                     Ok((decide(&ours, &theirs, evidence.verdict.into(), capabilities), ours, theirs))
                 }
@@ -241,7 +241,7 @@ impl Preview<'_> {
             action => Ok((action, ours, theirs)),
         };
         match result {
-            Ok((action, ours, theirs)) => self.tell(action, path, (&ours, &theirs), replica.as_ref(), look),
+            Ok((action, ours, theirs)) => self.tell(action, path, (&ours, &theirs), replica.as_ref(), check),
             Err(work_error) => {
                 if let Some(problem) = Problem::of(path, work_error) {
                     self.fail(&problem);
@@ -256,7 +256,7 @@ impl Preview<'_> {
         path: RelPath,
         (ours, theirs): (&Observed, &Observed),
         replica: Option<&Dir>,
-        look: &Check,
+        check: &Check,
     ) {
         let (operation, entry, reason) = match (action, ours.entry(), theirs.entry()) {
             (
@@ -300,7 +300,7 @@ impl Preview<'_> {
             return self.fail(&Problem { path, cause: Cause::FsError(LOCKED) });
         }
         let gives_nothing_back = dir.is_some_and(|dir| dir.append_only);
-        if !is_own && !stands_on && self.stays(operation, &path, theirs, look, gives_nothing_back) {
+        if !is_own && !stands_on && self.stays(operation, &path, theirs, check, gives_nothing_back) {
             let is_unmade = matches!(action, Action::MakeDir(_)) && *theirs != Observed::Absent;
             self.unmade.extend(is_unmade.then_some(path));
             return;
@@ -309,7 +309,7 @@ impl Preview<'_> {
         if gives_nothing_back && *theirs == Observed::Absent && !entry.is_dir() && !self.check {
             return self.fail(&Problem { path, cause: Cause::FsError(GIVES_NOTHING_BACK) });
         }
-        let mut done = Done::new(operation, path.clone(), entry, reason, look);
+        let mut done = Done::new(operation, path.clone(), entry, reason, check);
         if operation != Operation::Removed && entry.is_file() && reason != Reason::Metadata {
             done.bytes = Some(entry.size);
         }
@@ -333,7 +333,7 @@ impl Preview<'_> {
         operation: Operation,
         path: &RelPath,
         standing: &Observed,
-        look: &Check,
+        check: &Check,
         gives_nothing_back: bool,
     ) -> bool {
         let fate = if operation == Operation::Removed { Fate::Removed } else { Fate::Replaced };
@@ -349,7 +349,7 @@ impl Preview<'_> {
             Ruling::Goes(_) => return false,
             Ruling::GoesInParts(parts, _) => {
                 Notice::HoldsExcluded.log(path);
-                self.report_parts(parts, look);
+                self.report_parts(parts, check);
             }
             Ruling::Stays(Stay::Held | Stay::Unmounted(_)) => self.holding += 1,
             // It differs, whatever would become of it.
@@ -362,12 +362,12 @@ impl Preview<'_> {
     }
 
     /// What would go of a directory that has to stay.
-    fn report_parts(&mut self, parts: Vec<RelPath>, look: &Check) {
+    fn report_parts(&mut self, parts: Vec<RelPath>, check: &Check) {
         for path in parts {
             let Some((dir, name)) = path.split() else { continue };
             let Some(dir) = self.replica.as_ref().and_then(|root| root.open(&dir).ok()) else { continue };
             let standing = dir.look(name.as_bytes());
-            self.tell(Action::Remove, path, (&Observed::Absent, &standing), Some(&dir), look);
+            self.tell(Action::Remove, path, (&Observed::Absent, &standing), Some(&dir), check);
         }
     }
 
@@ -418,14 +418,14 @@ fn is_kept_by_a_lock(action: Action, theirs: &Observed, dir: Option<&Entry>) -> 
 fn read_pair(
     (source, replica): (&Dir, Option<&Dir>),
     name: &Name,
-    look: &Check,
+    check: &Check,
     capabilities: &Capabilities,
 ) -> Result<(Entry, Entry, CachedDigests), WorkError> {
     let replica = replica.ok_or(WorkError::Changed)?;
     let (ours, mut source) = source.open_file(name.as_bytes())?;
     let (theirs, mut replica) = replica.open_file(name.as_bytes())?;
     let seen = (source.identity(), replica.identity());
-    let verdict = match look.evidence.as_deref().and_then(|known| known.verdict_on(&source, &replica)) {
+    let verdict = match check.evidence.as_deref().and_then(|known| known.verdict_on(&source, &replica)) {
         Some(verdict) => verdict,
         None => digest::compare_large((&ours, &source), (&theirs, &replica), &AtomicBool::new(false))?,
     };

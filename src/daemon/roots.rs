@@ -124,7 +124,7 @@ impl Daemon<'_> {
         self.check_replica(replica, now);
         if was_lost && !self.roots.is_lost() {
             self.next_sweep = now;
-            self.tally.counted_no_more();
+            self.stats.discard_guard_count();
         }
     }
 
@@ -173,7 +173,7 @@ impl Daemon<'_> {
         self.roots.source = None;
         self.reconciler.adopt_source(pin);
         self.trust = self.unproven(is_doubted);
-        self.tally.mark_active();
+        self.stats.mark_active();
         tracing::warn!(
             op = "adopted",
             "another directory is the source now, at the same path: it is mirrored after a count"
@@ -277,8 +277,8 @@ impl Daemon<'_> {
             probe_replica(&mut self.reconciler.roots, unseen_seconds_of(self.config.task));
         self.roots.source_mount.note(self.trust);
         self.trust = self.unproven(self.trust.is_doubted());
-        self.tally.mark_active();
-        self.tally.counted_no_more();
+        self.stats.mark_active();
+        self.stats.discard_guard_count();
         self.next_sweep = Instant::now();
     }
 

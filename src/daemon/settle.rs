@@ -117,7 +117,7 @@ impl Stats {
         self.total.swept
     }
 
-    pub fn is_counted(&self) -> bool {
+    pub fn has_guard_count(&self) -> bool {
         self.counted
     }
 
@@ -126,7 +126,7 @@ impl Stats {
     }
 
     /// The roots are others now, or may be: the count is to be taken anew.
-    pub fn counted_no_more(&mut self) {
+    pub fn discard_guard_count(&mut self) {
         self.counted = false;
         self.swept = None;
         self.complete = false;
@@ -320,7 +320,7 @@ impl Daemon<'_> {
             && self.backlog.moved.is_empty()
             && self.backlog.needs_full_compare.is_empty()
             && !self.backlog.queue.has_ready(Detector::Watch)
-            && self.backlog.queue.resting_names() == 0
+            && self.backlog.queue.count_resting() == 0
             && self.reconciler.is_idle()
     }
 
@@ -333,7 +333,7 @@ impl Daemon<'_> {
     /// Whether the replica was found to be equal: then it is worth a word once it is quiet.
     pub(super) fn is_equal(&self) -> bool {
         let is_done = self.backlog.failures.is_empty() && self.backlog.pending_widen.is_empty();
-        self.is_settled() && self.tally.complete && is_done && !self.tally.has_left()
+        self.is_settled() && self.stats.complete && is_done && !self.stats.has_left()
     }
 
     /// Whether no walk over all runs, and nothing that one has found waits. With a watch this
@@ -341,18 +341,18 @@ impl Daemon<'_> {
     pub(super) fn is_swept(&self) -> bool {
         self.backlog.sweep.is_none()
             && !self.backlog.queue.has_ready(Detector::Sweep)
-            && self.backlog.queue.sweep_names() == 0
+            && self.backlog.queue.count_sweep_names() == 0
             && self.reconciler.is_idle_for(Detector::Sweep)
             && (self.watching.is_wanted() || (self.backlog.scan.is_none() && self.backlog.scans.is_empty()))
     }
 
     /// Whether a single run has swept: it waits for what was found, and no more.
     pub(super) fn has_its_sweep(&self) -> bool {
-        self.is_once() && self.tally.swept.is_some()
+        self.is_once() && self.stats.swept.is_some()
     }
 
     /// Ends a sync: says what it did, and plans the next. The end of the run, for `--once`.
-    pub(super) fn settle(&mut self, now: Instant) -> Option<End> {
+    pub(super) fn finish_sync(&mut self, now: Instant) -> Option<End> {
         let settled = self.is_settled();
         let over = if self.watching.is_wanted() { self.is_swept() } else { settled };
         if !over {
@@ -370,16 +370,16 @@ impl Daemon<'_> {
         if self.is_once() && self.try_with_what_went(now) {
             return None;
         }
-        let walked = self.tally.swept.filter(|_| matches!(self.tally.begun, Some((_, Task::Full))));
-        let swept = self.tally.log_swept(now, self.backlog.failures.problems(), self.watching.is_wanted());
+        let walked = self.stats.swept.filter(|_| matches!(self.stats.begun, Some((_, Task::Full))));
+        let swept = self.stats.log_swept(now, self.backlog.failures.problems(), self.watching.is_wanted());
         if let Some(summary) = walked.filter(|_| !self.is_once()) {
-            self.tally.log_if_long(summary.took, self.config.interval);
+            self.stats.log_if_long(summary.took, self.config.interval);
         }
         let equal = self.is_equal();
-        let quiet = swept.is_some() || self.tally.quiet_at().is_none_or(|due| due <= now);
-        if equal && quiet && !self.tally.said_equal {
-            self.tally.said_equal = true;
-            let Effort { told, looked, copied, hashed } = std::mem::take(&mut self.tally.work);
+        let quiet = swept.is_some() || self.stats.quiet_at().is_none_or(|due| due <= now);
+        if equal && quiet && !self.stats.said_equal {
+            self.stats.said_equal = true;
+            let Effort { told, looked, copied, hashed } = std::mem::take(&mut self.stats.work);
             tracing::debug!(
                 op = "effort",
                 told,
@@ -391,9 +391,9 @@ impl Daemon<'_> {
             let time = Zoned::now().strftime("%H:%M:%S").to_string();
             tracing::info!(op = "settled", "equal as of {time}");
         }
-        if swept == Some(Task::Full) || (swept.is_some() && std::mem::take(&mut self.tally.recounted)) {
+        if swept == Some(Task::Full) || (swept.is_some() && std::mem::take(&mut self.stats.recounted)) {
             self.trust.exhaust();
-            self.tally.counted = false;
+            self.stats.counted = false;
         }
         if swept? == Task::Quick && self.watching.is_wanted() {
             return None;
@@ -407,13 +407,13 @@ impl Daemon<'_> {
     /// Something waits because the source is doubted: it may have become whole again. It is counted again, and scanned
     /// quickly, but that leaves at least as much time as the last sweep took.
     pub(super) fn recount_soon(&mut self) {
-        let wait = RECOUNT.max(self.tally.total.took);
+        let wait = RECOUNT.max(self.stats.total.took);
         self.backlog.next_count.get_or_insert_with(|| Instant::now() + wait);
     }
 
     /// The guard's judgement on what was counted.
     pub(super) fn judge(&mut self, count: &Count) {
-        self.tally.counted = true;
+        self.stats.counted = true;
         let (before, limit) = (self.trust, self.config.max_delete);
         let occasion = before.occasion();
         let known = Count { entries: before.entries(count), ..count.clone() };
@@ -430,7 +430,7 @@ impl Daemon<'_> {
             }
         }
         if trust != Trust::Trusted {
-            self.tally.mark_active();
+            self.stats.mark_active();
         }
     }
 }

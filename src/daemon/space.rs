@@ -44,7 +44,7 @@ pub(super) struct OutOfSpace {
 impl Daemon<'_> {
     /// Notes an entry that the replica's file system does not take. `removed`: what this run had removed before the round in
     /// which it was tried.
-    pub(super) fn out_of_space(&mut self, path: &RelPath, look: Check, error: FsError, removed: u64) {
+    pub(super) fn out_of_space(&mut self, path: &RelPath, check: Check, error: FsError, removed: u64) {
         let now = Instant::now();
         if self.backlog.failures.met(path, Failure::Refused, now).tell && self.backlog.refusal.is_none() {
             let advice = advice(&error);
@@ -53,7 +53,7 @@ impl Daemon<'_> {
                 path = %path,
                 "{error}; it waits, with all else that is not taken, and the old versions stay{advice}",
             );
-            self.tally.mark_active();
+            self.stats.mark_active();
         } else {
             tracing::debug!(op = "full", path = %path, "{error}; it waits");
         }
@@ -69,7 +69,7 @@ impl Daemon<'_> {
         refusal.over = None;
         refusal.rooms = rooms(&self.reconciler);
         refusal.is_quota = error.kind == FsErrorKind::OverQuota;
-        self.backlog.queue.push_out_of_space(path, look);
+        self.backlog.queue.push_out_of_space(path, check);
     }
 
     /// Whether this answer means that the file system takes no more. One that has room says so of attributes, too, if they
@@ -116,7 +116,7 @@ impl Daemon<'_> {
 
     /// Tries what has to wait again where this run has removed something since the last time. Whether it has.
     pub(super) fn try_with_what_went(&mut self, now: Instant) -> bool {
-        let removed = self.tally.removed();
+        let removed = self.stats.removed();
         let is_more = self.backlog.refusal.as_ref().is_some_and(|refusal| removed > refusal.removed);
         if is_more {
             self.try_refused(now);
@@ -126,7 +126,7 @@ impl Daemon<'_> {
 
     fn try_refused(&mut self, now: Instant) {
         if let Some(refusal) = &mut self.backlog.refusal {
-            (refusal.tried, refusal.removed) = (now, self.tally.removed());
+            (refusal.tried, refusal.removed) = (now, self.stats.removed());
             self.backlog.queue.wake_out_of_space();
         }
     }

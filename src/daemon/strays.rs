@@ -138,7 +138,7 @@ impl Strays {
     }
 
     /// Looking into some took so long.
-    pub fn took(&mut self, took: Duration, now: Instant) {
+    pub fn note_duration(&mut self, took: Duration, now: Instant) {
         self.not_before = Some(now + PART * took);
     }
 }
@@ -190,8 +190,8 @@ impl Daemon<'_> {
 
     pub(super) fn looked_at_names(&mut self, dirs: &[RelPath], summary: &Summary) {
         let now = Instant::now();
-        self.backlog.crowds.took(summary.took, now);
-        self.backlog.strays.took(summary.took, now);
+        self.backlog.crowds.note_duration(summary.took, now);
+        self.backlog.strays.note_duration(summary.took, now);
         for dir in dirs {
             self.backlog.strays.looked_into(dir, summary.differ > 0, now);
         }
@@ -248,7 +248,7 @@ mod tests {
     #[test]
     fn looking_takes_no_more_than_its_part_of_the_time() {
         let (mut strays, now) = (Strays::default(), Instant::now());
-        strays.took(Duration::from_secs(1), now);
+        strays.note_duration(Duration::from_secs(1), now);
         for number in 0..2 * MOST {
             strays.note(&path(&format!("d{number}/f")), now);
         }

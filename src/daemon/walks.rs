@@ -33,7 +33,7 @@ impl Daemon<'_> {
         if !due || !self.may_walk(now) || !self.gives_way(quick) {
             return Ok(());
         }
-        let task = if self.trust != Trust::Trusted && !self.tally.is_counted() {
+        let task = if self.trust != Trust::Trusted && !self.stats.has_guard_count() {
             Task::Count
         } else if quick || recount {
             Task::Quick
@@ -48,9 +48,9 @@ impl Daemon<'_> {
         }
         if task != Task::Count {
             self.backlog.links.sweep_begins();
-            self.tally.sweep_begins(now, task);
+            self.stats.sweep_begins(now, task);
             if recount && !quick {
-                self.tally.recounts();
+                self.stats.recounts();
             }
         }
         match self.start_walk(task, vec![RelPath::root()], Detector::Sweep, Extent::Below) {
@@ -164,7 +164,7 @@ impl Daemon<'_> {
             extent,
             task,
             rate: self.config.sweep_rate.filter(|_| detector == Detector::Sweep),
-            drop_behind: self.tally.has_read_much(),
+            drop_behind: self.stats.has_read_much(),
             detector,
             number: self.backlog.failures.scan_begins(),
             registry: self.watching.registry(),
@@ -205,7 +205,7 @@ impl Daemon<'_> {
                 if !sweep.is_of_all() {
                     return log_scanned(&sweep, &summary);
                 }
-                self.tally.swept(summary);
+                self.stats.swept(summary);
                 if sweep.plan.task == Task::Quick && self.watching.is_wanted() {
                     self.all_scanned(summary.took, summary.watched);
                 } else {
@@ -223,16 +223,16 @@ impl Daemon<'_> {
             Message::Differ(dir, names) if self.watching.is_wanted() && !names.is_empty() => {
                 let at = Instant::now() + self.watching.rest();
                 let (fresh, ready): (Vec<_>, Vec<_>) =
-                    names.into_iter().partition(|(_, look)| look.from_walk);
-                for (name, look) in fresh {
-                    self.backlog.queue.push_resting(at, dir.join(&name), look);
+                    names.into_iter().partition(|(_, check)| check.from_walk);
+                for (name, check) in fresh {
+                    self.backlog.queue.push_resting(at, dir.join(&name), check);
                 }
                 if !ready.is_empty() {
                     self.backlog.queue.push(Detector::Watch, dir, ready);
                 }
             }
             Message::Differ(dir, names) => {
-                let detector = names.first().map_or(Detector::Sweep, |(_, look)| look.detector);
+                let detector = names.first().map_or(Detector::Sweep, |(_, check)| check.detector);
                 self.backlog.queue.push(detector, dir, names);
             }
             Message::Swept(summary) => {
@@ -258,8 +258,8 @@ impl Daemon<'_> {
         match message {
             Message::SourceSubmount(path, pin) => self.note_mount(path, pin),
             Message::Problem(problem) => {
-                let look = Check::new(Depth::Subtree, detector, Instant::now());
-                self.record_failure(&problem, look, Failure::Scan);
+                let check = Check::new(Depth::Subtree, detector, Instant::now());
+                self.record_failure(&problem, check, Failure::Scan);
             }
             Message::Linked(linked) => self.note_links(&linked),
             Message::Walked(both) => self.reconciler.verified_dirs.walked(&both[0], &both[1]),
@@ -285,16 +285,16 @@ impl Daemon<'_> {
         if names.is_empty() {
             self.backlog.queue.push_resting(at, dir, Check::new(Depth::Metadata, Detector::Sweep, now));
         } else {
-            for (name, look) in names {
-                self.backlog.queue.push_resting(at, dir.join(&name), look);
+            for (name, check) in names {
+                self.backlog.queue.push_resting(at, dir.join(&name), check);
             }
         }
     }
 
     fn end_of_walk(&mut self, walk: &Sweep) {
-        let look = || Check::new(Depth::Metadata, Detector::Sweep, Instant::now());
+        let check = || Check::new(Depth::Metadata, Detector::Sweep, Instant::now());
         for path in std::mem::take(&mut self.backlog.widen_after_walk) {
-            self.backlog.queue.push_path(&path, look());
+            self.backlog.queue.push_path(&path, check());
         }
         if walk.plan.extent == Extent::Names {
             return;
@@ -302,7 +302,7 @@ impl Daemon<'_> {
         for scope in &walk.plan.scopes {
             // What it has not told of may be right by now.
             for path in self.backlog.pending_widen.walked(scope) {
-                self.backlog.queue.push_path(&path, look());
+                self.backlog.queue.push_path(&path, check());
             }
             for path in self.backlog.failures.scanned(scope, walk.plan.number) {
                 self.backlog.pending_widen.hasten_above(&path, Instant::now());

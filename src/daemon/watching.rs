@@ -173,8 +173,8 @@ impl Daemon<'_> {
         }
     }
 
-    pub(super) fn look_at(&mut self, path: &RelPath, look: Check) {
-        match self.backlog.queue.push_watched(path, look, Instant::now()) {
+    pub(super) fn look_at(&mut self, path: &RelPath, check: Check) {
+        match self.backlog.queue.push_watched(path, check, Instant::now()) {
             Some(Instead::Names(dir)) => self.backlog.crowds.push(dir),
             Some(Instead::Below(dir)) => self.want_scans([dir]),
             None => {}
@@ -182,7 +182,7 @@ impl Daemon<'_> {
     }
 
     fn handle_change(&mut self, change: Change) {
-        self.tally.told();
+        self.stats.told();
         match change {
             Change::Check { path, depth, since } => {
                 // What could not be read may be readable now, with all that lies below it.
@@ -193,16 +193,16 @@ impl Daemon<'_> {
                 if depth < Depth::Subtree {
                     self.backlog.strays.told(&path, Instant::now());
                 }
-                let look = Check { told: true, ..Check::new(wider, Detector::Watch, since) };
-                self.look_at(&path, look);
+                let check = Check { told: true, ..Check::new(wider, Detector::Watch, since) };
+                self.look_at(&path, check);
             }
             Change::Moved { from, to, is_dir } => {
                 self.backlog.queue.push_rename(Rename::new(from, to, is_dir, Instant::now()));
             }
             Change::Unmounted(path) => {
                 self.watching.unmounted.insert(path.clone());
-                let look = Check::new(Depth::Subtree, Detector::Watch, Instant::now());
-                self.look_at(&path, look);
+                let check = Check::new(Depth::Subtree, Detector::Watch, Instant::now());
+                self.look_at(&path, check);
             }
             Change::Root => {
                 // The paths that the watch goes by may be wrong from now on.
@@ -227,7 +227,7 @@ impl Daemon<'_> {
         for other in self.backlog.links.looked() {
             self.look_at(&other, Check::new(Depth::Metadata, Detector::Watch, now));
         }
-        if self.backlog.links.is_lacking() && self.watching.poll_due.is_none() {
+        if self.backlog.links.has_unknown_names() && self.watching.poll_due.is_none() {
             self.watching.poll_due = Some(self.watching.not_often.map_or(now, |time| time.max(now)));
         }
     }

@@ -108,20 +108,20 @@ impl Check {
 pub type Checks = BTreeMap<RelPath, BTreeMap<Name, Check>>;
 
 /// Adds one wish. The root, which has no name, is looked at for its metadata.
-pub fn add(looks: &mut Checks, path: &RelPath, look: Check) {
+pub fn add(checks: &mut Checks, path: &RelPath, check: Check) {
     match path.split() {
-        Some((dir, name)) => add_name(looks.entry(dir).or_default(), name, look),
+        Some((dir, name)) => add_name(checks.entry(dir).or_default(), name, check),
         None => {
-            looks.entry(RelPath::root()).or_default();
+            checks.entry(RelPath::root()).or_default();
         }
     }
 }
 
-pub fn add_name(names: &mut BTreeMap<Name, Check>, name: Name, look: Check) {
+pub fn add_name(names: &mut BTreeMap<Name, Check>, name: Name, check: Check) {
     match names.entry(name) {
         std::collections::btree_map::Entry::Vacant(free) => {
-            free.insert(look);
+            free.insert(check);
         }
-        std::collections::btree_map::Entry::Occupied(mut waiting) => waiting.get_mut().merge(look),
+        std::collections::btree_map::Entry::Occupied(mut waiting) => waiting.get_mut().merge(check),
     }
 }

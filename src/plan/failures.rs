@@ -39,7 +39,7 @@ pub enum Failure {
     /// A directory could not be opened or listed by a sweep.
     Scan,
     /// A directory has to stay closed to others, for the sake of what it holds.
-    Uneven,
+    PendingWiden,
     /// The replica's file system takes no more: one word for all entries is enough.
     Refused,
     /// The replica's directory lets nothing be renamed or removed: one word for it and all entries in it is enough.
@@ -51,7 +51,7 @@ pub enum Failure {
 impl Failure {
     /// It may be over before anybody needs to know.
     fn is_soft(self) -> bool {
-        matches!(self, Failure::Restless | Failure::Uneven)
+        matches!(self, Failure::Restless | Failure::PendingWiden)
     }
 
     /// The stuck directory that is the reason.
@@ -158,7 +158,7 @@ impl Failures {
     /// closed, nor where a file has not rested after `since` only, or never rests, which would keep others out for ever.
     pub fn failed_within(&self, dir: &RelPath, since: Option<Instant>) -> impl Iterator<Item = &RelPath> {
         let failed = within(&self.paths, dir).filter(move |(_, trouble)| match trouble.failure {
-            Failure::Uneven => false,
+            Failure::PendingWiden => false,
             Failure::Restless => !trouble.told && since.is_some_and(|since| trouble.begun <= since),
             _ => true,
         });

@@ -60,7 +60,7 @@ struct FileNames {
 
 impl FileNames {
     /// Whether there are names that are not known and were not searched.
-    fn is_lacking(&mut self) -> bool {
+    fn has_unknown_names(&mut self) -> bool {
         let lacking = self.paths.len() < self.links as usize && self.searched != self.links;
         if lacking {
             self.searched = self.links;
@@ -133,7 +133,7 @@ impl Links {
     /// The replica was changed for a name: the other names of the file, where they are due.
     fn due(&mut self, Linked { path, id, ctime, .. }: &Linked) -> Vec<RelPath> {
         let Some(names) = self.by_id.get_mut(id) else { return Vec::new() };
-        self.lacking |= names.is_lacking();
+        self.lacking |= names.has_unknown_names();
         if names.told == Some(*ctime) {
             return Vec::new();
         }
@@ -192,7 +192,7 @@ impl Links {
                 continue;
             }
             if let Some(names) = self.by_id.get_mut(&id) {
-                self.lacking |= names.is_lacking();
+                self.lacking |= names.has_unknown_names();
                 due.extend(names.paths.iter().cloned());
             }
             self.remember(&path, id);
@@ -261,7 +261,7 @@ impl Links {
 
     /// Whether a file was changed that has names which are not known: one that had a single name
     /// when it was seen last, and was not told of since. A scan of all is due; it finds them.
-    pub fn is_lacking(&self) -> bool {
+    pub fn has_unknown_names(&self) -> bool {
         self.lacking
     }
 
@@ -326,16 +326,16 @@ mod tests {
     fn names_that_are_not_known_are_searched_once() {
         let mut links = Links::default();
         see(&mut links, "a", 7, 1, false);
-        assert!(!links.is_lacking());
+        assert!(!links.has_unknown_names());
         see(&mut links, "b", 7, 2, true);
-        assert!(links.is_lacking());
+        assert!(links.has_unknown_names());
         links.sweep_begins();
         for name in ["a", "b"] {
             see(&mut links, name, 7, 2, false);
         }
         links.swept();
         see(&mut links, "b", 7, 3, true);
-        assert!(!links.is_lacking());
+        assert!(!links.has_unknown_names());
     }
 
     #[test]
@@ -348,10 +348,10 @@ mod tests {
         links.look_at([&b].into_iter());
         see(&mut links, "b", 7, 1, false);
         assert!(links.looked().is_empty());
-        assert!(!links.is_lacking());
+        assert!(!links.has_unknown_names());
         links.look_at([&b].into_iter());
         assert_eq!(links.looked().len(), 2);
-        assert!(links.is_lacking());
+        assert!(links.has_unknown_names());
         assert_eq!(see(&mut links, "a", 7, 2, true), ["c"]);
     }
 

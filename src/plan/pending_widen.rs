@@ -18,12 +18,12 @@ struct WidenWait {
 }
 
 #[derive(Default)]
-pub struct Uneven {
+pub struct PendingWiden {
     waits: BTreeMap<RelPath, WidenWait>,
     by_time: BTreeSet<(Instant, RelPath)>,
 }
 
-impl Uneven {
+impl PendingWiden {
     /// Notes that a directory cannot be opened yet. How long it waits now.
     pub fn note(&mut self, path: &RelPath, now: Instant) -> Duration {
         let wait = self.waits.entry(path.clone()).or_insert(WidenWait { due: None, next: FIRST });
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn they_are_looked_into_at_growing_distances_until_they_are_open() {
-        let (mut pending_widen, begun) = (Uneven::default(), Instant::now());
+        let (mut pending_widen, begun) = (PendingWiden::default(), Instant::now());
         let mut now = begun;
         for round in 0..20 {
             pending_widen.note(&path("a"), now);
@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn those_above_what_is_over_wait_no_longer() {
-        let (mut pending_widen, now) = (Uneven::default(), Instant::now());
+        let (mut pending_widen, now) = (PendingWiden::default(), Instant::now());
         let mut due = now;
         for _ in 0..10 {
             for text in ["a", "a/b", "c"] {
@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn one_walk_looks_into_all_below_a_directory() {
-        let (mut pending_widen, now) = (Uneven::default(), Instant::now());
+        let (mut pending_widen, now) = (PendingWiden::default(), Instant::now());
         for text in ["a", "a-b", "a/b", "c/d"] {
             pending_widen.note(&path(text), now);
         }

@@ -67,7 +67,7 @@ struct Wish {
 }
 
 impl Wish {
-    fn look(&self) -> Check {
+    fn check(&self) -> Check {
         Check { first: self.first, ..Check::new(self.depth, self.detector, self.since) }
     }
 }
@@ -82,8 +82,8 @@ struct Plain {
 }
 
 impl Plain {
-    fn add(&mut self, place: Waits, path: &RelPath, look: &Check, due: Instant) {
-        let Check { depth, detector, first, since, .. } = *look;
+    fn add(&mut self, place: Waits, path: &RelPath, check: &Check, due: Instant) {
+        let Check { depth, detector, first, since, .. } = *check;
         let wish = Wish { depth, detector, first, since, due };
         let key = (place, path.clone());
         let merged = match self.waiting.remove(&key) {
@@ -99,19 +99,19 @@ impl Plain {
         self.waiting.insert(key, merged);
     }
 
-    fn ready(&mut self, path: &RelPath, look: &Check) {
-        self.add(Waits::Ready(look.detector), path, look, self.now);
+    fn ready(&mut self, path: &RelPath, check: &Check) {
+        self.add(Waits::Ready(check.detector), path, check, self.now);
     }
 
-    fn watched(&mut self, path: &RelPath, mut look: Check) {
+    fn watched(&mut self, path: &RelPath, mut check: Check) {
         if let Some(found) = self.waiting.remove(&(Waits::Resting, path.clone())) {
-            look.merge(found.look());
+            check.merge(found.check());
         }
         // What a file that was at rest may use up at once.
         let credit = Duration::from_millis(200);
         match self.cooling.get(path).and_then(|rested| rested.checked_sub(credit)) {
-            Some(until) if until > self.now => self.add(Waits::Resting, path, &look, until),
-            _ => self.ready(path, &look),
+            Some(until) if until > self.now => self.add(Waits::Resting, path, &check, until),
+            _ => self.ready(path, &check),
         }
     }
 
@@ -123,7 +123,7 @@ impl Plain {
             std::mem::take(&mut self.waiting).into_iter().partition(|(key, wish)| is_due(key, wish));
         self.waiting = rest;
         for ((_, path), wish) in due {
-            self.ready(&path, &wish.look());
+            self.ready(&path, &wish.check());
         }
     }
 
@@ -148,12 +148,12 @@ impl Plain {
     }
 
     /// What was given out was asked for, as it is, and is asked for no more.
-    fn given(&mut self, detector: Detector, looks: &Checks) {
-        for (path, look) in all(looks) {
+    fn given(&mut self, detector: Detector, checks: &Checks) {
+        for (path, check) in all(checks) {
             let wish = self.waiting.remove(&(Waits::Ready(detector), path.clone()));
             let wish = wish.unwrap_or_else(|| panic!("nobody asked for {path:?}"));
             assert_eq!(
-                (look.depth, look.first, look.since),
+                (check.depth, check.first, check.since),
                 (wish.depth, wish.first, wish.since),
                 "{path:?}"
             );
@@ -161,14 +161,14 @@ impl Plain {
     }
 
     /// Whether the renames are to be followed before these looks.
-    fn concern(&self, looks: &Checks) -> bool {
-        let dirs = looks.keys().cloned();
-        all(looks).map(|(path, _)| path).chain(dirs).any(|path| self.renames.concern(&path))
+    fn concern(&self, checks: &Checks) -> bool {
+        let dirs = checks.keys().cloned();
+        all(checks).map(|(path, _)| path).chain(dirs).any(|path| self.renames.concern(&path))
     }
 }
 
-fn all(looks: &Checks) -> impl Iterator<Item = (RelPath, &Check)> {
-    looks.iter().flat_map(|(dir, names)| names.iter().map(|(name, look)| (dir.join(name), look)))
+fn all(checks: &Checks) -> impl Iterator<Item = (RelPath, &Check)> {
+    checks.iter().flat_map(|(dir, names)| names.iter().map(|(name, check)| (dir.join(name), check)))
 }
 
 /// The queue and the list, side by side.
@@ -181,30 +181,30 @@ impl BothQueues {
     fn step(&mut self, step: QueueStep) {
         let Self { queue, plain } = self;
         let now = plain.now;
-        let look = |depth, detector| Check::new(depth, detector, now);
+        let check = |depth, detector| Check::new(depth, detector, now);
         let after = |millis| now + Duration::from_millis(millis);
         match step {
             QueueStep::Push(path, depth, detector) => {
-                queue.push_path(&path, look(depth, detector));
-                plain.ready(&path, &look(depth, detector));
+                queue.push_path(&path, check(depth, detector));
+                plain.ready(&path, &check(depth, detector));
             }
             QueueStep::Watched(path, depth) => {
-                assert_eq!(queue.push_watched(&path, look(depth, Detector::Watch), now), None);
-                plain.watched(&path, look(depth, Detector::Watch));
+                assert_eq!(queue.push_watched(&path, check(depth, Detector::Watch), now), None);
+                plain.watched(&path, check(depth, Detector::Watch));
             }
             QueueStep::DelayQueue(path, depth, detector, millis) => {
-                queue.push_later(after(millis), path.clone(), look(depth, detector));
-                plain.add(Waits::DelayQueue, &path, &look(depth, detector), after(millis));
+                queue.push_later(after(millis), path.clone(), check(depth, detector));
+                plain.add(Waits::DelayQueue, &path, &check(depth, detector), after(millis));
             }
             QueueStep::Resting(path, depth, detector, millis) => {
-                queue.push_resting(after(millis), path.clone(), look(depth, detector));
+                queue.push_resting(after(millis), path.clone(), check(depth, detector));
                 // One that is found again rests no longer for that.
                 let resting = plain.waiting.get(&(Waits::Resting, path.clone())).map(|wish| wish.due);
-                plain.add(Waits::Resting, &path, &look(depth, detector), resting.unwrap_or(after(millis)));
+                plain.add(Waits::Resting, &path, &check(depth, detector), resting.unwrap_or(after(millis)));
             }
             QueueStep::Park(path, depth) => {
-                queue.await_worker(path.clone(), look(depth, Detector::Sweep));
-                plain.awaiting_worker.push((path, look(depth, Detector::Sweep)));
+                queue.await_worker(path.clone(), check(depth, Detector::Sweep));
+                plain.awaiting_worker.push((path, check(depth, Detector::Sweep)));
             }
             QueueStep::Unpark(number) => self.release_to_workers(number),
             QueueStep::Cool(path, took) => {
@@ -227,8 +227,8 @@ impl BothQueues {
     fn release_to_workers(&mut self, number: usize) {
         self.queue.release_to_workers(number);
         let number = number.min(self.plain.awaiting_worker.len());
-        for (path, look) in self.plain.awaiting_worker.drain(..number).collect::<Vec<_>>() {
-            self.plain.ready(&path, &look);
+        for (path, check) in self.plain.awaiting_worker.drain(..number).collect::<Vec<_>>() {
+            self.plain.ready(&path, &check);
         }
     }
 
@@ -241,24 +241,24 @@ impl BothQueues {
     /// Whether anything came out.
     fn take(&mut self, detector: Detector, portion: BatchLimit) -> bool {
         let was_ready = self.plain.is_ready(detector);
-        let mut looks = self.queue.take(detector, portion);
-        assert!(all(&looks).count() <= portion.names && looks.len() <= portion.dirs);
-        self.plain.given(detector, &looks);
-        let concern = self.plain.concern(&looks);
-        let hints = self.queue.take_renames(&mut looks, usize::MAX);
+        let mut checks = self.queue.take(detector, portion);
+        assert!(all(&checks).count() <= portion.names && checks.len() <= portion.dirs);
+        self.plain.given(detector, &checks);
+        let concern = self.plain.concern(&checks);
+        let hints = self.queue.take_renames(&mut checks, usize::MAX);
         let wanted = if concern { self.plain.renames.take(usize::MAX) } else { RenameBatch::default() };
         assert_eq!(hints.hints(), wanted.hints());
         for end in hints.hints().iter().flat_map(|hint| [&hint.from, &hint.to]) {
             self.plain.waiting.remove(&(Waits::Ready(Detector::Watch), end.clone()));
-            assert!(all(&looks).any(|(path, _)| path == *end), "{end:?} was renamed and is not looked at");
+            assert!(all(&checks).any(|(path, _)| path == *end), "{end:?} was renamed and is not looked at");
         }
-        assert!(!was_ready || !looks.is_empty(), "something was ready, and nothing came out");
-        !looks.is_empty()
+        assert!(!was_ready || !checks.is_empty(), "something was ready, and nothing came out");
+        !checks.is_empty()
     }
 
     fn agree(&self) {
         let Self { queue, plain } = self;
-        assert_eq!(queue.sweep_names(), plain.of_sweep());
+        assert_eq!(queue.count_sweep_names(), plain.of_sweep());
         assert_eq!(queue.next_due(), plain.next_due());
         for detector in [Detector::Sweep, Detector::Watch] {
             assert!(queue.has_ready(detector) || !plain.is_ready(detector));

@@ -78,7 +78,7 @@ pub struct Done {
 }
 
 impl Done {
-    pub fn new(operation: Operation, path: RelPath, entry: &Entry, reason: Reason, look: &Check) -> Self {
+    pub fn new(operation: Operation, path: RelPath, entry: &Entry, reason: Reason, check: &Check) -> Self {
         Self {
             operation,
             path,
@@ -86,8 +86,8 @@ impl Done {
             kind: kind_word(&entry.kind),
             bytes: None,
             reason,
-            detector: look.detector,
-            since: look.since,
+            detector: check.detector,
+            since: check.since,
             entries: None,
             differs: MetadataDiff::default(),
         }
@@ -199,7 +199,7 @@ pub enum Cause {
     /// The entry did not rest for long enough to be copied or compared.
     Restless,
     /// A directory that holds what others may not see, and is to be opened to them.
-    Uneven,
+    PendingWiden,
     /// The replica's file system takes it for the same name as this other one of the source.
     Collides(Name),
     /// What was removed could not be deleted to the last entry.
@@ -217,7 +217,7 @@ impl Problem {
     }
 
     /// What kind of failure it is, as far as it matters for when it is tried again and told.
-    pub fn failure(&self) -> Failure {
+    pub fn failure_kind(&self) -> Failure {
         let Cause::FsError(error) = self.cause else { return Failure::Entry };
         match error.kind {
             FsErrorKind::GivesNothingBack => Failure::Stuck,
@@ -263,7 +263,7 @@ impl Problem {
                     "what lies here under a temporary name was removed and cannot be deleted: {error}; {retry}{advice}",
                 );
             }
-            Cause::Uneven => tracing::error!(
+            Cause::PendingWiden => tracing::error!(
                 op = "problem",
                 path = %self.path,
                 "others are not let into it in the replica as in the source, since there it holds entries that the source \

@@ -229,8 +229,8 @@ impl Chunk<'_> {
         // RACE: one may be written to while it is read. Whoever acts on the evidence sees that;
         // what was wrongly found equal is found by the next look.
         let result = walker.differ_beside(&file, &source, &other, &replica).and_then(|differs| {
-            let manner = (walker.drops_behind(), &**walker.cancel);
-            self.batch.read(&name, (&file, source), (&other, replica), differs, manner)
+            let options = (walker.drops_behind(), &**walker.cancel);
+            self.batch.read(&name, (&file, source), (&other, replica), differs, options)
         });
         match result {
             Ok(()) => {

@@ -98,7 +98,7 @@ impl Walker<'_> {
         }
         chunk.compare_names(&joined, 0..joined.len().min(CHUNK), more);
         chunk.report();
-        if let Some(rules) = self.plan.filter.rules_below(dir)
+        if let Some(rules) = self.plan.filter.dir_of_rules(dir)
             && let Ok(below) = self.source.open(&rules)
         {
             self.register(&rules, &below);

@@ -50,8 +50,8 @@ impl DirVerdict {
     }
 
     /// Has it told, after all that was found in it, that the directory is to be looked at for its own sake.
-    pub fn tell(mut self, dir: &RelPath, look: Check, out: &Sender<Message>) -> Self {
-        self.closed = Some((dir.clone(), look, out.clone()));
+    pub fn tell(mut self, dir: &RelPath, check: Check, out: &Sender<Message>) -> Self {
+        self.closed = Some((dir.clone(), check, out.clone()));
         self
     }
 
@@ -116,12 +116,12 @@ impl DirVerdict {
         if !is_even && !(is_known && (is_twin || is_somebodys)) {
             self.above.iter().for_each(|above| above.mark_different());
         }
-        if let Some((dir, look, out)) = self.closed.take() {
+        if let Some((dir, check, out)) = self.closed.take() {
             // It is due from now on: after all that was found in it.
-            let look = Check { since: Instant::now(), ..look };
+            let check = Check { since: Instant::now(), ..check };
             let told = match dir.split() {
                 // By its name, so that it is looked at for its own sake, and not for that of something in it.
-                Some((above, name)) => Message::Differ(above, vec![(name, look)]),
+                Some((above, name)) => Message::Differ(above, vec![(name, check)]),
                 None => Message::Differ(dir, Vec::new()),
             };
             for message in walked.map(Message::Walked).into_iter().chain([told]) {

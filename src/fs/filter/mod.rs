@@ -76,7 +76,7 @@ impl Filter {
 
     /// Where a directory of the source holds rules that lie in a directory of their own, which may
     /// itself be excluded.
-    pub fn rules_below(&self, dir: &RelPath) -> Option<RelPath> {
+    pub fn dir_of_rules(&self, dir: &RelPath) -> Option<RelPath> {
         let nested = self.nested.as_ref()?.read().unwrap_or_else(PoisonError::into_inner);
         let info = [&b".git"[..], b"info"].into_iter().filter_map(Name::new);
         nested.get(dir)?.is_repository.then(|| info.fold(dir.clone(), |at, name| at.join(&name)))

@@ -20,37 +20,37 @@ pub struct DelayQueue {
 
 impl DelayQueue {
     /// Lets a path wait until a time: it takes the place of an older one.
-    pub fn push(&mut self, at: Instant, path: RelPath, mut look: Check) {
+    pub fn push(&mut self, at: Instant, path: RelPath, mut check: Check) {
         if let Some(waiting) = self.remove(&path) {
-            look.merge(waiting);
+            check.merge(waiting);
         }
         self.count += 1;
         let key = (at, self.count);
-        self.of_sweep += usize::from(look.detector == Detector::Sweep);
+        self.of_sweep += usize::from(check.detector == Detector::Sweep);
         self.due.insert(path.clone(), key);
-        self.by_time.insert(key, (path, look));
+        self.by_time.insert(key, (path, check));
     }
 
     pub fn remove(&mut self, path: &RelPath) -> Option<Check> {
         // Most of the time nothing waits, and a path need not be hashed to know that.
         let key = if self.due.is_empty() { None } else { self.due.remove(path) };
-        let (_, look) = self.by_time.remove(&key?)?;
-        self.of_sweep -= usize::from(look.detector == Detector::Sweep);
-        Some(look)
+        let (_, check) = self.by_time.remove(&key?)?;
+        self.of_sweep -= usize::from(check.detector == Detector::Sweep);
+        Some(check)
     }
 
     /// The next one that is due by `now`.
     pub fn pop(&mut self, now: Instant) -> Option<(RelPath, Check)> {
-        let (path, look) = self.by_time.first_entry().filter(|first| first.key().0 <= now)?.remove();
+        let (path, check) = self.by_time.first_entry().filter(|first| first.key().0 <= now)?.remove();
         self.due.remove(&path);
-        self.of_sweep -= usize::from(look.detector == Detector::Sweep);
-        Some((path, look))
+        self.of_sweep -= usize::from(check.detector == Detector::Sweep);
+        Some((path, check))
     }
 
     /// Whether one of those that wait below a directory passes a test.
     pub fn any_below(&self, dir: &RelPath, test: impl Fn(&Check) -> bool) -> bool {
         let below = within(&self.due, dir).filter(|(path, _)| *path != dir);
-        below.filter_map(|(_, key)| self.by_time.get(key)).any(|(_, look)| test(look))
+        below.filter_map(|(_, key)| self.by_time.get(key)).any(|(_, check)| test(check))
     }
 
     pub fn next_due(&self) -> Option<Instant> {

@@ -67,39 +67,39 @@ impl Queue {
         self.lane(detector).push(dir, names);
     }
 
-    pub fn push_path(&mut self, path: &RelPath, look: Check) {
-        let detector = look.detector;
+    pub fn push_path(&mut self, path: &RelPath, check: Check) {
+        let detector = check.detector;
         match path.split() {
-            Some((dir, name)) => self.push(detector, dir, [(name, look)]),
+            Some((dir, name)) => self.push(detector, dir, [(name, check)]),
             None => self.push(detector, RelPath::root(), []),
         }
     }
 
     /// Lets a path be looked at again at a time. It waits once: a newer time takes the place of
     /// an older one.
-    pub fn push_later(&mut self, at: Instant, path: RelPath, look: Check) {
-        self.later.push(at, path, look);
+    pub fn push_later(&mut self, at: Instant, path: RelPath, check: Check) {
+        self.later.push(at, path, check);
     }
 
     /// Lets a path that a scan has found rest until a time, or until the watch tells of it. One that
     /// rests already and is found again rests no longer for that: walks may come faster than it.
-    pub fn push_resting(&mut self, at: Instant, path: RelPath, look: Check) {
+    pub fn push_resting(&mut self, at: Instant, path: RelPath, check: Check) {
         let at = self.resting.due.get(&path).map_or(at, |(due, _)| *due);
-        self.resting.push(at, path, look);
+        self.resting.push(at, path, check);
     }
 
     /// Adds what the watch has told; it takes the place of what a scan has found there. Where too
     /// much waits, something else is to be done instead.
-    pub fn push_watched(&mut self, path: &RelPath, mut look: Check, now: Instant) -> Option<Instead> {
+    pub fn push_watched(&mut self, path: &RelPath, mut check: Check, now: Instant) -> Option<Instead> {
         if let Some(found) = self.resting.remove(path) {
-            look.merge(found);
+            check.merge(found);
         }
         match self.cooling.until(path, now) {
-            Some(time) => self.resting.push(time, path.clone(), look),
-            None => self.push_path(path, look),
+            Some(time) => self.resting.push(time, path.clone(), check),
+            None => self.push_path(path, check),
         }
         if let Some((dir, _)) = path.split()
-            && self.watch.names_in(&dir) > CROWD
+            && self.watch.count_names_in(&dir) > CROWD
         {
             self.watch.give_up(&dir);
             return Some(Instead::Names(dir));
@@ -127,20 +127,20 @@ impl Queue {
 
     /// The renames that have to be followed before these looks, so many at most. Their ends are added to the looks; what has
     /// to come after further ones is put back.
-    pub fn take_renames(&mut self, looks: &mut Checks, most: usize) -> RenameBatch {
+    pub fn take_renames(&mut self, checks: &mut Checks, most: usize) -> RenameBatch {
         let concerned = |(dir, names): (&RelPath, &BTreeMap<Name, Check>)| {
             self.hints.concern(dir) || names.keys().any(|name| self.hints.concern(&dir.join(name)))
         };
-        if self.hints.is_empty() || !looks.iter().any(concerned) {
+        if self.hints.is_empty() || !checks.iter().any(concerned) {
             return RenameBatch::default();
         }
         let renames = self.hints.take(most);
-        self.put_back_concerned(looks);
+        self.put_back_concerned(checks);
         for hint in renames.hints() {
             for end in [&hint.from, &hint.to] {
                 if !self.hints.concern(end) {
                     let own = Check::new(Depth::Subtree, Detector::Watch, hint.since);
-                    add(looks, end, self.watch.pull(end).unwrap_or(own));
+                    add(checks, end, self.watch.pull(end).unwrap_or(own));
                 }
             }
         }
@@ -148,11 +148,11 @@ impl Queue {
     }
 
     /// Puts back the looks that would see the traces of renames which are not followed yet.
-    fn put_back_concerned(&mut self, looks: &mut Checks) {
+    fn put_back_concerned(&mut self, checks: &mut Checks) {
         if self.hints.is_empty() {
             return;
         }
-        for (dir, names) in std::mem::take(looks) {
+        for (dir, names) in std::mem::take(checks) {
             let is_below = self.hints.concern(&dir);
             let (later, now): (BTreeMap<_, _>, BTreeMap<_, _>) =
                 names.into_iter().partition(|(name, _)| is_below || self.hints.concern(&dir.join(name)));
@@ -160,22 +160,22 @@ impl Queue {
             if is_itself && is_below {
                 self.push(Detector::Watch, dir.clone(), []);
             }
-            for (name, look) in later {
-                self.push(look.detector, dir.clone(), [(name, look)]);
+            for (name, check) in later {
+                self.push(check.detector, dir.clone(), [(name, check)]);
             }
             if !now.is_empty() || (is_itself && !is_below) {
-                looks.insert(dir, now);
+                checks.insert(dir, now);
             }
         }
     }
 
-    pub fn await_worker(&mut self, path: RelPath, look: Check) {
-        self.awaiting_worker.push_back((path, look));
+    pub fn await_worker(&mut self, path: RelPath, check: Check) {
+        self.awaiting_worker.push_back((path, check));
     }
 
     /// Whether something in a directory or below is to be looked at first: a walk has found it, or it was due by a time.
     pub fn comes_first_within(&self, dir: &RelPath, since: Option<Instant>) -> bool {
-        let comes_first = |look: &Check| look.comes_before(since);
+        let comes_first = |check: &Check| check.comes_before(since);
         let is_ready = [&self.watch, &self.sweep].iter().any(|lane| lane.has_within(dir, comes_first));
         is_ready || self.resting.any_below(dir, comes_first)
     }
@@ -188,30 +188,30 @@ impl Queue {
     /// Lets so many of the looks that wait for a worker be tried again.
     pub fn release_to_workers(&mut self, number: usize) {
         for _ in 0..number {
-            let Some((path, look)) = self.awaiting_worker.pop_front() else { break };
-            self.push_path(&path, look);
+            let Some((path, check)) = self.awaiting_worker.pop_front() else { break };
+            self.push_path(&path, check);
         }
     }
 
     /// Lets a path wait until the replica's file system may take more.
-    pub fn push_out_of_space(&mut self, path: &RelPath, look: Check) {
+    pub fn push_out_of_space(&mut self, path: &RelPath, check: Check) {
         match self.out_of_space.get_mut(path) {
-            Some(waiting) => waiting.merge(look),
-            None => _ = self.out_of_space.insert(path.clone(), look),
+            Some(waiting) => waiting.merge(check),
+            None => _ = self.out_of_space.insert(path.clone(), check),
         }
     }
 
     /// Lets all that the replica's file system did not take be tried again.
     pub fn wake_out_of_space(&mut self) {
-        for (path, look) in std::mem::take(&mut self.out_of_space) {
-            self.push_path(&path, look);
+        for (path, check) in std::mem::take(&mut self.out_of_space) {
+            self.push_path(&path, check);
         }
     }
 
     /// Moves what is due by `now` to its lane.
     pub fn wake(&mut self, now: Instant) {
-        while let Some((path, look)) = self.later.pop(now).or_else(|| self.resting.pop(now)) {
-            self.push_path(&path, look);
+        while let Some((path, check)) = self.later.pop(now).or_else(|| self.resting.pop(now)) {
+            self.push_path(&path, check);
         }
     }
 
@@ -233,12 +233,12 @@ impl Queue {
     }
 
     /// Number of the sweep's names that wait, for a round, for rest or for a worker.
-    pub fn sweep_names(&self) -> usize {
+    pub fn count_sweep_names(&self) -> usize {
         self.sweep.names + self.resting.of_sweep + self.awaiting_worker.len()
     }
 
     /// Number of names that rest, on the watch's behalf or the sweep's.
-    pub fn resting_names(&self) -> usize {
+    pub fn count_resting(&self) -> usize {
         self.resting.due.len()
     }
 
@@ -263,8 +263,8 @@ mod tests {
     const ALL: BatchLimit = BatchLimit { names: 1000, dirs: 1000 };
 
     fn taken(queue: &mut Queue, portion: BatchLimit) -> Vec<String> {
-        let looks = queue.take(Detector::Sweep, portion);
-        looks
+        let checks = queue.take(Detector::Sweep, portion);
+        checks
             .iter()
             .flat_map(|(dir, names)| names.keys().map(move |name| dir.join(name).to_string()))
             .collect()
@@ -276,11 +276,11 @@ mod tests {
         let mut queue = Queue::default();
         queue.push_path(&path("a/x"), Check { depth: Depth::Subtree, ..look(old) });
         queue.push_path(&path("a/x"), look(new));
-        assert_eq!(queue.sweep_names(), 1);
-        let looks = queue.take(Detector::Sweep, ALL);
-        let merged = &looks[&path("a")][&name("x")];
+        assert_eq!(queue.count_sweep_names(), 1);
+        let checks = queue.take(Detector::Sweep, ALL);
+        let merged = &checks[&path("a")][&name("x")];
         assert_eq!((merged.depth, merged.first, merged.since), (Depth::Subtree, old, new));
-        assert_eq!(queue.sweep_names(), 0);
+        assert_eq!(queue.count_sweep_names(), 0);
         assert!(!queue.has_ready(Detector::Sweep));
     }
 
@@ -315,7 +315,7 @@ mod tests {
             512,
             "and the rest is for the wide ones"
         );
-        assert_eq!(queue.sweep_names(), 3_001 - 512);
+        assert_eq!(queue.count_sweep_names(), 3_001 - 512);
     }
 
     #[test]
@@ -363,14 +363,14 @@ mod tests {
         for name in ["told", "missed"] {
             queue.push_resting(due, path(name), look(now));
         }
-        assert_eq!(queue.sweep_names(), 2);
+        assert_eq!(queue.count_sweep_names(), 2);
         queue.push_watched(&path("told"), Check { detector: Detector::Watch, ..look(now) }, now);
         assert_eq!(queue.take(Detector::Watch, ALL).len(), 1);
         assert!(!queue.has_ready(Detector::Sweep));
-        assert_eq!((queue.sweep_names(), queue.next_due()), (1, Some(due)));
+        assert_eq!((queue.count_sweep_names(), queue.next_due()), (1, Some(due)));
         queue.wake(due);
         assert_eq!(taken(&mut queue, ALL), ["missed"]);
-        assert_eq!((queue.sweep_names(), queue.resting_names()), (0, 0));
+        assert_eq!((queue.count_sweep_names(), queue.count_resting()), (0, 0));
     }
 
     #[test]
@@ -382,7 +382,7 @@ mod tests {
         queue.push_watched(&path("saved"), Check { detector: Detector::Watch, ..look(now) }, now);
         for seconds in 1..=3 {
             queue.push_resting(now + Duration::from_secs(seconds), path("saved"), look(now));
-            assert_eq!((queue.next_due(), queue.resting_names()), (Some(due), 1));
+            assert_eq!((queue.next_due(), queue.count_resting()), (Some(due), 1));
         }
         queue.wake(due);
         assert_eq!(queue.take(Detector::Watch, ALL).len(), 1);
@@ -486,10 +486,10 @@ mod tests {
     fn parked_work_waits_until_it_is_let_go() {
         let mut queue = Queue::default();
         queue.await_worker(path("big"), look(Instant::now()));
-        assert!(queue.sweep_names() == 1 && !queue.has_ready(Detector::Sweep));
+        assert!(queue.count_sweep_names() == 1 && !queue.has_ready(Detector::Sweep));
         queue.await_worker(path("bigger"), look(Instant::now()));
         queue.release_to_workers(1);
         assert_eq!(taken(&mut queue, ALL), ["big"]);
-        assert_eq!(queue.sweep_names(), 1);
+        assert_eq!(queue.count_sweep_names(), 1);
     }
 }

@@ -27,13 +27,13 @@ impl Ready {
             BTreeMap::new()
         });
         let before = waiting.len();
-        for (name, look) in names {
-            add_name(waiting, name, look);
+        for (name, check) in names {
+            add_name(waiting, name, check);
         }
         self.names += waiting.len() - before;
     }
 
-    pub fn names_in(&self, dir: &RelPath) -> usize {
+    pub fn count_names_in(&self, dir: &RelPath) -> usize {
         self.dirs.get(dir).map_or(0, BTreeMap::len)
     }
 
@@ -67,9 +67,9 @@ impl Ready {
     /// Takes out one look.
     pub fn pull(&mut self, path: &RelPath) -> Option<Check> {
         let (dir, name) = path.split()?;
-        let look = self.dirs.get_mut(&dir)?.remove(&name)?;
+        let check = self.dirs.get_mut(&dir)?.remove(&name)?;
         self.names -= 1;
-        Some(look)
+        Some(check)
     }
 
     /// Takes the directories in turn, and of each so many names that the others have theirs soon.

@@ -32,7 +32,7 @@ pub enum JobKind {
 /// One big file on its way.
 pub struct Job {
     pub path: RelPath,
-    pub look: Check,
+    pub check: Check,
     pub source: File,
     pub entry: Entry,
     pub load: JobKind,
@@ -45,12 +45,12 @@ pub struct Job {
 impl Job {
     pub fn new(
         path: RelPath,
-        look: Check,
+        check: Check,
         (source, entry): (File, Entry),
         load: JobKind,
         slot: Permit,
     ) -> Self {
-        Self { path, look, source, entry, load, cancel: Arc::default(), _permit: slot }
+        Self { path, check, source, entry, load, cancel: Arc::default(), _permit: slot }
     }
 
     pub fn identity(&self) -> Identity {

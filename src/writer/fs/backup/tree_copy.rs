@@ -19,13 +19,13 @@ pub(super) fn copy_entry(
     name: &Name,
     to: &ReplicaDir,
     new: &Name,
-    manner: CopyOptions<'_>,
+    options: CopyOptions<'_>,
 ) -> Result<(), WorkError> {
     match from.look(name.as_bytes()) {
         Observed::Absent => Err(WorkError::Changed),
         Observed::Unknown(error) => Err(error.into()),
-        Observed::Present(entry) if entry.is_dir() => copy_tree(from, name, to, new, manner),
-        Observed::Present(entry) => copy_leaf(from, (name, &entry), to, new, manner),
+        Observed::Present(entry) if entry.is_dir() => copy_tree(from, name, to, new, options),
+        Observed::Present(entry) => copy_leaf(from, (name, &entry), to, new, options),
     }
 }
 
@@ -63,7 +63,7 @@ fn copy_tree(
     name: &Name,
     to: &ReplicaDir,
     new: &Name,
-    manner: CopyOptions<'_>,
+    options: CopyOptions<'_>,
 ) -> Result<(), WorkError> {
     let (tops, root) = ((RelPath::root().join(name), RelPath::root().join(new)), RelPath::root());
     to.make_dir(new)?;
@@ -74,7 +74,7 @@ fn copy_tree(
         next += 1;
         let (ours, copy) = (from.open(&tops.0.below(&at))?, to.open(&tops.1.below(&at))?);
         for (name, _) in ours.list()?.iter() {
-            if manner.1.load(Ordering::Relaxed) {
+            if options.1.load(Ordering::Relaxed) {
                 return Err(WorkError::Cancelled);
             }
             let Some(name) = Name::new(name) else { continue };
@@ -85,13 +85,13 @@ fn copy_tree(
                     copy.make_dir(&name)?;
                     dirs.push(at.join(&name));
                 }
-                Observed::Present(entry) => copy_leaf(&ours, (&name, &entry), &copy, &name, manner)?,
+                Observed::Present(entry) => copy_leaf(&ours, (&name, &entry), &copy, &name, options)?,
             }
         }
     }
     for at in dirs.iter().rev() {
         let (ours, copy) = (from.open(&tops.0.below(at))?, to.open(&tops.1.below(at))?);
-        let (entry, capabilities) = (ours.entry()?, manner.0);
+        let (entry, capabilities) = (ours.entry()?, options.0);
         let xattrs = (copy.xattrs(capabilities.xattrs)?, ours.xattrs(capabilities.xattrs)?);
         let all = MetadataDiff { xattrs: xattrs.0 != xattrs.1, ..MetadataDiff::of_new(&entry, capabilities) };
         copy.set(&settings(&entry, all, Some((&xattrs.0, &xattrs.1)), capabilities))?;

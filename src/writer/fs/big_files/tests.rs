@@ -55,8 +55,8 @@ impl Bench {
     }
 
     fn job(&self, load: JobKind) -> Job {
-        let look = Check::new(Depth::Content, Detector::Watch, Instant::now());
-        Job::new(path("file"), look, self.source(), load, self.workers.slot().unwrap())
+        let check = Check::new(Depth::Content, Detector::Watch, Instant::now());
+        Job::new(path("file"), check, self.source(), load, self.workers.slot().unwrap())
     }
 }
 

@@ -73,14 +73,14 @@ impl Round<'_> {
     /// Both sides of a directory that this round has restricted, with all above it: then what lies below need not be walked to
     /// from the root. `None` where others stand there by now.
     pub(super) fn restricted_pair(&mut self, path: &RelPath) -> Option<(Dir, ReplicaDir)> {
-        if !self.spots.contains_key(path) && self.near.as_ref().is_none_or(|(near, _)| near != path) {
+        if !self.dir_pairs.contains_key(path) && self.near.as_ref().is_none_or(|(near, _)| near != path) {
             let (ours, theirs) = self.restricted.get(path)?;
             let pair = (self.source.open(path).ok()?, self.replica.open(path).ok()?);
             let are_they = pair.0.entry().ok()?.is_inode_of(ours) && pair.1.entry().ok()?.is_inode_of(theirs);
             self.near = are_they.then(|| (path.clone(), pair));
         }
-        let (source, replica) = match (self.spots.get(path), &self.near) {
-            (Some(spot), _) => spot.both()?,
+        let (source, replica) = match (self.dir_pairs.get(path), &self.near) {
+            (Some(dir_pair), _) => dir_pair.both()?,
             (None, Some((_, (source, replica)))) => (source, replica),
             (None, None) => return None,
         };
@@ -212,11 +212,11 @@ impl Round<'_> {
     /// Whether something below a directory is not as it should be by a time, and shows.
     fn has_failed_within(&self, dir: &RelPath, by: Option<Instant>) -> bool {
         let is_shown = |path: &RelPath| path != dir && path.is_within(dir) && self.shows(path);
-        let is_due = |look: &Check, why: &Requeue| {
-            !matches!(why, Requeue::ChangedSinceCopy | Requeue::WidenLater) && look.comes_before(by)
+        let is_due = |check: &Check, why: &Requeue| {
+            !matches!(why, Requeue::ChangedSinceCopy | Requeue::WidenLater) && check.comes_before(by)
         };
         self.out.problems.iter().any(|(problem, _)| is_shown(&problem.path))
-            || self.out.again.iter().any(|(path, look, why)| is_due(look, why) && is_shown(path))
+            || self.out.again.iter().any(|(path, check, why)| is_due(check, why) && is_shown(path))
             || self.out.put_off.iter().any(|(path, _)| is_shown(path))
             || self.waiting.has_failed_within(dir, by, &is_shown)
     }
@@ -231,12 +231,12 @@ impl Round<'_> {
     }
 
     /// Leaves a directory closed for now.
-    pub(super) fn defer_widen(&mut self, path: &RelPath, look: &Check, why: Requeue) {
+    pub(super) fn defer_widen(&mut self, path: &RelPath, check: &Check, why: Requeue) {
         if self.deletions.are_held() {
             // The walk after the next count sees to it again.
             self.out.open.push(path.clone());
         } else {
-            self.out.again.push((path.clone(), look.clone(), why));
+            self.out.again.push((path.clone(), check.clone(), why));
         }
     }
 

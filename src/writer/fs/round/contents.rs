@@ -26,16 +26,16 @@ use crate::writer::fs::copy::{Temp, ensure_whole, fill, seal, settings};
 /// Names of one directory, for one thread.
 struct ContentsTask<'a> {
     rel: RelPath,
-    spot: &'a DirPair<'a>,
+    dir_pair: &'a DirPair<'a>,
     replica: &'a ReplicaDir,
-    sightings: Vec<Observation>,
+    observations: Vec<Observation>,
     finished: Vec<Finished>,
 }
 
 impl Round<'_> {
     pub(super) fn contents(&mut self, budget: Option<Duration>) {
-        let mut spots = std::mem::take(&mut self.spots);
-        let mut tasks = tasks(&mut spots);
+        let mut dir_pairs = std::mem::take(&mut self.dir_pairs);
+        let mut tasks = tasks(&mut dir_pairs);
         // Publishing is quick, and what is published frees a worker: it waits for no time.
         tasks.sort_by_key(|task| task.finished.is_empty());
         let publishing = tasks.partition_point(|task| !task.finished.is_empty());
@@ -51,8 +51,8 @@ impl Round<'_> {
         let (more, left) = parallel::run(self.shared.threads, rest, until, work);
         results.extend(more);
         for task in left {
-            let names = task.sightings.into_iter();
-            self.out.again.extend(names.map(|s| (task.rel.join(&s.name), s.look, Requeue::Now)));
+            let names = task.observations.into_iter();
+            self.out.again.extend(names.map(|s| (task.rel.join(&s.name), s.check, Requeue::Now)));
         }
         let (outs, waiting): (Vec<_>, Vec<_>) = results.into_iter().unzip();
         for out in outs {
@@ -61,12 +61,12 @@ impl Round<'_> {
         let mut out = Outcome::default();
         self.publish_durably(waiting.into_iter().flatten().collect(), &mut out);
         self.out.absorb(out);
-        self.spots = spots;
+        self.dir_pairs = dir_pairs;
     }
 
     /// Works on some names of one directory; what is finished, and has to wait for the disk.
     fn work_on<'a>(&self, task: ContentsTask<'a>, out: &mut Outcome) -> Vec<Publishable<'a>> {
-        let ContentsTask { rel, spot, replica, sightings, finished } = task;
+        let ContentsTask { rel, dir_pair, replica, observations, finished } = task;
         let mut waiting = Vec::new();
         let mut finish = |ready: Worked<'a>, out: &mut Outcome| -> Result<(), WorkError> {
             match ready? {
@@ -77,32 +77,32 @@ impl Round<'_> {
             Ok(())
         };
         for finished in finished {
-            let (path, look) = (finished.job.path.clone(), finished.job.look.clone());
-            let here = EntryContext { round: self, rel: &rel, spot, replica, path: &path, look: &look };
+            let (path, check) = (finished.job.path.clone(), finished.job.check.clone());
+            let here = EntryContext { round: self, rel: &rel, dir_pair, replica, path: &path, check: &check };
             let ready = here.publish_finished(&finished, out);
             if let Err(work_error) = finish(ready, out) {
-                out.record_failure(path, look, work_error);
+                out.record_failure(path, check, work_error);
             }
         }
-        for Observation { name, look, source, replica: standing } in sightings {
+        for Observation { name, check, source, replica: standing } in observations {
             let path = rel.join(&name);
-            let here = EntryContext { round: self, rel: &rel, spot, replica, path: &path, look: &look };
+            let here = EntryContext { round: self, rel: &rel, dir_pair, replica, path: &path, check: &check };
             let (before, begun) = (out.worked(), Instant::now());
             let is_big = source.entry().is_some_and(|entry| entry.size > self.big);
             // Its copying may take long.
             let restricted = if is_big { here.restrict_file(&name, &source, &standing) } else { None };
             let standing = restricted.unwrap_or(standing);
-            let ready = if look.unseen_in_replica {
+            let ready = if check.unseen_in_replica {
                 here.copy_file(&name, &Observed::Absent, Reason::New, out)
             } else {
                 here.act(&name, &source, &standing, out)
             };
             let is_ready = matches!(ready, Ok(Some(_)));
-            let is_file = look.unseen_in_replica || source.entry().is_some_and(Entry::is_file);
+            let is_file = check.unseen_in_replica || source.entry().is_some_and(Entry::is_file);
             if let Err(work_error) = finish(ready, out) {
                 let _ = here.restrict_file(&name, &source, &standing);
                 let work_error = here.told_as(work_error);
-                out.record_failure(path.clone(), look, work_error);
+                out.record_failure(path.clone(), check, work_error);
             }
             if is_file && (is_ready || out.worked() != before) {
                 out.busy.push((path, begun.elapsed()));
@@ -113,18 +113,18 @@ impl Round<'_> {
 }
 
 /// Cuts the work into tasks.
-fn tasks<'a>(spots: &'a mut BTreeMap<RelPath, DirPair<'_>>) -> Vec<ContentsTask<'a>> {
+fn tasks<'a>(dir_pairs: &'a mut BTreeMap<RelPath, DirPair<'_>>) -> Vec<ContentsTask<'a>> {
     let mut tasks = Vec::new();
-    for (rel, spot) in spots {
-        let mut sightings = std::mem::take(&mut spot.sightings);
-        let mut finished = std::mem::take(&mut spot.finished);
-        let spot = &*spot;
-        let Some(replica) = &spot.replica else { continue };
-        while !sightings.is_empty() || !finished.is_empty() {
-            let rest = sightings.split_off(sightings.len().min(TASK));
-            let sightings = std::mem::replace(&mut sightings, rest);
+    for (rel, dir_pair) in dir_pairs {
+        let mut observations = std::mem::take(&mut dir_pair.observations);
+        let mut finished = std::mem::take(&mut dir_pair.finished);
+        let dir_pair = &*dir_pair;
+        let Some(replica) = &dir_pair.replica else { continue };
+        while !observations.is_empty() || !finished.is_empty() {
+            let rest = observations.split_off(observations.len().min(TASK));
+            let observations = std::mem::replace(&mut observations, rest);
             let finished = std::mem::take(&mut finished);
-            tasks.push(ContentsTask { rel: rel.clone(), spot, replica, sightings, finished });
+            tasks.push(ContentsTask { rel: rel.clone(), dir_pair, replica, observations, finished });
         }
     }
     tasks
@@ -134,10 +134,10 @@ fn tasks<'a>(spots: &'a mut BTreeMap<RelPath, DirPair<'_>>) -> Vec<ContentsTask<
 pub(super) struct EntryContext<'h, 'a> {
     pub round: &'h Round<'h>,
     pub rel: &'h RelPath,
-    pub spot: &'a DirPair<'a>,
+    pub dir_pair: &'a DirPair<'a>,
     pub replica: &'a ReplicaDir,
     pub path: &'h RelPath,
-    pub look: &'h Check,
+    pub check: &'h Check,
 }
 
 /// What is ready to be published, if anything.
@@ -148,7 +148,7 @@ impl<'a> EntryContext<'_, 'a> {
         let capabilities = &self.round.shared.capabilities;
         let action = match decide(source, standing, Contents::Unread, capabilities) {
             // Then they may be equal all the same.
-            Action::CopyFile(Reason::Size) if !self.spot.source.ends_as_told(name) => {
+            Action::CopyFile(Reason::Size) if !self.dir_pair.source.ends_as_told(name) => {
                 out.note_size(self.path);
                 Action::Compare
             }
@@ -166,7 +166,7 @@ impl<'a> EntryContext<'_, 'a> {
                         })
                     });
                     let contents = verdict.map_or(Contents::Same, Contents::from);
-                    let look = Check { evidence: read, ..self.look.clone() };
+                    let check = Check { evidence: read, ..self.check.clone() };
                     let is_newer = may_hold_other(&source, &replica, capabilities);
                     let (source, standing) = (Observed::Present(source), Observed::Present(replica));
                     let action = decide(&source, &standing, contents, capabilities);
@@ -175,7 +175,8 @@ impl<'a> EntryContext<'_, 'a> {
                     {
                         self.renew(name, replica);
                     }
-                    EntryContext { look: &look, ..*self }.apply_action(action, name, &source, &standing, out)
+                    EntryContext { check: &check, ..*self }
+                        .apply_action(action, name, &source, &standing, out)
                 }
                 Compared::Finished => Ok(None),
                 Compared::Unreadable(standing) => self.copy_file(name, &standing, Reason::Metadata, out),
@@ -209,7 +210,7 @@ impl<'a> EntryContext<'_, 'a> {
     /// Reads both files, their attributes too.
     fn read_pair(&self, name: &Name, out: &mut Outcome) -> Result<Compared, WorkError> {
         let bytes = name.as_bytes();
-        let mut source = self.spot.source.open_file(bytes).map_err(changed_if_gone)?;
+        let mut source = self.dir_pair.source.open_file(bytes).map_err(changed_if_gone)?;
         let mut replica = match self.replica.open_existing(name) {
             // What cannot be read can be replaced.
             Err(error) if error.kind == FsErrorKind::Denied => {
@@ -222,10 +223,10 @@ impl<'a> EntryContext<'_, 'a> {
             return Err(WorkError::Changed);
         }
         // The sweep or a worker may have read this pair already.
-        let known = self.look.evidence.as_deref().and_then(|known| known.verdict_on(&source.1, &replica.1));
+        let known = self.check.evidence.as_deref().and_then(|known| known.verdict_on(&source.1, &replica.1));
         let verdict = match known {
             Some(verdict) => Some(verdict),
-            None if self.look.depth == Depth::Metadata
+            None if self.check.depth == Depth::Metadata
                 && is_as_long
                 && self.round.shared.capabilities.is_same_mtime(&source.1, &replica.1)
                 && !self.gives_rights_unseen(&source.1, &replica.1) =>
@@ -269,9 +270,9 @@ impl<'a> EntryContext<'_, 'a> {
     ) -> Worked<'a> {
         let Some(place) = self.may_publish(standing, out)? else { return Ok(None) };
         let shared = self.round.shared;
-        let (source, entry) = self.spot.source.open_file(name.as_bytes()).map_err(changed_if_gone)?;
+        let (source, entry) = self.dir_pair.source.open_file(name.as_bytes()).map_err(changed_if_gone)?;
         if entry.size > self.round.big {
-            if self.look.unseen_in_replica && self.replica.look(name.as_bytes()) != Observed::Absent {
+            if self.check.unseen_in_replica && self.replica.look(name.as_bytes()) != Observed::Absent {
                 return Err(WorkError::Changed);
             }
             let load = |here: &Self| {
@@ -301,7 +302,7 @@ impl<'a> EntryContext<'_, 'a> {
 
     /// Whether a temporary entry may be made here, that can be given its name.
     fn may_make_temp(&self) -> Result<(), FsError> {
-        if self.spot.gives_nothing_back {
+        if self.dir_pair.gives_nothing_back {
             return Err(GIVES_NOTHING_BACK);
         }
         self.round.shared.names.may_make_in(self.replica)
@@ -327,12 +328,13 @@ impl<'a> EntryContext<'_, 'a> {
         (standing, place): (Observed, Place),
         reason: Reason,
     ) -> Publishable<'a> {
-        let (spot, replica, path, look) = (self.spot, self.replica, self.path.clone(), self.look.clone());
+        let (dir_pair, replica, path, check) =
+            (self.dir_pair, self.replica, self.path.clone(), self.check.clone());
         let reason = match reason {
             Reason::Md5 if length != entry.size => Reason::Size,
             reason => reason,
         };
-        Publishable { spot, replica, temp, path, look, entry, length, standing, place, reason }
+        Publishable { dir_pair, replica, temp, path, check, entry, length, standing, place, reason }
     }
 
     /// Gives a big file to a worker, once one is free.
@@ -344,16 +346,16 @@ impl<'a> EntryContext<'_, 'a> {
     ) -> Result<(), WorkError> {
         out.open.push(self.path.clone());
         let shared = self.round.shared;
-        if shared.in_flight.has(self.path, &source.1, self.look) {
+        if shared.in_flight.has(self.path, &source.1, self.check) {
             return Ok(());
         }
         match shared.workers.slot() {
             Some(slot) => {
-                let job = Job::new(self.path.clone(), self.look.clone(), source, load(self)?, slot);
+                let job = Job::new(self.path.clone(), self.check.clone(), source, load(self)?, slot);
                 shared.in_flight.begin(&job);
                 out.jobs.push(job);
             }
-            None => out.again.push((self.path.clone(), self.look.clone(), Requeue::Worker)),
+            None => out.again.push((self.path.clone(), self.check.clone(), Requeue::Worker)),
         }
         Ok(())
     }
@@ -370,12 +372,12 @@ impl<'a> EntryContext<'_, 'a> {
             return Err(WorkError::Changed);
         }
         // What was copied is whole; it has to be that of the file that has the name now.
-        let now = self.spot.source.look(name.as_bytes());
+        let now = self.dir_pair.source.look(name.as_bytes());
         if !now.entry().is_some_and(|now| now.identity() == entry.identity() || now.has_grown_from(entry)) {
             return Err(WorkError::Changed);
         }
         let standing = self.replica.look(name.as_bytes());
-        if self.look.unseen_in_replica && standing != Observed::Absent {
+        if self.check.unseen_in_replica && standing != Observed::Absent {
             return Err(WorkError::Changed);
         }
         let Some(place) = self.may_publish(&standing, out)? else { return Ok(None) };
@@ -409,8 +411,8 @@ impl<'a> EntryContext<'_, 'a> {
         if name.is_reserved() {
             return Ok(self.replica.remove_reserved(name).or_else(gone_is_fine)?);
         }
-        let ruling = self.round.rules().on(self.path, entry, Fate::Removed, self.spot.gives_nothing_back);
-        if ruling != Ruling::Stays(Stay::Held) && !self.spot.is_standing(self.round, self.rel) {
+        let ruling = self.round.rules().on(self.path, entry, Fate::Removed, self.dir_pair.gives_nothing_back);
+        if ruling != Ruling::Stays(Stay::Held) && !self.dir_pair.is_standing(self.round, self.rel) {
             return Err(WorkError::Changed);
         }
         let permit = match ruling {
@@ -418,7 +420,7 @@ impl<'a> EntryContext<'_, 'a> {
             Ruling::Stays(stay) => return out.stays(stay, self.path),
         };
         self.round.remove_file_at(self.replica, self.path, name, &permit)?;
-        out.act(Done::new(Operation::Removed, self.path.clone(), entry, Reason::Removed, self.look));
+        out.act(Done::new(Operation::Removed, self.path.clone(), entry, Reason::Removed, self.check));
         Ok(())
     }
 
@@ -428,7 +430,7 @@ impl<'a> EntryContext<'_, 'a> {
     /// # Errors
     /// Where it cannot be replaced.
     fn may_publish(&self, standing: &Observed, out: &mut Outcome) -> Result<Option<Place>, WorkError> {
-        let ruling = self.round.rules().on_replacing(self.path, standing, self.spot.gives_nothing_back);
+        let ruling = self.round.rules().on_replacing(self.path, standing, self.dir_pair.gives_nothing_back);
         match ruling {
             None if !self.round.may_create() => out.wait(self.path),
             None => return Ok(Some(Place::Free)),

@@ -21,31 +21,37 @@ use crate::writer::fs::trash::{Emptied, Trash};
 
 impl Round<'_> {
     pub(super) fn directories(&mut self) {
-        let all: Vec<RelPath> = self.spots.keys().cloned().collect();
+        let all: Vec<RelPath> = self.dir_pairs.keys().cloned().collect();
         for rel in all {
             // A directory's spot is lifted out while those below it may be given their replica.
-            let Some(mut spot) = self.spots.remove(&rel) else { continue };
-            let sightings = std::mem::take(&mut spot.sightings);
-            spot.sightings = sightings.into_iter().filter_map(|s| self.shape_one(&rel, &spot, s)).collect();
-            self.spots.insert(rel, spot);
+            let Some(mut dir_pair) = self.dir_pairs.remove(&rel) else { continue };
+            let observations = std::mem::take(&mut dir_pair.observations);
+            dir_pair.observations =
+                observations.into_iter().filter_map(|s| self.shape_one(&rel, &dir_pair, s)).collect();
+            self.dir_pairs.insert(rel, dir_pair);
         }
     }
 
     /// Does what concerns directories; gives back what the contents phase has to do.
-    fn shape_one(&mut self, rel: &RelPath, spot: &DirPair<'_>, sighting: Observation) -> Option<Observation> {
+    fn shape_one(
+        &mut self,
+        rel: &RelPath,
+        dir_pair: &DirPair<'_>,
+        observation: Observation,
+    ) -> Option<Observation> {
         // Its making has failed, and that is known; the retry looks at all below it.
-        let replica = spot.replica.as_ref()?;
-        if sighting.look.unseen_in_replica {
-            return Some(sighting);
+        let replica = dir_pair.replica.as_ref()?;
+        if observation.check.unseen_in_replica {
+            return Some(observation);
         }
-        let path = rel.join(&sighting.name);
-        let Observation { name, look, source, replica: standing } = &sighting;
-        let wide = look.depth == Depth::Subtree;
+        let path = rel.join(&observation.name);
+        let Observation { name, check, source, replica: standing } = &observation;
+        let wide = check.depth == Depth::Subtree;
         let action = decide(source, standing, Contents::Unread, &self.shared.capabilities);
         match (action, source.entry(), standing.entry()) {
             // It has gone on from where this round has moved it to, and the watch is about to tell where.
             (Action::Remove, ..) if self.moved.contains(&path) => {
-                self.out.again.push((path, sighting.look, Requeue::ParentGone));
+                self.out.again.push((path, observation.check, Requeue::ParentGone));
                 None
             }
             (Action::MakeDir(_), _, None) if !self.may_create() => {
@@ -56,13 +62,13 @@ impl Round<'_> {
                 match self.make_dir(replica, &path, name, (entry, old), reason) {
                     Ok(()) => {
                         let operation = if old.is_some() { Operation::Updated } else { Operation::Created };
-                        self.out.act(Done::new(operation, path.clone(), entry, reason, look));
+                        self.out.act(Done::new(operation, path.clone(), entry, reason, check));
                         if wide {
                             self.out.scans.push(path);
                         }
                     }
                     Err(work_error) => {
-                        let wider = Check { depth: Depth::Subtree, ..look.clone() };
+                        let wider = Check { depth: Depth::Subtree, ..check.clone() };
                         self.out.record_failure(path, wider, work_error);
                     }
                 }
@@ -73,28 +79,28 @@ impl Round<'_> {
                     self.out.name_special(&path, special);
                 }
                 let old = old.clone();
-                self.put_aside(rel, spot, &path, &old, sighting);
+                self.put_aside(rel, dir_pair, &path, &old, observation);
                 None
             }
             (Action::Nothing | Action::SetMetadata(_), Some(entry), Some(_)) if entry.is_dir() => {
                 // Metadata of directories is set in the closing phase.
-                if !self.spots.contains_key(&path)
+                if !self.dir_pairs.contains_key(&path)
                     && let Ok(theirs) = self.open_replica(&path)
                 {
                     let ours = self.source.open(&path).ok();
                     if let Err(error) = self.restrict(&path, entry, ours.as_ref(), &theirs) {
-                        self.out.record_failure(path, look.clone(), error.into());
+                        self.out.record_failure(path, check.clone(), error.into());
                         return None;
                     }
                 }
-                self.touch(path.clone(), Some(look.since));
+                self.touch(path.clone(), Some(check.since));
                 if wide && !self.moved.contains(&path) {
                     self.out.scans.push(path);
                 }
                 None
             }
             (Action::Nothing, None, _) => None,
-            _ => Some(sighting),
+            _ => Some(observation),
         }
     }
 
@@ -122,7 +128,7 @@ impl Round<'_> {
         // empty, or it hides nothing. Worst case one more look.
         let made = self.replica.open(path).map_err(changed_if_no_dir)?;
         self.note_if_empty(source, &made.entry()?, &made);
-        if let Some(below) = self.spots.get_mut(path) {
+        if let Some(below) = self.dir_pairs.get_mut(path) {
             below.replica = Some(made);
         }
         Ok(())
@@ -184,9 +190,9 @@ impl Round<'_> {
             self.touch(aside.dir.clone(), None);
             match removed {
                 Err(error) if !error.is_absence() && !self.shared.stop.load(Ordering::Relaxed) => {
-                    let look = Check::new(Depth::Content, self.detector, Instant::now());
+                    let check = Check::new(Depth::Content, self.detector, Instant::now());
                     let problem = Problem { path: aside.path(), cause: Cause::Remains(error) };
-                    self.out.problems.push((problem, look));
+                    self.out.problems.push((problem, check));
                 }
                 _ => {}
             }
@@ -197,13 +203,13 @@ impl Round<'_> {
     fn put_aside(
         &mut self,
         rel: &RelPath,
-        spot: &DirPair<'_>,
+        dir_pair: &DirPair<'_>,
         path: &RelPath,
         old: &Entry,
-        sighting: Observation,
+        observation: Observation,
     ) {
-        let Some(replica) = &spot.replica else { return };
-        let Observation { name, look, .. } = sighting;
+        let Some(replica) = &dir_pair.replica else { return };
+        let Observation { name, check, .. } = observation;
         if name.is_reserved() {
             // Left over from a run that was killed, or not emptied at once: it is aside already.
             self.shut(replica, &name);
@@ -211,29 +217,29 @@ impl Round<'_> {
             self.out.asides.extend(Trash::new(rel.clone(), name));
             return;
         }
-        let ruling = self.rules().on(path, old, Fate::Removed, spot.gives_nothing_back);
-        if ruling != Ruling::Stays(Stay::Held) && !spot.is_standing(self, rel) {
-            return self.out.again.push((path.clone(), look, Requeue::Changing));
+        let ruling = self.rules().on(path, old, Fate::Removed, dir_pair.gives_nothing_back);
+        if ruling != Ruling::Stays(Stay::Held) && !dir_pair.is_standing(self, rel) {
+            return self.out.again.push((path.clone(), check, Requeue::Changing));
         }
         let permit = match ruling {
             Ruling::Goes(permit) => permit,
             Ruling::GoesInParts(parts, permit) => {
                 self.out.notices.push((path.clone(), Notice::HoldsExcluded));
-                return self.remove_parts(parts, &permit, &look);
+                return self.remove_parts(parts, &permit, &check);
             }
             Ruling::Stays(stay) => {
                 if let Err(work_error) = self.out.stays(stay, path) {
-                    self.out.record_failure(path.clone(), look, work_error);
+                    self.out.record_failure(path.clone(), check, work_error);
                 }
                 return;
             }
         };
-        match self.take_dir(replica, path, &name, old, (&look, &permit)) {
+        match self.take_dir(replica, path, &name, old, (&check, &permit)) {
             Ok(Some((done, aside))) => self.gone(rel.clone(), aside, done),
-            Ok(None) => self.out.again.push((path.clone(), look, Requeue::Now)),
+            Ok(None) => self.out.again.push((path.clone(), check, Requeue::Now)),
             // Gone already. Not so the folder where it is to be kept.
             Err(WorkError::FsError(error)) if error.is_absence() && error.side == Side::Replica => {}
-            Err(work_error) => self.out.record_failure(path.clone(), look, work_error),
+            Err(work_error) => self.out.record_failure(path.clone(), check, work_error),
         }
     }
 }

@@ -120,14 +120,14 @@ impl Round<'_> {
 
     /// Removes some entries below a directory that the source lacks. The guard, the mounts and the
     /// absence were seen to by whoever asks.
-    pub(super) fn remove_parts(&mut self, parts: Vec<RelPath>, permit: &RemovalPermit, look: &Check) {
+    pub(super) fn remove_parts(&mut self, parts: Vec<RelPath>, permit: &RemovalPermit, check: &Check) {
         for path in parts {
             let Some((dir, name)) = path.split() else { continue };
-            match self.remove_part(&dir, &path, &name, (look, permit)) {
+            match self.remove_part(&dir, &path, &name, (check, permit)) {
                 Ok(PartRemoval::Gone(done, aside)) => self.gone(dir, aside, done),
                 Ok(PartRemoval::Absent) => {}
-                Ok(PartRemoval::Left) => self.out.again.push((path, look.clone(), Requeue::Now)),
-                Err(work_error) => self.out.record_failure(path, look.clone(), work_error),
+                Ok(PartRemoval::Left) => self.out.again.push((path, check.clone(), Requeue::Now)),
+                Err(work_error) => self.out.record_failure(path, check.clone(), work_error),
             }
         }
     }
@@ -137,16 +137,16 @@ impl Round<'_> {
         dir: &RelPath,
         path: &RelPath,
         name: &Name,
-        (look, permit): (&Check, &RemovalPermit),
+        (check, permit): (&Check, &RemovalPermit),
     ) -> Result<PartRemoval, WorkError> {
         let dir = self.open_replica(dir)?;
         let Some(entry) = dir.look(name.as_bytes()).entry().cloned() else { return Ok(PartRemoval::Absent) };
         if entry.is_dir() {
-            let taken = self.take_dir(&dir, path, name, &entry, (look, permit))?;
+            let taken = self.take_dir(&dir, path, name, &entry, (check, permit))?;
             return Ok(taken.map_or(PartRemoval::Left, |(done, aside)| PartRemoval::Gone(done, aside)));
         }
         self.remove_file_at(&dir, path, name, permit)?;
-        let done = Done::new(Operation::Removed, path.clone(), &entry, Reason::Removed, look);
+        let done = Done::new(Operation::Removed, path.clone(), &entry, Reason::Removed, check);
         Ok(PartRemoval::Gone(done, None))
     }
 }
@@ -173,9 +173,9 @@ mod tests {
         std::fs::create_dir_all(top.path().join(deep)).unwrap();
         let root = Root::new(top.path(), Side::Replica);
         let filter = Filter::new(crate::fs::filter::Patterns::default(), true);
-        let look =
+        let check =
             move || removable_part(&root.open_replica().unwrap().0, &RelPath::new(b"d").unwrap(), &filter);
         let small = std::thread::Builder::new().stack_size(128 * 1024);
-        assert_eq!(small.spawn(look).unwrap().join().unwrap(), Removable::Whole);
+        assert_eq!(small.spawn(check).unwrap().join().unwrap(), Removable::Whole);
     }
 }

@@ -21,32 +21,34 @@ impl Round<'_> {
         for (rel, since) in needs_finish.iter().rev() {
             let is_asked = since.is_some() || rel.is_root() || self.made.contains(rel);
             let since = since.unwrap_or_else(Instant::now);
-            let look = Check::new(Depth::Content, self.detector, since);
-            if let Err(error) = self.close_one(rel, &look, is_asked) {
+            let check = Check::new(Depth::Content, self.detector, since);
+            if let Err(error) = self.close_one(rel, &check, is_asked) {
                 // Gone meanwhile: another look concerns it.
                 if !error.is_no_dir() {
-                    self.out.record_failure(rel.clone(), look, error.into());
+                    self.out.record_failure(rel.clone(), check, error.into());
                 }
                 self.lock_again(rel);
             }
         }
     }
 
-    fn close_one(&mut self, rel: &RelPath, look: &Check, is_asked: bool) -> Result<(), FsError> {
+    fn close_one(&mut self, rel: &RelPath, check: &Check, is_asked: bool) -> Result<(), FsError> {
         // One that its mode locks is opened up first.
-        let replica_opened = match self.spots.get(rel) {
+        let replica_opened = match self.dir_pairs.get(rel) {
             Some(DirPair { replica: Some(_), .. }) => None,
             _ => Some(self.open_replica(rel)?),
         };
-        let spot = self.spots.get(rel);
+        let dir_pair = self.dir_pairs.get(rel);
         let opened;
-        let source = if let Some(spot) = spot {
-            &spot.source
+        let source = if let Some(dir_pair) = dir_pair {
+            &dir_pair.source
         } else {
             opened = self.source.open(rel)?;
             &opened
         };
-        let Some(replica) = replica_opened.as_ref().or(spot.and_then(|spot| spot.replica.as_ref())) else {
+        let Some(replica) =
+            replica_opened.as_ref().or(dir_pair.and_then(|dir_pair| dir_pair.replica.as_ref()))
+        else {
             return Ok(());
         };
         // RACE: the source directory may change after this. Then a later look finds it.
@@ -63,7 +65,7 @@ impl Round<'_> {
         }
         let widen_blocker = || {
             let why = (!is_asked).then_some(Requeue::WidenLater);
-            why.or_else(|| self.widen_blocker(rel, &entry, &now, look.since))
+            why.or_else(|| self.widen_blocker(rel, &entry, &now, check.since))
         };
         if grants_more(&entry, &now, differs.of_rights((&xattrs.0, &xattrs.1)), capabilities)
             && let Some(why) = widen_blocker()
@@ -71,7 +73,7 @@ impl Round<'_> {
             let mtime = differs.mtime.then(|| capabilities.mtime_of(&entry));
             replica.set(&Settings { mtime, ..Settings::default() })?;
             // One that was opened up stays open to its owner, so that a walk can look into it.
-            self.defer_widen(rel, look, why);
+            self.defer_widen(rel, check, why);
             return Ok(());
         }
         if capabilities.modes && (differs.uid || differs.gid) {
@@ -88,7 +90,7 @@ impl Round<'_> {
         let visible = (capabilities.modes && mode_before != entry.mode)
             || MetadataDiff { mode: false, ..differs }.visible();
         if visible && !self.made.contains(rel) {
-            let mut done = Done::new(Operation::Updated, rel.clone(), &entry, Reason::Metadata, look);
+            let mut done = Done::new(Operation::Updated, rel.clone(), &entry, Reason::Metadata, check);
             // Its mtime may differ only through what this round did in it.
             done.differs = MetadataDiff {
                 mode: capabilities.modes && mode_before != entry.mode,

@@ -17,7 +17,7 @@ struct FlightEntry {
     /// Its temporary file, if it is being filled.
     temp: Option<Name>,
     /// The wish for it, and those that have come since.
-    look: Check,
+    check: Check,
     /// Since when it was due.
     since: Instant,
 }
@@ -29,7 +29,7 @@ impl FlightEntry {
             JobKind::Compare { .. } => None,
         };
         let (source, cancel) = (job.entry.clone(), Arc::clone(&job.cancel));
-        Self { source, cancel, temp, look: job.look.clone(), since: job.look.first }
+        Self { source, cancel, temp, check: job.check.clone(), since: job.check.first }
     }
 
     fn cancel(&self) {
@@ -56,7 +56,7 @@ impl InFlight {
         let path = in_flight.iter().find(|(_, flight)| Arc::ptr_eq(&flight.cancel, &job.cancel));
         let Some(path) = path.map(|(path, _)| path.clone()) else { return false };
         if let Some(flight) = in_flight.remove(&path) {
-            job.look = flight.look;
+            job.check = flight.check;
         }
         job.path = path;
         true
@@ -64,10 +64,10 @@ impl InFlight {
 
     /// Whether the file at `path` is on its way: then the wish for it is kept until it arrives. One whose source has changed
     /// since is cancelled: it comes back, and is looked at anew. One that has only grown arrives as it was.
-    pub fn has(&self, path: &RelPath, now: &Entry, look: &Check) -> bool {
+    pub fn has(&self, path: &RelPath, now: &Entry, check: &Check) -> bool {
         let mut in_flight = self.lock();
         let Some(flight) = in_flight.get_mut(path) else { return false };
-        flight.look.merge(look.clone());
+        flight.check.merge(check.clone());
         if flight.source.identity() != now.identity() && !now.has_grown_from(&flight.source) {
             flight.cancel();
         }
@@ -121,7 +121,7 @@ impl InFlight {
     }
 
     pub fn any_for(&self, detector: Detector) -> bool {
-        self.lock().values().any(|flight| flight.look.detector == detector)
+        self.lock().values().any(|flight| flight.check.detector == detector)
     }
 
     /// Whether a temporary name is that of a file on its way.

@@ -35,7 +35,7 @@ impl<'a> EntryContext<'_, 'a> {
         match result {
             Ok(()) => {
                 let mut done =
-                    Done::new(Operation::Updated, self.path.clone(), entry, Reason::Metadata, self.look);
+                    Done::new(Operation::Updated, self.path.clone(), entry, Reason::Metadata, self.check);
                 done.differs = differs;
                 out.names.extend(Linked::of(self.path, entry, true));
                 out.note_time(self.path, entry, capabilities);
@@ -120,7 +120,7 @@ impl<'a> EntryContext<'_, 'a> {
         let differs = MetadataDiff::between(source, replica, capabilities);
         let gained = capabilities.mode_of(source, Some(replica)) & !replica.mode;
         let gives = differs.uid || differs.gid || (differs.mode && gained != 0);
-        gives && !self.spot.is_ours_alone(self.round)
+        gives && !self.dir_pair.is_ours_alone(self.round)
     }
 }
 

@@ -107,10 +107,10 @@ impl Reconciler {
         roots: Roots,
         capabilities: Capabilities,
         filter: Filter,
-        manner: WriterOptions,
+        options: WriterOptions,
         stop: Arc<AtomicBool>,
     ) -> std::io::Result<Self> {
-        let WriterOptions { threads, durable, backup } = manner;
+        let WriterOptions { threads, durable, backup } = options;
         Ok(Self {
             workers: BigFileWorkers::start(threads)?,
             trash_thread: TrashThread::start(roots.replica.clone(), Arc::clone(&stop))?,
@@ -200,13 +200,13 @@ impl Reconciler {
                 return Err(lost);
             }
         };
-        let Work { moves, mut looks, finished, emptied_trash, detector, deletions, budget, big, swept } =
+        let Work { moves, mut checks, finished, emptied_trash, detector, deletions, budget, big, swept } =
             work;
         let mut round = self.begin((source, replica), (detector, deletions, big, swept), waiting);
-        round.moves(&moves, &mut looks);
+        round.moves(&moves, &mut checks);
         let finished = round.shared.receive_finished(finished);
-        let looks = round.sort_finished(looks, finished);
-        round.open_dirs(looks);
+        let checks = round.sort_finished(checks, finished);
+        round.open_dirs(checks);
         round.observe();
         round.directories();
         round.contents(budget);
@@ -237,7 +237,7 @@ impl Reconciler {
             create_budget: deletions.create_budget().map(AtomicU64::new),
             big,
             swept,
-            spots: BTreeMap::new(),
+            dir_pairs: BTreeMap::new(),
             needs_finish: BTreeMap::new(),
             saved_modes: HashMap::new(),
             made: HashSet::new(),
@@ -334,7 +334,7 @@ impl Drop for Reconciler {
 /// One name under work: what was asked, and what stands on each side. One that is known to be new has not been looked at.
 struct Observation {
     name: Name,
-    look: Check,
+    check: Check,
     source: Observed,
     replica: Observed,
 }
@@ -352,7 +352,7 @@ struct Round<'a> {
     /// When the last full sweep began that has come to its end.
     swept: Option<Time>,
     /// The directories in which names are looked at.
-    spots: BTreeMap<RelPath, DirPair<'a>>,
+    dir_pairs: BTreeMap<RelPath, DirPair<'a>>,
     /// The directories whose metadata is set at the end, and since when that is due where somebody
     /// asked for it.
     needs_finish: BTreeMap<RelPath, Option<Instant>>,

@@ -40,7 +40,7 @@ pub(super) struct Moving {
 }
 
 impl Round<'_> {
-    pub(super) fn moves(&mut self, renames: &RenameBatch, looks: &mut Checks) {
+    pub(super) fn moves(&mut self, renames: &RenameBatch, checks: &mut Checks) {
         // While nothing may go from where it is, nothing is moved either.
         if self.deletions.are_held() {
             return;
@@ -49,7 +49,7 @@ impl Round<'_> {
             if hint.is_undone {
                 self.exchange(renames, index);
             } else if self.has_gone_on(renames, index) {
-                self.wait_for_more(hint, looks);
+                self.wait_for_more(hint, checks);
             } else {
                 self.follow(renames, index);
             }
@@ -57,11 +57,11 @@ impl Round<'_> {
         // Renaming has made the replica's files look newer than the source's. Only their contents
         // tell whether they are the ones.
         for (end, since) in std::mem::take(&mut self.renamed_files) {
-            let look = Check::new(Depth::Content, self.detector, since);
+            let check = Check::new(Depth::Content, self.detector, since);
             if renames.wait_at(&end) {
-                self.out.again.push((end, look, Requeue::Now));
+                self.out.again.push((end, check, Requeue::Now));
             } else {
-                add(looks, &end, look);
+                add(checks, &end, check);
             }
         }
     }
@@ -79,12 +79,12 @@ impl Round<'_> {
     }
 
     /// Lets a rename wait, and the look at its beginning, which would find the entry gone.
-    fn wait_for_more(&mut self, hint: &Rename, looks: &mut Checks) {
+    fn wait_for_more(&mut self, hint: &Rename, checks: &mut Checks) {
         self.out.renames.push(Rename { tries: hint.tries + 1, ..hint.clone() });
         if let Some((dir, name)) = hint.from.split()
-            && let Some(look) = looks.get_mut(&dir).and_then(|names| names.remove(&name))
+            && let Some(check) = checks.get_mut(&dir).and_then(|names| names.remove(&name))
         {
-            self.out.again.push((hint.from.clone(), look, Requeue::ParentGone));
+            self.out.again.push((hint.from.clone(), check, Requeue::ParentGone));
         }
     }
 
@@ -169,8 +169,8 @@ impl Round<'_> {
         let Observed::Present(old) = to.dir.look(to.name.as_bytes()) else { return None };
         let ruling = self.rules().on(&to.path, &old, Fate::Replaced, to.dir.gives_nothing_back());
         let Ruling::Goes(replaces) = ruling else { return None };
-        let look = Check::new(Depth::Subtree, self.detector, hint.since);
-        let done = taken(&to.dir, &to.path, &to.name, &old, &look);
+        let check = Check::new(Depth::Subtree, self.detector, hint.since);
+        let done = taken(&to.dir, &to.path, &to.name, &old, &check);
         self.leave_nothing_under_way(&to.path);
         let taken = match &self.shared.backup {
             Some(backup) => {
@@ -362,8 +362,8 @@ impl Round<'_> {
         {
             self.note_if_empty(entry, &now, &made);
         }
-        let look = Check::new(Depth::Subtree, self.detector, Instant::now());
-        self.out.act(Done::new(Operation::Created, path.clone(), entry, Reason::New, &look));
+        let check = Check::new(Depth::Subtree, self.detector, Instant::now());
+        self.out.act(Done::new(Operation::Created, path.clone(), entry, Reason::New, &check));
         self.out.scans.push(path.clone());
         self.touch(parent, None);
         self.touch(path.clone(), None);
@@ -385,8 +385,8 @@ impl Round<'_> {
         } else {
             self.renamed_files.push((end, hint.since));
         }
-        let look = Check::new(Depth::Subtree, self.detector, hint.since);
-        let mut done = Done::new(Operation::Renamed, to.path.clone(), entry, Reason::Moved, &look);
+        let check = Check::new(Depth::Subtree, self.detector, hint.since);
+        let mut done = Done::new(Operation::Renamed, to.path.clone(), entry, Reason::Moved, &check);
         done.from = Some(from.path.clone());
         self.out.act(done);
     }

@@ -30,7 +30,7 @@ pub(super) struct DirPair<'a> {
     pub source: Dir,
     /// `None` where the replica has no such directory (yet).
     pub replica: Option<ReplicaDir>,
-    pub sightings: Vec<Observation>,
+    pub observations: Vec<Observation>,
     /// Big files to be published here.
     pub finished: Vec<Finished>,
     filter: DirFilter<'a>,
@@ -95,24 +95,24 @@ fn is_wider(source: &Dir, replica: &Dir) -> bool {
 impl Round<'_> {
     /// Sorts what workers for big files bring: files to be published are kept for the contents phase, a
     /// verdict on a pair becomes the evidence of a look, and what failed is thrown away.
-    pub(super) fn sort_finished(&mut self, mut looks: Checks, finished: Vec<Finished>) -> Checks {
+    pub(super) fn sort_finished(&mut self, mut checks: Checks, finished: Vec<Finished>) -> Checks {
         for Finished { job, result, took } in finished {
             self.out.busy.push((job.path.clone(), took));
             let work_error = match (&job.load, result) {
                 (JobKind::Compare { replica_entry, .. }, Ok(JobResult::Digests(verdict))) => {
                     let evidence =
                         CachedDigests { source: job.identity(), replica: replica_entry.identity(), verdict };
-                    let look = Check { evidence: Some(Box::new(evidence)), ..job.look };
+                    let check = Check { evidence: Some(Box::new(evidence)), ..job.check };
                     self.out.hashed += 1;
-                    add(&mut looks, &job.path, look);
+                    add(&mut checks, &job.path, check);
                     continue;
                 }
                 (JobKind::Fill { .. }, Ok(_)) => {
                     let Some((dir, _)) = job.path.split() else { continue };
                     // The directory is gathered for the sake of the temporary file in it.
-                    let spot = self.place(&dir, &mut looks, Some(&job.look));
-                    match spot.and_then(|()| self.spots.get_mut(&dir)) {
-                        Some(spot) => spot.finished.push(Finished { job, result, took }),
+                    let dir_pair = self.place(&dir, &mut checks, Some(&job.check));
+                    match dir_pair.and_then(|()| self.dir_pairs.get_mut(&dir)) {
+                        Some(dir_pair) => dir_pair.finished.push(Finished { job, result, took }),
                         None => self.discard(&job),
                     }
                     continue;
@@ -120,21 +120,21 @@ impl Round<'_> {
                 (_, Err(work_error)) => work_error,
                 (JobKind::Compare { .. }, Ok(JobResult::Length(_))) => WorkError::Changed,
             };
-            let (path, look) = (job.path.clone(), job.look.clone());
+            let (path, check) = (job.path.clone(), job.check.clone());
             self.discard(&job);
             match work_error {
                 // Overtaken by another change.
                 WorkError::Cancelled => {
                     self.out.again.push((
                         path,
-                        Check { unseen_in_replica: false, ..look },
+                        Check { unseen_in_replica: false, ..check },
                         Requeue::Changing,
                     ));
                 }
-                other => self.out.record_failure(path, look, other),
+                other => self.out.record_failure(path, check, other),
             }
         }
-        looks
+        checks
     }
 
     /// Removes the temporary file of a big file that is not to be published.
@@ -151,32 +151,35 @@ impl Round<'_> {
     /// Opens the directories of all looks on both sides. Where the source's directory is gone,
     /// the look moves to its highest missing ancestor; where the replica's is, its missing
     /// ancestors are looked at too.
-    pub(super) fn open_dirs(&mut self, mut looks: Checks) {
-        self.refresh_rules(&looks);
+    pub(super) fn open_dirs(&mut self, mut checks: Checks) {
+        self.refresh_rules(&checks);
         // The moves phase may have taken a while.
         self.forget_restricted();
-        while let Some((dir, names)) = looks.pop_first() {
+        while let Some((dir, names)) = checks.pop_first() {
             let first = names.values().next().cloned();
-            if self.place(&dir, &mut looks, first.as_ref()).is_none() {
+            if self.place(&dir, &mut checks, first.as_ref()).is_none() {
                 self.put_off(&dir, names);
                 continue;
             }
-            let Some(spot) = self.spots.get_mut(&dir) else { continue };
-            let mut merged: BTreeMap<Name, Check> =
-                spot.sightings.drain(..).map(|sighting| (sighting.name, sighting.look)).collect();
-            for (name, look) in names {
+            let Some(dir_pair) = self.dir_pairs.get_mut(&dir) else { continue };
+            let mut merged: BTreeMap<Name, Check> = dir_pair
+                .observations
+                .drain(..)
+                .map(|observation| (observation.name, observation.check))
+                .collect();
+            for (name, check) in names {
                 match merged.get_mut(&name) {
-                    Some(waiting) => waiting.merge(look),
-                    None => _ = merged.insert(name, look),
+                    Some(waiting) => waiting.merge(check),
+                    None => _ = merged.insert(name, check),
                 }
             }
-            let unseen = |(name, look)| Observation {
+            let unseen = |(name, check)| Observation {
                 name,
-                look,
+                check,
                 source: Observed::Absent,
                 replica: Observed::Absent,
             };
-            spot.sightings = merged.into_iter().map(unseen).collect();
+            dir_pair.observations = merged.into_iter().map(unseen).collect();
         }
     }
 
@@ -184,14 +187,14 @@ impl Round<'_> {
     /// more.
     fn put_off(&mut self, dir: &RelPath, names: BTreeMap<Name, Check>) {
         if self.open_replica(dir).is_ok() && !self.shared.filter.excludes_dir(dir) {
-            self.out.put_off.extend(names.into_iter().map(|(name, look)| (dir.join(&name), look)));
+            self.out.put_off.extend(names.into_iter().map(|(name, check)| (dir.join(&name), check)));
         }
     }
 
     /// Reads the rules of the filter again where a look concerns an entry that holds some. What they
     /// bring about is found by a scan.
-    fn refresh_rules(&mut self, looks: &Checks) {
-        let named = looks.iter().flat_map(|(dir, names)| names.keys().map(move |name| (dir, name)));
+    fn refresh_rules(&mut self, checks: &Checks) {
+        let named = checks.iter().flat_map(|(dir, names)| names.keys().map(move |name| (dir, name)));
         for governed in named.filter_map(|(dir, name)| self.shared.filter.governed_by(dir, name)) {
             if let Ok(source) = self.source.open(&governed)
                 && self.shared.filter.refresh(&governed, &source, |_| true)
@@ -202,18 +205,19 @@ impl Round<'_> {
     }
 
     /// Opens one directory; `None` where its looks leave the round.
-    fn place(&mut self, dir: &RelPath, looks: &mut Checks, look: Option<&Check>) -> Option<()> {
-        if self.spots.contains_key(dir) {
+    fn place(&mut self, dir: &RelPath, checks: &mut Checks, check: Option<&Check>) -> Option<()> {
+        if self.dir_pairs.contains_key(dir) {
             return Some(());
         }
         let now = Instant::now();
-        let look_at_itself = look.is_none();
-        let look = look.cloned().unwrap_or_else(|| Check::new(Depth::Content, self.detector, now));
-        let wider = Check { depth: Depth::Subtree, evidence: None, unseen_in_replica: false, ..look.clone() };
+        let look_at_itself = check.is_none();
+        let check = check.cloned().unwrap_or_else(|| Check::new(Depth::Content, self.detector, now));
+        let wider =
+            Check { depth: Depth::Subtree, evidence: None, unseen_in_replica: false, ..check.clone() };
         let source = match self.open_source(dir) {
             Ok(source) => source,
             Err(error) if error.is_no_dir() => {
-                self.climb_to_missing(dir, looks, wider);
+                self.climb_to_missing(dir, checks, wider);
                 return None;
             }
             Err(error) => return self.give_up(dir, wider, error.into()),
@@ -236,7 +240,7 @@ impl Round<'_> {
                 // already were seen to then.
                 let mut missing = vec![dir.clone()];
                 for above in dir.ancestors_and_self().rev().skip(1) {
-                    let is_met = self.spots.contains_key(&above) || self.restricted.contains_key(&above);
+                    let is_met = self.dir_pairs.contains_key(&above) || self.restricted.contains_key(&above);
                     if is_met || self.open_replica(&above).is_ok() {
                         break;
                     }
@@ -244,8 +248,8 @@ impl Round<'_> {
                 }
                 for missing in missing {
                     // One that was reported has its children reported too.
-                    if !self.is_looked_at(&missing, looks) {
-                        add(looks, &missing, wider.clone());
+                    if !self.is_looked_at(&missing, checks) {
+                        add(checks, &missing, wider.clone());
                     }
                 }
                 None
@@ -256,18 +260,18 @@ impl Round<'_> {
         if let Some(Err(work_error)) = restricted {
             return self.give_up(dir, wider, work_error);
         }
-        let asked = look_at_itself.then_some(look.since);
+        let asked = look_at_itself.then_some(check.since);
         self.touch(dir.clone(), asked);
         let filter = self.shared.filter.at(dir);
-        let (sightings, finished) = (vec![], vec![]);
+        let (observations, finished) = (vec![], vec![]);
         let (standing, ours_alone) = (OnceLock::new(), OnceLock::new());
         let stays_open = replica.as_ref().is_some_and(|replica| is_wider(&source, replica));
         let restricted = (!stays_open).then(Instant::now);
         let gives_nothing_back = replica.as_ref().is_some_and(|dir| dir.gives_nothing_back());
-        let spot = DirPair {
+        let dir_pair = DirPair {
             source,
             replica,
-            sightings,
+            observations,
             finished,
             filter,
             restricted,
@@ -275,35 +279,38 @@ impl Round<'_> {
             gives_nothing_back,
             ours_alone,
         };
-        self.spots.insert(dir.clone(), spot);
+        self.dir_pairs.insert(dir.clone(), dir_pair);
         Some(())
     }
 
     /// Whether the round looks at this name anyway.
-    fn is_looked_at(&self, path: &RelPath, looks: &Checks) -> bool {
+    fn is_looked_at(&self, path: &RelPath, checks: &Checks) -> bool {
         let Some((dir, name)) = path.split() else { return true };
-        looks.get(&dir).is_some_and(|names| names.contains_key(&name))
-            || self.spots.get(&dir).is_some_and(|spot| spot.sightings.iter().any(|s| s.name == name))
+        checks.get(&dir).is_some_and(|names| names.contains_key(&name))
+            || self
+                .dir_pairs
+                .get(&dir)
+                .is_some_and(|dir_pair| dir_pair.observations.iter().any(|s| s.name == name))
     }
 
-    fn give_up(&mut self, dir: &RelPath, look: Check, work_error: WorkError) -> Option<()> {
-        self.out.record_failure(dir.clone(), look, work_error);
+    fn give_up(&mut self, dir: &RelPath, check: Check, work_error: WorkError) -> Option<()> {
+        self.out.record_failure(dir.clone(), check, work_error);
         None
     }
 
     /// The source has no directory `dir`: looks at the highest ancestor that is missing.
-    fn climb_to_missing(&mut self, dir: &RelPath, looks: &mut Checks, look: Check) {
+    fn climb_to_missing(&mut self, dir: &RelPath, checks: &mut Checks, check: Check) {
         let gone = |above: &RelPath| self.source.open(above).is_err_and(|error| error.is_no_dir());
         match dir.ancestors_and_self().rev().take_while(gone).last() {
             // It may have been renamed: the watch tells of itself what has become of it.
-            Some(missing) if look.detector == Detector::Watch => {
-                if !self.is_looked_at(&missing, looks) {
-                    self.out.again.push((missing, look, Requeue::ParentGone));
+            Some(missing) if check.detector == Detector::Watch => {
+                if !self.is_looked_at(&missing, checks) {
+                    self.out.again.push((missing, check, Requeue::ParentGone));
                 }
             }
-            Some(missing) => add(looks, &missing, look),
+            Some(missing) => add(checks, &missing, check),
             // RACE: it is there again. Worst case one more look at all of it.
-            None => self.out.again.push((dir.clone(), look, Requeue::Now)),
+            None => self.out.again.push((dir.clone(), check, Requeue::Now)),
         }
     }
 
@@ -311,8 +318,8 @@ impl Round<'_> {
     /// deep tree.
     fn open_source(&mut self, rel: &RelPath) -> Result<Dir, FsError> {
         let Some((above, step)) = step_to(rel) else { return self.source.open(rel) };
-        if let Some(spot) = self.spots.get(&above) {
-            return spot.source.open(&step);
+        if let Some(dir_pair) = self.dir_pairs.get(&above) {
+            return dir_pair.source.open(&step);
         }
         match self.restricted_pair(&above) {
             Some((above, _)) => above.open(&step),
@@ -371,90 +378,93 @@ impl Round<'_> {
 
     /// Looks at all gathered names on both sides, in parallel.
     pub(super) fn observe(&mut self) {
-        let mut spots = std::mem::take(&mut self.spots);
+        let mut dir_pairs = std::mem::take(&mut self.dir_pairs);
         let mut tasks = Vec::new();
-        for (rel, spot) in &mut spots {
-            let mut sightings = std::mem::take(&mut spot.sightings);
-            while !sightings.is_empty() {
-                let rest = sightings.split_off(sightings.len().min(TASK));
-                tasks.push((rel.clone(), &*spot, std::mem::replace(&mut sightings, rest)));
+        for (rel, dir_pair) in &mut dir_pairs {
+            let mut observations = std::mem::take(&mut dir_pair.observations);
+            while !observations.is_empty() {
+                let rest = observations.split_off(observations.len().min(TASK));
+                tasks.push((rel.clone(), &*dir_pair, std::mem::replace(&mut observations, rest)));
             }
         }
         let this = &*self;
-        let (results, _) = parallel::run(self.shared.threads, tasks, None, |(rel, spot, sightings)| {
-            let mut out = Outcome::default();
-            let seen: Vec<_> =
-                sightings.into_iter().filter_map(|s| this.sight(&rel, spot, s, &mut out)).collect();
-            (rel, seen, out)
-        });
+        let (results, _) =
+            parallel::run(self.shared.threads, tasks, None, |(rel, dir_pair, observations)| {
+                let mut out = Outcome::default();
+                let seen: Vec<_> = observations
+                    .into_iter()
+                    .filter_map(|s| this.sight(&rel, dir_pair, s, &mut out))
+                    .collect();
+                (rel, seen, out)
+            });
         for (rel, seen, out) in results {
             self.out.absorb(out);
-            if let Some(spot) = spots.get_mut(&rel) {
-                spot.sightings.extend(seen);
+            if let Some(dir_pair) = dir_pairs.get_mut(&rel) {
+                dir_pair.observations.extend(seen);
             }
         }
-        self.spots = spots;
+        self.dir_pairs = dir_pairs;
     }
 
     /// Looks at one name; `None` where it is not to be touched.
     fn sight(
         &self,
         rel: &RelPath,
-        spot: &DirPair<'_>,
-        mut sighting: Observation,
+        dir_pair: &DirPair<'_>,
+        mut observation: Observation,
         out: &mut Outcome,
     ) -> Option<Observation> {
-        let name = sighting.name.as_bytes();
-        if sighting.name.is_reserved() {
-            if self.shared.is_in_use(&sighting.name) {
+        let name = observation.name.as_bytes();
+        if observation.name.is_reserved() {
+            if self.shared.is_in_use(&observation.name) {
                 return None;
             }
             if let Some(replica) =
-                spot.replica.as_ref().filter(|_| self.shared.names.have_left(&sighting.name))
+                dir_pair.replica.as_ref().filter(|_| self.shared.names.have_left(&observation.name))
             {
                 // It is known that it lies there. Whether it can be removed by now is tried; that it cannot is said elsewhere.
                 let _ = self.shared.names.may_make_in(replica);
                 return None;
             }
-            if spot.source.look(name).entry().is_some_and(is_left_over) {
-                out.notices.push((rel.join(&sighting.name), Notice::Reserved));
+            if dir_pair.source.look(name).entry().is_some_and(is_left_over) {
+                out.notices.push((rel.join(&observation.name), Notice::Reserved));
             }
         }
         if self.shared.capabilities.folds_case
-            && let Some(first) = same_but_for_case(&spot.source, name)
-            && first != sighting.name
+            && let Some(first) = same_but_for_case(&dir_pair.source, name)
+            && first != observation.name
         {
             // Only the first of such names is mirrored. What the replica has is that one's.
-            if spot.source.look(name) != Observed::Absent {
-                let problem = Problem { path: rel.join(&sighting.name), cause: Cause::Collides(first) };
-                out.problems.push((problem, sighting.look));
+            if dir_pair.source.look(name) != Observed::Absent {
+                let problem = Problem { path: rel.join(&observation.name), cause: Cause::Collides(first) };
+                out.problems.push((problem, observation.check));
             }
             return None;
         }
-        if let Some(mount) = self.lost_mount_at(rel, &sighting.name) {
+        if let Some(mount) = self.lost_mount_at(rel, &observation.name) {
             out.keep(mount.clone(), &mount);
             return None;
         }
         // Where little may come, what comes has to be known.
-        sighting.look.unseen_in_replica &= !self.deletions.are_held();
-        if sighting.look.unseen_in_replica {
-            return (!spot.filter.excludes_either(name, [Some(false), None])).then_some(sighting);
+        observation.check.unseen_in_replica &= !self.deletions.are_held();
+        if observation.check.unseen_in_replica {
+            return (!dir_pair.filter.excludes_either(name, [Some(false), None])).then_some(observation);
         }
-        let both = (&spot.source, spot.replica.as_deref());
-        let (source, replica) = self.shared.roots.see(both, &sighting.name)?;
+        let both = (&dir_pair.source, dir_pair.replica.as_deref());
+        let (source, replica) = self.shared.roots.see(both, &observation.name)?;
         let sides = [&source, &replica].map(|side| side.entry().map(Entry::is_dir));
-        if spot.filter.excludes_either(name, sides) {
+        if dir_pair.filter.excludes_either(name, sides) {
             return None;
         }
         let is_watched = self.detector == Detector::Watch;
         let noted = |entry: &&Entry| entry.kind == Kind::File && (is_watched || entry.has_links());
         let noted = source.entry().filter(noted);
-        out.names.extend(noted.map(|entry| Linked::any(&rel.join(&sighting.name), entry, false)));
-        if sighting.look.told {
-            self.note_stray(rel.join(&sighting.name), &sighting.look, (&source, &replica), out);
+        out.names.extend(noted.map(|entry| Linked::any(&rel.join(&observation.name), entry, false)));
+        if observation.check.told {
+            self.note_stray(rel.join(&observation.name), &observation.check, (&source, &replica), out);
         }
-        (sighting.source, sighting.replica) = (source, replica);
-        Some(sighting)
+        (observation.source, observation.replica) = (source, replica);
+        Some(observation)
     }
 
     /// Notes where what was told to be written may not be what stands here by now: that was renamed to here, or nothing is
@@ -462,13 +472,13 @@ impl Round<'_> {
     fn note_stray(
         &self,
         path: RelPath,
-        look: &Check,
+        check: &Check,
         (source, replica): (&Observed, &Observed),
         out: &mut Outcome,
     ) {
         let is_file = |side: &Observed| side.entry().is_some_and(|entry| entry.kind == Kind::File);
-        let was_written = |entry: &Entry| entry.ctime >= Time::ago(look.since.elapsed() + TICK);
-        if look.depth == Depth::Subtree {
+        let was_written = |entry: &Entry| entry.ctime >= Time::ago(check.since.elapsed() + TICK);
+        if check.depth == Depth::Subtree {
             out.replaced.extend((is_file(source) && is_file(replica)).then_some(path));
             return;
         }

@@ -35,11 +35,11 @@ impl Place {
 
 /// A finished temporary entry, and what it is to become.
 pub(super) struct Publishable<'a> {
-    pub spot: &'a DirPair<'a>,
+    pub dir_pair: &'a DirPair<'a>,
     pub replica: &'a ReplicaDir,
     pub temp: Temp<'a>,
     pub path: RelPath,
-    pub look: Check,
+    pub check: Check,
     /// What was copied.
     pub entry: Entry,
     /// How many bytes of it there were.
@@ -59,21 +59,22 @@ impl Round<'_> {
         match self.replica.sync() {
             Ok(()) => {
                 for ready in ready {
-                    let (path, look) = (ready.path.clone(), ready.look.clone());
+                    let (path, check) = (ready.path.clone(), ready.check.clone());
                     if let Err(work_error) = self.publish(ready, out) {
-                        out.record_failure(path, look, work_error);
+                        out.record_failure(path, check, work_error);
                     }
                 }
             }
-            Err(error) => ready.into_iter().for_each(|r| out.record_failure(r.path, r.look, error.into())),
+            Err(error) => ready.into_iter().for_each(|r| out.record_failure(r.path, r.check, error.into())),
         }
     }
 
     /// Gives an entry its name, and notes what was done.
     pub(super) fn publish(&self, ready: Publishable<'_>, out: &mut Outcome) -> Result<(), WorkError> {
-        let Publishable { spot, replica, temp, path, look, entry, length, standing, place, reason } = ready;
+        let Publishable { dir_pair, replica, temp, path, check, entry, length, standing, place, reason } =
+            ready;
         let Some((dir, name)) = path.split() else { return Ok(()) };
-        if self.shared.capabilities.modes && spot.is_too_open_by_now() {
+        if self.shared.capabilities.modes && dir_pair.is_too_open_by_now() {
             return Err(WorkError::Changed);
         }
         let placed = self.put_in_place((replica, &path, &name), temp, &standing, place.permit());
@@ -85,7 +86,7 @@ impl Round<'_> {
         }
         out.asides.extend(aside.and_then(|name| Trash::new(dir, name)));
         let operation = if standing == Observed::Absent { Operation::Created } else { Operation::Updated };
-        let mut done = Done::new(operation, path.clone(), &entry, reason, &look);
+        let mut done = Done::new(operation, path.clone(), &entry, reason, &check);
         out.linked += u64::from(operation == Operation::Created && entry.has_links());
         if entry.is_file() {
             done.bytes = Some(length);
@@ -98,13 +99,13 @@ impl Round<'_> {
             out.note_size(&path);
         }
         out.act(done);
-        if let (Reason::Md5, Some(evidence)) = (reason, &look.evidence) {
-            log_if_silent(&path, evidence, look.detector, self.swept, self.shared.capabilities.unseen);
+        if let (Reason::Md5, Some(evidence)) = (reason, &check.evidence) {
+            log_if_silent(&path, evidence, check.detector, self.swept, self.shared.capabilities.unseen);
         }
         // A change between the last look and the rename is copied by one more look.
-        let now = spot.source.look(name.as_bytes());
+        let now = dir_pair.source.look(name.as_bytes());
         if now.entry().map(Entry::identity) != Some(entry.identity()) {
-            out.again.push((path, look, Requeue::ChangedSinceCopy));
+            out.again.push((path, check, Requeue::ChangedSinceCopy));
         }
         Ok(())
     }

@@ -27,10 +27,10 @@ impl Round<'_> {
         path: &RelPath,
         name: &Name,
         old: &Entry,
-        (look, permit): (&Check, &RemovalPermit),
+        (check, permit): (&Check, &RemovalPermit),
     ) -> Result<Option<(Done, Option<Name>)>, WorkError> {
         if !self.shared.emptied.has(path) {
-            let done = taken(dir, path, name, old, look);
+            let done = taken(dir, path, name, old, check);
             self.leave_nothing_under_way(path);
             if !self.still_stands(dir, path, name, permit)? {
                 return Ok(Some((done, None)));
@@ -45,7 +45,7 @@ impl Round<'_> {
         let turn = self.shared.backup.is_none().then_some(A_TURN);
         match self.empty_in_place(dir, name, path, turn, permit)? {
             EmptiedInPlace::Wholly(number) => {
-                let mut done = Done::new(Operation::Removed, path.clone(), old, Reason::Removed, look);
+                let mut done = Done::new(Operation::Removed, path.clone(), old, Reason::Removed, check);
                 done.entries = Some(Entries { number, at_least: false });
                 Ok(Some((done, None)))
             }
@@ -126,10 +126,10 @@ impl Round<'_> {
 }
 
 /// The line of a directory that goes.
-pub(super) fn taken(dir: &Dir, path: &RelPath, name: &Name, old: &Entry, look: &Check) -> Done {
+pub(super) fn taken(dir: &Dir, path: &RelPath, name: &Name, old: &Entry, check: &Check) -> Done {
     let mut number = 1;
     let at_least = !count_below(dir, name, &mut number, Instant::now() + COUNTING);
-    let mut done = Done::new(Operation::Removed, path.clone(), old, Reason::Removed, look);
+    let mut done = Done::new(Operation::Removed, path.clone(), old, Reason::Removed, check);
     done.entries = Some(Entries { number, at_least });
     done
 }

@@ -46,9 +46,9 @@ impl Fixture {
         let owner = rustix::process::geteuid().is_root();
         let user = rustix::process::geteuid().as_raw();
         let capabilities = Capabilities { owner, user, ..Capabilities::all() };
-        let manner = WriterOptions { threads: 1, ..WriterOptions::default() };
+        let options = WriterOptions { threads: 1, ..WriterOptions::default() };
         let reconciler =
-            Reconciler::start(roots, capabilities, Filter::default(), manner, Arc::default()).unwrap();
+            Reconciler::start(roots, capabilities, Filter::default(), options, Arc::default()).unwrap();
         Self { top, reconciler }
     }
 
@@ -118,13 +118,13 @@ fn look() -> Check {
 }
 
 fn work(paths: &[&str]) -> Work {
-    let mut looks = Checks::new();
+    let mut checks = Checks::new();
     for text in paths {
-        add(&mut looks, &path(text), look());
+        add(&mut checks, &path(text), look());
     }
     Work {
         moves: RenameBatch::default(),
-        looks,
+        checks,
         finished: vec![],
         emptied_trash: vec![],
         detector: Detector::Sweep,
@@ -225,7 +225,7 @@ fn an_absence_in_a_directory_that_was_moved_away_deletes_nothing() {
     pair.write("replica/d/sub/file", "x");
     let roots = pair.reconciler.roots.open().unwrap();
     let mut round = pair.reconciler.begin(roots, (Detector::Sweep, Deletions::Followed, u64::MAX, None), &());
-    round.open_dirs(work(&["d/file", "d/sub"]).looks);
+    round.open_dirs(work(&["d/file", "d/sub"]).checks);
     round.observe();
     fs::rename(pair.at("source/d"), pair.at("outside/d")).unwrap();
     round.directories();
@@ -315,9 +315,9 @@ fn evidence_holds_only_for_the_states_that_were_read() {
     // The replica's file was written to after it was read: the verdict "same" is worth nothing.
     let written = fs::File::options().write(true).open(pair.at("replica/f")).unwrap();
     written.set_modified(std::time::UNIX_EPOCH).unwrap();
-    let mut looks = Checks::new();
-    add(&mut looks, &path("f"), Check { evidence: Some(Box::new(evidence)), ..look() });
-    pair.round(Work { looks, ..work(&[]) });
+    let mut checks = Checks::new();
+    add(&mut checks, &path("f"), Check { evidence: Some(Box::new(evidence)), ..look() });
+    pair.round(Work { checks, ..work(&[]) });
     assert_eq!(pair.read("replica/f"), "new");
 }
 
@@ -374,11 +374,11 @@ fn names_found(pair: &Fixture) -> Vec<String> {
     let mut found = Vec::new();
     for message in walked(Plan { extent: Extent::Names, ..plan(pair, Task::Quick) }) {
         if let Message::Differ(dir, names) = message {
-            assert!(names.iter().all(|(_, look)| look.depth == Depth::Subtree));
+            assert!(names.iter().all(|(_, check)| check.depth == Depth::Subtree));
             // What was copied within a tick of the clock is read, and said to be equal.
             let is_equal =
-                |look: &Check| look.evidence.as_ref().is_some_and(|evidence| evidence.verdict.same());
-            let names = names.into_iter().filter(|(_, look)| !is_equal(look));
+                |check: &Check| check.evidence.as_ref().is_some_and(|evidence| evidence.verdict.same());
+            let names = names.into_iter().filter(|(_, check)| !is_equal(check));
             found.extend(names.map(|(name, _)| dir.join(&name).to_string()));
         }
     }
@@ -491,15 +491,15 @@ fn what_is_wished_for_of_a_file_on_its_way_is_not_forgotten() {
         file.set_modified(std::time::UNIX_EPOCH).unwrap();
     };
     write(&pair, "0123456789");
-    let mut looks = Checks::new();
-    add(&mut looks, &path("big"), Check { depth: Depth::Metadata, ..look() });
-    pair.round(Work { looks, big: 5, ..work(&[]) });
+    let mut checks = Checks::new();
+    add(&mut checks, &path("big"), Check { depth: Depth::Metadata, ..look() });
+    pair.round(Work { checks, big: 5, ..work(&[]) });
     // Size and mtime do not show it.
     write(&pair, "9876543210");
     pair.round(Work { big: 5, ..work(&["big"]) });
     let filled = pair.finished();
     let outcome = pair.round(Work { finished: vec![filled], big: 5, ..work(&[]) });
-    let again: Vec<_> = outcome.again.iter().map(|(_, look, again)| (look.depth, *again)).collect();
+    let again: Vec<_> = outcome.again.iter().map(|(_, check, again)| (check.depth, *again)).collect();
     assert_eq!(again, [(Depth::Content, Requeue::Changing)]);
 }
 

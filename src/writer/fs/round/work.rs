@@ -19,7 +19,7 @@ use crate::writer::fs::trash::{Emptied, Trash};
 pub struct Work {
     /// Renames, in their order. Their ends are among the looks, unless further ones concern them.
     pub moves: RenameBatch,
-    pub looks: Checks,
+    pub checks: Checks,
     /// Big files that have come to their end.
     pub finished: Vec<Finished>,
     /// Trees put aside that have been emptied.
@@ -152,14 +152,14 @@ impl Outcome {
     }
 
     /// Notes why a look at `path` came to no end.
-    pub(super) fn record_failure(&mut self, path: RelPath, look: Check, work_error: WorkError) {
-        let again = if look.unseen_in_replica { Requeue::StaleListing } else { Requeue::Changing };
-        let look = Check { unseen_in_replica: false, ..look };
+    pub(super) fn record_failure(&mut self, path: RelPath, check: Check, work_error: WorkError) {
+        let again = if check.unseen_in_replica { Requeue::StaleListing } else { Requeue::Changing };
+        let check = Check { unseen_in_replica: false, ..check };
         match work_error {
-            WorkError::Changed => self.again.push((path, look, again)),
+            WorkError::Changed => self.again.push((path, check, again)),
             WorkError::Cancelled => {}
             WorkError::FsError(_) => {
-                self.problems.extend(Problem::of(path, work_error).map(|problem| (problem, look)));
+                self.problems.extend(Problem::of(path, work_error).map(|problem| (problem, check)));
             }
         }
     }
@@ -224,8 +224,8 @@ impl Outcome {
     /// What was done may not be safe on the disk: it is to be looked at again.
     pub(super) fn doubt(&mut self, error: FsError) {
         for done in std::mem::take(&mut self.done) {
-            let look = Check::new(Depth::Content, done.detector, done.since);
-            self.record_failure(done.path, look, error.into());
+            let check = Check::new(Depth::Content, done.detector, done.since);
+            self.record_failure(done.path, check, error.into());
         }
     }
 }

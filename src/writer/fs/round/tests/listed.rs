@@ -7,7 +7,7 @@ use super::*;
 fn listed(names: &[&str]) -> Work {
     let mut work = work(&[]);
     for name in names {
-        add(&mut work.looks, &path(name), Check { unseen_in_replica: true, ..look() });
+        add(&mut work.checks, &path(name), Check { unseen_in_replica: true, ..look() });
     }
     work
 }
@@ -19,9 +19,9 @@ fn round(pair: &mut Fixture, names: &[&str]) -> Outcome {
 /// Does again what came back: by then it is looked at.
 fn again(pair: &mut Fixture, outcome: Outcome) -> Outcome {
     let mut work = work(&[]);
-    for (path, look, again) in outcome.again {
-        assert!(!look.unseen_in_replica && again == Requeue::StaleListing, "{path}: {again:?}");
-        add(&mut work.looks, &path, look);
+    for (path, check, again) in outcome.again {
+        assert!(!check.unseen_in_replica && again == Requeue::StaleListing, "{path}: {again:?}");
+        add(&mut work.checks, &path, check);
     }
     pair.round(work)
 }
@@ -94,7 +94,7 @@ fn neither_is_it_by_a_big_file() {
     pair.write("replica/early", "somebody's");
     let outcome = pair.round(Work { big: 5, ..listed(&["early", "late"]) });
     let again: Vec<_> =
-        outcome.again.iter().map(|(path, look, again)| (path, look.unseen_in_replica, *again)).collect();
+        outcome.again.iter().map(|(path, check, again)| (path, check.unseen_in_replica, *again)).collect();
     assert_eq!(again, [(&path("early"), false, Requeue::StaleListing)]);
     let filled = pair.finished();
     pair.write("replica/late", "somebody's");

@@ -300,25 +300,25 @@ struct SeedFailure {
     story: String,
 }
 
-fn history(seed: u64, is_faulty: bool, tally: &mut ModelStats) -> Result<(), SeedFailure> {
+fn history(seed: u64, is_faulty: bool, stats: &mut ModelStats) -> Result<(), SeedFailure> {
     let _running = RunningSeed(seed);
     let mut history = History::new(seed);
     history.is_faulty = is_faulty;
     history.rounds.bears_faults = is_faulty;
     history.run().map_err(|why| SeedFailure { why, story: history.story.all() })?;
-    tally.renames += history.source.renames;
-    tally.followed += history.rounds.followed;
-    tally.faults += history.met;
-    tally.proved.extend(history.is_proved.then_some(seed));
+    stats.renames += history.source.renames;
+    stats.followed += history.rounds.followed;
+    stats.faults += history.met;
+    stats.proved.extend(history.is_proved.then_some(seed));
     Ok(())
 }
 
 /// Prints what is wrong with each that fails, and the story of the first.
 fn histories(seeds: std::ops::Range<u64>, is_faulty: bool) -> ModelStats {
-    let (mut tally, mut failed) = (ModelStats::default(), Vec::new());
+    let (mut stats, mut failed) = (ModelStats::default(), Vec::new());
     let number = seeds.end - seeds.start;
     for seed in seeds {
-        if let Err(SeedFailure { why, story }) = history(seed, is_faulty, &mut tally) {
+        if let Err(SeedFailure { why, story }) = history(seed, is_faulty, &mut stats) {
             if failed.is_empty() {
                 eprintln!("{story}");
             }
@@ -326,13 +326,13 @@ fn histories(seeds: std::ops::Range<u64>, is_faulty: bool) -> ModelStats {
             failed.push(seed);
         }
     }
-    let ModelStats { renames, followed, proved, faults } = &tally;
+    let ModelStats { renames, followed, proved, faults } = &stats;
     println!(
         "{number} histories: {followed} of {renames} renames followed, {faults} calls failed, the proof needed by \
          {proved:?}"
     );
     assert!(failed.is_empty(), "{} of {number} differ: seeds {failed:?}", failed.len());
-    tally
+    stats
 }
 
 /// Copying would end equal, too.
@@ -347,8 +347,8 @@ fn random_histories_end_equal_however_they_are_told() {
 
 #[test]
 fn whatever_fails_nothing_is_lost_and_all_comes_right_afterwards() {
-    let tally = histories(0..80, true);
-    assert!(tally.faults > 1_000, "only {} calls have failed", tally.faults);
+    let stats = histories(0..80, true);
+    assert!(stats.faults > 1_000, "only {} calls have failed", stats.faults);
 }
 
 /// Each once ended with a temporary name left behind, or with old contents.

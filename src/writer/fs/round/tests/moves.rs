@@ -32,7 +32,7 @@ impl Fixture {
         let moves = RenameBatch::new(hints.iter().map(|(from, to)| hint(from, to)));
         let mut work = work(&[]);
         for end in hints.iter().flat_map(|(from, to)| [from, to]) {
-            add(&mut work.looks, &path(end), Check { depth: Depth::Subtree, ..look() });
+            add(&mut work.checks, &path(end), Check { depth: Depth::Subtree, ..look() });
         }
         self.round(Work { moves, ..work })
     }

@@ -93,8 +93,8 @@ impl Rounds {
             WatchEvent::Check(path, depth) => {
                 let path = super::super::path(path);
                 let depth = if self.failures.is_met(&path) { Depth::Subtree } else { *depth };
-                let look = Check::new(depth, Detector::Watch, self.now);
-                assert_eq!(self.queue.push_watched(&path, look, self.now), None, "it is not too much");
+                let check = Check::new(depth, Detector::Watch, self.now);
+                assert_eq!(self.queue.push_watched(&path, check, self.now), None, "it is not too much");
             }
             WatchEvent::Renamed(from, to, is_dir) => {
                 let [from, to] = [from, to].map(|path| super::super::path(path));
@@ -173,8 +173,8 @@ impl Rounds {
             match walk.messages.pop_front() {
                 Some(Message::Differ(dir, names)) => self.receive_differences(&dir, names, detector),
                 Some(Message::Problem(problem)) => {
-                    let look = Check::new(Depth::Subtree, detector, self.now);
-                    self.record_failure(&problem, look, Failure::Scan);
+                    let check = Check::new(Depth::Subtree, detector, self.now);
+                    self.record_failure(&problem, check, Failure::Scan);
                 }
                 Some(Message::Lost(lost)) => self.lose(lost),
                 Some(_) => {}
@@ -191,18 +191,18 @@ impl Rounds {
     }
 
     fn receive_differences(&mut self, dir: &RelPath, names: Vec<(Name, Check)>, detector: Detector) {
-        let found: Vec<_> = names.iter().map(|(name, look)| (name, look.depth)).collect();
+        let found: Vec<_> = names.iter().map(|(name, check)| (name, check.depth)).collect();
         self.story.tell(format!("    found: {dir:?} {found:?}"));
         let (rest, now) = (if detector == Detector::Sweep { GRACE } else { REST }, self.now);
         if names.is_empty() && detector == Detector::Sweep {
-            let look = Check::new(Depth::Metadata, detector, now);
-            return self.queue.push_resting(now + rest, dir.clone(), look);
+            let check = Check::new(Depth::Metadata, detector, now);
+            return self.queue.push_resting(now + rest, dir.clone(), check);
         }
         let (resting, ready): (Vec<_>, Vec<_>) =
-            names.into_iter().partition(|(_, look)| look.from_walk || detector == Detector::Sweep);
+            names.into_iter().partition(|(_, check)| check.from_walk || detector == Detector::Sweep);
         let is_ready = resting.is_empty() || !ready.is_empty();
-        for (name, look) in resting {
-            self.queue.push_resting(now + rest, dir.join(&name), look);
+        for (name, check) in resting {
+            self.queue.push_resting(now + rest, dir.join(&name), check);
         }
         if is_ready {
             self.queue.push(detector, dir.clone(), ready);
@@ -222,26 +222,26 @@ impl Rounds {
         self.queue.release_to_workers(self.pair.reconciler.free_workers() + finished.len());
         let detector = self.whose_turn();
         let portion = BatchLimit { names: self.rng.usize(1..8), dirs: self.rng.usize(1..5) };
-        let mut looks = self.queue.take(detector, portion);
-        let moves = self.queue.take_renames(&mut looks, self.rng.usize(1..6));
-        if looks.is_empty() && finished.is_empty() && emptied_trash.is_empty() {
+        let mut checks = self.queue.take(detector, portion);
+        let moves = self.queue.take_renames(&mut checks, self.rng.usize(1..6));
+        if checks.is_empty() && finished.is_empty() && emptied_trash.is_empty() {
             return None;
         }
-        let looked_at = paths(&looks, &finished);
+        let looked_at = paths(&checks, &finished);
         let renames: Vec<_> = moves.hints().iter().map(|hint| (&hint.from, &hint.to)).collect();
         let back: Vec<_> = finished.iter().map(|finished| &finished.job.path).collect();
         self.story.tell(format!(
             "    round of the {}, deletions {:?}: renames {renames:?}, looks {}, carried {back:?}",
             detector.as_str(),
             self.deletions,
-            tell_looks(&looks)
+            tell_looks(&checks)
         ));
         let budget = (self.rng.u8(..4) == 0).then_some(Duration::ZERO);
         let big = [0, 3, u64::MAX, u64::MAX][self.rng.usize(..4)];
         let deletions = self.deletions;
         let followed = moves.hints().to_vec();
         let swept = None;
-        let work = Work { moves, looks, finished, emptied_trash, detector, deletions, budget, big, swept };
+        let work = Work { moves, checks, finished, emptied_trash, detector, deletions, budget, big, swept };
         let outcome = self.pair.reconciler.round(work, &());
         self.wait_for_others();
         match outcome {
@@ -288,20 +288,20 @@ impl Rounds {
             self.queue.cool(path, took, self.now);
         }
         let mut open: BTreeSet<RelPath> = outcome.open.into_iter().collect();
-        for (problem, look) in outcome.problems {
+        for (problem, check) in outcome.problems {
             open.insert(problem.path.clone());
-            self.record_failure(&problem, look, Failure::Entry);
+            self.record_failure(&problem, check, Failure::Entry);
         }
         self.queue.put_back_renames(outcome.renames);
-        for (path, look, again) in outcome.again {
+        for (path, check, again) in outcome.again {
             if again != Requeue::ChangedSinceCopy {
                 open.insert(path.clone());
             }
-            self.put_back(path, look, again);
+            self.put_back(path, check, again);
         }
-        for (path, look) in outcome.put_off {
+        for (path, check) in outcome.put_off {
             if let Some(wait) = self.failures.wait(&path) {
-                self.queue.push_later(self.now + wait, path.clone(), look);
+                self.queue.push_later(self.now + wait, path.clone(), check);
             }
             open.insert(path);
         }
@@ -312,28 +312,34 @@ impl Rounds {
         self.moved.extend(outcome.moved);
     }
 
-    fn put_back(&mut self, path: RelPath, look: Check, again: Requeue) {
+    fn put_back(&mut self, path: RelPath, check: Check, again: Requeue) {
         match again {
             Requeue::ChangedSinceCopy => {
-                let look = Check { first: self.now, ..look };
-                self.queue.push_watched(&path, look, self.now);
+                let check = Check { first: self.now, ..check };
+                self.queue.push_watched(&path, check, self.now);
             }
-            Requeue::Now | Requeue::StaleListing => self.queue.push_path(&path, look),
-            Requeue::Worker => self.queue.await_worker(path, look),
-            Requeue::ParentGone | Requeue::WidenLater => self.queue.push_resting(self.now + REST, path, look),
+            Requeue::Now | Requeue::StaleListing => self.queue.push_path(&path, check),
+            Requeue::Worker => self.queue.await_worker(path, check),
+            Requeue::ParentGone | Requeue::WidenLater => {
+                self.queue.push_resting(self.now + REST, path, check);
+            }
             Requeue::Changing => {
-                self.record_failure(&Problem { path, cause: Cause::Restless }, look, Failure::Restless);
+                self.record_failure(&Problem { path, cause: Cause::Restless }, check, Failure::Restless);
             }
             Requeue::WidenUnverified => {
                 self.moved.insert(path.clone());
-                self.record_failure(&Problem { path, cause: Cause::Uneven }, look, Failure::Uneven);
+                self.record_failure(
+                    &Problem { path, cause: Cause::PendingWiden },
+                    check,
+                    Failure::PendingWiden,
+                );
             }
         }
     }
 
-    fn record_failure(&mut self, problem: &Problem, look: Check, failure: Failure) {
+    fn record_failure(&mut self, problem: &Problem, check: Check, failure: Failure) {
         let retry = self.failures.met(&problem.path, failure, self.now);
-        self.queue.push_later(self.now + retry.after, problem.path.clone(), look);
+        self.queue.push_later(self.now + retry.after, problem.path.clone(), check);
     }
 
     fn tell_outcome(&self, outcome: &Outcome) {
@@ -354,7 +360,7 @@ impl Rounds {
             self.now = self.now.max(due);
             return false;
         }
-        !is_ready && !is_busy && self.queue.sweep_names() == 0
+        !is_ready && !is_busy && self.queue.count_sweep_names() == 0
     }
 }
 
@@ -369,16 +375,16 @@ fn take_scopes(waiting: &mut BTreeSet<RelPath>) -> Vec<RelPath> {
     scopes
 }
 
-fn paths(looks: &Checks, finished: &[Finished]) -> Vec<RelPath> {
-    let named = looks.iter().flat_map(|(dir, names)| names.keys().map(|name| dir.join(name)));
-    let unnamed = looks.iter().filter(|(_, names)| names.is_empty()).map(|(dir, _)| dir.clone());
+fn paths(checks: &Checks, finished: &[Finished]) -> Vec<RelPath> {
+    let named = checks.iter().flat_map(|(dir, names)| names.keys().map(|name| dir.join(name)));
+    let unnamed = checks.iter().filter(|(_, names)| names.is_empty()).map(|(dir, _)| dir.clone());
     named.chain(unnamed).chain(finished.iter().map(|finished| finished.job.path.clone())).collect()
 }
 
-fn tell_looks(looks: &Checks) -> String {
+fn tell_looks(checks: &Checks) -> String {
     let depths = |(dir, names): (&RelPath, &std::collections::BTreeMap<Name, Check>)| {
-        let names: Vec<_> = names.iter().map(|(name, look)| (name, look.depth)).collect();
+        let names: Vec<_> = names.iter().map(|(name, check)| (name, check.depth)).collect();
         format!("{dir:?}: {names:?}")
     };
-    looks.iter().map(depths).collect::<Vec<_>>().join("; ")
+    checks.iter().map(depths).collect::<Vec<_>>().join("; ")
 }
