@@ -249,10 +249,9 @@ fn a_directory_stays_and_is_a_problem_while_the_backup_folder_is_missing() {
     let (backup, away) = (scratch.path("backup"), scratch.path("away"));
     fs::rename(&backup, &away).unwrap();
     fs::remove_dir_all(scratch.source().join("d")).unwrap();
-    wait_until("it is said", DEADLINE, || {
-        daemon.stderr().contains("cannot open the root in the backup folder")
-    });
-    assert!(daemon.stderr().contains("mount its disk, or make that folder again"), "{}", daemon.stderr());
+    for text in ["cannot open the root in the backup folder", "mount its disk, or make that folder again"] {
+        wait_until(&format!("it says: {text}"), DEADLINE, || daemon.stderr().contains(text));
+    }
     assert!(scratch.replica().join("d/e/deep").exists());
     assert_eq!(daemon.settled(), 1, "it is not equal");
     fs::rename(&away, &backup).unwrap();

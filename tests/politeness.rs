@@ -44,7 +44,7 @@ fn what_cannot_be_done_now_keeps_nobody_busy() {
     set_mode(&scratch.source().join("locked"), 0);
     let daemon = scratch.starting_watcher(&[]);
     wait_until("a sweep has ended", DEADLINE, || daemon.sweeps() > 0);
-    assert!(daemon.stderr().contains("problem"), "{}", daemon.stderr());
+    wait_until("the problem is said", DEADLINE, || daemon.stderr().contains("problem"));
     assert_at_rest(&daemon);
 }
 

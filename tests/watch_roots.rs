@@ -114,7 +114,7 @@ fn a_source_that_is_replaced_by_another_directory() {
     live.away();
     fs::rename(other, live.scratch.source()).unwrap();
     live.goes_on();
-    assert_eq!(live.lines("adopted"), 1, "{}", live.daemon.stderr());
+    wait_until("it says so once", DEADLINE, || live.lines("adopted") == 1);
 }
 
 #[test]
