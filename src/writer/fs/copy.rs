@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::fs::digest::{BEYOND, with_buffer};
 use crate::fs::tree::{File, NewFile, Ranged, ReplicaDir, Settings};
-use crate::model::entry::{Entry, Xattrs};
+use crate::model::entry::{Entry, Observed, Xattrs};
 use crate::model::error::FsErrorKind;
 use crate::model::error::{ENDLESS, FsError, GIVES_NOTHING_BACK, WorkError};
 use crate::model::path::Name;
@@ -166,7 +166,7 @@ pub fn swap(
         Err(error) if error.kind == FsErrorKind::NotFound => Err(WorkError::Changed),
         Err(error) if error.is_unknown_flag() || error.kind == FsErrorKind::CrossDevice => {
             let aside = names.next();
-            dir.rename(old, &aside, permit)?;
+            rename_away(dir, old, &aside, permit)?;
             match dir.rename(new, old, permit) {
                 Ok(()) => Ok(aside),
                 Err(error) => {
@@ -176,6 +176,17 @@ pub fn swap(
             }
         }
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Renames an entry to a reserved name. A network file system may do that and report an error all the
+/// same: then it is taken for done.
+fn rename_away(dir: &ReplicaDir, old: &Name, aside: &Name, permit: &RemovalPermit) -> Result<(), WorkError> {
+    let renamed = dir.rename(old, aside, permit);
+    let stands = |name: &Name| dir.look(name.as_bytes());
+    match renamed {
+        Err(_) if stands(old) == Observed::Absent && stands(aside).entry().is_some() => Ok(()),
+        other => Ok(other?),
     }
 }
 
