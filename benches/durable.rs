@@ -4,11 +4,12 @@
 //! cargo bench --bench durable
 //! ```
 //!
-//! By root, since each file system is made in an image and mounted, in a private mount namespace. Where its mkfs is
-//! missing, it is left out. Files of 0.2 to 16 kB, a hundred in a directory, are copied by `--once` from the disk to the
-//! image, which lies on the same disk; before each run the last replica is removed, and all is written out. What is compared
-//! takes turns. `cp -a` and a `sync` of that file system beside them: all is on the disk at its end, as by `--durable`.
-//! Prints Markdown: medians of seconds, and the ratio of the two.
+//! By root, since each file system is made in an image and mounted, in a private mount namespace.
+//! Where its mkfs is missing, it is left out. Files of 0.2 to 16 kB, a hundred in a directory, are
+//! copied by `--once` from the disk to the image, which lies on the same disk; before each run the
+//! last replica is removed, and all is written out. What is compared takes turns. `cp -a` and a
+//! `sync` of that file system beside them: all is on the disk at its end, as by `--durable`. Prints
+//! Markdown: medians of seconds, and the ratio of the two.
 //!
 //! | environment variable  | meaning                      | default |
 //! | --------------------- | ---------------------------- | ------- |
@@ -40,8 +41,10 @@ fn main() {
         println!("skipped: to be run by cargo bench");
         return;
     }
-    let (reps, files) =
-        (support::how_many("TWINDIR_BENCH_REPS", 7), support::how_many("TWINDIR_BENCH_FILES", 10_000));
+    let (reps, files) = (
+        support::how_many("TWINDIR_BENCH_REPS", 7),
+        support::how_many("TWINDIR_BENCH_FILES", 10_000),
+    );
     println!("## First copy of {files} small files, median of {reps}, in seconds\n");
     println!("| replica on | plain | `--durable` | ratio | `cp -a`, then `sync` |");
     println!("| --- | ---: | ---: | ---: | ---: |");

@@ -1,31 +1,34 @@
-//! How time and memory grow with the tree: a full sweep, a quick scan, the start with the watch, and rest.
+//! How time and memory grow with the tree: a full sweep, a quick scan, the start with the watch,
+//! and rest.
 //!
 //! ```sh
 //! cargo bench --bench growth
 //! ```
 //!
-//! It installs nothing. For each size it makes a tree of files of 100 to 300 bytes, a hundred in a directory and a
-//! hundred such directories in one above, and a twin of it by `cp -a`; with a million files these take 11 GB of memory and
-//! two million inodes. A size for which there is no room is named and left out. Prints Markdown, and draws two plots.
+//! It installs nothing. For each size it makes a tree of files of 100 to 300 bytes, a hundred in a
+//! directory and a hundred such directories in one above, and a twin of it by `cp -a`; with a
+//! million files these take 11 GB of memory and two million inodes. A size for which there is no
+//! room is named and left out. Prints Markdown, and draws two plots.
 //!
-//! **Full sweep, quick scan**: `--once -q`, without and with `--quick`, nothing to do; from its start to its end. The
-//! memory is the most that was resident, as the kernel keeps it (`VmHWM`), by the last look before the end; looks come every
-//! 2 ms.
+//! **Full sweep, quick scan**: `--once -q`, without and with `--quick`, nothing to do; from its
+//! start to its end. The memory is the most that was resident, as the kernel keeps it (`VmHWM`), by
+//! the last look before the end; looks come every 2 ms.
 //!
-//! **Start**: with the watch and an interval of an hour; from the start to the first `equal as of`, for which all
-//! directories are watched, all is scanned quickly, then swept in full. Looks at what it prints come every
-//! millisecond. Then, after a second of quiet, the memory that is resident (`VmRSS`), the most that was, and the CPU that
-//! it takes in five seconds of rest.
+//! **Start**: with the watch and an interval of an hour; from the start to the first `equal as of`,
+//! for which all directories are watched, all is scanned quickly, then swept in full. Looks at what
+//! it prints come every millisecond. Then, after a second of quiet, the memory that is resident
+//! (`VmRSS`), the most that was, and the CPU that it takes in five seconds of rest.
 //!
 //! **By interval**: without the watch, swept every second; the memory right after the second sweep.
 //!
-//! Everything lies in the page cache before. Figures are medians; the four run in turn, after a quick scan that is not
-//! counted, since the cores may have slept. From one size to the next: what a file more costs, and the exponent, which
-//! is 1 where time grows like the number of files. A directory comes with about every hundredth file, so nobody can tell
-//! what is a file's and what a directory's: memory is shown as if it were all the one's, and all the other's.
+//! Everything lies in the page cache before. Figures are medians; the four run in turn, after a
+//! quick scan that is not counted, since the cores may have slept. From one size to the next: what
+//! a file more costs, and the exponent, which is 1 where time grows like the number of files. A
+//! directory comes with about every hundredth file, so nobody can tell what is a file's and what a
+//! directory's: memory is shown as if it were all the one's, and all the other's.
 //!
-//! The plots replace those in `docs` where all three default sizes were measured; else they go to cargo's folder for
-//! temporary files.
+//! The plots replace those in `docs` where all three default sizes were measured; else they go to
+//! cargo's folder for temporary files.
 //!
 //! | environment variable  | meaning                                   | default                    |
 //! | --------------------- | ----------------------------------------- | -------------------------- |
@@ -76,7 +79,8 @@ struct Place {
 fn main() {
     let Some((parent, before)) = support::begin() else { return };
     println!("- twindir {}", version(turn::TWINDIR).expect("it says its version"));
-    let measured: Vec<Size> = sizes().into_iter().filter_map(|files| measure(&parent, files)).collect();
+    let measured: Vec<Size> =
+        sizes().into_iter().filter_map(|files| measure(&parent, files)).collect();
     tables::print(&measured);
     let is_full = DEFAULT.iter().all(|files| measured.iter().any(|size| size.files == *files));
     let folder = if is_full {
@@ -102,7 +106,10 @@ fn sizes() -> Vec<usize> {
 /// All turns with one size; `None` where there is no room for it.
 fn measure(parent: &Path, files: usize) -> Option<Size> {
     if !has_room(parent, files) {
-        println!("- {files} files: left out, since there is no room for them in {}", parent.display());
+        println!(
+            "- {files} files: left out, since there is no room for them in {}",
+            parent.display()
+        );
         return None;
     }
     eprintln!("{files} files");

@@ -1,29 +1,31 @@
-//! How soon a change shows in the replica, and what waiting for one costs: twindir beside other programs that
-//! mirror one way.
+//! How soon a change shows in the replica, and what waiting for one costs: twindir beside other
+//! programs that mirror one way.
 //!
 //! ```sh
 //! cargo bench --bench latency
 //! ```
 //!
-//! It needs no network and installs nothing. The others, lsyncd (with rsync) and ripsync, are taken from PATH;
-//! one that is missing is named and left out. It takes about five minutes, and prints Markdown.
+//! It needs no network and installs nothing. The others, lsyncd (with rsync) and ripsync, are taken
+//! from PATH; one that is missing is named and left out. It takes about five minutes, and prints
+//! Markdown.
 //!
-//! **Save to twin.** Each program by itself mirrors 1,000 files in 20 directories. One file at a time is created,
-//! rewritten in place with another length, saved the way editors do (a new file beside it, renamed over it),
-//! renamed and deleted, with a random pause after each. The clock starts just before the last system call of an
-//! operation that changes something (the write, the rename, the unlink): a program that it wakes may take the core
-//! and be done before that call returns. It stops when a look at the replica finds the result: the new contents, and
-//! no other name. Looks come in a loop with 20 µs of sleep, so that a figure may be high by what one round takes;
-//! that is measured and printed. Times and modes are not looked at. p50 and p99 are nearest ranks: for fewer than
-//! 100 repetitions, p99 is the greatest of them. What has not come after 30 s is a failure and in no percentile;
-//! after three, that operation is made but no longer waited for.
+//! **Save to twin.** Each program by itself mirrors 1,000 files in 20 directories. One file at a
+//! time is created, rewritten in place with another length, saved the way editors do (a new file
+//! beside it, renamed over it), renamed and deleted, with a random pause after each. The clock
+//! starts just before the last system call of an operation that changes something (the write, the
+//! rename, the unlink): a program that it wakes may take the core and be done before that call
+//! returns. It stops when a look at the replica finds the result: the new contents, and no other
+//! name. Looks come in a loop with 20 µs of sleep, so that a figure may be high by what one round
+//! takes; that is measured and printed. Times and modes are not looked at. p50 and p99 are nearest
+//! ranks: for fewer than 100 repetitions, p99 is the greatest of them. What has not come after 30 s
+//! is a failure and in no percentile; after three, that operation is made but no longer waited for.
 //!
-//! **While it sweeps.** The same with 20,000 small files and 16 of 64 MB, which twindir compares over and over meanwhile:
-//! from the end of one full sweep to the next it waits for 0.1 s.
+//! **While it sweeps.** The same with 20,000 small files and 16 of 64 MB, which twindir compares
+//! over and over meanwhile: from the end of one full sweep to the next it waits for 0.1 s.
 //!
-//! **Idle.** All programs in their default settings, each with two trees of its own of 50,000 files in 1,000
-//! directories, at rest during the same 30 s: time on a core, voluntary context switches (the times a thread was
-//! woken) and resident memory, with child processes.
+//! **Idle.** All programs in their default settings, each with two trees of its own of 50,000 files
+//! in 1,000 directories, at rest during the same 30 s: time on a core, voluntary context switches
+//! (the times a thread was woken) and resident memory, with child processes.
 //!
 //! | environment variable    | meaning                                                     | default              |
 //! | ----------------------- | ----------------------------------------------------------- | -------------------- |
@@ -75,7 +77,10 @@ const LARGE: usize = 64 << 20;
 
 fn main() {
     let Some((parent, load_before)) = support::begin() else { return };
-    println!("- one round of looking at the replica: {} ms (median of 1,000)", millis(poll_round(&parent)));
+    println!(
+        "- one round of looking at the replica: {} ms (median of 1,000)",
+        millis(poll_round(&parent))
+    );
     let tools = installed_tools();
     println!("\n## Save to twin: p50 / p99 in ms\n");
     print_latencies(&parent, &tools);
@@ -93,7 +98,8 @@ struct Tool {
     program: &'static str,
     /// How long it waits for more before it acts, in its own unit; `None` for its default.
     window: Option<&'static str>,
-    /// Pauses between operations, in ms: for a slow setting, long enough that nothing of one is left at the next.
+    /// Pauses between operations, in ms: for a slow setting, long enough that nothing of one is
+    /// left at the next.
     pause: Range<u64>,
     /// Whether it compares all, over and over, meanwhile.
     sweeps: bool,
@@ -114,7 +120,10 @@ const TOOLS: [Tool; 8] = [
     tool("twindir (default, 10 ms)", TWINDIR, None, SHORT),
     tool("twindir, debounce 0", TWINDIR, Some("0"), SHORT),
     Tool { sweeps: true, ..tool("twindir (default), while it sweeps", TWINDIR, None, SHORT) },
-    Tool { sweeps: true, ..tool("twindir, debounce 0, while it sweeps", TWINDIR, Some("0"), SHORT) },
+    Tool {
+        sweeps: true,
+        ..tool("twindir, debounce 0, while it sweeps", TWINDIR, Some("0"), SHORT)
+    },
     tool("lsyncd direct (default, 1 s)", "lsyncd", None, 220..260),
     tool("lsyncd direct, delay 0", "lsyncd", Some("0"), SHORT),
     tool("ripsync (default, 300 ms)", "ripsync", None, 320..360),
@@ -207,7 +216,8 @@ impl Place {
         let place = Self { dir: dir.expect("a scratch folder can be made"), dirs, files, large: 0 };
         fs::create_dir(place.replica()).expect("a directory can be made");
         for dir in 0..dirs {
-            fs::create_dir_all(place.source().join(dir_name(dir))).expect("a directory can be made");
+            fs::create_dir_all(place.source().join(dir_name(dir)))
+                .expect("a directory can be made");
         }
         for name in place.names() {
             fs::write(place.source().join(name), random_text(SIZE)).expect("a file can be written");
@@ -249,7 +259,9 @@ impl Place {
     /// Whether all files are in the replica, in their full size.
     fn is_copied(&self) -> bool {
         let replica = self.replica();
-        let has = |name: PathBuf, size| fs::metadata(replica.join(name)).is_ok_and(|file| file.len() == size);
+        let has = |name: PathBuf, size| {
+            fs::metadata(replica.join(name)).is_ok_and(|file| file.len() == size)
+        };
         self.names().all(|name| has(name, SIZE as u64))
             && self.large_names().all(|name| has(name, LARGE as u64))
     }
@@ -374,7 +386,11 @@ fn print_latencies(parent: &Path, tools: &[Tool]) {
 }
 
 /// Of one tool, by operation.
-fn latencies(parent: &Path, tool: &Tool, repetitions: usize) -> Result<[Outcomes; OPERATIONS.len()], String> {
+fn latencies(
+    parent: &Path,
+    tool: &Tool,
+    repetitions: usize,
+) -> Result<[Outcomes; OPERATIONS.len()], String> {
     let dirs = 20;
     let place = if tool.sweeps {
         Place::new(parent, dirs, 20_000).with_large(16)
@@ -466,7 +482,8 @@ fn print_idle(parent: &Path, tools: &[Tool], files: usize) {
         let settled = tool.settle(&mut program, &place, Duration::from_secs(3));
         running.push((tool, program, settled, place));
     }
-    let begun: Vec<_> = running.iter().map(|(_, program, ..)| (Instant::now(), program.usage())).collect();
+    let begun: Vec<_> =
+        running.iter().map(|(_, program, ..)| (Instant::now(), program.usage())).collect();
     rest(time);
     println!("| program | CPU, % of one core | wake-ups a second | resident, MB | remarks |");
     println!("| --- | ---: | ---: | ---: | --- |");

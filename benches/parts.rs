@@ -1,5 +1,5 @@
-//! How long parts of twindir take, each alone: MD5s, a sweep's walk, the queue, a round. Before and after a change,
-//! by criterion.
+//! How long parts of twindir take, each alone: MD5s, a sweep's walk, the queue, a round. Before and
+//! after a change, by criterion.
 //!
 //! ```sh
 //! cargo bench --features parts --bench parts                                # all: some three minutes
@@ -8,8 +8,9 @@
 //! cargo bench --features parts --bench parts -- queue                       # only those with this in their name
 //! ```
 //!
-//! What each measures stands in docs/benchmarks.md. The feature makes `src/parts.rs` public, by which the private
-//! modules are reached. Making and removing files is not timed, and each run is seen to have done what it is to do.
+//! What each measures stands in docs/benchmarks.md. The feature makes `src/parts.rs` public, by
+//! which the private modules are reached. Making and removing files is not timed, and each run is
+//! seen to have done what it is to do.
 //!
 //! | environment variable  | meaning                                       | default              |
 //! | --------------------- | --------------------------------------------- | -------------------- |
@@ -81,7 +82,8 @@ fn threads() -> [(&'static str, usize); 2] {
 
 fn digest_small(criterion: &mut Criterion) {
     let mut rng = Rng::with_seed(7);
-    let contents: Vec<_> = (0..SMALL).map(|_| random_bytes(rng.usize(200..16_000), &mut rng)).collect();
+    let contents: Vec<_> =
+        (0..SMALL).map(|_| random_bytes(rng.usize(200..16_000), &mut rng)).collect();
     let contents: Vec<&[u8]> = contents.iter().map(Vec::as_slice).collect();
     let mut group = criterion.benchmark_group("digest/small");
     group.throughput(Throughput::Bytes(contents.iter().map(|bytes| bytes.len() as u64).sum()));
@@ -144,7 +146,9 @@ fn walk(criterion: &mut Criterion, parent: &Path) {
 }
 
 fn queue(criterion: &mut Criterion) {
-    for (name, teller) in [("sweep", Teller::Sweep), ("watch", Teller::Watch), ("both", Teller::Both)] {
+    for (name, teller) in
+        [("sweep", Teller::Sweep), ("watch", Teller::Watch), ("both", Teller::Both)]
+    {
         let mut group = criterion.benchmark_group(format!("queue/{name}"));
         group.sample_size(50);
         for number in [10_000, 100_000] {
@@ -188,7 +192,9 @@ fn round(criterion: &mut Criterion, parent: &Path) {
 
 /// The names of files: so many in each directory.
 fn names(dirs: usize, each: usize) -> Vec<String> {
-    (0..dirs).flat_map(|dir| (0..each).map(move |file| format!("dir{dir:04}/file{file:04}.txt"))).collect()
+    (0..dirs)
+        .flat_map(|dir| (0..each).map(move |file| format!("dir{dir:04}/file{file:04}.txt")))
+        .collect()
 }
 
 fn random_bytes(size: usize, rng: &mut Rng) -> Vec<u8> {
@@ -218,7 +224,8 @@ impl Place {
 
     fn write(&self, name: &str, size: usize, rng: &mut Rng) {
         let path = self.source().join(name);
-        fs::create_dir_all(path.parent().expect("it lies in the source")).expect("a directory can be made");
+        fs::create_dir_all(path.parent().expect("it lies in the source"))
+            .expect("a directory can be made");
         fs::write(path, random_bytes(size, rng)).expect("a file can be written");
     }
 

@@ -1,19 +1,20 @@
-//! How long whole trees take: the first copy, the full comparison, the quick one; twindir beside others that do the
-//! same, and beside bare loops that nobody can beat in this way.
+//! How long whole trees take: the first copy, the full comparison, the quick one; twindir beside
+//! others that do the same, and beside bare loops that nobody can beat in this way.
 //!
 //! ```sh
 //! cargo bench --bench peers
 //! ```
 //!
-//! It installs nothing: rsync, cp, python3 and ripsync are taken from PATH, and one that is missing is named and left
-//! out. It makes its own trees (see `sets`), in memory and on a disk, needs 5 GB on each, takes half an hour, and prints
-//! Markdown.
+//! It installs nothing: rsync, cp, python3 and ripsync are taken from PATH, and one that is missing
+//! is named and left out. It makes its own trees (see `sets`), in memory and on a disk, needs 5 GB
+//! on each, takes half an hour, and prints Markdown.
 //!
-//! **First copy**: into a folder that does not exist. **Full sweep**: both trees equal, every pair of files read (by
-//! twindir and the script with MD5, by rsync with its own choice and with MD5). **Quick scan**: both trees equal, sizes and times
-//! compared. Everything lies in the page cache before; nobody waits for the disk (`sync` runs between, and is not timed). The programs run in turn, so
-//! that a slow minute of the machine hits all of them. A figure is the median; a ratio is twindir's median to the
-//! other's.
+//! **First copy**: into a folder that does not exist. **Full sweep**: both trees equal, every pair
+//! of files read (by twindir and the script with MD5, by rsync with its own choice and with MD5).
+//! **Quick scan**: both trees equal, sizes and times compared. Everything lies in the page cache
+//! before; nobody waits for the disk (`sync` runs between, and is not timed). The programs run in
+//! turn, so that a slow minute of the machine hits all of them. A figure is the median; a ratio is
+//! twindir's median to the other's.
 //!
 //! | environment variable    | meaning                                       | default                            |
 //! | ----------------------- | --------------------------------------------- | ---------------------------------- |
@@ -65,7 +66,11 @@ struct Peer {
     runner: Runner,
 }
 
-const fn program(name: &'static str, program: &'static str, arguments: &'static [&'static str]) -> Peer {
+const fn program(
+    name: &'static str,
+    program: &'static str,
+    arguments: &'static [&'static str],
+) -> Peer {
     Peer { name, runner: Runner::Program(program, arguments) }
 }
 
@@ -100,7 +105,10 @@ const QUICK: [Peer; 4] = [
 fn main() {
     let Some((memory, before)) = support::begin() else { return };
     for name in ["rsync", "cp", "python3", "ripsync"] {
-        println!("- {name} {}", version(name).as_deref().unwrap_or("is not installed, and left out"));
+        println!(
+            "- {name} {}",
+            version(name).as_deref().unwrap_or("is not installed, and left out")
+        );
     }
     let disk = env::var_os("TWINDIR_BENCH_DISK").map_or_else(env::temp_dir, PathBuf::from);
     let only = setting("TWINDIR_BENCH_ONLY", String::new());
@@ -178,7 +186,8 @@ impl Runner {
             Self::Program(program, arguments) => {
                 let mut command = Command::new(program);
                 // To rsync and cp a slash or a dot says that the folder's contents are meant.
-                let contents = if *program == "rsync" { source.join("") } else { source.to_owned() };
+                let contents =
+                    if *program == "rsync" { source.join("") } else { source.to_owned() };
                 command.args(*arguments).args([&contents, replica]);
                 let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status().ok()?;
                 assert!(status.success(), "{command:?}: {status}");

@@ -1,13 +1,15 @@
-//! An hour of changes and faults: whether the replica is equal after each of them, and what twindir uses meanwhile.
+//! An hour of changes and faults: whether the replica is equal after each of them, and what twindir
+//! uses meanwhile.
 //!
 //! ```sh
 //! cargo bench --bench soak
 //! ```
 //!
-//! By root, since the replica lies on a small file system of its own, in a private mount namespace. Rounds follow each
-//! other: the operations of the random histories change the source for some seconds; one fault comes in their midst; then
-//! all rests, and the two trees must become equal, contents and metadata. A sweep comes every 20 s all the while. Prints
-//! Markdown; ends with an error where the trees do not become equal, a temporary name is left, or the daemon ends.
+//! By root, since the replica lies on a small file system of its own, in a private mount namespace.
+//! Rounds follow each other: the operations of the random histories change the source for some
+//! seconds; one fault comes in their midst; then all rests, and the two trees must become equal,
+//! contents and metadata. A sweep comes every 20 s all the while. Prints Markdown; ends with an
+//! error where the trees do not become equal, a temporary name is left, or the daemon ends.
 //!
 //! | environment variable | meaning                             | default |
 //! | -------------------- | ----------------------------------- | ------- |
@@ -27,7 +29,8 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use support::xattr::have_same_xattrs;
 use support::{
-    Daemon, EXIT_LIMIT, Mounts, Peak, Scratch, Tree, Usage, are_twins, how_many, set_mode, temporaries,
+    Daemon, EXIT_LIMIT, Mounts, Peak, Scratch, Tree, Usage, are_twins, how_many, set_mode,
+    temporaries,
 };
 use world::{World, weight};
 
@@ -60,8 +63,14 @@ enum FsError {
     Locked,
 }
 
-const FAULTS: [FsError; 6] =
-    [FsError::None, FsError::Killed, FsError::Stopped, FsError::Overflowed, FsError::Full, FsError::Locked];
+const FAULTS: [FsError; 6] = [
+    FsError::None,
+    FsError::Killed,
+    FsError::Stopped,
+    FsError::Overflowed,
+    FsError::Full,
+    FsError::Locked,
+];
 
 /// What came of the rounds with one fault.
 #[derive(Clone, Copy, Default)]
@@ -87,8 +96,10 @@ impl Said {
             let is_it = |line: &&str| line.split_whitespace().nth(1) == Some(word);
             text.lines().filter(is_it).count()
         };
-        self.actions +=
-            ["created", "updated", "renamed", "removed"].iter().map(|word| of(out, word)).sum::<usize>();
+        self.actions += ["created", "updated", "renamed", "removed"]
+            .iter()
+            .map(|word| of(out, word))
+            .sum::<usize>();
         self.sweeps += of(out, "sweep");
         self.overflows += of(err, "watch");
         self.problems += of(err, "problem") + of(err, "full");
@@ -180,7 +191,8 @@ impl Soak {
             FsError::Locked => self.lock_for_a_while(),
         }
         let took = self.wait_equal();
-        let rounds = &mut self.rounds[FAULTS.iter().position(|each| *each == error).expect("one of them")];
+        let rounds =
+            &mut self.rounds[FAULTS.iter().position(|each| *each == error).expect("one of them")];
         rounds.number += 1;
         rounds.worst = rounds.worst.max(took);
         self.churn(0, 4);
@@ -192,7 +204,8 @@ impl Soak {
 
     /// Changes for some seconds.
     fn churn(&mut self, least: u64, most: u64) {
-        let end = Instant::now() + Duration::from_millis(self.world.rng.u64(1_000 * least..1_000 * most));
+        let end =
+            Instant::now() + Duration::from_millis(self.world.rng.u64(1_000 * least..1_000 * most));
         while Instant::now() < end {
             let burst = self.world.rng.usize(1..60);
             self.world.operate(burst);
@@ -259,13 +272,16 @@ impl Soak {
     fn lock_for_a_while(&mut self) {
         let (mut locked, count) = (Vec::new(), self.world.rng.usize(1..10));
         for _ in 0..count {
-            let Some(at) = self.world.pick(|entry| entry.is_file() || entry.is_dir()) else { continue };
+            let Some(at) = self.world.pick(|entry| entry.is_file() || entry.is_dir()) else {
+                continue;
+            };
             let before = fs::metadata(&at).unwrap().permissions();
             set_mode(&at, 0);
             locked.push((fs::File::open(&at).unwrap(), before));
         }
         self.churn(2, 6);
-        // By descriptor, since some have another name by now; and in this order, since some were locked twice.
+        // By descriptor, since some have another name by now; and in this order, since some were
+        // locked twice.
         for (file, before) in locked.into_iter().rev() {
             file.set_permissions(before).unwrap();
         }
@@ -311,10 +327,17 @@ impl Soak {
         for (error, Rounds { number, worst }) in FAULTS.iter().zip(self.rounds) {
             println!("| {error:?} | {number} | {:.2} s |", worst.as_secs_f64());
         }
-        println!("\n| third | resident, MB | descriptors | threads |\n| --- | ---: | ---: | ---: |");
+        println!(
+            "\n| third | resident, MB | descriptors | threads |\n| --- | ---: | ---: | ---: |"
+        );
         for (third, peak) in self.peaks.iter().enumerate() {
             let megabytes = peak.memory as f64 / 1e6;
-            println!("| {} | {megabytes:.1} | {} | {} |", third + 1, peak.descriptors, peak.threads);
+            println!(
+                "| {} | {megabytes:.1} | {} | {} |",
+                third + 1,
+                peak.descriptors,
+                peak.threads
+            );
         }
         println!("\n| | |\n| --- | ---: |");
         let rows = [

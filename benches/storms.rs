@@ -6,23 +6,25 @@
 //!
 //! It needs no network and installs nothing, takes some three minutes, and prints Markdown.
 //!
-//! **Rename.** A directory of 10,000 files is renamed again and again. The clock starts before the rename and stops
-//! when a look at the replica finds the last file under the new name and nothing under the old one; looks come in a
-//! loop with 20 µs of sleep.
+//! **Rename.** A directory of 10,000 files is renamed again and again. The clock starts before the
+//! rename and stops when a look at the replica finds the last file under the new name and nothing
+//! under the old one; looks come in a loop with 20 µs of sleep.
 //!
-//! **Hot log.** A log is appended to a thousand times a second. Behind: for how long the source had had more than a
-//! look at the replica found, at the worst of the looks, which come every 5 ms.
+//! **Hot log.** A log is appended to a thousand times a second. Behind: for how long the source had
+//! had more than a look at the replica found, at the worst of the looks, which come every 5 ms.
 //!
-//! **Unpack and remove.** tar unpacks 100,000 files where nobody watches, then into the source; then all is removed.
-//! Three times each, the median of what each took by itself. Equal after: from the end of the command to the begin of
-//! the look that found as many entries in the replica as in the source.
+//! **Unpack and remove.** tar unpacks 100,000 files where nobody watches, then into the source;
+//! then all is removed. Three times each, the median of what each took by itself. Equal after: from
+//! the end of the command to the begin of the look that found as many entries in the replica as in
+//! the source.
 //!
-//! **Rename storm.** One file is renamed to ever new names, or two exchange their names, as fast as that goes, while
-//! another file is saved again and again; looks for that come every millisecond. Equal after: from the end of the storm to the
-//! begin of the look that found the names of the source in the replica. In the third row 10,000 files are renamed once each.
+//! **Rename storm.** One file is renamed to ever new names, or two exchange their names, as fast as
+//! that goes, while another file is saved again and again; looks for that come every millisecond.
+//! Equal after: from the end of the storm to the begin of the look that found the names of the
+//! source in the replica. In the third row 10,000 files are renamed once each.
 //!
-//! **Deep.** 1,600 directories are made in each other, a file in each: from the end of that to the begin of the look that
-//! found the last file.
+//! **Deep.** 1,600 directories are made in each other, a file in each: from the end of that to the
+//! begin of the look that found the last file.
 //!
 //! | environment variable    | meaning                                       | default              |
 //! | ----------------------- | --------------------------------------------- | -------------------- |
@@ -91,8 +93,8 @@ impl Place {
         let mut command = Command::new(TWINDIR);
         command.args([&source, &replica]).arg("1h");
         let mut program = Program::start(command, dir.path().join("log"));
-        let settled =
-            program.settle(Duration::from_secs(2), DEADLINE, || entries(&source) == entries(&replica));
+        let settled = program
+            .settle(Duration::from_secs(2), DEADLINE, || entries(&source) == entries(&replica));
         settled.expect("it mirrors the source");
         Self { program, dir }
     }
@@ -105,7 +107,8 @@ impl Place {
         self.dir.path().join("replica")
     }
 
-    /// How long it takes until `is_done` finds the replica as it is to be; when the look began that did.
+    /// How long it takes until `is_done` finds the replica as it is to be; when the look began that
+    /// did.
     fn wait(&mut self, poll: Duration, is_done: impl Fn(&Path) -> bool) -> Duration {
         let (begun, replica) = (Instant::now(), self.replica());
         loop {
@@ -128,7 +131,11 @@ impl Place {
 /// How many entries lie below a directory that may change meanwhile.
 fn entries(dir: &Path) -> usize {
     let below = |entry: fs::DirEntry| {
-        1 + if entry.file_type().is_ok_and(|kind| kind.is_dir()) { entries(&entry.path()) } else { 0 }
+        1 + if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            entries(&entry.path())
+        } else {
+            0
+        }
     };
     fs::read_dir(dir).into_iter().flatten().flatten().map(below).sum()
 }
@@ -153,13 +160,20 @@ fn print_renames(parent: &Path, files: usize) {
         let (from, to) = if number % 2 == 0 { ("a", "b") } else { ("b", "a") };
         let begun = Instant::now();
         fs::rename(place.source().join(from), place.source().join(to)).expect(CHANGE);
-        place.wait(POLL, |replica| replica.join(to).join(&last).exists() && !replica.join(from).exists());
+        place.wait(POLL, |replica| {
+            replica.join(to).join(&last).exists() && !replica.join(from).exists()
+        });
         times.push(begun.elapsed());
         rest(Duration::from_millis(fastrand::u64(100..200)));
     }
     times.sort_unstable();
     println!("| times | median | most |\n| ---: | ---: | ---: |");
-    println!("| {} | {} | {} |", times.len(), millis(median(&times)), millis(times[times.len() - 1]));
+    println!(
+        "| {} | {} | {} |",
+        times.len(),
+        millis(median(&times)),
+        millis(times[times.len() - 1])
+    );
 }
 
 /// Renames in a directory as fast as it can, until it is told to stop: how many.
@@ -168,7 +182,8 @@ type Storm = fn(&Path, &AtomicBool) -> u64;
 fn to_new_names(dir: &Path, stop: &AtomicBool) -> u64 {
     let mut number = 0;
     while !stop.load(Ordering::Relaxed) {
-        fs::rename(dir.join(format!("n{number}")), dir.join(format!("n{}", number + 1))).expect(CHANGE);
+        fs::rename(dir.join(format!("n{number}")), dir.join(format!("n{}", number + 1)))
+            .expect(CHANGE);
         number += 1;
     }
     number
@@ -186,7 +201,8 @@ fn exchange(dir: &Path, stop: &AtomicBool) -> u64 {
 
 fn each_once(dir: &Path, stop: &AtomicBool) -> u64 {
     for number in 0..EACH {
-        fs::rename(dir.join(format!("each{number}")), dir.join(format!("once{number}"))).expect(CHANGE);
+        fs::rename(dir.join(format!("each{number}")), dir.join(format!("once{number}")))
+            .expect(CHANGE);
     }
     while !stop.load(Ordering::Relaxed) {
         rest(Duration::from_millis(1));
@@ -209,7 +225,8 @@ fn print_rename_storms(parent: &Path) {
         let mut place = Place::start(parent, |source| {
             let dir = source.join("storm");
             fs::create_dir(&dir).expect("a directory can be made");
-            let each = (0..EACH).map(|number| format!("each{number}")).filter(|_| what == "each once");
+            let each =
+                (0..EACH).map(|number| format!("each{number}")).filter(|_| what == "each once");
             for name in each.chain(["n0".to_owned(), "other".to_owned()]) {
                 fs::write(dir.join(&name), &name).expect(CHANGE);
             }
@@ -223,9 +240,11 @@ fn print_rename_storms(parent: &Path) {
             stop.store(true, Ordering::Relaxed);
             (renaming.join().expect("it only renames"), saves)
         });
-        let cpu = 100.0 * place.usage().since(&before).cpu.as_secs_f64() / begun.elapsed().as_secs_f64();
+        let cpu =
+            100.0 * place.usage().since(&before).cpu.as_secs_f64() / begun.elapsed().as_secs_f64();
         let wanted = names(&storm_dir);
-        let equal = place.wait(Duration::from_millis(5), |replica| names(&replica.join("storm")) == wanted);
+        let equal =
+            place.wait(Duration::from_millis(5), |replica| names(&replica.join("storm")) == wanted);
         saves.sort_unstable();
         let [middle, most] = [median(&saves), saves[saves.len() - 1]].map(millis);
         println!("| {what} | {renames} | {middle} | {most} | {cpu:.0} | {} |", millis(equal));
@@ -240,8 +259,9 @@ fn save_for(place: &mut Place, time: Duration) -> Vec<Duration> {
         let text = format!("save {}", took.len());
         let save = Instant::now();
         fs::write(&saved, &text).expect(CHANGE);
-        let is_there =
-            |replica: &Path| fs::read(replica.join("saved")).is_ok_and(|found| found == text.as_bytes());
+        let is_there = |replica: &Path| {
+            fs::read(replica.join("saved")).is_ok_and(|found| found == text.as_bytes())
+        };
         place.wait(Duration::from_millis(1), is_there);
         took.push(save.elapsed());
         rest(Duration::from_millis(100));
@@ -262,7 +282,8 @@ fn print_deep(parent: &Path) {
         fs::create_dir(place.source().join(&last)).expect("a directory can be made");
         fs::write(place.source().join(&last).join("f"), "text").expect(CHANGE);
     }
-    let equal = place.wait(Duration::from_millis(1), |replica| replica.join(&last).join("f").exists());
+    let equal =
+        place.wait(Duration::from_millis(1), |replica| replica.join(&last).join("f").exists());
     println!("Equal after {} ms.", millis(equal));
 }
 
@@ -272,11 +293,14 @@ fn millis(time: Duration) -> String {
 
 fn print_hot_log(parent: &Path) {
     println!("\n## A log, appended to a thousand times a second\n");
-    println!("| size before | opened | CPU, % of one core | behind, ms |\n| ---: | --- | ---: | ---: |");
+    println!(
+        "| size before | opened | CPU, % of one core | behind, ms |\n| ---: | --- | ---: | ---: |"
+    );
     for size in [0, 1_000_000, 200_000_000] {
         for reopened in [false, true] {
-            let place =
-                Place::start(parent, |source| fs::write(source.join("log"), vec![b'l'; size]).expect(CHANGE));
+            let place = Place::start(parent, |source| {
+                fs::write(source.join("log"), vec![b'l'; size]).expect(CHANGE)
+            });
             let (cpu, behind) = hot_log(&place, reopened);
             let opened = if reopened { "each time" } else { "once" };
             println!("| {size} | {opened} | {cpu} | {} |", millis(behind));
@@ -284,7 +308,8 @@ fn print_hot_log(parent: &Path) {
     }
 }
 
-/// Per cent of one core, at least so much where threads have ended meanwhile, and how far it was behind at most.
+/// Per cent of one core, at least so much where threads have ended meanwhile, and how far it was
+/// behind at most.
 fn hot_log(place: &Place, reopened: bool) -> (String, Duration) {
     let time = Duration::from_secs(setting("TWINDIR_BENCH_SECONDS", 10));
     let (stop, copy) = (AtomicBool::new(false), place.replica().join("log"));
@@ -297,7 +322,8 @@ fn hot_log(place: &Place, reopened: bool) -> (String, Duration) {
     });
     let spent = place.usage().since(&before);
     let least = if spent.is_partial { "≥ " } else { "" };
-    let cpu = format!("{least}{:.1}", 100.0 * spent.cpu.as_secs_f64() / begun.elapsed().as_secs_f64());
+    let cpu =
+        format!("{least}{:.1}", 100.0 * spent.cpu.as_secs_f64() / begun.elapsed().as_secs_f64());
     let behind = looks.iter().map(|(at, size)| {
         let next = sizes.partition_point(|(_, had)| had <= size);
         sizes.get(next).map_or(Duration::ZERO, |(since, _)| at.saturating_duration_since(*since))
@@ -367,7 +393,8 @@ fn print_unpacking(parent: &Path, files: usize) {
         for (number, (_, script)) in scripts.iter().enumerate() {
             watched[number].push(timed(script, &place.source()));
             let wanted = entries(&place.source());
-            equal[number].push(place.wait(Duration::from_millis(5), |replica| entries(replica) == wanted));
+            equal[number]
+                .push(place.wait(Duration::from_millis(5), |replica| entries(replica) == wanted));
         }
     }
     for (number, (name, _)) in scripts.iter().enumerate() {

@@ -1,8 +1,8 @@
 //! twindir keeps a replica directory an exact twin of a source directory, one way.
 //!
-//! Two detectors, one writer: a watch and a sweep say _where to look_; the
-//! [`queue`](plan::queue) merges that; the [`writer`] alone changes the replica, in rounds. The modules
-//! import each other only downwards in this list.
+//! Two detectors, one writer: a watch and a sweep say _where to look_; the [`queue`](plan::queue)
+//! merges that; the [`writer`] alone changes the replica, in rounds. The modules import each other
+//! only downwards in this list.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("twindir needs Linux: openat2, renameat2 and statx are what keeps a replica safe");

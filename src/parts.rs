@@ -1,5 +1,6 @@
-//! Parts of the program, made ready to be run alone by `benches/parts.rs`. It is here with the feature `parts` only,
-//! shows nothing but what the benchmarks need, and is no interface for anybody else: what is wrong panics.
+//! Parts of the program, made ready to be run alone by `benches/parts.rs`. It is here with the
+//! feature `parts` only, shows nothing but what the benchmarks need, and is no interface for
+//! anybody else: what is wrong panics.
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -51,7 +52,8 @@ impl Trees {
             (source.pin().expect("it is a directory"), replica.pin().expect("it is a directory"));
         let roots = Roots { source, replica, source_pin, replica_pin: Some(replica_pin) };
         let (_, replica) = roots.open().expect("both can be opened");
-        let capabilities = probe(&replica, of_process(true)).expect("the replica can be written to");
+        let capabilities =
+            probe(&replica, of_process(true)).expect("the replica can be written to");
         Self { roots, capabilities }
     }
 
@@ -59,7 +61,8 @@ impl Trees {
     pub fn compare_pair(&self, name: &str) -> bool {
         let pair = self.pair(name);
         let ((ours, source), (theirs, replica)) = (&pair.source, &pair.replica);
-        let verdict = digest::compare_large((ours, source), (theirs, replica), &AtomicBool::new(false));
+        let verdict =
+            digest::compare_large((ours, source), (theirs, replica), &AtomicBool::new(false));
         verdict.expect("they can be read").same()
     }
 
@@ -78,13 +81,15 @@ impl Trees {
     }
 
     fn pair(&self, name: &str) -> digest::Pair<()> {
-        let open = |dir: &Dir| -> (File, Entry) { dir.open_file(name.as_bytes()).expect("it can be opened") };
+        let open = |dir: &Dir| -> (File, Entry) {
+            dir.open_file(name.as_bytes()).expect("it can be opened")
+        };
         let (source, replica) = self.roots.open().expect("both can be opened");
         digest::Pair { what: (), source: open(&source), replica: open(&replica) }
     }
 
-    /// Walks both trees, which are equal, by a full sweep or a quick scan: how many entries there are, and how many
-    /// pairs of files were read.
+    /// Walks both trees, which are equal, by a full sweep or a quick scan: how many entries there
+    /// are, and how many pairs of files were read.
     pub fn walk(&self, full: bool, threads: usize) -> (u64, u64) {
         let plan = Plan {
             roots: self.roots.clone(),
@@ -111,8 +116,13 @@ impl Trees {
     pub fn rounds(&self, threads: usize) -> RoundBench {
         let (roots, capabilities) = (self.roots.clone(), self.capabilities.clone());
         let options = WriterOptions { threads, ..WriterOptions::default() };
-        let started =
-            Reconciler::start(roots, capabilities, Filter::default(), options, AtomicBool::default().into());
+        let started = Reconciler::start(
+            roots,
+            capabilities,
+            Filter::default(),
+            options,
+            AtomicBool::default().into(),
+        );
         RoundBench(started.expect("threads can be started"))
     }
 }
@@ -149,7 +159,10 @@ impl RoundBench {
     /// Does one round: how much was done, and how many pairs were read.
     pub fn round(&mut self, Due(work): Due) -> (usize, u64) {
         let outcome = self.0.round(work, &()).expect("the roots stand");
-        assert!(outcome.problems.is_empty() && outcome.again.is_empty(), "all looks come to an end");
+        assert!(
+            outcome.problems.is_empty() && outcome.again.is_empty(),
+            "all looks come to an end"
+        );
         (outcome.done.len(), outcome.hashed)
     }
 }
@@ -180,19 +193,24 @@ impl QueueEvents {
         let (mut swept, mut watched) = (Vec::new(), Vec::new());
         for first in (0..names).step_by(BATCH) {
             let dir = rel_path(&format!("some/directory{first:06}"));
-            let batch = (first..names.min(first + BATCH)).map(|number| format!("file{number:06}.txt"));
+            let batch =
+                (first..names.min(first + BATCH)).map(|number| format!("file{number:06}.txt"));
             let batch: Vec<Name> = batch.filter_map(|name| Name::new(name.as_bytes())).collect();
             if teller != Teller::Sweep {
                 watched.extend(batch.iter().map(|name| (dir.join(name), check(Detector::Watch))));
             }
             if teller != Teller::Watch {
-                swept.push((dir, batch.into_iter().map(|name| (name, check(Detector::Sweep))).collect()));
+                swept.push((
+                    dir,
+                    batch.into_iter().map(|name| (name, check(Detector::Sweep))).collect(),
+                ));
             }
         }
         Self { swept, watched, teller, now }
     }
 
-    /// Pushes all, as the daemon does, then takes all, a round's portion at a time: how many names there were.
+    /// Pushes all, as the daemon does, then takes all, a round's portion at a time: how many names
+    /// there were.
     pub fn pass(self) -> usize {
         let mut queue = Queue::default();
         let rested = self.now + Duration::from_millis(20);

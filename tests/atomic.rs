@@ -15,7 +15,8 @@ use support::{Scratch, Tree, skip};
 const SMALL: usize = 5_000;
 const BIG: usize = 9_000_000;
 
-/// A version is one byte, repeated; the length depends on the byte, so that a mixture of two cannot pass for either.
+/// A version is one byte, repeated; the length depends on the byte, so that a mixture of two cannot
+/// pass for either.
 fn version(number: usize, size: usize) -> Vec<u8> {
     let byte = u8::try_from(number % 251).unwrap();
     vec![byte; size + usize::from(byte)]

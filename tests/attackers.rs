@@ -1,6 +1,6 @@
-//! Somebody who owns parts of either tree swaps them for other things, as fast as can be, while twindir mirrors: nothing
-//! outside is read or changed (I3), and nothing stands still. And somebody who looks into the replica all the time sees
-//! no file that is more open than it should be.
+//! Somebody who owns parts of either tree swaps them for other things, as fast as can be, while
+//! twindir mirrors: nothing outside is read or changed (I3), and nothing stands still. And somebody
+//! who looks into the replica all the time sees no file that is more open than it should be.
 
 mod support;
 
@@ -15,14 +15,14 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use rustix::fs::{
-    CWD, FileType, Mode, OFlags, RenameFlags, ResolveFlags, makedev, mknodat, openat, openat2, renameat,
-    renameat_with,
+    CWD, FileType, Mode, OFlags, RenameFlags, ResolveFlags, makedev, mknodat, openat, openat2,
+    renameat, renameat_with,
 };
 use rustix::process::Signal;
 use support::xattr::{Attributes, all_xattrs, set_xattr};
 use support::{
-    Background, DEADLINE, Daemon, EXIT_LIMIT, Live, Scratch, Snapshot, Tree, assert_same, how_many, is_root,
-    is_temporary_name, owners, set_mode, set_mtime, skip, wait_until,
+    Background, DEADLINE, Daemon, EXIT_LIMIT, Live, Scratch, Snapshot, Tree, assert_same, how_many,
+    is_root, is_temporary_name, owners, set_mode, set_mtime, skip, wait_until,
 };
 
 /// What the files outside hold, and nothing else.
@@ -33,8 +33,8 @@ const DIR: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXE
 /// How often two names are swapped before another two are.
 const SWAPS: usize = 20;
 
-/// Entries beside the roots, with the names that the source has. One file is for being linked into the trees, and holds
-/// no marker.
+/// Entries beside the roots, with the names that the source has. One file is for being linked into
+/// the trees, and holds no marker.
 struct Outside {
     dir: PathBuf,
     before: Facts,
@@ -104,7 +104,8 @@ impl Attacker {
         Self { home, lair, outside: outside.dir.clone(), rng: Rng::with_seed(7), swaps: 0 }
     }
 
-    /// An even number of swaps, so that all is where it was, unless somebody has changed it meanwhile.
+    /// An even number of swaps, so that all is where it was, unless somebody has changed it
+    /// meanwhile.
     fn swap(&mut self) {
         let (Some((dir, prey)), trap) = (self.prey(), self.trap()) else { return };
         for _ in 0..SWAPS {
@@ -134,7 +135,8 @@ impl Attacker {
         Some((dir, other.unwrap_or(name)))
     }
 
-    /// A new trap, in the place of what the last swap has brought. Twindir may still be at work in that.
+    /// A new trap, in the place of what the last swap has brought. Twindir may still be at work in
+    /// that.
     fn trap(&mut self) -> PathBuf {
         let at = self.lair.join("trap");
         wait_until("the lair is empty", DEADLINE, || {
@@ -154,7 +156,9 @@ impl Attacker {
             3 => symlink("deep", at),
             4 => Ok(mknodat(CWD, at, FileType::Fifo, Mode::RWXU, 0)?),
             // Endless, where it is read. Only root can make one.
-            5 if is_root() => Ok(mknodat(CWD, at, FileType::CharacterDevice, Mode::RWXU, makedev(1, 5))?),
+            5 if is_root() => {
+                Ok(mknodat(CWD, at, FileType::CharacterDevice, Mode::RWXU, makedev(1, 5))?)
+            }
             6 => fs::hard_link(self.outside.join("linked"), at),
             7 => fs::write(at, "another file"),
             _ => fs::create_dir(at).and_then(|()| fs::write(at.join("file"), "another")),
@@ -173,7 +177,8 @@ fn can_exchange(scratch: &Scratch) -> bool {
     renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE).is_ok()
 }
 
-/// Whether a file in this directory or below holds the marker. Follows no symlink, whatever is swapped meanwhile.
+/// Whether a file in this directory or below holds the marker. Follows no symlink, whatever is
+/// swapped meanwhile.
 fn holds_marker(dir: &OwnedFd) -> bool {
     list(dir).any(|name| {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -197,11 +202,13 @@ fn start(scratch: Scratch) -> Live {
     Live { daemon, scratch }
 }
 
-/// Sees for so long that what is saved elsewhere arrives, and that no marker does. The longest that a save has taken.
+/// Sees for so long that what is saved elsewhere arrives, and that no marker does. The longest that
+/// a save has taken.
 #[track_caller]
 fn stand(live: &Live, time: Duration, mut work: impl FnMut(u64)) -> Duration {
     let replica = openat(CWD, live.scratch.replica(), DIR, Mode::empty()).unwrap();
-    let search = Background::start(replica, |replica| assert!(!holds_marker(replica), "it was read"));
+    let search =
+        Background::start(replica, |replica| assert!(!holds_marker(replica), "it was read"));
     let (end, mut round, mut longest) = (Instant::now() + time, 0, Duration::ZERO);
     while Instant::now() < end {
         round += 1;
@@ -267,8 +274,11 @@ fn change(prey: &Path, round: u64) {
 }
 
 /// What a file may hold, and the mode and owner that go with it.
-const VERSIONS: [(&[u8], u32, u32); 3] =
-    [(b"runs as root", 0o4755, 0), (b"secret", 0o600, 65_534), (b"nobody writes this", 0o400, 1_234)];
+const VERSIONS: [(&[u8], u32, u32); 3] = [
+    (b"runs as root", 0o4755, 0),
+    (b"secret", 0o600, 65_534),
+    (b"nobody writes this", 0o400, 1_234),
+];
 
 /// Puts a version in the place of a file, as a whole.
 fn put(version: usize, at: &Path, next: &Path) {
@@ -281,13 +291,15 @@ fn put(version: usize, at: &Path, next: &Path) {
     fs::rename(next, at).unwrap();
 }
 
-/// Looks at each file of a directory. A temporary one is its maker's alone, until it is all that it is to be; any other
-/// is that at once. Notes which versions it has seen.
+/// Looks at each file of a directory. A temporary one is its maker's alone, until it is all that it
+/// is to be; any other is that at once. Notes which versions it has seen.
 #[track_caller]
 fn see_rights(dir: &OwnedFd, seen: &mut BTreeSet<usize>) {
     let maker = rustix::process::geteuid().as_raw();
     for name in list(dir) {
-        let Ok(fd) = openat(dir, &name, OFlags::RDONLY | OFlags::NOFOLLOW, Mode::empty()) else { continue };
+        let Ok(fd) = openat(dir, &name, OFlags::RDONLY | OFlags::NOFOLLOW, Mode::empty()) else {
+            continue;
+        };
         let (stat, mut text) = (rustix::fs::fstat(&fd).unwrap(), Vec::new());
         fs::File::from(fd).read_to_end(&mut text).unwrap();
         let version = VERSIONS.iter().position(|(whole, ..)| text == *whole);
@@ -327,8 +339,8 @@ fn watched_for_rights(time: Duration) {
     assert_eq!(seen.len(), VERSIONS.len(), "not all were seen");
 }
 
-/// Closes one directory after the other, and saves a secret in it at once. In the replica nobody sees it while the
-/// directory is still open.
+/// Closes one directory after the other, and saves a secret in it at once. In the replica nobody
+/// sees it while the directory is still open.
 #[test]
 fn what_is_saved_in_a_directory_that_was_closed_is_in_a_closed_one() {
     const DIRS: usize = 60;

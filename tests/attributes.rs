@@ -6,7 +6,9 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use support::xattr::{ACCESS, DEFAULT, acl, assert_same_xattrs, keeps, remove_xattr, set_xattr, xattrs};
+use support::xattr::{
+    ACCESS, DEFAULT, acl, assert_same_xattrs, keeps, remove_xattr, set_xattr, xattrs,
+};
 use support::{Run, Scratch, Tree, is_root, noise, set_mode, skip};
 
 /// Makes them equal, attributes too; then a second run has nothing to do.
@@ -88,7 +90,8 @@ fn attributes_that_the_replica_got_of_somebody_else_go() {
 
 #[test]
 fn many_and_large_and_odd_attributes_are_mirrored() {
-    let tree = Tree::new().file("many", "text").file("large", "text").file("odd", "text").dir("dir");
+    let tree =
+        Tree::new().file("many", "text").file("large", "text").file("odd", "text").dir("dir");
     let Some(scratch) = on(Scratch::ordinary(), "user.x", &tree) else { return };
     let at = |name: &str| scratch.source().join(name);
     for number in 0..50 {
@@ -137,7 +140,9 @@ fn attributes_of_entries_that_are_read_only_are_mirrored() {
 fn contents_and_attributes_that_change_at_once_are_both_mirrored() {
     let Some(scratch) = on(Scratch::ordinary(), "user.x", &some_of_each()) else { return };
     sync(&scratch);
-    for (name, text) in [("file", "TEXT"), ("empty", "no longer"), ("dir/inside", "longer than before")] {
+    for (name, text) in
+        [("file", "TEXT"), ("empty", "no longer"), ("dir/inside", "longer than before")]
+    {
         let at = scratch.source().join(name);
         fs::write(&at, text).unwrap();
         set(&at, "user.new", text);
@@ -220,7 +225,8 @@ fn nothing_is_inherited_from_a_default_acl_that_its_source_lacks() {
         }
         sync(&scratch);
         // Now both sides hand their ACL down to what is made; the source's is taken away.
-        let names = ["new file", "new dir", "new dir/deep", "dir/new file", "dir/new dir", "dir/new big"];
+        let names =
+            ["new file", "new dir", "new dir/deep", "dir/new file", "dir/new dir", "dir/new big"];
         Tree::new()
             .file("new file", "text")
             .mode(0o640)

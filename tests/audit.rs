@@ -1,4 +1,5 @@
-//! The log as a record for machines: JSON with stable keys, and enough to know from it what the replica holds.
+//! The log as a record for machines: JSON with stable keys, and enough to know from it what the
+//! replica holds.
 
 mod support;
 #[path = "histories/world/mod.rs"]
@@ -9,7 +10,9 @@ use std::fs;
 
 use rustix::process::Signal;
 use support::json::Json;
-use support::{Daemon, EXIT_LIMIT, Kind, LogLine, Run, Scratch, Snapshot, Tree, set_mode, set_mtime};
+use support::{
+    Daemon, EXIT_LIMIT, Kind, LogLine, Run, Scratch, Snapshot, Tree, set_mode, set_mtime,
+};
 use world::World;
 
 const ONCE: [&str; 9] =
@@ -29,7 +32,8 @@ fn is_action(line: &Json) -> bool {
     matches!(line.text("op"), "created" | "updated" | "removed")
 }
 
-/// A source whose second sync has an action of each kind, a warning, a silent difference and a Problem.
+/// A source whose second sync has an action of each kind, a warning, a silent difference and a
+/// Problem.
 fn eventful() -> Scratch {
     let tree = Tree::new()
         .file("size", "before")
@@ -85,7 +89,9 @@ fn every_line_of_console_and_file_is_one_object() {
         let mut counts = BTreeMap::new();
         for line in lines {
             let path = line.text("path");
-            *counts.entry(format!("{} {} {path}", line.text("level"), line.text("op"))).or_default() += 1;
+            *counts
+                .entry(format!("{} {} {path}", line.text("level"), line.text("op")))
+                .or_default() += 1;
         }
         counts
     };
@@ -168,10 +174,15 @@ fn odd_names_are_escaped_as_in_the_text_log() {
     let created = json.iter().filter(|line| is_action(line));
     let in_json: BTreeSet<String> = created.map(|line| line.text("path").to_owned()).collect();
     let created = text.iter().filter(|line| line.is_action());
-    let in_text: BTreeSet<String> = created.map(|line| without_quote_escapes(line.get("path"))).collect();
+    let in_text: BTreeSet<String> =
+        created.map(|line| without_quote_escapes(line.get("path"))).collect();
     assert_eq!(in_json, in_text);
     let read: BTreeSet<Vec<u8>> = in_json.iter().map(|path| unescape(path)).collect();
-    assert_eq!(read, ODD.iter().map(|name| name.to_vec()).collect(), "a reader gets the names back");
+    assert_eq!(
+        read,
+        ODD.iter().map(|name| name.to_vec()).collect(),
+        "a reader gets the names back"
+    );
     let unprintable = |c: &char| c.is_control() || *c == '\u{202e}';
     assert_eq!(in_json.iter().find(|path| path.chars().any(|c| unprintable(&c))), None);
 }

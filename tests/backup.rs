@@ -6,7 +6,9 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 
-use support::{DEADLINE, Daemon, Entry, Kind, Mounts, Scratch, Snapshot, Tree, set_mode, wait_until};
+use support::{
+    DEADLINE, Daemon, Entry, Kind, Mounts, Scratch, Snapshot, Tree, set_mode, wait_until,
+};
 
 /// The folders of a backup, the oldest first.
 fn folders(backup: &Path) -> Vec<PathBuf> {
@@ -59,8 +61,8 @@ fn change(source: &Path) {
     symlink("second target", source.join("link")).unwrap();
 }
 
-/// What lies in the backup is what the replica had, but for the folder itself and the times of directories in which something
-/// was put.
+/// What lies in the backup is what the replica had, but for the folder itself and the times of
+/// directories in which something was put.
 #[track_caller]
 fn assert_kept(before: &Snapshot, folder: &Path) {
     let kept = |name: &[u8]| !name.is_empty() && name != b"kept";
@@ -82,7 +84,11 @@ fn what_is_removed_or_overwritten_lies_in_the_backup() {
         assert_kept(&before, &folder);
         assert_eq!(fs::metadata(folder.join("big")).unwrap().ino(), big, "it is the very file");
         assert_eq!(fs::metadata(folder.join("big")).unwrap().nlink(), 1);
-        assert_eq!(fs::metadata(&folder).unwrap().mode() & 0o777, 0o700, "nobody else may look into it");
+        assert_eq!(
+            fs::metadata(&folder).unwrap().mode() & 0o777,
+            0o700,
+            "nobody else may look into it"
+        );
         assert!(run.stdout.contains(folder.to_str().unwrap()), "{run}");
         let again = scratch.once(durable).expect(0);
         assert!(again.actions().is_empty(), "{again}");
@@ -121,15 +127,16 @@ fn a_path_that_goes_again_begins_a_new_folder() {
     fs::remove_file(scratch.source().join("g")).unwrap();
     scratch.wait_twins();
     let folders = folders(&scratch.path("backup"));
-    let kept: Vec<_> = folders.iter().map(|folder| fs::read_to_string(folder.join("f")).unwrap()).collect();
+    let kept: Vec<_> =
+        folders.iter().map(|folder| fs::read_to_string(folder.join("f")).unwrap()).collect();
     assert_eq!(kept, ["0", "1", "2", "3", "4"], "{}", daemon.stdout());
     assert_eq!(folders.iter().filter(|folder| folder.join("g").exists()).count(), 1);
 }
 
 #[test]
 fn what_a_rename_overwrites_is_kept_too() {
-    let scratch =
-        Scratch::new().with_source(&Tree::new().file("old", "old").file("new", "new").files("d", 3));
+    let scratch = Scratch::new()
+        .with_source(&Tree::new().file("old", "old").file("new", "new").files("d", 3));
     scratch.sync();
     let _daemon = scratch.watcher(&["--backup-dir", "backup"]);
     fs::rename(scratch.source().join("new"), scratch.source().join("old")).unwrap();
@@ -161,7 +168,11 @@ fn where_it_cannot_be_kept_the_change_is_not_made() {
     support::assert_same("the replica", &before.without(times), &after.without(times));
     set_mode(&backup, 0o700);
     scratch.wait_twins();
-    assert!(daemon.stderr().contains("in the backup folder: Permission denied"), "{}", daemon.stderr());
+    assert!(
+        daemon.stderr().contains("in the backup folder: Permission denied"),
+        "{}",
+        daemon.stderr()
+    );
 }
 
 #[test]
@@ -191,7 +202,10 @@ fn pruning_removes_what_twindir_put_there_and_nothing_else() {
         "twindir-2020-01-01T00-00-00.000+0000.old/f",
         "twindir-2020-01-01T00-00-00.000-file",
     ];
-    let old = ["twindir-2020-01-01T00-00-00.000+0000/a/locked/f", "twindir-2025-12-31T23-59-59.999-0330/f"];
+    let old = [
+        "twindir-2020-01-01T00-00-00.000+0000/a/locked/f",
+        "twindir-2025-12-31T23-59-59.999-0330/f",
+    ];
     for file in others.iter().chain(&old) {
         fs::create_dir_all(backup.join(file).parent().unwrap()).unwrap();
         fs::write(backup.join(file), "x").unwrap();
@@ -209,8 +223,8 @@ fn pruning_removes_what_twindir_put_there_and_nothing_else() {
 #[test]
 fn a_locked_directory_that_takes_the_place_of_an_empty_one_is_as_locked_again() {
     let scratch = Scratch::ordinary();
-    let scratch =
-        scratch.with_source(&Tree::new().dir("locked").mode(0o555).file("locked/f", "text").dir("empty"));
+    let scratch = scratch
+        .with_source(&Tree::new().dir("locked").mode(0o555).file("locked/f", "text").dir("empty"));
     let daemon = scratch.watcher(&["--backup-dir", "backup"]);
     fs::rename(scratch.source().join("locked"), scratch.source().join("empty")).unwrap();
     wait_until("it is renamed there, too", DEADLINE, || daemon.stdout().contains(" renamed "));
@@ -249,7 +263,9 @@ fn a_directory_stays_and_is_a_problem_while_the_backup_folder_is_missing() {
     let (backup, away) = (scratch.path("backup"), scratch.path("away"));
     fs::rename(&backup, &away).unwrap();
     fs::remove_dir_all(scratch.source().join("d")).unwrap();
-    for text in ["cannot open the root in the backup folder", "mount its disk, or make that folder again"] {
+    for text in
+        ["cannot open the root in the backup folder", "mount its disk, or make that folder again"]
+    {
         wait_until(&format!("it says: {text}"), DEADLINE, || daemon.stderr().contains(text));
     }
     assert!(scratch.replica().join("d/e/deep").exists());
@@ -265,7 +281,8 @@ fn what_may_not_leave_its_place_begins_no_folder_after_the_other() {
         return support::skip("a directory of somebody else's takes root to make");
     }
     let scratch = Scratch::ordinary().with_source(&Tree::new().files("d", 20).file("f", "x"));
-    let daemon = Daemon::spawn(scratch.command(["source", "replica", "0.2", "--backup-dir", "backup"]));
+    let daemon =
+        Daemon::spawn(scratch.command(["source", "replica", "0.2", "--backup-dir", "backup"]));
     daemon.wait_settled(1);
     std::os::unix::fs::chown(scratch.replica().join("d"), Some(0), Some(0)).unwrap();
     for number in 0..20 {
@@ -283,7 +300,8 @@ fn a_folder_inside_a_root_is_refused_by_whatever_path() {
     symlink(".", scratch.path("here")).unwrap();
     let refused = |dir: &str| {
         scratch.once(&["--backup-dir", dir]).expect(2);
-        let made = ["nodir", "source/backup", "replica/backup"].map(|name| scratch.path(name).exists());
+        let made =
+            ["nodir", "source/backup", "replica/backup"].map(|name| scratch.path(name).exists());
         assert_eq!(made, [false; 3], "{dir}");
     };
     // The replica does not exist at first.
@@ -292,8 +310,13 @@ fn a_folder_inside_a_root_is_refused_by_whatever_path() {
         let _ = fs::remove_dir(scratch.replica());
     }
     scratch.sync();
-    for dir in ["here/replica/backup", "here/source/sub/x", "nodir/../replica/backup", "source", "replica/."]
-    {
+    for dir in [
+        "here/replica/backup",
+        "here/source/sub/x",
+        "nodir/../replica/backup",
+        "source",
+        "replica/.",
+    ] {
         refused(dir);
     }
     scratch.once(&["--backup-dir", "here/sub/../other"]).expect(2);
@@ -345,8 +368,11 @@ fn a_folder_whose_path_comes_to_lead_into_a_root_takes_nothing() {
         fs::rename(&backup, &away).unwrap();
         symlink(root, &backup).unwrap();
         fs::remove_dir_all(scratch.source().join("d")).unwrap();
-        wait_until("it is a problem", DEADLINE, || daemon.stderr().contains("d: cannot keep what goes"));
-        let is_folder = |at: &PathBuf| at.file_name().unwrap().to_string_lossy().starts_with("twindir-");
+        wait_until("it is a problem", DEADLINE, || {
+            daemon.stderr().contains("d: cannot keep what goes")
+        });
+        let is_folder =
+            |at: &PathBuf| at.file_name().unwrap().to_string_lossy().starts_with("twindir-");
         assert!(!folders(&scratch.path(root)).iter().any(is_folder), "{root}");
         assert!(scratch.replica().join("d").exists());
         // Made anew elsewhere, it is the folder.

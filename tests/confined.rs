@@ -15,7 +15,8 @@ use support::{Kind, Scratch, Snapshot, Tree, assert_same, skip};
 
 const SECRET: &[u8] = b"SECRET";
 
-/// A directory beside the roots that must never be touched, nor read. It has the names that the source has.
+/// A directory beside the roots that must never be touched, nor read. It has the names that the
+/// source has.
 fn outside(scratch: &Scratch) -> PathBuf {
     let outside = scratch.path("outside");
     Tree::new()
@@ -127,7 +128,8 @@ impl Swapper {
                 // A name may be missing for the moment.
                 swaps += usize::from(exchange(&a, &b));
             }
-            // As it was: a source that ends as the symlink has lost most of what the replica holds, and deletions are held.
+            // As it was: a source that ends as the symlink has lost most of what the replica holds,
+            // and deletions are held.
             if swaps % 2 == 1 {
                 swaps += usize::from(exchange(&a, &b));
             }

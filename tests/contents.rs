@@ -1,4 +1,5 @@
-//! What one sweep makes of files and directories, seen from outside. Kinds, links and times have files of their own.
+//! What one sweep makes of files and directories, seen from outside. Kinds, links and times have
+//! files of their own.
 
 mod support;
 
@@ -45,8 +46,11 @@ fn an_empty_source_gives_an_empty_replica() {
 
 #[test]
 fn a_second_run_touches_nothing() {
-    let tree =
-        Tree::new().files("docs", 20).file("big", noise(1, 9 * MB)).dir("empty").symlink("link", "docs");
+    let tree = Tree::new()
+        .files("docs", 20)
+        .file("big", noise(1, 9 * MB))
+        .dir("empty")
+        .symlink("link", "docs");
     let scratch = Scratch::new().with_source(&tree);
     scratch.sync();
     let before = Snapshot::with_inodes(&scratch.replica());
@@ -336,7 +340,8 @@ fn what_lies_about_in_a_replica_from_a_killed_run_is_removed() {
         .file(".twindir.0123456789abcdef.tmp", "half a file")
         .file("sub/.twindir.00000000000000ff.tmp/deep/tree", "put aside")
         .symlink("sub/.twindir.fedcba9876543210.tmp", "../elsewhere");
-    let scratch = Scratch::new().with_source(&Tree::new().file("sub/file", "text")).with_replica(&leftovers);
+    let scratch =
+        Scratch::new().with_source(&Tree::new().file("sub/file", "text")).with_replica(&leftovers);
     scratch.sync();
     assert!(scratch.temporaries().is_empty());
 }
@@ -357,7 +362,12 @@ fn temporary_names_in_the_source_are_not_mirrored_and_no_news_while_they_are_you
 #[test]
 fn a_directory_that_its_mode_locks_is_still_mirrored_into() {
     let scratch = Scratch::ordinary().with_source(
-        &Tree::new().file("locked/sub/old", "old").dir("locked/sub").mode(0o555).dir("locked").mode(0o555),
+        &Tree::new()
+            .file("locked/sub/old", "old")
+            .dir("locked/sub")
+            .mode(0o555)
+            .dir("locked")
+            .mode(0o555),
     );
     scratch.sync();
     let sub = scratch.source().join("locked/sub");

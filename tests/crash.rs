@@ -1,4 +1,5 @@
-//! A daemon that is killed at any moment leaves no torn file, and nothing that the next run does not clear away.
+//! A daemon that is killed at any moment leaves no torn file, and nothing that the next run does
+//! not clear away.
 
 mod support;
 
@@ -9,12 +10,15 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use rustix::process::Signal;
-use support::{Background, DEADLINE, Daemon, EXIT_LIMIT, Run, Scratch, Tree, is_temporary_name, wait_until};
+use support::{
+    Background, DEADLINE, Daemon, EXIT_LIMIT, Run, Scratch, Tree, is_temporary_name, wait_until,
+};
 
 /// The byte that the largest files are filled with.
 const BIG: u8 = 192;
 
-/// The length of a whole file that is filled with this byte: 1 byte to 3 MB, or so much that a worker fills it.
+/// The length of a whole file that is filled with this byte: 1 byte to 3 MB, or so much that a
+/// worker fills it.
 fn length_of(byte: u8) -> usize {
     let number = usize::from(byte);
     match byte % 8 {
@@ -28,7 +32,8 @@ fn length_of(byte: u8) -> usize {
 /// What a name promises: `e` is empty, `w` whole at each moment, `l` written in place, so anything.
 const CLASSES: [&str; 5] = ["w", "w", "w", "e", "l"];
 
-/// Changes the source. Files of class `w` come and change by renames alone, so that the source shows none of them torn.
+/// Changes the source. Files of class `w` come and change by renames alone, so that the source
+/// shows none of them torn.
 struct Churn {
     source: PathBuf,
     /// Where whole files and trees are made before they are put into the source.
@@ -170,7 +175,8 @@ fn kill(scratch: &Scratch, mut daemon: Daemon) -> Run {
     run
 }
 
-/// So many times: a daemon that sweeps is started, killed after a random time, and the replica looked at.
+/// So many times: a daemon that sweeps is started, killed after a random time, and the replica
+/// looked at.
 fn survive_sweeping(rounds: u64, seed: u64) {
     println!("seed {seed}");
     let scratch = Scratch::new().with_source(&Tree::new().file("w9", vec![0; 3_000_000]));
@@ -222,7 +228,8 @@ impl Midst {
     #[track_caller]
     fn wait(self, scratch: &Scratch, rng: &mut Rng) {
         if matches!(self, Midst::BigFile) {
-            let is_filled = |at: &PathBuf| fs::metadata(at).is_ok_and(|found| found.len() >= 1_000_000);
+            let is_filled =
+                |at: &PathBuf| fs::metadata(at).is_ok_and(|found| found.len() >= 1_000_000);
             let under_way = || scratch.temporaries().iter().any(is_filled);
             // On a busy machine it may not be seen in time: then any moment will do.
             let end = Instant::now() + Duration::from_secs(5);
@@ -240,8 +247,8 @@ fn watching(scratch: &Scratch) -> Daemon {
     scratch.starting_watcher(&["--max-delete", "100%"])
 }
 
-/// So many times: a daemon that watches is killed in the midst of something, and the next one makes all equal and
-/// clears away what was left.
+/// So many times: a daemon that watches is killed in the midst of something, and the next one makes
+/// all equal and clears away what was left.
 fn survive_watching(rounds: usize, seed: u64) {
     println!("seed {seed}");
     let scratch = Scratch::new().with_source(&Tree::new().file("w9", vec![0; 3_000_000]));
@@ -267,7 +274,9 @@ fn survive_watching(rounds: usize, seed: u64) {
         wait_until("nothing is left", DEADLINE, || scratch.temporaries().is_empty());
         worst = worst.max(started.elapsed());
     }
-    println!("{left} temporary entries left in {rounds} rounds; equal at most {worst:.1?} after a start");
+    println!(
+        "{left} temporary entries left in {rounds} rounds; equal at most {worst:.1?} after a start"
+    );
     assert!(left > 0, "no kill came in the midst of anything");
     kill(&scratch, daemon);
 }

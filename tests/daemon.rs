@@ -7,7 +7,9 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use support::{DEADLINE, Daemon, EXIT_LIMIT, Scratch, Snapshot, Tree, holds_for, noise, skip, wait_until};
+use support::{
+    DEADLINE, Daemon, EXIT_LIMIT, Scratch, Snapshot, Tree, holds_for, noise, skip, wait_until,
+};
 
 fn scratch() -> Scratch {
     Scratch::new().with_source(&Tree::new().files("sub", 5).file("top", "text").symlink("l", "sub"))
@@ -68,7 +70,8 @@ fn equal_is_said_once_until_something_changes() {
 
 #[test]
 fn equal_is_said_only_when_it_is() {
-    let scratch = Scratch::new().with_source(&Tree::new().files("a", 500).file("top", noise(1, 20_000_000)));
+    let scratch =
+        Scratch::new().with_source(&Tree::new().files("a", 500).file("top", noise(1, 20_000_000)));
     let daemon = scratch.daemon("3600");
     daemon.wait_settled(1);
     scratch.assert_twins();
@@ -84,7 +87,8 @@ fn at_rest_it_holds_nothing_open_in_either_tree() {
     });
 }
 
-/// Whether whoever started the tests has it that a SIGHUP ends nothing: what they start does not end by it either.
+/// Whether whoever started the tests has it that a SIGHUP ends nothing: what they start does not
+/// end by it either.
 fn is_hangup_ignored() -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
@@ -108,7 +112,8 @@ fn each_signal_ends_an_idle_daemon_with_exit_0() {
     }
 }
 
-/// A source that takes seconds to copy: one file under many names, since only the replica must be big.
+/// A source that takes seconds to copy: one file under many names, since only the replica must be
+/// big.
 fn big_source() -> Scratch {
     let scratch = Scratch::roomy().with_source(&Tree::new());
     let first = scratch.source().join("0");
@@ -122,7 +127,8 @@ fn big_source() -> Scratch {
 #[test]
 fn a_signal_in_the_middle_of_a_big_copy_ends_it_and_leaves_no_temporary_file() {
     let scratch = big_source();
-    let cases = [(vec!["source", "replica", "3600"], 0), (vec!["--once", "source", "replica"], 130)];
+    let cases =
+        [(vec!["source", "replica", "3600"], 0), (vec!["--once", "source", "replica"], 130)];
     for (arguments, code) in cases {
         let _ = fs::remove_dir_all(scratch.replica());
         let daemon = Daemon::spawn(scratch.command(&arguments));
@@ -166,7 +172,10 @@ fn a_signal_in_the_middle_of_hashing_ends_it() {
 #[test]
 fn a_killed_run_leaves_nothing_that_the_next_does_not_clean_up() {
     let scratch = Scratch::new().with_source(
-        &Tree::new().files("a", 300).file("top", noise(1, 30_000_000)).file("b/big", noise(2, 9_000_000)),
+        &Tree::new()
+            .files("a", 300)
+            .file("top", noise(1, 30_000_000))
+            .file("b/big", noise(2, 9_000_000)),
     );
     let mut rng = fastrand::Rng::with_seed(5);
     for _ in 0..8 {
@@ -249,7 +258,9 @@ fn a_directory_that_stands_for_the_source_for_a_moment_is_not_believed() {
     for _ in 0..3 {
         fs::rename(scratch.source(), &away).unwrap();
         fs::create_dir(scratch.source()).unwrap();
-        holds_for("nothing is deleted", Duration::from_millis(400), || unchanged(&scratch, &before));
+        holds_for("nothing is deleted", Duration::from_millis(400), || {
+            unchanged(&scratch, &before)
+        });
         fs::remove_dir(scratch.source()).unwrap();
         fs::rename(&away, scratch.source()).unwrap();
     }
@@ -274,7 +285,8 @@ fn a_replica_that_becomes_a_file_is_left_alone() {
 
 #[test]
 fn a_check_that_nobody_reads_ends_by_a_signal_all_the_same() {
-    let tree = Tree::new().files("a directory with a rather long name, so that its lines are long", 3_000);
+    let tree =
+        Tree::new().files("a directory with a rather long name, so that its lines are long", 3_000);
     for option in ["--check", "--dry-run"] {
         let scratch = Scratch::new().with_source(&tree);
         let (reader, writer) = std::io::pipe().unwrap();
@@ -282,7 +294,9 @@ fn a_check_that_nobody_reads_ends_by_a_signal_all_the_same() {
         command.stdout(writer).stderr(Stdio::null());
         let daemon = Daemon::spawn_as_is(command);
         // It takes 64 kB, or hardly half of that where each page of it holds one write.
-        wait_until("the pipe is filled", DEADLINE, || rustix::io::ioctl_fionread(&reader).unwrap() > 25_000);
+        wait_until("the pipe is filled", DEADLINE, || {
+            rustix::io::ioctl_fionread(&reader).unwrap() > 25_000
+        });
         daemon.signal(Signal::TERM);
         daemon.wait(EXIT_LIMIT).expect(130);
     }

@@ -80,8 +80,9 @@ fn a_disk_that_was_made_in_the_same_second_as_the_replicas_is_not_taken_for_it()
     );
 }
 
-/// Two disks, one after the other under one device number, on a file system without birth times: both hold another file `a`.
-/// `$1` is what makes an image of it, `$2` what mounts it. The replica lies on the first.
+/// Two disks, one after the other under one device number, on a file system without birth times:
+/// both hold another file `a`. `$1` is what makes an image of it, `$2` what mounts it. The replica
+/// lies on the first.
 const WITHOUT_BIRTH: &str = r#"
     mkdir made
     disks() {
@@ -138,7 +139,10 @@ fn a_disk_that_nothing_tells_from_another_is_left_alone_until_twindir_is_restart
         |run| {
             assert_said(run, &["code: 0", "code: 0"]);
             let said = lines(run, "does not tell from another");
-            assert!(said[0].ends_with("If what is at that path now is meant, restart twindir"), "{run}");
+            assert!(
+                said[0].ends_with("If what is at that path now is meant, restart twindir"),
+                "{run}"
+            );
         },
     );
 }

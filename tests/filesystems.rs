@@ -7,8 +7,9 @@ use std::process::Command;
 
 use support::{Daemon, Scratch, Tree, is_root, skip, xattr};
 
-/// Makes `image`, mounts it at `mnt`, and runs twindir some times from `source` to `mnt/replica`. What run number N
-/// says is in `out.N` and `err.N`, its exit code in `code.N`. Exits with 77 where this cannot be had here.
+/// Makes `image`, mounts it at `mnt`, and runs twindir some times from `source` to `mnt/replica`.
+/// What run number N says is in `out.N` and `err.N`, its exit code in `code.N`. Exits with 77 where
+/// this cannot be had here.
 const SCRIPT: &str = r#"
     lacking() { echo "$1"; exit 77; }
     mkdir mnt
@@ -62,7 +63,9 @@ impl Said {
     #[track_caller]
     fn did_nothing(&self) {
         let actions = ["created", "updated", "removed"];
-        let acted = |line: &&str| line.split_whitespace().nth(1).is_some_and(|word| actions.contains(&word));
+        let acted = |line: &&str| {
+            line.split_whitespace().nth(1).is_some_and(|word| actions.contains(&word))
+        };
         let acted: Vec<_> = self.stdout.lines().filter(acted).collect();
         assert!(acted.is_empty(), "{acted:#?}\n{}", self.stderr);
     }
@@ -70,7 +73,8 @@ impl Said {
     /// The one line that says what is not kept; empty where there is none.
     #[track_caller]
     fn lacks(&self) -> &str {
-        let lines: Vec<_> = self.stderr.lines().filter(|line| line.contains("does not keep")).collect();
+        let lines: Vec<_> =
+            self.stderr.lines().filter(|line| line.contains("does not keep")).collect();
         assert!(lines.len() <= 1, "{lines:#?}");
         lines.first().copied().unwrap_or_default()
     }
@@ -80,7 +84,8 @@ impl Said {
     }
 }
 
-/// Runs twindir with each of these options; `None`, and a line that says why, where that cannot be done here.
+/// Runs twindir with each of these options; `None`, and a line that says why, where that cannot be
+/// done here.
 #[track_caller]
 fn runs(file_system: &FileSystem, scratch: &Scratch, options: &[&str]) -> Option<Vec<Said>> {
     if !is_root() {
@@ -91,7 +96,10 @@ fn runs(file_system: &FileSystem, scratch: &Scratch, options: &[&str]) -> Option
     scratch.prepare(&mut command);
     command.args(["-m", "sh", "-ec", SCRIPT]);
     command.env("TWINDIR", scratch.program()).env("RUNS", options.join(" "));
-    command.env("TYPE", file_system.kind).env("MKFS", file_system.mkfs).env("FUSE", file_system.fuse);
+    command
+        .env("TYPE", file_system.kind)
+        .env("MKFS", file_system.mkfs)
+        .env("FUSE", file_system.fuse);
     let run = Daemon::run(command);
     if run.code == Some(77) || run.stderr.starts_with("unshare:") {
         skip(&format!("{}: {}{}", file_system.kind, run.stdout.trim(), run.stderr.trim()));
@@ -100,8 +108,13 @@ fn runs(file_system: &FileSystem, scratch: &Scratch, options: &[&str]) -> Option
     let run = run.expect(0);
     assert_eq!(run.stderr, "", "of the script");
     let said = |number: usize| {
-        let read = |name: &str| fs::read_to_string(scratch.path(format!("{name}.{number}"))).unwrap();
-        Said { code: read("code").trim().parse().unwrap(), stdout: read("out"), stderr: read("err") }
+        let read =
+            |name: &str| fs::read_to_string(scratch.path(format!("{name}.{number}"))).unwrap();
+        Said {
+            code: read("code").trim().parse().unwrap(),
+            stdout: read("out"),
+            stderr: read("err"),
+        }
     };
     Some((1..=options.len()).map(said).collect())
 }
@@ -126,7 +139,8 @@ fn scratch() -> Scratch {
     scratch
 }
 
-/// A small tree is made equal, stays equal, and is equal by MD5. `lacking`: all that is said not to be kept.
+/// A small tree is made equal, stays equal, and is equal by MD5. `lacking`: all that is said not to
+/// be kept.
 #[track_caller]
 fn is_mirrored(file_system: &FileSystem, lacking: &[&str]) {
     let scratch = scratch();
@@ -167,7 +181,10 @@ fn ext4_keeps_all() {
 
 #[test]
 fn ext4_with_small_inodes_keeps_times_to_the_second() {
-    is_mirrored(&kernel("ext4", "mkfs.ext4 -q -I 128"), &["times finer than 1 s", "times after 2038-01-19"]);
+    is_mirrored(
+        &kernel("ext4", "mkfs.ext4 -q -I 128"),
+        &["times finer than 1 s", "times after 2038-01-19"],
+    );
 }
 
 #[test]
@@ -198,7 +215,9 @@ fn a_time_that_a_file_system_cannot_store_is_the_nearest_and_settles() {
         if std::os::unix::fs::MetadataExt::mtime(&stored) != 32_503_680_000 {
             return skip("the tests' own file system stores no such times");
         }
-        let Some(said) = runs(&file_system, &scratch, &["--once", "--once", "--check"]) else { continue };
+        let Some(said) = runs(&file_system, &scratch, &["--once", "--once", "--check"]) else {
+            continue;
+        };
         for run in &said {
             assert_eq!(run.code, 0, "{}: {}{}", file_system.kind, run.stdout, run.stderr);
         }
@@ -206,7 +225,12 @@ fn a_time_that_a_file_system_cannot_store_is_the_nearest_and_settles() {
         // NTFS begins in 1601.
         let wanted = usize::from(file_system.kind != "ntfs");
         assert_eq!(notes.count(), wanted, "{}: {}", file_system.kind, said[0].stdout);
-        assert!(said[1].stdout.contains("nothing to do"), "{}: {}", file_system.kind, said[1].stdout);
+        assert!(
+            said[1].stdout.contains("nothing to do"),
+            "{}: {}",
+            file_system.kind,
+            said[1].stdout
+        );
         said[1].did_nothing();
     }
 }
@@ -240,7 +264,10 @@ fn without_acls_the_group_gets_what_its_own_entry_gives_and_not_the_mask() {
         umount mnt
     ";
     let Some(run) = support::script::script(&scratch, "", text) else { return };
-    support::script::assert_said(&run, &["1", "dir 700", "plain 664", "secret 600", "shared 640", "660"]);
+    support::script::assert_said(
+        &run,
+        &["1", "dir 700", "plain 664", "secret 600", "shared 640", "660"],
+    );
 }
 
 /// XFS takes targets of 1,023 bytes.
@@ -250,7 +277,11 @@ fn a_symlink_with_too_long_a_target_is_called_that() {
     std::os::unix::fs::symlink("t/".repeat(600), scratch.source().join("long")).unwrap();
     let Some(said) = runs(&kernel("xfs", "mkfs.xfs -q"), &scratch, &["--once"]) else { return };
     assert_eq!((said[0].code, said[0].problems()), (1, 1), "{}", said[0].stderr);
-    assert!(said[0].stderr.contains("perhaps the symlink's target is longer"), "{}", said[0].stderr);
+    assert!(
+        said[0].stderr.contains("perhaps the symlink's target is longer"),
+        "{}",
+        said[0].stderr
+    );
 }
 
 /// An old temporary name in the source may be somebody's file.
@@ -292,7 +323,8 @@ fn ntfs_keeps_what_ntfs_3g_keeps() {
     is_mirrored(&ntfs, &["permission bits", "owners", "ACLs", "times finer than 100 ns"]);
 }
 
-const EXFAT_FUSE: FileSystem = FileSystem { kind: "exfat", mkfs: "mkfs.exfat", fuse: "mount.exfat-fuse" };
+const EXFAT_FUSE: FileSystem =
+    FileSystem { kind: "exfat", mkfs: "mkfs.exfat", fuse: "mount.exfat-fuse" };
 
 /// Simple file systems: only what both sides can hold is asked for.
 #[track_caller]
@@ -346,7 +378,11 @@ fn a_file_above_the_limit_of_the_file_system_is_a_problem() {
     };
     for run in &said {
         assert_eq!((run.code, run.problems()), (1, 1), "{}{}", run.stdout, run.stderr);
-        assert!(run.stderr.contains("huge") && run.stderr.contains("so large a file"), "{}", run.stderr);
+        assert!(
+            run.stderr.contains("huge") && run.stderr.contains("so large a file"),
+            "{}",
+            run.stderr
+        );
     }
     said[1].did_nothing();
     assert_eq!(fs::read_to_string(scratch.path("differences")).unwrap(), "Only in source: huge\n");

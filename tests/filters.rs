@@ -37,8 +37,16 @@ fn tree() -> Tree {
 #[test]
 fn patterns_on_the_command_line_leave_names_alone() {
     let scratch = Scratch::new().with_source(&tree());
-    let options =
-        ["--exclude", "*.o", "--exclude", "!keep.o", "--exclude", "node_modules", "--exclude", "build/"];
+    let options = [
+        "--exclude",
+        "*.o",
+        "--exclude",
+        "!keep.o",
+        "--exclude",
+        "node_modules",
+        "--exclude",
+        "build/",
+    ];
     scratch.once(&options).expect(0);
     let wanted = ["build", "src/", "src/keep.o", "src/main.c", "sub/"];
     assert_eq!(names(&scratch.replica()), wanted);
@@ -58,13 +66,19 @@ fn patterns_come_from_files_too_and_the_command_line_comes_after_them() {
 #[test]
 fn what_is_excluded_stays_in_the_replica_as_it_is() {
     let scratch = Scratch::new().with_source(&tree());
-    let replica =
-        Tree::new().file("src/other.o", "only here").file("node_modules/z", "only here").file("stale", "x");
+    let replica = Tree::new()
+        .file("src/other.o", "only here")
+        .file("node_modules/z", "only here")
+        .file("stale", "x");
     let scratch = scratch.with_replica(&replica);
-    let run =
-        scratch.once(&["--exclude", "*.o", "--exclude", "node_modules", "--max-delete", "100%"]).expect(0);
+    let run = scratch
+        .once(&["--exclude", "*.o", "--exclude", "node_modules", "--max-delete", "100%"])
+        .expect(0);
     let left = names(&scratch.replica());
-    assert!(left.contains(&"src/other.o".to_owned()) && left.contains(&"node_modules/z".to_owned()), "{run}");
+    assert!(
+        left.contains(&"src/other.o".to_owned()) && left.contains(&"node_modules/z".to_owned()),
+        "{run}"
+    );
     assert!(!left.contains(&"stale".to_owned()), "{run}");
 }
 
@@ -79,16 +93,23 @@ fn a_directory_that_holds_what_is_excluded_is_not_removed() {
     let dry = scratch.run(["-n", "source", "replica", "--exclude", "*.o"]).expect(0);
     assert_eq!(dry.stdout.matches(" removed ").count(), 1, "{dry}");
     scratch.run(["--check", "source", "replica", "--exclude", "*.o"]).expect(1);
-    let kept = ["gone/", "gone/deep/", "gone/deep/er/", "gone/deep/er/own.o", "gone/mine.o", "other"];
+    let kept =
+        ["gone/", "gone/deep/", "gone/deep/er/", "gone/deep/er/own.o", "gone/mine.o", "other"];
     for _ in 0..2 {
         let run = scratch.once(&["--exclude", "*.o"]).expect(0);
-        assert!(run.stdout.contains("entries in it that are excluded") && run.stderr.is_empty(), "{run}");
+        assert!(
+            run.stdout.contains("entries in it that are excluded") && run.stderr.is_empty(),
+            "{run}"
+        );
         assert_eq!(names(&scratch.replica()), kept);
     }
     scratch.run(["--check", "source", "replica", "--exclude", "*.o"]).expect(0);
     // It does not give way to a file either, and that is a problem.
     fs::write(scratch.source().join("gone"), "a file now").unwrap();
-    scratch.run(["-n", "source", "replica", "--exclude", "*.o"]).expect(1).stderr_has("exclude the name too");
+    scratch
+        .run(["-n", "source", "replica", "--exclude", "*.o"])
+        .expect(1)
+        .stderr_has("exclude the name too");
     scratch.once(&["--exclude", "*.o"]).expect(1).stderr_has("exclude the name too");
     assert_eq!(names(&scratch.replica()), kept);
     scratch.sync();
@@ -96,7 +117,8 @@ fn a_directory_that_holds_what_is_excluded_is_not_removed() {
 
 #[test]
 fn what_a_vanished_directorys_own_patterns_exclude_stays() {
-    let tree = Tree::new().file("keep", "x").file("proj/.gitignore", "build/\n").file("proj/sub/c", "c");
+    let tree =
+        Tree::new().file("keep", "x").file("proj/.gitignore", "build/\n").file("proj/sub/c", "c");
     let scratch = Scratch::new().with_source(&tree);
     let artifact = scratch.replica().join("proj/build/artifact");
     let left = ["keep", "proj/", "proj/.gitignore", "proj/build/", "proj/build/artifact"];
@@ -166,7 +188,8 @@ fn the_sources_own_files_are_heeded_on_request() {
     scratch.sync();
 }
 
-/// A daemon that is told to heed the source's files, and waits until a name is in the replica, or is not.
+/// A daemon that is told to heed the source's files, and waits until a name is in the replica, or
+/// is not.
 struct Heeding {
     scratch: Scratch,
     _daemon: Daemon,
@@ -246,7 +269,9 @@ fn rules_that_change_take_effect_both_ways(live: &Heeding) {
 fn the_rules_of_an_excluded_repository_take_effect_too() {
     let scratch = Scratch::new().with_source(&repository());
     let _daemon = scratch.watcher(&["--gitignore", "--exclude", ".git"]);
-    assert!(!scratch.replica().join(".git").exists() && !scratch.replica().join("a.secret").exists());
+    assert!(
+        !scratch.replica().join(".git").exists() && !scratch.replica().join("a.secret").exists()
+    );
     fs::write(scratch.source().join(".git/info/exclude"), "a.txt\n").unwrap();
     wait_until("it is there", DEADLINE, || scratch.replica().join("a.secret").exists());
 }
@@ -316,7 +341,8 @@ fn an_excluded_directory_costs_no_watch() {
     wait_until("the new directory is watched", DEADLINE, || watches(&daemon) == 5);
     holds_for("no other is", std::time::Duration::from_millis(200), || watches(&daemon) == 5);
     assert!(
-        scratch.replica().join("src/lib").exists() && !scratch.replica().join("src/node_modules").exists()
+        scratch.replica().join("src/lib").exists()
+            && !scratch.replica().join("src/node_modules").exists()
     );
     drop(daemon);
     let all = scratch.watcher(&[]);
@@ -326,12 +352,19 @@ fn an_excluded_directory_costs_no_watch() {
 
 #[test]
 fn a_class_does_not_take_the_slash_of_a_path() {
-    let tree = Tree::new().file("data/keep", "x").file("data1", "x").file("dataX", "x").file("foo/bar", "x");
+    let tree = Tree::new()
+        .file("data/keep", "x")
+        .file("data1", "x")
+        .file("dataX", "x")
+        .file("foo/bar", "x");
     let tree = tree.file("fooXbar", "x").file("foo-bar", "x");
     let scratch = Scratch::new().with_source(&tree);
     fs::write(scratch.source().join(".gitignore"), "data[!0-9]*\nfoo[^a-z]bar\n").unwrap();
     scratch.once(&["--gitignore"]).expect(0);
-    assert_eq!(names(&scratch.replica()), [".gitignore", "data/", "data/keep", "data1", "foo/", "foo/bar"]);
+    assert_eq!(
+        names(&scratch.replica()),
+        [".gitignore", "data/", "data/keep", "data1", "foo/", "foo/bar"]
+    );
 }
 
 #[test]
@@ -356,8 +389,7 @@ fn a_pattern_of_the_source_that_cannot_be_heeded_is_named_once() {
     let scratch = Scratch::new().with_source(&tree());
     fs::write(scratch.source().join(".gitignore"), format!("*.o\n{}\n", "*a".repeat(70))).unwrap();
     let run = scratch.once(&["--gitignore"]).expect(0);
-    let said =
-        "warning  .gitignore: the pattern in line 2 is not heeded, since it has more than 63 groups of stars";
+    let said = "warning  .gitignore: the pattern in line 2 is not heeded, since it has more than 63 groups of stars";
     assert_eq!(run.stderr.matches(said).count(), 1, "{run}");
     assert!(!scratch.replica().join("src/main.o").exists());
 }

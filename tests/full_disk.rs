@@ -1,4 +1,5 @@
-//! A replica's disk that is full, read-only or failing, and a log's that is full. In a mount namespace, by root.
+//! A replica's disk that is full, read-only or failing, and a log's that is full. In a mount
+//! namespace, by root.
 
 mod support;
 
@@ -9,12 +10,12 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use support::{
-    Background, DEADLINE, Daemon, LogLine, Mounts, Run, Scratch, Tree, are_twins, assert_twins, holds_for,
-    noise, temporaries, wait_until, xattr,
+    Background, DEADLINE, Daemon, LogLine, Mounts, Run, Scratch, Tree, are_twins, assert_twins,
+    holds_for, noise, temporaries, wait_until, xattr,
 };
 
-/// How soon after there is room again both sides are to be equal. Without optimisation, and beside other tests,
-/// everything takes longer.
+/// How soon after there is room again both sides are to be equal. Without optimisation, and beside
+/// other tests, everything takes longer.
 const SOON: Duration = Duration::from_secs(if cfg!(debug_assertions) { 10 } else { 5 });
 
 /// A watched source whose replica lies on a disk of its own, at `disk/replica`.
@@ -190,7 +191,9 @@ fn a_quota_is_used_up() {
 #[test]
 fn names_run_out() {
     let tree = Tree::new().files("old", 20);
-    let Some(disk) = Disk::mounted("mount -t tmpfs -o nr_inodes=60 none disk", &tree) else { return };
+    let Some(disk) = Disk::mounted("mount -t tmpfs -o nr_inodes=60 none disk", &tree) else {
+        return;
+    };
     Tree::new().files("new", 1_000).make(&disk.scratch.source());
     disk.wait_error();
     disk.mounts.sh("mount -o remount,nr_inodes=2000 disk");
@@ -202,7 +205,8 @@ fn names_run_out() {
 /// A directory that goes is renamed before it is deleted, and a full file system may refuse that.
 #[track_caller]
 fn a_directory_goes_without_room(mount: &str) {
-    let Some(disk) = Disk::mounted(mount, &Tree::new().files("gone", 200).file("other", "other")) else {
+    let Some(disk) = Disk::mounted(mount, &Tree::new().files("gone", 200).file("other", "other"))
+    else {
         return;
     };
     disk.fill();
@@ -235,7 +239,10 @@ fn a_disk_becomes_read_only_for_a_while() {
 
 #[test]
 fn a_disk_that_fails_is_waited_for() {
-    let Some(disk) = Disk::mounted(&image("mkfs.xfs -q", 320), &Tree::new().files("old", 20)) else { return };
+    let Some(disk) = Disk::mounted(&image("mkfs.xfs -q", 320), &Tree::new().files("old", 20))
+    else {
+        return;
+    };
     // From here on every system call on it fails with EIO.
     if disk.mounts.try_sh("sync -f disk; xfs_io -x -c shutdown disk").is_none() {
         return;
@@ -269,7 +276,8 @@ fn what_cannot_give_way_to_a_directory_is_not_copied_to_the_backup_again_and_aga
 
 #[test]
 fn a_file_that_is_rewritten_all_the_time_on_a_full_disk_is_not_said_each_time() {
-    let Some(disk) = Disk::with(TMPFS, &Tree::new().file("hot", noise(1, 50_000)), &["--debounce", "5ms"])
+    let Some(disk) =
+        Disk::with(TMPFS, &Tree::new().file("hot", noise(1, 50_000)), &["--debounce", "5ms"])
     else {
         return;
     };
@@ -294,7 +302,9 @@ fn a_file_that_is_rewritten_all_the_time_on_a_full_disk_is_not_said_each_time() 
 #[test]
 fn attributes_that_are_too_large_are_no_full_disk() {
     let ext4 = image("mkfs.ext4 -q", 48);
-    let Some(disk) = Disk::within(Scratch::roomy(), &ext4, &Tree::new().file("a", "a"), &[]) else { return };
+    let Some(disk) = Disk::within(Scratch::roomy(), &ext4, &Tree::new().file("a", "a"), &[]) else {
+        return;
+    };
     if xattr::set_xattr(&disk.at("a"), "user.large", "x".repeat(8_000)).is_err() {
         return support::skip("the source's file system takes no attributes of that size");
     }
@@ -307,8 +317,8 @@ fn attributes_that_are_too_large_are_no_full_disk() {
 
 #[test]
 fn a_single_run_tries_again_what_its_own_deletions_make_room_for() {
-    let scratch =
-        Scratch::new().with_source(&Tree::new().file("gone", noise(1, 2_000_000)).file("kept", "x"));
+    let scratch = Scratch::new()
+        .with_source(&Tree::new().file("gone", noise(1, 2_000_000)).file("kept", "x"));
     let Some(mounts) = Mounts::of(&scratch) else { return };
     mounts.sh("mkdir disk; mount -t tmpfs -o size=4m none disk");
     let once = |options: &[&str]| {
@@ -324,8 +334,9 @@ fn a_single_run_tries_again_what_its_own_deletions_make_room_for() {
     assert_twins(&scratch.source(), &mounts.inside(&scratch.path("disk/replica")));
 }
 
-/// `--once` where one of the two roots is a btrfs image, and what it has of the file `bad` was spoiled after a first run:
-/// then reading it fails with EIO, since the file system knows its checksum.
+/// `--once` where one of the two roots is a btrfs image, and what it has of the file `bad` was
+/// spoiled after a first run: then reading it fails with EIO, since the file system knows its
+/// checksum.
 #[track_caller]
 fn run_with_spoiled(root: &str) -> Option<(Scratch, Mounts, Run)> {
     let bad = noise(7, 64_000);
@@ -335,7 +346,8 @@ fn run_with_spoiled(root: &str) -> Option<(Scratch, Mounts, Run)> {
         fs::create_dir(scratch.path(name)).unwrap();
     }
     let mount = format!("mount -o loop image {root}");
-    mounts.try_sh(&format!("truncate -s 128M image; mkfs.btrfs -q --data single image; {mount}"))?;
+    mounts
+        .try_sh(&format!("truncate -s 128M image; mkfs.btrfs -q --data single image; {mount}"))?;
     let tree = Tree::new().file("bad", &bad).file("changed", "old").file("good", "good");
     tree.make(&mounts.inside(&scratch.source()));
     let once = || {
@@ -348,7 +360,8 @@ fn run_with_spoiled(root: &str) -> Option<(Scratch, Mounts, Run)> {
     let image = fs::File::options().read(true).write(true).open(scratch.path("image")).unwrap();
     let mut bytes = Vec::new();
     (&image).read_to_end(&mut bytes).unwrap();
-    let at = bytes.chunks(4096).position(|block| block == &bad[..4096]).expect("it lies in the image");
+    let at =
+        bytes.chunks(4096).position(|block| block == &bad[..4096]).expect("it lies in the image");
     image.write_all_at(b"spoiled", 4096 * at as u64).unwrap();
     mounts.sh(&mount);
     fs::write(mounts.inside(&scratch.path("source/changed")), "newer").unwrap();
@@ -387,7 +400,8 @@ fn a_log_on_a_full_disk_is_said_once_and_goes_on_when_there_is_room() {
     mounts.sh("dd if=/dev/zero of=logs/ballast bs=4k 2>&1 || true");
     Tree::new().files("many", 500).make(&scratch.source());
     scratch.wait_twins();
-    let complaints = |text: &str| daemon.stderr().lines().filter(|line| line.contains(text)).count();
+    let complaints =
+        |text: &str| daemon.stderr().lines().filter(|line| line.contains(text)).count();
     wait_until("it says so", DEADLINE, || complaints("cannot write the log") == 1);
     Tree::new().files("more", 500).make(&scratch.source());
     scratch.wait_twins();

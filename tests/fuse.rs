@@ -1,4 +1,5 @@
-//! Replicas and sources that a program serves (FUSE), each with habits of its own. By root, where the program is there.
+//! Replicas and sources that a program serves (FUSE), each with habits of its own. By root, where
+//! the program is there.
 
 mod support;
 
@@ -7,8 +8,8 @@ use std::fs;
 use support::script::script;
 use support::{Run, Scratch, Tree, set_mtime};
 
-/// Runs a script with a FUSE file system mounted at `mnt`, as `mount` says, which ends when the script does. `tools`: what has to be
-/// there.
+/// Runs a script with a FUSE file system mounted at `mnt`, as `mount` says, which ends when the
+/// script does. `tools`: what has to be there.
 #[track_caller]
 fn served(scratch: &Scratch, tools: &str, mount: &str, text: &str) -> Option<Run> {
     served_by(scratch, tools, mount, &format!("mkdir -p mnt/replica\n{text}"))
@@ -60,7 +61,8 @@ const SSHFS_TOOLS: &str = "sshfs /usr/lib/openssh/sftp-server";
 /// sshfs sets owner and times of what a symlink leads to.
 #[test]
 fn nothing_outside_the_replica_changes_where_symlinks_are_followed_below_us() {
-    let tree = Tree::new().symlink("contained", "dir/file").file("dir/file", "text").symlink("up", "../x");
+    let tree =
+        Tree::new().symlink("contained", "dir/file").file("dir/file", "text").symlink("up", "../x");
     let scratch = Scratch::new().with_source(&tree);
     let outside = scratch.path("outside");
     fs::write(&outside, "mine").unwrap();
@@ -91,7 +93,8 @@ fn nothing_outside_the_replica_changes_where_symlinks_are_followed_below_us() {
 #[test]
 fn a_replica_in_which_symlinks_are_followed_is_refused_and_nothing_there_is_changed() {
     let mount = SSHFS.replace("sshfs -o", "sshfs -o follow_symlinks -o");
-    let tree = Tree::new().file("d/file", "text").symlink("to a dir", "d").symlink("nowhere", "nothing");
+    let tree =
+        Tree::new().file("d/file", "text").symlink("to a dir", "d").symlink("nowhere", "nothing");
     let scratch = Scratch::new().with_source(&tree);
     fs::create_dir_all(scratch.path("outside/sub")).unwrap();
     let text = "ln -s ../../outside back/replica/extra; mkdir back/replica/old
@@ -107,9 +110,11 @@ fn a_replica_in_which_symlinks_are_followed_is_refused_and_nothing_there_is_chan
 /// SFTP counts seconds in 32 bits, and sshfs takes 0 for now.
 #[test]
 fn times_that_sftp_cannot_say_are_stored_as_the_nearest_and_compared_so() {
-    let scratch =
-        Scratch::new().with_source(&Tree::new().file("before", "x").file("after", "x").file("usual", "x"));
-    for (name, mtime) in [("before", -2_000_000_000), ("after", 5_000_000_000), ("usual", 1_500_000_000)] {
+    let scratch = Scratch::new()
+        .with_source(&Tree::new().file("before", "x").file("after", "x").file("usual", "x"));
+    for (name, mtime) in
+        [("before", -2_000_000_000), ("after", 5_000_000_000), ("usual", 1_500_000_000)]
+    {
         set_mtime(&scratch.source().join(name), mtime, 0);
     }
     let text = "run --once source mnt/replica; run --once source mnt/replica
@@ -132,7 +137,8 @@ const RCLONE: &str = r#"
 fn calls_that_a_file_system_refuses_with_any_error_are_not_made_of_it() {
     let tree = Tree::new().file("a", "text").file("dir/b", "more").symlink("link", "a");
     let scratch = Scratch::new().with_source(&tree);
-    let text = "run --once source mnt/replica; run --once source mnt/replica; run --once mnt/replica copy
+    let text =
+        "run --once source mnt/replica; run --once source mnt/replica; run --once mnt/replica copy
         list() { (cd $1; find . -type f | sort | xargs cat); }
         [ \"$(list source)\" = \"$(list copy)\" ] && echo same";
     let Some(run) = served(&scratch, "rclone", RCLONE, text) else { return };
@@ -182,8 +188,15 @@ fn files_that_do_not_end_where_their_sizes_say_are_mirrored_to_their_ends() {
     assert_eq!(ends(&run), expected, "{run}");
     assert_eq!(run.stdout.matches("nothing to do").count(), 2, "{run}");
     assert_eq!(run.stdout.matches(" (size, ").count(), 4, "{run}");
-    assert_eq!(run.stdout.matches("do not end where its size says").count(), 5, "once in a run\n{run}");
+    assert_eq!(
+        run.stdout.matches("do not end where its size says").count(),
+        5,
+        "once in a run\n{run}"
+    );
     let problems: Vec<_> = run.stderr.lines().filter(|line| line.contains("problem")).collect();
     assert_eq!(problems.len(), 1, "{run}");
-    assert!(problems[0].contains("endless: cannot find the end of the file in the source"), "{run}");
+    assert!(
+        problems[0].contains("endless: cannot find the end of the file in the source"),
+        "{run}"
+    );
 }

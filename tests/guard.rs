@@ -30,7 +30,8 @@ fn held(scratch: &Scratch, arguments: &[&str], deletions: usize) -> Run {
     let run = scratch.once(arguments).expect(1);
     let number = deletions.to_string();
     let says_so = |line: &str| {
-        line.contains("held") && line.split(|c: char| !c.is_ascii_digit()).any(|word| word == number)
+        line.contains("held")
+            && line.split(|c: char| !c.is_ascii_digit()).any(|word| word == number)
     };
     assert!(run.stderr.lines().any(says_so), "not {number}: {run}");
     assert!(run.stderr.contains("--once --max-delete "), "{run}");
@@ -68,8 +69,10 @@ fn strange(source: &[&str], replica: usize) -> Scratch {
 fn a_replica_that_has_hardly_a_name_in_common_with_the_source_is_held_whatever_its_size() {
     for number in [3, 30, 92, 99] {
         let scratch = strange(&["one"], number);
-        // A copy that could hide it has to wait. A restart sees it, and so does a dry run, and a run that watches.
-        for (shared, all) in [(0, number), if number < 20 { (0, number) } else { (1, number + 1) }] {
+        // A copy that could hide it has to wait. A restart sees it, and so does a dry run, and a
+        // run that watches.
+        for (shared, all) in [(0, number), if number < 20 { (0, number) } else { (1, number + 1) }]
+        {
             let run = scratch.once(&[]).expect(1);
             let question = format!(
                 "this replica shares {shared} of {all} entries with the source: is it the right one?"
@@ -119,8 +122,12 @@ fn what_does_not_count_makes_no_replica_familiar_and_none_strange() {
     let run = scratch.once(&["--exclude", "cache"]).expect(0);
     assert!(!run.stderr.contains("held"), "{run}");
     let replica = Tree::new().files("lost+found", 20).files("cache", 20).files("", 3);
-    let source =
-        Tree::new().files("cache", 20).file("one", "x").file("two", "x").file("three", "x").dir("lost+found");
+    let source = Tree::new()
+        .files("cache", 20)
+        .file("one", "x")
+        .file("two", "x")
+        .file("three", "x")
+        .dir("lost+found");
     let scratch = Scratch::new().with_source(&source).with_replica(&replica);
     held(&scratch, &["--exclude", "cache"], 23);
 }
@@ -157,11 +164,13 @@ fn half_of_the_replica_and_less_is_followed() {
     passes(&lost(400, 1000), &[]);
 }
 
-/// A directory `big` of so many entries in the replica, and an empty one in the source, beside 1000 files.
+/// A directory `big` of so many entries in the replica, and an empty one in the source, beside 1000
+/// files.
 fn emptied_directory(entries: usize) -> Scratch {
     let rest = Tree::new().files("rest", 1000);
-    let scratch =
-        Scratch::new().with_source(&rest.clone().dir("big")).with_replica(&rest.files("big", entries));
+    let scratch = Scratch::new()
+        .with_source(&rest.clone().dir("big"))
+        .with_replica(&rest.files("big", entries));
     // Its time tells of the files that were in it: let it.
     support::set_mtime(&scratch.source().join("big"), 1_700_000_000, 7);
     scratch
@@ -244,7 +253,8 @@ fn while_deletions_are_held_copying_goes_on() {
     Tree::new().file("new/deep/file", "new").symlink("new/link", "deep").make(&source);
     held_with_copies(&scratch);
     for name in ["f125", "new/deep/file"] {
-        let [left, right] = [&source, &scratch.replica()].map(|root| fs::read(root.join(name)).unwrap());
+        let [left, right] =
+            [&source, &scratch.replica()].map(|root| fs::read(root.join(name)).unwrap());
         assert_eq!(left, right, "{name}");
     }
     assert!(scratch.replica().join("new/link").is_symlink());
@@ -287,7 +297,8 @@ fn the_command_that_it_names_has_the_options_in_use() {
     let scratch = strange(&["one", "two", "keep.o"], 20);
     fs::write(scratch.replica().join("left.o"), "x").unwrap();
     fs::write(scratch.path("it's patterns"), "*.o\n").unwrap();
-    let options = ["--exclude-from", "it's patterns", "--backup-dir", "old ones", "-l", "logs/a log"];
+    let options =
+        ["--exclude-from", "it's patterns", "--backup-dir", "old ones", "-l", "logs/a log"];
     let run = held(&scratch, &options, 20);
     let (_, command) = run.stderr.trim_end().rsplit_once(" run: ").expect("a command");
     let mut shell = std::process::Command::new("sh");
@@ -295,12 +306,14 @@ fn the_command_that_it_names_has_the_options_in_use() {
     shell.args(["-c", command]).current_dir("/");
     Daemon::run(shell).expect(0);
     let names = |dir: &Path| -> Vec<_> {
-        let mut names: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        let mut names: Vec<_> =
+            fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
         names
     };
     assert_eq!(names(&scratch.replica()), ["left.o", "one", "two"]);
-    let kept = fs::read_dir(scratch.path("old ones")).unwrap().next().expect("a folder").unwrap().path();
+    let kept =
+        fs::read_dir(scratch.path("old ones")).unwrap().next().expect("a folder").unwrap().path();
     assert_eq!(names(&kept).len(), 20);
     assert!(fs::read_to_string(scratch.path("logs/a log")).unwrap().contains(" removed "));
 }
@@ -379,7 +392,8 @@ fn a_source_that_is_being_restored_is_trusted_only_once_little_is_missing() {
     wait_until("it says so", DEADLINE, || daemon.stderr().contains("held"));
     let restore = |numbers: std::ops::Range<usize>| {
         let back = scratch.path("back");
-        let tree = numbers.fold(Tree::new(), |tree, number| tree.file(format!("f{number}"), "text"));
+        let tree =
+            numbers.fold(Tree::new(), |tree, number| tree.file(format!("f{number}"), "text"));
         tree.make(&back);
         for entry in fs::read_dir(&back).unwrap() {
             let entry = entry.unwrap();
@@ -463,16 +477,19 @@ fn what_a_doubted_source_gets_while_it_is_watched_does_not_make_it_right() {
     let scratch = Scratch::new()
         .with_source(&Tree::new().file("s", "x"))
         .with_replica(&Tree::new().files("right", 200));
-    let wrong = |round: usize| Tree::new().files(&format!("wrong{round}"), 60).make(&scratch.source());
+    let wrong =
+        |round: usize| Tree::new().files(&format!("wrong{round}"), 60).make(&scratch.source());
     for round in 0..5 {
         let daemon = scratch.starting_watcher(&[]);
         wait_until("it says so", DEADLINE, || daemon.stderr().contains("held"));
         wait_until("a sweep has ended", DEADLINE, || daemon.sweeps() > 0);
         wrong(round);
-        // What is saved in a file of both sides is followed, and what came before it was seen by then.
+        // What is saved in a file of both sides is followed, and what came before it was seen by
+        // then.
         fs::write(scratch.source().join("s"), round.to_string()).unwrap();
         wait_until("the save is there", DEADLINE, || {
-            fs::read_to_string(scratch.replica().join("s")).is_ok_and(|text| text == round.to_string())
+            fs::read_to_string(scratch.replica().join("s"))
+                .is_ok_and(|text| text == round.to_string())
         });
         drop(daemon);
         scratch.once(&[]).expect(1).stderr_has("held");
@@ -481,12 +498,12 @@ fn what_a_doubted_source_gets_while_it_is_watched_does_not_make_it_right() {
     passes(&scratch, &["--max-delete", "201"]);
 }
 
-/// A daemon doubts a source that has lost 300 entries. Something happens in it; what the replica had stays, also in the
-/// next run.
+/// A daemon doubts a source that has lost 300 entries. Something happens in it; what the replica
+/// had stays, also in the next run.
 #[track_caller]
 fn stays_doubted(has: &Tree, happens: impl FnOnce(&Path)) {
-    let old =
-        (0..300).fold(Tree::new().file("s", "x"), |tree, number| tree.file(format!("old{number}"), "x"));
+    let old = (0..300)
+        .fold(Tree::new().file("s", "x"), |tree, number| tree.file(format!("old{number}"), "x"));
     let scratch = Scratch::new().with_source(has).with_replica(&old);
     let daemon = scratch.starting_watcher(&[]);
     wait_until("it says so", DEADLINE, || daemon.stderr().contains("held"));
@@ -512,10 +529,13 @@ fn an_empty_source_that_is_filled_with_other_files_stays_doubted() {
 #[test]
 fn a_doubted_source_that_has_some_names_again_and_many_new_ones_stays_doubted() {
     stays_doubted(&Tree::new().file("s", "x"), |source| {
-        let back = (0..100).fold(Tree::new(), |tree, number| tree.file(format!("old{number}"), "x"));
+        let back =
+            (0..100).fold(Tree::new(), |tree, number| tree.file(format!("old{number}"), "x"));
         back.files("new", 298).make(source);
     });
-    stays_doubted(&Tree::new().file("s", "x"), |source| Tree::new().files("old1", 299).make(source));
+    stays_doubted(&Tree::new().file("s", "x"), |source| {
+        Tree::new().files("old1", 299).make(source)
+    });
 }
 
 #[test]
@@ -533,7 +553,8 @@ fn a_wrong_source_is_not_trusted_for_what_was_copied_from_it() {
 #[test]
 fn below_a_hundred_the_share_alone_decides_of_an_adopted_root() {
     let few = Tree::new().files("", 20);
-    for (name, is_held) in [("wholly other", true), ("half of it", false), ("less than half", true)] {
+    for (name, is_held) in [("wholly other", true), ("half of it", false), ("less than half", true)]
+    {
         let scratch = Scratch::new().with_source(&few);
         let daemon = scratch.daemon("0.1");
         daemon.wait_settled(1);

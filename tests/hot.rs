@@ -1,5 +1,5 @@
-//! Files that are written to all the time: a log, and a file that is rewritten in the middle. What is copied of them is
-//! whole, soon enough, and does not cost much; nothing else waits for them.
+//! Files that are written to all the time: a log, and a file that is rewritten in the middle. What
+//! is copied of them is whole, soon enough, and does not cost much; nothing else waits for them.
 
 mod support;
 
@@ -11,19 +11,21 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use support::{
-    Background, Daemon, Live, Scratch, Tree, Usage, are_twins, holds_for, how_many, noise, skip, wait_until,
+    Background, Daemon, Live, Scratch, Tree, Usage, are_twins, holds_for, how_many, noise, skip,
+    wait_until,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Where nothing is optimised, or all tests run at once, times prove little: this is how much longer they may be there.
+/// Where nothing is optimised, or all tests run at once, times prove little: this is how much
+/// longer they may be there.
 const SLACK: u32 = if cfg!(debug_assertions) { 10 } else { 1 };
 
 /// Copies of one file in a second, at most, in the long run.
 const MOST_COPIES: f64 = 20.0;
 
-/// Copies that a file which was at rest may have beyond that: the first saves in a row are followed at once. And one more for
-/// the last of all.
+/// Copies that a file which was at rest may have beyond that: the first saves in a row are followed
+/// at once. And one more for the last of all.
 const AT_ONCE: f64 = 5.0;
 
 /// How a log is appended to.
@@ -58,7 +60,12 @@ impl Log {
     fn append(&mut self) {
         match &mut self.file {
             Some(file) => file.write_all(&self.line).unwrap(),
-            None => OpenOptions::new().append(true).open(&self.path).unwrap().write_all(&self.line).unwrap(),
+            None => OpenOptions::new()
+                .append(true)
+                .open(&self.path)
+                .unwrap()
+                .write_all(&self.line)
+                .unwrap(),
         }
         let (_, size) = *self.sizes.last().unwrap();
         self.sizes.push((Instant::now(), size + self.line.len() as u64));
@@ -70,7 +77,9 @@ impl Log {
     /// How far behind a copy of this size was at that moment: how long the source had had more.
     fn behind(&self, size: u64, at: Instant) -> Duration {
         let next = self.sizes.partition_point(|(_, had)| *had <= size);
-        self.sizes.get(next).map_or(Duration::ZERO, |(since, _)| at.saturating_duration_since(*since))
+        self.sizes
+            .get(next)
+            .map_or(Duration::ZERO, |(since, _)| at.saturating_duration_since(*since))
     }
 }
 
@@ -148,9 +157,11 @@ const MEGABYTE: usize = 1_000_000;
 /// A log of so many bytes, that is appended to a thousand times a second for `time`.
 #[track_caller]
 fn hot_log(how: Appending, size: usize, time: Duration) -> Outcome {
-    let live = Live::roomy(&Tree::new().file("log", noise(7, size)).file("other", "other").files("d", 5));
+    let live =
+        Live::roomy(&Tree::new().file("log", noise(7, size)).file("other", "other").files("d", 5));
     // What starts empty comes to a megabyte within the time.
-    let each = if size == 0 { MEGABYTE / (1_000 * usize::try_from(time.as_secs()).unwrap()) } else { 30 };
+    let each =
+        if size == 0 { MEGABYTE / (1_000 * usize::try_from(time.as_secs()).unwrap()) } else { 30 };
     let log = Log::new(live.at("log"), how, each, Duration::from_millis(1));
     let outcome = storm(&live, log, time);
     println!(
@@ -170,7 +181,10 @@ fn hot_log(how: Appending, size: usize, time: Duration) -> Outcome {
 /// What holds on any machine.
 #[track_caller]
 fn assert_moderate(outcome: &Outcome) {
-    assert!(outcome.copies as f64 <= MOST_COPIES * outcome.took.as_secs_f64() + AT_ONCE, "{outcome:?}");
+    assert!(
+        outcome.copies as f64 <= MOST_COPIES * outcome.took.as_secs_f64() + AT_ONCE,
+        "{outcome:?}"
+    );
     assert!(outcome.copies > 1, "nothing was copied before it rested: {outcome:?}");
     assert!(outcome.answers.len() >= 2, "{outcome:?}");
 }
@@ -224,14 +238,15 @@ fn a_log_of_a_megabyte_that_is_opened_for_each_line_costs_a_quarter_of_a_core_at
 #[test]
 #[ignore = "takes half a minute, and 400 MB of memory"]
 fn a_long_log_is_never_more_than_twelve_bare_copies_behind() {
-    let live = Live::roomy(&Tree::new().file("log", vec![b'l'; 200 * MEGABYTE]).file("other", "other"));
+    let live =
+        Live::roomy(&Tree::new().file("log", vec![b'l'; 200 * MEGABYTE]).file("other", "other"));
     let one = Log::new(live.at("log"), Appending::Open, 100, Duration::from_millis(1));
     let one = single_copy(&live, one);
     let log = Log::new(live.at("log"), Appending::Open, 100, Duration::from_millis(1));
     let outcome = storm(&live, log, Duration::from_secs(how_many("TWINDIR_SECONDS", 30)));
     println!("one copy takes {one:.0?}; {outcome:.0?}");
-    // What has grown meanwhile is read a second time: twindir takes two bare copies for one, is five of its own behind,
-    // and needs a little for the way.
+    // What has grown meanwhile is read a second time: twindir takes two bare copies for one, is
+    // five of its own behind, and needs a little for the way.
     assert!(outcome.behind <= 12 * one * SLACK, "one copy takes {one:?}: {outcome:?}");
 }
 
@@ -248,8 +263,9 @@ fn single_copy(live: &Live, mut log: Log) -> Duration {
 
 const BLOCK: usize = 4_096;
 
-/// A file that is rewritten block by block, in an order that jumps about. Each block says with which write it came, so
-/// that anybody who sees all of them can tell whether they ever stood in the file together.
+/// A file that is rewritten block by block, in an order that jumps about. Each block says with
+/// which write it came, so that anybody who sees all of them can tell whether they ever stood in
+/// the file together.
 struct Restless {
     file: File,
     blocks: u64,
@@ -300,7 +316,11 @@ fn assert_whole(bytes: &[u8], blocks: u64) {
     let expected: HashMap<u64, u64> = writes.map(|write| (place(write, blocks), write)).collect();
     for (at, block) in (0..).zip(bytes.chunks(BLOCK)) {
         assert!(block[8..] == block[..BLOCK - 8], "block {at} is torn");
-        assert_eq!(number(block), expected[&at], "block {at} is of another moment than write {last}");
+        assert_eq!(
+            number(block),
+            expected[&at],
+            "block {at} is of another moment than write {last}"
+        );
     }
 }
 
@@ -327,7 +347,8 @@ fn assert_kept_whole(blocks: u64) {
         restless.write();
         std::thread::sleep(Duration::from_micros(200));
     });
-    let problems = || live.daemon.stderr().lines().filter(|line| line.contains(" problem ")).count();
+    let problems =
+        || live.daemon.stderr().lines().filter(|line| line.contains(" problem ")).count();
     wait_until("it is a problem", support::DEADLINE, || problems() > 0);
     live.answer("other");
     holds_for("it is said once", 3 * SECOND, || problems() == 1);

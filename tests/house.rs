@@ -1,5 +1,5 @@
-//! The order of the code: each folder of `src` imports only from those before it, no files import each other in a circle, and
-//! `src/lib.rs` and `docs/architecture.md` say the same.
+//! The order of the code: each folder of `src` imports only from those before it, no files import
+//! each other in a circle, and `src/lib.rs` and `docs/architecture.md` say the same.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -8,8 +8,15 @@ use std::path::{Path, PathBuf};
 use syn::visit::{self, Visit};
 
 /// From the bottom up. Those of one level know nothing of each other.
-const ORDER: [&[&str]; 7] =
-    [&["model"], &["plan"], &["fs"], &["report", "watch"], &["sweep", "writer"], &["daemon"], &["app"]];
+const ORDER: [&[&str]; 7] = [
+    &["model"],
+    &["plan"],
+    &["fs"],
+    &["report", "watch"],
+    &["sweep", "writer"],
+    &["daemon"],
+    &["app"],
+];
 
 /// Of no folder: what benchmarks and tests take hold of.
 const ASIDE: [&str; 2] = ["parts", "properties"];
@@ -44,7 +51,8 @@ impl House {
             let files = seen.paths.iter().filter_map(|path| file_of(path, &modules));
             files.filter(|other| other != module).collect()
         };
-        let files = texts.iter().map(|(module, text)| (module.clone(), imports(module, text))).collect();
+        let files =
+            texts.iter().map(|(module, text)| (module.clone(), imports(module, text))).collect();
         Self { files, texts }
     }
 }
@@ -71,10 +79,14 @@ fn module_of(path: &Path) -> Module {
 
 /// The file that holds what a path names: the longest part of it that is one.
 fn file_of(path: &[String], modules: &BTreeSet<Module>) -> Option<Module> {
-    (1..=path.len()).rev().map(|length| path[..length].to_vec()).find(|module| modules.contains(module))
+    (1..=path.len())
+        .rev()
+        .map(|length| path[..length].to_vec())
+        .find(|module| modules.contains(module))
 }
 
-/// The paths of this crate that a file names, from the crate's root; what tests alone import is left out.
+/// The paths of this crate that a file names, from the crate's root; what tests alone import is
+/// left out.
 struct Imports {
     here: Module,
     paths: Vec<Module>,
@@ -105,7 +117,9 @@ impl Imports {
             syn::UseTree::Name(name) => self.note(&and(&name.ident)),
             syn::UseTree::Rename(rename) => self.note(&and(&rename.ident)),
             syn::UseTree::Glob(_) => self.note(before),
-            syn::UseTree::Group(group) => group.items.iter().for_each(|tree| self.note_tree(tree, before)),
+            syn::UseTree::Group(group) => {
+                group.items.iter().for_each(|tree| self.note_tree(tree, before))
+            }
         }
     }
 }
@@ -131,14 +145,19 @@ impl<'ast> Visit<'ast> for Imports {
     }
 
     fn visit_path(&mut self, path: &'ast syn::Path) {
-        self.note(&path.segments.iter().map(|segment| segment.ident.to_string()).collect::<Vec<_>>());
+        self.note(
+            &path.segments.iter().map(|segment| segment.ident.to_string()).collect::<Vec<_>>(),
+        );
         visit::visit_path(self, path);
     }
 }
 
 fn level(module: &Module) -> usize {
     let is_in = |level: &&[&str]| level.contains(&module[0].as_str());
-    ORDER.iter().position(is_in).unwrap_or_else(|| panic!("src/{} is no folder of the order", module[0]))
+    ORDER
+        .iter()
+        .position(is_in)
+        .unwrap_or_else(|| panic!("src/{} is no folder of the order", module[0]))
 }
 
 fn is_parent_and_child(one: &Module, other: &Module) -> bool {
@@ -180,8 +199,13 @@ fn no_files_import_each_other_in_a_circle() {
         .iter()
         .filter(|(from, _)| !done.contains(from))
         .map(|(from, imports)| {
-            let others = imports.iter().filter(|to| !done.contains(to) && !is_parent_and_child(from, to));
-            format!("{}: {}", from.join("::"), others.map(|to| to.join("::")).collect::<Vec<_>>().join(", "))
+            let others =
+                imports.iter().filter(|to| !done.contains(to) && !is_parent_and_child(from, to));
+            format!(
+                "{}: {}",
+                from.join("::"),
+                others.map(|to| to.join("::")).collect::<Vec<_>>().join(", ")
+            )
         })
         .collect();
     assert!(in_circles.is_empty(), "{in_circles:#?}");
@@ -209,14 +233,18 @@ fn the_list_of_modules_and_the_map_say_the_same() {
     let lib = fs::read_to_string(root.join("src/lib.rs")).unwrap();
     let listed: Vec<&str> = lib
         .lines()
-        .filter_map(|line| line.strip_prefix("pub ").unwrap_or(line).strip_prefix("mod ")?.split(';').next())
+        .filter_map(|line| {
+            line.strip_prefix("pub ").unwrap_or(line).strip_prefix("mod ")?.split(';').next()
+        })
         .filter(|module| !ASIDE.contains(module))
         .collect();
     let mut expected: Vec<&str> = ORDER.concat();
     expected.reverse();
     assert_eq!(listed, expected, "src/lib.rs, from the top down");
     let map = fs::read_to_string(root.join("docs/architecture.md")).unwrap();
-    let level = |names: &&[&str]| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    let level = |names: &&[&str]| {
+        names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+    };
     let order = ORDER.iter().map(level).collect::<Vec<_>>().join(" < ");
     assert!(map.contains(&order), "docs/architecture.md lacks: {order}");
 }

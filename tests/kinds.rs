@@ -116,14 +116,18 @@ fn a_symlink_with_another_target_is_replaced_and_one_with_another_mtime_correcte
 }
 
 fn named_once(run: &Run, name: &str) {
-    let lines = run.stdout.lines().filter(|line| line.contains(name) && line.contains("not mirrored"));
+    let lines =
+        run.stdout.lines().filter(|line| line.contains(name) && line.contains("not mirrored"));
     assert_eq!(lines.count(), 1, "{name}\n{run}");
 }
 
 #[test]
 fn special_files_are_named_once_and_never_opened_nor_mirrored() {
-    let tree =
-        Tree::new().file("file", "text").fifo("a-fifo").fifo("sub/over-a-file").fifo("sub/over-a-directory");
+    let tree = Tree::new()
+        .file("file", "text")
+        .fifo("a-fifo")
+        .fifo("sub/over-a-file")
+        .fifo("sub/over-a-directory");
     let stale = Tree::new()
         .file("sub/over-a-file", "stale")
         .file("sub/over-a-directory/inside", "stale")
@@ -283,8 +287,11 @@ fn a_changed_mode_or_mtime_is_set_in_place() {
 
 #[test]
 fn a_snapshot_that_shares_the_replicas_inodes_is_never_changed() {
-    let tree =
-        Tree::new().file("mode", "text").file("mtime", "text").file("contents", "text").file("kept", "text");
+    let tree = Tree::new()
+        .file("mode", "text")
+        .file("mtime", "text")
+        .file("contents", "text")
+        .file("kept", "text");
     let scratch = Scratch::new().with_source(&tree);
     scratch.sync();
     let snapshot = scratch.path("snapshot");
@@ -335,15 +342,19 @@ fn root_mirrors_owner_and_group() {
 
 #[test]
 fn names_that_change_their_kind_all_the_time_are_no_problem() {
-    let live =
-        Live::of(&Tree::new().file("d/file", "text").symlink("d/link", "target").file("d/dir/in it", "x"));
-    let exchange = |one: &Path, other: &Path| renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE);
-    let [file, link, dir, fresh] = ["d/file", "d/link", "d/dir", "d/fresh"].map(|name| live.at(name));
+    let live = Live::of(
+        &Tree::new().file("d/file", "text").symlink("d/link", "target").file("d/dir/in it", "x"),
+    );
+    let exchange =
+        |one: &Path, other: &Path| renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE);
+    let [file, link, dir, fresh] =
+        ["d/file", "d/link", "d/dir", "d/fresh"].map(|name| live.at(name));
     if exchange(&file, &link).is_err() {
         return skip("this file system exchanges no names");
     }
     let pairs = [(file.clone(), link.clone()), (link, dir.clone()), (dir, file)];
-    let flips = pairs.map(|pair| Background::start(pair, move |(one, other)| exchange(one, other).unwrap()));
+    let flips = pairs
+        .map(|pair| Background::start(pair, move |(one, other)| exchange(one, other).unwrap()));
     let makes = Background::start(fresh, |at| {
         fs::write(&*at, "a file").unwrap();
         remove(at);
@@ -360,6 +371,7 @@ fn names_that_change_their_kind_all_the_time_are_no_problem() {
     }
     makes.stop();
     live.scratch.wait_twins();
-    let problems: Vec<_> = live.lines().into_iter().filter(|line| line.operation == "problem").collect();
+    let problems: Vec<_> =
+        live.lines().into_iter().filter(|line| line.operation == "problem").collect();
     assert!(problems.is_empty(), "{problems:#?}");
 }

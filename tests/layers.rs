@@ -1,5 +1,5 @@
-//! Replicas on file systems of several layers or branches, which cannot rename all that lies there: overlayfs, fuse-overlayfs,
-//! mergerfs. By root, where they are to be had.
+//! Replicas on file systems of several layers or branches, which cannot rename all that lies there:
+//! overlayfs, fuse-overlayfs, mergerfs. By root, where they are to be had.
 
 mod support;
 
@@ -110,7 +110,8 @@ fn what_is_removed_from_a_lower_layer_is_kept_first() {
             "stays/f",
         ];
         let said = ["--once: 0", "same"].map(str::to_owned);
-        let lines: Vec<String> = said.into_iter().chain(kept.map(|name| format!("./{name}"))).collect();
+        let lines: Vec<String> =
+            said.into_iter().chain(kept.map(|name| format!("./{name}"))).collect();
         assert_said(&run, &lines.iter().map(String::as_str).collect::<Vec<_>>());
     }
 }
@@ -167,7 +168,11 @@ fn a_wide_directory_of_a_lower_layer_is_removed_in_turns() {
 #[test]
 fn a_mount_in_a_lower_layer_is_no_reason_to_empty_it() {
     let scratch = Scratch::new().with_source(&Tree::new().file("f", "x"));
-    Tree::new().file("f", "x").file("goes/m/x", "x").file("goes/f", "x").make(&scratch.path("lower"));
+    Tree::new()
+        .file("f", "x")
+        .file("goes/m/x", "x")
+        .file("goes/f", "x")
+        .make(&scratch.path("lower"));
     let text = r"
         mount -t tmpfs none replica/goes/m
         touch replica/goes/m/mine

@@ -1,4 +1,5 @@
-//! Limits on what a process may use: with little it works, and with too little it is refused at once and told why.
+//! Limits on what a process may use: with little it works, and with too little it is refused at
+//! once and told why.
 
 mod support;
 
@@ -8,7 +9,8 @@ use std::process::Command;
 
 use support::{Daemon, Live, Run, Scratch, Tree, is_root, skip};
 
-/// What two threads take at least: threads with the main one, open files, and bytes of address space.
+/// What two threads take at least: threads with the main one, open files, and bytes of address
+/// space.
 const ENOUGH: [&str; 3] = ["--nproc=12", "--nofile=240", "--as=1283457024"];
 
 fn scratch() -> Scratch {
@@ -19,8 +21,9 @@ fn scratch() -> Scratch {
     Scratch::ordinary().with_source(&tree)
 }
 
-/// The program under these limits; `None`, and a line that says why, where nothing can limit it. The limit on processes
-/// counts all of one's own: root lets it run as a user of whom nothing else does.
+/// The program under these limits; `None`, and a line that says why, where nothing can limit it.
+/// The limit on processes counts all of one's own: root lets it run as a user of whom nothing else
+/// does.
 fn limited(scratch: &Scratch, limits: &[&str], arguments: &[&str]) -> Option<Command> {
     if !Command::new("prlimit").arg("--version").output().is_ok_and(|run| run.status.success()) {
         skip("there is no prlimit");
@@ -28,7 +31,11 @@ fn limited(scratch: &Scratch, limits: &[&str], arguments: &[&str]) -> Option<Com
     }
     let mut command = Command::new("prlimit");
     scratch.prepare(&mut command);
-    command.args(limits).arg(scratch.program()).args(["--threads", "2", "source", "replica"]).args(arguments);
+    command
+        .args(limits)
+        .arg(scratch.program())
+        .args(["--threads", "2", "source", "replica"])
+        .args(arguments);
     if is_root() {
         let newcomer = 1_000_000 + fastrand::u32(..1_000_000);
         chown(scratch.root(), Some(newcomer), None).unwrap();
@@ -37,7 +44,8 @@ fn limited(scratch: &Scratch, limits: &[&str], arguments: &[&str]) -> Option<Com
     Some(command)
 }
 
-/// It has worked, or was refused with this advice before it changed anything. Whether it has worked.
+/// It has worked, or was refused with this advice before it changed anything. Whether it has
+/// worked.
 #[track_caller]
 fn worked(scratch: &Scratch, run: Run, advice: &str) -> bool {
     if run.code == Some(2) {
@@ -88,7 +96,9 @@ fn too_small_a_stack_is_refused() {
 #[test]
 fn too_few_processes_are_refused() {
     if !is_root() {
-        return skip("the limit on processes counts all of one's own: only root can be somebody else");
+        return skip(
+            "the limit on processes counts all of one's own: only root can be somebody else",
+        );
     }
     each("nproc", &[1, 2, 3, 4, 6, 8, 10, 11, 12, 16], "ulimit -u");
 }

@@ -13,8 +13,11 @@ const NAMES: [&str; 4] = ["first", "second", "sub/third", "sub/deep/fourth"];
 
 /// One file under four names, and a symlink under two; mirrored once.
 fn linked(contents: &[u8]) -> Scratch {
-    let tree =
-        Tree::new().file(NAMES[0], contents).dir("sub/deep").symlink("symlink", "first").file("x", "other");
+    let tree = Tree::new()
+        .file(NAMES[0], contents)
+        .dir("sub/deep")
+        .symlink("symlink", "first")
+        .file("x", "other");
     let scratch = Scratch::ordinary().with_source(&tree);
     for name in &NAMES[1..] {
         fs::hard_link(scratch.source().join(NAMES[0]), scratch.source().join(name)).unwrap();
@@ -45,7 +48,8 @@ fn at(scratch: &Scratch, name: &str) -> PathBuf {
 
 #[test]
 fn hard_links_are_mirrored_as_separate_files() {
-    for contents in [&b""[..], b"text", &support::noise(1, 300_000), &support::noise(2, 9_000_000)] {
+    for contents in [&b""[..], b"text", &support::noise(1, 300_000), &support::noise(2, 9_000_000)]
+    {
         let scratch = linked(contents);
         for name in NAMES {
             assert_eq!(fs::read(scratch.replica().join(name)).unwrap(), contents, "{name}");
@@ -124,9 +128,13 @@ fn names_that_are_linked_later_or_moved_are_followed() {
 
 #[test]
 fn links_within_the_replica_are_taken_apart_where_they_differ() {
-    let tree =
-        Tree::new().file("a", "text of a").file("b", "text of b").file("c", "longer").file("d", "same");
-    let scratch = Scratch::ordinary().with_source(&tree).with_replica(&Tree::new().file("a", "stale tex"));
+    let tree = Tree::new()
+        .file("a", "text of a")
+        .file("b", "text of b")
+        .file("c", "longer")
+        .file("d", "same");
+    let scratch =
+        Scratch::ordinary().with_source(&tree).with_replica(&Tree::new().file("a", "stale tex"));
     for name in ["b", "c"] {
         fs::hard_link(scratch.replica().join("a"), scratch.replica().join(name)).unwrap();
     }

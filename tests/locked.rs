@@ -1,4 +1,5 @@
-//! What its mode or the file system locks: as an ordinary user, twindir opens it up, and locks it again.
+//! What its mode or the file system locks: as an ordinary user, twindir opens it up, and locks it
+//! again.
 
 mod support;
 
@@ -104,7 +105,11 @@ fn a_locked_directory_is_emptied_moved_and_removed() {
 
 #[test]
 fn a_locked_directory_becomes_a_file_and_back() {
-    let tree = locked_dirs().file("file", "text").mode(0o400).file("stays", "text").file("stays too", "text");
+    let tree = locked_dirs()
+        .file("file", "text")
+        .mode(0o400)
+        .file("stays", "text")
+        .file("stays too", "text");
     let scratch = Scratch::ordinary().with_source(&tree);
     sync(&scratch);
     let dir = scratch.source().join("locked");
@@ -125,7 +130,8 @@ fn a_locked_directory_becomes_a_file_and_back() {
 
 #[test]
 fn the_root_of_the_replica_may_be_locked() {
-    let scratch = Scratch::ordinary().with_source(&Tree::new().file("file", "text").file("sub/file", "text"));
+    let scratch =
+        Scratch::ordinary().with_source(&Tree::new().file("file", "text").file("sub/file", "text"));
     set_mode(&scratch.source(), 0o555);
     sync(&scratch);
     let source = scratch.source();
@@ -154,7 +160,8 @@ fn directories_of_the_replica_without_any_right_are_opened_up() {
         fs::remove_dir_all(source.join("goes")).unwrap();
         fs::remove_dir_all(source.join("becomes a file")).unwrap();
         fs::write(source.join("becomes a file"), "text").unwrap();
-        for dir in ["same/deep", "same", "changed", "goes/a/b", "goes/a", "goes", "becomes a file"] {
+        for dir in ["same/deep", "same", "changed", "goes/a/b", "goes/a", "goes", "becomes a file"]
+        {
             set_mode(&scratch.replica().join(dir), mode);
         }
         scratch.own(&source);
@@ -193,8 +200,11 @@ fn files_of_another_owner_in_the_replica_are_replaced() {
     if !is_root() {
         return skip("an entry of another user takes root to make");
     }
-    let tree =
-        Tree::new().file("same", "text").file("contents", "before").file("mode", "text").symlink("link", "a");
+    let tree = Tree::new()
+        .file("same", "text")
+        .file("contents", "before")
+        .file("mode", "text")
+        .symlink("link", "a");
     let scratch = Scratch::ordinary().with_source(&tree);
     sync(&scratch);
     let source = scratch.source();
@@ -223,7 +233,9 @@ fn read_only_files_are_copied_changed_and_removed() {
     sync(&scratch);
     for mode in [0o444, 0o400, 0o555, 0o4555] {
         let at = |name: &str| scratch.source().join(format!("{name} {mode:o}"));
-        for (name, text) in [("contents", "BEFORE"), ("size", "longer than before"), ("big", "small")] {
+        for (name, text) in
+            [("contents", "BEFORE"), ("size", "longer than before"), ("big", "small")]
+        {
             set_mode(&at(name), 0o600);
             fs::write(at(name), text).unwrap();
             set_mode(&at(name), mode);
@@ -239,7 +251,13 @@ fn the_root_user_mirrors_what_nobody_may_read() {
     if !is_root() {
         return skip("only root reads what nobody may");
     }
-    let tree = Tree::new().file("file", "text").mode(0).file("dir/file", "text").mode(0).dir("dir").mode(0);
+    let tree = Tree::new()
+        .file("file", "text")
+        .mode(0)
+        .file("dir/file", "text")
+        .mode(0)
+        .dir("dir")
+        .mode(0);
     let scratch = Scratch::new().with_source(&tree);
     sync(&scratch);
     fs::write(scratch.source().join("dir/file"), "longer than before").unwrap();
@@ -281,8 +299,10 @@ fn problems_of(run: &Run) -> Vec<&str> {
 #[test]
 fn an_immutable_entry_of_the_replica_is_a_problem_with_its_name() {
     let names = ["contents", "mode", "goes", "dir/goes", "becomes a dir"];
-    let mut tree =
-        Tree::new().file("good", "before").file("dir/stays", "text").file("immutable dir/stays", "text");
+    let mut tree = Tree::new()
+        .file("good", "before")
+        .file("dir/stays", "text")
+        .file("immutable dir/stays", "text");
     for name in names {
         tree = tree.file(name, "before");
     }
@@ -308,7 +328,8 @@ fn an_immutable_entry_of_the_replica_is_a_problem_with_its_name() {
     for _ in 0..2 {
         let run = scratch.once(&[]).expect(1);
         for name in names.into_iter().chain(["immutable dir/new"]) {
-            let about = problems_of(&run).into_iter().filter(|line| line.contains(&format!(" {name}: ")));
+            let about =
+                problems_of(&run).into_iter().filter(|line| line.contains(&format!(" {name}: ")));
             assert_eq!(about.count(), 1, "{name}\n{run}");
         }
         assert!(!run.stdout.contains("equal as of"), "{run}");
@@ -325,7 +346,8 @@ fn an_immutable_entry_of_the_replica_is_a_problem_with_its_name() {
 
 #[test]
 fn a_check_of_what_it_may_not_read_is_not_taken_for_equal() {
-    let scratch = Scratch::ordinary().with_source(&Tree::new().file("dir/file", "text").file("file", "text"));
+    let scratch =
+        Scratch::ordinary().with_source(&Tree::new().file("dir/file", "text").file("file", "text"));
     sync(&scratch);
     for name in ["file", "dir"] {
         let at = scratch.replica().join(name);
@@ -338,7 +360,8 @@ fn a_check_of_what_it_may_not_read_is_not_taken_for_equal() {
 
 /// A directory of the replica that is filled and changed while it can only be added to.
 fn append_only() -> Option<(Scratch, Locked)> {
-    let tree = Tree::new().file("d/changed", "before").file("d/stays", "text").file("other", "text");
+    let tree =
+        Tree::new().file("d/changed", "before").file("d/stays", "text").file("other", "text");
     let scratch = Scratch::new().with_source(&tree);
     sync(&scratch);
     let lock = Locked::append_only(scratch.replica().join("d"))?;
@@ -354,7 +377,8 @@ fn append_only() -> Option<(Scratch, Locked)> {
 /// Nothing is left in it, and what was there is as it was.
 #[track_caller]
 fn assert_nothing_added(scratch: &Scratch) {
-    let names = fs::read_dir(scratch.replica().join("d")).unwrap().map(|entry| entry.unwrap().file_name());
+    let names =
+        fs::read_dir(scratch.replica().join("d")).unwrap().map(|entry| entry.unwrap().file_name());
     let mut names: Vec<_> = names.collect();
     names.sort();
     assert_eq!(names, ["changed", "stays"]);
@@ -429,10 +453,12 @@ fn a_dry_run_and_the_run_after_it_say_the_same_of_what_is_locked() {
         "rm d/f; mkdir d/f; echo new > d/f/new",
     ];
     let files = ["rm d/f", "echo more > d/f", "chmod 600 d/f", "rm d/f; mkdir d/f", "mv d/f d/g"];
-    let all = changes.map(|change| (change, "d")).into_iter().chain(files.map(|change| (change, "d/f")));
+    let all =
+        changes.map(|change| (change, "d")).into_iter().chain(files.map(|change| (change, "d/f")));
     let each = all.flat_map(|(change, locked)| ["+a", "+i"].map(|flag| (change, locked, flag)));
     for (change, locked, flag) in each {
-        let scratch = Scratch::new().with_source(&Tree::new().file("d/sub/f", "text").file("d/f", "text"));
+        let scratch =
+            Scratch::new().with_source(&Tree::new().file("d/sub/f", "text").file("d/f", "text"));
         sync(&scratch);
         let Some(_lock) = Locked::new(flag, scratch.replica().join(locked)) else {
             return skip("nothing can be locked here");
@@ -446,10 +472,13 @@ fn a_dry_run_and_the_run_after_it_say_the_same_of_what_is_locked() {
         }
         // Without the mark and the time.
         let actions = |run: &Run, skipped: usize| -> BTreeSet<String> {
-            let words = |line: &str| line.split_whitespace().skip(skipped).collect::<Vec<_>>().join(" ");
+            let words =
+                |line: &str| line.split_whitespace().skip(skipped).collect::<Vec<_>>().join(" ");
             let actions = run.stdout.lines().map(words);
             actions
-                .filter(|line| ["created", "updated", "removed"].iter().any(|word| line.starts_with(word)))
+                .filter(|line| {
+                    ["created", "updated", "removed"].iter().any(|word| line.starts_with(word))
+                })
                 .collect()
         };
         assert_eq!(actions(&dry, 3), actions(&run, 1), "{change}, {flag} {locked}\n{dry}\n{run}");

@@ -8,7 +8,9 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::process::Signal;
-use support::{DEADLINE, Daemon, EXIT_LIMIT, LogLine, Run, Scratch, Tree, set_mode, set_mtime, wait_until};
+use support::{
+    DEADLINE, Daemon, EXIT_LIMIT, LogLine, Run, Scratch, Tree, set_mode, set_mtime, wait_until,
+};
 
 /// `--once` with a log, which must end well.
 #[track_caller]
@@ -24,7 +26,8 @@ fn logged(scratch: &Scratch) -> (Run, Vec<LogLine>) {
 /// The one line about this path.
 #[track_caller]
 fn only<'a>(lines: &'a [LogLine], path: &str) -> &'a LogLine {
-    let found: Vec<_> = lines.iter().filter(|line| line.is_action() && line.get("path") == path).collect();
+    let found: Vec<_> =
+        lines.iter().filter(|line| line.is_action() && line.get("path") == path).collect();
     assert_eq!(found.len(), 1, "lines about {path}: {found:?}\nof {lines:?}");
     found[0]
 }
@@ -125,7 +128,8 @@ fn a_removed_directory_is_one_line_with_the_number_of_its_entries() {
 fn the_console_says_time_action_path_and_reason() {
     let scratch = Scratch::new().with_source(&Tree::new().file("docs/guide.md", [b'x'; 12_300]));
     let run = scratch.sync();
-    let line = run.actions().into_iter().find(|line| line.contains("docs/guide.md")).expect("a line");
+    let line =
+        run.actions().into_iter().find(|line| line.contains("docs/guide.md")).expect("a line");
     let (time, rest) = line.split_at(8);
     let shape = time.replace(|c: char| c.is_ascii_digit(), "0");
     assert_eq!(shape, "00:00:00", "{line}");
@@ -222,7 +226,8 @@ fn a_full_log_is_rotated_and_no_other_file_is_touched() {
     // Short of ten million bytes; the run takes it past ten times 2^20.
     let old = old_log("before", 9_990_000);
     fs::write(scratch.log(), &old).unwrap();
-    let neighbours = ["log.old", "log.99", "log.1.gz", "log.01", "log.1x", "logs", "log.-1", "a.log.1"];
+    let neighbours =
+        ["log.old", "log.99", "log.1.gz", "log.01", "log.1x", "logs", "log.-1", "a.log.1"];
     for name in neighbours {
         fs::write(scratch.path(name), name).unwrap();
     }

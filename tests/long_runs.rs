@@ -1,4 +1,5 @@
-//! A process that is stopped for a while, clocks that jump, directories without measure, and hours of changes.
+//! A process that is stopped for a while, clocks that jump, directories without measure, and hours
+//! of changes.
 
 mod support;
 
@@ -7,8 +8,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::Signal;
 use support::{
-    Background, Churn, DEADLINE, Daemon, Live, Peak, Scratch, Tree, Usage, are_twins, how_many, is_stopped,
-    wait_until,
+    Background, Churn, DEADLINE, Daemon, Live, Peak, Scratch, Tree, Usage, are_twins, how_many,
+    is_stopped, wait_until,
 };
 
 fn churn(scratch: &Scratch, seed: u64) -> Background<Churn> {
@@ -50,8 +51,8 @@ fn a_process_that_is_stopped_for_long_makes_up_for_it() {
     assert_made_up_for(Duration::from_secs(10));
 }
 
-/// Of a file system, a clock that jumps is files that were written in the future, and then in the past. The machine's
-/// own clock is everybody's.
+/// Of a file system, a clock that jumps is files that were written in the future, and then in the
+/// past. The machine's own clock is everybody's.
 #[test]
 fn times_that_jump_ahead_and_back_are_followed() {
     let live = Live::of(&Tree::new().files("d", 10));

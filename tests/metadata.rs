@@ -34,13 +34,17 @@ fn setuid_setgid_and_sticky_bits_are_mirrored() {
         tree = tree.file(format!("big file {mode:o}"), vec![b'x'; 300_000]).mode(mode);
     }
     for mode in [0o1777, 0o2755, 0o3775, 0o4755, 0o6755] {
-        tree = tree.dir(format!("dir {mode:o}")).mode(mode).file(format!("dir {mode:o}/inside"), "text");
+        tree = tree
+            .dir(format!("dir {mode:o}"))
+            .mode(mode)
+            .file(format!("dir {mode:o}/inside"), "text");
     }
     for scratch in [Scratch::new(), Scratch::ordinary()] {
         let scratch = scratch.with_source(&tree);
         scratch.sync();
         assert_settled(&scratch);
-        // Each gets the mode of its neighbour: bits come and go, and one that only loses some stays the same file.
+        // Each gets the mode of its neighbour: bits come and go, and one that only loses some stays
+        // the same file.
         let before = inode(&scratch.replica().join("file 7777"));
         for (index, mode) in modes.iter().enumerate() {
             let next = modes[(index + 1) % modes.len()];
@@ -54,7 +58,8 @@ fn setuid_setgid_and_sticky_bits_are_mirrored() {
 
 #[test]
 fn a_setuid_file_keeps_its_bits_when_its_contents_change() {
-    let tree = Tree::new().file("same size", "before").mode(0o4755).file("longer", "before").mode(0o6755);
+    let tree =
+        Tree::new().file("same size", "before").mode(0o4755).file("longer", "before").mode(0o6755);
     let scratch = Scratch::ordinary().with_source(&tree);
     scratch.sync();
     for (name, text, mode) in [("same size", "BEFORE", 0o4755), ("longer", "behind it", 0o6755)] {
@@ -100,7 +105,14 @@ fn what_is_made_in_a_setgid_directory_inherits_nothing_that_its_source_lacks() {
 
 #[test]
 fn mtimes_are_exact_to_the_nanosecond_for_each_kind() {
-    let times = [(0, 0), (0, 1), (1, 999_999_999), (1_600_000_000, 123_456_789), (4_000_000_000, 7), (-5, 3)];
+    let times = [
+        (0, 0),
+        (0, 1),
+        (1, 999_999_999),
+        (1_600_000_000, 123_456_789),
+        (4_000_000_000, 7),
+        (-5, 3),
+    ];
     let mut tree = Tree::new();
     for (number, (seconds, nanoseconds)) in times.into_iter().enumerate() {
         tree = tree
@@ -139,7 +151,8 @@ fn a_change_of_metadata_alone_keeps_the_inode() {
         .dir("owner dir");
     let scratch = Scratch::new().with_source(&tree);
     scratch.sync();
-    let names = ["mode", "mtime", "xattr", "big", "dir", "dir/inside", "link", "owner", "owner dir"];
+    let names =
+        ["mode", "mtime", "xattr", "big", "dir", "dir/inside", "link", "owner", "owner dir"];
     let inodes = || names.map(|name| inode(&scratch.replica().join(name)));
     let before = inodes();
     let at = |name: &str| scratch.source().join(name);
@@ -164,9 +177,12 @@ fn a_change_of_metadata_alone_keeps_the_inode() {
 
 #[test]
 fn a_snapshot_of_hard_links_does_not_change_with_the_replica() {
-    let names = ["mode", "mtime", "xattr", "same size", "longer", "empty", "removed", "dir/deep", "owner"];
-    let mut tree =
-        Tree::new().symlink("link", "target").symlink("link mtime", "target").symlink("own", "target");
+    let names =
+        ["mode", "mtime", "xattr", "same size", "longer", "empty", "removed", "dir/deep", "owner"];
+    let mut tree = Tree::new()
+        .symlink("link", "target")
+        .symlink("link mtime", "target")
+        .symlink("own", "target");
     for name in names {
         tree = tree.file(name, "before");
     }
@@ -245,7 +261,11 @@ fn owner_and_group_are_mirrored_by_root() {
 
     for (uid, name) in (3000..).zip(names) {
         // The user alone, the group alone.
-        if uid % 2 == 0 { give(name, uid, 1500 + uid - 3000) } else { give(name, 1000 + uid - 3000, uid) }
+        if uid % 2 == 0 {
+            give(name, uid, 1500 + uid - 3000)
+        } else {
+            give(name, 1000 + uid - 3000, uid)
+        }
     }
     let target = scratch.path("target");
     fs::write(&target, "not to be given away").unwrap();

@@ -1,4 +1,5 @@
-//! File systems that are mounted and unmounted in and under the two trees, in a mount namespace of its own. By root.
+//! File systems that are mounted and unmounted in and under the two trees, in a mount namespace of
+//! its own. By root.
 
 mod support;
 
@@ -31,7 +32,11 @@ fn what_an_unmounted_file_system_held_is_kept_until_it_is_mounted_again() {
         |run| {
             assert_said(
                 run,
-                &["unmounted: ./a ./in ./in/d ./in/d/x ./in/y", "mounted: ./a ./in ./in/z", "code: 0"],
+                &[
+                    "unmounted: ./a ./in ./in/d ./in/d/x ./in/y",
+                    "mounted: ./a ./in ./in/z",
+                    "code: 0",
+                ],
             );
             let kept = lines(run, "kept in the replica");
             assert_eq!(kept.len(), 1, "{run}");
@@ -60,7 +65,10 @@ fn nothing_is_written_below_the_mount_point_of_an_unmounted_replica() {
         stop
         "#,
         |run| {
-            assert_said(run, &["filled: ./a ./d ./d/b", "errors: 1", "again: ./a ./d ./d/b", "code: 0"]);
+            assert_said(
+                run,
+                &["filled: ./a ./d ./d/b", "errors: 1", "again: ./a ./d ./d/b", "code: 0"],
+            );
             assert_eq!(lines(run, "is gone").len(), 1, "{run}");
             assert_eq!(lines(run, " problem "), [""; 0], "{run}");
         },
@@ -176,7 +184,11 @@ fn what_is_mounted_in_the_replica_is_never_entered() {
     each_way(|how| {
         let tree = Tree::new().file("d/m/x", "of the source").dir("d/m/in").file("d/y", "y");
         let scratch = Scratch::new().with_source(&tree);
-        Tree::new().file("x", "outside").mode(0o600).file("in/z", "z").make(&scratch.path("outside"));
+        Tree::new()
+            .file("x", "outside")
+            .mode(0o600)
+            .file("in/z", "z")
+            .make(&scratch.path("outside"));
         let before = Snapshot::with_inodes(&scratch.path("outside"));
         let Some(run) = script(
             &scratch,
@@ -245,7 +257,9 @@ fn a_file_that_is_mounted_in_the_replica_is_left_alone() {
 fn a_dry_run_says_of_a_mount_in_the_replica_what_a_run_says() {
     let scratch = Scratch::new()
         .with_source(&Tree::new().file("f", "x").file("turned", "a file now"))
-        .with_replica(&Tree::new().file("f", "x").file("gone/m/x", "x").file("turned/m/x", "x").dir("bare"));
+        .with_replica(
+            &Tree::new().file("f", "x").file("gone/m/x", "x").file("turned/m/x", "x").dir("bare"),
+        );
     fs::write(scratch.replica().join("bound"), "x").unwrap();
     let text = r#"
         mount --bind source/f replica/bound
@@ -260,5 +274,8 @@ fn a_dry_run_says_of_a_mount_in_the_replica_what_a_run_says() {
         umount replica/gone/m replica/turned/m replica/bound
     "#;
     let Some(run) = script(&scratch, "", text) else { return };
-    assert_said(&run, &["--dry-run: 1, 1 1 1 1 0", "--once: 1, 1 1 1 1 0", "--check: 1, 0 0 0 0 1"]);
+    assert_said(
+        &run,
+        &["--dry-run: 1, 1 1 1 1 0", "--once: 1, 1 1 1 1 0", "--check: 1, 0 0 0 0 1"],
+    );
 }

@@ -1,4 +1,5 @@
-//! When directories are opened to others: not before all that stands in them and above them is as closed as in the source.
+//! When directories are opened to others: not before all that stands in them and above them is as
+//! closed as in the source.
 
 mod support;
 
@@ -48,7 +49,8 @@ fn a_new_directory_is_not_opened_while_the_one_in_its_place_holds_what_that_did(
         "mv d x; mv x ../away; mkdir -m 755 d x",
         "mkdir -m 755 new; mv d ../away; mv new d",
     ] {
-        let live = Live::of(&Tree::new().files("d", 300).file("d/secret", SECRET).dir("d").mode(0o700));
+        let live =
+            Live::of(&Tree::new().files("d", 300).file("d/secret", SECRET).dir("d").mode(0o700));
         let guard = guard(&live.copy("d"), "secret");
         live.sh(&format!("{script}; echo public >d/public"));
         live.scratch.wait_twins();
@@ -119,10 +121,12 @@ fn what_is_moved_to_where_others_can_see_it_is_closed_before() {
 
 #[test]
 fn a_directory_is_not_opened_while_what_is_to_go_from_it_cannot() {
-    let scratch = Scratch::new().with_source(&Tree::new().file("d/secret", SECRET).dir("d").mode(0o700));
+    let scratch =
+        Scratch::new().with_source(&Tree::new().file("d/secret", SECRET).dir("d").mode(0o700));
     let backup = scratch.path("backup");
     fs::create_dir(&backup).unwrap();
-    let daemon = Daemon::spawn(scratch.command(["source", "replica", "1h", "--backup-dir", "backup"]));
+    let daemon =
+        Daemon::spawn(scratch.command(["source", "replica", "1h", "--backup-dir", "backup"]));
     daemon.wait_settled(1);
     let guard = guard(&scratch.replica().join("d"), "secret");
     fs::remove_dir_all(&backup).unwrap();
@@ -154,7 +158,8 @@ fn nothing_is_saved_in_a_directory_that_a_stranger_has_put_in_the_place_of_anoth
     }
 }
 
-/// Directories that a group shares, one in the other, closed to others until twindir was started again.
+/// Directories that a group shares, one in the other, closed to others until twindir was started
+/// again.
 #[test]
 fn nested_directories_are_opened_together() {
     let path = |depth: usize| vec!["d"; depth].join("/");
@@ -174,7 +179,8 @@ fn nested_directories_are_opened_together() {
 
 #[test]
 fn what_kept_a_directory_closed_is_not_waited_for_longer_than_it_lasts() {
-    let scratch = Scratch::ordinary().with_source(&Tree::new().file("d/x/y/f", "x").dir("d").mode(0o700));
+    let scratch =
+        Scratch::ordinary().with_source(&Tree::new().file("d/x/y/f", "x").dir("d").mode(0o700));
     let daemon = scratch.watcher(&[]);
     let (at, copy) = (|name: &str| scratch.source().join(name), scratch.replica().join("d"));
     fs::write(at("d/x/y/f"), "longer").unwrap();

@@ -1,7 +1,9 @@
-//! The kernel's queue of events, overflowed: said once for each time, mended by one quick scan, and never a loop.
+//! The kernel's queue of events, overflowed: said once for each time, mended by one quick scan, and
+//! never a loop.
 //!
-//! A daemon that is stopped by a signal reads no events, so that the queue overflows at its ordinary length. The length
-//! itself, `fs.inotify.max_queued_events`, is one for the whole machine, whatever user namespace it is written from.
+//! A daemon that is stopped by a signal reads no events, so that the queue overflows at its
+//! ordinary length. The length itself, `fs.inotify.max_queued_events`, is one for the whole
+//! machine, whatever user namespace it is written from.
 
 mod support;
 
@@ -31,7 +33,8 @@ fn queue_length() -> Option<u64> {
     Some(length)
 }
 
-/// Makes more events in a watched directory than the queue holds. They come in threes that the kernel cannot merge.
+/// Makes more events in a watched directory than the queue holds. They come in threes that the
+/// kernel cannot merge.
 fn overfill(dir: &Path, length: u64) {
     for number in 0..length / 3 + 100 {
         let file = dir.join(format!("passing{}", number % 7));
@@ -64,8 +67,12 @@ fn scans(live: &Live) -> usize {
 }
 
 fn live() -> Live {
-    let tree =
-        Tree::new().dir("noise").files("a", 10).files("c", 10).file("a/x/deep/f", "deep").file("f", "f");
+    let tree = Tree::new()
+        .dir("noise")
+        .files("a", 10)
+        .files("c", 10)
+        .file("a/x/deep/f", "deep")
+        .file("f", "f");
     Live::of(&tree)
 }
 
@@ -76,7 +83,9 @@ fn an_overflow_is_one_line_and_one_quick_scan() {
     let before = scans(&live);
     for round in 1..=2 {
         let equal = live.daemon.settled();
-        unseen(&live, length, || live.sh(&format!("echo {round} >f; rm -r c; mkdir c; echo {round} >c/new")));
+        unseen(&live, length, || {
+            live.sh(&format!("echo {round} >f; rm -r c; mkdir c; echo {round} >c/new"))
+        });
         live.wait();
         live.daemon.wait_settled(equal + 1);
         wait_until("the overflow is said", DEADLINE, || overflows(&live) == round);
@@ -130,7 +139,8 @@ fn churn(live: &Live) -> Background<Churn> {
     Background::start(Churn::new(live.scratch.source(), 11), Churn::step)
 }
 
-/// Lets the queue overflow again and again under churn. Fails where there were more scans than overflows could ask for.
+/// Lets the queue overflow again and again under churn. Fails where there were more scans than
+/// overflows could ask for.
 #[track_caller]
 fn assert_bounded(length: u64, time: Duration) {
     let live = live();
@@ -141,7 +151,8 @@ fn assert_bounded(length: u64, time: Duration) {
     while begun.elapsed() < time {
         unseen(&live, length, || {});
         times += 1;
-        // The watch may have been replaced just then, so that not every time is an overflow; but it goes on.
+        // The watch may have been replaced just then, so that not every time is an overflow; but it
+        // goes on.
         live.answer("f");
     }
     let steps = churn.stop().steps;
@@ -237,7 +248,9 @@ fn a_storm_on_a_queue_of_64_events_is_scanned_half_of_the_time_at_most() {
     live.scratch.wait_twins();
     let (made, overflowed) = (scans(&live) - before.0, overflows(&live) - before.1);
     let longest = longest_scan(&live);
-    println!("{steps} changes, {overflowed} overflows said, {made} scans of {longest:.2} s at most");
+    println!(
+        "{steps} changes, {overflowed} overflows said, {made} scans of {longest:.2} s at most"
+    );
     assert!(overflowed > 0, "the queue never overflowed");
     // A scan is followed by a rest as long as itself; the shortest counts a tenth of a second here.
     assert!(made as f64 <= time.as_secs_f64() / 0.1 + 5.0, "{made} scans");

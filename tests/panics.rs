@@ -1,4 +1,5 @@
-//! A panic in any thread, provoked in a debug build: it ends the process with a message, and no temporary file stays.
+//! A panic in any thread, provoked in a debug build: it ends the process with a message, and no
+//! temporary file stays.
 
 mod support;
 
@@ -9,7 +10,8 @@ use std::process::Stdio;
 use rustix::fs::OFlags;
 use support::{DEADLINE, Daemon, Scratch, Tree, noise, skip, wait_until};
 
-/// A daemon of which one thread panics when it meets an entry of that name, at the start or once `meet` was called.
+/// A daemon of which one thread panics when it meets an entry of that name, at the start or once
+/// `meet` was called.
 #[track_caller]
 fn ends_when(thread: &str, meet: impl FnOnce(&Scratch, &Daemon)) {
     if !cfg!(debug_assertions) {
@@ -69,7 +71,8 @@ fn blocked() -> (PipeReader, Stdio) {
     (reader, writer.into())
 }
 
-/// Such a thread, in a run of its own: it ends with 70 and without temporary files, although nobody reads why.
+/// Such a thread, in a run of its own: it ends with 70 and without temporary files, although nobody
+/// reads why.
 #[track_caller]
 fn ends_unread(thread: &str, options: &[&str], is_equal: bool) {
     let mut tree = Tree::new();

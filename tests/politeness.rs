@@ -40,7 +40,8 @@ fn assert_at_rest(daemon: &Daemon) {
 
 #[test]
 fn what_cannot_be_done_now_keeps_nobody_busy() {
-    let scratch = Scratch::ordinary().with_source(&Tree::new().file("locked", "text").file("f", "text"));
+    let scratch =
+        Scratch::ordinary().with_source(&Tree::new().file("locked", "text").file("f", "text"));
     set_mode(&scratch.source().join("locked"), 0);
     let daemon = scratch.starting_watcher(&[]);
     wait_until("a sweep has ended", DEADLINE, || daemon.sweeps() > 0);
@@ -51,7 +52,8 @@ fn what_cannot_be_done_now_keeps_nobody_busy() {
 #[test]
 fn held_deletions_keep_nobody_busy() {
     for options in [&[][..], &["--interval-only"]] {
-        let scratch = Scratch::new().with_source(&Tree::new()).with_replica(&Tree::new().files("d", 150));
+        let scratch =
+            Scratch::new().with_source(&Tree::new()).with_replica(&Tree::new().files("d", 150));
         let daemon = scratch.starting_watcher(options);
         wait_until("it says so", DEADLINE, || daemon.stderr().contains("held"));
         wait_until("a sweep has ended", DEADLINE, || daemon.sweeps() > 0);

@@ -1,11 +1,12 @@
-//! The power is cut under a daemon at work: what the disk then holds, against what the log had said.
+//! The power is cut under a daemon at work: what the disk then holds, against what the log had
+//! said.
 //!
 //! The replica lies on a file system in an image, and the image on an XFS, in two ways:
 //!
-//! - A clone of the image is taken in one instant while all goes on. It is what a disk holds that has taken each write it
-//!   was sent, and not one that was still in memory.
-//! - The XFS is shut down. What the image then holds is what a disk keeps that has lost its cache: what it was told to
-//!   flush, and by chance some of the rest.
+//! - A clone of the image is taken in one instant while all goes on. It is what a disk holds that
+//!   has taken each write it was sent, and not one that was still in memory.
+//! - The XFS is shut down. What the image then holds is what a disk keeps that has lost its cache:
+//!   what it was told to flush, and by chance some of the rest.
 //!
 //! It is mounted as after a power cut, by which its journal is replayed.
 
@@ -19,7 +20,9 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use rustix::process::Signal;
-use support::{Background, Daemon, LogLine, Mounts, Scratch, Tree, assert_twins, how_many, temporaries};
+use support::{
+    Background, Daemon, LogLine, Mounts, Scratch, Tree, assert_twins, how_many, temporaries,
+};
 
 /// After so long the daemon has said what it has done.
 const REST: Duration = Duration::from_secs(2);
@@ -27,7 +30,8 @@ const REST: Duration = Duration::from_secs(2);
 /// What a file holds: one line again and again, whose number says how many lines there are.
 fn contents(version: usize) -> Vec<u8> {
     // Now and then so much that a worker copies it.
-    let lines = if version.is_multiple_of(300) { 550_000 + version } else { 1 + (version * 7_919) % 5_000 };
+    let lines =
+        if version.is_multiple_of(300) { 550_000 + version } else { 1 + (version * 7_919) % 5_000 };
     format!("{version:015}\n").repeat(lines).into_bytes()
 }
 
@@ -52,7 +56,8 @@ impl Churn {
         let workshop = scratch.path("workshop");
         fs::create_dir(&workshop).unwrap();
         let rng = Rng::with_seed(seed);
-        let churn = Self { source: scratch.source(), workshop, rng, version: 0, touched: Vec::new() };
+        let churn =
+            Self { source: scratch.source(), workshop, rng, version: 0, touched: Vec::new() };
         Background::start(churn, Self::step)
     }
 
@@ -93,7 +98,8 @@ impl Churn {
     }
 }
 
-/// What the replica holds by the log: the lengths of its files, and the names that were files and are gone.
+/// What the replica holds by the log: the lengths of its files, and the names that were files and
+/// are gone.
 #[derive(Default, Clone)]
 struct Ledger {
     files: BTreeMap<String, u64>,
@@ -113,7 +119,10 @@ impl Ledger {
                     let other = ledger.take(path);
                     ledger.put(path, moved);
                     // Two names that were exchanged are two lines.
-                    if lines.next_if(|next| (next.get("path"), next.get("from")) == (from, path)).is_some() {
+                    if lines
+                        .next_if(|next| (next.get("path"), next.get("from")) == (from, path))
+                        .is_some()
+                    {
                         ledger.put(from, other);
                     }
                 }
@@ -168,7 +177,8 @@ struct Found {
 }
 
 impl Found {
-    /// Looks at what a cut has left in `root`: whether it is what the log had said, save where that `is_old`.
+    /// Looks at what a cut has left in `root`: whether it is what the log had said, save where that
+    /// `is_old`.
     fn see(&mut self, root: &Path, ledger: &Ledger, is_old: impl Fn(&str) -> bool) {
         for (name, length) in ledger.files.iter().filter(|(name, _)| !is_old(name)) {
             self.said += 1;
@@ -224,13 +234,21 @@ impl Machine {
             cp --reflink=always back/image back/probe; rm back/probe"
         ))?;
         let mut command = mounts.command(scratch.program());
-        command.args(options).args(["--max-delete", "100%", "source", "disk/replica", "3600", "log"]);
+        command.args(options).args([
+            "--max-delete",
+            "100%",
+            "source",
+            "disk/replica",
+            "3600",
+            "log",
+        ]);
         let daemon = Daemon::spawn(command);
         daemon.wait_settled(1);
         // Other programs save their files safely, and bring the journal to the disk with them.
         let file = fs::File::create(mounts.inside(&scratch.path("disk/other"))).unwrap();
         let others = Background::start(Some(file), |file| {
-            let save = |mut file: &fs::File| file.write_all(b"a line").and_then(|()| file.sync_all());
+            let save =
+                |mut file: &fs::File| file.write_all(b"a line").and_then(|()| file.sync_all());
             // Once the disk has gone, it is let go.
             *file = file.take().filter(|file| save(file).is_ok());
             std::thread::sleep(Duration::from_millis(300));
@@ -302,7 +320,8 @@ fn cut_power_and_lose_the_cache(mkfs: &str, mount: &str, options: &[&str]) -> Op
         let churn = churn.stop();
         machine.daemon.signal(Signal::KILL);
         let ledger = Ledger::of(&machine.scratch.log_lines());
-        let remount = "for at in disk back; do until umount $at 2>umount.log; do sleep 0.1; done; done
+        let remount =
+            "for at in disk back; do until umount $at 2>umount.log; do sleep 0.1; done; done
             mount -o loop back.image back";
         machine.mounts.sh(&format!("{remount}; mount -o loop,{mount} back/image cut"));
         // What the log speaks of last is what the source has, where that was left alone since.

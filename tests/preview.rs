@@ -10,7 +10,9 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 
-use support::{Run, Scratch, Snapshot, Tree, assert_same, is_root, set_mode, set_mtime, skip, xattr};
+use support::{
+    Run, Scratch, Snapshot, Tree, assert_same, is_root, set_mode, set_mtime, skip, xattr,
+};
 use world::World;
 
 const ALL: [&str; 2] = ["--max-delete", "100%"];
@@ -47,7 +49,8 @@ fn stamps(root: &Path) -> BTreeMap<PathBuf, [i64; 5]> {
         let metadata = fs::symlink_metadata(&at).unwrap();
         if metadata.is_dir() {
             // One that is locked says nothing.
-            waiting.extend(fs::read_dir(&at).into_iter().flatten().map(|entry| entry.unwrap().path()));
+            waiting
+                .extend(fs::read_dir(&at).into_iter().flatten().map(|entry| entry.unwrap().path()));
         }
         let (mtime, ctime) = (metadata.mtime_nsec(), metadata.ctime_nsec());
         let inode = i64::try_from(metadata.ino()).unwrap();
@@ -62,7 +65,8 @@ fn unchanged(scratch: &Scratch, action: impl FnOnce() -> Run) -> Run {
     let before = stamps(scratch.root());
     let run = action();
     let after = stamps(scratch.root());
-    let differ = before.iter().filter(|(at, stamp)| after.get(*at) != Some(stamp)).map(|(at, _)| at);
+    let differ =
+        before.iter().filter(|(at, stamp)| after.get(*at) != Some(stamp)).map(|(at, _)| at);
     let new = after.keys().filter(|at| !before.contains_key(*at));
     let changed: Vec<_> = differ.chain(new).collect();
     assert!(changed.is_empty(), "it has changed {changed:?}\n{run}");
@@ -155,8 +159,11 @@ fn a_directory_with_other_metadata_and_contents_is_told_in_the_same_words() {
 #[test]
 fn each_line_of_a_dry_run_is_marked() {
     let tree = Tree::new().file("new", "text").file("sub/size", "longer").symlink("link", "target");
-    let old =
-        Tree::new().file("sub/size", "short").file("sub/gone", "text").file("gone/a", "").file("gone/b", "");
+    let old = Tree::new()
+        .file("sub/size", "short")
+        .file("sub/gone", "text")
+        .file("gone/a", "")
+        .file("gone/b", "");
     let scratch = Scratch::new().with_source(&tree).with_replica(&old);
     let run = unchanged(&scratch, || dry_run(&scratch, &ALL)).expect(0);
     let lines: Vec<&str> = run.stdout.lines().filter(|line| line.contains(" (dry run) ")).collect();
@@ -168,7 +175,10 @@ fn each_line_of_a_dry_run_is_marked() {
         "removed  sub/gone (removed)",
         "removed  gone/ (removed, 3 entries)",
     ] {
-        assert!(lines.iter().any(|line| line.ends_with(&format!(" (dry run) {end}"))), "{end}\n{run}");
+        assert!(
+            lines.iter().any(|line| line.ends_with(&format!(" (dry run) {end}"))),
+            "{end}\n{run}"
+        );
     }
     assert_eq!(actions(&run).len(), lines.len(), "an action without a mark\n{run}");
     assert!(run.stdout.contains("5 actions"), "{run}");
@@ -176,11 +186,15 @@ fn each_line_of_a_dry_run_is_marked() {
 
 #[test]
 fn held_deletions_are_held_in_both() {
-    let tree = Tree::new().file("stays", "text").file("changed", "longer than before").file("new", "text");
+    let tree =
+        Tree::new().file("stays", "text").file("changed", "longer than before").file("new", "text");
     let tree = tree.file("becomes a file", "text").dir("becomes a dir");
     // A share holds nothing below a hundred.
-    let old =
-        Tree::new().file("stays", "text").file("changed", "before").files("goes", 120).file("goes too", "");
+    let old = Tree::new()
+        .file("stays", "text")
+        .file("changed", "before")
+        .files("goes", 120)
+        .file("goes too", "");
     let old = old.file("becomes a file/inside", "text").file("becomes a dir", "text");
     let scratch = Scratch::new().with_source(&tree).with_replica(&old);
     for (limit, code) in [(&["--max-delete", "3"][..], 1), (&[], 1), (&ALL, 0)] {
@@ -201,7 +215,8 @@ fn held_deletions_are_held_in_both() {
 
 #[test]
 fn a_missing_replica_is_not_made() {
-    let tree = Tree::new().file("a/b/c", "text").symlink("link", "a").file("big", vec![b'x'; 2_000_000]);
+    let tree =
+        Tree::new().file("a/b/c", "text").symlink("link", "a").file("big", vec![b'x'; 2_000_000]);
     let scratch = Scratch::ordinary().with_source(&tree);
     let foretold = unchanged(&scratch, || dry_run(&scratch, &["60", "log"])).expect(0);
     assert!(!scratch.replica().exists());
@@ -213,7 +228,8 @@ fn a_missing_replica_is_not_made() {
 
 #[test]
 fn a_dry_run_and_a_check_write_no_log() {
-    let scratch = Scratch::new().with_source(&Tree::new().file("a", "text")).with_replica(&Tree::new());
+    let scratch =
+        Scratch::new().with_source(&Tree::new().file("a", "text")).with_replica(&Tree::new());
     for mode in ["--dry-run", "--check"] {
         unchanged(&scratch, || scratch.run([mode, "source", "replica", "60", "log"]));
         unchanged(&scratch, || scratch.run([mode, "source", "replica", "-l", "sub/log"]));
@@ -283,7 +299,10 @@ fn what_cannot_be_read_makes_a_dry_run_and_a_check_fail() {
         let at = scratch.source().join(name);
         let mode = fs::metadata(&at).unwrap().mode() & 0o7777;
         set_mode(&at, 0);
-        for run in [unchanged(&scratch, || dry_run(&scratch, &[])), unchanged(&scratch, || check(&scratch))] {
+        for run in [
+            unchanged(&scratch, || dry_run(&scratch, &[])),
+            unchanged(&scratch, || check(&scratch)),
+        ] {
             let run = run.expect(1);
             assert_eq!(
                 run.stderr.lines().filter(|line| line.contains(&format!(" {name}: "))).count(),
@@ -299,8 +318,8 @@ fn what_cannot_be_read_makes_a_dry_run_and_a_check_fail() {
 
 #[test]
 fn a_dry_run_says_which_new_files_cannot_be_read() {
-    let scratch =
-        Scratch::ordinary().with_source(&Tree::new().file("new", "text").mode(0).file("good", "text"));
+    let scratch = Scratch::ordinary()
+        .with_source(&Tree::new().file("new", "text").mode(0).file("good", "text"));
     let run = dry_run(&scratch, &[]).expect(1);
     assert!(run.stderr.contains(" new: cannot open the file in the source"), "{run}");
     assert_eq!(actions(&run).len(), 1, "{run}");
@@ -308,8 +327,9 @@ fn a_dry_run_says_which_new_files_cannot_be_read() {
 
 /// What a check has said of each entry: path and what differs.
 fn differences(run: &Run) -> Vec<String> {
-    let said =
-        |line: &str| line.split_once(' ')?.1.strip_prefix("differs ").map(|rest| rest.trim().to_owned());
+    let said = |line: &str| {
+        line.split_once(' ')?.1.strip_prefix("differs ").map(|rest| rest.trim().to_owned())
+    };
     let mut found: Vec<String> = run.stdout.lines().filter_map(said).collect();
     found.sort();
     found
@@ -329,7 +349,11 @@ const SPOILS: [Spoil; 17] = [
     ("sub/big", |at| flip(at, 1_500_000), "sub/big (md5)"),
     ("sub/mode", |at| set_mode(at, 0o600), "sub/mode (metadata: mode)"),
     ("sub/mtime", |at| set_mtime(at, 5, 5), "sub/mtime (metadata: mtime)"),
-    ("sub/both", |at| (set_mode(at, 0o600), set_mtime(at, 5, 5)).1, "sub/both (metadata: mode mtime)"),
+    (
+        "sub/both",
+        |at| (set_mode(at, 0o600), set_mtime(at, 5, 5)).1,
+        "sub/both (metadata: mode mtime)",
+    ),
     ("sub/link", |at| relink(at, "behind"), "sub/link (target)"),
     ("sub/link mtime", |at| set_mtime(at, 5, 5), "sub/link mtime (metadata: mtime)"),
     ("sub/kind", |at| relink(at, "before"), "sub/kind (kind)"),
@@ -364,9 +388,11 @@ fn relink(at: &Path, target: &str) {
 }
 
 fn checked_tree() -> Tree {
-    let files = ["missing", "size", "md5", "mode", "mtime", "both", "kind", "xattr", "same", "owner"];
-    let mut tree =
-        files.into_iter().fold(Tree::new(), |tree, name| tree.file(format!("sub/{name}"), "before"));
+    let files =
+        ["missing", "size", "md5", "mode", "mtime", "both", "kind", "xattr", "same", "owner"];
+    let mut tree = files
+        .into_iter()
+        .fold(Tree::new(), |tree, name| tree.file(format!("sub/{name}"), "before"));
     for name in ["dir mode", "dir mtime", "dir kind", "dir xattr"] {
         tree = tree.dir(format!("sub/{name}"));
     }
@@ -464,8 +490,8 @@ fn silent_lines(text: &str) -> Vec<&str> {
 fn a_flipped_byte_is_found_by_a_check_and_repaired_with_a_warning() {
     // Of "sample" and of "samplf".
     let sums = ["5e8ff9bf55ba3508199d22e984129be6", "9a55dd347e6be93ef0e69bac5d76a874"];
-    let scratch =
-        Scratch::ordinary().with_source(&Tree::new().file("sub/file", "sample").file("other", "text"));
+    let scratch = Scratch::ordinary()
+        .with_source(&Tree::new().file("sub/file", "sample").file("other", "text"));
     scratch.sync();
     let replica = scratch.replica().join("sub/file");
     let good = Snapshot::of(&scratch.replica());

@@ -66,9 +66,13 @@ fn an_unreadable_file_that_the_replica_lacks_is_a_problem_each_time() {
 
 #[test]
 fn an_unreadable_directory_deletes_nothing() {
-    // 0: not to be listed. 0o111: not to be listed, but its names may be reached. 0o444: the other way round.
+    // 0: not to be listed. 0o111: not to be listed, but its names may be reached. 0o444: the other
+    // way round.
     for mode in [0, 0o111, 0o444] {
-        let tree = Tree::new().file("bad/file", "old").file("bad/deep/file", "old").file("good/file", "old");
+        let tree = Tree::new()
+            .file("bad/file", "old")
+            .file("bad/deep/file", "old")
+            .file("good/file", "old");
         let scratch = Scratch::ordinary().with_source(&tree);
         scratch.sync();
         let before = Snapshot::with_inodes(&scratch.replica().join("bad"));
@@ -106,8 +110,10 @@ fn a_directory_of_somebody_else_in_the_replica_is_a_problem() {
     if !is_root() {
         return skip("only root can make a directory that belongs to somebody else");
     }
-    let tree = Tree::new().file("closed/file", "new").file("closed/more", "new").file("open/file", "new");
-    let scratch = Scratch::ordinary().with_source(&tree).with_replica(&Tree::new().file("open/file", "old"));
+    let tree =
+        Tree::new().file("closed/file", "new").file("closed/more", "new").file("open/file", "new");
+    let scratch =
+        Scratch::ordinary().with_source(&tree).with_replica(&Tree::new().file("open/file", "old"));
     // Not given to the user that the program runs as.
     Tree::new().file("closed/file", "old").file("closed/extra", "old").make(&scratch.replica());
     let closed = scratch.replica().join("closed");
@@ -162,7 +168,8 @@ fn entries_that_vanish_while_they_are_read_do_no_harm() {
             for _ in 0..10 {
                 let deep = dir.join(format!("{}", rng.u8(0..4)));
                 let _ = fs::create_dir_all(&deep);
-                let _ = fs::write(deep.join(format!("{}", rng.u8(0..9))), vec![1; rng.usize(0..9000)]);
+                let _ =
+                    fs::write(deep.join(format!("{}", rng.u8(0..9))), vec![1; rng.usize(0..9000)]);
             }
             let _ = fs::remove_dir_all(&dir);
         }
@@ -193,7 +200,8 @@ fn a_full_disk_is_a_problem_for_what_does_not_fit() {
         \"$0\" --once source replica; code=$?; ls -A replica; exit $code";
     command.args(["-m", "sh", "-c", script]).arg(scratch.program());
     let run = Daemon::run(command).expect(1);
-    let full: Vec<&str> = run.stderr.lines().filter(|line| line.contains(" full     big: ")).collect();
+    let full: Vec<&str> =
+        run.stderr.lines().filter(|line| line.contains(" full     big: ")).collect();
     assert_eq!(full.len(), 1, "{run}");
     let names: Vec<&str> = run.stdout.lines().filter(|line| !line.contains(' ')).collect();
     assert_eq!(names, ["a", "z"], "{run}");
@@ -204,7 +212,8 @@ fn a_part_that_cannot_go_of_a_directory_that_stays_is_one_problem() {
     if !is_root() {
         return skip("a directory of somebody else's takes root to make");
     }
-    let scratch = Scratch::ordinary().with_source(&Tree::new().file("d/keep.o", "x").file("d/a", "x"));
+    let scratch =
+        Scratch::ordinary().with_source(&Tree::new().file("d/keep.o", "x").file("d/a", "x"));
     scratch.sync();
     let daemon = scratch.watcher(&["--exclude", "*.o"]);
     std::os::unix::fs::chown(scratch.replica().join("d"), Some(0), Some(0)).unwrap();

@@ -17,13 +17,15 @@ use support::{Run, Scratch, Tree, set_mtime};
 const OLD: i64 = 1_600_000_000;
 
 fn synced() -> Scratch {
-    let tree = Tree::new().files("sub", 20).file("same", "before").mtime(OLD, 1).symlink("l", "sub");
+    let tree =
+        Tree::new().files("sub", 20).file("same", "before").mtime(OLD, 1).symlink("l", "sub");
     let scratch = Scratch::new().with_source(&tree);
     scratch.sync();
     scratch
 }
 
-/// This project's own documents: files that were made long ago, as their ctimes say, which nobody can set.
+/// This project's own documents: files that were made long ago, as their ctimes say, which nobody
+/// can set.
 fn old_source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("docs")
 }
@@ -34,7 +36,8 @@ fn is_old(source: &Path) -> bool {
         fs::read_to_string(Path::new("/proc/sys/vm").join(name)).unwrap().trim().parse().unwrap()
     };
     let unseen =
-        (centiseconds("dirty_expire_centisecs") + centiseconds("dirty_writeback_centisecs")) / 100 + 2;
+        (centiseconds("dirty_expire_centisecs") + centiseconds("dirty_writeback_centisecs")) / 100
+            + 2;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs().cast_signed();
     let is_old = |at: &Path| fs::symlink_metadata(at).unwrap().ctime() + unseen < now;
     fs::read_dir(source).unwrap().all(|entry| {
@@ -91,7 +94,8 @@ with open(sys.argv[1], 'r+b') as file:
         sys.stdin.readline()
 ";
 
-/// The kernel may not tell of what is written through a mapping to a page that was not written back.
+/// The kernel may not tell of what is written through a mapping to a page that was not written
+/// back.
 #[test]
 fn what_was_young_when_it_was_copied_is_read_as_long_as_it_is_young() {
     let scratch = synced();
@@ -189,7 +193,11 @@ fn a_file_of_the_replica_that_was_tampered_with_is_left_to_the_full_sweep() {
 #[test]
 #[ignore = "long: waits until files are old"]
 fn a_directory_that_was_moved_to_the_place_of_another_is_read() {
-    let tree = Tree::new().file("cur/deep/f", "one").mtime(OLD, 1).file("next/deep/f", "two").mtime(OLD, 1);
+    let tree = Tree::new()
+        .file("cur/deep/f", "one")
+        .mtime(OLD, 1)
+        .file("next/deep/f", "two")
+        .mtime(OLD, 1);
     let scratch = Scratch::new().with_source(&tree);
     grow_old(&scratch);
     scratch.sync();

@@ -187,8 +187,10 @@ fn a_replica_that_is_no_directory_is_refused() {
 fn a_symlink_that_leads_to_nothing_is_called_so() {
     let scratch = scratch();
     symlink("nowhere", scratch.path("dangling")).unwrap();
-    refused(&scratch, &["--once", "source", "dangling"]).stderr_has("a symlink that leads to nothing");
-    refused(&scratch, &["--once", "dangling", "replica"]).stderr_has("a symlink that leads to nothing");
+    refused(&scratch, &["--once", "source", "dangling"])
+        .stderr_has("a symlink that leads to nothing");
+    refused(&scratch, &["--once", "dangling", "replica"])
+        .stderr_has("a symlink that leads to nothing");
     refused(&scratch, &["--once", "source", "dangling/below"])
         .stderr_has("a symlink above it leads to nothing");
 }
@@ -210,9 +212,11 @@ fn a_log_that_leads_to_what_is_open_is_refused_also_where_that_is_a_file() {
 fn symlinks_in_a_circle_are_called_so() {
     let scratch = scratch();
     symlink("circle", scratch.path("circle")).unwrap();
-    for arguments in
-        [["--once", "source", "circle"], ["--once", "circle", "replica"], ["--check", "source", "circle"]]
-    {
+    for arguments in [
+        ["--once", "source", "circle"],
+        ["--once", "circle", "replica"],
+        ["--check", "source", "circle"],
+    ] {
         refused(&scratch, &arguments)
             .stderr_has("symlinks lead in a circle there: name the directory itself");
     }
@@ -235,21 +239,31 @@ fn a_log_that_is_no_file_is_called_what_it_is() {
 #[test]
 fn a_place_on_another_machine_is_refused() {
     let scratch = scratch();
-    for place in
-        ["user@host:/data", "host:dir", "host:", "sftp://host/x", "s3://bucket/p", "ssh://h", "rsync://h/m"]
-    {
+    for place in [
+        "user@host:/data",
+        "host:dir",
+        "host:",
+        "sftp://host/x",
+        "s3://bucket/p",
+        "ssh://h",
+        "rsync://h/m",
+    ] {
         for mode in ["--once", "--check", "--dry-run"] {
             let run = refused(&scratch, &[mode, "source", place]).stderr_has("mount it");
             assert!(run.stderr.contains(&format!("write ./{place}")), "{run}");
             refused(&scratch, &[mode, place, "replica"]).stderr_has(&format!("write ./{place}"));
         }
-        refused(&scratch, &["--once", "source", "replica", "--backup-dir", place]).stderr_has("mount it");
+        refused(&scratch, &["--once", "source", "replica", "--backup-dir", place])
+            .stderr_has("mount it");
     }
     for log in ["https://host/log", "user@host:/log"] {
-        refused(&scratch, &["--once", "source", "replica", "60", log]).stderr_has(&format!("write ./{log}"));
+        refused(&scratch, &["--once", "source", "replica", "60", log])
+            .stderr_has(&format!("write ./{log}"));
     }
-    refused(&scratch, &["--once", "source", "file:///data"]).stderr_has("is a URL: give the path itself");
-    // Who means it says so; and a source that is there is meant, as is a log with a time in its name.
+    refused(&scratch, &["--once", "source", "file:///data"])
+        .stderr_has("is a URL: give the path itself");
+    // Who means it says so; and a source that is there is meant, as is a log with a time in its
+    // name.
     scratch.run(["--once", "source", "./host:dir", "60", "log-12:30"]).expect(0);
     scratch.run(["--once", "host:dir", "replica"]).expect(0);
     scratch.assert_twins();
@@ -375,7 +389,10 @@ fn a_backup_inside_a_root_is_refused() {
     refused(&scratch, &["--once", "source", "replica", "--backup-dir", "a-file"]);
     refused(&scratch, &["--once", "source", "replica", "--backup-keep", "30d"]);
     for keep in ["-1d", "soon", ""] {
-        refused(&scratch, &["--once", "source", "replica", "--backup-dir", "backup", "--backup-keep", keep]);
+        refused(
+            &scratch,
+            &["--once", "source", "replica", "--backup-dir", "backup", "--backup-keep", keep],
+        );
     }
 }
 
@@ -452,7 +469,8 @@ fn a_second_twindir_on_the_same_replica_is_refused_with_the_pid_of_the_first() {
     scratch.sync();
 }
 
-/// Runs `mounts`, then twindir with these arguments, in a mount namespace of its own, which ends with it.
+/// Runs `mounts`, then twindir with these arguments, in a mount namespace of its own, which ends
+/// with it.
 fn in_namespace(scratch: &Scratch, mounts: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new("unshare");
     scratch.prepare(&mut command);
@@ -514,6 +532,7 @@ fn a_wrong_pattern_is_named_with_its_place_and_without_its_escape_sequences() {
 #[test]
 fn a_number_of_threads_is_one_or_more() {
     for threads in ["0", "x", "-1"] {
-        refused(&scratch(), &["--threads", threads, "source", "replica"]).stderr_has("give 1 or more");
+        refused(&scratch(), &["--threads", threads, "source", "replica"])
+            .stderr_has("give 1 or more");
     }
 }

@@ -1,5 +1,5 @@
-//! What is renamed in the source is renamed in the replica: the inodes stay, no byte is copied, and the log has one line
-//! for it. Afterwards it is watched where it is now.
+//! What is renamed in the source is renamed in the replica: the inodes stay, no byte is copied, and
+//! the log has one line for it. Afterwards it is watched where it is now.
 
 mod support;
 
@@ -15,7 +15,9 @@ const FAST: Duration = Duration::from_millis(if cfg!(debug_assertions) { 2_000 }
 
 /// A directory `name` with files at three depths.
 fn stocked(tree: Tree, name: &str) -> Tree {
-    tree.files(name, 10).files(&format!("{name}/x"), 5).file(format!("{name}/x/deep/f"), noise(3, 70_000))
+    tree.files(name, 10)
+        .files(&format!("{name}/x"), 5)
+        .file(format!("{name}/x/deep/f"), noise(3, 70_000))
 }
 
 fn live() -> Live {
@@ -92,8 +94,13 @@ fn a_file_that_is_renamed_all_the_time_holds_up_nobody() {
     }
     let acts: [&Act; 4] = [
         &|live, number| rename(live, &format!("a/n{number}"), &format!("a/n{}", number + 1)),
-        &|live, _| renameat_with(CWD, live.at("a/f1"), CWD, live.at("a/f2"), RenameFlags::EXCHANGE).unwrap(),
-        &|live, number| rename(live, &format!("other/n{number}"), &format!("other/n{}", number + 1)),
+        &|live, _| {
+            renameat_with(CWD, live.at("a/f1"), CWD, live.at("a/f2"), RenameFlags::EXCHANGE)
+                .unwrap()
+        },
+        &|live, number| {
+            rename(live, &format!("other/n{number}"), &format!("other/n{}", number + 1))
+        },
         &|live, number| {
             fs::write(live.at("a/being saved"), number.to_string()).unwrap();
             rename(live, "a/being saved", "a/f3");
@@ -128,7 +135,8 @@ fn many_files_that_are_renamed_one_by_one_are_renamed_and_hold_up_nobody() {
     assert!(renamed > 900, "{renamed}: {:#?}", &lines[..20]);
 }
 
-/// The directory `from` becomes `to` by this script and stays the same entries; the actions of the log.
+/// The directory `from` becomes `to` by this script and stays the same entries; the actions of the
+/// log.
 #[track_caller]
 fn moved(live: &Live, script: &str, from: &str, to: &str) -> Vec<LogLine> {
     let before = Snapshot::with_inodes(&live.copy(from));
@@ -177,14 +185,20 @@ fn a_directory_is_moved_into_one_made_a_moment_before() {
 fn a_directory_within_one_that_moves_is_moved_out_of_it() {
     let live = live();
     let inner = Snapshot::with_inodes(&live.copy("a/x"));
-    let files: Vec<_> = (0..10).map(|number| live.copy(&format!("a/f{number}"))).map(inode).collect();
+    let files: Vec<_> =
+        (0..10).map(|number| live.copy(&format!("a/f{number}"))).map(inode).collect();
     let lines = live.actions_of(|| live.sh("mv a/x y; mv a b"));
     assert_same("the inner one", &inner, &Snapshot::with_inodes(&live.copy("y")));
-    let after: Vec<_> = (0..10).map(|number| live.copy(&format!("b/f{number}"))).map(inode).collect();
+    let after: Vec<_> =
+        (0..10).map(|number| live.copy(&format!("b/f{number}"))).map(inode).collect();
     assert_eq!(files, after, "{lines:#?}");
     // The inner one may go first, or out of the outer one's new name.
     assert_only_renamed(&lines);
-    assert_eq!(renames(&lines).iter().map(|(_, to)| *to).collect::<Vec<_>>(), ["b", "y"], "{lines:#?}");
+    assert_eq!(
+        renames(&lines).iter().map(|(_, to)| *to).collect::<Vec<_>>(),
+        ["b", "y"],
+        "{lines:#?}"
+    );
     for name in ["b/f0", "y/f0", "y/deep/f"] {
         live.answer(name);
     }
@@ -195,10 +209,14 @@ fn inode(path: std::path::PathBuf) -> u64 {
     fs::symlink_metadata(path).unwrap().ino()
 }
 
-/// Renames so soon after each other that no round can see what is between them. What one sees in the midst of it may have to be
-/// copied: where the machine was too busy for that, it is tried anew, with another source.
+/// Renames so soon after each other that no round can see what is between them. What one sees in
+/// the midst of it may have to be copied: where the machine was too busy for that, it is tried
+/// anew, with another source.
 #[track_caller]
-fn at_once<T>(prepare: impl Fn() -> (Live, T), renames: &[(&str, &str)]) -> (Live, T, Vec<LogLine>) {
+fn at_once<T>(
+    prepare: impl Fn() -> (Live, T),
+    renames: &[(&str, &str)],
+) -> (Live, T, Vec<LogLine>) {
     for _ in 0..20 {
         let (live, before) = prepare();
         let mut took = Duration::MAX;
@@ -270,7 +288,8 @@ fn a_directory_of_logs_is_rotated() {
     for round in 0..3 {
         let old = format!("old{round}");
         let before = Snapshot::with_inodes(&live.copy("cur"));
-        let lines = live.actions_of(|| live.sh(&format!("mv cur {old}; mkdir cur; echo {round} >cur/log")));
+        let lines =
+            live.actions_of(|| live.sh(&format!("mv cur {old}; mkdir cur; echo {round} >cur/log")));
         assert_same("the old logs", &before, &Snapshot::with_inodes(&live.copy(&old)));
         assert_eq!(renames(&lines), [("cur", old.as_str())], "{lines:#?}");
         let mut made: Vec<_> = of(&lines, "created").iter().map(|line| line.get("path")).collect();
@@ -288,8 +307,8 @@ fn a_directory_of_logs_is_rotated() {
 fn saves_right_before_and_after_a_rename_are_all_that_is_copied() {
     let live = live();
     let before = Snapshot::with_inodes(&live.copy("a"));
-    let lines =
-        live.actions_of(|| live.sh("echo before >a/x/f0; mv a b; echo after >b/x/f1; echo new >b/new"));
+    let lines = live
+        .actions_of(|| live.sh("echo before >a/x/f0; mv a b; echo after >b/x/f1; echo new >b/new"));
     let touched = |name: &[u8]| [&b""[..], b"x/f0", b"x/f1", b"new"].contains(&name);
     let after = Snapshot::with_inodes(&live.copy("b"));
     assert_same(
@@ -301,7 +320,8 @@ fn saves_right_before_and_after_a_rename_are_all_that_is_copied() {
     assert!(of(&lines, "removed").is_empty(), "{lines:#?}");
     let created: Vec<_> = of(&lines, "created").iter().map(|line| line.get("path")).collect();
     assert_eq!(created, ["b/new"], "{lines:#?}");
-    let is_saved = |line: &&LogLine| ["a/x/f0", "b/x/f0", "b/x/f1", "b/new"].contains(&line.get("path"));
+    let is_saved =
+        |line: &&LogLine| ["a/x/f0", "b/x/f0", "b/x/f1", "b/new"].contains(&line.get("path"));
     assert!(of(&lines, "updated").iter().all(is_saved), "{lines:#?}");
     assert_watched(&live, "b");
 }
@@ -323,7 +343,8 @@ fn a_directory_that_leaves_the_source_goes_and_one_that_enters_comes() {
     let live = live();
     let outside = live.scratch.path("outside");
     let lines = live.actions_of(|| fs::rename(live.at("a"), &outside).unwrap());
-    let removed: Vec<_> = lines.iter().map(|line| (line.operation.as_str(), line.get("path"))).collect();
+    let removed: Vec<_> =
+        lines.iter().map(|line| (line.operation.as_str(), line.get("path"))).collect();
     assert_eq!(removed, [("removed", "a")], "{lines:#?}");
     fs::write(outside.join("f0"), "written outside").unwrap();
     let lines = live.actions_of(|| fs::rename(&outside, live.at("back")).unwrap());
@@ -346,7 +367,9 @@ fn a_directory_that_leaves_while_another_takes_its_name_is_not_mixed_up_with_it(
 
 /// 10,000 files in 100 directories.
 fn ten_thousand(dir: &str) -> Tree {
-    (0..100).fold(Tree::new(), |tree, number| tree.files(&format!("{dir}/{}/{number}", number % 10), 100))
+    (0..100).fold(Tree::new(), |tree, number| {
+        tree.files(&format!("{dir}/{}/{number}", number % 10), 100)
+    })
 }
 
 #[test]
@@ -359,10 +382,14 @@ fn a_directory_of_ten_thousand_files_is_renamed_as_fast_as_one_of_few() {
         let lines = live.actions_of(|| {
             let begun = Instant::now();
             fs::rename(live.at(from), live.at(to)).unwrap();
-            support::wait_until("it is there", support::DEADLINE, || live.copy(to).join("9/99/f99").exists());
+            support::wait_until("it is there", support::DEADLINE, || {
+                live.copy(to).join("9/99/f99").exists()
+            });
             shown = begun.elapsed();
             let save = live.answer(&format!("{to}/3/33/f33"));
-            println!("{from} -> {to}: in the replica after {shown:.1?}, a save in it after {save:.1?}");
+            println!(
+                "{from} -> {to}: in the replica after {shown:.1?}, a save in it after {save:.1?}"
+            );
             assert!(save < FAST, "a save in it took {save:?}");
         });
         let saved = |name: &[u8]| [&b"3/33/f33"[..], b"3/33"].contains(&name);

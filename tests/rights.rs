@@ -1,5 +1,5 @@
-//! Who is let in: nothing in the replica is open to more people than in the source, at any instant, whatever its owners do
-//! meanwhile. Most of it by root, which gives files to others.
+//! Who is let in: nothing in the replica is open to more people than in the source, at any instant,
+//! whatever its owners do meanwhile. Most of it by root, which gives files to others.
 
 mod support;
 
@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use support::{
-    Background, DEADLINE, Live, Scratch, Tree, guard, is_root, owners, set_mode, set_mtime, skip, wait_until,
+    Background, DEADLINE, Live, Scratch, Tree, guard, is_root, owners, set_mode, set_mtime, skip,
+    wait_until,
 };
 
 /// Somebody who owns a part of both trees.
@@ -35,8 +36,13 @@ fn a_program_of_somebody_elses_does_not_come_to_run_as_the_one_who_mirrors_it() 
     if !is_root() {
         return skip("a program of another user takes root to make");
     }
-    let tree =
-        Tree::new().file("theirs", "x").mode(0o6755).file("own", "x").mode(0o6711).dir("d").mode(0o2755);
+    let tree = Tree::new()
+        .file("theirs", "x")
+        .mode(0o6755)
+        .file("own", "x")
+        .mode(0o6711)
+        .dir("d")
+        .mode(0o2755);
     let scratch = Scratch::ordinary().with_source(&tree);
     for name in ["theirs", "d"] {
         give(&scratch.source().join(name), ALICE);
@@ -64,8 +70,8 @@ fn a_file_that_comes_to_run_as_its_owner_is_made_anew() {
     }
 }
 
-/// Alice has a file in the source, for all to read, and one of root's beside its twin in the replica. She exchanges the two
-/// all the time.
+/// Alice has a file in the source, for all to read, and one of root's beside its twin in the
+/// replica. She exchanges the two all the time.
 #[test]
 fn what_is_put_in_the_place_of_a_file_does_not_get_the_mode_of_that() {
     if !is_root() {
@@ -109,10 +115,12 @@ fn what_is_put_in_the_place_of_a_file_does_not_get_the_mode_of_that() {
     assert_eq!(owners(&scratch.source()), owners(&scratch.replica()));
 }
 
-/// A directory of the source for everybody, and in its place in the replica one of root's, with a secret in it.
+/// A directory of the source for everybody, and in its place in the replica one of root's, with a
+/// secret in it.
 fn displaced(more: &Tree) -> Scratch {
     let open = more.clone().dir("d").mode(0o777).file("d/f", "public");
-    let closed = more.clone().dir("d").mode(0o700).file("d/secret", SECRET).file("d/in/secret", SECRET);
+    let closed =
+        more.clone().dir("d").mode(0o700).file("d/secret", SECRET).file("d/in/secret", SECRET);
     let scratch = Scratch::new().with_source(&open).with_replica(&closed);
     if is_root() {
         give(&scratch.source().join("d"), ALICE);
@@ -174,17 +182,17 @@ fn a_directory_stays_closed_while_what_it_holds_is_held() {
     scratch.assert_twins();
 }
 
-/// Gives one directory after the other to somebody else, or to another group, and saves a secret in it at once. In the
-/// replica nobody sees it as long as the directory is whose it was.
+/// Gives one directory after the other to somebody else, or to another group, and saves a secret in
+/// it at once. In the replica nobody sees it as long as the directory is whose it was.
 #[test]
 fn what_is_saved_in_a_directory_that_was_given_away_is_not_in_one_that_was_not() {
     if !is_root() {
         return skip("only root gives directories away");
     }
     let names: Vec<String> = (0..40).map(|number| format!("d{number}")).collect();
-    let tree = names
-        .iter()
-        .fold(Tree::new(), |tree, name| tree.file(format!("{name}/f"), "public").dir(name).mode(0o770));
+    let tree = names.iter().fold(Tree::new(), |tree, name| {
+        tree.file(format!("{name}/f"), "public").dir(name).mode(0o770)
+    });
     let scratch = Scratch::new().with_source(&tree);
     for name in &names {
         give(&scratch.source().join(name), ALICE);
@@ -197,7 +205,12 @@ fn what_is_saved_in_a_directory_that_was_given_away_is_not_in_one_that_was_not()
             let is_secret = fs::read(dir.join("f")).is_ok_and(|text| text == SECRET);
             let now = fs::symlink_metadata(&dir).unwrap();
             let is_hers = now.uid() == ALICE || (now.gid() == ALICE && now.mode() & 0o070 != 0);
-            assert!(!is_secret || !is_hers, "{}: {:?}", dir.display(), (now.uid(), now.gid(), now.mode()));
+            assert!(
+                !is_secret || !is_hers,
+                "{}: {:?}",
+                dir.display(),
+                (now.uid(), now.gid(), now.mode())
+            );
         }
     });
     for (number, name) in (0..).zip(&names) {
@@ -218,7 +231,11 @@ fn a_tree_that_is_given_away_is_followed_by_the_watch_and_by_a_sweep() {
     if !is_root() {
         return skip("only root gives files away");
     }
-    let tree = Tree::new().file("a/b/c/f", "x").files("a/b/many", 300).file("a/f", "x").symlink("a/l", "f");
+    let tree = Tree::new()
+        .file("a/b/c/f", "x")
+        .files("a/b/many", 300)
+        .file("a/f", "x")
+        .symlink("a/l", "f");
     let live = Live::of(&tree);
     let chown = |who: &str| live.sh(&format!("chown -hR {who} a; chmod 750 a/b"));
     let is_followed = || owners(&live.scratch.source()) == owners(&live.scratch.replica());
@@ -230,7 +247,8 @@ fn a_tree_that_is_given_away_is_followed_by_the_watch_and_by_a_sweep() {
     let Live { daemon, scratch } = live;
     drop(daemon);
     for who in ["1234:1234", "0:0"] {
-        let run = std::process::Command::new("chown").args(["-hR", who]).arg(scratch.source()).status();
+        let run =
+            std::process::Command::new("chown").args(["-hR", who]).arg(scratch.source()).status();
         assert!(run.unwrap().success());
         let run = scratch.sync();
         assert_eq!(run.stderr, "");
@@ -254,8 +272,9 @@ fn two_directories_that_change_places_are_opened_only_with_what_they_are_to_hold
     assert_eq!(public.len(), SECRET.len());
     let secret = str::from_utf8(SECRET).unwrap();
     // In the replica each lies where the other should, and both are closed.
-    let scratch =
-        Scratch::new().with_source(&of(public, secret, 0o755)).with_replica(&of(secret, public, 0o700));
+    let scratch = Scratch::new()
+        .with_source(&of(public, secret, 0o755))
+        .with_replica(&of(secret, public, 0o700));
     open_to_all(&scratch);
     let dir = scratch.replica().join("public");
     let watcher = Background::start((File::open(&dir).unwrap(), dir.join("f")), |(dir, file)| {
@@ -279,7 +298,9 @@ fn what_the_owner_of_a_directory_excludes_does_not_open_it() {
     fs::write(scratch.source().join("d/.gitignore"), "*\n").unwrap();
     let copy = scratch.replica().join("d");
     let daemon = scratch.starting_watcher(&["--gitignore"]);
-    wait_until("it is told of", DEADLINE, || daemon.stderr().contains("d: others are not let into it"));
+    wait_until("it is told of", DEADLINE, || {
+        daemon.stderr().contains("d: others are not let into it")
+    });
     assert_eq!((mode(&copy), fs::read(copy.join("secret")).unwrap()), (0o700, SECRET.to_vec()));
     drop(daemon);
     fs::remove_dir_all(copy.join("in")).unwrap();
@@ -291,7 +312,8 @@ fn what_the_owner_of_a_directory_excludes_does_not_open_it() {
 /// Where others can write, a file of the same size and age need not be the one.
 #[test]
 fn a_file_that_was_put_in_the_place_of_another_is_read_before_its_mode_is_set() {
-    let live = Live::of(&Tree::new().dir("d").mode(0o777).file("d/f", "for all to see.").mode(0o600));
+    let live =
+        Live::of(&Tree::new().dir("d").mode(0o777).file("d/f", "for all to see.").mode(0o600));
     let (twin, roots) = (live.copy("d/f"), live.copy("roots"));
     let shown = fs::symlink_metadata(&twin).unwrap();
     fs::write(&roots, SECRET).unwrap();
@@ -324,8 +346,8 @@ fn what_is_put_in_the_place_of_a_new_directory_is_not_opened() {
         live.sh("mkdir all/d; chmod 777 all/d; echo x >all/d/f");
         for _ in 0..20 {
             let stands = held.metadata().unwrap();
-            let is_there =
-                stands.nlink() != 0 && fs::read(format!("/proc/self/fd/{}/secret", held.as_raw_fd())).is_ok();
+            let is_there = stands.nlink() != 0
+                && fs::read(format!("/proc/self/fd/{}/secret", held.as_raw_fd())).is_ok();
             let strangers = stands.mode() & 0o077;
             assert!(strangers == 0 || !is_there, "{:o}", stands.mode());
             std::thread::yield_now();
@@ -360,7 +382,8 @@ fn a_directory_in_which_files_are_saved_all_the_time_is_given_away_at_once() {
     live.scratch.wait_twins();
 }
 
-/// Alice has a directory of her own in the place of root's, into which root moves files; and it is in her directory.
+/// Alice has a directory of her own in the place of root's, into which root moves files; and it is
+/// in her directory.
 #[test]
 fn what_is_moved_into_a_directory_that_somebody_has_exchanged_is_not_seen_there() {
     if !is_root() {
@@ -375,7 +398,8 @@ fn what_is_moved_into_a_directory_that_somebody_has_exchanged_is_not_seen_there(
     chown(live.copy("all/other"), Some(ALICE), Some(ALICE)).unwrap();
     let watcher = Background::start(File::open(live.copy("all/other")).unwrap(), |dir| {
         // In this order: what is there before it is open can be seen.
-        let holds_any = fs::read_dir(format!("/proc/self/fd/{}", dir.as_raw_fd())).unwrap().next().is_some();
+        let holds_any =
+            fs::read_dir(format!("/proc/self/fd/{}", dir.as_raw_fd())).unwrap().next().is_some();
         let now = dir.metadata().unwrap();
         assert!(
             (now.uid(), now.mode() & 0o7777) == (0, 0o700) || !holds_any,
@@ -385,7 +409,9 @@ fn what_is_moved_into_a_directory_that_somebody_has_exchanged_is_not_seen_there(
         );
     });
     live.sh("mv all/one/* all/other");
-    wait_until("all have come", DEADLINE, || fs::read_dir(live.copy("all/other")).unwrap().count() == 300);
+    wait_until("all have come", DEADLINE, || {
+        fs::read_dir(live.copy("all/other")).unwrap().count() == 300
+    });
     watcher.stop();
 }
 
@@ -411,7 +437,8 @@ fn what_is_copied_while_deletions_are_held_is_seen_by_nobody_else() {
 
 #[test]
 fn what_is_being_removed_is_seen_by_nobody() {
-    let live = Live::of(&Tree::new().files("d/sub", 5_000).dir("d").mode(0o700).files("more", 6_000));
+    let live =
+        Live::of(&Tree::new().files("d/sub", 5_000).dir("d").mode(0o700).files("more", 6_000));
     live.sh("mkdir ../away; mv d/sub ../away; chmod 755 d");
     let mut removed = 0;
     wait_until("it has gone", DEADLINE, || {
@@ -432,7 +459,8 @@ fn a_directory_that_differs_is_right_again_after_a_save_in_it() {
     let tree = Tree::new().file("d/f", "first").file("locked/f", "first").dir("locked").mode(0o555);
     let live = Live::of(&tree);
     let named = support::xattr::acl([7, 5, 5, 5, 5]);
-    let has_acl = support::xattr::set_xattr(&live.at("locked"), "system.posix_acl_access", named).is_ok();
+    let has_acl =
+        support::xattr::set_xattr(&live.at("locked"), "system.posix_acl_access", named).is_ok();
     live.wait();
     let group = if is_root() { 7 } else { rustix::process::getgid().as_raw() };
     chown(live.copy("d"), None, Some(group)).unwrap();
@@ -447,6 +475,9 @@ fn a_directory_that_differs_is_right_again_after_a_save_in_it() {
 #[test]
 fn a_single_run_that_leaves_a_directory_closed_sweeps_once() {
     let scratch = displaced(&Tree::new());
-    let run = scratch.once(&["--exclude", "secret"]).expect(1).stderr_has("d: others are not let into it");
+    let run = scratch
+        .once(&["--exclude", "secret"])
+        .expect(1)
+        .stderr_has("d: others are not let into it");
     assert_eq!(run.stdout.matches(" sweep ").count(), 1, "{run}");
 }

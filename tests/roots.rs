@@ -7,7 +7,9 @@ use std::os::unix::fs::symlink;
 use std::time::Duration;
 
 use support::script::each_way;
-use support::{DEADLINE, Daemon, EXIT_LIMIT, Scratch, Snapshot, Tree, assert_twins, holds_for, wait_until};
+use support::{
+    DEADLINE, Daemon, EXIT_LIMIT, Scratch, Snapshot, Tree, assert_twins, holds_for, wait_until,
+};
 
 fn scratch() -> Scratch {
     let tree = Tree::new().file("sub/file", "text").symlink("link", "sub");
@@ -141,14 +143,17 @@ fn a_daemon_with_its_log_in_the_source_comes_to_rest() {
     assert!(!scratch.replica().join("log").exists());
 }
 
-/// A daemon for `top/in/source` and `real` through symlinks. One of them is made to lead elsewhere; then `other` has said
-/// so, nothing has changed below `top` and `real`, and all goes on once it leads where it did.
+/// A daemon for `top/in/source` and `real` through symlinks. One of them is made to lead elsewhere;
+/// then `other` has said so, nothing has changed below `top` and `real`, and all goes on once it
+/// leads where it did.
 #[track_caller]
 fn refuses_to_go_on(root: &str, elsewhere: &str, other: &str) {
     each_way(|how| {
         let scratch = Scratch::new();
-        let tree =
-            Tree::new().file("in/source/f", "x").file("in/source/sub/g", "x").file("docs/precious", "x");
+        let tree = Tree::new()
+            .file("in/source/f", "x")
+            .file("in/source/sub/g", "x")
+            .file("docs/precious", "x");
         tree.make(&scratch.path("top"));
         fs::create_dir(scratch.path("real")).unwrap();
         let link = |name: &str, to: &str| {
@@ -159,7 +164,8 @@ fn refuses_to_go_on(root: &str, elsewhere: &str, other: &str) {
         link("source", "top/in/source");
         link("replica", "real");
         let how = Some(how).filter(|how| !how.is_empty());
-        let daemon = Daemon::spawn(scratch.command(["source", "replica", "0.2"].into_iter().chain(how)));
+        let daemon =
+            Daemon::spawn(scratch.command(["source", "replica", "0.2"].into_iter().chain(how)));
         daemon.wait_settled(1);
         let both = || ["top", "real"].map(|name| Snapshot::of(&scratch.path(name)));
         let before = both();
@@ -209,9 +215,11 @@ fn each_reason_why_a_root_is_refused_is_said() {
     lead("real");
     let daemon = Daemon::spawn(scratch.command(["source", "replica", "0.2"]));
     daemon.wait_settled(1);
-    for (to, why) in
-        [("nowhere", "cannot be opened"), ("replica", "are the same directory"), (".", "lies inside")]
-    {
+    for (to, why) in [
+        ("nowhere", "cannot be opened"),
+        ("replica", "are the same directory"),
+        (".", "lies inside"),
+    ] {
         lead(to);
         wait_until(why, DEADLINE, || daemon.stderr().contains(why));
     }

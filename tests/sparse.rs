@@ -12,7 +12,8 @@ use support::{Scratch, Tree, noise, set_mtime, skip};
 
 const TERABYTE: u64 = 1 << 40;
 
-/// A file of this length with these islands of data in it; false where the file system takes no such file.
+/// A file of this length with these islands of data in it; false where the file system takes no
+/// such file.
 fn make(at: &Path, length: u64, islands: &[(u64, &[u8])]) -> bool {
     let file = File::create(at).unwrap();
     if file.set_len(length).is_err() {
@@ -60,8 +61,11 @@ fn a_terabyte_with_three_islands_costs_kilobytes() {
     let data = [noise(1, 5000), noise(2, 100_000), noise(3, 17)];
     let last = TERABYTE - 17;
     let source = scratch.source().join("disk image");
-    if !make(&source, TERABYTE, &[(12_345, &data[0]), (TERABYTE / 2 - 7, &data[1]), (last, &data[2])])
-        || space(&source) > 1_000_000
+    if !make(
+        &source,
+        TERABYTE,
+        &[(12_345, &data[0]), (TERABYTE / 2 - 7, &data[1]), (last, &data[2])],
+    ) || space(&source) > 1_000_000
     {
         return skip("the file system takes no sparse file of a terabyte");
     }
@@ -71,10 +75,16 @@ fn a_terabyte_with_three_islands_costs_kilobytes() {
     let [ours, theirs] = [&source, &replica].map(|at| fs::metadata(at).unwrap());
     let facts = |of: &fs::Metadata| (of.len(), of.mtime(), of.mtime_nsec(), of.mode());
     assert_eq!(facts(&ours), facts(&theirs));
-    assert!(space(&replica) <= space(&source) + 100_000, "{} for {}", space(&replica), space(&source));
+    assert!(
+        space(&replica) <= space(&source) + 100_000,
+        "{} for {}",
+        space(&replica),
+        space(&source)
+    );
     let [ours, theirs] = [islands(&source), islands(&replica)];
-    let places =
-        |islands: &[(u64, Vec<u8>)]| islands.iter().map(|(at, bytes)| (*at, bytes.len())).collect::<Vec<_>>();
+    let places = |islands: &[(u64, Vec<u8>)]| {
+        islands.iter().map(|(at, bytes)| (*at, bytes.len())).collect::<Vec<_>>()
+    };
     assert_eq!(places(&ours), places(&theirs));
     assert!(ours == theirs, "other bytes");
     assert!(theirs.len() >= 3);
@@ -98,7 +108,8 @@ fn holes_at_either_end_and_files_that_are_all_hole_stay_so() {
     }
     scratch.sync();
     for (name, length, _) in files {
-        let [source, replica] = [scratch.source(), scratch.replica()].map(|root| space(&root.join(name)));
+        let [source, replica] =
+            [scratch.source(), scratch.replica()].map(|root| space(&root.join(name)));
         if length > 1_000_000 {
             assert!(replica <= source + 50_000, "{name}: {replica} for {source}");
         }

@@ -1,5 +1,5 @@
-//! Roots, and parts of the source, whose file system is unmounted, covered by another, or moved: what was on it is kept, and
-//! what comes to light beneath is not taken for it. By root.
+//! Roots, and parts of the source, whose file system is unmounted, covered by another, or moved:
+//! what was on it is kept, and what comes to light beneath is not taken for it. By root.
 
 mod support;
 
@@ -181,7 +181,9 @@ fn a_limit_that_decides_alone_does_so_for_a_source_that_lay_beneath_a_trusted_di
                 list beneath replica
                 stop
             ";
-            let Some(run) = script(&scratch, &format!("{how} --max-delete {limit}"), text) else { return };
+            let Some(run) = script(&scratch, &format!("{how} --max-delete {limit}"), text) else {
+                return;
+            };
             assert_said(&run, &["beneath: ./beneath", "code: 0"]);
         }
     });

@@ -1,7 +1,7 @@
 //! No path is lost: whatever happens in the source is in the replica soon, with no sweep to help.
 //!
-//! Each change is made on a live daemon with an interval of one hour. The promise is two seconds; what is waited for
-//! here is longer, for machines under load.
+//! Each change is made on a live daemon with an interval of one hour. The promise is two seconds;
+//! what is waited for here is longer, for machines under load.
 
 mod support;
 
@@ -65,8 +65,11 @@ impl Live {
     /// Runs a shell script in the source.
     #[track_caller]
     fn sh(&self, script: &str) {
-        let run =
-            Command::new("sh").args(["-ec", script]).current_dir(self.scratch.source()).output().unwrap();
+        let run = Command::new("sh")
+            .args(["-ec", script])
+            .current_dir(self.scratch.source())
+            .output()
+            .unwrap();
         assert!(run.status.success(), "{script}\n{}", String::from_utf8_lossy(&run.stderr));
     }
 
@@ -123,7 +126,8 @@ with open('mapped', 'r+b') as f:
     m.flush()
     m.close()
 ";
-    let run = Command::new("python3").args(["-c", script]).current_dir(live.scratch.source()).status();
+    let run =
+        Command::new("python3").args(["-c", script]).current_dir(live.scratch.source()).status();
     if !run.is_ok_and(|status| status.success()) {
         return support::skip("no python3");
     }
@@ -220,8 +224,8 @@ fn names_of_one_inode_are_followed_one_by_one() {
 #[test]
 fn a_change_through_one_name_is_followed_for_the_others() {
     let live = Live::new();
-    // The kernel tells nothing of the first name, neither that it has a second one now, nor of what is written
-    // through that.
+    // The kernel tells nothing of the first name, neither that it has a second one now, nor of what
+    // is written through that.
     fs::hard_link(live.at("f"), live.at("d/link")).unwrap();
     live.wait();
     for text in ["written", "through the second name"] {
@@ -238,14 +242,16 @@ fn a_change_through_one_name_is_followed_for_the_others() {
     live.wait();
 }
 
-/// What is written through a descriptor is told under the name by which the file was opened, wherever that leads by now.
+/// What is written through a descriptor is told under the name by which the file was opened,
+/// wherever that leads by now.
 fn is_followed_through(live: &Live, open: &File, copy: &str) {
     let mut whole = fs::read(live.scratch.replica().join(copy)).unwrap_or_default();
     for number in 0..3 {
         let text = format!("{number} more\n");
         { open }.write_all(text.as_bytes()).unwrap();
         whole.extend(text.as_bytes());
-        let is_there = || fs::read(live.scratch.replica().join(copy)).is_ok_and(|text| text == whole);
+        let is_there =
+            || fs::read(live.scratch.replica().join(copy)).is_ok_and(|text| text == whole);
         wait_until(&format!("{text:?} is in {copy}"), DEADLINE, is_there);
     }
     live.wait();
@@ -297,7 +303,8 @@ fn what_is_written_under_a_name_that_has_gone_is_followed_where_only_a_scan_has_
     live.wait();
     is_followed_through(&live, &log, "new/f.1");
 
-    // It lies in one that was renamed twice, under the name that one has just left which was renamed too.
+    // It lies in one that was renamed twice, under the name that one has just left which was
+    // renamed too.
     let log = appending(&live, "h");
     fs::rename(live.at("d/deep"), live.at("e/went")).unwrap();
     fs::hard_link(live.at("h"), live.at("d/deep")).unwrap();
@@ -342,7 +349,7 @@ fn one_file_after_another_whose_first_name_has_gone_is_followed_as_soon_as_the_f
 
 #[test]
 fn what_is_written_under_a_name_that_is_another_files_by_now_is_followed_also_where_the_first_was_never_seen()
-{
+ {
     let live = Live::new();
     let log = appending(&live, "f");
     fs::hard_link(live.at("f"), live.at("f.1")).unwrap();
@@ -355,8 +362,11 @@ fn what_is_written_under_a_name_that_is_another_files_by_now_is_followed_also_wh
 fn what_is_written_to_a_file_that_was_made_without_a_name_is_followed() {
     let live = Live::new();
     for (dir, name) in [("d", "d/named"), ("e", "d/deep/named")] {
-        let made =
-            rustix::fs::open(live.at(dir), OFlags::TMPFILE | OFlags::WRONLY | OFlags::APPEND, Mode::RUSR);
+        let made = rustix::fs::open(
+            live.at(dir),
+            OFlags::TMPFILE | OFlags::WRONLY | OFlags::APPEND,
+            Mode::RUSR,
+        );
         let Ok(made) = made else { return skip("the file system makes no files without a name") };
         let by = format!("/proc/self/fd/{}", made.as_raw_fd());
         rustix::fs::linkat(CWD, by, CWD, live.at(name), AtFlags::SYMLINK_FOLLOW).unwrap();
@@ -394,7 +404,8 @@ fn kinds_change_there_and_back() {
 /// What the debouncer alone would lose, each within one window.
 #[test]
 fn what_is_renamed_and_removed_at_once_is_not_forgotten() {
-    let live = Live::of(&Tree::new().file("r", "r").file("cur/x", "x").file("a", "a").file("p", "p"));
+    let live =
+        Live::of(&Tree::new().file("r", "r").file("cur/x", "x").file("a", "a").file("p", "p"));
     for script in [
         "mv r r2; rm r2",
         "mv cur cur.old; rm -rf cur.old",
@@ -483,7 +494,9 @@ fn directories_that_are_filled_while_they_are_found_lose_nothing() {
 #[test]
 fn names_may_be_odd() {
     let live = Live::new();
-    for name in [&b"new\nline"[..], b"\xff\xfe", b" ", b"-rf", b"\\", "\u{1f600}".as_bytes(), &[b'n'; 255]] {
+    for name in
+        [&b"new\nline"[..], b"\xff\xfe", b" ", b"-rf", b"\\", "\u{1f600}".as_bytes(), &[b'n'; 255]]
+    {
         let at = live.scratch.source().join(OsStr::from_bytes(name));
         fs::create_dir(&at).unwrap();
         fs::write(at.join(OsStr::from_bytes(name)), name).unwrap();
@@ -593,7 +606,11 @@ fn a_save_is_copied_once() {
         once += usize::from(effort(&live.daemon.stdout()) == Some((1, 0)));
     }
     // A save may come in two parts where the machine is slow.
-    assert!(once >= 7, "only {once} of 10 saves were one copy and no hash\n{}", live.daemon.stdout());
+    assert!(
+        once >= 7,
+        "only {once} of 10 saves were one copy and no hash\n{}",
+        live.daemon.stdout()
+    );
 }
 
 #[test]

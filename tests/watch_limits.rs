@@ -1,4 +1,5 @@
-//! The kernel's limit on watches: said once, what is not watched is scanned, and all is well again when it is raised.
+//! The kernel's limit on watches: said once, what is not watched is scanned, and all is well again
+//! when it is raised.
 
 mod support;
 
@@ -16,7 +17,8 @@ fn limited(scratch: &Scratch, watches: u32) -> Option<Daemon> {
         skip("a user namespace with limits of its own needs root");
         return None;
     }
-    let script = format!("echo {watches} >{LIMIT} || exit 77; exec \"$TWINDIR\" source replica 3600");
+    let script =
+        format!("echo {watches} >{LIMIT} || exit 77; exec \"$TWINDIR\" source replica 3600");
     let mut command = Command::new("unshare");
     scratch.prepare(&mut command);
     command.args(["-Ur", "sh", "-c", &script]).env("TWINDIR", scratch.program());
@@ -79,7 +81,9 @@ fn what_is_not_watched_is_scanned_and_watched_once_the_limit_is_raised() {
     }
     scratch.wait_twins();
     raise(&daemon, 10_000);
-    wait_until("all is watched", DEADLINE, || daemon.stdout().contains("all directories are watched again"));
+    wait_until("all is watched", DEADLINE, || {
+        daemon.stdout().contains("all directories are watched again")
+    });
     for number in 0..60 {
         fs::write(scratch.source().join(format!("d{number}/deep/f")), "three").unwrap();
     }

@@ -1,5 +1,5 @@
-//! What takes long on a live daemon that watches: many files, many rounds, a real build. Equal within two seconds, as
-//! promised, on a machine that does nothing else.
+//! What takes long on a live daemon that watches: many files, many rounds, a real build. Equal
+//! within two seconds, as promised, on a machine that does nothing else.
 
 mod support;
 
@@ -9,8 +9,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use support::{
-    DEADLINE, Daemon, Live, PROMISE, Scratch, Tree, Usage, are_twins, how_many, skip, time_until_seen,
-    wait_until,
+    DEADLINE, Daemon, Live, PROMISE, Scratch, Tree, Usage, are_twins, how_many, skip,
+    time_until_seen, wait_until,
 };
 
 fn live() -> Live {
@@ -20,7 +20,8 @@ fn live() -> Live {
 /// Runs a shell script in the source and waits for the replica.
 #[track_caller]
 fn follow(scratch: &Scratch, script: &str) {
-    let run = Command::new("sh").args(["-ec", script]).current_dir(scratch.source()).output().unwrap();
+    let run =
+        Command::new("sh").args(["-ec", script]).current_dir(scratch.source()).output().unwrap();
     assert!(run.status.success(), "{script}\n{}", String::from_utf8_lossy(&run.stderr));
     let took = time_until_seen(|| are_twins(&scratch.source(), &scratch.replica()));
     let Some(took) = took else {
@@ -80,12 +81,16 @@ fn unpacking_is_slowed_to_little_more_than_half_its_speed() {
         scratch.wait_twins();
         took
     };
-    // By turns, so that what else goes on disturbs both alike. The daemon rests while the first is unpacked.
-    let pairs: Vec<_> = (0..5).map(|_| (unpack(&scratch.path("alone")), unpack(&scratch.source()))).collect();
+    // By turns, so that what else goes on disturbs both alike. The daemon rests while the first is
+    // unpacked.
+    let pairs: Vec<_> =
+        (0..5).map(|_| (unpack(&scratch.path("alone")), unpack(&scratch.source()))).collect();
     let (alone, watched): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
     let [alone, watched] = [alone, watched].map(|times| times.into_iter().min().unwrap());
     let ratio = watched.as_secs_f64() / alone.as_secs_f64();
-    println!("tar alone takes {alone:.2?}, into the source {watched:.2?}: {ratio:.2} times as long");
+    println!(
+        "tar alone takes {alone:.2?}, into the source {watched:.2?}: {ratio:.2} times as long"
+    );
     assert!(ratio <= SLOWED, "{ratio:.2} times as long");
 }
 
@@ -124,7 +129,9 @@ fn fifty_thousand_directories_are_removed_and_saves_elsewhere_do_not_wait() {
     }
     let removed = done.elapsed();
     slowest = slowest.max(live.answer("still"));
-    println!("rm took {took:.2?}, the replica {removed:.2?} more; saves elsewhere {slowest:.0?} at most");
+    println!(
+        "rm took {took:.2?}, the replica {removed:.2?} more; saves elsewhere {slowest:.0?} at most"
+    );
     assert!(removed <= REMOVED, "the replica was empty {removed:?} after the source");
     assert!(slowest <= ANSWERED, "a save elsewhere took {slowest:?}");
     wait_for_rest(&live.daemon);
@@ -140,11 +147,16 @@ fn wait_for_rest(daemon: &Daemon) {
     wait_until("it is at rest", RESTED, || {
         let now = Instant::now();
         seen.push((now, cpu()));
-        let (_, then) = *seen.iter().rfind(|(at, _)| now - *at >= Duration::from_secs(2)).unwrap_or(&seen[0]);
+        let (_, then) =
+            *seen.iter().rfind(|(at, _)| now - *at >= Duration::from_secs(2)).unwrap_or(&seen[0]);
         now - begun >= Duration::from_secs(2)
             && seen.last().unwrap().1.saturating_sub(then) <= Duration::from_millis(40)
     });
-    println!("at rest after {:.1?}, and {:.1?} on a core", begun.elapsed(), cpu().saturating_sub(seen[0].1));
+    println!(
+        "at rest after {:.1?}, and {:.1?} on a core",
+        begun.elapsed(),
+        cpu().saturating_sub(seen[0].1)
+    );
 }
 
 #[test]
@@ -177,8 +189,11 @@ fn a_cargo_build_is_followed() {
         return skip("no cargo");
     }
     follow(scratch, "cargo -q init --vcs none --name built built");
-    for build in ["cargo -q build --offline", "cargo -q test --offline", "cargo -q build --offline --release"]
-    {
+    for build in [
+        "cargo -q build --offline",
+        "cargo -q test --offline",
+        "cargo -q build --offline --release",
+    ] {
         follow(scratch, &format!("cd built; env -u CARGO_TARGET_DIR {build}"));
     }
     follow(scratch, "cd built; env -u CARGO_TARGET_DIR cargo -q clean --offline");

@@ -1,5 +1,5 @@
-//! What happens to the source's root while it is watched: nothing is deleted for it, and the watch goes on by itself
-//! when a source stands there again.
+//! What happens to the source's root while it is watched: nothing is deleted for it, and the watch
+//! goes on by itself when a source stands there again.
 
 mod support;
 
@@ -8,9 +8,12 @@ use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use support::{DEADLINE, Daemon, Scratch, Snapshot, Tree, are_twins, assert_same, holds_for, wait_until};
+use support::{
+    DEADLINE, Daemon, Scratch, Snapshot, Tree, are_twins, assert_same, holds_for, wait_until,
+};
 
-/// How long it is seen that nothing happens: longer than another directory has to stand to be believed.
+/// How long it is seen that nothing happens: longer than another directory has to stand to be
+/// believed.
 const LONG: Duration = Duration::from_millis(2_600);
 
 struct Live {
@@ -138,10 +141,14 @@ fn a_symlink_to_the_source_that_points_elsewhere_now() {
     let daemon = scratch.watcher(&[]);
     symlink("two", scratch.path("next")).unwrap();
     fs::rename(scratch.path("next"), scratch.source()).unwrap();
-    wait_until("the other is mirrored", DEADLINE, || are_twins(&scratch.path("two"), &scratch.replica()));
+    wait_until("the other is mirrored", DEADLINE, || {
+        are_twins(&scratch.path("two"), &scratch.replica())
+    });
     fs::write(scratch.path("one/f"), "of no interest").unwrap();
     fs::write(scratch.path("two/f"), "followed").unwrap();
-    wait_until("the other is followed", DEADLINE, || are_twins(&scratch.path("two"), &scratch.replica()));
+    wait_until("the other is followed", DEADLINE, || {
+        are_twins(&scratch.path("two"), &scratch.replica())
+    });
     drop(daemon);
 }
 
@@ -212,6 +219,7 @@ fn at_rest_the_watch_holds_no_descriptor_in_either_tree() {
     fs::write(live.scratch.source().join("f"), "changed").unwrap();
     live.scratch.wait_twins();
     wait_until("no descriptor is held in the trees", DEADLINE, || {
-        !live.daemon.holds_open(&live.scratch.source()) && !live.daemon.holds_open(&live.scratch.replica())
+        !live.daemon.holds_open(&live.scratch.source())
+            && !live.daemon.holds_open(&live.scratch.replica())
     });
 }

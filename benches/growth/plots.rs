@@ -36,10 +36,16 @@ struct Plot<'a> {
 }
 
 pub fn draw(sizes: &[Size], folder: &Path) -> Drawn {
-    let time =
-        Plot { title: "Time against number of files", unit: "seconds", scale: 1.0, columns: &TIMES, sizes };
+    let time = Plot {
+        title: "Time against number of files",
+        unit: "seconds",
+        scale: 1.0,
+        columns: &TIMES,
+        sizes,
+    };
     let Range { start, end } = time.values();
-    let seconds = (start / 1.5..end * 1.5).log_scale().with_key_points(steps(start / 1.5..end * 1.5));
+    let seconds =
+        (start / 1.5..end * 1.5).log_scale().with_key_points(steps(start / 1.5..end * 1.5));
     time.draw(&folder.join("growth-time.svg"), seconds)?;
     let memory = Plot {
         title: "Resident memory against number of files",
@@ -53,12 +59,16 @@ pub fn draw(sizes: &[Size], folder: &Path) -> Drawn {
 
 impl Plot<'_> {
     fn points(&self, column: &Column) -> Vec<(f64, f64)> {
-        self.sizes.iter().map(|size| (size.files as f64, size.median(column) / self.scale)).collect()
+        self.sizes
+            .iter()
+            .map(|size| (size.files as f64, size.median(column) / self.scale))
+            .collect()
     }
 
     /// From the least value to the greatest.
     fn values(&self) -> Range<f64> {
-        let values = self.columns.iter().flat_map(|column| self.points(column)).map(|(_, value)| value);
+        let values =
+            self.columns.iter().flat_map(|column| self.points(column)).map(|(_, value)| value);
         values.fold(f64::MAX..0.0, |range, value| range.start.min(value)..range.end.max(value))
     }
 
@@ -71,7 +81,8 @@ impl Plot<'_> {
         area.fill(&WHITE)?;
         let (plot, legend) = area.split_horizontally(PLOT_WIDTH);
         let known: Vec<f64> = self.sizes.iter().map(|size| size.files as f64).collect();
-        let files = (known[0] / 1.3..known[known.len() - 1] * 1.3).log_scale().with_key_points(known);
+        let files =
+            (known[0] / 1.3..known[known.len() - 1] * 1.3).log_scale().with_key_points(known);
         let mut chart = ChartBuilder::on(&plot)
             .caption(self.title, ("sans-serif", 22))
             .margin(16)
@@ -113,7 +124,10 @@ impl Plot<'_> {
 /// 1, 2 and 5 of each power of ten.
 fn steps(range: Range<f64>) -> Vec<f64> {
     let powers = (-4..5).map(|power| 10_f64.powi(power));
-    powers.flat_map(|power| [power, 2.0 * power, 5.0 * power]).filter(|step| range.contains(step)).collect()
+    powers
+        .flat_map(|power| [power, 2.0 * power, 5.0 * power])
+        .filter(|step| range.contains(step))
+        .collect()
 }
 
 /// As in 10k and 1M.

@@ -45,9 +45,13 @@ impl Size {
 
 pub fn print(sizes: &[Size]) {
     println!("\n## Time: median of seconds\n");
-    print_head(&["files", "directories"], TIMES.iter().chain(&WORK).map(|column| column.name.to_owned()));
+    print_head(
+        &["files", "directories"],
+        TIMES.iter().chain(&WORK).map(|column| column.name.to_owned()),
+    );
     for size in sizes {
-        let times = TIMES.iter().chain(&WORK[..1]).map(|column| format!("{:.3}", size.median(column)));
+        let times =
+            TIMES.iter().chain(&WORK[..1]).map(|column| format!("{:.3}", size.median(column)));
         let idle = format!("{:.4}", size.median(&WORK[1]));
         print_row(size, times.chain([idle]));
     }

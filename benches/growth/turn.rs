@@ -62,7 +62,8 @@ pub struct Turn {
 
 impl Turn {
     pub fn take(place: &Place) -> Self {
-        // After a rest all is slower at first: caches are cold, cores asleep. So this one does not count.
+        // After a rest all is slower at first: caches are cold, cores asleep. So this one does not
+        // count.
         once(place, &["--quick"]);
         Self {
             sweep: once(place, &[]),

@@ -1,5 +1,5 @@
-//! What nobody can do faster in this way: bare loops over the same files, with as many threads, whose paths begin at an
-//! open directory.
+//! What nobody can do faster in this way: bare loops over the same files, with as many threads,
+//! whose paths begin at an open directory.
 
 use std::ffi::{CStr, CString};
 use std::fs;
@@ -27,7 +27,8 @@ struct Listed {
 }
 
 fn open(path: &Path) -> OwnedFd {
-    openat(CWD, path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).expect("a folder can be opened")
+    openat(CWD, path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())
+        .expect("a folder can be opened")
 }
 
 /// All directories of a tree; `see` is told of each entry.
@@ -43,7 +44,9 @@ fn listed(root: &Path, see: impl Fn(&OwnedFd, &CStr)) -> Vec<Listed> {
             }
             see(&dir, name);
             match entry.file_type() {
-                FileType::Directory => next.push(path.join(name.to_str().expect("names here are ASCII"))),
+                FileType::Directory => {
+                    next.push(path.join(name.to_str().expect("names here are ASCII")))
+                }
                 FileType::RegularFile => files.push(name.to_owned()),
                 _ => {}
             }
@@ -75,11 +78,13 @@ fn parts(dirs: &[Listed]) -> Vec<(&Path, &[CString])> {
 
 /// Opens, reads and closes all files of both trees.
 pub fn read(source: &Path, replica: &Path) {
-    let trees: Vec<Listed> = [source, replica].into_iter().flat_map(|root| listed(root, |_, _| ())).collect();
+    let trees: Vec<Listed> =
+        [source, replica].into_iter().flat_map(|root| listed(root, |_, _| ())).collect();
     each(&parts(&trees), |(path, files), buffer| {
         let dir = open(path);
         for name in *files {
-            let file = openat(&dir, name, OFlags::RDONLY, Mode::empty()).expect("a file can be opened");
+            let file =
+                openat(&dir, name, OFlags::RDONLY, Mode::empty()).expect("a file can be opened");
             while read_some(&file, &mut *buffer).expect("a file can be read") > 0 {}
         }
     });
@@ -95,9 +100,11 @@ pub fn copy(source: &Path, replica: &Path) {
     each(&parts(&trees), |(path, files), buffer| {
         let (from, to) = (open(path), open(&there(path)));
         for name in *files {
-            let file = openat(&from, name, OFlags::RDONLY, Mode::empty()).expect("a file can be opened");
+            let file =
+                openat(&from, name, OFlags::RDONLY, Mode::empty()).expect("a file can be opened");
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
-            let copy = openat(&to, name, flags, Mode::from_raw_mode(0o644)).expect("a file can be made");
+            let copy =
+                openat(&to, name, flags, Mode::from_raw_mode(0o644)).expect("a file can be made");
             loop {
                 let size = read_some(&file, &mut *buffer).expect("a file can be read");
                 let mut left = &buffer[..size];

@@ -24,7 +24,12 @@ pub const SETS: [Set; 4] = [
         for_quick: false,
         make: small,
     },
-    Set { name: "large", what: "32 files of 64 MB in one directory", for_quick: false, make: large },
+    Set {
+        name: "large",
+        what: "32 files of 64 MB in one directory",
+        for_quick: false,
+        make: large,
+    },
     Set {
         name: "mixed",
         what: "20,000 files in 2,000 directories up to 6 deep, most below 10 kB, 20 of 10 MB, 500 symlinks",
@@ -97,6 +102,7 @@ fn mixed(root: &Path, rng: &mut Rng) {
     }
     for number in 0..500 {
         let dir = &dirs[rng.usize(..dirs.len())];
-        symlink("../somewhere/else", dir.join(format!("link{number}"))).expect("a symlink can be made");
+        symlink("../somewhere/else", dir.join(format!("link{number}")))
+            .expect("a symlink can be made");
     }
 }

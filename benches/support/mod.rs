@@ -26,8 +26,8 @@ static INTERRUPTED: LazyLock<Arc<AtomicBool>> = LazyLock::new(|| {
     flag
 });
 
-/// So long after it was made a file counts as old: what was copied sooner is read once more by a quick run, since a mapping may
-/// have changed it.
+/// So long after it was made a file counts as old: what was copied sooner is read once more by a
+/// quick run, since a mapping may have changed it.
 #[allow(dead_code, reason = "not every benchmark has quick runs")]
 pub const YOUNG: Duration = Duration::from_secs(40);
 
@@ -46,8 +46,8 @@ pub fn rest(time: Duration) {
     }
 }
 
-/// Begins the report: where scratch folders go, and the load before. `None` where it is not `cargo bench` that asks:
-/// `cargo test --benches` comes by without `--bench`.
+/// Begins the report: where scratch folders go, and the load before. `None` where it is not
+/// `cargo bench` that asks: `cargo test --benches` comes by without `--bench`.
 pub fn begin() -> Option<(PathBuf, String)> {
     if !std::env::args().any(|argument| argument == "--bench") {
         println!("skipped: to be run by cargo bench");
@@ -69,14 +69,15 @@ pub fn setting<T: FromStr>(name: &str, default: T) -> T {
     }
 }
 
-/// Where scratch folders go: what `TWINDIR_BENCH_DIR` says, `/dev/shm` where there is room, or the system's
-/// folder for temporary files.
+/// Where scratch folders go: what `TWINDIR_BENCH_DIR` says, `/dev/shm` where there is room, or the
+/// system's folder for temporary files.
 fn scratch_parent() -> PathBuf {
     if let Some(dir) = std::env::var_os("TWINDIR_BENCH_DIR") {
         return fs::canonicalize(dir).expect("TWINDIR_BENCH_DIR names a folder");
     }
     let memory = Path::new("/dev/shm");
-    let free = rustix::fs::statvfs(memory).map_or(0, |stat| stat.f_bavail.saturating_mul(stat.f_frsize));
+    let free =
+        rustix::fs::statvfs(memory).map_or(0, |stat| stat.f_bavail.saturating_mul(stat.f_frsize));
     if free >= ENOUGH { memory.to_owned() } else { std::env::temp_dir() }
 }
 
@@ -98,14 +99,15 @@ fn facts(scratch: &Path) -> Vec<String> {
     ]
 }
 
-/// How many threads have wanted a core, on average over the last minute, as the kernel says it. Well above 1 after
-/// the run, others have disturbed it.
+/// How many threads have wanted a core, on average over the last minute, as the kernel says it.
+/// Well above 1 after the run, others have disturbed it.
 pub fn load() -> String {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     text.split(' ').next().unwrap_or("unknown").to_owned()
 }
 
-/// The type of the file system that holds `dir`: of the last mount on the longest mount point above it.
+/// The type of the file system that holds `dir`: of the last mount on the longest mount point above
+/// it.
 fn file_system(mounts: &str, dir: &Path) -> String {
     let parsed = mounts.lines().filter_map(|line| {
         let (mount, kind) = line.split_once(" - ")?;

@@ -29,8 +29,8 @@ impl Program {
         Self { child, log }
     }
 
-    /// Waits until `is_complete`, and until it has then been quiet for a while. Says what is wrong where that does
-    /// not come true by the deadline.
+    /// Waits until `is_complete`, and until it has then been quiet for a while. Says what is wrong
+    /// where that does not come true by the deadline.
     pub fn settle(
         &mut self,
         quiet: Duration,
@@ -57,7 +57,11 @@ impl Program {
     }
 
     /// Waits until `is_complete`, however busy it is.
-    pub fn complete(&mut self, deadline: Duration, is_complete: impl Fn() -> bool) -> Result<(), String> {
+    pub fn complete(
+        &mut self,
+        deadline: Duration,
+        is_complete: impl Fn() -> bool,
+    ) -> Result<(), String> {
         let begun = Instant::now();
         while !is_complete() {
             rest(LOOK);
@@ -78,8 +82,10 @@ impl Program {
             usage.peak += field(&dir.join("status"), "VmHWM:") * 1024;
             usage.cpu += ticks(&dir);
             for task in fs::read_dir(dir.join("task")).into_iter().flatten().flatten() {
-                let counts =
-                    (cpu_time(&task.path()), field(&task.path().join("status"), "voluntary_ctxt_switches:"));
+                let counts = (
+                    cpu_time(&task.path()),
+                    field(&task.path().join("status"), "voluntary_ctxt_switches:"),
+                );
                 usage.threads.insert(task.path(), counts);
             }
         }
@@ -104,7 +110,8 @@ impl Program {
         let mut family = vec![self.child.id().cast_signed()];
         let mut next = 0;
         while let Some(&member) = family.get(next) {
-            family.extend(parents.iter().filter(|(_, parent)| *parent == member).map(|(id, _)| *id));
+            family
+                .extend(parents.iter().filter(|(_, parent)| *parent == member).map(|(id, _)| *id));
             next += 1;
         }
         family
@@ -124,8 +131,8 @@ impl Drop for Program {
     }
 }
 
-/// What a program has used: for each thread its time on a core and its voluntary switches, and for all together
-/// the resident memory in bytes, now and at its most.
+/// What a program has used: for each thread its time on a core and its voluntary switches, and for
+/// all together the resident memory in bytes, now and at its most.
 #[derive(Default)]
 pub struct Usage {
     threads: HashMap<PathBuf, (Duration, u64)>,

@@ -84,7 +84,8 @@ pub struct Args {
     #[arg(long, requires = "single")]
     quick: bool,
 
-    /// Leave alone, on both sides, what matches this pattern, as in a .gitignore file; `!` takes back
+    /// Leave alone, on both sides, what matches this pattern, as in a .gitignore file; `!` takes
+    /// back
     #[arg(long, value_name = "GLOB")]
     exclude: Vec<String>,
 
@@ -105,7 +106,8 @@ pub struct Args {
     #[arg(long, value_name = "N|P%", default_value = "50%")]
     max_delete: Limit,
 
-    /// Write to the disk before an entry gets its name, and again before the log says so: it survives a power cut
+    /// Write to the disk before an entry gets its name, and again before the log says so: it
+    /// survives a power cut
     #[arg(long)]
     durable: bool,
 
@@ -179,9 +181,11 @@ impl Args {
     /// How to run twindir once more by hand.
     fn rerun(&self) -> Rerun {
         let named = std::env::args_os().next().unwrap_or_else(|| "twindir".into());
-        // One that was found by PATH is found again; any other name may lead nowhere from another folder.
+        // One that was found by PATH is found again; any other name may lead nowhere from another
+        // folder.
         let is_path = Path::new(&named).components().count() > 1;
-        let program = std::env::current_exe().ok().filter(|_| is_path).map_or(named, OsString::from);
+        let program =
+            std::env::current_exe().ok().filter(|_| is_path).map_or(named, OsString::from);
         let full = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
         let mut options = Options::default();
         options.flag("--quick", self.quick);
@@ -301,7 +305,10 @@ mod tests {
         let others = ["check", "dry-run", "verbose", "help", "version"];
         for option in Args::command().get_arguments().filter_map(clap::Arg::get_long) {
             let is_given = given.iter().any(|word| word[2..].split('=').next() == Some(option));
-            assert!(is_given || OF_A_LASTING_RUN.contains(&option) || others.contains(&option), "--{option}");
+            assert!(
+                is_given || OF_A_LASTING_RUN.contains(&option) || others.contains(&option),
+                "--{option}"
+            );
         }
         let first = config(&[&given[..], &["/a b", "/c"]].concat());
         let Rerun { options, roots, .. } = &first.rerun;
@@ -313,8 +320,12 @@ mod tests {
 
     #[test]
     fn the_order_of_another_script_is_known() {
-        let order = |args: &[&str]| other_order(&args.iter().map(ToString::to_string).collect::<Vec<_>>());
-        assert_eq!(order(&["log.txt", "src", "dst", "60"]), Some("twindir src dst 60 log.txt".into()));
+        let order =
+            |args: &[&str]| other_order(&args.iter().map(ToString::to_string).collect::<Vec<_>>());
+        assert_eq!(
+            order(&["log.txt", "src", "dst", "60"]),
+            Some("twindir src dst 60 log.txt".into())
+        );
         assert_eq!(order(&["src", "dst", "60", "log.txt"]), None);
         assert_eq!(order(&["src", "dst", "sixty", "log.txt"]), None);
         assert_eq!(order(&["src", "dst"]), None);

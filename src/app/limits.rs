@@ -6,15 +6,16 @@ use std::thread::Builder;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Threads without which something would not be done: those for signals, console, log, trash thread and the
-/// watch's three, and two that walk. The workers for big files come on top; others help where they can be had.
+/// Threads without which something would not be done: those for signals, console, log, trash thread
+/// and the watch's three, and two that walk. The workers for big files come on top; others help
+/// where they can be had.
 const THREADS: usize = 9;
 
 /// Threads that help, for each of `--threads`: in a round and in two walks.
 const HELPERS: usize = 3;
 
-/// Address space that a thread may take, in bytes: a stack of 2 MiB, and 64 MiB of which the allocator
-/// uses a little (twice as much for a moment, to align it).
+/// Address space that a thread may take, in bytes: a stack of 2 MiB, and 64 MiB of which the
+/// allocator uses a little (twice as much for a moment, to align it).
 const SPACE: u64 = 72 << 20;
 
 /// The stack of a thread and what else it may write to, in bytes.
@@ -60,7 +61,8 @@ fn raise_open_files(threads: usize) -> Result<(), String> {
     }
 }
 
-/// Past the limit on address space, or on data, an allocation fails, or a stack does not grow: either ends the process.
+/// Past the limit on address space, or on data, an allocation fails, or a stack does not grow:
+/// either ends the process.
 fn ensure_address_space(threads: usize) -> Result<(), String> {
     let number = (THREADS + threads + HELPERS * threads) as u64;
     let limits = [
@@ -107,7 +109,8 @@ fn try_threads(number: usize) -> io::Result<()> {
     let mut started = Vec::new();
     let result = (0..number).try_for_each(|_| {
         let wait = wait.clone();
-        started.push(Builder::new().name("twindir-trial".into()).spawn(move || wait.recv().is_err())?);
+        started
+            .push(Builder::new().name("twindir-trial".into()).spawn(move || wait.recv().is_err())?);
         Ok(())
     });
     drop(hold);

@@ -22,7 +22,8 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// What a pipe takes at once if it takes anything, in bytes. See pipe(7).
 const AT_ONCE: usize = 4096;
 
-/// Lets a panic in any thread be said and known. The thread goes on unwinding, which removes its temporary files.
+/// Lets a panic in any thread be said and known. The thread goes on unwinding, which removes its
+/// temporary files.
 pub fn notice() {
     std::panic::set_hook(Box::new(|info| {
         let is_first = !PANICKED.swap(true, Ordering::Relaxed);
@@ -54,7 +55,8 @@ fn text_of(info: &PanicHookInfo<'_>) -> String {
     )
 }
 
-/// Writes to stderr as long as that takes anything: whether it took all. Its lock is not asked for: whoever has it may be waiting for a reader.
+/// Writes to stderr as long as that takes anything: whether it took all. Its lock is not asked for:
+/// whoever has it may be waiting for a reader.
 fn say(text: &str) -> bool {
     let (end, stderr) = (Instant::now() + LAST_WORDS, stderr());
     let mut rest = text.as_bytes();

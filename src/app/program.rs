@@ -90,7 +90,8 @@ fn start(config: &Config) -> Result<Exit, Box<dyn std::error::Error>> {
     match config.mode {
         Mode::Keep | Mode::Once => {
             let prepared = checked.prepare()?;
-            // All paths are absolute by now. The folder it was started in may be on a disk that is to be unmounted.
+            // All paths are absolute by now. The folder it was started in may be on a disk that is
+            // to be unmounted.
             let _ = std::env::set_current_dir("/");
             Ok(report_and_run(config, prepared, &signals))
         }
@@ -105,12 +106,16 @@ fn report_and_preview(
     stopping: Arc<AtomicBool>,
 ) -> Result<Exit, Box<dyn std::error::Error>> {
     let (mut roots, filter) = checked.read_only();
-    let settings =
-        LogSettings { format: config.log_format, verbosity: config.verbosity, patient_until: Some(stopping) };
+    let settings = LogSettings {
+        format: config.log_format,
+        verbosity: config.verbosity,
+        patient_until: Some(stopping),
+    };
     let _reporting = report::start(settings, None);
     log_start(config, &filter);
     test_digests();
-    let wanted = Capabilities { unseen: unseen_seconds_of(config.task), ..of_process(roots.are_local()) };
+    let wanted =
+        Capabilities { unseen: unseen_seconds_of(config.task), ..of_process(roots.are_local()) };
     let capabilities = match roots.replica.open_replica() {
         Ok((replica, _)) => probe_unseen(&replica, wanted),
         Err(_) => wanted,
@@ -120,7 +125,9 @@ fn report_and_preview(
     Ok(match (config.mode, seen) {
         _ if PANICKED.load(Ordering::Relaxed) => Exit::Bug,
         (_, PreviewResult::Interrupted) => Exit::Interrupted,
-        (_, PreviewResult::Incomplete) | (Mode::Check, PreviewResult::MetadataDiff) => Exit::Incomplete,
+        (_, PreviewResult::Incomplete) | (Mode::Check, PreviewResult::MetadataDiff) => {
+            Exit::Incomplete
+        }
         (_, PreviewResult::Equal | PreviewResult::MetadataDiff) => Exit::Done,
     })
 }
@@ -174,7 +181,12 @@ fn log_start(config: &Config, filter: &Filter) {
         Mode::DryRun => "dry run: nothing is changed".to_owned(),
         Mode::Check => "check: nothing is changed".to_owned(),
     };
-    tracing::info!(op = "start", version, pid = std::process::id(), "{source} -> {replica}, {rhythm}");
+    tracing::info!(
+        op = "start",
+        version,
+        pid = std::process::id(),
+        "{source} -> {replica}, {rhythm}"
+    );
     if let Some((dir, name)) = &filter.log {
         tracing::warn!(
             op = "warning",
@@ -190,9 +202,11 @@ fn complain(text: &str) {
     let _ = writeln!(std::io::stderr(), "error: {text}");
 }
 
-/// Signals come out of a channel; the first one sets the flag, and the second one ends the process at once. A SIGHUP that is
-/// to be ignored, as nohup has it, is.
-fn listen_for_signals(stopping: &Arc<AtomicBool>) -> Result<Receiver<i32>, Box<dyn std::error::Error>> {
+/// Signals come out of a channel; the first one sets the flag, and the second one ends the process
+/// at once. A SIGHUP that is to be ignored, as nohup has it, is.
+fn listen_for_signals(
+    stopping: &Arc<AtomicBool>,
+) -> Result<Receiver<i32>, Box<dyn std::error::Error>> {
     let hangup = Some(SIGHUP).filter(|signal| !is_ignored(*signal));
     let all: Vec<i32> = [SIGINT, SIGTERM].into_iter().chain(hangup).collect();
     for signal in &all {
@@ -200,7 +214,8 @@ fn listen_for_signals(stopping: &Arc<AtomicBool>) -> Result<Receiver<i32>, Box<d
         signal_hook::flag::register_conditional_shutdown(*signal, exit, Arc::clone(stopping))?;
         signal_hook::flag::register(*signal, Arc::clone(stopping))?;
     }
-    // Past a limit on file sizes (ulimit -f) a write fails with EFBIG, instead of killing the process.
+    // Past a limit on file sizes (ulimit -f) a write fails with EFBIG, instead of killing the
+    // process.
     signal_hook::flag::register(SIGXFSZ, Arc::default())?;
     let mut signals = signal_hook::iterator::Signals::new(all)?;
     let (sender, receiver) = unbounded();

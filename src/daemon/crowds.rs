@@ -1,4 +1,5 @@
-//! Directories of which so many names wait to be looked at that all names in them are looked at instead. Pure: times come in.
+//! Directories of which so many names wait to be looked at that all names in them are looked at
+//! instead. Pure: times come in.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

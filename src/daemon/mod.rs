@@ -56,7 +56,8 @@ const ENOUGH: usize = 10_000;
 pub const PORTION: BatchLimit = BatchLimit { names: 256, dirs: 64 };
 pub const WATCH_PORTION: BatchLimit = BatchLimit { names: 512, dirs: 64 };
 
-/// Renames that one round follows at most: with their looks they take about as long as other rounds do.
+/// Renames that one round follows at most: with their looks they take about as long as other rounds
+/// do.
 const RENAMES: usize = 100;
 
 /// And at least, however slow the machine: what a round looked at and had no time for is looked
@@ -116,8 +117,8 @@ struct Daemon<'a> {
     stop: Arc<AtomicBool>,
 }
 
-/// What was found out about the present roots, and what is under way because of it. When a root is lost, all of it is dropped:
-/// a sweep finds it anew.
+/// What was found out about the present roots, and what is under way because of it. When a root is
+/// lost, all of it is dropped: a sweep finds it anew.
 struct Backlog {
     queue: Queue,
     failures: Failures,
@@ -178,7 +179,8 @@ pub fn run(
     signals: &Receiver<i32>,
     panicked: &AtomicBool,
 ) -> Result<End, Failed> {
-    let Prepared { mut roots, source_mount, replica_mount, lock, filter, backup, beside, .. } = prepared;
+    let Prepared { mut roots, source_mount, replica_mount, lock, filter, backup, beside, .. } =
+        prepared;
     let stop = Arc::new(AtomicBool::new(false));
     let capabilities = probe_replica(&mut roots, unseen_seconds_of(config.task));
     let watched = RootWatch::new(source_mount, replica_mount, lock, beside);
@@ -239,7 +241,9 @@ impl Daemon<'_> {
     ) -> Option<i32> {
         let nobody = never();
         let swept = match &self.backlog.sweep {
-            Some(sweep) if self.backlog.queue.count_sweep_names() < ENOUGH => sweep.messages().clone(),
+            Some(sweep) if self.backlog.queue.count_sweep_names() < ENOUGH => {
+                sweep.messages().clone()
+            }
             _ => nobody.clone(),
         };
         let scanned = match &self.backlog.scan {
@@ -284,22 +288,26 @@ impl Daemon<'_> {
 
     /// How long nothing is due.
     fn next_wakeup(&self) -> Duration {
-        let ready =
-            self.backlog.queue.has_ready(Detector::Watch) || self.backlog.queue.has_ready(Detector::Sweep);
+        let ready = self.backlog.queue.has_ready(Detector::Watch)
+            || self.backlog.queue.has_ready(Detector::Sweep);
         if ready && !self.roots.is_lost() {
             return Duration::ZERO;
         }
         // While something is under way, its end wakes the loop, and not the next sweep's time.
-        let next = self.backlog.next_count.map_or(self.next_sweep, |count| count.min(self.next_sweep));
-        let sweep = (self.is_swept() && !self.has_its_sweep() && !self.roots.is_lost()).then_some(next);
-        let watch = self.watching.next_due(self.backlog.sweep.is_some(), self.backlog.scan.is_some());
+        let next =
+            self.backlog.next_count.map_or(self.next_sweep, |count| count.min(self.next_sweep));
+        let sweep =
+            (self.is_swept() && !self.has_its_sweep() && !self.roots.is_lost()).then_some(next);
+        let watch =
+            self.watching.next_due(self.backlog.sweep.is_some(), self.backlog.scan.is_some());
         let watch = watch.filter(|_| !self.roots.is_lost());
         let scan = self.next_scan(Instant::now());
         let scan = scan.filter(|_| self.backlog.scan.is_none() && !self.roots.is_lost());
         let [sweep, watch, scan] =
             [sweep, watch, scan].map(|due| due.map(|due| due.max(self.no_walk_before)));
         let quiet = self.is_equal().then(|| self.stats.quiet_at()).flatten();
-        let due = [sweep, watch, scan, quiet, self.backlog.queue.next_due()].into_iter().flatten().min();
+        let due =
+            [sweep, watch, scan, quiet, self.backlog.queue.next_due()].into_iter().flatten().min();
         due.map_or(TICK, |due| due.saturating_duration_since(Instant::now()).min(TICK))
     }
 
@@ -321,7 +329,8 @@ impl Daemon<'_> {
         let remembered = !self.backlog.failures.is_empty()
             || !self.backlog.links.is_empty()
             || !self.backlog.pending_widen.is_empty();
-        let looked_at = if remembered { paths(&checks, &finished, &emptied_trash) } else { Vec::new() };
+        let looked_at =
+            if remembered { paths(&checks, &finished, &emptied_trash) } else { Vec::new() };
         self.backlog.links.look_at(looked_at.iter());
         let names: usize = checks.values().map(BTreeMap::len).sum();
         let work = Work {
@@ -340,7 +349,8 @@ impl Daemon<'_> {
             Ok(outcome) => {
                 let (done, again) = (outcome.done.len(), outcome.again.len());
                 let took = begun.elapsed();
-                let left = outcome.again.iter().filter(|(_, _, again)| *again == Requeue::Now).count();
+                let left =
+                    outcome.again.iter().filter(|(_, _, again)| *again == Requeue::Now).count();
                 self.stats.looked(names);
                 if detector == Detector::Sweep {
                     self.backlog.sweep_batch = match left {
@@ -372,7 +382,9 @@ impl Daemon<'_> {
         match detector {
             // It waits for the disk, however little it does.
             _ if self.config.durable => (DURABLE_PORTION, DURABLE_ROUND),
-            Detector::Sweep => (BatchLimit { names: self.backlog.sweep_batch, ..PORTION }, SWEEP_ROUND),
+            Detector::Sweep => {
+                (BatchLimit { names: self.backlog.sweep_batch, ..PORTION }, SWEEP_ROUND)
+            }
             Detector::Watch => (WATCH_PORTION, WATCH_ROUND),
         }
     }
@@ -405,7 +417,8 @@ impl Daemon<'_> {
     }
 }
 
-/// Finds out what the replica keeps, and says what it does not; and in which ways the source is to be looked at for that.
+/// Finds out what the replica keeps, and says what it does not; and in which ways the source is to
+/// be looked at for that.
 fn probe_replica(roots: &mut Roots, unseen: i64) -> Capabilities {
     let tells_late = roots.replica.is_remote();
     let wanted = Capabilities { unseen, tells_late, ..of_process(roots.are_local()) };

@@ -1,4 +1,5 @@
-//! What a round has left: what failed and comes again, what is over, and what is to be looked at because of it.
+//! What a round has left: what failed and comes again, what is over, and what is to be looked at
+//! because of it.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -28,7 +29,10 @@ impl Waiting for Backlog {
         since: Option<Instant>,
         test: &dyn Fn(&RelPath) -> bool,
     ) -> bool {
-        self.failures.failed_within(dir, since).chain(self.queue.awaiting_worker_within(dir)).any(test)
+        self.failures
+            .failed_within(dir, since)
+            .chain(self.queue.awaiting_worker_within(dir))
+            .any(test)
     }
 }
 
@@ -37,7 +41,8 @@ impl Daemon<'_> {
     pub(super) fn apply_outcome(&mut self, outcome: Outcome, looked_at: &[RelPath]) {
         let removed = self.stats.removed();
         self.stats.add(&outcome);
-        let created = outcome.done.iter().filter(|done| done.operation == Operation::Created).count();
+        let created =
+            outcome.done.iter().filter(|done| done.operation == Operation::Created).count();
         self.trust.created(created as u64);
         let now = Instant::now();
         for (path, took) in outcome.busy {
@@ -56,7 +61,8 @@ impl Daemon<'_> {
         self.backlog.queue.put_back_renames(outcome.renames);
         for (path, check, again) in outcome.again {
             if again == Requeue::ChangedSinceCopy && self.watching.is_wanted() {
-                // It was copied: whatever was wrong with it is over, and what it was due for is done.
+                // It was copied: whatever was wrong with it is over, and what it was due for is
+                // done.
                 self.look_at(&path, Check { first: now, ..check });
             } else {
                 open.insert(path.clone());
@@ -73,7 +79,8 @@ impl Daemon<'_> {
         self.note_if_space_is_back();
         self.want_scans(outcome.scans);
         self.backlog.moved.extend(outcome.moved);
-        for (from, done) in outcome.done.iter().filter_map(|done| Some((done.from.as_ref()?, done))) {
+        for (from, done) in outcome.done.iter().filter_map(|done| Some((done.from.as_ref()?, done)))
+        {
             self.backlog.links.renamed(from, &done.path);
         }
         self.note_links(&outcome.names);
@@ -96,7 +103,9 @@ impl Daemon<'_> {
                 self.backlog.widen_after_walk.insert(path);
             }
             Requeue::WidenUnverified => self.note_pending_widen(path),
-            Requeue::WidenLater => self.backlog.queue.push_resting(Instant::now() + CONTENTS, path, check),
+            Requeue::WidenLater => {
+                self.backlog.queue.push_resting(Instant::now() + CONTENTS, path, check)
+            }
             Requeue::Changing | Requeue::ChangedSinceCopy => {
                 let problem = Problem { path, cause: Cause::Restless };
                 self.record_failure(&problem, check, Failure::Restless);
@@ -104,8 +113,8 @@ impl Daemon<'_> {
         }
     }
 
-    /// A directory has to stay closed for now. That is worth a word when it does so for long although nothing else is to be
-    /// done that may change it, or for very long.
+    /// A directory has to stay closed for now. That is worth a word when it does so for long
+    /// although nothing else is to be done that may change it, or for very long.
     pub(super) fn note_pending_widen(&mut self, path: RelPath) {
         if self.trust != Trust::Trusted {
             // What is held stays, and so does this. The walk after the next count sees to it again.
@@ -114,7 +123,8 @@ impl Daemon<'_> {
         let now = Instant::now();
         let wait = self.backlog.pending_widen.note(&path, now);
         let is_long = wait >= LONG;
-        if (is_long || self.is_at_rest()) && self.backlog.failures.met(&path, Failure::PendingWiden, now).tell
+        if (is_long || self.is_at_rest())
+            && self.backlog.failures.met(&path, Failure::PendingWiden, now).tell
         {
             let problem = Problem { path, cause: Cause::PendingWiden };
             problem.log((!self.is_once()).then_some(wait));

@@ -54,7 +54,11 @@ pub struct Subject {
 ///
 /// # Errors
 /// Where no thread can be started.
-pub fn preview(config: &Config, subject: Subject, signals: &Receiver<i32>) -> std::io::Result<PreviewResult> {
+pub fn preview(
+    config: &Config,
+    subject: Subject,
+    signals: &Receiver<i32>,
+) -> std::io::Result<PreviewResult> {
     let mut preview = Preview {
         check: config.mode == Mode::Check,
         config,
@@ -201,7 +205,8 @@ impl Preview<'_> {
         if differs.any() && replica.is_locked() && !self.check {
             self.fail(&Problem { path: dir.clone(), cause: Cause::FsError(TAKES_NO_METADATA) });
         } else if differs.visible() || (self.check && differs.any()) {
-            let mut done = Done::new(Operation::Updated, dir.clone(), &source, Reason::Metadata, &check);
+            let mut done =
+                Done::new(Operation::Updated, dir.clone(), &source, Reason::Metadata, &check);
             done.differs = MetadataDiff { mtime: self.check && differs.mtime, ..differs };
             self.say(&done);
         }
@@ -225,14 +230,20 @@ impl Preview<'_> {
             action => action,
         };
         let result = match action {
-            Action::Compare => match read_pair((&source, replica.as_ref()), name, check, capabilities) {
-                Ok((ours, theirs, evidence)) => {
-                    log_if_silent(&path, &evidence, check.detector, None, capabilities.unseen);
-                    let (ours, theirs) = (Observed::Present(ours), Observed::Present(theirs));
-                    Ok((decide(&ours, &theirs, evidence.verdict.into(), capabilities), ours, theirs))
+            Action::Compare => {
+                match read_pair((&source, replica.as_ref()), name, check, capabilities) {
+                    Ok((ours, theirs, evidence)) => {
+                        log_if_silent(&path, &evidence, check.detector, None, capabilities.unseen);
+                        let (ours, theirs) = (Observed::Present(ours), Observed::Present(theirs));
+                        Ok((
+                            decide(&ours, &theirs, evidence.verdict.into(), capabilities),
+                            ours,
+                            theirs,
+                        ))
+                    }
+                    Err(work_error) => Err(work_error),
                 }
-                Err(work_error) => Err(work_error),
-            },
+            }
             // What cannot be read cannot be copied.
             Action::CopyFile(_) if !self.check => match source.open_file(name.as_bytes()) {
                 Err(error) if !error.is_absence() => Err(error.into()),
@@ -241,7 +252,9 @@ impl Preview<'_> {
             action => Ok((action, ours, theirs)),
         };
         match result {
-            Ok((action, ours, theirs)) => self.tell(action, path, (&ours, &theirs), replica.as_ref(), check),
+            Ok((action, ours, theirs)) => {
+                self.tell(action, path, (&ours, &theirs), replica.as_ref(), check)
+            }
             Err(work_error) => {
                 if let Some(problem) = Problem::of(path, work_error) {
                     self.fail(&problem);
@@ -267,7 +280,9 @@ impl Preview<'_> {
                 let new = *theirs == Observed::Absent;
                 (if new { Operation::Created } else { Operation::Updated }, entry, reason)
             }
-            (Action::SetMetadata(_), Some(entry), _) => (Operation::Updated, entry, Reason::Metadata),
+            (Action::SetMetadata(_), Some(entry), _) => {
+                (Operation::Updated, entry, Reason::Metadata)
+            }
             (Action::Remove | Action::NotMirrored { stale: true, .. }, _, Some(entry)) => {
                 (Operation::Removed, entry, Reason::Removed)
             }
@@ -300,7 +315,8 @@ impl Preview<'_> {
             return self.fail(&Problem { path, cause: Cause::FsError(LOCKED) });
         }
         let gives_nothing_back = dir.is_some_and(|dir| dir.append_only);
-        if !is_own && !stands_on && self.stays(operation, &path, theirs, check, gives_nothing_back) {
+        if !is_own && !stands_on && self.stays(operation, &path, theirs, check, gives_nothing_back)
+        {
             let is_unmade = matches!(action, Action::MakeDir(_)) && *theirs != Observed::Absent;
             self.unmade.extend(is_unmade.then_some(path));
             return;
@@ -365,7 +381,9 @@ impl Preview<'_> {
     fn report_parts(&mut self, parts: Vec<RelPath>, check: &Check) {
         for path in parts {
             let Some((dir, name)) = path.split() else { continue };
-            let Some(dir) = self.replica.as_ref().and_then(|root| root.open(&dir).ok()) else { continue };
+            let Some(dir) = self.replica.as_ref().and_then(|root| root.open(&dir).ok()) else {
+                continue;
+            };
             let standing = dir.look(name.as_bytes());
             self.tell(Action::Remove, path, (&Observed::Absent, &standing), Some(&dir), check);
         }
@@ -410,7 +428,8 @@ impl Preview<'_> {
 
 /// Whether an entry cannot be changed so in place, or nothing can be changed in its directory.
 fn is_kept_by_a_lock(action: Action, theirs: &Observed, dir: Option<&Entry>) -> bool {
-    let in_place = matches!(action, Action::SetMetadata(_)) && theirs.entry().is_some_and(Entry::is_locked);
+    let in_place =
+        matches!(action, Action::SetMetadata(_)) && theirs.entry().is_some_and(Entry::is_locked);
     in_place || dir.is_some_and(|dir| dir.immutable)
 }
 
@@ -425,10 +444,15 @@ fn read_pair(
     let (ours, mut source) = source.open_file(name.as_bytes())?;
     let (theirs, mut replica) = replica.open_file(name.as_bytes())?;
     let seen = (source.identity(), replica.identity());
-    let verdict = match check.evidence.as_deref().and_then(|known| known.verdict_on(&source, &replica)) {
-        Some(verdict) => verdict,
-        None => digest::compare_large((&ours, &source), (&theirs, &replica), &AtomicBool::new(false))?,
-    };
+    let verdict =
+        match check.evidence.as_deref().and_then(|known| known.verdict_on(&source, &replica)) {
+            Some(verdict) => verdict,
+            None => digest::compare_large(
+                (&ours, &source),
+                (&theirs, &replica),
+                &AtomicBool::new(false),
+            )?,
+        };
     source.xattrs = Some(ours.xattrs(capabilities.xattrs)?);
     replica.xattrs = Some(theirs.xattrs(capabilities.xattrs)?);
     Ok((source, replica, CachedDigests { source: seen.0, replica: seen.1, verdict }))

@@ -28,7 +28,9 @@ impl Pruning {
 
 impl Daemon<'_> {
     pub(super) fn prune(&mut self, now: Instant) {
-        let (Some(keep), Some(backup)) = (self.config.backup_keep, self.reconciler.backup()) else { return };
+        let (Some(keep), Some(backup)) = (self.config.backup_keep, self.reconciler.backup()) else {
+            return;
+        };
         let is_idle = self.pruning.running.as_ref().is_none_or(JoinHandle::is_finished);
         if !is_idle || self.pruning.due.is_some_and(|due| now < due) {
             return;
@@ -36,8 +38,10 @@ impl Daemon<'_> {
         let (backup, stop) = (Arc::clone(backup), Arc::clone(&self.stop));
         let roots = &self.reconciler.roots;
         let log = self.roots.beside.log.as_ref().and_then(|log| Some(log.parent()?.to_owned()));
-        let in_use: Vec<_> =
-            [roots.source.path.clone(), roots.replica.path.clone()].into_iter().chain(log).collect();
+        let in_use: Vec<_> = [roots.source.path.clone(), roots.replica.path.clone()]
+            .into_iter()
+            .chain(log)
+            .collect();
         let builder = std::thread::Builder::new().name("twindir-prune".into());
         // Without a thread it waits for the next time.
         self.pruning.running = builder.spawn(move || backup.prune(keep, &in_use, &stop)).ok();

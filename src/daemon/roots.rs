@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::{Backlog, Daemon, probe_replica};
 use crate::daemon::startup::{
-    ExtraPaths, Lock, NotSameDisk, Refusal, ReplicaMount, SourceMount, ensure_apart, refuse_followed,
+    ExtraPaths, Lock, NotSameDisk, Refusal, ReplicaMount, SourceMount, ensure_apart,
+    refuse_followed,
 };
 use crate::fs::roots::Lost;
 use crate::fs::tree::DirId;
@@ -50,7 +51,8 @@ impl LostRoot {
         }
     }
 
-    /// Notes why what stands at the replica's path is not taken for it. A disk is news also after its absence was told.
+    /// Notes why what stands at the replica's path is not taken for it. A disk is news also after
+    /// its absence was told.
     fn finds_stranger(&mut self, why: NotSameDisk) {
         if why.is_disk() && self.disk.replace(why) != Some(why) {
             self.told = false;
@@ -163,8 +165,11 @@ impl Daemon<'_> {
             Some(_) => roots.replica.pin().ok(),
             None => roots.replica_pin,
         };
-        let apart =
-            ensure_apart((&roots.source, &pin), (&roots.replica, replica.as_ref()), &self.roots.beside);
+        let apart = ensure_apart(
+            (&roots.source, &pin),
+            (&roots.replica, replica.as_ref()),
+            &self.roots.beside,
+        );
         match apart.and_then(|()| self.roots.beside.log_in_source(&pin)) {
             Ok(log) => self.reconciler.filter.log = log,
             Err(refusal) => return self.refuse(Side::Source, &refusal),
@@ -207,7 +212,10 @@ impl Daemon<'_> {
                     let what = format!("{} is not the replica: {why}", shown(&replica.path));
                     self.miss(Side::Replica, &what, why.end(), true);
                 } else if stands(absence, pin, now) {
-                    self.adopt_replica(pin, "another directory is the replica now, at the same path");
+                    self.adopt_replica(
+                        pin,
+                        "another directory is the replica now, at the same path",
+                    );
                 }
             }
             Err(error) => self.miss_replica(error),
@@ -249,7 +257,11 @@ impl Daemon<'_> {
             let nothing = if side == Side::Source { "deleted" } else { "written" };
             format!("nothing is {nothing}, and mirroring goes on by itself when {back}")
         };
-        let meant = if may_be_meant { ". If what is at that path now is meant, restart twindir" } else { "" };
+        let meant = if may_be_meant {
+            ". If what is at that path now is meant, restart twindir"
+        } else {
+            ""
+        };
         tracing::error!(op = side.as_str(), "{what}: {then}{meant}");
     }
 
@@ -263,10 +275,15 @@ impl Daemon<'_> {
         let roots = &self.reconciler.roots;
         let lost = self.roots.source.as_ref().and_then(|_| roots.source.pin().ok());
         let source = lost.unwrap_or(roots.source_pin);
-        let apart = ensure_apart((&roots.source, &source), (&roots.replica, Some(&pin)), &self.roots.beside);
+        let apart = ensure_apart(
+            (&roots.source, &source),
+            (&roots.replica, Some(&pin)),
+            &self.roots.beside,
+        );
         let fit = apart.and_then(|()| refuse_followed(&roots.replica));
         // The lock is named after the inode.
-        if let Err(refusal) = fit.and_then(|()| self.roots.lock.pass_on(&pin, &roots.replica.path)) {
+        if let Err(refusal) = fit.and_then(|()| self.roots.lock.pass_on(&pin, &roots.replica.path))
+        {
             return self.refuse(Side::Replica, &refusal);
         }
         tracing::warn!(op = "adopted", "{why}");
@@ -282,9 +299,14 @@ impl Daemon<'_> {
         self.next_sweep = Instant::now();
     }
 
-    /// What is made of the source until it is counted. One that is doubted stays so, whatever becomes of the replica.
+    /// What is made of the source until it is counted. One that is doubted stays so, whatever
+    /// becomes of the replica.
     fn unproven(&self, is_doubted: bool) -> Trust {
-        if is_doubted { Trust::doubted(self.config.max_delete) } else { Trust::Unproven(Occasion::Adopted) }
+        if is_doubted {
+            Trust::doubted(self.config.max_delete)
+        } else {
+            Trust::Unproven(Occasion::Adopted)
+        }
     }
 
     /// A round or a sweep met a root that is not what it was.

@@ -90,7 +90,8 @@ impl Stats {
         let (total, work) = (std::mem::take(&mut self.total), std::mem::take(&mut self.work));
         let Self { said_equal, last_action, .. } = *self;
         // A quick scan proves nothing anew, and takes nothing back.
-        let (counted, complete) = (task == Task::Quick && self.counted, task == Task::Quick && self.complete);
+        let (counted, complete) =
+            (task == Task::Quick && self.counted, task == Task::Quick && self.complete);
         let (begun, recounted) = (Some((now, task)), false);
         *self = Self {
             total,
@@ -343,7 +344,8 @@ impl Daemon<'_> {
             && !self.backlog.queue.has_ready(Detector::Sweep)
             && self.backlog.queue.count_sweep_names() == 0
             && self.reconciler.is_idle_for(Detector::Sweep)
-            && (self.watching.is_wanted() || (self.backlog.scan.is_none() && self.backlog.scans.is_empty()))
+            && (self.watching.is_wanted()
+                || (self.backlog.scan.is_none() && self.backlog.scans.is_empty()))
     }
 
     /// Whether a single run has swept: it waits for what was found, and no more.
@@ -371,7 +373,8 @@ impl Daemon<'_> {
             return None;
         }
         let walked = self.stats.swept.filter(|_| matches!(self.stats.begun, Some((_, Task::Full))));
-        let swept = self.stats.log_swept(now, self.backlog.failures.problems(), self.watching.is_wanted());
+        let swept =
+            self.stats.log_swept(now, self.backlog.failures.problems(), self.watching.is_wanted());
         if let Some(summary) = walked.filter(|_| !self.is_once()) {
             self.stats.log_if_long(summary.took, self.config.interval);
         }
@@ -391,7 +394,9 @@ impl Daemon<'_> {
             let time = Zoned::now().strftime("%H:%M:%S").to_string();
             tracing::info!(op = "settled", "equal as of {time}");
         }
-        if swept == Some(Task::Full) || (swept.is_some() && std::mem::take(&mut self.stats.recounted)) {
+        if swept == Some(Task::Full)
+            || (swept.is_some() && std::mem::take(&mut self.stats.recounted))
+        {
             self.trust.exhaust();
             self.stats.counted = false;
         }
@@ -399,13 +404,14 @@ impl Daemon<'_> {
             return None;
         }
         // An interval of a year is as good as none, where the clock cannot count that far.
-        self.next_sweep = now.checked_add(self.config.interval).unwrap_or(now + Duration::from_secs(1 << 30));
+        self.next_sweep =
+            now.checked_add(self.config.interval).unwrap_or(now + Duration::from_secs(1 << 30));
         let end = if equal { End::Done } else { End::Incomplete };
         self.is_once().then_some(end)
     }
 
-    /// Something waits because the source is doubted: it may have become whole again. It is counted again, and scanned
-    /// quickly, but that leaves at least as much time as the last sweep took.
+    /// Something waits because the source is doubted: it may have become whole again. It is counted
+    /// again, and scanned quickly, but that leaves at least as much time as the last sweep took.
     pub(super) fn recount_soon(&mut self) {
         let wait = RECOUNT.max(self.stats.total.took);
         self.backlog.next_count.get_or_insert_with(|| Instant::now() + wait);

@@ -1,5 +1,5 @@
-//! When the replica's file system takes no more, since it is full or read-only: one line for all that has to wait, and
-//! when that is tried again.
+//! When the replica's file system takes no more, since it is full or read-only: one line for all
+//! that has to wait, and when that is tried again.
 
 use std::time::{Duration, Instant};
 
@@ -19,9 +19,9 @@ const ASK: Duration = Duration::from_secs(1);
 /// More than the attributes of one file take, in bytes.
 const LARGEST_ATTRIBUTES: u64 = 1 << 20;
 
-/// When it is tried again although there is not, so far as the file system tells: it tells nothing of quotas, nor of room
-/// that came between the refusal and the question. What is tried in vain may be many gigabytes, so the wait is doubled
-/// each time up to the limit.
+/// When it is tried again although there is not, so far as the file system tells: it tells nothing
+/// of quotas, nor of room that came between the refusal and the question. What is tried in vain may
+/// be many gigabytes, so the wait is doubled each time up to the limit.
 const FIRST_TRY: Duration = Duration::from_secs(1);
 const LAST_TRY: Duration = Duration::from_secs(60);
 const LAST_TRY_OF_QUOTA: Duration = Duration::from_secs(3);
@@ -37,16 +37,25 @@ pub(super) struct OutOfSpace {
     is_quota: bool,
     /// Entries that this run had removed when it was last tried.
     removed: u64,
-    /// Since when nothing waits any more. What is written to all the time may fit at one moment, and not at the next.
+    /// Since when nothing waits any more. What is written to all the time may fit at one moment,
+    /// and not at the next.
     over: Option<Instant>,
 }
 
 impl Daemon<'_> {
-    /// Notes an entry that the replica's file system does not take. `removed`: what this run had removed before the round in
-    /// which it was tried.
-    pub(super) fn out_of_space(&mut self, path: &RelPath, check: Check, error: FsError, removed: u64) {
+    /// Notes an entry that the replica's file system does not take. `removed`: what this run had
+    /// removed before the round in which it was tried.
+    pub(super) fn out_of_space(
+        &mut self,
+        path: &RelPath,
+        check: Check,
+        error: FsError,
+        removed: u64,
+    ) {
         let now = Instant::now();
-        if self.backlog.failures.met(path, Failure::Refused, now).tell && self.backlog.refusal.is_none() {
+        if self.backlog.failures.met(path, Failure::Refused, now).tell
+            && self.backlog.refusal.is_none()
+        {
             let advice = advice(&error);
             tracing::error!(
                 op = "full",
@@ -72,8 +81,8 @@ impl Daemon<'_> {
         self.backlog.queue.push_out_of_space(path, check);
     }
 
-    /// Whether this answer means that the file system takes no more. One that has room says so of attributes, too, if they
-    /// are larger than it can store.
+    /// Whether this answer means that the file system takes no more. One that has room says so of
+    /// attributes, too, if they are larger than it can store.
     pub(super) fn is_refused(&self, error: &FsError) -> bool {
         let has_room = |room: &Room| room.bytes >= LARGEST_ATTRIBUTES;
         !(error.kind == FsErrorKind::NoSpaceForXattrs
@@ -98,7 +107,9 @@ impl Daemon<'_> {
     /// Tries what has to wait again, now and then, and at once where there is more room.
     pub(super) fn check_room(&mut self, now: Instant) {
         self.note_if_space_is_back();
-        let Some(refusal) = self.backlog.refusal.as_mut().filter(|refusal| now >= refusal.asked + ASK) else {
+        let Some(refusal) =
+            self.backlog.refusal.as_mut().filter(|refusal| now >= refusal.asked + ASK)
+        else {
             return;
         };
         refusal.asked = now;
@@ -114,10 +125,12 @@ impl Daemon<'_> {
         }
     }
 
-    /// Tries what has to wait again where this run has removed something since the last time. Whether it has.
+    /// Tries what has to wait again where this run has removed something since the last time.
+    /// Whether it has.
     pub(super) fn try_with_what_went(&mut self, now: Instant) -> bool {
         let removed = self.stats.removed();
-        let is_more = self.backlog.refusal.as_ref().is_some_and(|refusal| removed > refusal.removed);
+        let is_more =
+            self.backlog.refusal.as_ref().is_some_and(|refusal| removed > refusal.removed);
         if is_more {
             self.try_refused(now);
         }

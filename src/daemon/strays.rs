@@ -1,5 +1,6 @@
-//! Writes that were told for a name at which the written file does not stand, and of which it is not known where it does:
-//! its other names are looked for in the directory, and among those that came last.
+//! Writes that were told for a name at which the written file does not stand, and of which it is
+//! not known where it does: its other names are looked for in the directory, and among those that
+//! came last.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -11,8 +12,8 @@ use crate::plan::hard_links::Linked;
 use crate::report::{Done, Operation};
 use crate::sweep::Summary;
 
-/// The wait after a directory in which nothing was found, doubled each time up to the limit: somebody may go on and on
-/// writing to a file that has no name any more.
+/// The wait after a directory in which nothing was found, doubled each time up to the limit:
+/// somebody may go on and on writing to a file that has no name any more.
 const FIRST: Duration = Duration::from_millis(100);
 const LAST: Duration = Duration::from_secs(10);
 
@@ -61,8 +62,8 @@ impl Strays {
         self.doubted.insert(path, now);
     }
 
-    /// Something was told of this name, not that it came or went. So soon after it was replaced it may be the former file's,
-    /// and its ctime does not say so.
+    /// Something was told of this name, not that it came or went. So soon after it was replaced it
+    /// may be the former file's, and its ctime does not say so.
     pub fn told(&mut self, path: &RelPath, now: Instant) {
         let since = self.doubted.get(path);
         if since.is_some_and(|since| now.duration_since(*since) < DOUBT) {
@@ -79,14 +80,16 @@ impl Strays {
                 return;
             }
         }
-        let wait = self.waits.entry(dir).or_insert(StrayWait { due: None, not_before: now, next: FIRST });
+        let wait =
+            self.waits.entry(dir).or_insert(StrayWait { due: None, not_before: now, next: FIRST });
         wait.due.get_or_insert(wait.not_before.max(now));
         if self.sought.len() < SOUGHT {
             self.sought.push(path.clone());
         }
     }
 
-    /// A file was updated. Where that was in the course of looking, the names that may be former ones of it.
+    /// A file was updated. Where that was in the course of looking, the names that may be former
+    /// ones of it.
     pub fn updated(&mut self, now: Instant) -> &[RelPath] {
         if self.sought_since.is_some_and(|since| now.duration_since(since) >= DOUBT) {
             self.sought_since = None;
@@ -144,18 +147,24 @@ impl Strays {
 }
 
 impl Daemon<'_> {
-    /// Something was written that stands elsewhere than it was told. Where it is known by which other names, these are looked
-    /// at as soon as it is told.
+    /// Something was written that stands elsewhere than it was told. Where it is known by which
+    /// other names, these are looked at as soon as it is told.
     ///
     /// `strays`, `replaced`: of a round, which has seen that `names` are there.
-    pub(super) fn note_strays(&mut self, strays: &[RelPath], replaced: Vec<RelPath>, names: &[Linked]) {
+    pub(super) fn note_strays(
+        &mut self,
+        strays: &[RelPath],
+        replaced: Vec<RelPath>,
+        names: &[Linked],
+    ) {
         let Backlog { links, strays: waiting, .. } = &mut self.backlog;
         let now = Instant::now();
         let stands: HashSet<&RelPath> = match strays {
             [] => HashSet::new(),
             _ => names.iter().map(|linked| &linked.path).collect(),
         };
-        let is_known = |path: &&RelPath| links.told(path).iter().any(|other| stands.contains(other));
+        let is_known =
+            |path: &&RelPath| links.told(path).iter().any(|other| stands.contains(other));
         for path in strays.iter().filter(|path| !is_known(path)) {
             waiting.note(path, now);
         }
@@ -165,7 +174,8 @@ impl Daemon<'_> {
         }
     }
 
-    /// What was updated while a stray was looked for may be it: from now on it is looked at as soon as that is told.
+    /// What was updated while a stray was looked for may be it: from now on it is looked at as soon
+    /// as that is told.
     pub(super) fn note_updated(&mut self, done: &[Done]) {
         let Backlog { links, strays, .. } = &mut self.backlog;
         let now = Instant::now();
@@ -225,7 +235,10 @@ mod tests {
         strays.take(now, 10);
         strays.looked_into(&path("d"), false, now);
         strays.note(&path("d/f"), now);
-        assert!(strays.next_due().unwrap() - now <= 2 * FIRST, "what was found ends the long waits");
+        assert!(
+            strays.next_due().unwrap() - now <= 2 * FIRST,
+            "what was found ends the long waits"
+        );
         strays.found(now);
         assert_eq!(strays.next_due(), Some(now), "also what was found elsewhere");
         assert_eq!(strays.take(now, 10), [path("d")]);

@@ -68,7 +68,9 @@ impl Daemon<'_> {
     /// Whether no walk runs, or what runs gives way. A sweep by the clock does so to a quick scan,
     /// which is wanted since something may have been missed; it begins anew after that.
     fn gives_way(&mut self, quick: bool) -> bool {
-        if quick && let Some(sweep) = self.backlog.sweep.take_if(|sweep| sweep.plan.task == Task::Full) {
+        if quick
+            && let Some(sweep) = self.backlog.sweep.take_if(|sweep| sweep.plan.task == Task::Full)
+        {
             if sweep.is_of_all() {
                 self.next_sweep = Instant::now();
             } else {
@@ -118,14 +120,22 @@ impl Daemon<'_> {
     /// When a scan is due that waits for its time.
     pub(super) fn next_scan(&self, now: Instant) -> Option<Instant> {
         let Backlog { crowds, pending_widen, strays, .. } = &self.backlog;
-        [crowds.next_due(now), pending_widen.next_due(), strays.next_due()].into_iter().flatten().min()
+        [crowds.next_due(now), pending_widen.next_due(), strays.next_due()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Starts, when nothing else is to be done, the full comparison of what was renamed.
     pub(super) fn begin_proof(&mut self, now: Instant) -> Result<(), Failed> {
-        let waits =
-            self.backlog.scan.is_some() || !self.backlog.scans.is_empty() || !self.backlog.moved.is_empty();
-        if self.backlog.needs_full_compare.is_empty() || waits || !self.is_swept() || !self.may_walk(now) {
+        let waits = self.backlog.scan.is_some()
+            || !self.backlog.scans.is_empty()
+            || !self.backlog.moved.is_empty();
+        if self.backlog.needs_full_compare.is_empty()
+            || waits
+            || !self.is_swept()
+            || !self.may_walk(now)
+        {
             return Ok(());
         }
         let scopes = take_scopes(&mut self.backlog.needs_full_compare);
@@ -169,7 +179,8 @@ impl Daemon<'_> {
             number: self.backlog.failures.scan_begins(),
             registry: self.watching.registry(),
             // Of directories that are not compared as a whole nothing is to be concluded.
-            verified_dirs: (extent != Extent::Names).then(|| Arc::clone(&self.reconciler.verified_dirs)),
+            verified_dirs: (extent != Extent::Names)
+                .then(|| Arc::clone(&self.reconciler.verified_dirs)),
             submounts: self.reconciler.submounts(),
         })
     }
@@ -276,14 +287,19 @@ impl Daemon<'_> {
     /// Differences that a sweep by the clock has found while there is a watch are the watch's to
     /// tell: they wait for that, so that those that it has missed can be counted.
     fn receive_differences(&mut self, dir: RelPath, names: Vec<(Name, Check)>) {
-        let by_clock = self.backlog.sweep.as_ref().is_some_and(|sweep| sweep.plan.task == Task::Full);
+        let by_clock =
+            self.backlog.sweep.as_ref().is_some_and(|sweep| sweep.plan.task == Task::Full);
         if !by_clock || self.watching.watch().is_none() {
             return self.backlog.queue.push(Detector::Sweep, dir, names);
         }
         let now = Instant::now();
         let at = now + self.watching.grace();
         if names.is_empty() {
-            self.backlog.queue.push_resting(at, dir, Check::new(Depth::Metadata, Detector::Sweep, now));
+            self.backlog.queue.push_resting(
+                at,
+                dir,
+                Check::new(Depth::Metadata, Detector::Sweep, now),
+            );
         } else {
             for (name, check) in names {
                 self.backlog.queue.push_resting(at, dir.join(&name), check);

@@ -18,12 +18,12 @@ use crate::watch::{Change, Registry, Unwatched, Watch};
 /// How often what is not watched is scanned, at most; and no more than a tenth of the time.
 const POLL: Duration = Duration::from_secs(5);
 
-/// After a scan of all the watch is not replaced for so long, and no less than the scan took: under a
-/// storm it goes on telling what it hears.
+/// After a scan of all the watch is not replaced for so long, and no less than the scan took: under
+/// a storm it goes on telling what it hears.
 const BREATH: Duration = Duration::from_secs(1);
 
-/// How long changes are taken in before the next round, and how many between two looks at the clock: about as long as a round
-/// of renames takes, so that they do not pile up.
+/// How long changes are taken in before the next round, and how many between two looks at the
+/// clock: about as long as a round of renames takes, so that they do not pile up.
 const INTAKE: Duration = Duration::from_millis(10);
 const AT_ONCE: usize = 256;
 
@@ -48,7 +48,8 @@ pub(super) struct Watching {
     mistrusted: Option<&'static str>,
     /// Not before this is it replaced again.
     not_before: Option<Instant>,
-    /// Not before this is all scanned again for the sake of a few: no more than a tenth of the time.
+    /// Not before this is all scanned again for the sake of a few: no more than a tenth of the
+    /// time.
     not_often: Option<Instant>,
     /// Directories that the last quick scan could not register.
     unwatched: u64,
@@ -161,7 +162,9 @@ impl Daemon<'_> {
     /// Takes in a change, and those that wait behind it.
     pub(super) fn handle_changes(&mut self, first: Change) {
         self.handle_change(first);
-        let Some(changes) = self.watching.watch().map(|watch| watch.changes().clone()) else { return };
+        let Some(changes) = self.watching.watch().map(|watch| watch.changes().clone()) else {
+            return;
+        };
         let begun = Instant::now();
         while begun.elapsed() < INTAKE {
             for change in changes.try_iter().take(AT_ONCE) {
@@ -186,9 +189,13 @@ impl Daemon<'_> {
         match change {
             Change::Check { path, depth, since } => {
                 // What could not be read may be readable now, with all that lies below it.
-                let wider = if self.backlog.failures.is_met(&path) { Depth::Subtree } else { depth };
+                let wider =
+                    if self.backlog.failures.is_met(&path) { Depth::Subtree } else { depth };
                 for other in self.backlog.links.told(&path) {
-                    self.look_at(&other, Check::new(depth.min(Depth::Content), Detector::Watch, since));
+                    self.look_at(
+                        &other,
+                        Check::new(depth.min(Depth::Content), Detector::Watch, since),
+                    );
                 }
                 if depth < Depth::Subtree {
                     self.backlog.strays.told(&path, Instant::now());
@@ -228,7 +235,8 @@ impl Daemon<'_> {
             self.look_at(&other, Check::new(Depth::Metadata, Detector::Watch, now));
         }
         if self.backlog.links.has_unknown_names() && self.watching.poll_due.is_none() {
-            self.watching.poll_due = Some(self.watching.not_often.map_or(now, |time| time.max(now)));
+            self.watching.poll_due =
+                Some(self.watching.not_often.map_or(now, |time| time.max(now)));
         }
     }
 
@@ -237,7 +245,8 @@ impl Daemon<'_> {
     pub(super) fn note_mount(&mut self, path: RelPath, pin: DirId) {
         let is_back = self.watching.unmounted.remove(&path);
         let is_new = self.reconciler.remember_submount(path, pin);
-        let by_clock = self.backlog.sweep.as_ref().is_some_and(|sweep| sweep.plan.task == Task::Full);
+        let by_clock =
+            self.backlog.sweep.as_ref().is_some_and(|sweep| sweep.plan.task == Task::Full);
         if (is_new || is_back) && by_clock && self.watching.watch.is_some() {
             self.mistrust_watch("a file system was mounted in the source");
         }
@@ -279,7 +288,12 @@ impl Daemon<'_> {
         self.watching.not_before = Some(now + took.max(BREATH));
         self.watching.not_often = Some(now + 10 * took);
         let unwatched = self.watching.unwatched;
-        tracing::debug!(op = "watch", watched, unwatched, "{watched} directories watched, {unwatched} not");
+        tracing::debug!(
+            op = "watch",
+            watched,
+            unwatched,
+            "{watched} directories watched, {unwatched} not"
+        );
         if unwatched > 0 || self.watching.watch.is_none() {
             self.watching.poll_due = Some(now + POLL.max(10 * took));
         } else if std::mem::take(&mut self.watching.said_unwatched) {
@@ -288,16 +302,17 @@ impl Daemon<'_> {
     }
 }
 
-/// The limit that the kernel sets on a user's `watches` or `instances`: its name for sysctl, its value now, and where it is set, as
-/// one says it. In a user namespace (a container) that is the smaller one of the namespace's and the machine's. See inotify(7),
-/// namespaces(7).
+/// The limit that the kernel sets on a user's `watches` or `instances`: its name for sysctl, its
+/// value now, and where it is set, as one says it. In a user namespace (a container) that is the
+/// smaller one of the namespace's and the machine's. See inotify(7), namespaces(7).
 fn limit(what: &str) -> (String, String, &'static str) {
     let names = [format!("fs.inotify.max_user_{what}"), format!("user.max_inotify_{what}")];
     let value = |name: &String| {
         let text = std::fs::read_to_string(format!("/proc/sys/{}", name.replace('.', "/"))).ok()?;
         text.trim().parse::<u64>().ok()
     };
-    let known = names.iter().filter_map(|name| Some((value(name)?, name))).min_by_key(|(value, _)| *value);
+    let known =
+        names.iter().filter_map(|name| Some((value(name)?, name))).min_by_key(|(value, _)| *value);
     let (value, name) =
         known.map_or(("unknown".to_owned(), &names[0]), |(value, name)| (value.to_string(), name));
     let at = if name.starts_with("user.") { " in this container" } else { "" };

@@ -29,8 +29,9 @@ pub fn run<T: Send, R: Send>(
         results
     };
     let results = std::thread::scope(|scope| {
-        let spawn =
-            |_| std::thread::Builder::new().name("twindir-round".into()).spawn_scoped(scope, drain).ok();
+        let spawn = |_| {
+            std::thread::Builder::new().name("twindir-round".into()).spawn_scoped(scope, drain).ok()
+        };
         let helpers: Vec<_> = (0..helpers).filter_map(spawn).collect();
         let mut results = drain();
         for helper in helpers {

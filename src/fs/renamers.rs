@@ -1,12 +1,14 @@
-//! Who could have moved a directory of the replica to where it is: whoever may rename in one of those above it. A
-//! directory may then be another than its name says, and hold what is not for those to whom it is to be opened.
+//! Who could have moved a directory of the replica to where it is: whoever may rename in one of
+//! those above it. A directory may then be another than its name says, and hold what is not for
+//! those to whom it is to be opened.
 
 use crate::fs::tree::Dir;
 use crate::model::entry::Entry;
 use crate::model::path::RelPath;
 use crate::plan::verified_dirs::VerifiedDirs;
 
-/// The mode's bits by which group and others may rename in a directory. Those of an ACL show in the group's.
+/// The mode's bits by which group and others may rename in a directory. Those of an ACL show in the
+/// group's.
 const WRITABLE: u32 = 0o022;
 
 /// Who besides the one who mirrors.
@@ -18,7 +20,8 @@ pub enum Renamers {
 }
 
 impl Renamers {
-    /// Who can rename what lies in a directory of the replica, or could before. `user`: who mirrors it.
+    /// Who can rename what lies in a directory of the replica, or could before. `user`: who mirrors
+    /// it.
     pub fn within(dir: &Entry, verified_dirs: &VerifiedDirs, user: u32) -> Self {
         if dir.mode & WRITABLE != 0 || verified_dirs.is_exposed(dir) {
             Self::Many
@@ -37,13 +40,20 @@ impl Renamers {
         }
     }
 
-    /// Who could have moved the directory at `path` below the replica's `root` to where it is. Many, where one above it
-    /// cannot be looked at, or where another than `dir` is found there.
-    pub fn of(root: &Dir, path: &RelPath, dir: &Entry, verified_dirs: &VerifiedDirs, user: u32) -> Self {
+    /// Who could have moved the directory at `path` below the replica's `root` to where it is.
+    /// Many, where one above it cannot be looked at, or where another than `dir` is found there.
+    pub fn of(
+        root: &Dir,
+        path: &RelPath,
+        dir: &Entry,
+        verified_dirs: &VerifiedDirs,
+        user: u32,
+    ) -> Self {
         let follow = || {
             let mut above = root.open(&RelPath::root()).ok()?;
             let mut movers = Self::Nobody;
-            for name in path.as_bytes().split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
+            for name in path.as_bytes().split(|byte| *byte == b'/').filter(|name| !name.is_empty())
+            {
                 movers = movers.and(Self::within(&above.entry().ok()?, verified_dirs, user));
                 above = above.open(&RelPath::new(name)?).ok()?;
             }
@@ -52,8 +62,8 @@ impl Renamers {
         follow().unwrap_or(Self::Many)
     }
 
-    /// Whether a directory can be taken for what its name says: only its owner could have moved it, and it is his in the
-    /// source, too. He may show what is in it to whom he likes.
+    /// Whether a directory can be taken for what its name says: only its owner could have moved it,
+    /// and it is his in the source, too. He may show what is in it to whom he likes.
     pub fn are_harmless(self, source: &Entry, replica: &Entry) -> bool {
         match self {
             Self::Nobody => true,

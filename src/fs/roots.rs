@@ -19,19 +19,25 @@ pub struct Roots {
 impl Roots {
     /// Looks at a name on both sides. A reserved name counts as absent in the source (I7).
     /// `None` where it is one root, mounted inside the other: such a directory is left alone.
-    pub fn see(&self, (source, replica): (&Dir, Option<&Dir>), name: &Name) -> Option<(Observed, Observed)> {
+    pub fn see(
+        &self,
+        (source, replica): (&Dir, Option<&Dir>),
+        name: &Name,
+    ) -> Option<(Observed, Observed)> {
         let bytes = name.as_bytes();
         let ours = if name.is_reserved() { Observed::Absent } else { source.look(bytes) };
         let theirs = replica.map_or(Observed::Absent, |replica| replica.look(bytes));
         let is = |side: &Observed, pin: &DirId| {
-            side.entry().is_some_and(|entry| entry.is_dir() && (entry.dev, entry.ino) == (pin.dev, pin.ino))
+            side.entry()
+                .is_some_and(|entry| entry.is_dir() && (entry.dev, entry.ino) == (pin.dev, pin.ino))
         };
         let is_replica = self.replica_pin.is_some_and(|pin| is(&ours, &pin));
         let other_root = is_replica || is(&theirs, &self.source_pin);
         (!other_root).then_some((ours, theirs))
     }
 
-    /// Finds out in which ways the source is to be looked at. `capabilities`: what the replica keeps.
+    /// Finds out in which ways the source is to be looked at. `capabilities`: what the replica
+    /// keeps.
     pub fn find_quirks(&mut self, capabilities: &Capabilities) {
         let source = self.source.open_source();
         self.source.quirks = Quirks {

@@ -63,8 +63,8 @@ pub struct Check {
     /// Whether it is a walk that has found it, and it is no directory: somebody may be writing to
     /// it this very moment.
     pub from_walk: bool,
-    /// Whether a walk has listed it as a file of the source that the replica lacks, and nobody has told of it since: it
-    /// is copied without another look.
+    /// Whether a walk has listed it as a file of the source that the replica lacks, and nobody has
+    /// told of it since: it is copied without another look.
     pub unseen_in_replica: bool,
     /// Whether the watch has told of this very name.
     pub told: bool,

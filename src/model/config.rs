@@ -80,7 +80,8 @@ pub enum Format {
     Json,
 }
 
-/// The command line by which somebody runs twindir once more on the same roots, with the options in use.
+/// The command line by which somebody runs twindir once more on the same roots, with the options in
+/// use.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Rerun {
     pub program: OsString,
@@ -92,22 +93,27 @@ pub struct Rerun {
 }
 
 impl Rerun {
-    /// The command of one run with this `--max-delete`, quoted for a shell, on one line. It works from any folder.
+    /// The command of one run with this `--max-delete`, quoted for a shell, on one line. It works
+    /// from any folder.
     pub fn once(&self, max_delete: &str) -> String {
         let fixed = ["--once", "--max-delete", max_delete].map(OsStr::new);
         let options = fixed.into_iter().chain(self.options.iter().map(OsString::as_os_str));
         let roots = self.roots.iter().map(PathBuf::as_path).map(Path::as_os_str);
         // What begins with a dash is no option after this.
-        let words = std::iter::once(&*self.program).chain(options).chain([OsStr::new("--")]).chain(roots);
+        let words =
+            std::iter::once(&*self.program).chain(options).chain([OsStr::new("--")]).chain(roots);
         words.map(quoted).collect::<Vec<_>>().join(" ")
     }
 }
 
-/// A word for a shell: as POSIX has it; as bash and zsh have it, where it holds what cannot be shown on one line.
+/// A word for a shell: as POSIX has it; as bash and zsh have it, where it holds what cannot be
+/// shown on one line.
 fn quoted(word: &OsStr) -> String {
     let bytes = word.as_bytes();
-    let without_backslashes: Vec<u8> = bytes.iter().copied().filter(|byte| *byte != b'\\').collect();
-    let is_shown_as_it_is = Shown(&without_backslashes).to_string().as_bytes() == without_backslashes;
+    let without_backslashes: Vec<u8> =
+        bytes.iter().copied().filter(|byte| *byte != b'\\').collect();
+    let is_shown_as_it_is =
+        Shown(&without_backslashes).to_string().as_bytes() == without_backslashes;
     match word.to_str().and_then(|text| shlex::try_quote(text).ok()) {
         Some(quoted) if is_shown_as_it_is => quoted.into_owned(),
         _ => String::from_utf8_lossy(&Bash::quote_vec(bytes)).into_owned(),
@@ -119,8 +125,11 @@ fn quoted(word: &OsStr) -> String {
 /// # Errors
 /// A sentence that says what is wrong.
 pub fn parse_interval(text: &str) -> Result<Duration, String> {
-    let wrong =
-        || format!("{text:?} is no interval: give seconds (60, 0.5) or a time with its unit (90s, 5m, 1h)");
+    let wrong = || {
+        format!(
+            "{text:?} is no interval: give seconds (60, 0.5) or a time with its unit (90s, 5m, 1h)"
+        )
+    };
     let interval = parse_time(text).map_err(|wrongness| match wrongness {
         Wrong::Negative => "an interval cannot be negative".to_owned(),
         Wrong::NoTime => wrong(),
@@ -144,9 +153,9 @@ pub fn parse_debounce(text: &str) -> Result<Duration, String> {
         Ok(time) if time <= LONGEST_DEBOUNCE => Ok(time),
         Ok(_) => Err("the longest debounce is 60 seconds".to_owned()),
         Err(Wrong::Negative) => Err("a debounce cannot be negative".to_owned()),
-        Err(Wrong::NoTime) => {
-            Err(format!("{text:?} is no time: give it with its unit (10ms, 1s), or seconds (0, 0.5)"))
-        }
+        Err(Wrong::NoTime) => Err(format!(
+            "{text:?} is no time: give it with its unit (10ms, 1s), or seconds (0, 0.5)"
+        )),
     }
 }
 
@@ -230,12 +239,14 @@ mod tests {
     fn a_command_is_quoted_for_a_shell() {
         let quoted = |text: &str| quoted(OsStr::new(text));
         assert_eq!(quoted("/srv/data-1_2.x"), "/srv/data-1_2.x");
-        for (word, script) in [("a b'c$d", "sh"), ("", "sh"), ("*\\?", "sh"), ("line\nbreak\u{202e}", "bash")]
+        for (word, script) in
+            [("a b'c$d", "sh"), ("", "sh"), ("*\\?", "sh"), ("line\nbreak\u{202e}", "bash")]
         {
             let line = quoted(word);
             assert!(!line.contains('\n'), "{line}");
-            let Ok(read) =
-                std::process::Command::new(script).args(["-c", &format!("printf %s {line}")]).output()
+            let Ok(read) = std::process::Command::new(script)
+                .args(["-c", &format!("printf %s {line}")])
+                .output()
             else {
                 return println!("skipped: there is no {script}");
             };
@@ -245,7 +256,9 @@ mod tests {
 
     #[test]
     fn debounces_are_times_up_to_a_minute() {
-        for (text, millis) in [("0", 0), ("10ms", 10), ("0.05", 50), ("60s", 60_000), ("1m", 60_000)] {
+        for (text, millis) in
+            [("0", 0), ("10ms", 10), ("0.05", 50), ("60s", 60_000), ("1m", 60_000)]
+        {
             assert_eq!(parse_debounce(text), Ok(Duration::from_millis(millis)), "{text}");
         }
         for text in ["-1", "61", "61s", "soon", "", "NaN"] {
@@ -267,9 +280,10 @@ mod tests {
 
     #[test]
     fn absurd_intervals_are_refused() {
-        for text in
-            ["0", "-5", "-5s", "abc", "", "NaN", "inf", "1e300", "0.01", "10ms", "366d", "1mo", "0x10"]
-        {
+        for text in [
+            "0", "-5", "-5s", "abc", "", "NaN", "inf", "1e300", "0.01", "10ms", "366d", "1mo",
+            "0x10",
+        ] {
             assert!(parse_interval(text).is_err(), "{text}");
         }
     }

@@ -77,7 +77,9 @@ impl Special {
             Special::Fifo => "not mirrored: a FIFO",
             Special::Socket => "not mirrored: a socket",
             Special::Device => "not mirrored: a device",
-            Special::Symlink => "not mirrored: a symlink that the replica's file system does not take",
+            Special::Symlink => {
+                "not mirrored: a symlink that the replica's file system does not take"
+            }
             Special::Other => "not mirrored: of an unknown kind",
         }
     }
@@ -112,7 +114,8 @@ pub struct Entry {
     pub ino: u64,
     /// Whether another file system is mounted here.
     pub mount_root: bool,
-    /// Whether the kernel lets it only grow (`chattr +a`): what is put into such a directory stays there.
+    /// Whether the kernel lets it only grow (`chattr +a`): what is put into such a directory stays
+    /// there.
     pub append_only: bool,
     /// Whether it cannot be changed at all (`chattr +i`).
     pub immutable: bool,
@@ -128,7 +131,8 @@ pub struct Xattrs(pub BTreeMap<Box<[u8]>, Box<[u8]>>);
 const ACL: &[u8] = b"system.posix_acl_access";
 
 impl Xattrs {
-    /// Whether the ACL lets in others than another one, besides those of whom the mode tells. See acl(5) for its entries.
+    /// Whether the ACL lets in others than another one, besides those of whom the mode tells. See
+    /// acl(5) for its entries.
     pub fn lets_in_others_than(&self, other: &Self) -> bool {
         // Its version, then of each entry the tag, the rights, and whose they are.
         let entries = |xattrs: &Self| -> Vec<Vec<u8>> {
@@ -155,7 +159,8 @@ impl XattrKinds {
 
     pub fn mirrors(self, name: &[u8]) -> bool {
         (self.user && name.starts_with(b"user."))
-            || (self.acl && matches!(name, b"system.posix_acl_access" | b"system.posix_acl_default"))
+            || (self.acl
+                && matches!(name, b"system.posix_acl_access" | b"system.posix_acl_default"))
     }
 }
 
@@ -174,7 +179,13 @@ pub struct Identity {
 
 impl Entry {
     pub fn identity(&self) -> Identity {
-        Identity { dev: self.dev, ino: self.ino, size: self.size, mtime: self.mtime, ctime: self.ctime }
+        Identity {
+            dev: self.dev,
+            ino: self.ino,
+            size: self.size,
+            mtime: self.mtime,
+            ctime: self.ctime,
+        }
     }
 
     /// Whether this is what `other` was seen to be, in whatever state by now.

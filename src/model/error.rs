@@ -79,7 +79,8 @@ pub enum FsErrorKind {
 }
 
 impl FsErrorKind {
-    /// The words for errors that twindir has found by itself. Those of a system call have the system's.
+    /// The words for errors that twindir has found by itself. Those of a system call have the
+    /// system's.
     fn as_str(self) -> &'static str {
         match self {
             Self::NotFound => "No such file or directory",
@@ -95,7 +96,9 @@ impl FsErrorKind {
             Self::NoSpace | Self::NoSpaceForXattrs => "No space left on device",
             Self::OverQuota => "Disk quota exceeded",
             Self::ReadOnly => "Read-only file system",
-            Self::Busy | Self::IsMount | Self::HoldsMount | Self::HoldsSource => "Device or resource busy",
+            Self::Busy | Self::IsMount | Self::HoldsMount | Self::HoldsSource => {
+                "Device or resource busy"
+            }
             Self::Io => "Input/output error",
             Self::Unsupported => "Operation not supported",
             Self::Invalid => "Invalid argument",
@@ -120,7 +123,8 @@ pub struct FsError {
     pub operation: &'static str,
     pub side: Side,
     pub kind: FsErrorKind,
-    /// The number that the system gave, for its words; `None` for an error that twindir has found by itself.
+    /// The number that the system gave, for its words; `None` for an error that twindir has found
+    /// by itself.
     pub errno: Option<i32>,
 }
 
@@ -158,8 +162,8 @@ impl FsError {
         matches!(self.kind, FsErrorKind::Denied | FsErrorKind::NotPermitted)
     }
 
-    /// Whether the replica's file system (or that of the backups) takes nothing more for now, whatever the entry: it is
-    /// full, the quota is used up, or it is read-only.
+    /// Whether the replica's file system (or that of the backups) takes nothing more for now,
+    /// whatever the entry: it is full, the quota is used up, or it is read-only.
     pub fn is_refusal(&self) -> bool {
         let is_full = matches!(
             self.kind,
@@ -173,7 +177,10 @@ impl FsError {
 
     /// Whether a directory was looked for and what stands there is none, or nothing is there.
     pub fn is_no_dir(&self) -> bool {
-        matches!(self.kind, FsErrorKind::NotFound | FsErrorKind::NotADirectory | FsErrorKind::SymlinkLoop)
+        matches!(
+            self.kind,
+            FsErrorKind::NotFound | FsErrorKind::NotADirectory | FsErrorKind::SymlinkLoop
+        )
     }
 
     #[cfg(test)]
@@ -187,7 +194,8 @@ pub fn gone_is_fine(error: FsError) -> Result<(), FsError> {
     if error.is_absence() { Ok(()) } else { Err(error) }
 }
 
-/// Why nothing is put into a directory that lets nothing be renamed or removed: only temporary entries would come of it.
+/// Why nothing is put into a directory that lets nothing be renamed or removed: only temporary
+/// entries would come of it.
 pub const GIVES_NOTHING_BACK: FsError = FsError::found(
     "rename or remove anything in the directory",
     Side::Replica,
@@ -206,7 +214,8 @@ pub const LOCKED: FsError =
     FsError::found("change what is append-only or immutable", Side::Replica, FsErrorKind::Locked);
 
 /// Why a file is not copied whose contents go on long after the end that its size tells.
-pub const ENDLESS: FsError = FsError::found("find the end of the file", Side::Source, FsErrorKind::Endless);
+pub const ENDLESS: FsError =
+    FsError::found("find the end of the file", Side::Source, FsErrorKind::Endless);
 
 /// Why a look at an entry did not come to its end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

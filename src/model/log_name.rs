@@ -9,8 +9,10 @@ pub fn is_log_name(name: &[u8], log: &[u8]) -> bool {
     match rest {
         [] => true,
         [b'.', digits @ ..] => {
-            let number = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse::<u32>().ok());
-            digits.first() != Some(&b'0') && number.is_some_and(|number| (1..=KEPT).contains(&number))
+            let number =
+                std::str::from_utf8(digits).ok().and_then(|digits| digits.parse::<u32>().ok());
+            digits.first() != Some(&b'0')
+                && number.is_some_and(|number| (1..=KEPT).contains(&number))
         }
         _ => false,
     }
@@ -25,7 +27,9 @@ mod tests {
         for yes in ["run.log", "run.log.1", "run.log.10"] {
             assert!(is_log_name(yes.as_bytes(), b"run.log"), "{yes}");
         }
-        for no in ["run.log.11", "run.log.01", "run.log.0", "run.log.old", "run.logs", "run", "run.log."] {
+        for no in
+            ["run.log.11", "run.log.01", "run.log.0", "run.log.old", "run.logs", "run", "run.log."]
+        {
             assert!(!is_log_name(no.as_bytes(), b"run.log"), "{no}");
         }
     }

@@ -18,7 +18,8 @@ pub struct Name(Arc<[u8]>);
 impl Name {
     /// Takes one component; `None` where the bytes are no valid one.
     pub fn new(bytes: &[u8]) -> Option<Self> {
-        let bad = matches!(bytes, b"" | b"." | b"..") || bytes.iter().any(|b| matches!(b, b'/' | 0));
+        let bad =
+            matches!(bytes, b"" | b"." | b"..") || bytes.iter().any(|b| matches!(b, b'/' | 0));
         (!bad).then(|| Self(bytes.into()))
     }
 
@@ -120,15 +121,20 @@ impl RelPath {
 
     /// The same place below `to` instead of `from`; `None` where it does not lie there.
     pub fn rebased(&self, from: &RelPath, to: &RelPath) -> Option<Self> {
-        let rest =
-            self.0.strip_prefix(from.as_bytes()).filter(|_| self.is_within(from) && !from.is_root())?;
+        let rest = self
+            .0
+            .strip_prefix(from.as_bytes())
+            .filter(|_| self.is_within(from) && !from.is_root())?;
         Some(Self([to.as_bytes(), rest].concat().into()))
     }
 
     /// Whether this path is `dir` or lies below it.
     pub fn is_within(&self, dir: &RelPath) -> bool {
         dir.is_root()
-            || self.0.strip_prefix(dir.as_bytes()).is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
+            || self
+                .0
+                .strip_prefix(dir.as_bytes())
+                .is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
     }
 }
 
@@ -139,7 +145,10 @@ pub fn within<'a, V>(
 ) -> impl Iterator<Item = (&'a RelPath, &'a V)> {
     let alike = |path: &RelPath| path.as_bytes().starts_with(dir.as_bytes());
     // In the order of their bytes, `a-b` comes between `a` and `a/b`.
-    known.range(dir..).take_while(move |(path, _)| alike(path)).filter(move |(path, _)| path.is_within(dir))
+    known
+        .range(dir..)
+        .take_while(move |(path, _)| alike(path))
+        .filter(move |(path, _)| path.is_within(dir))
 }
 
 /// Writes names and paths so that one line stays one line of UTF-8, and so that what was
@@ -178,7 +187,8 @@ pub fn shown(path: &std::path::Path) -> Shown<'_> {
 /// C1 controls, line and paragraph separators, and the marks that change the direction of
 /// the text around them.
 fn is_unprintable(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    c.is_control()
+        || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 impl fmt::Display for RelPath {

@@ -51,7 +51,9 @@ pub fn decide(
     capabilities: &Capabilities,
 ) -> Action {
     let source = match (source, replica) {
-        (Observed::Unknown(_), _) | (Observed::Absent, Observed::Unknown(_)) => return Action::Unsure,
+        (Observed::Unknown(_), _) | (Observed::Absent, Observed::Unknown(_)) => {
+            return Action::Unsure;
+        }
         (Observed::Absent, Observed::Absent) => return Action::Nothing,
         (Observed::Absent, Observed::Present(_)) => return Action::Remove,
         (Observed::Present(source), _) => source,
@@ -83,27 +85,42 @@ pub fn decide(
 
         (kind, Observed::Present(replica)) => match (kind, &replica.kind) {
             (Kind::File, Kind::File) => decide_file(source, replica, contents, capabilities),
-            (Kind::File, Kind::Dir | Kind::Symlink(_) | Kind::Special(_)) => Action::CopyFile(Reason::Kind),
+            (Kind::File, Kind::Dir | Kind::Symlink(_) | Kind::Special(_)) => {
+                Action::CopyFile(Reason::Kind)
+            }
 
-            (Kind::Symlink(from), Kind::Symlink(to)) if from != to => Action::MakeSymlink(Reason::Target),
+            (Kind::Symlink(from), Kind::Symlink(to)) if from != to => {
+                Action::MakeSymlink(Reason::Target)
+            }
             (Kind::Symlink(_), Kind::Symlink(_)) => {
                 match decide_metadata(MetadataDiff::between(source, replica, capabilities)) {
-                    Action::SetMetadata(_) if replica.links > 1 => Action::MakeSymlink(Reason::Metadata),
+                    Action::SetMetadata(_) if replica.links > 1 => {
+                        Action::MakeSymlink(Reason::Metadata)
+                    }
                     other => other,
                 }
             }
-            (Kind::Dir, Kind::Dir) => decide_metadata(MetadataDiff::between(source, replica, capabilities)),
+            (Kind::Dir, Kind::Dir) => {
+                decide_metadata(MetadataDiff::between(source, replica, capabilities))
+            }
             (Kind::Symlink(_), Kind::File | Kind::Dir | Kind::Special(_)) => {
                 Action::MakeSymlink(Reason::Kind)
             }
-            (Kind::Dir, Kind::File | Kind::Symlink(_) | Kind::Special(_)) => Action::MakeDir(Reason::Kind),
+            (Kind::Dir, Kind::File | Kind::Symlink(_) | Kind::Special(_)) => {
+                Action::MakeDir(Reason::Kind)
+            }
 
             (Kind::Special(_), _) => unreachable!("special sources are decided above"),
         },
     }
 }
 
-fn decide_file(source: &Entry, replica: &Entry, contents: Contents, capabilities: &Capabilities) -> Action {
+fn decide_file(
+    source: &Entry,
+    replica: &Entry,
+    contents: Contents,
+    capabilities: &Capabilities,
+) -> Action {
     let differs = MetadataDiff::between(source, replica, capabilities);
     let is_as_long = source.size == replica.size;
     match contents {
@@ -124,7 +141,8 @@ pub fn may_be_newer(source: &Entry, replica: &Entry, capabilities: &Capabilities
     !capabilities.ctimes || source.ctime >= replica.ctime
 }
 
-/// The same of what a file holds: through a mapping it may have changed a while after its times did.
+/// The same of what a file holds: through a mapping it may have changed a while after its times
+/// did.
 pub fn may_hold_other(source: &Entry, replica: &Entry, capabilities: &Capabilities) -> bool {
     may_be_newer(source, replica, capabilities)
         || was_copied_soon(&source.identity(), &replica.identity(), capabilities.unseen)
@@ -276,9 +294,14 @@ mod tests {
         }
         let old_file = source(at(100, 4), old);
         assert!(
-            !may_hold_other(&old_file, &replica, &KEEPS) && !may_be_newer(&old_file, &replica, &capabilities)
+            !may_hold_other(&old_file, &replica, &KEEPS)
+                && !may_be_newer(&old_file, &replica, &capabilities)
         );
-        assert!(may_hold_other(&source(old, old), &replica, &Capabilities { ctimes: false, ..capabilities }));
+        assert!(may_hold_other(
+            &source(old, old),
+            &replica,
+            &Capabilities { ctimes: false, ..capabilities }
+        ));
     }
 
     #[test]
@@ -321,7 +344,10 @@ mod tests {
         let symlink = changed(link("a"), |e| (e.links, e.mtime.sec) = (2, 0));
         assert_eq!(action(&present(link("a")), &symlink), Action::MakeSymlink(Reason::Metadata));
         let linked_but_equal = changed(Kind::File, |e| e.links = 2);
-        assert_eq!(decide(&present(Kind::File), &linked_but_equal, Contents::Same, &KEEPS), Action::Nothing);
+        assert_eq!(
+            decide(&present(Kind::File), &linked_but_equal, Contents::Same, &KEEPS),
+            Action::Nothing
+        );
     }
 
     #[test]
@@ -331,7 +357,12 @@ mod tests {
         let owner = MetadataDiff { uid: true, ..MetadataDiff::default() };
         assert_eq!(action(&source, &replica), Action::SetMetadata(owner));
         assert_eq!(
-            decide(&source, &replica, Contents::Unread, &Capabilities { owner: false, ..KEEPS.clone() }),
+            decide(
+                &source,
+                &replica,
+                Contents::Unread,
+                &Capabilities { owner: false, ..KEEPS.clone() }
+            ),
             Action::Nothing
         );
     }
@@ -354,7 +385,11 @@ mod tests {
         let source = changed(Kind::File, |e| e.mode = 0o4755);
         let others = changed(Kind::File, |e| (e.mode, e.uid) = (0o755, 2));
         assert_eq!(decide(&source, &others, Contents::Same, &other), Action::Nothing);
-        assert_eq!(decide(&source, &source, Contents::Same, &other), Action::Nothing, "it has its owner");
+        assert_eq!(
+            decide(&source, &source, Contents::Same, &other),
+            Action::Nothing,
+            "it has its owner"
+        );
     }
 
     #[test]
@@ -366,20 +401,30 @@ mod tests {
     #[test]
     fn what_the_file_system_does_not_keep_is_compared_as_kept() {
         let times = Times { step: 2_000_000_000, ..Times::ALL };
-        let poor = Capabilities { modes: false, times, symlinks: Symlinks::None, ..Capabilities::all() };
+        let poor =
+            Capabilities { modes: false, times, symlinks: Symlinks::None, ..Capabilities::all() };
         let replica = changed(Kind::Dir, |e| (e.mode, e.mtime.sec, e.mtime.nsec) = (0o755, 6, 0));
         assert_eq!(decide(&present(Kind::Dir), &replica, Contents::Unread, &poor), Action::Nothing);
         let absolute = Capabilities { symlinks: Symlinks::Contained, ..poor.clone() };
-        for (target, is_taken) in
-            [("a", true), ("a/b", true), ("a..", true), ("/a", false), ("..", false), ("a/../b", false)]
-        {
-            let action = decide(&present(link(target)), &Observed::Absent, Contents::Unread, &absolute);
+        for (target, is_taken) in [
+            ("a", true),
+            ("a/b", true),
+            ("a..", true),
+            ("/a", false),
+            ("..", false),
+            ("a/../b", false),
+        ] {
+            let action =
+                decide(&present(link(target)), &Observed::Absent, Contents::Unread, &absolute);
             assert_eq!(matches!(action, Action::MakeSymlink(_)), is_taken, "{target}");
         }
         let link = present(link("a"));
         let not_mirrored = |stale| Action::NotMirrored { special: Special::Symlink, stale };
         assert_eq!(decide(&link, &Observed::Absent, Contents::Unread, &poor), not_mirrored(false));
-        assert_eq!(decide(&link, &present(Kind::File), Contents::Unread, &poor), not_mirrored(true));
+        assert_eq!(
+            decide(&link, &present(Kind::File), Contents::Unread, &poor),
+            not_mirrored(true)
+        );
         assert_eq!(
             decide(&link, &link, Contents::Unread, &poor),
             Action::Nothing,
@@ -414,7 +459,10 @@ mod tests {
     fn where_a_symlink_has_no_metadata_of_its_own_it_gets_none() {
         let capabilities = Capabilities { symlink_metadata: false, ..KEEPS.clone() };
         let other = changed(link("a"), |e| (e.uid, e.gid, e.mtime.sec) = (7, 7, 0));
-        assert_eq!(decide(&present(link("a")), &other, Contents::Unread, &capabilities), Action::Nothing);
+        assert_eq!(
+            decide(&present(link("a")), &other, Contents::Unread, &capabilities),
+            Action::Nothing
+        );
         let new = MetadataDiff::of_new(&entry(link("a")), &capabilities);
         assert!(!new.mtime && !new.uid && !new.gid);
         assert!(MetadataDiff::of_new(&entry(Kind::File), &capabilities).uid);

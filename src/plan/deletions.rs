@@ -4,8 +4,9 @@
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Deletions {
     Followed,
-    /// The guard has not (yet) found the source to be trusted: nothing goes. Of new entries so many may be created, where that is
-    /// limited: more would hide how much of the replica is to be deleted.
+    /// The guard has not (yet) found the source to be trusted: nothing goes. Of new entries so many
+    /// may be created, where that is limited: more would hide how much of the replica is to be
+    /// deleted.
     Held {
         create_budget: Option<u64>,
     },

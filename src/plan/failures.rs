@@ -42,7 +42,8 @@ pub enum Failure {
     PendingWiden,
     /// The replica's file system takes no more: one word for all entries is enough.
     Refused,
-    /// The replica's directory lets nothing be renamed or removed: one word for it and all entries in it is enough.
+    /// The replica's directory lets nothing be renamed or removed: one word for it and all entries
+    /// in it is enough.
     Stuck,
     /// It is that directory itself.
     StuckDir,
@@ -77,7 +78,8 @@ pub struct Failures {
     paths: BTreeMap<RelPath, Trouble>,
     /// How many of them the replica's file system does not take.
     out_of_space: usize,
-    /// Of each stuck directory the one path of which the user was told: its own, or that of an entry.
+    /// Of each stuck directory the one path of which the user was told: its own, or that of an
+    /// entry.
     stuck: HashMap<RelPath, RelPath>,
     /// Counts sweeps.
     sweep: u64,
@@ -86,7 +88,8 @@ pub struct Failures {
 impl Failures {
     /// Notes a failure.
     pub fn met(&mut self, path: &RelPath, failure: Failure, now: Instant) -> Retry {
-        if let Some(before) = self.paths.get(path).map(|trouble| trouble.failure).filter(|at| *at != failure)
+        if let Some(before) =
+            self.paths.get(path).map(|trouble| trouble.failure).filter(|at| *at != failure)
         {
             self.leave_stuck(path, before);
         }
@@ -154,9 +157,14 @@ impl Failures {
         over.into_iter().filter(|path| self.forget(path)).collect()
     }
 
-    /// Where something has failed at a directory or below, so that an older state may still be there: not where a directory is
-    /// closed, nor where a file has not rested after `since` only, or never rests, which would keep others out for ever.
-    pub fn failed_within(&self, dir: &RelPath, since: Option<Instant>) -> impl Iterator<Item = &RelPath> {
+    /// Where something has failed at a directory or below, so that an older state may still be
+    /// there: not where a directory is closed, nor where a file has not rested after `since` only,
+    /// or never rests, which would keep others out for ever.
+    pub fn failed_within(
+        &self,
+        dir: &RelPath,
+        since: Option<Instant>,
+    ) -> impl Iterator<Item = &RelPath> {
         let failed = within(&self.paths, dir).filter(move |(_, trouble)| match trouble.failure {
             Failure::PendingWiden => false,
             Failure::Restless => !trouble.told && since.is_some_and(|since| trouble.begun <= since),
@@ -201,7 +209,8 @@ impl Failures {
         self.paths.values().any(|trouble| !trouble.told && trouble.failure.is_soft())
     }
 
-    /// Number of the paths that have a problem, without those that may be over before anybody needs to know.
+    /// Number of the paths that have a problem, without those that may be over before anybody needs
+    /// to know.
     pub fn problems(&self) -> usize {
         let is_one = |trouble: &&Trouble| trouble.told || !trouble.failure.is_soft();
         self.paths.values().filter(is_one).count()
@@ -213,7 +222,8 @@ impl Failures {
 }
 
 fn wait(failure: Failure, tries: u32) -> Duration {
-    let (first, last) = if failure.is_soft() { (FIRST_PAUSE, LAST_PAUSE) } else { (FIRST_RETRY, LAST_RETRY) };
+    let (first, last) =
+        if failure.is_soft() { (FIRST_PAUSE, LAST_PAUSE) } else { (FIRST_RETRY, LAST_RETRY) };
     first.saturating_mul(1 << tries.min(16)).min(last)
 }
 
@@ -225,7 +235,8 @@ mod tests {
     #[test]
     fn a_problem_is_told_once_and_tried_at_growing_distances() {
         let (mut failures, now) = (Failures::default(), Instant::now());
-        let tries: Vec<_> = (0..12).map(|_| failures.met(&path("a"), Failure::Entry, now)).collect();
+        let tries: Vec<_> =
+            (0..12).map(|_| failures.met(&path("a"), Failure::Entry, now)).collect();
         let waits: Vec<_> = tries.iter().map(|retry| retry.after.as_secs()).collect();
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300]);
         assert_eq!(tries.iter().filter(|retry| retry.tell).count(), 1);
@@ -261,7 +272,10 @@ mod tests {
         assert!(failures.has_out_of_space());
         assert!(!failures.settled(&path("a")), "nobody was told of this one");
         assert!(!failures.has_out_of_space());
-        assert!(failures.met(&path("c"), Failure::Refused, now).tell, "and once more the next time");
+        assert!(
+            failures.met(&path("c"), Failure::Refused, now).tell,
+            "and once more the next time"
+        );
     }
 
     #[test]
@@ -278,7 +292,9 @@ mod tests {
         assert!(met("e/a"), "another directory");
         assert!(failures.settled(&path("d/a")));
         assert!(failures.met(&path("d/b"), Failure::Stuck, now).tell, "it stands for the rest now");
-        assert!(failures.settled(&path("d/b")) && failures.settled(&path("e/a")) && failures.is_empty());
+        assert!(
+            failures.settled(&path("d/b")) && failures.settled(&path("e/a")) && failures.is_empty()
+        );
         assert!(failures.stuck.is_empty());
     }
 

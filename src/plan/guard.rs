@@ -17,13 +17,15 @@ use crate::plan::deletions::Deletions;
 /// Fewer deletions than this are never held by a percentage at the start of a run.
 const FEW: u64 = 100;
 
-/// Fewer deletions than this are no question, however little source and replica have in common, and of an adopted root.
+/// Fewer deletions than this are no question, however little source and replica have in common, and
+/// of an adopted root.
 const STRANGE: u64 = 3;
 
 /// Percentage of the replica's entries that must have a counterpart of the same name in the source.
 const IN_COMMON: f64 = 10.0;
 
-/// A source that was doubted is whole again when but one in so many of what it lacked is still missing.
+/// A source that was doubted is whole again when but one in so many of what it lacked is still
+/// missing.
 const RESTORED: u64 = 10;
 
 /// When a count is made. An adopted root is more doubtful than one that the command line names.
@@ -39,8 +41,8 @@ pub enum Occasion {
 pub struct Count {
     /// Entries of the replica, as far as they can be compared.
     pub entries: u64,
-    /// Entries of the source that the replica lacks, with all that they hold. Counted only where there may be a doubt
-    /// ([`Count::asks_for_new`]).
+    /// Entries of the source that the replica lacks, with all that they hold. Counted only where
+    /// there may be a doubt ([`Count::asks_for_new`]).
     pub new: u64,
     /// Entries that the source lacks, with all that they hold.
     pub deletions: u64,
@@ -58,7 +60,8 @@ pub struct Count {
     pub unknown: Option<(RelPath, FsError)>,
 }
 
-/// The replica's names, without `lost+found`, and those of them that the source has at the same path.
+/// The replica's names, without `lost+found`, and those of them that the source has at the same
+/// path.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct NameCount {
     pub all: u64,
@@ -66,11 +69,12 @@ pub struct NameCount {
 }
 
 impl NameCount {
-    /// Whether so few are shared that the two trees seem to have nothing to do with each other. `percent`: the limit on
-    /// deletions; one of more than 90 % says that less may be shared.
+    /// Whether so few are shared that the two trees seem to have nothing to do with each other.
+    /// `percent`: the limit on deletions; one of more than 90 % says that less may be shared.
     fn are_strange(self, percent: f64) -> bool {
         let wanted = IN_COMMON.min(100.0 - percent);
-        self.all - self.shared >= STRANGE && (self.shared as f64) * 100.0 < (self.all as f64) * wanted
+        self.all - self.shared >= STRANGE
+            && (self.shared as f64) * 100.0 < (self.all as f64) * wanted
     }
 }
 
@@ -83,9 +87,12 @@ impl std::ops::AddAssign for NameCount {
 
 impl Count {
     /// Of a directory that could not be looked into. What keeps this user out does so for good, and
-    /// nothing below is deleted; after an error of the disk or the network there may be much to delete.
+    /// nothing below is deleted; after an error of the disk or the network there may be much to
+    /// delete.
     pub fn unlisted(dir: &RelPath, error: FsError) -> Self {
-        let lasts = error.is_no_dir() || error.is_forbidden() || error.kind == FsErrorKind::OpensOtherDevice;
+        let lasts = error.is_no_dir()
+            || error.is_forbidden()
+            || error.kind == FsErrorKind::OpensOtherDevice;
         Self { unknown: (!lasts).then(|| (dir.clone(), error)), ..Self::default() }
     }
 
@@ -123,7 +130,9 @@ impl fmt::Display for Doubt {
             Doubt::NotWhole(most) => {
                 write!(f, "deletions are followed again once no more than {most} are missing")
             }
-            Doubt::Unknown => write!(f, "a directory could not be looked into, where there may be more"),
+            Doubt::Unknown => {
+                write!(f, "a directory could not be looked into, where there may be more")
+            }
         }
     }
 }
@@ -157,8 +166,8 @@ fn judge_known(count: &Count, limit: Limit, occasion: Occasion) -> Option<Doubt>
     }
 }
 
-/// How many new entries may be copied so that the next run has a doubt too, 0 where the source has more than that; `None`
-/// where copies hide nothing.
+/// How many new entries may be copied so that the next run has a doubt too, 0 where the source has
+/// more than that; `None` where copies hide nothing.
 fn create_budget(count: &Count, doubt: &Doubt, limit: Limit, occasion: Occasion) -> Option<u64> {
     let hides_nothing = match doubt {
         Doubt::TooMany | Doubt::SourceIsEmpty | Doubt::Strange(_) => false,
@@ -179,9 +188,9 @@ fn create_budget(count: &Count, doubt: &Doubt, limit: Limit, occasion: Occasion)
         let copied = Count { entries, names, source_is_empty: false, ..count.clone() };
         matches!(judge_known(&copied, limit, occasion), Some(Doubt::TooMany | Doubt::Strange(_)))
     };
-    let budget = (0..48)
-        .rev()
-        .fold(0, |budget, bit| if is_doubted(budget | 1 << bit) { budget | 1 << bit } else { budget });
+    let budget = (0..48).rev().fold(0, |budget, bit| {
+        if is_doubted(budget | 1 << bit) { budget | 1 << bit } else { budget }
+    });
     // Half of that: what is to go may become less before it is counted again.
     Some(if count.new > budget / 2 { 0 } else { budget / 2 })
 }
@@ -195,12 +204,16 @@ pub fn log_held(count: &Count, doubt: &Doubt, (limit, occasion): (Limit, Occasio
              replica's entries at least."
         ),
         (Doubt::Strange(_), _) => {
-            format!("{deletions} of the replica's {entries} entries are not in the source, and {doubt}")
+            format!(
+                "{deletions} of the replica's {entries} entries are not in the source, and {doubt}"
+            )
         }
         (Doubt::TooMany, _) => format!(
             "{deletions} of the replica's {entries} entries are not in the source, and {doubt} ({limit}, see --max-delete)."
         ),
-        _ => format!("{deletions} of the replica's {entries} entries are not in the source, and {doubt}."),
+        _ => format!(
+            "{deletions} of the replica's {entries} entries are not in the source, and {doubt}."
+        ),
     };
     // In words that are true of a dry run, too.
     let meanwhile = if count.new > 0 && create_budget(count, doubt, limit, occasion) == Some(0) {
@@ -209,23 +222,39 @@ pub fn log_held(count: &Count, doubt: &Doubt, (limit, occasion): (Limit, Occasio
         } else {
             "entries that are new wait, since their copies"
         };
-        format!("Deletions are held. {new} {waits} would make the share look small to the next run.")
+        format!(
+            "Deletions are held. {new} {waits} would make the share look small to the next run."
+        )
     } else {
         "Deletions are held, copies are not.".to_owned()
     };
     let examples: Vec<String> = count.examples.iter().map(ToString::to_string).collect();
-    let among =
-        if examples.is_empty() { String::new() } else { format!(" Among them: {}.", examples.join(", ")) };
+    let among = if examples.is_empty() {
+        String::new()
+    } else {
+        format!(" Among them: {}.", examples.join(", "))
+    };
     let advice = match doubt {
-        Doubt::Unknown => "Check that disk: they are followed once it can be read. If they are to go unseen",
+        Doubt::Unknown => {
+            "Check that disk: they are followed once it can be read. If they are to go unseen"
+        }
         Doubt::Strange(_) => "If it is, and they are to go",
         _ => "If they are to go",
     };
     // What is not known has no number.
     let limit = if count.unknown.is_some() { "100%".to_owned() } else { deletions.to_string() };
-    let how = if rerun.is_lasting { "stop this twindir, run this once, and start it again" } else { "run" };
+    let how = if rerun.is_lasting {
+        "stop this twindir, run this once, and start it again"
+    } else {
+        "run"
+    };
     let command = rerun.once(&limit);
-    tracing::warn!(op = "held", deletions, entries, "{what} {meanwhile}{among} {advice}, {how}: {command}");
+    tracing::warn!(
+        op = "held",
+        deletions,
+        entries,
+        "{what} {meanwhile}{among} {advice}, {how}: {command}"
+    );
 }
 
 /// How many entries below one empty directory give reason to doubt it.
@@ -249,8 +278,9 @@ pub struct Held {
     occasion: Occasion,
     /// The replica's entries when the doubt arose; `None` before it was counted.
     baseline: Option<u64>,
-    /// So many new entries may still be copied, where that is limited. With more, the next run would find a smaller
-    /// share to be deleted, and trust the source for its own copies: then what is new waits too.
+    /// So many new entries may still be copied, where that is limited. With more, the next run
+    /// would find a smaller share to be deleted, and trust the source for its own copies: then what
+    /// is new waits too.
     create_budget: Option<u64>,
     restored: Restored,
     told: Announced,
@@ -260,7 +290,8 @@ pub struct Held {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Restored {
     AtOnce,
-    /// With no more than so many entries left to be deleted: a source that is being restored is not whole yet.
+    /// With no more than so many entries left to be deleted: a source that is being restored is not
+    /// whole yet.
     AtMost(u64),
     /// Once it has all that the replica has: the source itself was in doubt before it was counted.
     Whole,
@@ -283,7 +314,8 @@ impl Trust {
         let occasion = self.occasion();
         let create_budget = create_budget(count, doubt, limit, occasion);
         let restored = match (self, doubt, limit) {
-            // A source that is being restored is counted in between, too: what was missing at first counts.
+            // A source that is being restored is counted in between, too: what was missing at first
+            // counts.
             (Trust::Held(held), ..) if held.restored != Restored::AtOnce => held.restored,
             // A plain number is taken at its word, and what is not known has none.
             (_, Doubt::Unknown, _) | (.., Limit::Number(_)) => Restored::AtOnce,
@@ -291,14 +323,17 @@ impl Trust {
             _ => Restored::AtMost((count.deletions / RESTORED).max(STRANGE - 1)),
         };
         let waits = count.new > 0 && create_budget == Some(0);
-        let told =
-            if waits || self.told() == Announced::Waiting { Announced::Waiting } else { Announced::Held };
+        let told = if waits || self.told() == Announced::Waiting {
+            Announced::Waiting
+        } else {
+            Announced::Held
+        };
         let baseline = Some(self.entries(count));
         Self::Held(Held { occasion, baseline, create_budget, restored, told })
     }
 
-    /// Of a source that is in doubt before it is counted: it has to be whole. A plain number is taken at its word all the same,
-    /// and where the guard is off, it is off.
+    /// Of a source that is in doubt before it is counted: it has to be whole. A plain number is
+    /// taken at its word all the same, and where the guard is off, it is off.
     pub fn doubted(limit: Limit) -> Self {
         let (occasion, restored) = (Occasion::Adopted, Restored::Whole);
         match limit {
@@ -318,8 +353,8 @@ impl Trust {
         matches!(self, Trust::Held(Held { restored: Restored::Whole, .. }))
     }
 
-    /// What is left of it where a count gives no reason for doubt. One that was doubted has to be whole first: else this doubt is
-    /// what is said of it.
+    /// What is left of it where a count gives no reason for doubt. One that was doubted has to be
+    /// whole first: else this doubt is what is said of it.
     pub fn restored(self, count: &Count) -> (Self, Option<Doubt>) {
         let Trust::Held(held) = self else { return (Trust::Trusted, None) };
         let most = match held.restored {
@@ -350,8 +385,8 @@ impl Trust {
         }
     }
 
-    /// The replica's entries when the doubt arose. What is copied meanwhile makes no share of deletions
-    /// smaller: else a wrong source would come to be trusted for its own copies.
+    /// The replica's entries when the doubt arose. What is copied meanwhile makes no share of
+    /// deletions smaller: else a wrong source would come to be trusted for its own copies.
     pub fn entries(self, count: &Count) -> u64 {
         match self {
             Trust::Held(Held { baseline: Some(baseline), .. }) => baseline.min(count.entries),
@@ -359,8 +394,8 @@ impl Trust {
         }
     }
 
-    /// What is followed of what a detector asks for. Where new entries are limited, only the sweep that follows a count brings
-    /// them: what the watch tells may have changed what was counted.
+    /// What is followed of what a detector asks for. Where new entries are limited, only the sweep
+    /// that follows a count brings them: what the watch tells may have changed what was counted.
     pub fn deletions(self, detector: Detector) -> Deletions {
         let create_budget = match (self, detector) {
             (Trust::Trusted, _) => return Deletions::Followed,
@@ -396,8 +431,9 @@ mod tests {
             let (occasion, baseline, restored) = (Occasion::Start, Some(300), Restored::AtOnce);
             Trust::Held(Held { occasion, baseline, create_budget, restored, told: Announced::Held })
         };
-        let spares =
-            |trust: Trust| [Detector::Sweep, Detector::Watch].map(|by| trust.deletions(by).create_budget());
+        let spares = |trust: Trust| {
+            [Detector::Sweep, Detector::Watch].map(|by| trust.deletions(by).create_budget())
+        };
         for (create_budget, then, at_last) in
             [(Some(5), [3, 0].map(Some), [0, 0].map(Some)), (None, [None; 2], [None; 2])]
         {
@@ -427,24 +463,34 @@ mod tests {
 
     #[test]
     fn what_is_held_is_told_again_only_where_copies_wait_too() {
-        let strange =
-            |all, shared, new| Count { names: NameCount { all, shared }, new, ..count(all, all - shared) };
+        let strange = |all, shared, new| Count {
+            names: NameCount { all, shared },
+            new,
+            ..count(all, all - shared)
+        };
         let mut trust = Trust::Unproven(Occasion::Adopted);
-        let told =
-            [(23, 0, 1), (24, 1, 0), (24, 1, 0), (24, 1, 500), (24, 1, 0)].map(|(all, shared, new)| {
+        let told = [(23, 0, 1), (24, 1, 0), (24, 1, 0), (24, 1, 500), (24, 1, 0)].map(
+            |(all, shared, new)| {
                 let count = strange(all, shared, new);
                 let doubt = judge(&count, Limit::default(), Occasion::Adopted).unwrap();
                 trust = trust.shaken(&count, &doubt, Limit::default());
                 trust.told()
-            });
+            },
+        );
         assert_eq!(
             told,
-            [Announced::Held, Announced::Held, Announced::Held, Announced::Waiting, Announced::Waiting]
+            [
+                Announced::Held,
+                Announced::Held,
+                Announced::Held,
+                Announced::Waiting,
+                Announced::Waiting
+            ]
         );
     }
 
-    /// The table of the guide, cell by cell: entries of the replica, how many of them the source lacks, and what is held at
-    /// the start and where a root was adopted.
+    /// The table of the guide, cell by cell: entries of the replica, how many of them the source
+    /// lacks, and what is held at the start and where a root was adopted.
     #[test]
     fn each_share_against_each_number() {
         let strange = |all, shared| Some(Doubt::Strange(NameCount { all, shared }));
@@ -475,7 +521,11 @@ mod tests {
             let count = count(entries, deletions);
             let held = |occasion| judge(&count, Limit::default(), occasion);
             assert_eq!(held(Occasion::Start), at_start, "{deletions} of {entries} at the start");
-            assert_eq!(held(Occasion::Adopted), adopted, "{deletions} of {entries} of an adopted root");
+            assert_eq!(
+                held(Occasion::Adopted),
+                adopted,
+                "{deletions} of {entries} of an adopted root"
+            );
             for occasion in [Occasion::Start, Occasion::Adopted] {
                 assert_eq!(judge(&count, Limit::Percent(100.0), occasion), None);
                 assert_eq!(judge(&count, Limit::Number(deletions), occasion), None);
@@ -485,8 +535,9 @@ mod tests {
 
     #[test]
     fn a_limit_of_more_than_ninety_percent_says_that_less_may_be_shared() {
-        let held =
-            |percent, deletions| judge(&count(1_000, deletions), Limit::Percent(percent), Occasion::Start);
+        let held = |percent, deletions| {
+            judge(&count(1_000, deletions), Limit::Percent(percent), Occasion::Start)
+        };
         assert_eq!(held(99.0, 990), None);
         assert!(matches!(held(99.0, 991), Some(Doubt::Strange(_))));
         assert!(matches!(held(90.0, 901), Some(Doubt::Strange(_))));
@@ -502,7 +553,8 @@ mod tests {
         for (all, shared) in [(3, 0), (9, 0), (92, 0), (92, 3), (5_000, 499)] {
             let count = count(all, all - shared);
             let doubt = judged(&count).expect("a doubt");
-            let budget = create_budget(&count, &doubt, Limit::default(), Occasion::Start).expect("a budget");
+            let budget =
+                create_budget(&count, &doubt, Limit::default(), Occasion::Start).expect("a budget");
             let names = NameCount { all: all + budget, shared: shared + budget };
             let next = Count { entries: all + budget, names, ..count.clone() };
             assert!(judged(&next).is_some(), "after {budget} copies beside {all}");
@@ -548,7 +600,10 @@ mod tests {
             held.restored(&count(300, missing)).0
         };
         assert_eq!(after(Limit::default(), 20), Trust::Trusted);
-        assert!(matches!(after(Limit::default(), 21), Trust::Held(Held { create_budget: None, .. })));
+        assert!(matches!(
+            after(Limit::default(), 21),
+            Trust::Held(Held { create_budget: None, .. })
+        ));
         assert_eq!(after(Limit::Number(100), 100), Trust::Trusted, "a number is taken at its word");
         let unknown = START.shaken(&count(300, 3), &Doubt::Unknown, Limit::default());
         assert_eq!(unknown.restored(&count(300, 99)).0, Trust::Trusted);

@@ -69,7 +69,8 @@ impl FileNames {
     }
 }
 
-/// A name when it was seen last: its file, in which sweep, and as the how manyth of those with one name.
+/// A name when it was seen last: its file, in which sweep, and as the how manyth of those with one
+/// name.
 #[derive(Clone, Copy)]
 struct SeenFile {
     id: Id,
@@ -112,7 +113,9 @@ impl Links {
     fn see(&mut self, linked: &Linked) {
         let Linked { path, id, links, .. } = linked;
         let (id, links) = (*id, *links);
-        if let Some(before) = self.by_path.get(path).map(|seen| seen.id).filter(|known| *known != id) {
+        if let Some(before) =
+            self.by_path.get(path).map(|seen| seen.id).filter(|known| *known != id)
+        {
             self.forget(path);
             self.remember(path, before);
         }
@@ -154,7 +157,8 @@ impl Links {
     /// A directory has another name now, and so has all in it.
     pub fn renamed(&mut self, from: &RelPath, to: &RelPath) {
         let moves = |path: &RelPath| Some((path.clone(), path.rebased(from, to)?));
-        let names: Vec<_> = within(&self.by_path, from).filter_map(|(path, _)| moves(path)).collect();
+        let names: Vec<_> =
+            within(&self.by_path, from).filter_map(|(path, _)| moves(path)).collect();
         for (old, new) in names {
             self.forget(&new);
             let Some(seen) = self.by_path.remove(&old) else { continue };
@@ -200,12 +204,14 @@ impl Links {
         due
     }
 
-    /// Something was told of this name. The other names of the files to which it led before: it may have happened to those.
+    /// Something was told of this name. The other names of the files to which it led before: it may
+    /// have happened to those.
     pub fn told(&self, path: &RelPath) -> Vec<RelPath> {
         let former = self.former.get(path).into_iter().flatten().copied();
         let unnamed = path.split().and_then(|(_, name)| number_of_unnamed(name.as_bytes()));
-        let unnamed =
-            unnamed.into_iter().flat_map(|ino| self.devices.iter().map(move |device| (*device, ino)));
+        let unnamed = unnamed
+            .into_iter()
+            .flat_map(|ino| self.devices.iter().map(move |device| (*device, ino)));
         let names = former.chain(unnamed).filter_map(|id| self.by_id.get(&id));
         names.flat_map(|names| &names.paths).filter(|other| *other != path).cloned().collect()
     }
@@ -224,7 +230,12 @@ impl Links {
 
     /// The names of files with one name that were noted last, so many at most.
     pub fn lately(&self, number: usize) -> impl Iterator<Item = &RelPath> {
-        self.lately.iter().rev().take(number).filter(|noted| self.is_last_of(noted)).map(|(path, _)| path)
+        self.lately
+            .iter()
+            .rev()
+            .take(number)
+            .filter(|noted| self.is_last_of(noted))
+            .map(|(path, _)| path)
     }
 
     fn is_last_of(&self, (path, number): &(RelPath, u64)) -> bool {
@@ -271,10 +282,14 @@ impl Links {
         self.sweep += 1;
     }
 
-    /// It has ended: what it has not seen is no longer there. It does not tell of files with one name.
+    /// It has ended: what it has not seen is no longer there. It does not tell of files with one
+    /// name.
     pub fn swept(&mut self) {
         let has_several = |id: &Id| self.by_id.get(id).is_some_and(|names| names.links > 1);
-        let gone = self.by_path.iter().filter(|(_, seen)| seen.sweep < self.sweep && has_several(&seen.id));
+        let gone = self
+            .by_path
+            .iter()
+            .filter(|(_, seen)| seen.sweep < self.sweep && has_several(&seen.id));
         for path in gone.map(|(path, _)| path.clone()).collect::<Vec<_>>() {
             self.forget(&path);
         }
@@ -292,7 +307,8 @@ impl Links {
     }
 }
 
-/// The inode number in the name under which the kernel tells of a file that was opened without a name (`O_TMPFILE`).
+/// The inode number in the name under which the kernel tells of a file that was opened without a
+/// name (`O_TMPFILE`).
 fn number_of_unnamed(name: &[u8]) -> Option<u64> {
     std::str::from_utf8(name.strip_prefix(b"#")?).ok()?.parse().ok()
 }
@@ -437,7 +453,10 @@ mod tests {
         for number in 0..LATELY as u64 + 10 {
             note_only(&mut links, &format!("f{number}"), number);
         }
-        assert_eq!((links.by_path.len(), links.by_id.len(), links.lately.len()), (LATELY, LATELY, LATELY));
+        assert_eq!(
+            (links.by_path.len(), links.by_id.len(), links.lately.len()),
+            (LATELY, LATELY, LATELY)
+        );
         for number in 0..2 * LATELY as u64 {
             note_only(&mut links, &format!("f{number}"), number + 1);
         }

@@ -1,4 +1,5 @@
-//! What is decided, by rules that can be tried without a disk: no I/O, and times come in as arguments.
+//! What is decided, by rules that can be tried without a disk: no I/O, and times come in as
+//! arguments.
 
 pub mod decide; // two entries in, one action out
 pub mod deletions; // whether what the source lacks may go

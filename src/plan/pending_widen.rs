@@ -1,5 +1,5 @@
-//! Directories that stay closed to others, since they hold what those may not see: when that is looked at again. Pure: times
-//! come in.
+//! Directories that stay closed to others, since they hold what those may not see: when that is
+//! looked at again. Pure: times come in.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -43,9 +43,12 @@ impl PendingWiden {
         }
     }
 
-    /// What kept directories closed may be over at this path: those above it are looked into at once.
+    /// What kept directories closed may be over at this path: those above it are looked into at
+    /// once.
     pub fn hasten_above(&mut self, path: &RelPath, now: Instant) {
-        for above in path.ancestors_and_self().chain([RelPath::root()]).filter(|above| above != path) {
+        for above in
+            path.ancestors_and_self().chain([RelPath::root()]).filter(|above| above != path)
+        {
             let Some(wait) = self.waits.get_mut(&above) else { continue };
             wait.next = FIRST;
             if let Some(due) = wait.due.filter(|due| *due > now) {

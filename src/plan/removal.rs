@@ -17,7 +17,8 @@ const EXCLUDED: FsError = FsError::found(
 );
 
 /// Why an entry stays that is mounted there.
-const IS_MOUNT: FsError = FsError::found("remove or replace a mount", Side::Replica, FsErrorKind::IsMount);
+const IS_MOUNT: FsError =
+    FsError::found("remove or replace a mount", Side::Replica, FsErrorKind::IsMount);
 
 /// The right to delete or overwrite an entry of the replica.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -55,8 +56,8 @@ pub enum Fate {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Ruling {
     Goes(RemovalPermit),
-    /// These entries below it may be deleted, with all that they hold. The rest stays, since it holds
-    /// excluded entries.
+    /// These entries below it may be deleted, with all that they hold. The rest stays, since it
+    /// holds excluded entries.
     GoesInParts(Vec<RelPath>, RemovalPermit),
     Stays(Stay),
 }
@@ -66,8 +67,8 @@ pub enum Ruling {
 pub enum Stay {
     /// The guard holds deletions.
     Held,
-    /// A file system was mounted at this path of the source, and is no longer: what the replica has of
-    /// it is kept.
+    /// A file system was mounted at this path of the source, and is no longer: what the replica has
+    /// of it is kept.
     Unmounted(RelPath),
     /// It cannot be done: a problem.
     FsError(FsError),
@@ -81,20 +82,20 @@ pub enum Removable {
     Parts(Vec<RelPath>),
 }
 
-/// What stands in the replica, as far as the rules ask for it. The questions that cost something come
-/// last, and only for directories.
+/// What stands in the replica, as far as the rules ask for it. The questions that cost something
+/// come last, and only for directories.
 pub trait Standing {
     fn entry(&self) -> &Entry;
 
     /// Whether the directory that holds it is append-only.
     fn is_in_append_only(&self) -> bool;
 
-    /// Where a file system was mounted in the source that is not mounted any more, if the entry is at
-    /// that path, above or below it.
+    /// Where a file system was mounted in the source that is not mounted any more, if the entry is
+    /// at that path, above or below it.
     fn lost_mount(&self) -> Option<RelPath>;
 
-    /// Why a directory can be neither renamed nor deleted, if there is a reason: what is mounted in it,
-    /// or lies in it.
+    /// Why a directory can be neither renamed nor deleted, if there is a reason: what is mounted in
+    /// it, or lies in it.
     fn must_stay(&self) -> Option<FsError>;
 
     /// Which part of a directory may be deleted, for the sake of what is excluded.
@@ -131,7 +132,9 @@ pub fn rule(standing: &impl Standing, fate: Fate, deletions: Deletions) -> Rulin
     match (standing.removable_part(), fate) {
         (Removable::Whole, _) => Ruling::Goes(RemovalPermit(())),
         (Removable::Parts(parts), Fate::Removed) => Ruling::GoesInParts(parts, RemovalPermit(())),
-        (Removable::Parts(_), Fate::Replaced | Fate::Moved) => Ruling::Stays(Stay::FsError(EXCLUDED)),
+        (Removable::Parts(_), Fate::Replaced | Fate::Moved) => {
+            Ruling::Stays(Stay::FsError(EXCLUDED))
+        }
     }
 }
 
@@ -142,8 +145,11 @@ mod tests {
     use crate::model::entry::testing::entry;
     use crate::model::path::testing::path;
 
-    const MUST_STAY: FsError =
-        FsError::found("move a directory with a mount in it", Side::Replica, FsErrorKind::HoldsMount);
+    const MUST_STAY: FsError = FsError::found(
+        "move a directory with a mount in it",
+        Side::Replica,
+        FsErrorKind::HoldsMount,
+    );
     const FATES: [Fate; 3] = [Fate::Removed, Fate::Replaced, Fate::Moved];
     const HELD: Deletions = Deletions::Held { create_budget: Some(0) };
 

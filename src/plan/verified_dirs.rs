@@ -1,9 +1,10 @@
-//! Which directories of the replica are known to be the twins of which of the source: one was made for the other and was
-//! empty then, or a walk has found that all it holds is in the other too. Which of them a walk has compared, at least. And in
-//! which of them somebody else could move entries before. Pure: no file system, no clock.
+//! Which directories of the replica are known to be the twins of which of the source: one was made
+//! for the other and was empty then, or a walk has found that all it holds is in the other too.
+//! Which of them a walk has compared, at least. And in which of them somebody else could move
+//! entries before. Pure: no file system, no clock.
 //!
-//! They are known by number and birth time, not by path: whoever puts another directory in the place of a twin has not put
-//! a twin there.
+//! They are known by number and birth time, not by path: whoever puts another directory in the
+//! place of a twin has not put a twin there.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -83,8 +84,11 @@ impl VerifiedDirs {
     /// It was moved to where more people can see it.
     pub fn moved(&self, replica: &Entry) {
         if let Some(known) = self.lock().get_mut(&self.number(replica)) {
-            known.tie =
-                if known.tie == Verification::Twin { Verification::Moved } else { Verification::None };
+            known.tie = if known.tie == Verification::Twin {
+                Verification::Moved
+            } else {
+                Verification::None
+            };
         }
     }
 
@@ -104,7 +108,8 @@ impl VerifiedDirs {
 
     fn tie(&self, source: &Entry, replica: &Entry) -> Verification {
         let known = self.lock();
-        let known = known.get(&self.number(replica)).filter(|known| known.source == self.number(source));
+        let known =
+            known.get(&self.number(replica)).filter(|known| known.source == self.number(source));
         known.map_or(Verification::None, |known| known.tie)
     }
 

@@ -68,7 +68,8 @@ fn argument() -> impl Strategy<Value = String> {
 fn any_arguments_make_a_config_or_are_refused() {
     holds(&vec(argument(), 0..8), |args| {
         let _ = other_order(&args);
-        let Ok(args) = Args::try_parse_from(std::iter::once("twindir".to_owned()).chain(args)) else {
+        let Ok(args) = Args::try_parse_from(std::iter::once("twindir".to_owned()).chain(args))
+        else {
             return;
         };
         let config = args.into_config();
@@ -124,11 +125,16 @@ fn any_limit_of_deletions_is_a_number_or_a_share_or_is_refused() {
         match text.parse() {
             Ok(Limit::Number(number)) => {
                 let is_zero_share = number == 0 && text.ends_with('%');
-                assert!(is_zero_share || text.trim_start_matches('+').parse() == Ok(number), "{text}");
+                assert!(
+                    is_zero_share || text.trim_start_matches('+').parse() == Ok(number),
+                    "{text}"
+                );
             }
             Ok(Limit::Percent(share)) => assert!(share > 0.0 && share <= 100.0, "{text}"),
             Err(why) => assert!(why.contains("50%")),
         }
     });
-    holds(&any::<u64>(), |number| assert_eq!(number.to_string().parse(), Ok(Limit::Number(number))));
+    holds(&any::<u64>(), |number| {
+        assert_eq!(number.to_string().parse(), Ok(Limit::Number(number)))
+    });
 }

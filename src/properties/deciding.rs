@@ -32,7 +32,8 @@ fn xattrs() -> impl Strategy<Value = Option<Xattrs>> {
 }
 
 fn entry() -> impl Strategy<Value = Entry> {
-    let time = || (0..3_i64, 0..2_u32).prop_map(|(sec, half)| Time { sec, nsec: half * 500_000_000 });
+    let time =
+        || (0..3_i64, 0..2_u32).prop_map(|(sec, half)| Time { sec, nsec: half * 500_000_000 });
     let mode = (small(), small()).prop_map(|(special, rights)| special << 10 | rights);
     ((kind(), small(), time(), time()), (mode, small(), small(), 1..3_u32), xattrs()).prop_map(
         |((kind, size, mtime, ctime), (mode, uid, gid, links), xattrs)| Entry {
@@ -65,7 +66,8 @@ fn side() -> impl Strategy<Value = Observed> {
 
 fn capabilities() -> impl Strategy<Value = Capabilities> {
     let steps = proptest::sample::select(vec![1, 100, 1_000_000_000, 2_000_000_000]);
-    let ranges = proptest::sample::select(vec![(i64::MIN, i64::MAX), (4, i64::MAX), (0, 4), (2, 2)]);
+    let ranges =
+        proptest::sample::select(vec![(i64::MIN, i64::MAX), (4, i64::MAX), (0, 4), (2, 2)]);
     let times = (steps, ranges).prop_map(|(step, (earliest, latest))| {
         let at = |sec| Time { sec, nsec: 0 };
         Times { step, earliest: at(earliest), latest: at(latest) }
@@ -92,7 +94,8 @@ fn capabilities() -> impl Strategy<Value = Capabilities> {
 fn an_entry_and_its_equal_give_no_action() {
     holds(&(entry(), capabilities()), |(entry, capabilities)| {
         let source = Observed::Present(entry.clone());
-        let replica = Observed::Present(Entry { mtime: capabilities.mtime_of(&entry), ..entry.clone() });
+        let replica =
+            Observed::Present(Entry { mtime: capabilities.mtime_of(&entry), ..entry.clone() });
         let action = decide(&source, &replica, Contents::Same, &capabilities);
         let is_mirrored = match entry.kind {
             Kind::File | Kind::Dir | Kind::Symlink(_) => true,
@@ -105,16 +108,21 @@ fn an_entry_and_its_equal_give_no_action() {
 
 #[test]
 fn only_what_is_known_to_be_absent_or_not_mirrored_goes() {
-    holds(&(side(), side(), contents(), capabilities()), |(source, replica, contents, capabilities)| {
-        let action = decide(&source, &replica, contents, &capabilities);
-        match &source {
-            Observed::Unknown(_) => assert_eq!(action, Action::Unsure),
-            Observed::Absent => assert!(matches!(action, Action::Remove | Action::Nothing | Action::Unsure)),
-            Observed::Present(_) => assert_ne!(action, Action::Remove),
-        }
-        let goes = matches!(action, Action::Remove | Action::NotMirrored { stale: true, .. });
-        assert!(!goes || replica.entry().is_some());
-    });
+    holds(
+        &(side(), side(), contents(), capabilities()),
+        |(source, replica, contents, capabilities)| {
+            let action = decide(&source, &replica, contents, &capabilities);
+            match &source {
+                Observed::Unknown(_) => assert_eq!(action, Action::Unsure),
+                Observed::Absent => {
+                    assert!(matches!(action, Action::Remove | Action::Nothing | Action::Unsure))
+                }
+                Observed::Present(_) => assert_ne!(action, Action::Remove),
+            }
+            let goes = matches!(action, Action::Remove | Action::NotMirrored { stale: true, .. });
+            assert!(!goes || replica.entry().is_some());
+        },
+    );
 }
 
 fn contents() -> impl Strategy<Value = Contents> {
@@ -123,22 +131,31 @@ fn contents() -> impl Strategy<Value = Contents> {
 
 #[test]
 fn once_an_action_is_done_nothing_is_left_to_do() {
-    holds(&(side(), side(), any::<bool>(), capabilities()), |(source, replica, differs, capabilities)| {
-        let mut action = decide(&source, &replica, Contents::Unread, &capabilities);
-        if action == Action::Compare {
-            let contents = if differs { Contents::Differ } else { Contents::Same };
-            action = decide(&source, &replica, contents, &capabilities);
-            assert_ne!(action, Action::Compare);
-        }
-        let after = done(action, &source, replica, &capabilities);
-        let next = decide(&source, &after, Contents::Same, &capabilities);
-        let is_nothing = matches!(next, Action::Nothing | Action::NotMirrored { stale: false, .. });
-        assert!(is_nothing || action == Action::Unsure, "{action:?}, then {next:?}");
-    });
+    holds(
+        &(side(), side(), any::<bool>(), capabilities()),
+        |(source, replica, differs, capabilities)| {
+            let mut action = decide(&source, &replica, Contents::Unread, &capabilities);
+            if action == Action::Compare {
+                let contents = if differs { Contents::Differ } else { Contents::Same };
+                action = decide(&source, &replica, contents, &capabilities);
+                assert_ne!(action, Action::Compare);
+            }
+            let after = done(action, &source, replica, &capabilities);
+            let next = decide(&source, &after, Contents::Same, &capabilities);
+            let is_nothing =
+                matches!(next, Action::Nothing | Action::NotMirrored { stale: false, .. });
+            assert!(is_nothing || action == Action::Unsure, "{action:?}, then {next:?}");
+        },
+    );
 }
 
 /// What stands in the replica once the action is done.
-fn done(action: Action, source: &Observed, replica: Observed, capabilities: &Capabilities) -> Observed {
+fn done(
+    action: Action,
+    source: &Observed,
+    replica: Observed,
+    capabilities: &Capabilities,
+) -> Observed {
     let anew = |source: &Entry| {
         let fresh = Entry {
             uid: capabilities.user,
@@ -148,20 +165,32 @@ fn done(action: Action, source: &Observed, replica: Observed, capabilities: &Cap
             links: 1,
             ..source.clone()
         };
-        Observed::Present(set(fresh, source, MetadataDiff::of_new(source, capabilities), capabilities))
+        Observed::Present(set(
+            fresh,
+            source,
+            MetadataDiff::of_new(source, capabilities),
+            capabilities,
+        ))
     };
     match (action, source.entry(), replica) {
         (Action::Remove | Action::NotMirrored { stale: true, .. }, ..) => Observed::Absent,
         (Action::SetMetadata(differs), Some(source), Observed::Present(replica)) => {
             Observed::Present(set(replica, source, differs, capabilities))
         }
-        (Action::CopyFile(_) | Action::MakeSymlink(_) | Action::MakeDir(_), Some(source), _) => anew(source),
+        (Action::CopyFile(_) | Action::MakeSymlink(_) | Action::MakeDir(_), Some(source), _) => {
+            anew(source)
+        }
         (_, _, replica) => replica,
     }
 }
 
 /// Sets what differs, and times as the file system keeps them.
-fn set(mut entry: Entry, source: &Entry, differs: MetadataDiff, capabilities: &Capabilities) -> Entry {
+fn set(
+    mut entry: Entry,
+    source: &Entry,
+    differs: MetadataDiff,
+    capabilities: &Capabilities,
+) -> Entry {
     if differs.uid {
         entry.uid = source.uid;
     }

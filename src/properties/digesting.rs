@@ -1,4 +1,5 @@
-//! MD5 in lanes, against `md-5`: lengths around the borders of blocks and pieces, any number of messages.
+//! MD5 in lanes, against `md-5`: lengths around the borders of blocks and pieces, any number of
+//! messages.
 
 use std::fs;
 use std::sync::OnceLock;
@@ -20,8 +21,9 @@ fn plain(message: &[u8]) -> Md5 {
 /// Bytes of which no two places look alike.
 fn bytes(length: usize, seed: u8) -> Vec<u8> {
     static POOL: OnceLock<Vec<u8>> = OnceLock::new();
-    let pool = POOL
-        .get_or_init(|| (0..300_000_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect());
+    let pool = POOL.get_or_init(|| {
+        (0..300_000_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
+    });
     pool[7 * usize::from(seed)..][..length].to_vec()
 }
 
@@ -61,7 +63,8 @@ fn messages_in_pieces_that_begin_and_end_at_any_time_have_their_digests() {
             streams.push();
         }
         while !waiting.is_empty() {
-            let now: Vec<&[u8]> = waiting.iter().map(|(pieces, at)| pieces[*at].as_slice()).collect();
+            let now: Vec<&[u8]> =
+                waiting.iter().map(|(pieces, at)| pieces[*at].as_slice()).collect();
             streams.update(&now);
             for at in (0..waiting.len()).rev() {
                 waiting[at].1 += 1;
@@ -86,13 +89,20 @@ enum FileEdit {
 }
 
 fn change() -> impl Strategy<Value = FileEdit> {
-    proptest::sample::select(vec![FileEdit::Nothing, FileEdit::Nothing, FileEdit::Shrinks, FileEdit::Grows])
+    proptest::sample::select(vec![
+        FileEdit::Nothing,
+        FileEdit::Nothing,
+        FileEdit::Shrinks,
+        FileEdit::Grows,
+    ])
 }
 
 #[test]
 fn pairs_of_files_side_by_side_have_their_digests_also_where_they_shrink_or_grow() {
-    let case = (length(), any::<u8>(), 0..2_u8, change())
-        .prop_map(|(length, seed, other, change)| (bytes(length, seed), bytes(length, seed ^ other), change));
+    let case =
+        (length(), any::<u8>(), 0..2_u8, change()).prop_map(|(length, seed, other, change)| {
+            (bytes(length, seed), bytes(length, seed ^ other), change)
+        });
     holds(&proptest::collection::vec(case, 1..40), |cases: Vec<Case>| {
         let top = tempfile::tempdir().unwrap();
         let dir = Root::new(top.path(), Side::Source).open_source().unwrap().0;

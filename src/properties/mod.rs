@@ -1,7 +1,9 @@
-//! What holds of whatever comes in, tried with random cases; those of private parts stand beside them.
+//! What holds of whatever comes in, tried with random cases; those of private parts stand beside
+//! them.
 //!
-//! `cargo test` tries the same few hundred each time. `TWINDIR_MINUTES=10 cargo test --lib properties` tries
-//! others, for so long each, and prints the smallest case that fails.
+//! `cargo test` tries the same few hundred each time.
+//! `TWINDIR_MINUTES=10 cargo test --lib properties` tries others, for so long each, and prints the
+//! smallest case that fails.
 
 mod arguments;
 mod deciding;
@@ -23,7 +25,8 @@ pub fn holds<S: Strategy>(cases: &S, property: impl Fn(S::Value)) {
         max_shrink_time: 60_000,
         ..Config::default()
     };
-    let minutes: Option<u64> = std::env::var("TWINDIR_MINUTES").ok().map(|text| text.parse().unwrap());
+    let minutes: Option<u64> =
+        std::env::var("TWINDIR_MINUTES").ok().map(|text| text.parse().unwrap());
     let Some(minutes) = minutes else {
         let rng = TestRunner::deterministic().new_rng();
         return try_some(TestRunner::new_with_rng(config, rng), cases, &property);

@@ -13,7 +13,15 @@ use crate::model::path::{Name, RelPath, Shown, is_reserved};
 /// Any bytes, those often that mean something.
 fn bytes() -> impl Strategy<Value = Vec<u8>> {
     vec(
-        prop_oneof![Just(b'/'), Just(b'.'), Just(0), Just(b'\\'), Just(b'\n'), b'a'..b'd', any::<u8>()],
+        prop_oneof![
+            Just(b'/'),
+            Just(b'.'),
+            Just(0),
+            Just(b'\\'),
+            Just(b'\n'),
+            b'a'..b'd',
+            any::<u8>()
+        ],
         0..12,
     )
 }
@@ -36,7 +44,10 @@ fn a_path_is_made_of_names_and_falls_into_them_again() {
         assert_eq!(path.is_some(), are_names || bytes.is_empty());
         let Some(path) = path else { return };
         assert_eq!(path.as_bytes(), bytes);
-        assert_eq!(path.ancestors_and_self().count(), if bytes.is_empty() { 0 } else { parts.len() });
+        assert_eq!(
+            path.ancestors_and_self().count(),
+            if bytes.is_empty() { 0 } else { parts.len() }
+        );
         match path.split() {
             Some((dir, name)) => assert_eq!(dir.join(&name), path),
             None => assert!(path.is_root()),
@@ -62,7 +73,9 @@ fn what_lies_within_a_directory_goes_along_and_comes_back() {
 fn what_is_shown_is_one_line_and_can_be_told_back() {
     holds(&bytes(), |bytes| {
         let shown = Shown(&bytes).to_string();
-        assert!(!shown.contains(|c: char| c.is_control() || ('\u{202a}'..='\u{202e}').contains(&c)));
+        assert!(
+            !shown.contains(|c: char| c.is_control() || ('\u{202a}'..='\u{202e}').contains(&c))
+        );
         assert_eq!(told_back(&shown), bytes, "{shown}");
     });
 }
@@ -148,13 +161,18 @@ fn any_bytes_are_a_file_of_patterns() {
 #[test]
 fn a_name_with_its_special_characters_escaped_excludes_itself_alone() {
     let text = || {
-        "[ab*?!#{}\\[\\]\\\\ ,^-]{1,4}".prop_filter("no name", |text| Name::new(text.as_bytes()).is_some())
+        "[ab*?!#{}\\[\\]\\\\ ,^-]{1,4}"
+            .prop_filter("no name", |text| Name::new(text.as_bytes()).is_some())
     };
     holds(&(text(), text()), |(text, other)| {
         let escaped: String = text.chars().flat_map(|c| ['\\', c]).collect();
         let filter = Filter::new(patterns(&[format!("/{escaped}")]).unwrap(), false);
         let root = filter.at(&RelPath::root());
         assert!(root.excludes(text.as_bytes(), false), "{escaped} against {text}");
-        assert_eq!(root.excludes(other.as_bytes(), false), other == text, "{escaped} against {other}");
+        assert_eq!(
+            root.excludes(other.as_bytes(), false),
+            other == text,
+            "{escaped} against {other}"
+        );
     });
 }

@@ -29,7 +29,8 @@ enum QueueStep {
 }
 
 fn steps() -> impl Strategy<Value = Vec<QueueStep>> {
-    let paths = || select(["a", "b", "a/x", "a/y", "a/x/z", "b/x", "c/x", "c/y"].map(path).to_vec());
+    let paths =
+        || select(["a", "b", "a/x", "a/y", "a/x/z", "b/x", "c/x", "c/y"].map(path).to_vec());
     let depth = || select(vec![Depth::Metadata, Depth::Content, Depth::Subtree]);
     let detector = || select(vec![Detector::Sweep, Detector::Watch]);
     let millis = || 0..200_u64;
@@ -119,8 +120,9 @@ impl Plain {
         let is_due = |(place, _): &(Waits, RelPath), wish: &Wish| {
             matches!(place, Waits::DelayQueue | Waits::Resting) && wish.due <= self.now
         };
-        let (due, rest): (BTreeMap<_, _>, _) =
-            std::mem::take(&mut self.waiting).into_iter().partition(|(key, wish)| is_due(key, wish));
+        let (due, rest): (BTreeMap<_, _>, _) = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .partition(|(key, wish)| is_due(key, wish));
         self.waiting = rest;
         for ((_, path), wish) in due {
             self.ready(&path, &wish.check());
@@ -138,7 +140,8 @@ impl Plain {
             Waits::Resting => wish.detector == Detector::Sweep,
             Waits::DelayQueue => false,
         };
-        let waiting = self.waiting.iter().filter(|((place, _), wish)| counts((*place, wish))).count();
+        let waiting =
+            self.waiting.iter().filter(|((place, _), wish)| counts((*place, wish))).count();
         waiting + self.awaiting_worker.len()
     }
 
@@ -199,8 +202,14 @@ impl BothQueues {
             QueueStep::Resting(path, depth, detector, millis) => {
                 queue.push_resting(after(millis), path.clone(), check(depth, detector));
                 // One that is found again rests no longer for that.
-                let resting = plain.waiting.get(&(Waits::Resting, path.clone())).map(|wish| wish.due);
-                plain.add(Waits::Resting, &path, &check(depth, detector), resting.unwrap_or(after(millis)));
+                let resting =
+                    plain.waiting.get(&(Waits::Resting, path.clone())).map(|wish| wish.due);
+                plain.add(
+                    Waits::Resting,
+                    &path,
+                    &check(depth, detector),
+                    resting.unwrap_or(after(millis)),
+                );
             }
             QueueStep::Park(path, depth) => {
                 queue.await_worker(path.clone(), check(depth, Detector::Sweep));
@@ -211,7 +220,8 @@ impl BothQueues {
                 queue.cool(path.clone(), Duration::from_millis(took), now);
                 let begun = now.checked_sub(Duration::from_millis(took)).unwrap_or(now);
                 let most = begun + Duration::from_millis(200);
-                let rested = plain.cooling.get(&path).map_or(begun, |rested| begun.max(*rested).min(most));
+                let rested =
+                    plain.cooling.get(&path).map_or(begun, |rested| begun.max(*rested).min(most));
                 plain.cooling.insert(path, rested + Duration::from_millis((4 * took).max(50)));
             }
             QueueStep::Rename(from, to) => {
@@ -220,7 +230,9 @@ impl BothQueues {
                 plain.renames.push(hint);
             }
             QueueStep::Pass(millis) => self.pass(Duration::from_millis(millis)),
-            QueueStep::Take(detector, names, dirs) => _ = self.take(detector, BatchLimit { names, dirs }),
+            QueueStep::Take(detector, names, dirs) => {
+                _ = self.take(detector, BatchLimit { names, dirs })
+            }
         }
     }
 
@@ -246,11 +258,15 @@ impl BothQueues {
         self.plain.given(detector, &checks);
         let concern = self.plain.concern(&checks);
         let hints = self.queue.take_renames(&mut checks, usize::MAX);
-        let wanted = if concern { self.plain.renames.take(usize::MAX) } else { RenameBatch::default() };
+        let wanted =
+            if concern { self.plain.renames.take(usize::MAX) } else { RenameBatch::default() };
         assert_eq!(hints.hints(), wanted.hints());
         for end in hints.hints().iter().flat_map(|hint| [&hint.from, &hint.to]) {
             self.plain.waiting.remove(&(Waits::Ready(Detector::Watch), end.clone()));
-            assert!(all(&checks).any(|(path, _)| path == *end), "{end:?} was renamed and is not looked at");
+            assert!(
+                all(&checks).any(|(path, _)| path == *end),
+                "{end:?} was renamed and is not looked at"
+            );
         }
         assert!(!was_ready || !checks.is_empty(), "something was ready, and nothing came out");
         !checks.is_empty()
@@ -285,7 +301,10 @@ fn what_was_asked_for_comes_out_once_in_time_and_nothing_else_does() {
         both.release_to_workers(usize::MAX);
         both.pass(Duration::from_secs(10));
         let portion = BatchLimit { names: 3, dirs: 2 };
-        while [Detector::Watch, Detector::Sweep].iter().any(|detector| both.take(*detector, portion)) {}
+        while [Detector::Watch, Detector::Sweep]
+            .iter()
+            .any(|detector| both.take(*detector, portion))
+        {}
         both.agree();
         assert_eq!(both.plain.waiting, BTreeMap::new());
     });

@@ -13,7 +13,8 @@ use tracing_subscriber::fmt::MakeWriter;
 /// Lines that may wait for the console.
 const WAITING_LINES: usize = 8_192;
 
-/// How long a line waits for a place before the console counts as stuck; and less, where there is no end to that.
+/// How long a line waits for a place before the console counts as stuck; and less, where there is
+/// no end to that.
 const PATIENCE: Duration = Duration::from_millis(800);
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -47,15 +48,18 @@ impl Console {
         let dropped = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&dropped);
         // Without a thread (a limit on processes) the console stays silent; the log file speaks.
-        let _ =
-            std::thread::Builder::new().name("twindir-console".into()).spawn(move || write(&inbox, &counter));
+        let _ = std::thread::Builder::new()
+            .name("twindir-console".into())
+            .spawn(move || write(&inbox, &counter));
         let colour = |choice| choice != anstream::ColorChoice::Never;
         Self {
             lines,
             dropped,
             patient_until,
-            colour_out: io::stdout().is_terminal() && colour(anstream::AutoStream::choice(&io::stdout())),
-            colour_err: io::stderr().is_terminal() && colour(anstream::AutoStream::choice(&io::stderr())),
+            colour_out: io::stdout().is_terminal()
+                && colour(anstream::AutoStream::choice(&io::stdout())),
+            colour_err: io::stderr().is_terminal()
+                && colour(anstream::AutoStream::choice(&io::stderr())),
         }
     }
 
@@ -93,7 +97,9 @@ impl Console {
     pub(super) fn finish(&self) {
         let (told, finished) = bounded(1);
         let mut message = ConsoleEvent::Finish(told);
-        while let Err(SendTimeoutError::Timeout(back)) = self.lines.send_timeout(message, self.patience()) {
+        while let Err(SendTimeoutError::Timeout(back)) =
+            self.lines.send_timeout(message, self.patience())
+        {
             if !self.is_patient() {
                 return;
             }
@@ -127,7 +133,10 @@ fn write(inbox: &Receiver<ConsoleEvent>, dropped: &AtomicU64) {
         }
         let lost = dropped.swap(0, Ordering::Relaxed);
         if lost > 0 {
-            _ = writeln!(out, "         ({lost} lines are missing here: the console did not take them)");
+            _ = writeln!(
+                out,
+                "         ({lost} lines are missing here: the console did not take them)"
+            );
         }
         _ = out.flush();
     }

@@ -92,7 +92,12 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
 {
-    fn format_event(&self, _: &FmtContext<'_, S, N>, mut line: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+    fn format_event(
+        &self,
+        _: &FmtContext<'_, S, N>,
+        mut line: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
         let fields = Fields::of(event);
         let style = self.style(*event.metadata().level(), &fields.op);
         let time = Zoned::now().strftime("%H:%M:%S").to_string();
@@ -149,13 +154,19 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
 {
-    fn format_event(&self, _: &FmtContext<'_, S, N>, mut line: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+    fn format_event(
+        &self,
+        _: &FmtContext<'_, S, N>,
+        mut line: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
         let fields = Fields::of(event);
         LocalTime.format_time(&mut line)?;
         write!(line, " {} {}", event.metadata().level(), fields.op)?;
         for (key, value) in &fields.rest {
-            let plain =
-                !matches!(*key, "path" | "from") && !value.contains([' ', '"', '=']) && !value.is_empty();
+            let plain = !matches!(*key, "path" | "from")
+                && !value.contains([' ', '"', '='])
+                && !value.is_empty();
             if plain {
                 write!(line, " {key}={value}")?;
             } else {

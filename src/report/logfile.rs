@@ -17,8 +17,8 @@ const FULL: u64 = 10 * 1024 * 1024;
 /// Bytes gathered before a write; they never wait longer than the next pause in the log.
 const BUFFER: usize = 32 * 1024;
 
-/// After a failure, so many bytes must get through before the log counts as written again: of a full disk, the last block
-/// of the file has room for some lines.
+/// After a failure, so many bytes must get through before the log counts as written again: of a
+/// full disk, the last block of the file has room for some lines.
 const BLOCK: usize = 4096;
 
 /// Appends to a file, and rotates it by size. No file is touched but `LOG_FILE` and `LOG_FILE.1`
@@ -81,7 +81,10 @@ impl RotatingFile {
         if self.size >= self.full
             && let Err(error) = self.rotate()
         {
-            self.complain(&format!("cannot rotate the log {}: {error}; it grows on", shown(&self.path)));
+            self.complain(&format!(
+                "cannot rotate the log {}: {error}; it grows on",
+                shown(&self.path)
+            ));
             self.full = self.size + FULL;
         }
         let result = self.open_again_if_gone().and_then(|()| self.file.write_all(&self.buffer));
@@ -95,8 +98,8 @@ impl RotatingFile {
         self.buffer.clear();
     }
 
-    /// A log that somebody has moved or deleted is begun anew at its path; not through a symlink, which
-    /// may lead to anything that whoever has put it there may not write to.
+    /// A log that somebody has moved or deleted is begun anew at its path; not through a symlink,
+    /// which may lead to anything that whoever has put it there may not write to.
     fn open_again_if_gone(&mut self) -> io::Result<()> {
         let own = self.file.metadata()?;
         let is_own = |meta: fs::Metadata| (meta.dev(), meta.ino()) == (own.dev(), own.ino());

@@ -78,7 +78,13 @@ pub struct Done {
 }
 
 impl Done {
-    pub fn new(operation: Operation, path: RelPath, entry: &Entry, reason: Reason, check: &Check) -> Self {
+    pub fn new(
+        operation: Operation,
+        path: RelPath,
+        entry: &Entry,
+        reason: Reason,
+        check: &Check,
+    ) -> Self {
         Self {
             operation,
             path,
@@ -139,8 +145,8 @@ impl Done {
 /// the ordinary way, so that one of the two disks may be failing. Where the watch has told of the
 /// path, somebody did.
 ///
-/// `swept`: when the last full sweep began, which found them equal. `unseen`: seconds. A quick run reads a file that changed no
-/// longer than that before it was copied.
+/// `swept`: when the last full sweep began, which found them equal. `unseen`: seconds. A quick run
+/// reads a file that changed no longer than that before it was copied.
 pub fn log_if_silent(
     path: &RelPath,
     evidence: &CachedDigests,
@@ -156,7 +162,8 @@ pub fn log_if_silent(
         return;
     }
     // It may have been written to through a mapping since it was equal.
-    let since_swept = swept.is_some_and(|swept| source.mtime.plus_seconds(unseen_seconds()) >= swept);
+    let since_swept =
+        swept.is_some_and(|swept| source.mtime.plus_seconds(unseen_seconds()) >= swept);
     if since_swept || (unseen > 0 && was_copied_soon(source, replica, unseen)) {
         return;
     }
@@ -299,8 +306,12 @@ impl Notice {
     fn text(self) -> &'static str {
         match self {
             Notice::Special(special) => special.describe(),
-            Notice::Reserved => "not mirrored: its name has the form of twindir's own temporary names",
-            Notice::HoldsExcluded => "kept in the replica, with the entries in it that are excluded",
+            Notice::Reserved => {
+                "not mirrored: its name has the form of twindir's own temporary names"
+            }
+            Notice::HoldsExcluded => {
+                "kept in the replica, with the entries in it that are excluded"
+            }
             Notice::Unmounted => {
                 "kept in the replica: the file system that held it in the source is no longer mounted (mount it again; \
                  or restart twindir, and it goes)"
@@ -328,7 +339,9 @@ impl Notice {
             Notice::Special(_) | Notice::HoldsExcluded | Notice::Time | Notice::Size => {
                 tracing::info!(op = "note", path = %path, "{text}");
             }
-            Notice::Reserved | Notice::Unmounted => tracing::warn!(op = "warning", path = %path, "{text}"),
+            Notice::Reserved | Notice::Unmounted => {
+                tracing::warn!(op = "warning", path = %path, "{text}")
+            }
         }
     }
 }
@@ -359,7 +372,9 @@ pub fn advice(error: &FsError) -> &'static str {
             " (another file system is mounted there: unmount it, or leave it)"
         }
         (Kind::Busy, _) => " (perhaps another program or a mount uses it)",
-        (Kind::NoSpaceForXattrs, _) => " (the replica's file system may not take so large attributes)",
+        (Kind::NoSpaceForXattrs, _) => {
+            " (the replica's file system may not take so large attributes)"
+        }
         (Kind::NoSpace | Kind::OverQuota, _) => " (free some space there)",
         (Kind::ReadOnly, _) => " (mount that file system for writing)",
         (Kind::Io, _) => {
@@ -383,7 +398,9 @@ pub fn advice(error: &FsError) -> &'static str {
         (Kind::SymlinkTooLong, _) => {
             " (perhaps the symlink's target is longer than the replica's file system takes)"
         }
-        (Kind::NameTooLong, _) => " (perhaps the replica's file system does not take so long a name)",
+        (Kind::NameTooLong, _) => {
+            " (perhaps the replica's file system does not take so long a name)"
+        }
         (Kind::Endless, _) => {
             " (its size says little, and 64 MiB more were read than that: leave it out with --exclude)"
         }
@@ -395,7 +412,8 @@ pub fn advice(error: &FsError) -> &'static str {
 }
 
 /// One object a line, with the keys that docs/guide.md lists.
-fn json<S>() -> fmt::Layer<S, fmt::format::JsonFields, fmt::format::Format<fmt::format::Json, LocalTime>>
+fn json<S>()
+-> fmt::Layer<S, fmt::format::JsonFields, fmt::format::Format<fmt::format::Json, LocalTime>>
 where
     S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
 {
@@ -413,7 +431,8 @@ pub struct LogSettings {
     pub format: Format,
     /// -1 for warnings and errors only, 0 for actions, 1 for details.
     pub verbosity: i8,
-    /// Where the lines are the result that was asked for, the console is waited for until this is set.
+    /// Where the lines are the result that was asked for, the console is waited for until this is
+    /// set.
     pub patient_until: Option<Arc<AtomicBool>>,
 }
 
@@ -455,7 +474,8 @@ pub fn start(settings: LogSettings, log: Option<RotatingFile>) -> Reporting {
     let (writer, guard) = match log {
         Some(mut file) => {
             file.complain_to(console.clone());
-            let builder = NonBlockingBuilder::default().lossy(false).buffered_lines_limit(WAITING_LINES);
+            let builder =
+                NonBlockingBuilder::default().lossy(false).buffered_lines_limit(WAITING_LINES);
             let (writer, guard) = builder.thread_name("twindir-log").finish(file);
             (Some(writer), Some(guard))
         }
@@ -463,7 +483,9 @@ pub fn start(settings: LogSettings, log: Option<RotatingFile>) -> Reporting {
     };
     let level = level.max(LevelFilter::INFO);
     let in_file = writer.map(|writer| match settings.format {
-        Format::Text => fmt::layer().event_format(LogFormat).with_writer(writer).with_filter(level).boxed(),
+        Format::Text => {
+            fmt::layer().event_format(LogFormat).with_writer(writer).with_filter(level).boxed()
+        }
         Format::Json => json().with_writer(writer).with_filter(level).boxed(),
     });
     let subscriber = Registry::default().with(on_console).with(in_file);

@@ -10,8 +10,8 @@ use crate::model::entry::{DigestPair, Entry};
 use crate::model::error::WorkError;
 use crate::model::path::Name;
 
-/// Bytes that are gathered before they are hashed: enough for some hundred small files, and a small part of the
-/// processor's caches.
+/// Bytes that are gathered before they are hashed: enough for some hundred small files, and a small
+/// part of the processor's caches.
 const FULL: usize = 1024 * 1024;
 
 thread_local! {
@@ -84,9 +84,14 @@ impl Batch {
         Ok(())
     }
 
-    /// Reads a file of `size` bytes, and one byte more if it is longer: where they are. With `drop_behind` they leave
-    /// the page cache again, if they were not in it before.
-    fn append(&mut self, file: &File, size: u64, drop_behind: bool) -> Result<Range<usize>, WorkError> {
+    /// Reads a file of `size` bytes, and one byte more if it is longer: where they are. With
+    /// `drop_behind` they leave the page cache again, if they were not in it before.
+    fn append(
+        &mut self,
+        file: &File,
+        size: u64,
+        drop_behind: bool,
+    ) -> Result<Range<usize>, WorkError> {
         let begin = self.used;
         let end = begin + 1 + usize::try_from(size).map_err(|_| WorkError::Changed)?;
         if self.bytes.len() < end {

@@ -29,7 +29,8 @@ impl Bigs {
 
     /// What still waits, shared out evenly among as many threads as are worth while.
     pub fn rest(&self, threads: usize) -> Vec<Vec<BigPair>> {
-        let mut waiting = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut waiting =
+            std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
         let share = waiting.len().div_ceil(threads.max(1)).max(SHARE);
         let mut shares = Vec::new();
         while !waiting.is_empty() {

@@ -51,7 +51,12 @@ impl Walker<'_> {
 }
 
 impl Chunk<'_> {
-    pub(super) fn compare_names(&mut self, joined: &Joined, range: Range<usize>, more: &mut Vec<Step>) {
+    pub(super) fn compare_names(
+        &mut self,
+        joined: &Joined,
+        range: Range<usize>,
+        more: &mut Vec<Step>,
+    ) {
         for pair in joined.pairs(range) {
             let Some(name) = Name::new(pair.name) else { continue };
             if !self.is_excluded(&pair) {
@@ -80,7 +85,8 @@ impl Chunk<'_> {
         }
     }
 
-    /// A reserved name: what is under way is for its maker alone, what was put aside is as open as it was.
+    /// A reserved name: what is under way is for its maker alone, what was put aside is as open as
+    /// it was.
     pub(super) fn note_reserved(&mut self, name: &[u8]) {
         let theirs = self.look_at_replica(name);
         let is_closed = |entry: &Entry| match entry.kind {
@@ -98,8 +104,9 @@ impl Chunk<'_> {
     fn is_excluded(&self, pair: &ListedPair<'_>) -> bool {
         let name = pair.name;
         let source = |hint: ListedKind| hint.is_dir_or(|| self.source.look(name).is_dir());
-        let other =
-            |hint: ListedKind| hint.is_dir_or(|| self.replica.is_some_and(|dir| dir.look(name).is_dir()));
+        let other = |hint: ListedKind| {
+            hint.is_dir_or(|| self.replica.is_some_and(|dir| dir.look(name).is_dir()))
+        };
         !self.walker.plan.filter.is_empty()
             && self.filter.excludes_either(name, [pair.source.map(source), pair.replica.map(other)])
     }
@@ -113,7 +120,9 @@ impl Chunk<'_> {
     ) {
         self.walker.entries.fetch_add(u64::from(source.is_some()), Ordering::Relaxed);
         match (source, replica) {
-            (Some(ListedKind::Dir), Some(ListedKind::Dir)) => self.step_into(&name, self.known, more),
+            (Some(ListedKind::Dir), Some(ListedKind::Dir)) => {
+                self.step_into(&name, self.known, more)
+            }
             // To be named, once; it makes no difference.
             (Some(ListedKind::Special), None) => self.found.push((name, self.walker.look())),
             (Some(ListedKind::Dir), None) => {
@@ -124,7 +133,9 @@ impl Chunk<'_> {
             (Some(ListedKind::File), None) => self.lacks_file(name),
             (Some(ListedKind::Symlink), None) => self.differs(name, None),
             (None, _) => self.differs_there(name),
-            (Some(ListedKind::File), Some(ListedKind::File)) if self.walker.plan.task == Task::Full => {
+            (Some(ListedKind::File), Some(ListedKind::File))
+                if self.walker.plan.task == Task::Full =>
+            {
                 self.compare_listed_files(name, more);
             }
             (Some(_), _) => self.compare_entries(name, more),
@@ -133,7 +144,9 @@ impl Chunk<'_> {
 
     /// Compares what both listings say to be files: opened, they tell what a look would.
     fn compare_listed_files(&mut self, name: Name, more: &mut Vec<Step>) {
-        let Ok((ours, theirs)) = self.open_pair(&name) else { return self.compare_entries(name, more) };
+        let Ok((ours, theirs)) = self.open_pair(&name) else {
+            return self.compare_entries(name, more);
+        };
         self.note_links(&name, &ours.1);
         match ours.1.size {
             size if size != theirs.1.size => self.differs_there(name),
@@ -149,7 +162,11 @@ impl Chunk<'_> {
             self.note_links(&name, entry);
         }
         if source.is_dir() {
-            self.step_into(&name, if replica.is_dir() { self.known } else { ReplicaState::Absent }, more);
+            self.step_into(
+                &name,
+                if replica.is_dir() { self.known } else { ReplicaState::Absent },
+                more,
+            );
         }
         match decide(&source, &replica, Contents::Unread, &self.walker.plan.capabilities) {
             Action::Nothing => {}
@@ -182,7 +199,8 @@ impl Chunk<'_> {
         more.push(Step::Dir(self.dir.join(name), known, Some(Arc::clone(self.subtree))));
     }
 
-    /// A directory that is not stepped into: whoever looks at it scans it, where another one may stand here by now.
+    /// A directory that is not stepped into: whoever looks at it scans it, where another one may
+    /// stand here by now.
     fn examine_dir(&mut self, name: &Name) {
         self.subtree.mark_different();
         let theirs = self.look_at_replica(name.as_bytes());
@@ -211,7 +229,9 @@ impl Chunk<'_> {
     /// Reads a pair of files of equal size.
     fn compare_files(&mut self, name: Name) {
         match self.open_pair(&name) {
-            Ok((ours, theirs)) if ours.1.size == theirs.1.size => self.read_pair(name, ours, theirs),
+            Ok((ours, theirs)) if ours.1.size == theirs.1.size => {
+                self.read_pair(name, ours, theirs)
+            }
             // Whatever went wrong, a round looks at the name and says it.
             _ => self.differs_there(name),
         }
@@ -250,7 +270,9 @@ impl Chunk<'_> {
             if read.differs || !verdict.same() {
                 self.subtree.mark_different();
             }
-            if let Some(evidence) = self.walker.judge(&read.source, &read.replica, verdict, read.differs) {
+            if let Some(evidence) =
+                self.walker.judge(&read.source, &read.replica, verdict, read.differs)
+            {
                 self.differs(read.name, Some(evidence));
             }
         }

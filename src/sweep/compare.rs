@@ -29,7 +29,8 @@ pub(super) const CHUNK: usize = 256;
 impl Walker<'_> {
     pub(super) fn compare(&self) {
         let known = if self.replica.is_some() { ReplicaState::Open } else { ReplicaState::Absent };
-        let first = self.plan.scopes.iter().map(|scope| Step::Dir(scope.clone(), known, None)).collect();
+        let first =
+            self.plan.scopes.iter().map(|scope| Step::Dir(scope.clone(), known, None)).collect();
         let threads = self.plan.threads;
         walk(threads, first, |step, more| self.run_step(step, more));
         let rest = self.bigs.rest(threads).into_iter().map(Step::Bigs).collect();
@@ -105,13 +106,23 @@ impl Walker<'_> {
         }
         for start in (CHUNK..joined.len()).step_by(CHUNK) {
             let range = start..joined.len().min(start + CHUNK);
-            more.push(Step::Names(dir.clone(), known, Arc::clone(&joined), range, Arc::clone(&subtree)));
+            more.push(Step::Names(
+                dir.clone(),
+                known,
+                Arc::clone(&joined),
+                range,
+                Arc::clone(&subtree),
+            ));
         }
         Some(())
     }
 
     /// Opens a directory on both sides; `None` where there is nothing to compare.
-    pub(super) fn open_both(&self, dir: &RelPath, known: ReplicaState) -> Option<(Dir, Option<ReplicaDir>)> {
+    pub(super) fn open_both(
+        &self,
+        dir: &RelPath,
+        known: ReplicaState,
+    ) -> Option<(Dir, Option<ReplicaDir>)> {
         let source = match self.source.open(dir) {
             Ok(source) => source,
             // Gone or swapped since its parent was listed: its parent's name is looked at.
@@ -133,16 +144,25 @@ impl Walker<'_> {
         }
     }
 
-    /// Where others can move directories, what was opened by a path need not be what was listed there.
-    fn verify_parent(&self, above: &DirVerdict, dir: &RelPath, source: &Dir, replica: Option<&ReplicaDir>) {
+    /// Where others can move directories, what was opened by a path need not be what was listed
+    /// there.
+    fn verify_parent(
+        &self,
+        above: &DirVerdict,
+        dir: &RelPath,
+        source: &Dir,
+        replica: Option<&ReplicaDir>,
+    ) {
         if above.movers_within() == Renamers::Nobody {
             return;
         }
         let lies = || {
             let (path, name) = dir.split()?;
             let both = [source.entry().ok()?, replica?.entry().ok()?];
-            let open =
-                [self.source.open(&path).ok()?, self.replica.as_ref()?.open(&path).ok()?.into_reader()];
+            let open = [
+                self.source.open(&path).ok()?,
+                self.replica.as_ref()?.open(&path).ok()?.into_reader(),
+            ];
             let is_here = |(dir, it): (&Dir, &Entry)| {
                 dir.look(name.as_bytes()).entry().is_some_and(|entry| entry.is_inode_of(it))
             };
@@ -164,7 +184,8 @@ impl Walker<'_> {
         Check { evidence: evidence.map(Box::new), from_walk: true, ..self.look() }
     }
 
-    /// What is to be told of two files that were read; `None` where they are equal in all that is mirrored.
+    /// What is to be told of two files that were read; `None` where they are equal in all that is
+    /// mirrored.
     pub(super) fn judge(
         &self,
         source: &Entry,
@@ -211,19 +232,22 @@ impl Walker<'_> {
 
     fn known_of_open(&self, source: &Dir, replica: &ReplicaDir) -> ReplicaState {
         match (source.entry(), replica.entry()) {
-            (Ok(source), Ok(replica)) if self.may_be_moved(&source, &replica) => ReplicaState::Doubted,
+            (Ok(source), Ok(replica)) if self.may_be_moved(&source, &replica) => {
+                ReplicaState::Doubted
+            }
             _ => ReplicaState::Open,
         }
     }
 
     /// Whether a directory of the source may have been moved to where it is since the replica's was
-    /// last touched. A move sets its ctime, and nothing else. (So does a chmod; and an entry that is
-    /// made in it afterwards hides the move from quick scans, until the next sweep.)
+    /// last touched. A move sets its ctime, and nothing else. (So does a chmod; and an entry that
+    /// is made in it afterwards hides the move from quick scans, until the next sweep.)
     pub(super) fn may_be_moved(&self, source: &Entry, replica: &Entry) -> bool {
         source.ctime != source.mtime && may_be_newer(source, replica, &self.plan.capabilities)
     }
 
-    /// Compares the metadata of a directory that stands on both sides, and begins to find out what it holds.
+    /// Compares the metadata of a directory that stands on both sides, and begins to find out what
+    /// it holds.
     fn compare_dir_itself(
         &self,
         dir: &RelPath,
@@ -235,9 +259,10 @@ impl Walker<'_> {
         let xattrs = |dir: &Dir| dir.xattrs(capabilities.xattrs);
         let facts = |dir: &Dir| -> Result<_, FsError> { Ok((dir.entry()?, xattrs(dir)?)) };
         let ours = facts(source);
-        // What the replica has of a file system that is no longer mounted is none of the directories' above.
-        let is_lost =
-            self.plan.submounts.contains(dir) && ours.as_ref().is_ok_and(|(entry, _)| !entry.mount_root);
+        // What the replica has of a file system that is no longer mounted is none of the
+        // directories' above.
+        let is_lost = self.plan.submounts.contains(dir)
+            && ours.as_ref().is_ok_and(|(entry, _)| !entry.mount_root);
         let above = above.filter(|_| !is_lost);
         let subtree = DirVerdict::new(above.cloned(), capabilities.user, self.cancel);
         let Some(replica) = replica else { return subtree };
@@ -264,7 +289,8 @@ impl Walker<'_> {
             }),
         };
         let is_wider = is_wider(&ours.0, &theirs.0, rights, capabilities);
-        let subtree = subtree.of(ComparedDirs { source: ours.0, replica: theirs.0, movers }, verified_dirs);
+        let subtree =
+            subtree.of(ComparedDirs { source: ours.0, replica: theirs.0, movers }, verified_dirs);
         if is_wider {
             subtree.spoil_above();
         }

@@ -47,7 +47,8 @@ impl Walker<'_> {
         let total = AtomicU64::new(0);
         walk(self.plan.threads, self.plan.scopes.clone(), |dir, more| {
             let Some(replica_root) = &self.replica else { return };
-            let opened = self.source.open(&dir).and_then(|source| Ok((source, replica_root.open(&dir)?)));
+            let opened =
+                self.source.open(&dir).and_then(|source| Ok((source, replica_root.open(&dir)?)));
             // What cannot be looked into brings nothing new.
             let Ok((source, replica)) = opened else { return };
             if self.is_cancelled() || self.is_replica(&dir, &source) {
@@ -92,9 +93,11 @@ impl Walker<'_> {
         };
         self.plan.filter.refresh(dir, &open, |name| source.find(name).is_some());
         let filter = self.plan.filter.at(dir);
-        let is_dir_there = |name: &[u8], hint: ListedKind| hint.is_dir_or(|| open.look(name).is_dir());
-        let means_nothing =
-            |name: &[u8], hint| name == LOST_FOUND || filter.excludes(name, is_dir_there(name, hint));
+        let is_dir_there =
+            |name: &[u8], hint: ListedKind| hint.is_dir_or(|| open.look(name).is_dir());
+        let means_nothing = |name: &[u8], hint| {
+            name == LOST_FOUND || filter.excludes(name, is_dir_there(name, hint))
+        };
         let is_empty = source.iter().all(|(name, hint)| means_nothing(name, hint));
         count.source_is_empty = dir.is_root() && is_empty;
         let folded = Folded::of(&source, self.plan.capabilities.folds_case);
@@ -103,13 +106,16 @@ impl Walker<'_> {
             let Some(path) = Name::new(name).map(|name| dir.join(&name)) else { continue };
             let held_dir = hint.is_dir_or(|| replica_root.open(&path).is_ok());
             let stands = source.find(name).map(|hint| hint.of(|| open.look(name)));
-            if filter.excludes_either(name, [stands.map(|hint| hint == ListedKind::Dir), Some(held_dir)]) {
+            if filter
+                .excludes_either(name, [stands.map(|hint| hint == ListedKind::Dir), Some(held_dir)])
+            {
                 continue;
             }
             let is_told = name != LOST_FOUND;
             count.entries += 1;
             count.names.all += u64::from(is_told);
-            // What the replica has under a name that differs by case alone is the twin of the source's.
+            // What the replica has under a name that differs by case alone is the twin of the
+            // source's.
             if let Some(other) = folded.find(name).filter(|_| stands.is_none()) {
                 count.names.shared += 1;
                 more.extend(held_dir.then(|| dir.join(other)));
@@ -154,7 +160,12 @@ impl Walker<'_> {
     }
 
     /// The entries below a directory, without those that are excluded.
-    fn count_below(&self, root: &Dir, dir: &RelPath, unknown: &mut Option<(RelPath, FsError)>) -> u64 {
+    fn count_below(
+        &self,
+        root: &Dir,
+        dir: &RelPath,
+        unknown: &mut Option<(RelPath, FsError)>,
+    ) -> u64 {
         let filter = self.plan.filter.detached();
         let mut number = 0;
         let mut waiting = vec![dir.clone()];
@@ -177,7 +188,8 @@ impl Walker<'_> {
                     continue;
                 }
                 number += 1;
-                if let (ListedKind::Dir | ListedKind::Unknown, Some(name)) = (hint, Name::new(name)) {
+                if let (ListedKind::Dir | ListedKind::Unknown, Some(name)) = (hint, Name::new(name))
+                {
                     waiting.push(at.join(&name));
                 }
             }

@@ -51,7 +51,8 @@ impl Joined {
     /// The pairs from the one place to before the other.
     pub fn pairs(&self, range: std::ops::Range<usize>) -> impl Iterator<Item = ListedPair<'_>> {
         self.places[range].iter().filter_map(|(ours, theirs)| {
-            let (ours, theirs) = (self.source.get(*ours as usize), self.replica.get(*theirs as usize));
+            let (ours, theirs) =
+                (self.source.get(*ours as usize), self.replica.get(*theirs as usize));
             let (name, _) = ours.or(theirs)?;
             Some(ListedPair {
                 name,
@@ -89,7 +90,11 @@ mod tests {
         let seen: Vec<_> = joined
             .pairs(0..joined.len())
             .map(|pair| {
-                (std::str::from_utf8(pair.name).unwrap(), pair.source.is_some(), pair.replica.is_some())
+                (
+                    std::str::from_utf8(pair.name).unwrap(),
+                    pair.source.is_some(),
+                    pair.replica.is_some(),
+                )
             })
             .collect();
         let wanted = [

@@ -103,9 +103,11 @@ pub enum Extent {
 /// What a sweep tells.
 pub enum Message {
     /// Names of one directory that differ; none for the directory's own metadata. A directory's
-    /// batch comes before those of what lies below it; its own name comes after all of them where it lets somebody in.
+    /// batch comes before those of what lies below it; its own name comes after all of them where
+    /// it lets somebody in.
     Differ(RelPath, Vec<(Name, Check)>),
-    /// A directory of both sides which is about to be told of by its own name: all that it holds was compared.
+    /// A directory of both sides which is about to be told of by its own name: all that it holds
+    /// was compared.
     Walked(Box<[Entry; 2]>),
     /// A directory of the source where another file system is mounted.
     SourceSubmount(RelPath, DirId),
@@ -211,7 +213,11 @@ struct Walker<'a> {
 }
 
 impl<'a> Walker<'a> {
-    fn open(plan: Plan, out: &'a Sender<Message>, cancel: &'a Arc<AtomicBool>) -> Result<Self, Lost> {
+    fn open(
+        plan: Plan,
+        out: &'a Sender<Message>,
+        cancel: &'a Arc<AtomicBool>,
+    ) -> Result<Self, Lost> {
         let (source, replica) = if plan.roots.replica_pin.is_none() {
             (plan.roots.source.open_source().map_err(Lost::Source)?.0, None)
         } else {
@@ -273,8 +279,8 @@ impl<'a> Walker<'a> {
         }
     }
 
-    /// Whether what is read for this walk alone is to leave the memory again: once it is so much that it would drive out
-    /// what others have there.
+    /// Whether what is read for this walk alone is to leave the memory again: once it is so much
+    /// that it would drive out what others have there.
     fn drops_behind(&self) -> bool {
         self.plan.drop_behind || is_much_to_read(self.bytes.load(Ordering::Relaxed))
     }

@@ -31,7 +31,8 @@ pub(super) struct DirVerdict {
     user: u32,
     /// Where it lets in fewer people than it is to: who is to be told.
     closed: Option<(RelPath, Check, Sender<Message>)>,
-    /// Whether the replica has something in it that the source has not, or not so open, or that nobody knows.
+    /// Whether the replica has something in it that the source has not, or not so open, or that
+    /// nobody knows.
     pending_widen: AtomicBool,
     cancel: Arc<AtomicBool>,
 }
@@ -49,7 +50,8 @@ impl DirVerdict {
         self
     }
 
-    /// Has it told, after all that was found in it, that the directory is to be looked at for its own sake.
+    /// Has it told, after all that was found in it, that the directory is to be looked at for its
+    /// own sake.
     pub fn tell(mut self, dir: &RelPath, check: Check, out: &Sender<Message>) -> Self {
         self.closed = Some((dir.clone(), check, out.clone()));
         self
@@ -59,8 +61,8 @@ impl DirVerdict {
         self.pending_widen.store(true, Ordering::Relaxed);
     }
 
-    /// Something is more open than in the source: whoever comes to be let in above it would see it. Whoever has this on both
-    /// sides may show what is in it to whom he likes.
+    /// Something is more open than in the source: whoever comes to be let in above it would see it.
+    /// Whoever has this on both sides may show what is in it to whom he likes.
     pub fn spoil_above(&self) {
         if let Some(above) = self.above.as_ref().filter(|_| !self.is_somebodys()) {
             above.mark_different();
@@ -77,7 +79,9 @@ impl DirVerdict {
     /// Whether these directories, opened by its path, are it.
     pub fn is(&self, source: &Dir, replica: &Dir) -> bool {
         let same = |dir: &Dir, seen: &Entry| dir.entry().is_ok_and(|now| now.is_inode_of(seen));
-        self.both.as_ref().is_some_and(|(both, _)| same(source, &both.source) && same(replica, &both.replica))
+        self.both
+            .as_ref()
+            .is_some_and(|(both, _)| same(source, &both.source) && same(replica, &both.replica))
     }
 
     /// What was opened by its path need not be it, where others can move it.
@@ -120,7 +124,8 @@ impl DirVerdict {
             // It is due from now on: after all that was found in it.
             let check = Check { since: Instant::now(), ..check };
             let told = match dir.split() {
-                // By its name, so that it is looked at for its own sake, and not for that of something in it.
+                // By its name, so that it is looked at for its own sake, and not for that of
+                // something in it.
                 Some((above, name)) => Message::Differ(above, vec![(name, check)]),
                 None => Message::Differ(dir, Vec::new()),
             };

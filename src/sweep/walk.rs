@@ -18,8 +18,10 @@ struct Shared<T> {
 /// them. `work` adds the tasks that a task begets to the list it is given, in the order in
 /// which they are to run.
 pub(super) fn walk<T: Send>(threads: usize, first: Vec<T>, work: impl Fn(T, &mut Vec<T>) + Sync) {
-    let shared =
-        Shared { state: Mutex::new(SharedSteps { waiting: first, running: 0 }), changed: Condvar::new() };
+    let shared = Shared {
+        state: Mutex::new(SharedSteps { waiting: first, running: 0 }),
+        changed: Condvar::new(),
+    };
     std::thread::scope(|scope| {
         for _ in 1..threads {
             // Without a further thread (a limit on processes) there are as many as there are.
@@ -101,6 +103,9 @@ mod tests {
             order.lock().unwrap().push(path);
         });
         let order: Vec<_> = order.into_inner().unwrap();
-        assert_eq!(order, [vec![], vec![0], vec![0, 0], vec![0, 1], vec![1], vec![1, 0], vec![1, 1]]);
+        assert_eq!(
+            order,
+            [vec![], vec![0], vec![0, 0], vec![0, 1], vec![1], vec![1, 0], vec![1, 1]]
+        );
     }
 }

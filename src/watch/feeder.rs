@@ -100,7 +100,12 @@ impl DebounceThread {
         }
     }
 
-    fn take(&self, time: Instant, event: notify::Result<notify::Event>, stage: &mut Option<Running>) {
+    fn take(
+        &self,
+        time: Instant,
+        event: notify::Result<notify::Event>,
+        stage: &mut Option<Running>,
+    ) {
         // Of a read that failed: what was in the queue is not known.
         let Ok(event) = event else {
             return self.say(Change::Everything("the kernel's events could not be read"));
@@ -118,7 +123,13 @@ impl DebounceThread {
         }
     }
 
-    fn handle_dirty(&self, time: Instant, path: PathBuf, depth: Depth, stage: &mut Option<Running>) {
+    fn handle_dirty(
+        &self,
+        time: Instant,
+        path: PathBuf,
+        depth: Depth,
+        stage: &mut Option<Running>,
+    ) {
         if stage.is_none() && !self.debounce.is_zero() {
             *stage = self.make_stage();
         }

@@ -1,9 +1,9 @@
 //! A watcher of the notify family that knows its directories by number, not by path.
 //!
-//! notify's own keeps one map of paths and goes through all of it for each directory that is removed
-//! or renamed: in a large tree it is deaf for minutes meanwhile, and the kernel's queue overflows.
-//! Here that costs one step. A directory is registered by an open descriptor, so that the path
-//! cannot have become another's, or be too long.
+//! notify's own keeps one map of paths and goes through all of it for each directory that is
+//! removed or renamed: in a large tree it is deaf for minutes meanwhile, and the kernel's queue
+//! overflows. Here that costs one step. A directory is registered by an open descriptor, so that
+//! the path cannot have become another's, or be too long.
 
 use std::collections::BTreeSet;
 use std::ffi::{CStr, OsStr};
@@ -14,7 +14,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use notify::event::{
-    AccessKind, AccessMode, CreateKind, DataChange, Flag, MetadataKind, ModifyKind, RemoveKind, RenameMode,
+    AccessKind, AccessMode, CreateKind, DataChange, Flag, MetadataKind, ModifyKind, RemoveKind,
+    RenameMode,
 };
 use notify::{Config, Error, Event, EventHandler, EventKind, RecursiveMode, Watcher, WatcherKind};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
@@ -46,8 +47,8 @@ const BUFFER: usize = 256 * 1024;
 /// Watches that are removed between two reads: each leaves an event in the queue.
 const SLICE: usize = 512;
 
-/// Where so many events come within so long, the next read waits for so long. That is a hundredth of what the kernel keeps, if
-/// nobody has changed that.
+/// Where so many events come within so long, the next read waits for so long. That is a hundredth
+/// of what the kernel keeps, if nobody has changed that.
 const CLOSE: u32 = 100;
 const BREATH: Duration = Duration::from_millis(1);
 
@@ -77,11 +78,12 @@ struct WatchState {
 
 impl Watcher for INotify {
     fn new<F: EventHandler>(handler: F, _: Config) -> notify::Result<Self> {
-        let queue =
-            inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).map_err(std::io::Error::from)?;
+        let queue = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)
+            .map_err(std::io::Error::from)?;
         let end = eventfd(0, EventfdFlags::CLOEXEC).map_err(std::io::Error::from)?;
         let registry = Arc::new(Registry { queue, end, known: Mutex::default() });
-        let thread = Thread { registry: Arc::clone(&registry), handler, half: None, pace: Pace::new() };
+        let thread =
+            Thread { registry: Arc::clone(&registry), handler, half: None, pace: Pace::new() };
         std::thread::Builder::new().name("twindir-inotify".into()).spawn(move || thread.run())?;
         Ok(Self { registry })
     }
@@ -96,7 +98,8 @@ impl Watcher for INotify {
         let Some(rel) = below.filter(|_| mode == RecursiveMode::NonRecursive) else {
             return Err(Error::path_not_found().add_path(path.to_owned()));
         };
-        let wd = inotify::add_watch(&self.registry.queue, path, MASK).map_err(std::io::Error::from)?;
+        let wd =
+            inotify::add_watch(&self.registry.queue, path, MASK).map_err(std::io::Error::from)?;
         known.places.put(wd, &rel);
         Ok(())
     }
@@ -173,7 +176,8 @@ struct Thread<F> {
     pace: Pace,
 }
 
-/// How fast events come. Where they come so fast that each would be read by itself, and wake everybody, some are let come together.
+/// How fast events come. Where they come so fast that each would be read by itself, and wake
+/// everybody, some are let come together.
 struct Pace {
     since: Instant,
     /// Events read since then.
@@ -286,11 +290,13 @@ impl<F: EventHandler> Thread<F> {
             known.places.left(cookie, wd, name.clone());
             drop(known);
             self.report_half();
-            let event = Event::new(EventKind::Modify(ModifyKind::Name(RenameMode::From))).add_path(full);
+            let event =
+                Event::new(EventKind::Modify(ModifyKind::Name(RenameMode::From))).add_path(full);
             self.half = Some((cookie, event.set_tracker(cookie as usize)));
             return;
         } else if flags.contains(ReadFlags::MOVED_TO) {
-            let from = known.places.came(cookie, wd, name.clone(), is_dir).map(|from| known.full(&from));
+            let from =
+                known.places.came(cookie, wd, name.clone(), is_dir).map(|from| known.full(&from));
             drop(known);
             return self.handle_second_half(cookie, from, full, is_dir);
         } else if flags.contains(ReadFlags::MODIFY) {
@@ -304,15 +310,27 @@ impl<F: EventHandler> Thread<F> {
         self.tell(Event::new(kind).add_path(full));
     }
 
-    /// A rename is told as one, and its ends only where it is not known as one. (Its first half may have been told already.)
-    fn handle_second_half(&mut self, cookie: u32, from: Option<PathBuf>, to: PathBuf, is_dir: bool) {
+    /// A rename is told as one, and its ends only where it is not known as one. (Its first half may
+    /// have been told already.)
+    fn handle_second_half(
+        &mut self,
+        cookie: u32,
+        from: Option<PathBuf>,
+        to: PathBuf,
+        is_dir: bool,
+    ) {
         let first = self.half.take_if(|(waiting, _)| *waiting == cookie);
         self.report_half();
-        let renamed =
-            |mode| Event::new(EventKind::Modify(ModifyKind::Name(mode))).set_tracker(cookie as usize);
+        let renamed = |mode| {
+            Event::new(EventKind::Modify(ModifyKind::Name(mode))).set_tracker(cookie as usize)
+        };
         if let Some(from) = from {
             let both = renamed(RenameMode::Both).add_path(from).add_path(to);
-            return self.handler.handle_event(Ok(if is_dir { both.set_info(DIRECTORY) } else { both }));
+            return self.handler.handle_event(Ok(if is_dir {
+                both.set_info(DIRECTORY)
+            } else {
+                both
+            }));
         }
         if let Some((_, first)) = first {
             self.handler.handle_event(Ok(first));
@@ -343,7 +361,11 @@ impl<F: EventHandler> Thread<F> {
         drop(known);
         let (Some(kind), Some(path)) = (kind, path) else { return };
         let event = Event::new(kind).add_path(path);
-        self.tell(if flags.contains(ReadFlags::UNMOUNT) { event.set_info("unmount") } else { event });
+        self.tell(if flags.contains(ReadFlags::UNMOUNT) {
+            event.set_info("unmount")
+        } else {
+            event
+        });
     }
 }
 
@@ -358,7 +380,11 @@ impl WatchState {
     }
 
     fn full(&self, path: &RelPath) -> PathBuf {
-        if path.is_root() { self.root.clone() } else { self.root.join(OsStr::from_bytes(path.as_bytes())) }
+        if path.is_root() {
+            self.root.clone()
+        } else {
+            self.root.join(OsStr::from_bytes(path.as_bytes()))
+        }
     }
 }
 

@@ -61,7 +61,8 @@ impl Drop for Watch {
 }
 
 impl Watch {
-    /// Starts with only the root watched. `root`: the source; symlinks in its path are resolved once.
+    /// Starts with only the root watched. `root`: the source; symlinks in its path are resolved
+    /// once.
     ///
     /// # Errors
     /// Where the kernel has no further inotify instance for this user, or no thread can be started.

@@ -1,15 +1,15 @@
 //! Which watch of the kernel stands for which directory. Pure: no file system.
 //!
 //! An event names a watch, by a number, and an entry in the watched directory. The directories are
-//! kept as a tree: one that is renamed takes all below it along in one step, and one that goes costs
-//! no more in a tree of a hundred thousand than in one of ten.
+//! kept as a tree: one that is renamed takes all below it along in one step, and one that goes
+//! costs no more in a tree of a hundred thousand than in one of ten.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use crate::model::path::{Name, RelPath};
 
-/// The kernel's number for a watch. Negative ones are ours: directories that are not watched, on the
-/// way to one that is.
+/// The kernel's number for a watch. Negative ones are ours: directories that are not watched, on
+/// the way to one that is.
 pub type Wd = i32;
 
 /// Renames that are remembered until the renamed directory itself tells of it. The kernel queues
@@ -92,7 +92,8 @@ impl Places {
         while let Some((above, name)) = &self.known.get(&at)?.at {
             names.push(name);
             at = *above;
-            // Of events that are older than a scan, a directory may seem to lie in itself for a while.
+            // Of events that are older than a scan, a directory may seem to lie in itself for a
+            // while.
             if names.len() > self.known.len() {
                 return None;
             }
@@ -109,7 +110,8 @@ impl Places {
         self.renames.push_back(WatchedRename { cookie, from: (wd, name), to: None });
     }
 
-    /// The second half. Where it came from, if that is watched too. What is no directory does not tell of itself.
+    /// The second half. Where it came from, if that is watched too. What is no directory does not
+    /// tell of itself.
     pub fn came(&mut self, cookie: u32, wd: Wd, name: Name, is_dir: bool) -> Option<RelPath> {
         let to = (wd, name);
         if is_dir {
@@ -127,9 +129,12 @@ impl Places {
     }
 
     /// A watched directory was renamed: it says so itself, last. Which of two that exchange their
-    /// names it is can be told by nothing else. The watches of what has left the tree, to be removed.
+    /// names it is can be told by nothing else. The watches of what has left the tree, to be
+    /// removed.
     pub fn moved(&mut self, wd: Wd) -> Vec<Wd> {
-        let Some(at) = self.known.get(&wd).and_then(|place| place.at.as_ref()) else { return Vec::new() };
+        let Some(at) = self.known.get(&wd).and_then(|place| place.at.as_ref()) else {
+            return Vec::new();
+        };
         let Some(index) = self.renames.iter().rposition(|rename| rename.from == *at) else {
             // It was registered under its new path before this was read.
             return Vec::new();
@@ -161,7 +166,9 @@ impl Places {
         self.detach(wd);
         let (mut waiting, mut out) = (vec![wd], Vec::new());
         while let Some(wd) = waiting.pop() {
-            waiting.extend(self.known.remove(&wd).into_iter().flat_map(|place| place.below.into_values()));
+            waiting.extend(
+                self.known.remove(&wd).into_iter().flat_map(|place| place.below.into_values()),
+            );
             if wd >= 0 {
                 out.push(wd);
             }
@@ -202,7 +209,8 @@ impl Places {
             return drop(self.remove(wd));
         };
         let before = parent.below.insert(name.clone(), wd);
-        let place = self.known.entry(wd).or_insert_with(|| WatchedDir { at: None, below: BTreeMap::new() });
+        let place =
+            self.known.entry(wd).or_insert_with(|| WatchedDir { at: None, below: BTreeMap::new() });
         place.at = Some((above, name));
         // One that was not watched is now.
         let Some(stand_in) = before.filter(|before| *before < 0 && *before != wd) else { return };
@@ -247,7 +255,9 @@ mod tests {
     }
 
     fn shown(places: &Places, wds: impl IntoIterator<Item = Wd>) -> Vec<String> {
-        wds.into_iter().map(|wd| places.path(wd).map_or("-".to_owned(), |path| path.to_string())).collect()
+        wds.into_iter()
+            .map(|wd| places.path(wd).map_or("-".to_owned(), |path| path.to_string()))
+            .collect()
     }
 
     #[test]

@@ -36,7 +36,9 @@ pub enum Classified {
 
 pub fn shim(event: Event, root: &Path) -> Classified {
     if event.need_rescan() {
-        return Classified::Urgent(Change::Everything("the kernel's queue of events has overflowed"));
+        return Classified::Urgent(Change::Everything(
+            "the kernel's queue of events has overflowed",
+        ));
     }
     let unmounted = event.info() == Some("unmount");
     let depth = match event.kind {
@@ -50,7 +52,9 @@ pub fn shim(event: Event, root: &Path) -> Classified {
         ) => return Classified::Nothing,
         EventKind::Modify(ModifyKind::Metadata(_)) => Depth::Metadata,
         // Also what the kernel says of a directory whose mtime alone was set.
-        EventKind::Modify(ModifyKind::Data(_)) | EventKind::Access(AccessKind::Close(_)) => Depth::Content,
+        EventKind::Modify(ModifyKind::Data(_)) | EventKind::Access(AccessKind::Close(_)) => {
+            Depth::Content
+        }
         EventKind::Any
         | EventKind::Create(_)
         | EventKind::Modify(ModifyKind::Any | ModifyKind::Name(_) | ModifyKind::Other)
@@ -58,7 +62,9 @@ pub fn shim(event: Event, root: &Path) -> Classified {
         | EventKind::Other => Depth::Subtree,
     };
     let Some(path) = event.paths.into_iter().next() else {
-        return Classified::Urgent(Change::Everything("the kernel told of a change and not where it was"));
+        return Classified::Urgent(Change::Everything(
+            "the kernel told of a change and not where it was",
+        ));
     };
     match relative(&path, root) {
         Some(rel) if unmounted => Classified::Urgent(Change::Unmounted(rel)),
@@ -95,14 +101,23 @@ pub fn dirty(path: PathBuf, depth: Depth, time: Duration, timeout: Duration) -> 
     let slot = (time.as_millis() / SLOT.max(timeout).as_millis() % 4) as usize;
     let kind = match depth {
         Depth::Metadata => EventKind::Modify(ModifyKind::Metadata(
-            [MetadataKind::Any, MetadataKind::Permissions, MetadataKind::Ownership, MetadataKind::Extended]
-                [slot],
+            [
+                MetadataKind::Any,
+                MetadataKind::Permissions,
+                MetadataKind::Ownership,
+                MetadataKind::Extended,
+            ][slot],
         )),
         Depth::Content => EventKind::Modify(ModifyKind::Data(
             [DataChange::Any, DataChange::Size, DataChange::Content, DataChange::Other][slot],
         )),
         Depth::Subtree => EventKind::Access(
-            [AccessKind::Any, AccessKind::Read, AccessKind::Open(AccessMode::Any), AccessKind::Other][slot],
+            [
+                AccessKind::Any,
+                AccessKind::Read,
+                AccessKind::Open(AccessMode::Any),
+                AccessKind::Other,
+            ][slot],
         ),
     };
     Event::new(kind).add_path(path)
@@ -167,7 +182,10 @@ mod tests {
         };
         let (from, to) = (RelPath::new(b"a").unwrap(), RelPath::new(b"b/c").unwrap());
         let moved = Change::Moved { from, to, is_dir: false };
-        assert_eq!(both("/s/a", "/s/b/c"), Classified::Moved(moved, ["/s/a", "/s/b/c"].map(PathBuf::from)));
+        assert_eq!(
+            both("/s/a", "/s/b/c"),
+            Classified::Moved(moved, ["/s/a", "/s/b/c"].map(PathBuf::from))
+        );
         assert_eq!(both("/t/a", "/s/a"), Classified::Nothing);
     }
 
@@ -176,7 +194,10 @@ mod tests {
         let overflow = Event::new(EventKind::Other).set_flag(Flag::Rescan);
         let nowhere = Event::new(EventKind::Create(CreateKind::File));
         for event in [overflow, nowhere] {
-            assert!(matches!(shim(event, Path::new("/s")), Classified::Urgent(Change::Everything(_))));
+            assert!(matches!(
+                shim(event, Path::new("/s")),
+                Classified::Urgent(Change::Everything(_))
+            ));
         }
     }
 

@@ -1,4 +1,5 @@
-//! Thousands of operations on a tree that a daemon watches; equal as soon after the last one as is promised.
+//! Thousands of operations on a tree that a daemon watches; equal as soon after the last one as is
+//! promised.
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -18,7 +19,8 @@ use crate::world::{World, weight};
 const MOST_ENTRIES: usize = 3_000;
 const MOST_BYTES: u64 = 100_000_000;
 
-/// Operations from one look at the tree's size to the next; with pauses, from one comparison to the next.
+/// Operations from one look at the tree's size to the next; with pauses, from one comparison to the
+/// next.
 const STRETCH: usize = 250;
 
 /// Seeds of the gate, which are few and short, and of the long test.
@@ -26,7 +28,8 @@ pub const SHORT: u64 = 3_000;
 pub const LONG: u64 = 1_000_000;
 const SHORT_OPERATIONS: usize = 500;
 
-/// Every second seed pauses now and then, and compares in between. The others work as fast as they can to the end.
+/// Every second seed pauses now and then, and compares in between. The others work as fast as they
+/// can to the end.
 pub fn churn(seed: u64) {
     let operations = if seed < LONG {
         SHORT_OPERATIONS
@@ -61,9 +64,11 @@ pub fn churn(seed: u64) {
             }
         }
         assert_no_sweep_helped(&daemon);
-        // What resolves by itself within ten seconds is worth no line. What an ordinary user may not read is named at once.
+        // What resolves by itself within ten seconds is worth no line. What an ordinary user may
+        // not read is named at once.
         let said = daemon.stderr();
-        let is_problem = |line: &&str| line.contains(" problem ") && !line.contains("Permission denied");
+        let is_problem =
+            |line: &&str| line.contains(" problem ") && !line.contains("Permission denied");
         let problems: Vec<_> = said.lines().filter(is_problem).collect();
         assert_eq!(problems, [""; 0]);
     }));
@@ -89,11 +94,13 @@ fn operate(world: &mut World, count: usize, pauses: Option<&mut Rng>) {
     }
 }
 
-/// Where it takes longer, this goes on waiting, so that a failure says whether something came late or never.
+/// Where it takes longer, this goes on waiting, so that a failure says whether something came late
+/// or never.
 #[track_caller]
 fn wait_promised(scratch: &Scratch) -> Duration {
     let (source, replica) = (scratch.source(), scratch.replica());
-    let took = time_until_seen(|| are_twins(&source, &replica) && have_same_xattrs(&source, &replica));
+    let took =
+        time_until_seen(|| are_twins(&source, &replica) && have_same_xattrs(&source, &replica));
     if took.is_none() {
         scratch.assert_twins();
         assert_same_xattrs(&source, &replica);
@@ -111,7 +118,8 @@ fn assert_no_sweep_helped(daemon: &Daemon) {
 /// What was done to the first entries that differ.
 fn tell_of_differences(scratch: &Scratch, world: &World) {
     let (source, replica) = (scratch.source(), scratch.replica());
-    let [Ok(left), Ok(right)] = [&source, &replica].map(|root| Snapshot::try_with_inodes(root)) else {
+    let [Ok(left), Ok(right)] = [&source, &replica].map(|root| Snapshot::try_with_inodes(root))
+    else {
         return;
     };
     let left = left.without_inodes().without(|_, entry| entry.kind == Kind::Special);

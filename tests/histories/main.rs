@@ -1,6 +1,8 @@
-//! Random histories: operations on a live tree between two sweeps, then the whole replica is compared.
+//! Random histories: operations on a live tree between two sweeps, then the whole replica is
+//! compared.
 //!
-//! A failure prints its seed; `TWINDIR_SEED=<seed> cargo test --test histories one_seed -- --ignored` runs it alone.
+//! A failure prints its seed;
+//! `TWINDIR_SEED=<seed> cargo test --test histories one_seed -- --ignored` runs it alone.
 
 #![allow(
     clippy::unnecessary_debug_formatting,

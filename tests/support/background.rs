@@ -112,12 +112,14 @@ impl Churn {
     }
 }
 
-/// Sees to it all the time that a directory, wherever it is moved, is closed to others as long as it holds an entry.
+/// Sees to it all the time that a directory, wherever it is moved, is closed to others as long as
+/// it holds an entry.
 pub fn guard(dir: &Path, entry: &str) -> Background<(File, String)> {
     Background::start((File::open(dir).unwrap(), entry.to_owned()), |(dir, entry)| {
         // In this order: what is there after it was open can be seen.
         let strangers = dir.metadata().unwrap().mode() & 0o077;
-        let is_there = fs::symlink_metadata(format!("/proc/self/fd/{}/{entry}", dir.as_raw_fd())).is_ok();
+        let is_there =
+            fs::symlink_metadata(format!("/proc/self/fd/{}/{entry}", dir.as_raw_fd())).is_ok();
         assert!(strangers == 0 || !is_there, "open with {entry} in it: {strangers:o}");
     })
 }

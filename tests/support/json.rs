@@ -67,7 +67,8 @@ impl Reader<'_> {
     }
 
     fn space(&mut self) {
-        self.at += self.rest().len() - self.rest().trim_start_matches([' ', '\t', '\n', '\r']).len();
+        self.at +=
+            self.rest().len() - self.rest().trim_start_matches([' ', '\t', '\n', '\r']).len();
     }
 
     fn value(&mut self) -> Option<Json> {

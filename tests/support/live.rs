@@ -53,8 +53,11 @@ impl Live {
     /// Runs a shell script in the source.
     #[track_caller]
     pub fn sh(&self, script: &str) {
-        let run =
-            Command::new("sh").args(["-ec", script]).current_dir(self.scratch.source()).output().unwrap();
+        let run = Command::new("sh")
+            .args(["-ec", script])
+            .current_dir(self.scratch.source())
+            .output()
+            .unwrap();
         assert!(run.status.success(), "{script}\n{}", String::from_utf8_lossy(&run.stderr));
     }
 
@@ -80,14 +83,16 @@ impl Live {
         self.scratch.log_lines()
     }
 
-    /// Waits until the log says what the console does: they have a writer each, and one may be behind the other.
+    /// Waits until the log says what the console does: they have a writer each, and one may be
+    /// behind the other.
     #[track_caller]
     fn wait_log(&self) {
         let in_log = || self.lines().iter().filter(|line| line.operation == "settled").count();
         wait_until("the log says it too", DEADLINE, || in_log() >= self.daemon.settled());
     }
 
-    /// Does something in the source; the actions that the log has of it once all is equal and at rest.
+    /// Does something in the source; the actions that the log has of it once all is equal and at
+    /// rest.
     #[track_caller]
     pub fn actions_of(&self, change: impl FnOnce()) -> Vec<LogLine> {
         self.wait_log();

@@ -44,7 +44,8 @@ impl LogLine {
 #[track_caller]
 fn assert_time(time: &str, line: &str) {
     let shape: String = time.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
-    let rest = shape.strip_prefix("0000-00-00T00:00:00.").unwrap_or_else(|| panic!("no time: {line}"));
+    let rest =
+        shape.strip_prefix("0000-00-00T00:00:00.").unwrap_or_else(|| panic!("no time: {line}"));
     let zone = rest.trim_start_matches('0');
     assert!(matches!(zone, "Z" | "+00:00" | "-00:00"), "no offset: {line}");
 }

@@ -20,7 +20,9 @@ pub use logline::LogLine;
 pub use mounts::Mounts;
 pub use run::{Daemon, Run};
 pub use scratch::{Scratch, temporaries};
-pub use snapshot::{Entry, Kind, Snapshot, are_twins, assert_same, assert_twins, differences, owners};
+pub use snapshot::{
+    Entry, Kind, Snapshot, are_twins, assert_same, assert_twins, differences, owners,
+};
 pub use tree::{Tree, is_temporary_name, noise, path, set_mode, set_mtime};
 pub use usage::{Peak, Usage, is_stopped};
 
@@ -32,8 +34,8 @@ pub const DEADLINE: Duration = Duration::from_secs(30);
 /// The promise is two seconds; the third is for a machine that runs all tests at once.
 pub const EXIT_LIMIT: Duration = Duration::from_secs(3);
 
-/// How soon after the last change both sides are to be equal. Without optimisation everything takes several times as
-/// long.
+/// How soon after the last change both sides are to be equal. Without optimisation everything takes
+/// several times as long.
 pub const PROMISE: Duration = Duration::from_secs(if cfg!(debug_assertions) { 10 } else { 2 });
 
 const POLL: Duration = Duration::from_millis(5);
@@ -53,8 +55,8 @@ pub fn wait_until(what: &str, deadline: Duration, mut condition: impl FnMut() ->
     }
 }
 
-/// How long after this call the look at `condition` began that found it true; None where none did by the deadline. The
-/// look takes its time too, if it compares two trees, and is not counted.
+/// How long after this call the look at `condition` began that found it true; None where none did
+/// by the deadline. The look takes its time too, if it compares two trees, and is not counted.
 pub fn time_until_seen(mut condition: impl FnMut() -> bool) -> Option<Duration> {
     let start = Instant::now();
     while start.elapsed() < DEADLINE {
@@ -66,7 +68,8 @@ pub fn time_until_seen(mut condition: impl FnMut() -> bool) -> Option<Duration> 
     None
 }
 
-/// Fails when `condition` is false once within `time`. For what must _not_ happen, where there is nothing to wait for.
+/// Fails when `condition` is false once within `time`. For what must _not_ happen, where there is
+/// nothing to wait for.
 #[track_caller]
 pub fn holds_for(what: &str, time: Duration, mut condition: impl FnMut() -> bool) {
     let end = Instant::now() + time;

@@ -85,12 +85,14 @@ impl Daemon {
     #[track_caller]
     pub fn spawn_as_is(mut command: Command) -> Self {
         command.stdin(Stdio::null());
-        // A program just copied may still be open for writing in a child that another test is about to start.
+        // A program just copied may still be open for writing in a child that another test is about
+        // to start.
         let end = Instant::now() + DEADLINE;
         let child = loop {
             match command.spawn() {
                 Err(error)
-                    if error.kind() == std::io::ErrorKind::ExecutableFileBusy && Instant::now() < end =>
+                    if error.kind() == std::io::ErrorKind::ExecutableFileBusy
+                        && Instant::now() < end =>
                 {
                     std::thread::yield_now();
                 }

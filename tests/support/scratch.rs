@@ -11,14 +11,15 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use super::{
-    DEADLINE, Daemon, LogLine, Run, Tree, are_twins, assert_twins, is_root, is_temporary_name, set_mode,
-    wait_until,
+    DEADLINE, Daemon, LogLine, Run, Tree, are_twins, assert_twins, is_root, is_temporary_name,
+    set_mode, wait_until,
 };
 
 /// The user that stands for "an ordinary user" where the tests run as root: `nobody`.
 const NOBODY: u32 = 65_534;
 
-/// The test's folder. Commands run in it, so relative paths work. Removed at the end, locked directories too.
+/// The test's folder. Commands run in it, so relative paths work. Removed at the end, locked
+/// directories too.
 pub struct Scratch {
     dir: TempDir,
     program: PathBuf,
@@ -33,7 +34,8 @@ impl Scratch {
     /// Where writing many hundred megabytes costs little, if there is such a place.
     pub fn roomy() -> Self {
         let memory = Path::new("/dev/shm");
-        let free = rustix::fs::statvfs(memory).map_or(0, |stat| stat.f_bavail.saturating_mul(stat.f_frsize));
+        let free = rustix::fs::statvfs(memory)
+            .map_or(0, |stat| stat.f_bavail.saturating_mul(stat.f_frsize));
         if free > 6_000_000_000
             && let Ok(dir) = tempfile::tempdir_in(memory)
         {
@@ -42,8 +44,8 @@ impl Scratch {
         Self::new()
     }
 
-    /// The program runs as an ordinary user. Where the tests themselves run as root, trees are given to that user by
-    /// `own`.
+    /// The program runs as an ordinary user. Where the tests themselves run as root, trees are
+    /// given to that user by `own`.
     pub fn ordinary() -> Self {
         let mut scratch = Self::new();
         if is_root() {
@@ -108,8 +110,8 @@ impl Scratch {
         self
     }
 
-    /// Gives a tree to the user that the program runs as. `chown` clears the setuid and setgid bits, so they are put
-    /// back.
+    /// Gives a tree to the user that the program runs as. `chown` clears the setuid and setgid
+    /// bits, so they are put back.
     #[track_caller]
     pub fn own(&self, at: &Path) {
         if !self.ordinary {
@@ -171,8 +173,8 @@ impl Scratch {
         Daemon::spawn(self.command(["--interval-only", "source", "replica", interval]))
     }
 
-    /// A daemon that watches, with these options too, once it has said that all is equal. No sweep will help it: the
-    /// interval is an hour.
+    /// A daemon that watches, with these options too, once it has said that all is equal. No sweep
+    /// will help it: the interval is an hour.
     #[track_caller]
     pub fn watcher(&self, options: &[&str]) -> Daemon {
         let daemon = self.starting_watcher(options);

@@ -62,7 +62,8 @@ const PRELUDE: &str = r#"
     }
 "#;
 
-/// Runs a test for a daemon that sweeps only, and beside it for one that watches too. It is told the option.
+/// Runs a test for a daemon that sweeps only, and beside it for one that watches too. It is told
+/// the option.
 pub fn each_way(test: impl Fn(&str) + Sync) {
     std::thread::scope(|scope| {
         scope.spawn(|| test("--interval-only"));
@@ -80,8 +81,8 @@ pub fn script_each_way(make: impl Fn() -> Scratch + Sync, text: &str, check: imp
     });
 }
 
-/// Runs a script, in which `$HOW` is what it says; `None`, and a line that says why, where that cannot be done here, or where the
-/// script has said what is lacking.
+/// Runs a script, in which `$HOW` is what it says; `None`, and a line that says why, where that
+/// cannot be done here, or where the script has said what is lacking.
 #[track_caller]
 pub fn script(scratch: &Scratch, how: &str, script: &str) -> Option<Run> {
     let probe = Command::new("unshare").args(["-m", "true"]).output();

@@ -46,7 +46,8 @@ impl Snapshot {
         Self::try_with_inodes(root).unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// The same of a tree that may change meanwhile: an error where an entry was listed and is gone.
+    /// The same of a tree that may change meanwhile: an error where an entry was listed and is
+    /// gone.
     pub fn try_with_inodes(root: &Path) -> io::Result<Self> {
         let mut snapshot = Self::default();
         snapshot.add(root, Vec::new())?;
@@ -97,8 +98,12 @@ impl Snapshot {
             Kind::Symlink(_) => 0,
             _ => metadata.mode() & 0o7777,
         };
-        let entry =
-            Entry { kind, mode, mtime: (metadata.mtime(), metadata.mtime_nsec()), inode: metadata.ino() };
+        let entry = Entry {
+            kind,
+            mode,
+            mtime: (metadata.mtime(), metadata.mtime_nsec()),
+            inode: metadata.ino(),
+        };
         self.entries.insert(name, entry);
         Ok(())
     }
@@ -186,7 +191,8 @@ pub fn assert_twins(source: &Path, replica: &Path) {
     assert_same("source (left) and replica (right)", &left, &right);
 }
 
-/// Whether they are equal now. Either may change, or be missing, while this looks: then they are not.
+/// Whether they are equal now. Either may change, or be missing, while this looks: then they are
+/// not.
 pub fn are_twins(source: &Path, replica: &Path) -> bool {
     let [left, right] = [source, replica].map(Snapshot::try_with_inodes);
     match (left, right) {

@@ -11,8 +11,9 @@ use rustix::fs::{AtFlags, CWD, Mode, Timespec, Timestamps};
 
 /// Entries by path (bytes, `/` between names). Missing parents are made as plain directories.
 ///
-/// `mode` and `mtime` speak of the entry named last. Entries that say no mtime get one of their own, long past and with
-/// odd nanoseconds, so that a program that forgets to set a time is found out.
+/// `mode` and `mtime` speak of the entry named last. Entries that say no mtime get one of their
+/// own, long past and with odd nanoseconds, so that a program that forgets to set a time is found
+/// out.
 #[derive(Clone, Default)]
 pub struct Tree {
     nodes: BTreeMap<Vec<u8>, Node>,
@@ -59,7 +60,8 @@ impl Tree {
     /// `count` small files `f0`, `f1`, ... in `dir`; the top where `dir` is empty.
     pub fn files(mut self, dir: &str, count: usize) -> Self {
         for number in 0..count {
-            let name = if dir.is_empty() { format!("f{number}") } else { format!("{dir}/f{number}") };
+            let name =
+                if dir.is_empty() { format!("f{number}") } else { format!("{dir}/f{number}") };
             self = self.file(name, format!("file {number}"));
         }
         self
@@ -75,8 +77,8 @@ impl Tree {
         self
     }
 
-    /// Makes the tree in `root`, which is made too if missing. What stands there already stays, unless it is a file
-    /// of the same name, which is overwritten.
+    /// Makes the tree in `root`, which is made too if missing. What stands there already stays,
+    /// unless it is a file of the same name, which is overwritten.
     #[track_caller]
     pub fn make(&self, root: &Path) {
         fs::create_dir_all(root).unwrap();
@@ -92,7 +94,8 @@ impl Tree {
                 }
             }
         }
-        // Children first: making them would change the parent's time, and a mode may lock the parent.
+        // Children first: making them would change the parent's time, and a mode may lock the
+        // parent.
         for (name, node) in self.nodes.iter().rev() {
             let at = path(root, name);
             if !matches!(node.what, What::Symlink(_)) {

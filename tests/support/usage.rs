@@ -19,7 +19,8 @@ impl Usage {
     pub fn of(process: u32) -> Self {
         let dir = format!("/proc/{process}");
         let stat = fs::read_to_string(format!("{dir}/stat")).unwrap();
-        // The name of the program, in parentheses, may hold anything. The numbers of the fields are those of proc(5).
+        // The name of the program, in parentheses, may hold anything. The numbers of the fields are
+        // those of proc(5).
         let rest: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
         let field = |number: usize| rest[number - 3].parse::<u64>().unwrap();
         let status = fs::read_to_string(format!("{dir}/status")).unwrap();

@@ -37,8 +37,9 @@ fn try_xattrs(at: &Path) -> Result<Attributes> {
         other => other?,
     };
     let names = buffer[..length].to_vec();
-    let mirrored =
-        |name: &&[u8]| name.starts_with(b"user.") || [ACCESS.as_bytes(), DEFAULT.as_bytes()].contains(name);
+    let mirrored = |name: &&[u8]| {
+        name.starts_with(b"user.") || [ACCESS.as_bytes(), DEFAULT.as_bytes()].contains(name)
+    };
     let mut found = BTreeMap::new();
     for name in names.split(|byte| *byte == 0).filter(mirrored) {
         let length = lgetxattr(at, name, &mut buffer[..])?;
@@ -71,7 +72,8 @@ fn try_all_xattrs(root: &Path) -> io::Result<BTreeMap<Vec<u8>, Attributes>> {
     Ok(found)
 }
 
-/// Whether both trees have the same attributes now. Either may change while this looks: then they have not.
+/// Whether both trees have the same attributes now. Either may change while this looks: then they
+/// have not.
 pub fn have_same_xattrs(source: &Path, replica: &Path) -> bool {
     let [source, replica] = [source, replica].map(try_all_xattrs);
     matches!((source, replica), (Ok(source), Ok(replica)) if source == replica)
@@ -96,8 +98,8 @@ fn shown(attributes: &Attributes) -> Vec<String> {
     attributes.iter().map(line).collect()
 }
 
-/// An ACL as the kernel takes it (`linux/posix_acl_xattr.h`): the rights of the owner, of the user 4321, of the owning
-/// group, of the mask and of others.
+/// An ACL as the kernel takes it (`linux/posix_acl_xattr.h`): the rights of the owner, of the user
+/// 4321, of the owning group, of the mask and of others.
 pub fn acl([owner, named, group, mask, others]: [u16; 5]) -> Vec<u8> {
     const NOBODY: u32 = u32::MAX;
     let mut bytes = 2_u32.to_le_bytes().to_vec();

@@ -172,7 +172,8 @@ pub fn check(config: &Config) -> Result<Checked, Refusal> {
     Ok(Checked { source, replica, source_pin, existing, beside, filter, durable: config.durable })
 }
 
-/// Refuses roots that are one directory or lie one in the other, and a log file or a backup folder inside of one.
+/// Refuses roots that are one directory or lie one in the other, and a log file or a backup folder
+/// inside of one.
 ///
 /// # Errors
 /// A [`Refusal`].
@@ -202,11 +203,14 @@ impl ExtraPaths {
     }
 }
 
-/// Refuses paths that are written as other programs write places on another machine, unless the source exists.
+/// Refuses paths that are written as other programs write places on another machine, unless the
+/// source exists.
 fn refuse_remote(config: &Config) -> Result<(), Refusal> {
     let refuse = |what, path: &Path, is_remote: fn(&Path) -> bool| match path {
         _ if !is_remote(path) => Ok(()),
-        _ if path.as_os_str().as_bytes().starts_with(b"file://") => Err(Refusal::Url(what, path.into())),
+        _ if path.as_os_str().as_bytes().starts_with(b"file://") => {
+            Err(Refusal::Url(what, path.into()))
+        }
         _ => Err(Refusal::Remote(what, path.into())),
     };
     if !fs::exists(&config.source).unwrap_or(true) {
@@ -221,7 +225,8 @@ fn refuse_remote(config: &Config) -> Result<(), Refusal> {
         .map_or(Ok(()), |path| refuse("log file", path, |path| is_url(path) || has_user(path)))
 }
 
-/// Whether a path has the form `host:path`, `user@host:path` or `scheme://...`: a colon before the first slash.
+/// Whether a path has the form `host:path`, `user@host:path` or `scheme://...`: a colon before the
+/// first slash.
 fn is_remote(path: &Path) -> bool {
     let first = path.as_os_str().as_bytes().split(|byte| *byte == b'/').next().unwrap_or_default();
     first.iter().position(|byte| *byte == b':').is_some_and(|at| at > 0)
@@ -283,11 +288,14 @@ impl Checked {
         let log = log_path
             .map(|path| RotatingFile::open(&path).map_err(|error| Refusal::Log(path, error)))
             .transpose()?;
-        let backup = backup_path.map(|path| open_backup(path, [&source, &replica], durable)).transpose()?;
+        let backup =
+            backup_path.map(|path| open_backup(path, [&source, &replica], durable)).transpose()?;
         if existing.is_none() {
-            create(&source, &replica).map_err(|error| Refusal::Create(replica.path.clone(), error))?;
+            create(&source, &replica)
+                .map_err(|error| Refusal::Create(replica.path.clone(), error))?;
         }
-        let replica_pin = replica.pin().map_err(|error| Refusal::FsError(replica.path.clone(), error))?;
+        let replica_pin =
+            replica.pin().map_err(|error| Refusal::FsError(replica.path.clone(), error))?;
         let apart = match existing {
             Some(_) => Ok(()),
             // It may not be what its path had seemed to be.
@@ -311,7 +319,8 @@ impl Checked {
     }
 }
 
-/// Refuses a replica in which symlinks are followed, where a program serves it: the kernel's own file systems follow none.
+/// Refuses a replica in which symlinks are followed, where a program serves it: the kernel's own
+/// file systems follow none.
 ///
 /// # Errors
 /// [`Refusal::FollowsSymlinks`].
@@ -333,7 +342,8 @@ fn create(source: &Root, replica: &Root) -> std::io::Result<()> {
 fn full(path: &Path) -> Result<PathBuf, Refusal> {
     let full = absolute(path).map_err(|error| Refusal::Path(path.into(), error))?;
     let components: Vec<Component> = full.components().collect();
-    if let Some(last) = components.iter().rposition(|component| *component == Component::ParentDir) {
+    if let Some(last) = components.iter().rposition(|component| *component == Component::ParentDir)
+    {
         let above: PathBuf = components[..=last].iter().collect();
         fs::metadata(above).map_err(|_| Refusal::Dots(path.into()))?;
     }
@@ -358,8 +368,8 @@ fn refuse_nesting(
     if existing.is_some_and(|pin| pin.same_inode(source_pin)) {
         return Err(Refusal::Same(source.into()));
     }
-    let (standing, _) =
-        nearest_existing(replica, Side::Replica).map_err(|error| Refusal::FsError(replica.into(), error))?;
+    let (standing, _) = nearest_existing(replica, Side::Replica)
+        .map_err(|error| Refusal::FsError(replica.into(), error))?;
     if is_within(&standing, source, source_pin, Side::Replica)? {
         return Err(Refusal::ReplicaInSource(replica.into(), source.into()));
     }
@@ -373,13 +383,17 @@ fn refuse_nesting(
 
 /// Refuses a backup folder that is a root or lies inside of one.
 fn refuse_backup_within(backup: &Path, root: &Path, pin: Option<&DirId>) -> Result<(), Refusal> {
-    let (standing, _) = nearest_existing(backup, Side::Backup).map_err(|error| match error.kind {
-        FsErrorKind::NotADirectory => Refusal::BackupNoDir(backup.into()),
-        _ => Refusal::FsError(backup.into(), error),
-    })?;
+    let (standing, _) =
+        nearest_existing(backup, Side::Backup).map_err(|error| match error.kind {
+            FsErrorKind::NotADirectory => Refusal::BackupNoDir(backup.into()),
+            _ => Refusal::FsError(backup.into(), error),
+        })?;
     let lies_in_it = pin.map(|pin| is_within(&standing, root, pin, Side::Backup)).transpose()?;
     let is_mounted_in_it = pin.is_some() && mounts::is_seen_below(&standing, root);
-    if lies_in_it == Some(true) || is_mounted_in_it || real_path(backup)?.starts_with(real_path(root)?) {
+    if lies_in_it == Some(true)
+        || is_mounted_in_it
+        || real_path(backup)?.starts_with(real_path(root)?)
+    {
         Err(Refusal::BackupInRoot(backup.into(), root.into()))
     } else {
         Ok(())
@@ -404,21 +418,25 @@ fn log_folder(log: &Path) -> Result<(PathBuf, PathBuf), Refusal> {
     // A symlink at LOG_FILE is followed when it is opened.
     let real = fs::canonicalize(log).unwrap_or_else(|_| log.to_path_buf());
     let folder = real.parent().unwrap_or(Path::new("/"));
-    let (standing, _) =
-        nearest_existing(folder, Side::Source).map_err(|error| Refusal::FsError(log.into(), error))?;
+    let (standing, _) = nearest_existing(folder, Side::Source)
+        .map_err(|error| Refusal::FsError(log.into(), error))?;
     Ok((real, standing))
 }
 
 /// The path without symlinks and `..`, as far as it exists.
 fn real_path(path: &Path) -> Result<PathBuf, Refusal> {
     let wrong = |error| Refusal::Path(path.into(), error);
-    let (standing, _) =
-        nearest_existing(path, Side::Replica).map_err(|error| Refusal::FsError(path.into(), error))?;
+    let (standing, _) = nearest_existing(path, Side::Replica)
+        .map_err(|error| Refusal::FsError(path.into(), error))?;
     let missing = path.strip_prefix(&standing).unwrap_or(Path::new(""));
     Ok(fs::canonicalize(&standing).map_err(wrong)?.join(missing))
 }
 
-fn refuse_log_in_replica(log: &Path, replica: &Path, existing: Option<&DirId>) -> Result<(), Refusal> {
+fn refuse_log_in_replica(
+    log: &Path,
+    replica: &Path,
+    existing: Option<&DirId>,
+) -> Result<(), Refusal> {
     // Where a file would come to lie that is created through it nobody can say beforehand.
     if fs::symlink_metadata(log).is_ok() && !fs::exists(log).unwrap_or(false) {
         return Err(Refusal::LogNowhere(log.into()));
@@ -431,7 +449,8 @@ fn refuse_log_in_replica(log: &Path, replica: &Path, existing: Option<&DirId>) -
     if inside { Err(Refusal::LogInReplica(log.into())) } else { Ok(()) }
 }
 
-/// Whether a path leads to a file by way of `/proc`, as `/dev/stdout` does: another one writes to that, too.
+/// Whether a path leads to a file by way of `/proc`, as `/dev/stdout` does: another one writes to
+/// that, too.
 fn is_open_file(path: &Path) -> bool {
     let mut at = path.to_path_buf();
     // As many symlinks as the kernel follows.
@@ -457,7 +476,8 @@ fn log_in_source(log: &Path, source_pin: &DirId) -> Result<Option<(RelPath, Name
     let canonical = fs::canonicalize(&standing).map_err(wrong)?;
     let above: Vec<&OsStr> = canonical.iter().collect();
     let missing = real.strip_prefix(&standing).unwrap_or(&real);
-    let components = above[above.len().saturating_sub(steps)..].iter().copied().chain(missing.iter());
+    let components =
+        above[above.len().saturating_sub(steps)..].iter().copied().chain(missing.iter());
     let path: Vec<u8> = components.map(OsStr::as_bytes).collect::<Vec<_>>().join(&b'/');
     Ok(RelPath::new(&path).and_then(|path| path.split()))
 }

@@ -1,4 +1,5 @@
-//! Where the two roots are at home: what stands at a root's path once its disk is gone is not taken for that root.
+//! Where the two roots are at home: what stands at a root's path once its disk is gone is not taken
+//! for that root.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,8 @@ use crate::plan::guard::Trust;
 /// So many directories that were a root before are known again.
 const FORMER: usize = 8;
 
-/// What is known of the source's place, so that what comes to light beneath its disk, which may be empty, is not mirrored.
+/// What is known of the source's place, so that what comes to light beneath its disk, which may be
+/// empty, is not mirrored.
 #[derive(Debug)]
 pub struct SourceMount {
     pin: DirId,
@@ -34,7 +36,8 @@ struct Former {
 }
 
 impl Former {
-    /// Whether it was the right one, as far as anybody knew, and the other has come to light because its mount went.
+    /// Whether it was the right one, as far as anybody knew, and the other has come to light
+    /// because its mount went.
     fn has_uncovered(&self, other: &DirId) -> bool {
         let is_gone = !self.mount.as_ref().is_some_and(Mount::stands);
         // A directory that is mounted over itself covers nothing.
@@ -46,16 +49,26 @@ impl Former {
 impl SourceMount {
     pub(super) fn of(source: &Root, pin: DirId) -> Self {
         let real = fs::canonicalize(&source.path).ok();
-        Self { pin, place: real.zip(Mount::of(&source.path)), was_trusted: false, former: Vec::new() }
+        Self {
+            pin,
+            place: real.zip(Mount::of(&source.path)),
+            was_trusted: false,
+            former: Vec::new(),
+        }
     }
 
-    /// Another directory is the source now; of the one before, this was made. Whether the new one is to be doubted: it was the
-    /// source before, and has come to light because a trusted one was unmounted that lay over it.
+    /// Another directory is the source now; of the one before, this was made. Whether the new one
+    /// is to be doubted: it was the source before, and has come to light because a trusted one was
+    /// unmounted that lay over it.
     pub fn adopt(&mut self, source: &Root, pin: DirId, trust: Trust) -> bool {
         self.note(trust);
         let mount = self.place.take().map(|(_, mount)| mount);
-        let left =
-            Former { pin: self.pin, mount, was_trusted: self.was_trusted, was_doubted: trust.is_doubted() };
+        let left = Former {
+            pin: self.pin,
+            mount,
+            was_trusted: self.was_trusted,
+            was_doubted: trust.is_doubted(),
+        };
         let mut former = std::mem::take(&mut self.former);
         former.retain(|known| known.pin != self.pin);
         former.truncate(FORMER - 1);
@@ -81,17 +94,18 @@ impl SourceMount {
         }
     }
 
-    /// Whether another directory stands at the source's path for no other reason than that its file system was unmounted.
-    /// A symlink that leads elsewhere by now, another disk in the place of that one, and a directory that was the source
-    /// before are reasons of their own.
+    /// Whether another directory stands at the source's path for no other reason than that its file
+    /// system was unmounted. A symlink that leads elsewhere by now, another disk in the place of
+    /// that one, and a directory that was the source before are reasons of their own.
     pub fn is_unmounted(&self, source: &Root, now: &DirId) -> bool {
         let Some((real, mount)) = self.place.as_ref().filter(|_| !self.was_source(now)) else {
             return false;
         };
         // A symlink on the disk itself has gone with it.
-        let leads_elsewhere =
-            fs::canonicalize(&source.path).is_ok_and(|path| path != *real && !path.starts_with(&mount.point));
-        let is_new_disk = Mount::of(&source.path).is_some_and(|mount| Some(mount.point) == self.point())
+        let leads_elsewhere = fs::canonicalize(&source.path)
+            .is_ok_and(|path| path != *real && !path.starts_with(&mount.point));
+        let is_new_disk = Mount::of(&source.path)
+            .is_some_and(|mount| Some(mount.point) == self.point())
             && !now.is_on_older_mount(&self.pin);
         !leads_elsewhere && !is_new_disk && !mount.stands()
     }
@@ -162,11 +176,12 @@ impl ReplicaMount {
     /// Whether a replica that is gone was deleted, and may be made again: the file system that
     /// held it is still there.
     pub fn may_create(&self, replica: &Path) -> bool {
-        !self.pin.is_mount_root && nearest_above(replica).is_ok_and(|pin| pin.same_mount(&self.above))
+        !self.pin.is_mount_root
+            && nearest_above(replica).is_ok_and(|pin| pin.same_mount(&self.above))
     }
 
-    /// Whether another directory at the replica's path may take its place: the same on its disk that was mounted again, or a
-    /// disk that is empty.
+    /// Whether another directory at the replica's path may take its place: the same on its disk
+    /// that was mounted again, or a disk that is empty.
     ///
     /// # Errors
     /// Where it may not, for then its own disk is gone or covered, or is not known for what it is.
@@ -185,13 +200,16 @@ impl ReplicaMount {
         if now.same_directory(&self.pin) {
             return Ok(());
         }
-        let is_bare =
-            || replica.open_replica().and_then(|(dir, _)| dir.list()).is_ok_and(|list| list.is_bare());
+        let is_bare = || {
+            replica.open_replica().and_then(|(dir, _)| dir.list()).is_ok_and(|list| list.is_bare())
+        };
         match now.is_mount_root {
             true if is_bare() => Ok(()),
             true if now.is_distinct() => Err(NotSameDisk::Strange),
             // Without numbers that grow, it may as well be what lies beneath.
-            false if now.is_distinct() || !self.pin.is_on_older_mount(now) => Err(NotSameDisk::Gone),
+            false if now.is_distinct() || !self.pin.is_on_older_mount(now) => {
+                Err(NotSameDisk::Gone)
+            }
             _ => Err(NotSameDisk::Unknown),
         }
     }

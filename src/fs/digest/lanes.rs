@@ -1,8 +1,8 @@
-//! Many MD5s at once, each in a lane of the processor's vector registers: one MD5 is a chain of steps
-//! that wait for each other, and leaves most of a core idle.
+//! Many MD5s at once, each in a lane of the processor's vector registers: one MD5 is a chain of
+//! steps that wait for each other, and leaves most of a core idle.
 //!
-//! The lanes are those of the crate `md5-many`. Without the feature `lanes`, and where they fail the test at the start, the
-//! same is done by `md-5`, one message after the other.
+//! The lanes are those of the crate `md5-many`. Without the feature `lanes`, and where they fail
+//! the test at the start, the same is done by `md-5`, one message after the other.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -16,16 +16,19 @@ use md5_many::{Md5Many, Md5State};
 /// Set where the lanes gave a wrong digest.
 static UNSOUND: AtomicBool = AtomicBool::new(false);
 
-/// Lengths around the borders of MD5's blocks of 64 bytes, where the last 9 are padding, and beyond.
+/// Lengths around the borders of MD5's blocks of 64 bytes, where the last 9 are padding, and
+/// beyond.
 const LENGTHS: [usize; 12] = [0, 1, 55, 56, 63, 64, 65, 119, 120, 128, 1_000, 4_097];
 
 /// Compares what the lanes give with what `md-5` gives, and gives them up for this run where they
 /// differ. Whether they are as they should be.
 pub fn test_lanes() -> bool {
-    let bytes: Vec<u8> = (0..4_097_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let bytes: Vec<u8> =
+        (0..4_097_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     // As many as fill all lanes there are, and some more.
-    let messages: Vec<&[u8]> =
-        (0..61).map(|at| &bytes[at..][..LENGTHS[at % LENGTHS.len()].min(bytes.len() - at)]).collect();
+    let messages: Vec<&[u8]> = (0..61)
+        .map(|at| &bytes[at..][..LENGTHS[at % LENGTHS.len()].min(bytes.len() - at)])
+        .collect();
     let mut streams = Streams::default();
     for _ in &messages {
         streams.push();

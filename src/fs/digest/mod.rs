@@ -1,4 +1,5 @@
-//! MD5 of files: one by one, read in chunks, so that memory does not grow with the file; or many at once.
+//! MD5 of files: one by one, read in chunks, so that memory does not grow with the file; or many at
+//! once.
 
 mod lanes;
 mod pairs;
@@ -26,7 +27,8 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// How far beyond its size the contents of a file are read, in bytes, where a file system makes sizes up.
+/// How far beyond its size the contents of a file are read, in bytes, where a file system makes
+/// sizes up.
 pub const BEYOND: u64 = 64 * 1024 * 1024;
 
 /// Lends the thread's buffer of [`CHUNK`] bytes. Not to be nested.
@@ -37,7 +39,8 @@ pub fn with_buffer<R>(work: impl FnOnce(&mut [u8]) -> R) -> R {
     })
 }
 
-/// The MD5 of the contents, which should be `size` bytes: up to where they end, but no more than [`BEYOND`] after that.
+/// The MD5 of the contents, which should be `size` bytes: up to where they end, but no more than
+/// [`BEYOND`] after that.
 ///
 /// # Errors
 /// A read error, or [`WorkError::Cancelled`] once `cancel` is set.
@@ -98,7 +101,8 @@ pub fn compare_large(
 ) -> Result<DigestPair, WorkError> {
     let helped = std::thread::scope(|scope| {
         let builder = std::thread::Builder::new().name("twindir-md5".into());
-        let helper = builder.spawn_scoped(scope, || md5_of(replica.0, replica.1.size, cancel)).ok()?;
+        let helper =
+            builder.spawn_scoped(scope, || md5_of(replica.0, replica.1.size, cancel)).ok()?;
         let own = md5_of(source.0, source.1.size, cancel);
         let other = helper.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         Some(own.and_then(|source| other.map(|replica| DigestPair { source, replica })))

@@ -1,5 +1,5 @@
-//! Pairs of big files, read side by side, chunk by chunk, so that their MD5s fill the lanes. Where one pair ends, the next
-//! takes its place.
+//! Pairs of big files, read side by side, chunk by chunk, so that their MD5s fill the lanes. Where
+//! one pair ends, the next takes its place.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -8,8 +8,8 @@ use crate::fs::tree::File;
 use crate::model::entry::{DigestPair, Entry};
 use crate::model::error::WorkError;
 
-/// Pairs that are read side by side: as many as fill the 16 lanes of AVX-512. With twice as many the registers are used a
-/// little better, but the pairs are spread over fewer threads.
+/// Pairs that are read side by side: as many as fill the 16 lanes of AVX-512. With twice as many
+/// the registers are used a little better, but the pairs are spread over fewer threads.
 pub const SIDE_BY_SIDE: usize = 8;
 
 /// Bytes that are read of one file at once.
@@ -30,9 +30,10 @@ struct RunningPair<T> {
     offset: u64,
 }
 
-/// Compares all pairs that `next` gives, and tells each verdict as soon as it is known; `heard` is told of the bytes that were
-/// read, now and then. With `drop_behind` what was not in the page cache before leaves it again. As with
-/// [`compare`](super::compare), a verdict holds for the states that were seen when the files were opened.
+/// Compares all pairs that `next` gives, and tells each verdict as soon as it is known; `heard` is
+/// told of the bytes that were read, now and then. With `drop_behind` what was not in the page
+/// cache before leaves it again. As with [`compare`](super::compare), a verdict holds for the
+/// states that were seen when the files were opened.
 pub fn compare_all<T>(
     mut next: impl FnMut() -> Option<Pair<T>>,
     drop_behind: bool,
@@ -47,7 +48,8 @@ pub fn compare_all<T>(
         while running.len() < SIDE_BY_SIDE
             && let Some(pair) = next()
         {
-            let drops = [&pair.source.0, &pair.replica.0].map(|file| drop_behind && !file.is_cached());
+            let drops =
+                [&pair.source.0, &pair.replica.0].map(|file| drop_behind && !file.is_cached());
             running.push(RunningPair { pair, drops, offset: 0 });
             streams.push();
             streams.push();
@@ -55,8 +57,11 @@ pub fn compare_all<T>(
         if running.is_empty() || cancel.load(Ordering::Relaxed) {
             return;
         }
-        let lengths: Vec<_> =
-            running.iter().zip(buffer.chunks_mut(2 * PIECE)).map(|(one, piece)| one.read(piece)).collect();
+        let lengths: Vec<_> = running
+            .iter()
+            .zip(buffer.chunks_mut(2 * PIECE))
+            .map(|(one, piece)| one.read(piece))
+            .collect();
         let pieces: Vec<&[u8]> = lengths
             .iter()
             .zip(buffer.chunks(2 * PIECE))
@@ -75,7 +80,8 @@ pub fn compare_all<T>(
                 // A file that is shorter than it was says so by its digest.
                 Ok((source, replica)) if !is_over && source.max(replica) == PIECE => {}
                 lengths => {
-                    // The last pair takes the place of this one, its second stream that of the second.
+                    // The last pair takes the place of this one, its second stream that of the
+                    // second.
                     let replica = streams.end(2 * at + 1);
                     let source = streams.end(2 * at);
                     let RunningPair { pair, .. } = running.swap_remove(at);
@@ -92,14 +98,18 @@ impl<T> RunningPair<T> {
         let (ours, theirs) = piece.split_at_mut(PIECE);
         // One byte more than there should be shows the end.
         let want = |entry: &Entry| {
-            usize::try_from((entry.size + 1).saturating_sub(self.offset)).unwrap_or(PIECE).min(PIECE)
+            usize::try_from((entry.size + 1).saturating_sub(self.offset))
+                .unwrap_or(PIECE)
+                .min(PIECE)
         };
         let Pair { source, replica, .. } = &self.pair;
         let lengths = (
             source.0.read_at(&mut ours[..want(&source.1)], self.offset)?,
             replica.0.read_at(&mut theirs[..want(&replica.1)], self.offset)?,
         );
-        for (file, _) in [&source.0, &replica.0].into_iter().zip(self.drops).filter(|(_, drops)| *drops) {
+        for (file, _) in
+            [&source.0, &replica.0].into_iter().zip(self.drops).filter(|(_, drops)| *drops)
+        {
             file.drop_cached(self.offset, PIECE as u64);
         }
         Ok(lengths)

@@ -89,7 +89,8 @@ impl Filter {
             let nested = nested.read().unwrap_or_else(PoisonError::into_inner);
             if !nested.is_empty() {
                 let above = std::iter::once(RelPath::root()).chain(dir.ancestors_and_self());
-                let ruled = above.filter_map(|at| nested.get(&at).map(|rules| (at, Arc::clone(rules))));
+                let ruled =
+                    above.filter_map(|at| nested.get(&at).map(|rules| (at, Arc::clone(rules))));
                 chain.extend(ruled);
                 chain.reverse();
             }
@@ -127,7 +128,8 @@ impl Filter {
         let is_repository = has(GIT) && source.look(GIT) != Observed::Absent;
         let info = RelPath::new(b".git/info").filter(|_| is_repository);
         let info = info.and_then(|info| source.open(&info).ok());
-        let read = |dir: &Dir, name: &[u8]| if has(name) { text_of(dir, name) } else { Some(Vec::new()) };
+        let read =
+            |dir: &Dir, name: &[u8]| if has(name) { text_of(dir, name) } else { Some(Vec::new()) };
         let exclude = info.map_or(Some(Vec::new()), |info| text_of(&info, b"exclude"));
         let (Some(ignore), Some(gitignore), Some(exclude)) =
             (read(source, IGNORE), read(source, GITIGNORE), exclude)
@@ -139,7 +141,9 @@ impl Filter {
         let before = nested.read().unwrap_or_else(PoisonError::into_inner).get(dir).cloned();
         match before {
             None if !any => return false,
-            Some(rules) if rules.texts == texts && rules.is_repository == is_repository => return false,
+            Some(rules) if rules.texts == texts && rules.is_repository == is_repository => {
+                return false;
+            }
             _ => {}
         }
         let read = texts.each_ref().map(|text| Patterns::read(text));
@@ -186,7 +190,9 @@ impl Filter {
 fn text_of(dir: &Dir, name: &[u8]) -> Option<Vec<u8>> {
     let (file, entry) = match dir.open_file(name) {
         Ok(opened) => opened,
-        Err(error) if error.is_absence() || error.kind == FsErrorKind::SymlinkLoop => return Some(Vec::new()),
+        Err(error) if error.is_absence() || error.kind == FsErrorKind::SymlinkLoop => {
+            return Some(Vec::new());
+        }
         Err(error) if error.kind == FsErrorKind::Invalid => return Some(Vec::new()),
         Err(_) => return None,
     };
@@ -217,7 +223,8 @@ impl DirFilter<'_> {
             return true;
         }
         let Some(path) = Name::new(name).map(|name| self.dir.join(&name)) else { return false };
-        let given = self.filter.given.as_ref().and_then(|given| given.excludes(path.as_bytes(), is_dir));
+        let given =
+            self.filter.given.as_ref().and_then(|given| given.excludes(path.as_bytes(), is_dir));
         given.or_else(|| self.by_nested(&path, is_dir)) == Some(true)
     }
 
@@ -230,8 +237,11 @@ impl DirFilter<'_> {
         let (mut ignore, mut gitignore, mut exclude) = (None, None, None);
         let mut in_repository = false;
         for (at, rules) in &self.chain {
-            let below =
-                if at.is_root() { path.as_bytes() } else { &path.as_bytes()[at.as_bytes().len() + 1..] };
+            let below = if at.is_root() {
+                path.as_bytes()
+            } else {
+                &path.as_bytes()[at.as_bytes().len() + 1..]
+            };
             ignore = ignore.or_else(|| rules.ignore.excludes(below, is_dir));
             if !in_repository {
                 gitignore = gitignore.or_else(|| rules.gitignore.excludes(below, is_dir));
@@ -267,12 +277,30 @@ mod tests {
 
     #[test]
     fn patterns_are_those_of_gitignore() {
-        let lines =
-            ["*.o", "!keep.o", "/top", "build/", "a/**/z", "# no pattern", "", "!", "x{1,2}", "[a{].b"];
+        let lines = [
+            "*.o",
+            "!keep.o",
+            "/top",
+            "build/",
+            "a/**/z",
+            "# no pattern",
+            "",
+            "!",
+            "x{1,2}",
+            "[a{].b",
+        ];
         let filter = Filter::new(patterns(&lines), false);
-        for path in
-            ["x.o", "deep/er/x.o", "top", "build/", "x/build/", "a/z", "a/b/c/z", "build/in/it", "x{1,2}"]
-        {
+        for path in [
+            "x.o",
+            "deep/er/x.o",
+            "top",
+            "build/",
+            "x/build/",
+            "a/z",
+            "a/b/c/z",
+            "build/in/it",
+            "x{1,2}",
+        ] {
             assert!(excludes(&filter, path), "{path}");
         }
         for path in ["{.b", "a.b"] {
@@ -310,7 +338,10 @@ mod tests {
 
     #[test]
     fn the_deepest_file_decides() {
-        let filter = nested(&[(".gitignore", "*.log\n/out\n"), ("sub/.gitignore", "!mine.log\n/out\n")], &[]);
+        let filter = nested(
+            &[(".gitignore", "*.log\n/out\n"), ("sub/.gitignore", "!mine.log\n/out\n")],
+            &[],
+        );
         for path in ["a.log", "sub/a.log", "out", "sub/out"] {
             assert!(excludes(&filter, path), "{path}");
         }
@@ -338,8 +369,10 @@ mod tests {
 
     #[test]
     fn what_git_reads_above_a_repository_does_not_count_below() {
-        let filter =
-            nested(&[(".gitignore", "*.log\n"), (".ignore", "*.tmp\n"), ("repo/.git/HEAD", "")], &[]);
+        let filter = nested(
+            &[(".gitignore", "*.log\n"), (".ignore", "*.tmp\n"), ("repo/.git/HEAD", "")],
+            &[],
+        );
         assert!(excludes(&filter, "a.log") && excludes(&filter, "repo/a.tmp"));
         assert!(!excludes(&filter, "repo/a.log"));
     }

@@ -1,5 +1,5 @@
-//! Patterns as in gitignore(5): what a line says, and whether it matches a path. The wildcards themselves are matched by
-//! `gix-glob`, which does that as git does.
+//! Patterns as in gitignore(5): what a line says, and whether it matches a path. The wildcards
+//! themselves are matched by `gix-glob`, which does that as git does.
 
 use std::collections::BTreeMap;
 
@@ -12,8 +12,8 @@ const MANY_STARS: usize = 64;
 const SPECIAL: &[u8] = b"*?[\\";
 
 const CLASSES: [&[u8]; 12] = [
-    b"alnum", b"alpha", b"blank", b"cntrl", b"digit", b"graph", b"lower", b"print", b"punct", b"space",
-    b"upper", b"xdigit",
+    b"alnum", b"alpha", b"blank", b"cntrl", b"digit", b"graph", b"lower", b"print", b"punct",
+    b"space", b"upper", b"xdigit",
 ];
 
 /// Lines of patterns, in their order: the last one that matches decides.
@@ -95,7 +95,8 @@ impl Patterns {
         self.all.is_empty()
     }
 
-    /// Whether a path, relative to where the patterns hold, is left alone; `None` where no pattern says anything.
+    /// Whether a path, relative to where the patterns hold, is left alone; `None` where no pattern
+    /// says anything.
     pub fn excludes(&self, path: &[u8], is_dir: bool) -> Option<bool> {
         let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path);
         let last_of = |numbers: &[usize]| {
@@ -107,7 +108,8 @@ impl Patterns {
         last.map(|number| !self.all[number].takes_back)
     }
 
-    /// The lines of the file that git would follow and the matcher does not, counted from 1, and why.
+    /// The lines of the file that git would follow and the matcher does not, counted from 1, and
+    /// why.
     pub fn unheeded(&self) -> &[(usize, Flaw)] {
         &self.unheeded
     }
@@ -146,9 +148,13 @@ impl Pattern {
         if self.for_dirs && !is_dir {
             return false;
         }
-        let (at, mode) =
-            if self.for_names { (name, Mode::empty()) } else { (path, Mode::NO_MATCH_SLASH_LITERAL) };
-        // Also in git the wildcards begin here, so that a `**` right after a name counts as one after a slash.
+        let (at, mode) = if self.for_names {
+            (name, Mode::empty())
+        } else {
+            (path, Mode::NO_MATCH_SLASH_LITERAL)
+        };
+        // Also in git the wildcards begin here, so that a `**` right after a name counts as one
+        // after a slash.
         let (literal, wild) = self.text.split_at(self.literal);
         match (at.strip_prefix(literal), wild) {
             (None, _) => false,
@@ -210,7 +216,8 @@ fn skip_class(class: &[u8]) -> Result<&[u8], Flaw> {
                 continue;
             }
         }
-        let is_range = *byte == b'-' && begin.is_some() && rest.first().is_some_and(|next| *next != b']');
+        let is_range =
+            *byte == b'-' && begin.is_some() && rest.first().is_some_and(|next| *next != b']');
         if is_range {
             (byte, rest) = rest.split_first().ok_or(Flaw::Unclosed)?;
         }

@@ -44,14 +44,18 @@ impl Mount {
         Self::all().into_iter().find(|mount| mount.id == stat.stx_mnt_id)
     }
 
-    /// Whether it, whose root has this pin, is mounted somewhere else below `dir` now, as where a directory above it was renamed.
+    /// Whether it, whose root has this pin, is mounted somewhere else below `dir` now, as where a
+    /// directory above it was renamed.
     pub fn has_moved_below(&self, dir: &Path, pin: &DirId) -> bool {
         let Ok(dir) = fs::canonicalize(dir) else { return false };
         Self::all().into_iter().any(|mount| {
             let is_it = Self { point: self.point.clone(), ..mount.clone() } == *self;
             let is_elsewhere = mount.point != self.point && mount.point != dir;
             // Another one may have got all its numbers, but for one.
-            is_it && is_elsewhere && mount.point.starts_with(&dir) && pin.is_mounted_at(&mount.point)
+            is_it
+                && is_elsewhere
+                && mount.point.starts_with(&dir)
+                && pin.is_mounted_at(&mount.point)
         })
     }
 
@@ -82,9 +86,14 @@ fn unescape(field: &[u8]) -> PathBuf {
 
 /// Whether the directory `inner` is also seen below `dir`, through something that is mounted there.
 pub fn is_seen_below(inner: &Path, dir: &Path) -> bool {
-    let (Some(place), Ok(dir)) = (MountPlace::of(inner), fs::canonicalize(dir)) else { return false };
-    let leads_there = |mount: &Mount| mount.device == place.device && place.path.starts_with(&mount.root);
-    Mount::all().iter().any(|mount| mount.point != dir && mount.point.starts_with(&dir) && leads_there(mount))
+    let (Some(place), Ok(dir)) = (MountPlace::of(inner), fs::canonicalize(dir)) else {
+        return false;
+    };
+    let leads_there =
+        |mount: &Mount| mount.device == place.device && place.path.starts_with(&mount.root);
+    Mount::all()
+        .iter()
+        .any(|mount| mount.point != dir && mount.point.starts_with(&dir) && leads_there(mount))
 }
 
 /// All mount points that are seen from here; none where the kernel does not say.

@@ -10,8 +10,8 @@ use super::resolve::{DIR_FLAGS, open_beneath};
 use super::settings::times;
 use super::sys::{self, openat};
 use super::{
-    During, FACTS, File, LOOK, ListedKind, Listing, NewFile, Quirks, Result, Settings, entry_of, stat_fd,
-    xattr,
+    During, FACTS, File, LOOK, ListedKind, Listing, NewFile, Quirks, Result, Settings, entry_of,
+    stat_fd, xattr,
 };
 use crate::model::entry::{Entry, Observed, XattrKinds, Xattrs};
 use crate::model::error::FsErrorKind;
@@ -36,12 +36,14 @@ pub struct Dir {
 impl Dir {
     /// Opens the directory at `rel` below this one, following no symlink on the way.
     pub fn open(&self, rel: &RelPath) -> Result<Dir> {
-        let fd = open_beneath(&self.fd, rel, self.side).during(self.side, "open the directory").map_err(
-            |error| match error.kind {
-                FsErrorKind::CrossDevice => FsError { kind: FsErrorKind::OpensOtherDevice, ..error },
+        let fd = open_beneath(&self.fd, rel, self.side)
+            .during(self.side, "open the directory")
+            .map_err(|error| match error.kind {
+                FsErrorKind::CrossDevice => {
+                    FsError { kind: FsErrorKind::OpensOtherDevice, ..error }
+                }
                 _ => error,
-            },
-        )?;
+            })?;
         Ok(Dir { fd, side: self.side, quirks: self.quirks })
     }
 
@@ -81,7 +83,8 @@ impl Dir {
 
     fn try_look(&self, name: &[u8]) -> Result<Entry> {
         let mut looked = self.look_once(name);
-        // RACE: looked at, then read: EINVAL where it is no symlink any more. Then it is looked at anew, a few times.
+        // RACE: looked at, then read: EINVAL where it is no symlink any more. Then it is looked at
+        // anew, a few times.
         for _ in 1..LOOKS {
             if !looked.as_ref().is_err_and(|error| error.kind == FsErrorKind::Invalid) {
                 break;
@@ -101,7 +104,8 @@ impl Dir {
     fn read_link(&self, name: &[u8]) -> Result<Box<[u8]>> {
         match sys::readlinkat(&self.fd, name, Vec::new()) {
             Ok(target) => Ok(target.into_bytes().into()),
-            // It can be removed and replaced all the same. No symlink of the source has an empty target.
+            // It can be removed and replaced all the same. No symlink of the source has an empty
+            // target.
             Err(Errno::PERM | Errno::ACCESS) if self.side == Side::Replica => Ok(Box::default()),
             Err(errno) => Err(errno).during(self.side, "read the symlink"),
         }
@@ -114,18 +118,20 @@ impl Dir {
     /// `EOPNOTSUPP` where the file system knows no such files.
     pub fn create_unnamed(&self) -> Result<NewFile> {
         let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
-        let fd = openat(&self.fd, c".", flags, Mode::RUSR | Mode::WUSR).during(self.side, "create a file")?;
+        let fd = openat(&self.fd, c".", flags, Mode::RUSR | Mode::WUSR)
+            .during(self.side, "create a file")?;
         Ok(NewFile(File { fd, side: self.side, quirks: self.quirks }))
     }
 
-    /// Whether its file system takes no calls for extended attributes, to judge by it and by some files in it: programs behind
-    /// FUSE answer with any error.
+    /// Whether its file system takes no calls for extended attributes, to judge by it and by some
+    /// files in it: programs behind FUSE answer with any error.
     pub fn refuses_xattrs(&self) -> bool {
         if xattr::is_refused(&self.fd) {
             return true;
         }
         let listing = self.open(&RelPath::root()).and_then(|dir| dir.list()).unwrap_or_default();
-        let files = listing.iter().filter(|(_, hint)| *hint == ListedKind::File).map(|(name, _)| name);
+        let files =
+            listing.iter().filter(|(_, hint)| *hint == ListedKind::File).map(|(name, _)| name);
         let mut tried = files.filter_map(|name| self.open_file(name).ok()).take(TRIED).peekable();
         tried.peek().is_some() && tried.all(|(file, _)| xattr::is_refused(&file.fd))
     }
@@ -154,7 +160,8 @@ impl Dir {
     /// Also `EINVAL` where the name has become something else than a file meanwhile.
     pub fn open_file(&self, name: &[u8]) -> Result<(File, Entry)> {
         super::provoke_panic(name);
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+        let flags =
+            OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
         let operation = "open the file";
         let fd = openat(&self.fd, name, flags, Mode::empty()).during(self.side, operation)?;
         let file = File { fd, side: self.side, quirks: self.quirks };
@@ -169,7 +176,8 @@ impl Dir {
     pub fn ends_as_told(&self, name: &Name) -> bool {
         let Ok((file, entry)) = self.open_file(name.as_bytes()) else { return true };
         // One that is being written to has another size by then.
-        file.ends_at(entry.size).unwrap_or(true) || file.entry().is_ok_and(|now| now.size != entry.size)
+        file.ends_at(entry.size).unwrap_or(true)
+            || file.entry().is_ok_and(|now| now.size != entry.size)
     }
 }
 
@@ -202,7 +210,8 @@ impl ReplicaDir {
 
     /// Creates a file that nobody else can open, under a name that must be free.
     pub fn create_file(&self, name: &Name) -> Result<NewFile> {
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags =
+            OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = openat(&self.fd, name.as_bytes(), flags, Mode::RUSR | Mode::WUSR)
             .during(self.side, "create a file")?;
         Ok(NewFile(File { fd, side: self.side, quirks: self.quirks }))
@@ -219,17 +228,19 @@ impl ReplicaDir {
     }
 
     pub fn make_symlink(&self, name: &Name, target: &[u8]) -> Result<()> {
-        sys::symlinkat(target, &self.fd, name.as_bytes()).during(self.side, "make the symlink").map_err(
-            |error| match error.kind {
+        sys::symlinkat(target, &self.fd, name.as_bytes())
+            .during(self.side, "make the symlink")
+            .map_err(|error| match error.kind {
                 FsErrorKind::NameTooLong => FsError { kind: FsErrorKind::SymlinkTooLong, ..error },
                 _ => error,
-            },
-        )
+            })
     }
 
-    /// Renames within this directory; replaces what is no directory. `_permit`: for what loses its name.
+    /// Renames within this directory; replaces what is no directory. `_permit`: for what loses its
+    /// name.
     pub fn rename(&self, from: &Name, to: &Name, _permit: &RemovalPermit) -> Result<()> {
-        sys::renameat(&self.fd, from.as_bytes(), &self.fd, to.as_bytes()).during(self.side, "rename")
+        sys::renameat(&self.fd, from.as_bytes(), &self.fd, to.as_bytes())
+            .during(self.side, "rename")
     }
 
     /// Renames an entry into another directory. `_permit`: for what loses its name.
@@ -243,7 +254,8 @@ impl ReplicaDir {
         sys::renameat(&self.fd, name, &to.fd, new_name.as_bytes()).during(self.side, "move it")
     }
 
-    /// Renames an entry into another directory, where the name must be free. `permit`: for its old name.
+    /// Renames an entry into another directory, where the name must be free. `permit`: for its old
+    /// name.
     ///
     /// # Errors
     /// `EEXIST` where it is not.
@@ -261,13 +273,16 @@ impl ReplicaDir {
             Err(error) if error.is_unknown_flag() => match to.look(new) {
                 Observed::Absent => self.move_to(name, to, new_name, permit),
                 Observed::Unknown(error) => Err(error),
-                Observed::Present(_) => Err(FsError::found(operation, to.side, FsErrorKind::Exists)),
+                Observed::Present(_) => {
+                    Err(FsError::found(operation, to.side, FsErrorKind::Exists))
+                }
             },
             other => other,
         }
     }
 
-    /// Gives an entry that is no directory a second name in another directory, where that must be free.
+    /// Gives an entry that is no directory a second name in another directory, where that must be
+    /// free.
     ///
     /// # Errors
     /// `EEXIST` where it is not; many others where the file system knows no links.
@@ -334,32 +349,37 @@ impl ReplicaDir {
     /// Gives an entry that has a reserved name another one, which must be free.
     ///
     /// # Errors
-    /// As [`move_to_free`](Self::move_to_free); `Invalid` where the first name is not a reserved one.
+    /// As [`move_to_free`](Self::move_to_free); `Invalid` where the first name is not a reserved
+    /// one.
     pub fn publish(&self, reserved: &Name, name: &Name) -> Result<()> {
         self.move_to_free(reserved.as_bytes(), self, name, &self.own(reserved)?)
     }
 
     fn own(&self, name: &Name) -> Result<RemovalPermit> {
-        let error = FsError::found("remove what is not twindir's own", self.side, FsErrorKind::Invalid);
+        let error =
+            FsError::found("remove what is not twindir's own", self.side, FsErrorKind::Invalid);
         RemovalPermit::for_reserved(name).ok_or(error)
     }
 
     /// Sets owner and mtime of a symlink, each where given; it has nothing else.
     ///
     /// # Errors
-    /// Also `EPERM` where a link to something else stands under the name by now: it may lie outside, too.
+    /// Also `EPERM` where a link to something else stands under the name by now: it may lie
+    /// outside, too.
     pub fn set_symlink(&self, name: &Name, settings: &Settings<'_>) -> Result<()> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let link = sys::openat(&self.fd, name.as_bytes(), flags, Mode::empty())
             .during(self.side, "open the symlink")?;
-        let stat = stat_fd(&link, StatxFlags::BASIC_STATS).during(self.side, "look at the symlink")?;
+        let stat =
+            stat_fd(&link, StatxFlags::BASIC_STATS).during(self.side, "look at the symlink")?;
         let is_link = FileType::from_raw_mode(stat.stx_mode.into()).is_symlink();
         if !is_link || stat.stx_nlink > 1 {
             return Err(FsError::found("set metadata", self.side, FsErrorKind::NotPermitted));
         }
         if settings.uid.is_some() || settings.gid.is_some() {
             let (uid, gid) = (settings.uid.map(Uid::from_raw), settings.gid.map(Gid::from_raw));
-            sys::chownat(&link, c"", uid, gid, AtFlags::EMPTY_PATH).during(self.side, "set the owner")?;
+            sys::chownat(&link, c"", uid, gid, AtFlags::EMPTY_PATH)
+                .during(self.side, "set the owner")?;
         }
         if let Some(mtime) = settings.mtime {
             match sys::utimensat(&link, c"", &times(mtime), AtFlags::EMPTY_PATH) {
@@ -387,9 +407,11 @@ impl ReplicaDir {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let handle = openat(&self.fd, name, flags, Mode::empty()).during(self.side, operation)?;
         let mode =
-            u32::from(stat_fd(&handle, StatxFlags::MODE).during(self.side, operation)?.stx_mode) & 0o7777;
+            u32::from(stat_fd(&handle, StatxFlags::MODE).during(self.side, operation)?.stx_mode)
+                & 0o7777;
         // An O_PATH descriptor takes no fchmod; its magic link in /proc leads to that very inode.
-        sys::chmod(magic_link(&handle), Mode::from_raw_mode(mode | 0o700)).during(self.side, operation)?;
+        sys::chmod(magic_link(&handle), Mode::from_raw_mode(mode | 0o700))
+            .during(self.side, operation)?;
         let fd = openat(&handle, c".", DIR_FLAGS, Mode::empty()).during(self.side, operation)?;
         Ok((ReplicaDir(Dir { fd, side: self.side, quirks: self.quirks }), mode))
     }

@@ -54,7 +54,8 @@ impl File {
         Ok(done)
     }
 
-    /// Whether the contents end where a size says. Some file systems make sizes up (procfs, sysfs, some behind FUSE).
+    /// Whether the contents end where a size says. Some file systems make sizes up (procfs, sysfs,
+    /// some behind FUSE).
     pub fn ends_at(&self, size: u64) -> Result<bool> {
         let mut byte = [0];
         let has = |byte: &mut [u8], offset| Ok(self.read_at(byte, offset)? == 1);
@@ -115,9 +116,14 @@ impl NewFile {
         });
         match result {
             Ok(copied) => Ok(Ranged::Copied(copied)),
-            Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM | Errno::BADF) => {
-                Ok(Ranged::Unsupported)
-            }
+            Err(
+                Errno::XDEV
+                | Errno::INVAL
+                | Errno::NOSYS
+                | Errno::OPNOTSUPP
+                | Errno::PERM
+                | Errno::BADF,
+            ) => Ok(Ranged::Unsupported),
             Err(errno) => Err(fs_error("write the file", self.blame(errno, source), errno)),
         }
     }

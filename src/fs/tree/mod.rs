@@ -40,34 +40,40 @@ impl<T> During<T> for rustix::io::Result<T> {
     }
 }
 
-/// In which ways the file system of a root is other than usual: what is opened below the root knows of it.
+/// In which ways the file system of a root is other than usual: what is opened below the root knows
+/// of it.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Quirks {
     /// Calls for extended attributes fail for files that have none, with whatever error.
     pub refuses_xattrs: bool,
-    /// Modes are to be seen as they would be without an ACL, since the other side has none: where there is one, the bits of
-    /// the group are its mask, and say nothing of the group.
+    /// Modes are to be seen as they would be without an ACL, since the other side has none: where
+    /// there is one, the bits of the group are its mask, and say nothing of the group.
     pub modes_without_acl: bool,
 }
 
 impl Quirks {
-    /// An entry as it is to be seen. `acl`: reads its ACL; of one that is not known, the group gets nothing.
+    /// An entry as it is to be seen. `acl`: reads its ACL; of one that is not known, the group gets
+    /// nothing.
     fn seen(self, entry: Entry, acl: impl FnOnce() -> Option<Vec<u8>>) -> Entry {
-        let is_asked =
-            self.modes_without_acl && entry.mode & 0o070 != 0 && matches!(entry.kind, Kind::File | Kind::Dir);
+        let is_asked = self.modes_without_acl
+            && entry.mode & 0o070 != 0
+            && matches!(entry.kind, Kind::File | Kind::Dir);
         match is_asked.then(acl).flatten() {
-            Some(acl) => Entry { mode: entry.mode & !0o070 | group_bits(&acl).unwrap_or_default(), ..entry },
+            Some(acl) => {
+                Entry { mode: entry.mode & !0o070 | group_bits(&acl).unwrap_or_default(), ..entry }
+            }
             None => entry,
         }
     }
 }
 
-/// What an ACL gives to the owning group, as bits of a mode; `None` where it has another form. See acl(5) and
-/// `linux/posix_acl_xattr.h`: after the version, entries of tag, permissions and id.
+/// What an ACL gives to the owning group, as bits of a mode; `None` where it has another form. See
+/// acl(5) and `linux/posix_acl_xattr.h`: after the version, entries of tag, permissions and id.
 fn group_bits(acl: &[u8]) -> Option<u32> {
     let entries = acl.get(4..)?.chunks_exact(8);
-    let of =
-        |tag: u8| entries.clone().find(|entry| entry[..2] == [tag, 0]).map(|entry| u32::from(entry[2]) & 0o7);
+    let of = |tag: u8| {
+        entries.clone().find(|entry| entry[..2] == [tag, 0]).map(|entry| u32::from(entry[2]) & 0o7)
+    };
     let (group, mask) = (of(0x04)?, of(0x10).unwrap_or(0o7));
     Some((group & mask) << 3)
 }
@@ -121,11 +127,14 @@ fn stat_fd(fd: impl rustix::fd::AsFd, flags: StatxFlags) -> rustix::io::Result<S
     sys::statx(fd, c"", AtFlags::EMPTY_PATH, flags)
 }
 
-/// For tests, in debug builds only: the thread that `TWINDIR_PANICS_IN` names panics where it meets an
-/// entry of this name.
+/// For tests, in debug builds only: the thread that `TWINDIR_PANICS_IN` names panics where it meets
+/// an entry of this name.
 fn provoke_panic(name: &[u8]) {
     if cfg!(debug_assertions) && name == b"panic here" {
         let wanted = std::env::var("TWINDIR_PANICS_IN").ok();
-        assert!(wanted.is_none() || wanted.as_deref() != std::thread::current().name(), "as asked for");
+        assert!(
+            wanted.is_none() || wanted.as_deref() != std::thread::current().name(),
+            "as asked for"
+        );
     }
 }

@@ -44,12 +44,13 @@ fn open_piece(base: impl AsFd, piece: &[u8], side: Side) -> Result<OwnedFd> {
     if NO_OPENAT2.load(Ordering::Relaxed) {
         return open_by_component(base, piece, side);
     }
-    let mut resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let mut resolve =
+        ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     if side != Side::Source {
         resolve |= ResolveFlags::NO_XDEV;
     }
-    // EAGAIN: a rename somewhere in the system ran beside the resolution (openat2(2)). EXDEV, where mounts may be
-    // entered: what was reached was moved out of the tree just then.
+    // EAGAIN: a rename somewhere in the system ran beside the resolution (openat2(2)). EXDEV, where
+    // mounts may be entered: what was reached was moved out of the tree just then.
     let mut tries = 0;
     loop {
         match openat2(base.as_fd(), piece, DIR_FLAGS, Mode::empty(), resolve) {
@@ -166,7 +167,9 @@ mod tests {
             path.extend_from_slice(&name);
         }
         assert!(path.len() > 10_000);
-        let deep = open_beneath(open_root(top.path()), &RelPath::new(&path).unwrap(), Side::Replica).unwrap();
+        let deep =
+            open_beneath(open_root(top.path()), &RelPath::new(&path).unwrap(), Side::Replica)
+                .unwrap();
         let ino = |fd: &OwnedFd| rustix::fs::fstat(fd).unwrap().st_ino;
         assert_eq!(ino(&deep), ino(&at));
     }

@@ -16,7 +16,8 @@ const MNT_ID_UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
 
 const FUSE: &str = "FUSE";
 
-/// Ext2 to ext4, and btrfs, whose ids the kernel makes of their UUIDs. That of others may be the number of the device. See statfs(2).
+/// Ext2 to ext4, and btrfs, whose ids the kernel makes of their UUIDs. That of others may be the
+/// number of the device. See statfs(2).
 const WITH_UUID: [i128; 2] = [0xef53, 0x9123_683e];
 
 /// Which directory it is. Inode numbers come back after a re-creation or a new mount; birth
@@ -26,7 +27,8 @@ pub struct DirId {
     pub dev: u64,
     pub ino: u64,
     birth: Option<Time>,
-    /// The id of its file system, made of a UUID, where the birth time alone does not tell the disk from another.
+    /// The id of its file system, made of a UUID, where the birth time alone does not tell the disk
+    /// from another.
     disk: Option<u64>,
     mount: Option<u64>,
     /// Whether that number is greater for each mount than for those before it.
@@ -50,20 +52,25 @@ impl DirId {
 
     /// With the id of its disk, for which is asked only where it counts.
     fn with_disk(self, ask: impl FnOnce() -> rustix::io::Result<(StatFs, StatVfs)>) -> Self {
-        // What has neither birth times nor a device of its own has no such id, and a server may have to be asked.
-        let is_wanted = !self.has_exact_birth() && (self.birth.is_some() || rustix::fs::major(self.dev) != 0);
+        // What has neither birth times nor a device of its own has no such id, and a server may
+        // have to be asked.
+        let is_wanted =
+            !self.has_exact_birth() && (self.birth.is_some() || rustix::fs::major(self.dev) != 0);
         let asked = is_wanted.then(ask).and_then(std::result::Result::ok);
-        let known = asked.filter(|(kind, by)| WITH_UUID.contains(&i128::from(kind.f_type)) && by.f_fsid != 0);
+        let known = asked
+            .filter(|(kind, by)| WITH_UUID.contains(&i128::from(kind.f_type)) && by.f_fsid != 0);
         Self { disk: known.map(|(_, by)| by.f_fsid), ..self }
     }
 
-    /// Whether the birth time is that of no other directory. The root of an ext4 or btrfs has that of its mkfs, in whole seconds.
+    /// Whether the birth time is that of no other directory. The root of an ext4 or btrfs has that
+    /// of its mkfs, in whole seconds.
     fn has_exact_birth(&self) -> bool {
         self.birth.is_some_and(|birth| birth.nsec != 0)
     }
 
     /// The same for each path and each mount that leads to it; another for a directory that got the
-    /// inode number of one that is gone, or of one on another disk, as far as the file system tells them apart.
+    /// inode number of one that is gone, or of one on another disk, as far as the file system tells
+    /// them apart.
     pub fn label(&self) -> String {
         let birth = self.birth.unwrap_or_default();
         let disk = self.disk.map_or(String::new(), |id| format!("-{id:x}"));
@@ -75,8 +82,8 @@ impl DirId {
         self.dev == other.dev && self.mount == other.mount
     }
 
-    /// Whether this lies on a file system that was mounted before that of the other: what comes to light when that one goes.
-    /// Not known before Linux 6.8.
+    /// Whether this lies on a file system that was mounted before that of the other: what comes to
+    /// light when that one goes. Not known before Linux 6.8.
     pub fn is_on_older_mount(&self, other: &DirId) -> bool {
         self.is_ordered && other.is_ordered && self.mount < other.mount
     }
@@ -86,11 +93,12 @@ impl DirId {
         self.has_exact_birth() || self.disk.is_some()
     }
 
-    /// Whether its file system is mounted at `point`. Numbers of mounts that are given out again prove nothing: `false` before
-    /// Linux 6.8.
+    /// Whether its file system is mounted at `point`. Numbers of mounts that are given out again
+    /// prove nothing: `false` before Linux 6.8.
     pub fn is_mounted_at(&self, point: &Path) -> bool {
-        let is_it =
-            |now: DirId| now.is_mount_root && now.is_ordered && self.is_ordered && now.mount == self.mount;
+        let is_it = |now: DirId| {
+            now.is_mount_root && now.is_ordered && self.is_ordered && now.mount == self.mount
+        };
         pin_of(point, Side::Source).is_ok_and(is_it)
     }
 
@@ -98,8 +106,9 @@ impl DirId {
         (self.dev, self.ino) == (other.dev, other.ino)
     }
 
-    /// Whether it is the same directory on the same disk for certain, mounted a second time perhaps, under another number of the
-    /// device. `false` where the file system has no means to tell.
+    /// Whether it is the same directory on the same disk for certain, mounted a second time
+    /// perhaps, under another number of the device. `false` where the file system has no means to
+    /// tell.
     pub fn same_directory(&self, other: &DirId) -> bool {
         let is_alike = (self.ino, self.birth, self.disk) == (other.ino, other.birth, other.disk);
         is_alike && self.is_distinct()
@@ -139,7 +148,8 @@ impl Root {
 
     fn open_dir(&self) -> Result<(Dir, DirId)> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let fd = openat(CWD, &self.path, flags, Mode::empty()).during(self.side, "open the root")?;
+        let fd =
+            openat(CWD, &self.path, flags, Mode::empty()).during(self.side, "open the root")?;
         let dir = Dir { fd, side: self.side, quirks: self.quirks };
         let pin = dir.pin()?;
         Ok((dir, pin))
@@ -198,8 +208,9 @@ impl Root {
         pin_of(&self.path, self.side)
     }
 
-    /// The pin of the replica, which was `before`, from when something was created in it: overlayfs copies a directory of a
-    /// lower layer then, with a birth time of its own. A file without a name does it, and leaves nothing.
+    /// The pin of the replica, which was `before`, from when something was created in it: overlayfs
+    /// copies a directory of a lower layer then, with a birth time of its own. A file without a
+    /// name does it, and leaves nothing.
     pub fn pin_when_written_to(&self, before: DirId) -> DirId {
         let written = self.open_replica().and_then(|(dir, _)| dir.create_unnamed());
         let now = written.and_then(|_| self.pin());
@@ -213,7 +224,8 @@ fn pin_flags() -> StatxFlags {
 
 fn pin_of(path: &Path, side: Side) -> Result<DirId> {
     let operation = "open the root";
-    let stat = statx(CWD, path, rustix::fs::AtFlags::empty(), pin_flags()).during(side, operation)?;
+    let stat =
+        statx(CWD, path, rustix::fs::AtFlags::empty(), pin_flags()).during(side, operation)?;
     if rustix::fs::FileType::from_raw_mode(stat.stx_mode.into()).is_dir() {
         let ask = || Ok((rustix::fs::statfs(path)?, rustix::fs::statvfs(path)?));
         Ok(DirId::of(&stat).with_disk(ask))
@@ -241,8 +253,8 @@ pub fn nearest_existing(path: &Path, side: Side) -> Result<(PathBuf, DirId)> {
     }
 }
 
-/// Whether the directory `dir` is `root`, whose pin is given, or lies below it: upwards by `..`, and by the places on the
-/// file system, which bind mounts do not hide.
+/// Whether the directory `dir` is `root`, whose pin is given, or lies below it: upwards by `..`,
+/// and by the places on the file system, which bind mounts do not hide.
 pub fn lies_within(dir: &Path, root: &Path, pin: &DirId, side: Side) -> Result<bool> {
     let places = (MountPlace::of(root), MountPlace::of(dir));
     let is_below = matches!(places, (Some(root), Some(dir)) if dir.is_within(&root));
@@ -286,7 +298,9 @@ mod tests {
         for birth in [None, Some((1, 0))] {
             assert!(same(birth, Some(7), Some(7)));
             assert!(
-                !same(birth, Some(7), Some(8)) && !same(birth, Some(7), None) && !same(birth, None, None)
+                !same(birth, Some(7), Some(8))
+                    && !same(birth, Some(7), None)
+                    && !same(birth, None, None)
             );
         }
         assert!(same(Some((1, 5)), None, None));

@@ -2,9 +2,10 @@
 
 #[cfg(not(test))]
 pub use rustix::fs::{
-    RawDir, chmod, chownat, copy_file_range, fchmod, fchown, fdatasync, fgetxattr, flistxattr, fremovexattr,
-    fsetxattr, ftruncate, futimens, ioctl_ficlone, lgetxattr, linkat, mkdirat, openat, openat2, readlinkat,
-    renameat, renameat_with, seek, statx, symlinkat, unlinkat, utimensat,
+    RawDir, chmod, chownat, copy_file_range, fchmod, fchown, fdatasync, fgetxattr, flistxattr,
+    fremovexattr, fsetxattr, ftruncate, futimens, ioctl_ficlone, lgetxattr, linkat, mkdirat,
+    openat, openat2, readlinkat, renameat, renameat_with, seek, statx, symlinkat, unlinkat,
+    utimensat,
 };
 #[cfg(not(test))]
 pub use rustix::io::{pread, pwrite};

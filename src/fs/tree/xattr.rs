@@ -19,7 +19,8 @@ const ACL: &[u8] = b"system.posix_acl_access";
 /// What a first try has room for: most entries have no attribute at all.
 const USUAL: usize = 512;
 
-/// The ACL of an open entry; `None` where it has none, or cannot have one, and empty where that is not known.
+/// The ACL of an open entry; `None` where it has none, or cannot have one, and empty where that is
+/// not known.
 pub(super) fn acl(fd: impl AsFd) -> Option<Vec<u8>> {
     known(sized(|buffer| fgetxattr(fd.as_fd(), ACL, buffer)))
 }

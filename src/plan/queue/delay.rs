@@ -41,7 +41,8 @@ impl DelayQueue {
 
     /// The next one that is due by `now`.
     pub fn pop(&mut self, now: Instant) -> Option<(RelPath, Check)> {
-        let (path, check) = self.by_time.first_entry().filter(|first| first.key().0 <= now)?.remove();
+        let (path, check) =
+            self.by_time.first_entry().filter(|first| first.key().0 <= now)?.remove();
         self.due.remove(&path);
         self.of_sweep -= usize::from(check.detector == Detector::Sweep);
         Some((path, check))

@@ -27,7 +27,8 @@ pub struct BatchLimit {
     pub dirs: usize,
 }
 
-/// So many names the watch may have waiting, and so many of one directory. Beyond, directories are scanned instead.
+/// So many names the watch may have waiting, and so many of one directory. Beyond, directories are
+/// scanned instead.
 const MOST: usize = 200_000;
 const CROWD: usize = 20_000;
 
@@ -63,7 +64,12 @@ pub struct Queue {
 impl Queue {
     /// Adds names of one directory to the lane of their detector. No names: the directory's own
     /// metadata.
-    pub fn push(&mut self, detector: Detector, dir: RelPath, names: impl IntoIterator<Item = (Name, Check)>) {
+    pub fn push(
+        &mut self,
+        detector: Detector,
+        dir: RelPath,
+        names: impl IntoIterator<Item = (Name, Check)>,
+    ) {
         self.lane(detector).push(dir, names);
     }
 
@@ -81,8 +87,9 @@ impl Queue {
         self.later.push(at, path, check);
     }
 
-    /// Lets a path that a scan has found rest until a time, or until the watch tells of it. One that
-    /// rests already and is found again rests no longer for that: walks may come faster than it.
+    /// Lets a path that a scan has found rest until a time, or until the watch tells of it. One
+    /// that rests already and is found again rests no longer for that: walks may come faster than
+    /// it.
     pub fn push_resting(&mut self, at: Instant, path: RelPath, check: Check) {
         let at = self.resting.due.get(&path).map_or(at, |(due, _)| *due);
         self.resting.push(at, path, check);
@@ -90,7 +97,12 @@ impl Queue {
 
     /// Adds what the watch has told; it takes the place of what a scan has found there. Where too
     /// much waits, something else is to be done instead.
-    pub fn push_watched(&mut self, path: &RelPath, mut check: Check, now: Instant) -> Option<Instead> {
+    pub fn push_watched(
+        &mut self,
+        path: &RelPath,
+        mut check: Check,
+        now: Instant,
+    ) -> Option<Instead> {
         if let Some(found) = self.resting.remove(path) {
             check.merge(found);
         }
@@ -107,8 +119,8 @@ impl Queue {
         (self.watch.names > MOST).then(|| self.watch.coarsen())
     }
 
-    /// Notes how long it took to work on a file: one that is worked on again and again waits in between, so that none takes
-    /// more than its share.
+    /// Notes how long it took to work on a file: one that is worked on again and again waits in
+    /// between, so that none takes more than its share.
     pub fn cool(&mut self, path: RelPath, took: Duration, now: Instant) {
         self.cooling.push(path, took, now);
     }
@@ -125,8 +137,8 @@ impl Queue {
         }
     }
 
-    /// The renames that have to be followed before these looks, so many at most. Their ends are added to the looks; what has
-    /// to come after further ones is put back.
+    /// The renames that have to be followed before these looks, so many at most. Their ends are
+    /// added to the looks; what has to come after further ones is put back.
     pub fn take_renames(&mut self, checks: &mut Checks, most: usize) -> RenameBatch {
         let concerned = |(dir, names): (&RelPath, &BTreeMap<Name, Check>)| {
             self.hints.concern(dir) || names.keys().any(|name| self.hints.concern(&dir.join(name)))
@@ -154,8 +166,9 @@ impl Queue {
         }
         for (dir, names) in std::mem::take(checks) {
             let is_below = self.hints.concern(&dir);
-            let (later, now): (BTreeMap<_, _>, BTreeMap<_, _>) =
-                names.into_iter().partition(|(name, _)| is_below || self.hints.concern(&dir.join(name)));
+            let (later, now): (BTreeMap<_, _>, BTreeMap<_, _>) = names
+                .into_iter()
+                .partition(|(name, _)| is_below || self.hints.concern(&dir.join(name)));
             let is_itself = later.is_empty() && now.is_empty();
             if is_itself && is_below {
                 self.push(Detector::Watch, dir.clone(), []);
@@ -173,10 +186,12 @@ impl Queue {
         self.awaiting_worker.push_back((path, check));
     }
 
-    /// Whether something in a directory or below is to be looked at first: a walk has found it, or it was due by a time.
+    /// Whether something in a directory or below is to be looked at first: a walk has found it, or
+    /// it was due by a time.
     pub fn comes_first_within(&self, dir: &RelPath, since: Option<Instant>) -> bool {
         let comes_first = |check: &Check| check.comes_before(since);
-        let is_ready = [&self.watch, &self.sweep].iter().any(|lane| lane.has_within(dir, comes_first));
+        let is_ready =
+            [&self.watch, &self.sweep].iter().any(|lane| lane.has_within(dir, comes_first));
         is_ready || self.resting.any_below(dir, comes_first)
     }
 
@@ -294,7 +309,11 @@ mod tests {
         queue.push_path(&path("other/x"), look(now));
         let portion = BatchLimit { names: 2, dirs: 10 };
         assert_eq!(taken(&mut queue, portion), ["wide/0", "wide/1"]);
-        assert_eq!(taken(&mut queue, portion), ["other/x", "wide/2"], "others do not wait for the rest");
+        assert_eq!(
+            taken(&mut queue, portion),
+            ["other/x", "wide/2"],
+            "others do not wait for the rest"
+        );
         assert_eq!(taken(&mut queue, portion), ["wide/3", "wide/4"]);
         assert_eq!(taken(&mut queue, portion), [""; 0]);
     }
@@ -394,7 +413,11 @@ mod tests {
         let millis = |millis| now + Duration::from_millis(millis);
         let mut queue = Queue::default();
         let told = |queue: &mut Queue, name: &str, time| {
-            queue.push_watched(&path(name), Check { detector: Detector::Watch, ..look(time) }, time);
+            queue.push_watched(
+                &path(name),
+                Check { detector: Detector::Watch, ..look(time) },
+                time,
+            );
             queue.wake(time);
             queue.take(Detector::Watch, ALL).len()
         };
@@ -403,7 +426,11 @@ mod tests {
         assert_eq!(told(&mut queue, "log", millis(10)), 0);
         assert_eq!(told(&mut queue, "log", millis(90)), 0);
         assert_eq!(told(&mut queue, "other", millis(90)), 1, "others do not wait");
-        assert_eq!(queue.next_due(), Some(millis(100)), "it is told all the time, and waits no longer");
+        assert_eq!(
+            queue.next_due(),
+            Some(millis(100)),
+            "it is told all the time, and waits no longer"
+        );
         queue.wake(millis(100));
         assert_eq!(queue.take(Detector::Watch, ALL).len(), 1);
         // What is quickly done waits for a while, too.
@@ -419,7 +446,11 @@ mod tests {
         let mut queue = Queue::default();
         queue.cool(path("d/log"), Duration::from_millis(500), begun);
         for time in [after(10), after(30)] {
-            queue.push_watched(&path("d/log"), Check::new(Depth::Content, Detector::Watch, time), time);
+            queue.push_watched(
+                &path("d/log"),
+                Check::new(Depth::Content, Detector::Watch, time),
+                time,
+            );
         }
         assert!(!queue.has_ready(Detector::Watch));
         let comes_first = |queue: &Queue, dir, by| queue.comes_first_within(&path(dir), Some(by));

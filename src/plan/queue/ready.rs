@@ -41,7 +41,8 @@ impl Ready {
         self.names -= self.dirs.remove(dir).map_or(0, |names| names.len());
     }
 
-    /// Gives up the names of the widest directory, or of all where none is wide: what is to be done for it.
+    /// Gives up the names of the widest directory, or of all where none is wide: what is to be done
+    /// for it.
     pub fn coarsen(&mut self) -> Instead {
         let widest = self.dirs.iter().max_by_key(|(_, names)| names.len());
         match widest.map(|(dir, _)| dir.clone()) {
@@ -59,8 +60,8 @@ impl Ready {
     /// Whether directories below one are ready, or such names in it or below.
     pub fn has_within(&self, dir: &RelPath, is_such: impl Fn(&Check) -> bool) -> bool {
         let within = self.dirs.iter().filter(|(at, _)| at.is_within(dir));
-        let mut found =
-            within.map(|(at, names)| (at != dir && names.is_empty()) || names.values().any(&is_such));
+        let mut found = within
+            .map(|(at, names)| (at != dir && names.is_empty()) || names.values().any(&is_such));
         found.any(|found| found)
     }
 
@@ -82,7 +83,8 @@ impl Ready {
             && let Some(dir) = self.order.pop_front()
         {
             let Some(mut names) = self.dirs.remove(&dir) else { continue };
-            let turn = std::iter::from_fn(|| names.pop_first()).take(left.min(TURN)).collect::<Vec<_>>();
+            let turn =
+                std::iter::from_fn(|| names.pop_first()).take(left.min(TURN)).collect::<Vec<_>>();
             left -= turn.len();
             self.names -= turn.len();
             taken.entry(dir.clone()).or_default().extend(turn);

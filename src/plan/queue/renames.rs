@@ -20,7 +20,8 @@ pub struct Rename {
     pub since: Instant,
     /// Whether it is a directory, and takes all below it along.
     pub is_dir: bool,
-    /// Whether it was renamed back at once, or the two have exchanged their names. Which of these, nobody tells.
+    /// Whether it was renamed back at once, or the two have exchanged their names. Which of these,
+    /// nobody tells.
     pub is_undone: bool,
     /// How often it was put back, since the source had it elsewhere already.
     pub tries: u8,
@@ -40,7 +41,8 @@ impl Rename {
     }
 }
 
-/// The hints that wait, by numbers in the order of the renames. What is renamed again and again has one.
+/// The hints that wait, by numbers in the order of the renames. What is renamed again and again has
+/// one.
 #[derive(Default)]
 pub struct PendingRenames {
     waiting: BTreeMap<i64, Rename>,
@@ -86,7 +88,8 @@ impl PendingRenames {
         self.waiting.insert(first, hint);
     }
 
-    /// A hint turns out to be a way there and back, or an exchange. Two of the same two entries undo each other.
+    /// A hint turns out to be a way there and back, or an exchange. Two of the same two entries
+    /// undo each other.
     fn undo(&mut self, number: i64, is_dir: bool) {
         let Some(hint) = self.waiting.get_mut(&number) else { return };
         hint.is_undone = true;
@@ -94,7 +97,8 @@ impl PendingRenames {
         let hint = hint.clone();
         let second_last = |end| self.at.get(end).and_then(|at| at.iter().rev().nth(1)).copied();
         let [before, other] = hint.ends().map(second_last);
-        let Some((before, earlier)) = before.and_then(|before| Some((before, self.waiting.get(&before)?)))
+        let Some((before, earlier)) =
+            before.and_then(|before| Some((before, self.waiting.get(&before)?)))
         else {
             return;
         };
@@ -105,12 +109,14 @@ impl PendingRenames {
         }
     }
 
-    /// Whether nothing that matters was renamed between `before` and `last`, the last one of all; without it, after `before`.
+    /// Whether nothing that matters was renamed between `before` and `last`, the last one of all;
+    /// without it, after `before`.
     fn are_adjacent(&self, before: i64, last: Option<i64>, is_dir: bool) -> bool {
         if !is_dir {
             return self.last_dir <= before;
         }
-        let mut between = self.waiting.range(before + 1..).filter(|(number, _)| Some(**number) != last);
+        let mut between =
+            self.waiting.range(before + 1..).filter(|(number, _)| Some(**number) != last);
         between.next().is_none()
     }
 
@@ -151,7 +157,8 @@ impl PendingRenames {
         self.waiting.is_empty()
     }
 
-    /// Takes out the first ones, so many at most. Those that wait on come along as what happened afterwards.
+    /// Takes out the first ones, so many at most. Those that wait on come along as what happened
+    /// afterwards.
     pub fn take(&mut self, most: usize) -> RenameBatch {
         let all: Vec<Rename> = self.waiting.values().cloned().collect();
         let first: Vec<i64> = self.waiting.keys().take(most).copied().collect();
@@ -222,7 +229,8 @@ impl RenameBatch {
 
     /// Whether one of the renames from `first` on goes to this path.
     pub fn fill(&self, path: &RelPath, first: usize) -> bool {
-        self.later(path, first).any(|index| self.hints[index].is_undone || self.hints[index].to == *path)
+        self.later(path, first)
+            .any(|index| self.hints[index].is_undone || self.hints[index].to == *path)
     }
 
     /// The first rename from `first` on that begins or ends at a path or above it.
@@ -254,7 +262,11 @@ mod tests {
         let arrow = |hint: &Rename| if hint.is_undone { "<>" } else { ">" };
         let taken = waiting.take(usize::MAX);
         assert!(waiting.is_empty() && waiting.at.is_empty());
-        taken.hints().iter().map(|hint| format!("{}{}{}", hint.from, arrow(hint), hint.to)).collect()
+        taken
+            .hints()
+            .iter()
+            .map(|hint| format!("{}{}{}", hint.from, arrow(hint), hint.to))
+            .collect()
     }
 
     #[test]
@@ -277,16 +289,21 @@ mod tests {
         assert_eq!(waiting(&elsewhere, false), ["a<>c", "x>z"]);
         assert_eq!(waiting(&elsewhere, true).len(), 5);
         let mut exchanged = PendingRenames::default();
-        for (hint, is_dir) in hints(&[("file", "dir"), ("dir", "file")]).into_iter().zip([false, true]) {
+        for (hint, is_dir) in
+            hints(&[("file", "dir"), ("dir", "file")]).into_iter().zip([false, true])
+        {
             exchanged.push(Rename { is_dir, ..hint });
         }
         let exchanged = exchanged.take(9);
         assert!(
-            exchanged.hints().len() == 1 && exchanged.hints()[0].is_undone && exchanged.hints()[0].is_dir
+            exchanged.hints().len() == 1
+                && exchanged.hints()[0].is_undone
+                && exchanged.hints()[0].is_dir
         );
         let mut mixed = PendingRenames::default();
-        for (hint, is_dir) in
-            hints(&[("d/a", "d/b"), ("d", "e"), ("d/b", "d/c")]).into_iter().zip([false, true, false])
+        for (hint, is_dir) in hints(&[("d/a", "d/b"), ("d", "e"), ("d/b", "d/c")])
+            .into_iter()
+            .zip([false, true, false])
         {
             mixed.push(Rename { is_dir, ..hint });
         }
@@ -334,7 +351,8 @@ mod tests {
         for hint in hints(&[("a", "b/c")]) {
             waiting.push(hint);
         }
-        for (concerned, text) in [(true, "a"), (true, "a/x/y"), (true, "b/c/z"), (false, "b"), (false, "ab")]
+        for (concerned, text) in
+            [(true, "a"), (true, "a/x/y"), (true, "b/c/z"), (false, "b"), (false, "ab")]
         {
             assert_eq!(waiting.concern(&path(text)), concerned, "{text}");
         }

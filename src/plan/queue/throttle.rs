@@ -5,14 +5,16 @@ use std::time::{Duration, Instant};
 
 use crate::model::path::RelPath;
 
-/// A file that has used up its credit gets a quarter of a thread: it waits three times as long as the work on it takes,
-/// so that its twin is never further behind than five copies take.
+/// A file that has used up its credit gets a quarter of a thread: it waits three times as long as
+/// the work on it takes, so that its twin is never further behind than five copies take.
 const SHARE: u32 = 4;
 
-/// Each piece of work costs at least so much: in the long run no more than twenty lines a second in the log.
+/// Each piece of work costs at least so much: in the long run no more than twenty lines a second in
+/// the log.
 const LEAST: Duration = Duration::from_millis(50);
 
-/// What a file that was at rest may use up at once: a few saves in a row are followed without a wait.
+/// What a file that was at rest may use up at once: a few saves in a row are followed without a
+/// wait.
 const CREDIT: Duration = Duration::from_millis(200);
 
 /// Beyond so many, those that are at rest again are forgotten.
@@ -32,7 +34,8 @@ impl Throttle {
             self.rested.retain(|_, rested| *rested > now);
             self.limit = MANY.max(2 * self.rested.len());
         }
-        // Not all work waits for its turn here: what is owed from before is no more than the credit.
+        // Not all work waits for its turn here: what is owed from before is no more than the
+        // credit.
         let begun = now.checked_sub(took).unwrap_or(now);
         let rested = self.rested.entry(path).or_insert(begun);
         *rested = (*rested).clamp(begun, begun + CREDIT) + LEAST.max(SHARE * took);
@@ -85,7 +88,8 @@ mod tests {
 
     #[test]
     fn work_that_did_not_wait_makes_nobody_wait_for_long() {
-        let (mut cooling, mut now, took) = (Throttle::default(), Instant::now(), Duration::from_secs(10));
+        let (mut cooling, mut now, took) =
+            (Throttle::default(), Instant::now(), Duration::from_secs(10));
         for _ in 0..100 {
             now += took;
             cooling.push(path("big"), took, now);

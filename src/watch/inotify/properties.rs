@@ -92,7 +92,10 @@ fn record() -> impl Strategy<Value = Record> {
     ];
     let one = select(flags.to_vec());
     let flags = prop_oneof![8 => one, 1 => any::<u32>().prop_map(ReadFlags::from_bits_retain)];
-    let name = proptest::option::weighted(0.7, select(["a", "b", "..", "a/b"].map(str::to_owned).to_vec()));
+    let name = proptest::option::weighted(
+        0.7,
+        select(["a", "b", "..", "a/b"].map(str::to_owned).to_vec()),
+    );
     (-2..8_i32, flags, 0..3_u32, name).prop_map(|(wd, flags, cookie, name)| Record {
         wd,
         flags,
@@ -103,7 +106,8 @@ fn record() -> impl Strategy<Value = Record> {
 
 #[test]
 fn whatever_the_kernel_says_what_is_told_lies_in_the_source() {
-    let place = (0..8_i32, select(["", "a", "b", "a/b", "a/a", "b/a/b"].map(str::to_owned).to_vec()));
+    let place =
+        (0..8_i32, select(["", "a", "b", "a/b", "a/a", "b/a/b"].map(str::to_owned).to_vec()));
     let told_or_placed = prop_oneof![3 => record().prop_map(Ok), 1 => place.prop_map(Err)];
     holds(&vec(told_or_placed, 0..80), |all| {
         let (mut thread, told) = thread();

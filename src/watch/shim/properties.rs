@@ -9,10 +9,17 @@ use super::*;
 use crate::properties::holds;
 
 fn kind() -> impl Strategy<Value = EventKind> {
-    let reading = [AccessKind::Any, AccessKind::Read, AccessKind::Open(AccessMode::Any), AccessKind::Other];
-    let closing =
-        [AccessMode::Any, AccessMode::Read, AccessMode::Write, AccessMode::Execute, AccessMode::Other];
-    let renaming = [RenameMode::Any, RenameMode::From, RenameMode::To, RenameMode::Both, RenameMode::Other];
+    let reading =
+        [AccessKind::Any, AccessKind::Read, AccessKind::Open(AccessMode::Any), AccessKind::Other];
+    let closing = [
+        AccessMode::Any,
+        AccessMode::Read,
+        AccessMode::Write,
+        AccessMode::Execute,
+        AccessMode::Other,
+    ];
+    let renaming =
+        [RenameMode::Any, RenameMode::From, RenameMode::To, RenameMode::Both, RenameMode::Other];
     let changing = [
         ModifyKind::Any,
         ModifyKind::Data(DataChange::Any),
@@ -36,7 +43,9 @@ fn kind() -> impl Strategy<Value = EventKind> {
 /// Whether nothing was changed.
 fn is_reading(kind: EventKind) -> bool {
     match kind {
-        EventKind::Access(AccessKind::Close(mode)) => matches!(mode, AccessMode::Read | AccessMode::Execute),
+        EventKind::Access(AccessKind::Close(mode)) => {
+            matches!(mode, AccessMode::Read | AccessMode::Execute)
+        }
         EventKind::Access(_) => true,
         _ => false,
     }
@@ -45,8 +54,10 @@ fn is_reading(kind: EventKind) -> bool {
 #[test]
 fn each_change_in_the_source_is_looked_at_where_it_was() {
     let root = Path::new("/s");
-    let paths =
-        vec(select(["/s", "/s/a", "/s/a/b", "/t", "/sa", "/s/../t"].map(PathBuf::from).to_vec()), 0..3);
+    let paths = vec(
+        select(["/s", "/s/a", "/s/a/b", "/t", "/sa", "/s/../t"].map(PathBuf::from).to_vec()),
+        0..3,
+    );
     holds(&(kind(), paths, proptest::bool::weighted(0.1)), |(kind, paths, is_lost)| {
         let mut event = Event::new(kind);
         event.paths.clone_from(&paths);
@@ -54,11 +65,15 @@ fn each_change_in_the_source_is_looked_at_where_it_was() {
         let first = paths.first().map(|path| relative(path, root));
         let is_rename = kind == EventKind::Modify(ModifyKind::Name(RenameMode::Both));
         match shim(event, root) {
-            Classified::Dirty(path, _) => assert!(!is_reading(kind) && Some(&path) == paths.first()),
+            Classified::Dirty(path, _) => {
+                assert!(!is_reading(kind) && Some(&path) == paths.first())
+            }
             Classified::Urgent(Change::Everything(_)) => assert!(is_lost || paths.is_empty()),
             Classified::Urgent(Change::Root) => assert_eq!(first, Some(Some(RelPath::root()))),
             Classified::Moved(Change::Moved { from, to, .. }, ends) => {
-                assert!(is_rename && first == Some(Some(from)) && relative(&paths[1], root) == Some(to));
+                assert!(
+                    is_rename && first == Some(Some(from)) && relative(&paths[1], root) == Some(to)
+                );
                 assert_eq!(ends[..], paths[..]);
             }
             Classified::Urgent(change) | Classified::Moved(change, _) => panic!("{change:?}"),
@@ -80,7 +95,8 @@ fn the_depth_comes_out_as_it_went_in_at_any_time() {
     });
 }
 
-/// Whether the debouncer would take it for more than "dirty": it folds what is created, removed, renamed.
+/// Whether the debouncer would take it for more than "dirty": it folds what is created, removed,
+/// renamed.
 fn is_known_otherwise(event: &Event) -> bool {
     matches!(
         event.kind,

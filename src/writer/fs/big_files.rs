@@ -24,8 +24,9 @@ use crate::writer::fs::copy::{ensure_whole, fill};
 pub enum JobKind {
     /// Read both files and say whether they are equal.
     Compare { replica: NewFile, replica_entry: Entry },
-    /// Fill the temporary file `name`, to be published for `reason`. `flush`: and write it to the disk. A round that waits for
-    /// the disk may begin long after the first writing, and would not be told of what had failed by then: see syncfs(2).
+    /// Fill the temporary file `name`, to be published for `reason`. `flush`: and write it to the
+    /// disk. A round that waits for the disk may begin long after the first writing, and would not
+    /// be told of what had failed by then: see syncfs(2).
     Fill { temp: NewFile, name: Name, reason: Reason, flush: bool },
 }
 
@@ -60,7 +61,8 @@ impl Job {
     fn run(&self) -> Result<JobResult, WorkError> {
         match &self.load {
             JobKind::Compare { replica, replica_entry } => {
-                let (source, replica) = ((&self.source, &self.entry), (replica.as_file(), replica_entry));
+                let (source, replica) =
+                    ((&self.source, &self.entry), (replica.as_file(), replica_entry));
                 let verdict = compare_large(source, replica, &self.cancel)?;
                 ensure_unchanged(source).and_then(|()| ensure_unchanged(replica))?;
                 Ok(JobResult::Digests(verdict))
@@ -114,8 +116,8 @@ pub struct BigFileWorkers {
 }
 
 impl BigFileWorkers {
-    /// Starts `threads` workers for big files. Several times as many jobs may be under way, so that none is
-    /// idle while a round publishes, and a round publishes several.
+    /// Starts `threads` workers for big files. Several times as many jobs may be under way, so that
+    /// none is idle while a round publishes, and a round publishes several.
     ///
     /// # Errors
     /// Where no thread can be started.
@@ -146,7 +148,9 @@ impl BigFileWorkers {
 
     /// The right to hand in a job; `None` while all workers for big files have enough to do.
     pub fn slot(&self) -> Option<Permit> {
-        let taken = self.free.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |free| free.checked_sub(1));
+        let taken = self
+            .free
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |free| free.checked_sub(1));
         taken.ok().map(|_| Permit(Arc::clone(&self.free)))
     }
 
@@ -156,7 +160,8 @@ impl BigFileWorkers {
     }
 
     pub fn hand_over(&self, job: Job) {
-        // The workers for big files live as long as this sender; a panic in one of them ends the process.
+        // The workers for big files live as long as this sender; a panic in one of them ends the
+        // process.
         let _ = self.jobs.send(job);
     }
 }

@@ -19,8 +19,8 @@ const SMALL: u64 = 64 * 1024;
 /// Bytes that the kernel is asked to copy at once: a shutdown waits for no more than that.
 const STEP: u64 = 8 * 1024 * 1024;
 
-/// Gives out reserved names, and knows of temporary entries that could not be removed. The names start at a random number, so that
-/// those of a run that was killed are not met again.
+/// Gives out reserved names, and knows of temporary entries that could not be removed. The names
+/// start at a random number, so that those of a run that was killed are not met again.
 pub struct TempNames {
     next: AtomicU64,
     /// What was left behind, by the inode of its directory.
@@ -42,8 +42,8 @@ impl TempNames {
         Name::reserved(self.next.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Whether a temporary entry may be made in a directory: not while one lies there that cannot be removed. That is tried once
-    /// more.
+    /// Whether a temporary entry may be made in a directory: not while one lies there that cannot
+    /// be removed. That is tried once more.
     ///
     /// # Errors
     /// [`GIVES_NOTHING_BACK`].
@@ -65,7 +65,8 @@ impl TempNames {
 
     /// Whether a reserved name is that of something which could not be removed.
     pub fn have_left(&self, name: &Name) -> bool {
-        self.has_left.load(Ordering::Relaxed) && self.lock().values().any(|names| names.contains(name))
+        self.has_left.load(Ordering::Relaxed)
+            && self.lock().values().any(|names| names.contains(name))
     }
 
     fn leave(&self, dir: &ReplicaDir, name: Name) {
@@ -109,7 +110,8 @@ impl<'a> Temp<'a> {
         self.is_gone = true;
     }
 
-    /// Puts the entry under `name`. `permit`: to replace what stands there, which is no directory; `None` where nothing does.
+    /// Puts the entry under `name`. `permit`: to replace what stands there, which is no directory;
+    /// `None` where nothing does.
     ///
     /// # Errors
     /// [`WorkError::Changed`] where something else stands there by now.
@@ -148,11 +150,12 @@ impl Drop for Temp<'_> {
 
 /// Puts `new` in the place of `old` in one step; the reserved name under which `old` is now.
 ///
-/// Where the file system knows no exchange, or cannot exchange what lies on two of its layers, `old` is put aside first: for an
-/// instant nothing stands under the name.
+/// Where the file system knows no exchange, or cannot exchange what lies on two of its layers,
+/// `old` is put aside first: for an instant nothing stands under the name.
 ///
 /// # Errors
-/// [`WorkError::Changed`] where `old` has gone; `EXDEV` where it is a directory that cannot be renamed at all.
+/// [`WorkError::Changed`] where `old` has gone; `EXDEV` where it is a directory that cannot be
+/// renamed at all.
 pub fn swap(
     dir: &ReplicaDir,
     new: &Name,
@@ -160,7 +163,8 @@ pub fn swap(
     names: &TempNames,
     permit: &RemovalPermit,
 ) -> Result<Name, WorkError> {
-    // In this order: fuse-overlayfs sees of the first one only that it cannot be renamed, and loses what is below the other.
+    // In this order: fuse-overlayfs sees of the first one only that it cannot be renamed, and loses
+    // what is below the other.
     match dir.exchange(old, new, permit) {
         Ok(()) => Ok(new.clone()),
         Err(error) if error.kind == FsErrorKind::NotFound => Err(WorkError::Changed),
@@ -179,9 +183,14 @@ pub fn swap(
     }
 }
 
-/// Renames an entry to a reserved name. A network file system may do that and report an error all the
-/// same: then it is taken for done.
-fn rename_away(dir: &ReplicaDir, old: &Name, aside: &Name, permit: &RemovalPermit) -> Result<(), WorkError> {
+/// Renames an entry to a reserved name. A network file system may do that and report an error all
+/// the same: then it is taken for done.
+fn rename_away(
+    dir: &ReplicaDir,
+    old: &Name,
+    aside: &Name,
+    permit: &RemovalPermit,
+) -> Result<(), WorkError> {
     let renamed = dir.rename(old, aside, permit);
     let stands = |name: &Name| dir.look(name.as_bytes());
     match renamed {
@@ -190,14 +199,20 @@ fn rename_away(dir: &ReplicaDir, old: &Name, aside: &Name, permit: &RemovalPermi
     }
 }
 
-/// Copies the contents, holes kept as holes: how many bytes. That is `entry.size`, the size first seen, also where the file has
-/// grown since. Where the contents end elsewhere although nothing has changed, they are read once more, to their end; if that is
-/// no race, the file system makes sizes up, and what was read is the copy.
+/// Copies the contents, holes kept as holes: how many bytes. That is `entry.size`, the size first
+/// seen, also where the file has grown since. Where the contents end elsewhere although nothing has
+/// changed, they are read once more, to their end; if that is no race, the file system makes sizes
+/// up, and what was read is the copy.
 ///
 /// # Errors
-/// Read and write errors, [`WorkError::Cancelled`], [`WorkError::Changed`] where the source has become shorter, and `EFBIG` where no
-/// end is found.
-pub fn fill(source: &File, entry: &Entry, temp: &NewFile, cancel: &AtomicBool) -> Result<u64, WorkError> {
+/// Read and write errors, [`WorkError::Cancelled`], [`WorkError::Changed`] where the source has
+/// become shorter, and `EFBIG` where no end is found.
+pub fn fill(
+    source: &File,
+    entry: &Entry,
+    temp: &NewFile,
+    cancel: &AtomicBool,
+) -> Result<u64, WorkError> {
     let size = entry.size;
     let length = match size {
         0 => 0,
@@ -222,7 +237,12 @@ pub fn fill(source: &File, entry: &Entry, temp: &NewFile, cancel: &AtomicBool) -
 }
 
 /// As [`copy_by_hand`], of a whole file.
-fn fill_ranges(source: &File, size: u64, temp: &NewFile, cancel: &AtomicBool) -> Result<u64, WorkError> {
+fn fill_ranges(
+    source: &File,
+    size: u64,
+    temp: &NewFile,
+    cancel: &AtomicBool,
+) -> Result<u64, WorkError> {
     let mut offset = 0;
     while let Some((begin, end)) = source.next_data(offset)? {
         let end = end.min(size);
@@ -290,12 +310,17 @@ fn copy_by_hand(
 }
 
 /// Sees that what was copied is what the source held at one time: nothing has changed since, or it
-/// has only grown, and what was copied is still the same when it is read again. A change between the
-/// two readings shows in one of them.
+/// has only grown, and what was copied is still the same when it is read again. A change between
+/// the two readings shows in one of them.
 ///
 /// # Errors
 /// [`WorkError::Changed`] where it is not.
-pub fn ensure_whole(source: &File, entry: &Entry, temp: &File, cancel: &AtomicBool) -> Result<(), WorkError> {
+pub fn ensure_whole(
+    source: &File,
+    entry: &Entry,
+    temp: &File,
+    cancel: &AtomicBool,
+) -> Result<(), WorkError> {
     let now = source.entry()?;
     let whole = now.identity() == entry.identity()
         || (now.has_grown_from(entry) && begin_alike(source, temp, entry.size, cancel)?);
@@ -303,7 +328,12 @@ pub fn ensure_whole(source: &File, entry: &Entry, temp: &File, cancel: &AtomicBo
 }
 
 /// Whether two files agree in their first `size` bytes.
-fn begin_alike(one: &File, other: &File, size: u64, cancel: &AtomicBool) -> Result<bool, WorkError> {
+fn begin_alike(
+    one: &File,
+    other: &File,
+    size: u64,
+    cancel: &AtomicBool,
+) -> Result<bool, WorkError> {
     with_buffer(|buffer| {
         let (ours, theirs) = buffer.split_at_mut(buffer.len() / 2);
         let mut offset = 0;

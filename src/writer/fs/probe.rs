@@ -23,8 +23,8 @@ const STEPS: [u64; 6] = [1, 100, 1_000, 10_000_000, 1_000_000_000, 2_000_000_000
 /// A time beyond those that file systems with a limit store, in seconds, and before.
 const FAR: i64 = 1 << 40;
 
-/// The last seconds that some formats hold: NTFS, four digits of a year, XFS, ext4, nanoseconds in 64 bits, FAT, seconds in 32
-/// bits without a sign and with one.
+/// The last seconds that some formats hold: NTFS, four digits of a year, XFS, ext4, nanoseconds in
+/// 64 bits, FAT, seconds in 32 bits without a sign and with one.
 const LAST_SECONDS: [i64; 8] = [
     910_692_730_085,
     253_402_300_799,
@@ -41,7 +41,8 @@ const LAST_SECONDS: [i64; 8] = [
 const FIRST_SECONDS: [i64; 7] =
     [-62_135_596_800, -11_644_473_600, -9_223_372_036, -2_147_483_648, 0, 1, 315_532_800];
 
-/// A range of mtimes is named at the start if it does not hold all of these seconds: from the second day of 1970 to 2100.
+/// A range of mtimes is named at the start if it does not hold all of these seconds: from the
+/// second day of 1970 to 2100.
 const USUAL: [i64; 2] = [86_400, 4_102_444_800];
 
 /// An ACL that no mode can say, as the kernel takes it: version 2, then tag, permissions and id
@@ -113,8 +114,9 @@ pub fn probe_unseen(replica: &Dir, wanted: Capabilities) -> Capabilities {
     }
 }
 
-/// Whether what serves the replica's file system follows its symlinks (sshfs with `follow_symlinks`): what is deleted there may
-/// lie anywhere then. Found by a symlink to a file, both under reserved names; one that leads nowhere could never be removed again.
+/// Whether what serves the replica's file system follows its symlinks (sshfs with
+/// `follow_symlinks`): what is deleted there may lie anywhere then. Found by a symlink to a file,
+/// both under reserved names; one that leads nowhere could never be removed again.
 pub fn follows_symlinks(replica: &ReplicaDir) -> bool {
     let names = Arc::new(TempNames::default());
     let [target, link] = [names.next(), names.next()];
@@ -135,7 +137,8 @@ fn try_names(replica: &ReplicaDir, wanted: Capabilities) -> Result<Capabilities,
     let temp = Temp::adopt(replica, name.clone(), &names);
     let mut capabilities = try_file(&file, wanted)?;
     let upper = Name::new(&name.as_bytes().to_ascii_uppercase());
-    capabilities.folds_case = upper.is_some_and(|upper| replica.look(upper.as_bytes()).entry().is_some());
+    capabilities.folds_case =
+        upper.is_some_and(|upper| replica.look(upper.as_bytes()).entry().is_some());
     drop(temp);
     // Where the file stays, so would the symlinks.
     names.may_make_in(replica)?;
@@ -176,7 +179,8 @@ impl ProbeLinks<'_> {
         }
     }
 
-    /// Whether a symlink can be given an owner and an mtime of its own. Where that goes to the target instead, there is none.
+    /// Whether a symlink can be given an owner and an mtime of its own. Where that goes to the
+    /// target instead, there is none.
     fn have_metadata(&self, capabilities: &Capabilities) -> bool {
         let Ok((name, _temp)) = self.make(&self.target(b"")) else { return true };
         let Some(own) = self.replica.look(name.as_bytes()).entry().cloned() else { return false };
@@ -218,7 +222,8 @@ fn try_file(file: &NewFile, wanted: Capabilities) -> Result<Capabilities, FsErro
     capabilities.times = try_times(file)?;
     let now = entry()?;
     // Simple file systems have no ctimes, or forget them; their times are coarse, too.
-    capabilities.ctimes &= capabilities.modes && capabilities.times.step == 1 && now.ctime != now.mtime;
+    capabilities.ctimes &=
+        capabilities.modes && capabilities.times.step == 1 && now.ctime != now.mtime;
     capabilities.xattrs.user &= try_xattr(file, b"user.twindir", b"x");
     capabilities.xattrs.acl &= try_xattr(file, b"system.posix_acl_access", &ACL);
     if capabilities.owner {
@@ -238,9 +243,10 @@ fn try_times(file: &NewFile) -> Result<Times, FsError> {
         set(Time { sec, nsec: 0 }).ok()?;
         file.as_file().entry().ok().map(|entry| entry.mtime)
     };
-    let latest = limit(FAR, &LAST_SECONDS, i64::max, stored).map_or(Time::LAST, |sec| Time { sec, nsec: 0 });
-    let earliest =
-        limit(-FAR, &FIRST_SECONDS, i64::min, stored).map_or(Time::FIRST, |sec| Time { sec, nsec: 0 });
+    let latest =
+        limit(FAR, &LAST_SECONDS, i64::max, stored).map_or(Time::LAST, |sec| Time { sec, nsec: 0 });
+    let earliest = limit(-FAR, &FIRST_SECONDS, i64::min, stored)
+        .map_or(Time::FIRST, |sec| Time { sec, nsec: 0 });
     match set(ODD) {
         Err(error) if is_unsupported(error.kind) => return Ok(Times::NONE),
         other => other?,
@@ -248,10 +254,11 @@ fn try_times(file: &NewFile) -> Result<Times, FsError> {
     Ok(Times { step: time_step(file.as_file().entry()?.mtime), earliest, latest })
 }
 
-/// The last second that is stored as it is, in the direction of `far`; `None` where that is one, and there is no limit.
+/// The last second that is stored as it is, in the direction of `far`; `None` where that is one,
+/// and there is no limit.
 ///
-/// What is stored for `far` is the limit where the file system stores the nearest time. Others forget bits of it: so the limits
-/// of the usual formats are tried too.
+/// What is stored for `far` is the limit where the file system stores the nearest time. Others
+/// forget bits of it: so the limits of the usual formats are tried too.
 fn limit(
     far: i64,
     usual: &[i64],
@@ -274,12 +281,15 @@ fn is_refused(result: Result<(), FsError>) -> bool {
     result.is_err_and(|error| is_unsupported(error.kind))
 }
 
-/// Whether a call that fails so on a fresh file of one's own is one that the file system does not take. Programs behind FUSE
-/// answer what they like.
+/// Whether a call that fails so on a fresh file of one's own is one that the file system does not
+/// take. Programs behind FUSE answer what they like.
 fn is_unsupported(kind: FsErrorKind) -> bool {
     matches!(
         kind,
-        FsErrorKind::Unsupported | FsErrorKind::NotPermitted | FsErrorKind::Invalid | FsErrorKind::Io
+        FsErrorKind::Unsupported
+            | FsErrorKind::NotPermitted
+            | FsErrorKind::Invalid
+            | FsErrorKind::Io
     )
 }
 
@@ -290,7 +300,9 @@ fn try_xattr(file: &NewFile, name: &[u8], value: &[u8]) -> bool {
     want.0.insert(name.into(), value.into());
     let set = file.set(&Settings { xattrs: Some((&none, &want)), ..Settings::default() });
     match set {
-        Ok(()) => file.as_file().xattrs(XattrKinds::ALL).is_ok_and(|kept| kept.0.contains_key(name)),
+        Ok(()) => {
+            file.as_file().xattrs(XattrKinds::ALL).is_ok_and(|kept| kept.0.contains_key(name))
+        }
         refused => !is_refused(refused),
     }
 }
@@ -335,7 +347,10 @@ impl fmt::Display for MissingCapabilities<'_> {
             (wanted.modes && !kept.modes, "permission bits"),
             (wanted.owner && !kept.owner, "owners"),
             (kept.symlinks == Symlinks::None, "symlinks"),
-            (kept.symlinks == Symlinks::Contained, "symlinks that are absolute or have `..` in them"),
+            (
+                kept.symlinks == Symlinks::Contained,
+                "symlinks that are absolute or have `..` in them",
+            ),
             (!kept.symlink_metadata, "owners and times of symlinks"),
             (wanted.xattrs.user && !kept.xattrs.user, "user attributes"),
             (wanted.xattrs.acl && !kept.xattrs.acl, "ACLs"),
@@ -345,7 +360,8 @@ impl fmt::Display for MissingCapabilities<'_> {
             (has_times && kept.times.latest.sec < USUAL[1], &latest),
             (kept.folds_case, "upper and lower case"),
         ];
-        let words: Vec<&str> = all.iter().filter(|(lacks, _)| *lacks).map(|(_, word)| *word).collect();
+        let words: Vec<&str> =
+            all.iter().filter(|(lacks, _)| *lacks).map(|(_, word)| *word).collect();
         f.write_str(&words.join(", "))
     }
 }
@@ -369,13 +385,17 @@ mod tests {
     #[test]
     fn the_limits_of_a_file_system_are_found_whether_it_stores_the_nearest_time_or_forgets_bits() {
         let seconds = |sec| Some(Time { sec, nsec: 0 });
-        let latest = |stored: &dyn Fn(i64) -> Option<Time>| limit(FAR, &LAST_SECONDS, i64::max, stored);
-        let earliest = |stored: &dyn Fn(i64) -> Option<Time>| limit(-FAR, &FIRST_SECONDS, i64::min, stored);
+        let latest =
+            |stored: &dyn Fn(i64) -> Option<Time>| limit(FAR, &LAST_SECONDS, i64::max, stored);
+        let earliest =
+            |stored: &dyn Fn(i64) -> Option<Time>| limit(-FAR, &FIRST_SECONDS, i64::min, stored);
         assert_eq!((latest(&seconds), earliest(&seconds)), (None, None));
         // ext4; 128-byte inodes; a limit that nobody has heard of.
-        for (low, high) in
-            [(-2_147_483_648, 15_032_385_535), (-2_147_483_648, 2_147_483_647), (-77, 3_000_000_001)]
-        {
+        for (low, high) in [
+            (-2_147_483_648, 15_032_385_535),
+            (-2_147_483_648, 2_147_483_647),
+            (-77, 3_000_000_001),
+        ] {
             let nearest = |sec: i64| seconds(sec.clamp(low, high));
             assert_eq!((earliest(&nearest), latest(&nearest)), (Some(low), Some(high)));
         }
@@ -383,7 +403,10 @@ mod tests {
         let in_32_bits = |sec: i64| seconds(sec & 0xffff_ffff);
         assert_eq!((earliest(&in_32_bits), latest(&in_32_bits)), (Some(0), Some(4_294_967_295)));
         let in_nanos = |sec: i64| seconds(sec.wrapping_mul(1_000_000_000) / 1_000_000_000);
-        assert_eq!((earliest(&in_nanos), latest(&in_nanos)), (Some(-9_223_372_036), Some(9_223_372_036)));
+        assert_eq!(
+            (earliest(&in_nanos), latest(&in_nanos)),
+            (Some(-9_223_372_036), Some(9_223_372_036))
+        );
         let fat = |sec: i64| seconds(sec.clamp(315_532_800, 4_354_819_198) & !1);
         assert_eq!((earliest(&fat), latest(&fat)), (Some(315_532_800), Some(4_354_819_198)));
         assert_eq!((earliest(&|_| None), latest(&|_| None)), (Some(ODD.sec), Some(ODD.sec)));
@@ -396,7 +419,12 @@ mod tests {
         let (open, _) = root.open_replica().unwrap();
         let before = open.entry().unwrap().mtime;
         let kept = probe(&open, of_process(true)).unwrap();
-        assert!(kept.modes && kept.symlinks == Symlinks::All && kept.symlink_metadata && !kept.folds_case);
+        assert!(
+            kept.modes
+                && kept.symlinks == Symlinks::All
+                && kept.symlink_metadata
+                && !kept.folds_case
+        );
         assert_eq!(probe_unseen(&open, of_process(true)), kept);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
         assert_eq!(open.entry().unwrap().mtime, before);

@@ -127,7 +127,9 @@ fn empty_level(
             break;
         }
         let result = match hint {
-            ListedKind::File | ListedKind::Symlink | ListedKind::Special => dir.remove_file(name, permit),
+            ListedKind::File | ListedKind::Symlink | ListedKind::Special => {
+                dir.remove_file(name, permit)
+            }
             ListedKind::Unknown if !dir.look(name).is_dir() => dir.remove_file(name, permit),
             ListedKind::Dir | ListedKind::Unknown if depth == DEPTH => {
                 deep += 1;
@@ -161,7 +163,9 @@ pub fn enter(parent: &ReplicaDir, name: &[u8]) -> Result<ReplicaDir> {
         return Err(FsError::found("open the directory", Side::Replica, FsErrorKind::Invalid));
     };
     let dir = match parent.open(&rel) {
-        Err(error) if error.kind == FsErrorKind::Denied => return parent.open_up(name).map(|(dir, _)| dir),
+        Err(error) if error.kind == FsErrorKind::Denied => {
+            return parent.open_up(name).map(|(dir, _)| dir);
+        }
         other => other?,
     };
     if dir.entry()?.mode & 0o700 != 0o700 {
@@ -212,9 +216,11 @@ mod tests {
             std::os::unix::fs::symlink("../kept", aside.join("link")).unwrap();
             let faults = InjectedErrors::begin(seed, 10);
             for _ in 0..10 {
-                // It says what has failed, or it has emptied the tree; unless it was told that a part of it had gone.
+                // It says what has failed, or it has emptied the tree; unless it was told that a
+                // part of it had gone.
                 let is_done = reap(top.path()).is_ok();
-                let was_misled = faults.tale().iter().any(|error| error == "openat2: entity not found");
+                let was_misled =
+                    faults.tale().iter().any(|error| error == "openat2: entity not found");
                 assert!(
                     !is_done || was_misled || fs::read_dir(&aside).unwrap().next().is_none(),
                     "seed {seed}"

@@ -70,7 +70,8 @@ impl World {
         Some(format!("{at:?} at {place}, {} bytes", bytes.len()))
     }
 
-    /// Through a file that was opened some operations ago, and may have been renamed since, or have other names by now.
+    /// Through a file that was opened some operations ago, and may have been renamed since, or have
+    /// other names by now.
     pub fn write_held(&mut self) -> Option<String> {
         let Some(file) = self.held.take() else {
             let at = self.pick_file()?;
@@ -85,20 +86,24 @@ impl World {
         Some(format!("{at:?} at {place}, {} bytes, {end}", bytes.len()))
     }
 
-    /// The name under which a write is told: the one by which it was opened, wherever that has moved, also if it is gone or
-    /// another file's. Where the directory of that name is gone or outside, nobody could know of the write.
+    /// The name under which a write is told: the one by which it was opened, wherever that has
+    /// moved, also if it is gone or another file's. Where the directory of that name is gone or
+    /// outside, nobody could know of the write.
     fn told_name_of(&self, file: &File) -> Option<PathBuf> {
         let at = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()?;
         let bytes = at.as_os_str().as_bytes();
-        let at = PathBuf::from(OsStr::from_bytes(bytes.strip_suffix(b" (deleted)").unwrap_or(bytes)));
+        let at =
+            PathBuf::from(OsStr::from_bytes(bytes.strip_suffix(b" (deleted)").unwrap_or(bytes)));
         let dir = fs::symlink_metadata(at.parent()?).ok()?;
         // One that was made since is another one.
-        let stands = at.starts_with(&self.source) && dir.is_dir() && dir.created().ok()? <= self.held_since?;
+        let stands = at.starts_with(&self.source)
+            && dir.is_dir()
+            && dir.created().ok()? <= self.held_since?;
         stands.then_some(at)
     }
 
-    /// A log is rotated: the file that somebody has open for writing gets another name, and its first one goes, or is
-    /// another file's.
+    /// A log is rotated: the file that somebody has open for writing gets another name, and its
+    /// first one goes, or is another file's.
     pub fn rotate_held(&mut self) -> Option<String> {
         let (at, to) = (self.pick_file()?, self.free_name());
         self.hold(File::options().append(true).open(&at).unwrap());
@@ -116,7 +121,9 @@ impl World {
     /// A file that is made without a name, and gets one. None where the file system makes none.
     pub fn create_unnamed(&mut self) -> Option<String> {
         let (at, dir) = (self.free_name(), self.pick_parent());
-        let made = rustix::fs::open(&dir, OFlags::TMPFILE | OFlags::WRONLY, Mode::RUSR | Mode::WUSR).ok()?;
+        let made =
+            rustix::fs::open(&dir, OFlags::TMPFILE | OFlags::WRONLY, Mode::RUSR | Mode::WUSR)
+                .ok()?;
         let by = format!("/proc/self/fd/{}", made.as_raw_fd());
         rustix::fs::linkat(CWD, by, CWD, &at, AtFlags::SYMLINK_FOLLOW).unwrap();
         self.hold(File::from(made));
@@ -205,8 +212,10 @@ impl World {
     /// Modes with which an ordinary user can still do all the other operations.
     pub fn chmod(&mut self) -> Option<String> {
         let at = self.pick_file()?;
-        let mode =
-            self.rng.choice([0o600, 0o644, 0o755, 0o666, 0o4711, 0o1600]).expect("some to choose from");
+        let mode = self
+            .rng
+            .choice([0o600, 0o644, 0o755, 0o666, 0o4711, 0o1600])
+            .expect("some to choose from");
         set_mode(&at, mode);
         Some(format!("{at:?} to {mode:o}"))
     }
@@ -225,7 +234,8 @@ impl World {
 
     pub fn set_time(&mut self) -> Option<String> {
         let at = self.pick(|_| true)?;
-        let (seconds, nanoseconds) = (self.rng.i64(0..2_000_000_000), self.rng.i64(0..1_000_000_000));
+        let (seconds, nanoseconds) =
+            (self.rng.i64(0..2_000_000_000), self.rng.i64(0..1_000_000_000));
         set_mtime(&at, seconds, nanoseconds);
         Some(format!("{at:?} to {seconds}.{nanoseconds:09}"))
     }

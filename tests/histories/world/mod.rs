@@ -28,8 +28,9 @@ use operations::OPERATIONS;
 
 use crate::support::{Scratch, path, set_mode, set_mtime};
 
-/// Bytes of a path below which names may still be made. A tree that is moved may bring some more, and all has to stay
-/// below what the kernel takes as a path (4,096): the tests name entries by it, and so does a watch.
+/// Bytes of a path below which names may still be made. A tree that is moved may bring some more,
+/// and all has to stay below what the kernel takes as a path (4,096): the tests name entries by it,
+/// and so does a watch.
 const LONGEST_PARENT: usize = 2_500;
 const LONGEST: usize = 3_600;
 
@@ -112,7 +113,8 @@ impl World {
         self.story[from..].join("\n")
     }
 
-    /// The last operations that speak of this entry or of a directory that it is in, under their present names.
+    /// The last operations that speak of this entry or of a directory that it is in, under their
+    /// present names.
     pub fn story_of(&self, at: &Path, count: usize) -> String {
         let above = at.ancestors().take_while(|above| *above != self.source);
         let names: Vec<String> = above.map(|above| format!("{above:?}")).collect();
@@ -123,8 +125,8 @@ impl World {
 
     // --- choices
 
-    /// Some entry, found by going down from the root. A list of the whole tree for each operation would take longer
-    /// than the daemon takes to follow it.
+    /// Some entry, found by going down from the root. A list of the whole tree for each operation
+    /// would take longer than the daemon takes to follow it.
     fn wander(&mut self) -> Option<PathBuf> {
         let mut at = self.source.clone();
         loop {
@@ -156,8 +158,8 @@ impl World {
         self.pick(fs::Metadata::is_dir)
     }
 
-    /// An entry that may go with all that is below it. Seldom a large tree: soon there would be nothing left to do
-    /// anything to.
+    /// An entry that may go with all that is below it. Seldom a large tree: soon there would be
+    /// nothing left to do anything to.
     pub fn pick_light(&mut self, filter: impl Fn(&fs::Metadata) -> bool) -> Option<PathBuf> {
         let at = self.pick(filter)?;
         let is_light = entries(&at).len() < 30 || self.rng.u8(..50) == 0;
@@ -260,7 +262,8 @@ impl World {
     }
 }
 
-/// The names in a directory and whether they are directories; sorted, so that a seed says the same each time.
+/// The names in a directory and whether they are directories; sorted, so that a seed says the same
+/// each time.
 pub fn children(dir: &Path) -> Vec<(OsString, bool)> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     let mut found: Vec<_> =

@@ -182,7 +182,8 @@ impl World {
     /// What was moved out before, or what was never in.
     pub fn move_in(&mut self) -> Option<String> {
         let to = self.free_name();
-        let lying = self.rng.choice(children(&self.outside)).map(|(name, _)| self.outside.join(name));
+        let lying =
+            self.rng.choice(children(&self.outside)).map(|(name, _)| self.outside.join(name));
         let from = lying.filter(|_| self.rng.u8(..3) > 0).unwrap_or_else(|| {
             let from = self.place_outside();
             self.fill(&from);
@@ -201,8 +202,9 @@ impl World {
         Some(format!("{from:?} to {between:?}{end}"))
     }
 
-    /// In a tree that may have been in the source. To a new file: one that lies there may have a further name in the
-    /// source, and what is written through the name outside is for the sweeps to find.
+    /// In a tree that may have been in the source. To a new file: one that lies there may have a
+    /// further name in the source, and what is written through the name outside is for the sweeps
+    /// to find.
     pub fn write_outside(&mut self) -> Option<String> {
         let dirs = children(&self.outside).into_iter().filter(|(_, is_dir)| *is_dir);
         let (name, _) = self.rng.choice(dirs.collect::<Vec<_>>())?;

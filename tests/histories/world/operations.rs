@@ -4,8 +4,8 @@ use super::World;
 
 type Operation = fn(&mut World) -> Option<String>;
 
-/// Each returns what it did, or None where the tree has nothing to do it to. Some stand here more than once, so that
-/// they happen more often.
+/// Each returns what it did, or None where the tree has nothing to do it to. Some stand here more
+/// than once, so that they happen more often.
 pub const OPERATIONS: [(&str, Operation); 67] = [
     // files.rs
     ("create a file", World::create),

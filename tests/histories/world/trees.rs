@@ -69,7 +69,11 @@ impl World {
     pub fn copy_tree(&mut self) -> Option<String> {
         let (from, to) = (self.pick_dir()?, self.free_name());
         let (entries, bytes) = weight(&from);
-        if to.starts_with(&from) || !fits(&from, &to) || entries > MOST_COPIED.0 || bytes > MOST_COPIED.1 {
+        if to.starts_with(&from)
+            || !fits(&from, &to)
+            || entries > MOST_COPIED.0
+            || bytes > MOST_COPIED.1
+        {
             return None;
         }
         let with_times = self.rng.bool();
@@ -102,11 +106,15 @@ impl World {
     pub fn change_dir(&mut self) -> Option<String> {
         let at = self.pick_parent();
         if self.rng.bool() {
-            let mode = self.rng.choice([0o700, 0o755, 0o750, 0o1777, 0o2755]).expect("some to choose from");
+            let mode = self
+                .rng
+                .choice([0o700, 0o755, 0o750, 0o1777, 0o2755])
+                .expect("some to choose from");
             set_mode(&at, mode);
             return Some(format!("{at:?} to {mode:o}"));
         }
-        let (seconds, nanoseconds) = (self.rng.i64(0..2_000_000_000), self.rng.i64(0..1_000_000_000));
+        let (seconds, nanoseconds) =
+            (self.rng.i64(0..2_000_000_000), self.rng.i64(0..1_000_000_000));
         set_mtime(&at, seconds, nanoseconds);
         Some(format!("{at:?} to {seconds}.{nanoseconds:09}"))
     }

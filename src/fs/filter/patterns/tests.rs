@@ -63,7 +63,8 @@ fn stars_beyond_what_the_matcher_follows_are_refused() {
 
 #[test]
 fn lines_end_as_git_has_it() {
-    let text = b"\xef\xbb\xbfone\r\ntwo \n# three\n\\#four\nfive\\ \n\n   \nsix\t\nse\0ven\r\r\n\xff";
+    let text =
+        b"\xef\xbb\xbfone\r\ntwo \n# three\n\\#four\nfive\\ \n\n   \nsix\t\nse\0ven\r\r\n\xff";
     let patterns = Patterns::read(text);
     for path in [&b"one"[..], b"two", b"#four", b"five ", b"six\t", b"se", b"\xff"] {
         assert_eq!(patterns.excludes(path, false), Some(true), "{path:?}");
@@ -124,11 +125,20 @@ impl Git {
 
     /// Those of the paths that a pattern of git's excludes, or takes back.
     fn matched(&self, pattern: &[u8]) -> Vec<&[u8]> {
-        std::fs::write(self.top.path().join("tree/.git/info/exclude"), [pattern, b"\n"].concat()).unwrap();
+        std::fs::write(self.top.path().join("tree/.git/info/exclude"), [pattern, b"\n"].concat())
+            .unwrap();
         let bare = |path: &Vec<u8>| [path.strip_suffix(b"/").unwrap_or(path), b"\0"].concat();
         let input: Vec<u8> = self.paths.iter().flat_map(bare).collect();
-        let arguments =
-            ["-C", "tree", "check-ignore", "--no-index", "--stdin", "-z", "--verbose", "--non-matching"];
+        let arguments = [
+            "-C",
+            "tree",
+            "check-ignore",
+            "--no-index",
+            "--stdin",
+            "-z",
+            "--verbose",
+            "--non-matching",
+        ];
         let output = self.run(&arguments, &input).unwrap();
         let fields: Vec<&[u8]> = output.split(|byte| *byte == 0).collect();
         let told: Vec<_> = fields.chunks_exact(4).map(|of_path| !of_path[0].is_empty()).collect();
@@ -141,7 +151,8 @@ impl Git {
         let patterns = Patterns::read(pattern);
         let is_matched = |path: &[u8]| {
             let below = path.strip_suffix(b"/").unwrap_or(path);
-            let slashes = below.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
+            let slashes =
+                below.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
             let above = |at: usize| patterns.excludes(&below[..at], true);
             slashes.map(above).any(|found| found == Some(true))
                 || patterns.excludes(below, path.ends_with(b"/")).is_some()
@@ -159,7 +170,11 @@ impl Git {
             let (git, here) = (self.matched(&pattern), self.matched_here(&pattern));
             if git != here {
                 let pattern = String::from_utf8_lossy(&pattern).into_owned();
-                differences.push(format!("{pattern:?}\n git  {:?}\n here {:?}", shown(git), shown(here)));
+                differences.push(format!(
+                    "{pattern:?}\n git  {:?}\n here {:?}",
+                    shown(git),
+                    shown(here)
+                ));
             }
         }
         differences
@@ -243,7 +258,12 @@ fn they_match_what_git_matches() {
     let all = patterns();
     let number = all.len();
     let differences = git.differences(all);
-    assert!(differences.is_empty(), "{} of {number} differ\n{}", differences.len(), differences.join("\n"));
+    assert!(
+        differences.is_empty(),
+        "{} of {number} differ\n{}",
+        differences.len(),
+        differences.join("\n")
+    );
 }
 
 /// Patterns of a few pieces, as they come.
@@ -256,8 +276,9 @@ fn random_patterns(seed: u64, number: usize) -> Vec<Vec<u8>> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut piece = || PIECES[rng.usize(..PIECES.len())].to_owned();
     let lengths: Vec<usize> = (0..number).map(|index| 1 + index % 7).collect();
-    let patterns =
-        lengths.into_iter().map(|length| (0..length).map(|_| piece()).collect::<String>().into_bytes());
+    let patterns = lengths
+        .into_iter()
+        .map(|length| (0..length).map(|_| piece()).collect::<String>().into_bytes());
     patterns.filter(|pattern| Patterns::read(pattern).unheeded().is_empty()).collect()
 }
 

@@ -1,12 +1,13 @@
-//! The same calls, each with the errors that it may meet. That a name is not there is said by the kernel
-//! alone where it is the proof of an absence (I5): of a look, and of opening a directory of the source.
+//! The same calls, each with the errors that it may meet. That a name is not there is said by the
+//! kernel alone where it is the proof of an absence (I5): of a look, and of opening a directory of
+//! the source.
 
 use std::mem::MaybeUninit;
 
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{
-    AtFlags, Gid, Mode, OFlags, RawDirEntry, RenameFlags, ResolveFlags, SeekFrom, Statx, StatxFlags,
-    Timestamps, Uid, XattrFlags,
+    AtFlags, Gid, Mode, OFlags, RawDirEntry, RenameFlags, ResolveFlags, SeekFrom, Statx,
+    StatxFlags, Timestamps, Uid, XattrFlags,
 };
 use rustix::io::{Errno, Result};
 use rustix::path::Arg;
@@ -49,7 +50,12 @@ pub fn openat2<P: Arg, Fd: AsFd>(
     attempt("openat2", &before, &[], || rustix::fs::openat2(dir, path, flags, mode, resolve))
 }
 
-pub fn statx<P: Arg, Fd: AsFd>(dir: Fd, path: P, flags: AtFlags, mask: StatxFlags) -> Result<Statx> {
+pub fn statx<P: Arg, Fd: AsFd>(
+    dir: Fd,
+    path: P,
+    flags: AtFlags,
+    mask: StatxFlags,
+) -> Result<Statx> {
     attempt("statx", &LOOKING, &[], || rustix::fs::statx(dir, path, flags, mask))
 }
 
@@ -71,7 +77,13 @@ pub fn renameat<P: Arg, Q: Arg>(from: impl AsFd, name: P, to: impl AsFd, new: Q)
     attempt("renameat", &before, &GONE, || rustix::fs::renameat(from, name, to, new))
 }
 
-pub fn linkat<P: Arg, Q: Arg>(from: impl AsFd, name: P, to: impl AsFd, new: Q, flags: AtFlags) -> Result<()> {
+pub fn linkat<P: Arg, Q: Arg>(
+    from: impl AsFd,
+    name: P,
+    to: impl AsFd,
+    new: Q,
+    flags: AtFlags,
+) -> Result<()> {
     attempt("linkat", &MAKING, &[], || rustix::fs::linkat(from, name, to, new, flags))
 }
 
@@ -121,7 +133,12 @@ pub fn futimens<Fd: AsFd>(fd: Fd, times: &Timestamps) -> Result<()> {
     attempt("futimens", &SETTING, &SET, || rustix::fs::futimens(fd, times))
 }
 
-pub fn utimensat<P: Arg, Fd: AsFd>(dir: Fd, path: P, times: &Timestamps, flags: AtFlags) -> Result<()> {
+pub fn utimensat<P: Arg, Fd: AsFd>(
+    dir: Fd,
+    path: P,
+    times: &Timestamps,
+    flags: AtFlags,
+) -> Result<()> {
     attempt("utimensat", &SETTING, &SET, || rustix::fs::utimensat(dir, path, times, flags))
 }
 
@@ -158,7 +175,9 @@ pub fn seek<Fd: AsFd>(fd: Fd, to: SeekFrom) -> Result<u64> {
 }
 
 pub fn ioctl_ficlone<Fd: AsFd, Source: AsFd>(fd: Fd, source: Source) -> Result<()> {
-    attempt("FICLONE", &[Errno::OPNOTSUPP, Errno::NOSPC], &[], || rustix::fs::ioctl_ficlone(fd, source))
+    attempt("FICLONE", &[Errno::OPNOTSUPP, Errno::NOSPC], &[], || {
+        rustix::fs::ioctl_ficlone(fd, source)
+    })
 }
 
 pub fn copy_file_range<In: AsFd, Out: AsFd>(
@@ -170,7 +189,9 @@ pub fn copy_file_range<In: AsFd, Out: AsFd>(
 ) -> Result<usize> {
     let before = [&WRITING[..], &[Errno::XDEV, Errno::STALE]].concat();
     let len = shortened("copy_file_range", len);
-    attempt("copy_file_range", &before, &[], || rustix::fs::copy_file_range(source, from, fd, to, len))
+    attempt("copy_file_range", &before, &[], || {
+        rustix::fs::copy_file_range(source, from, fd, to, len)
+    })
 }
 
 pub fn pread<Fd: AsFd>(fd: Fd, buffer: &mut [u8], offset: u64) -> Result<usize> {

@@ -69,8 +69,8 @@ fn asked<T>(ask: impl FnOnce(&mut FaultPlan) -> Option<T>) -> Option<T> {
     PLAN.with_borrow(|plan| plan.as_ref().and_then(|plan| ask(&mut plan.borrow_mut())))
 }
 
-/// Does a call, or has it fail: with one of the errors `before`, and nothing is done; or with one of
-/// those `after` it was done, as a server answers whose first answer was lost.
+/// Does a call, or has it fail: with one of the errors `before`, and nothing is done; or with one
+/// of those `after` it was done, as a server answers whose first answer was lost.
 pub fn attempt<T>(
     call: &str,
     before: &[Errno],

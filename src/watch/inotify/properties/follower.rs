@@ -40,10 +40,14 @@ impl<F: EventHandler> Follower<F> {
 
     pub fn step(&mut self, step: TestStep) {
         match step {
-            TestStep::Create(dir, name) => self.kernel.create(&(self.dir(dir), name), What::File(0)),
+            TestStep::Create(dir, name) => {
+                self.kernel.create(&(self.dir(dir), name), What::File(0))
+            }
             TestStep::MakeDir(dir, name) => self.kernel.create(&(self.dir(dir), name), What::Dir),
             TestStep::Write(at) => self.with(at, ROOT, |kernel, place| kernel.write(&place)),
-            TestStep::Remove(at, first) => self.with(at, ROOT, |kernel, place| kernel.remove(&place, first)),
+            TestStep::Remove(at, first) => {
+                self.with(at, ROOT, |kernel, place| kernel.remove(&place, first))
+            }
             TestStep::Rename(at, dir, name) => {
                 let to = (self.dir(dir), name);
                 self.with(at, ROOT, |kernel, from| kernel.rename(&from, &to));
@@ -53,7 +57,9 @@ impl<F: EventHandler> Follower<F> {
                 self.with(one, ROOT, |kernel, one| kernel.exchange(&one, &other));
             }
             TestStep::Removable(at) => {
-                self.with(at, ROOT, |kernel, from| kernel.rename(&from, &(ELSEWHERE, from.1.clone())));
+                self.with(at, ROOT, |kernel, from| {
+                    kernel.rename(&from, &(ELSEWHERE, from.1.clone()))
+                });
             }
             TestStep::Return(at, dir, name) => {
                 let to = (self.dir(dir), name);
@@ -71,7 +77,8 @@ impl<F: EventHandler> Follower<F> {
 
     /// Some entry of a tree.
     fn place(&self, which: u8, top: Inode) -> Option<NamedInode> {
-        let places: Vec<_> = self.kernel.entries(top).into_values().map(|(place, _)| place).collect();
+        let places: Vec<_> =
+            self.kernel.entries(top).into_values().map(|(place, _)| place).collect();
         places.get(usize::from(which) % places.len().max(1)).cloned()
     }
 
@@ -79,7 +86,11 @@ impl<F: EventHandler> Follower<F> {
     fn dir(&self, which: u8) -> Inode {
         let mut dirs = vec![ROOT];
         dirs.extend(
-            self.kernel.entries(ROOT).into_values().map(|(_, at)| at).filter(|at| self.kernel.is_dir(*at)),
+            self.kernel
+                .entries(ROOT)
+                .into_values()
+                .map(|(_, at)| at)
+                .filter(|at| self.kernel.is_dir(*at)),
         );
         dirs[usize::from(which) % dirs.len()]
     }
@@ -106,7 +117,10 @@ impl<F: EventHandler> Follower<F> {
         while let Ok(event) = self.told.try_recv() {
             match shim(event, Path::new(PATH)) {
                 Classified::Dirty(path, depth) => {
-                    self.tasks.push(FollowerTask::Check(relative(&path, Path::new(PATH)).unwrap(), depth));
+                    self.tasks.push(FollowerTask::Check(
+                        relative(&path, Path::new(PATH)).unwrap(),
+                        depth,
+                    ));
                 }
                 Classified::Moved(_, ends) => {
                     let ends = ends.map(|end| relative(&end, Path::new(PATH)).unwrap());
@@ -121,10 +135,12 @@ impl<F: EventHandler> Follower<F> {
     fn act(&mut self, task: FollowerTask) {
         match task {
             FollowerTask::Check(path, depth) => self.look(&path, depth),
-            FollowerTask::Open(path) => match self.kernel.find(&path).filter(|at| self.kernel.is_dir(*at)) {
-                Some(at) => self.tasks.push(FollowerTask::Register(path, at)),
-                None => self.look(&path, Depth::Content),
-            },
+            FollowerTask::Open(path) => {
+                match self.kernel.find(&path).filter(|at| self.kernel.is_dir(*at)) {
+                    Some(at) => self.tasks.push(FollowerTask::Register(path, at)),
+                    None => self.look(&path, Depth::Content),
+                }
+            }
             FollowerTask::Register(path, at) => {
                 let wd = self.kernel.watch(at);
                 self.thread.registry.known().put(wd, &path, || self.kernel.find(&path) == Some(at));
@@ -155,8 +171,8 @@ impl<F: EventHandler> Follower<F> {
         }
     }
 
-    /// What a round does. Where the directory has gone, the highest that has is looked at; where the
-    /// twin lacks it, those above are.
+    /// What a round does. Where the directory has gone, the highest that has is looked at; where
+    /// the twin lacks it, those above are.
     fn look(&mut self, path: &RelPath, depth: Depth) {
         let Some((dir, _)) = path.split() else { return };
         for above in dir.ancestors_and_self() {
@@ -192,7 +208,8 @@ impl<F: EventHandler> Follower<F> {
 
     pub fn verify_twins(&self) {
         let entries = self.kernel.entries(ROOT).into_iter();
-        let wanted: BTreeMap<_, _> = entries.map(|(path, (_, at))| (path, self.kernel.what(at))).collect();
+        let wanted: BTreeMap<_, _> =
+            entries.map(|(path, (_, at))| (path, self.kernel.what(at))).collect();
         assert_eq!(self.twin, wanted);
     }
 
@@ -201,7 +218,8 @@ impl<F: EventHandler> Follower<F> {
         let known = self.thread.registry.known();
         for (path, (_, at)) in self.kernel.entries(ROOT) {
             if self.kernel.is_dir(at) {
-                let wd = self.kernel.watch_of(at).unwrap_or_else(|| panic!("{path:?} is not watched"));
+                let wd =
+                    self.kernel.watch_of(at).unwrap_or_else(|| panic!("{path:?} is not watched"));
                 assert_eq!(known.places.path(wd), Some(path));
             }
         }

@@ -125,7 +125,13 @@ impl Kernel {
         }
     }
 
-    fn tell_entry(&mut self, (dir, name): &NamedInode, flags: ReadFlags, cookie: u32, is_dir: bool) {
+    fn tell_entry(
+        &mut self,
+        (dir, name): &NamedInode,
+        flags: ReadFlags,
+        cookie: u32,
+        is_dir: bool,
+    ) {
         let flags = if is_dir { flags | ReadFlags::ISDIR } else { flags };
         self.tell(*dir, flags, cookie, Some(name));
     }
@@ -172,8 +178,8 @@ impl Kernel {
         }
     }
 
-    /// Removes an entry with all that it holds. The directory itself tells of it before the one that it
-    /// lay in, or after that.
+    /// Removes an entry with all that it holds. The directory itself tells of it before the one
+    /// that it lay in, or after that.
     pub fn remove(&mut self, place: &NamedInode, first: bool) {
         let Some(at) = self.at(place) else { return };
         let is_dir = self.is_dir(at);

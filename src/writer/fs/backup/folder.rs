@@ -12,14 +12,16 @@ use crate::model::path::Name;
 /// Local time, to the millisecond, and its distance from UTC.
 const FORMAT: &str = "twindir-%Y-%m-%dT%H-%M-%S%.3f%z";
 
-/// Makes the folder of this moment. Nobody else may look into it: what lies there was hidden, perhaps, by the mode of a
-/// directory above it.
+/// Makes the folder of this moment. Nobody else may look into it: what lies there was hidden,
+/// perhaps, by the mode of a directory above it.
 pub(super) fn begin(root: &ReplicaDir) -> Result<Name, FsError> {
     loop {
         let name = name_of(&Zoned::now());
         match root.make_dir(&name) {
             // Another one of this very millisecond.
-            Err(error) if error.kind == FsErrorKind::Exists => std::thread::sleep(Duration::from_millis(1)),
+            Err(error) if error.kind == FsErrorKind::Exists => {
+                std::thread::sleep(Duration::from_millis(1))
+            }
             other => return other.map(|()| name),
         }
     }
@@ -35,7 +37,10 @@ pub(super) fn age(name: &Name) -> Option<Duration> {
     let text = std::str::from_utf8(name.as_bytes()).ok()?;
     let begun = Zoned::strptime(FORMAT, text).ok()?;
     let is_ours = name_of(&begun) == *name;
-    let age = Zoned::now().timestamp().as_millisecond().checked_sub(begun.timestamp().as_millisecond())?;
+    let age = Zoned::now()
+        .timestamp()
+        .as_millisecond()
+        .checked_sub(begun.timestamp().as_millisecond())?;
     is_ours.then_some(Duration::from_millis(age.try_into().ok()?))
 }
 
@@ -69,7 +74,10 @@ mod tests {
             assert_eq!(age(&name(other)), None, "{other}");
         }
         for ours in ["+0000", "+0530", "-0800"] {
-            assert!(age(&name(&format!("twindir-2020-01-01T00-00-00.000{ours}"))).is_some(), "{ours}");
+            assert!(
+                age(&name(&format!("twindir-2020-01-01T00-00-00.000{ours}"))).is_some(),
+                "{ours}"
+            );
         }
     }
 }

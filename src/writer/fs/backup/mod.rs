@@ -1,8 +1,9 @@
 //! What leaves the replica, or is overwritten there, is kept where that is asked for: it goes to
 //! `DIR/twindir-<time>/<path>` first. Where it cannot, the change is not made.
 //!
-//! A folder takes each path once. When a path comes a second time, and after an hour, a new folder is begun with the time
-//! of that moment: its entries left the replica after that, and before the next folder's time.
+//! A folder takes each path once. When a path comes a second time, and after an hour, a new folder
+//! is begun with the time of that moment: its entries left the replica after that, and before the
+//! next folder's time.
 
 mod folder;
 mod tree_copy;
@@ -29,10 +30,12 @@ use tree_copy::copy_entry;
 /// So long a folder takes entries: as finely as that does pruning know their age.
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// After so long nothing is put into a folder any more: what is being put there when its hour is over may take its time.
+/// After so long nothing is put into a folder any more: what is being put there when its hour is
+/// over may take its time.
 const PUTTING: Duration = Duration::from_secs(2 * 3600);
 
-/// New folders that are begun for one entry, at most. The second is empty but for what other threads do.
+/// New folders that are begun for one entry, at most. The second is empty but for what other
+/// threads do.
 const TRIES: usize = 4;
 
 /// Where entries of the replica are kept.
@@ -97,8 +100,8 @@ impl Backup {
         &self.root
     }
 
-    /// Keeps a file or symlink that is about to be overwritten, and leaves it where it is: by a link on one file system, else by
-    /// a copy.
+    /// Keeps a file or symlink that is about to be overwritten, and leaves it where it is: by a
+    /// link on one file system, else by a copy.
     pub fn keep(
         &self,
         from: &ReplicaDir,
@@ -109,7 +112,9 @@ impl Backup {
         self.put(path, |to, leaf| {
             match from.link_to(name, &to, leaf) {
                 Err(error) if is_gone(&error, from, name) => return Ok(Kept(None)),
-                Err(error) if cannot_link(error.kind) => self.copy(from, name, &to, leaf, cancel)?,
+                Err(error) if cannot_link(error.kind) => {
+                    self.copy(from, name, &to, leaf, cancel)?
+                }
                 other => other.map_err(|error| blamed(error, &to))?,
             }
             Ok(Kept(Some((to, leaf.clone()))))
@@ -139,8 +144,8 @@ impl Backup {
         })
     }
 
-    /// Puts an entry in the place of the directory `at`, in one step: it waits in the backup for the exchange. Where that cannot
-    /// be, the directory is taken as by [`Backup::take`].
+    /// Puts an entry in the place of the directory `at`, in one step: it waits in the backup for
+    /// the exchange. Where that cannot be, the directory is taken as by [`Backup::take`].
     pub fn replace(
         &self,
         new: (&ReplicaDir, &Name),
@@ -164,14 +169,17 @@ impl Backup {
             }
             match exchanged {
                 Ok(()) => Ok(true),
-                Err(error) if error.is_unknown_flag() || error.kind == FsErrorKind::CrossDevice => Ok(false),
+                Err(error) if error.is_unknown_flag() || error.kind == FsErrorKind::CrossDevice => {
+                    Ok(false)
+                }
                 Err(error) => Err(blamed(error, &to).into()),
             }
         })?;
         if exchanged { Ok(Taken::Exchanged) } else { self.take(at.0, at.1, path, permit, cancel) }
     }
 
-    /// Finds the place of a path, and puts an entry there. Where the place is taken, a new folder is begun.
+    /// Finds the place of a path, and puts an entry there. Where the place is taken, a new folder
+    /// is begun.
     fn put<T>(
         &self,
         path: &RelPath,
@@ -187,7 +195,9 @@ impl Backup {
                 .map_err(WorkError::from)
                 .and_then(|to| put(to, &name))
             {
-                Err(WorkError::FsError(error)) if is_taken(&error) && tries < TRIES => self.leave(&folder),
+                Err(WorkError::FsError(error)) if is_taken(&error) && tries < TRIES => {
+                    self.leave(&folder)
+                }
                 result => return result,
             }
         }
@@ -202,7 +212,8 @@ impl Backup {
         if is_it {
             return Ok(dir);
         }
-        // Its disk is gone, and this is the directory beneath, or another disk; or its path leads into a root.
+        // Its disk is gone, and this is the directory beneath, or another disk; or its path leads
+        // into a root.
         Err(FsError::found("keep what goes", Side::Backup, FsErrorKind::Stale))
     }
 
@@ -246,7 +257,8 @@ impl Backup {
         }
     }
 
-    /// Whether one of these directories is a folder or lies in it, by whatever names. What cannot be found out may be so.
+    /// Whether one of these directories is a folder or lies in it, by whatever names. What cannot
+    /// be found out may be so.
     fn is_in_use(&self, folder: &Name, dirs: &[PathBuf]) -> bool {
         let path = self.root.path.join(OsStr::from_bytes(folder.as_bytes()));
         let Ok(pin) = Root::new(path.clone(), Side::Backup).pin() else { return true };
@@ -281,8 +293,9 @@ impl Backup {
         copied
     }
 
-    /// Removes the folders whose entries were put there longer than `keep` ago. Whatever else lies beside them stays, and
-    /// so does a folder in which one of the directories in use lies: somebody may mirror from it, or to it.
+    /// Removes the folders whose entries were put there longer than `keep` ago. Whatever else lies
+    /// beside them stays, and so does a folder in which one of the directories in use lies:
+    /// somebody may mirror from it, or to it.
     pub fn prune(&self, keep: Duration, in_use: &[PathBuf], stop: &AtomicBool) {
         let Ok(root) = self.open_root() else { return };
         let Ok(listing) = root.open(&RelPath::root()).and_then(|root| root.list()) else { return };
@@ -299,9 +312,13 @@ impl Backup {
                 .and_then(|dir| empty(&dir, stop, &RemovalPermit::in_backup()))
                 .and_then(|()| root.remove_dir(name.as_bytes(), &RemovalPermit::in_backup()))
             {
-                Ok(()) => tracing::info!(op = "pruned", path = %name, "older than --backup-keep says"),
+                Ok(()) => {
+                    tracing::info!(op = "pruned", path = %name, "older than --backup-keep says")
+                }
                 Err(_) if stop.load(std::sync::atomic::Ordering::Relaxed) => return,
-                Err(error) => tracing::warn!(op = "warning", path = %name, "cannot prune it: {error}"),
+                Err(error) => {
+                    tracing::warn!(op = "warning", path = %name, "cannot prune it: {error}")
+                }
             }
         }
     }
@@ -326,21 +343,24 @@ fn make_dirs(root: &ReplicaDir, path: &RelPath) -> Result<ReplicaDir, FsError> {
 /// Removes what there is of a copy that has failed.
 fn remove(dir: &ReplicaDir, name: &Name, cancel: &AtomicBool) {
     if dir.look(name.as_bytes()).is_dir() {
-        let _ = enter(dir, name.as_bytes()).and_then(|top| empty(&top, cancel, &RemovalPermit::in_backup()));
+        let _ = enter(dir, name.as_bytes())
+            .and_then(|top| empty(&top, cancel, &RemovalPermit::in_backup()));
         let _ = dir.remove_dir(name.as_bytes(), &RemovalPermit::in_backup());
     } else {
         let _ = dir.remove_file(name.as_bytes(), &RemovalPermit::in_backup());
     }
 }
 
-/// A directory that its mode locks to its owner. To go elsewhere, it must be writable; it gets its mode back, wherever it is.
+/// A directory that its mode locks to its owner. To go elsewhere, it must be writable; it gets its
+/// mode back, wherever it is.
 struct Unlocked(ReplicaDir, u32);
 
 impl Unlocked {
     /// `None` where nothing has to be done for that.
     fn open(dir: &ReplicaDir, name: &Name) -> Option<Self> {
         let side = dir.look(name.as_bytes());
-        let is_locked = side.entry().is_some_and(|entry| entry.is_dir() && entry.mode & 0o300 != 0o300);
+        let is_locked =
+            side.entry().is_some_and(|entry| entry.is_dir() && entry.mode & 0o300 != 0o300);
         // Where that is not permitted, what is done with it will say so.
         let (opened, mode) = is_locked.then(|| dir.open_up(name.as_bytes()))?.ok()?;
         Some(Self(opened, mode))
@@ -358,14 +378,16 @@ fn is_gone(error: &FsError, dir: &ReplicaDir, name: &Name) -> bool {
     error.is_absence() && dir.look(name.as_bytes()) == Observed::Absent
 }
 
-/// A missing right is said of the folder to which an entry was to go. If that can be written to, the entry may not leave its place.
+/// A missing right is said of the folder to which an entry was to go. If that can be written to,
+/// the entry may not leave its place.
 fn blamed(error: FsError, to: &ReplicaDir) -> FsError {
     let is_open = || to.entry().is_ok_and(|entry| entry.mode & 0o300 == 0o300);
     let is_of_entry = error.is_forbidden() && is_open();
     if is_of_entry { FsError { side: Side::Replica, ..error } } else { error }
 }
 
-/// Whether something else stands at the place, or above it: a directory that was kept, perhaps, with a mode that lets nothing in.
+/// Whether something else stands at the place, or above it: a directory that was kept, perhaps,
+/// with a mode that lets nothing in.
 fn is_taken(error: &FsError) -> bool {
     let taken = [
         FsErrorKind::Exists,
@@ -379,7 +401,8 @@ fn is_taken(error: &FsError) -> bool {
     error.side == Side::Backup && taken.contains(&error.kind)
 }
 
-/// Whether the file system, or this user, cannot link it there: other file systems, links forbidden or unknown, too many.
+/// Whether the file system, or this user, cannot link it there: other file systems, links forbidden
+/// or unknown, too many.
 fn cannot_link(kind: FsErrorKind) -> bool {
     let unlinkable = [
         FsErrorKind::CrossDevice,

@@ -12,8 +12,8 @@ use crate::writer::fs::copy::{fill, seal, settings};
 /// How to copy: what the backup's file system keeps, and what ends it.
 type CopyOptions<'a> = (&'a Capabilities, &'a AtomicBool);
 
-/// Copies one entry, a directory with all that it holds. FIFOs, sockets and devices hold nothing: they are
-/// left out.
+/// Copies one entry, a directory with all that it holds. FIFOs, sockets and devices hold nothing:
+/// they are left out.
 pub(super) fn copy_entry(
     from: &Dir,
     name: &Name,
@@ -56,8 +56,8 @@ fn copy_leaf(
     }
 }
 
-/// Top down what it holds, then, bottom up, what belongs to the directories themselves. One directory is open
-/// at a time on each side, so that a tree may be as deep as it likes.
+/// Top down what it holds, then, bottom up, what belongs to the directories themselves. One
+/// directory is open at a time on each side, so that a tree may be as deep as it likes.
 fn copy_tree(
     from: &Dir,
     name: &Name,
@@ -85,7 +85,9 @@ fn copy_tree(
                     copy.make_dir(&name)?;
                     dirs.push(at.join(&name));
                 }
-                Observed::Present(entry) => copy_leaf(&ours, (&name, &entry), &copy, &name, options)?,
+                Observed::Present(entry) => {
+                    copy_leaf(&ours, (&name, &entry), &copy, &name, options)?
+                }
             }
         }
     }
@@ -93,7 +95,10 @@ fn copy_tree(
         let (ours, copy) = (from.open(&tops.0.below(at))?, to.open(&tops.1.below(at))?);
         let (entry, capabilities) = (ours.entry()?, options.0);
         let xattrs = (copy.xattrs(capabilities.xattrs)?, ours.xattrs(capabilities.xattrs)?);
-        let all = MetadataDiff { xattrs: xattrs.0 != xattrs.1, ..MetadataDiff::of_new(&entry, capabilities) };
+        let all = MetadataDiff {
+            xattrs: xattrs.0 != xattrs.1,
+            ..MetadataDiff::of_new(&entry, capabilities)
+        };
         copy.set(&settings(&entry, all, Some((&xattrs.0, &xattrs.1)), capabilities))?;
     }
     Ok(())

@@ -62,7 +62,8 @@ impl Bench {
 
 /// Tries many seeds: some have to succeed, and some to fail.
 fn some_succeed(succeeds: impl Fn(u64) -> bool) {
-    let (done, failed): (Vec<_>, Vec<_>) = InjectedErrors::seeds(100).partition(|seed| succeeds(*seed));
+    let (done, failed): (Vec<_>, Vec<_>) =
+        InjectedErrors::seeds(100).partition(|seed| succeeds(*seed));
     println!("{} have succeeded, {} have failed", done.len(), failed.len());
     assert!(!done.is_empty() && !failed.is_empty());
 }
@@ -71,11 +72,16 @@ fn some_succeed(succeeds: impl Fn(u64) -> bool) {
 fn a_copy_that_is_said_to_be_done_is_whole_whatever_has_failed() {
     some_succeed(|seed| {
         let mut bench = Bench::new(seed);
-        let (source, copy) = (bench.top.path().join("source/file"), bench.top.path().join("replica/temp"));
+        let (source, copy) =
+            (bench.top.path().join("source/file"), bench.top.path().join("replica/temp"));
         bench.write(&source);
         let temp = bench.replica().create_file(&name("temp")).unwrap();
-        let job =
-            bench.job(JobKind::Fill { temp, name: name("temp"), reason: Reason::New, flush: seed % 2 == 0 });
+        let job = bench.job(JobKind::Fill {
+            temp,
+            name: name("temp"),
+            reason: Reason::New,
+            flush: seed % 2 == 0,
+        });
         let faults = InjectedErrors::begin(seed, 20);
         let result = job.run();
         drop(faults);
@@ -89,7 +95,8 @@ fn a_copy_that_is_said_to_be_done_is_whole_whatever_has_failed() {
 fn two_files_are_not_said_to_be_equal_for_what_has_failed() {
     some_succeed(|seed| {
         let mut bench = Bench::new(seed);
-        let [source, other] = ["source", "replica"].map(|side| bench.top.path().join(side).join("file"));
+        let [source, other] =
+            ["source", "replica"].map(|side| bench.top.path().join(side).join("file"));
         bench.write(&source);
         fs::copy(&source, &other).unwrap();
         let differs = bench.rng.bool();

@@ -1,10 +1,11 @@
 //! Who is let into a directory that stands on both sides.
 //!
-//! What its source gives to nobody any more is taken at once, from the root down, before anything is put into it. What its
-//! source gives besides is given when the directory itself is looked at, which a walk asks for after all that it has found in
-//! it; only while nothing in it waits or has failed; and only where the directory is what its name says. That is a twin: it
-//! was made for the source's, or a walk has found that all it holds is in that, too. Or a walk has compared the two, and
-//! nobody else could have moved it there.
+//! What its source gives to nobody any more is taken at once, from the root down, before anything
+//! is put into it. What its source gives besides is given when the directory itself is looked at,
+//! which a walk asks for after all that it has found in it; only while nothing in it waits or has
+//! failed; and only where the directory is what its name says. That is a twin: it was made for the
+//! source's, or a walk has found that all it holds is in that, too. Or a walk has compared the two,
+//! and nobody else could have moved it there.
 
 use std::time::Instant;
 
@@ -26,11 +27,12 @@ use crate::plan::metadata::MetadataDiff;
 const OTHERS_LOOK: u32 = 0o005;
 
 impl Round<'_> {
-    /// Restricts a directory of the replica and each one above it. Both sides are opened from name to name, so that each is
-    /// compared with the one that holds the next.
+    /// Restricts a directory of the replica and each one above it. Both sides are opened from name
+    /// to name, so that each is compared with the one that holds the next.
     ///
     /// # Errors
-    /// Where one of them stays too open; or where others than `source` and `replica` are found at its path: changed.
+    /// Where one of them stays too open; or where others than `source` and `replica` are found at
+    /// its path: changed.
     pub(super) fn restrict_down_to(
         &mut self,
         path: &RelPath,
@@ -59,8 +61,8 @@ impl Round<'_> {
             self.restrict(&next, &pair.0, Some(&ours), &theirs)?;
             self.restricted.insert(next, pair);
         }
-        let are_they =
-            ours.entry()?.is_inode_of(&source.entry()?) && theirs.entry()?.is_inode_of(&replica.entry()?);
+        let are_they = ours.entry()?.is_inode_of(&source.entry()?)
+            && theirs.entry()?.is_inode_of(&replica.entry()?);
         if are_they { Ok(()) } else { Err(WorkError::Changed) }
     }
 
@@ -70,13 +72,16 @@ impl Round<'_> {
         self.near = None;
     }
 
-    /// Both sides of a directory that this round has restricted, with all above it: then what lies below need not be walked to
-    /// from the root. `None` where others stand there by now.
+    /// Both sides of a directory that this round has restricted, with all above it: then what lies
+    /// below need not be walked to from the root. `None` where others stand there by now.
     pub(super) fn restricted_pair(&mut self, path: &RelPath) -> Option<(Dir, ReplicaDir)> {
-        if !self.dir_pairs.contains_key(path) && self.near.as_ref().is_none_or(|(near, _)| near != path) {
+        if !self.dir_pairs.contains_key(path)
+            && self.near.as_ref().is_none_or(|(near, _)| near != path)
+        {
             let (ours, theirs) = self.restricted.get(path)?;
             let pair = (self.source.open(path).ok()?, self.replica.open(path).ok()?);
-            let are_they = pair.0.entry().ok()?.is_inode_of(ours) && pair.1.entry().ok()?.is_inode_of(theirs);
+            let are_they =
+                pair.0.entry().ok()?.is_inode_of(ours) && pair.1.entry().ok()?.is_inode_of(theirs);
             self.near = are_they.then(|| (path.clone(), pair));
         }
         let (source, replica) = match (self.dir_pairs.get(path), &self.near) {
@@ -88,14 +93,15 @@ impl Round<'_> {
         Some((source.open(&here).ok()?, replica.open(&here).ok()?))
     }
 
-    /// Takes from a directory of the replica the rights that the source's gives no more. Where it is another's there, another
-    /// group's, or has another ACL, group and others are kept out until the closing phase, and its former owner too.
+    /// Takes from a directory of the replica the rights that the source's gives no more. Where it
+    /// is another's there, another group's, or has another ACL, group and others are kept out until
+    /// the closing phase, and its former owner too.
     ///
     /// `wanted`: what the source's is; its `source` cannot always be opened.
     ///
     /// # Errors
-    /// Where it stays too open, or is a stranger's. Not so the replica itself, which the user has chosen: the closing phase
-    /// says it.
+    /// Where it stays too open, or is a stranger's. Not so the replica itself, which the user has
+    /// chosen: the closing phase says it.
     pub(super) fn restrict(
         &mut self,
         path: &RelPath,
@@ -117,9 +123,11 @@ impl Round<'_> {
             || differs.gid
             || (!now.is_closed() && source.is_some_and(|source| self.acls_differ(source, replica)));
         let allowed = 0o7700 | if is_given { 0 } else { wanted.mode };
-        let uid = (is_given && differs.uid && now.uid != capabilities.user).then_some(capabilities.user);
+        let uid =
+            (is_given && differs.uid && now.uid != capabilities.user).then_some(capabilities.user);
         // Its owner decides who is let in, whatever its mode is now.
-        let is_strangers = !capabilities.owner && ![capabilities.user, wanted.uid, 0].contains(&now.uid);
+        let is_strangers =
+            !capabilities.owner && ![capabilities.user, wanted.uid, 0].contains(&now.uid);
         let is_too_open =
             now.is_wider_than(wanted) || (is_strangers && wanted.mode & OTHERS_LOOK != OTHERS_LOOK);
         if now.mode & !allowed == 0 && uid.is_none() && !is_too_open {
@@ -146,7 +154,8 @@ impl Round<'_> {
         Ok(())
     }
 
-    /// A directory got this owner and this mode: remembers that others could move its entries before, where they cannot now.
+    /// A directory got this owner and this mode: remembers that others could move its entries
+    /// before, where they cannot now.
     pub(super) fn note_former_renamers(&self, before: &Entry, uid: u32, mode: u32) {
         let (verified_dirs, user) = (&self.shared.verified_dirs, self.shared.capabilities.user);
         let movers = |dir: &Entry| Renamers::within(dir, verified_dirs, user);
@@ -213,7 +222,8 @@ impl Round<'_> {
     fn has_failed_within(&self, dir: &RelPath, by: Option<Instant>) -> bool {
         let is_shown = |path: &RelPath| path != dir && path.is_within(dir) && self.shows(path);
         let is_due = |check: &Check, why: &Requeue| {
-            !matches!(why, Requeue::ChangedSinceCopy | Requeue::WidenLater) && check.comes_before(by)
+            !matches!(why, Requeue::ChangedSinceCopy | Requeue::WidenLater)
+                && check.comes_before(by)
         };
         self.out.problems.iter().any(|(problem, _)| is_shown(&problem.path))
             || self.out.again.iter().any(|(path, check, why)| is_due(check, why) && is_shown(path))
@@ -221,7 +231,8 @@ impl Round<'_> {
             || self.waiting.has_failed_within(dir, by, &is_shown)
     }
 
-    /// Whether others could see what the replica has at a path, were they let into all that is above it.
+    /// Whether others could see what the replica has at a path, were they let into all that is
+    /// above it.
     fn shows(&self, path: &RelPath) -> bool {
         let Some((dir, name)) = path.split() else { return false };
         match self.replica.open(&dir) {
@@ -240,8 +251,9 @@ impl Round<'_> {
         }
     }
 
-    /// What is to be moved is first made as closed as the source's is at its `end`; and a directory that comes from where
-    /// fewer people could see it is closed until a walk has been through it. `None` where that cannot be.
+    /// What is to be moved is first made as closed as the source's is at its `end`; and a directory
+    /// that comes from where fewer people could see it is closed until a walk has been through it.
+    /// `None` where that cannot be.
     pub(super) fn restrict_moving(
         &mut self,
         from: &ReplicaName,

@@ -78,7 +78,14 @@ impl Round<'_> {
         };
         for finished in finished {
             let (path, check) = (finished.job.path.clone(), finished.job.check.clone());
-            let here = EntryContext { round: self, rel: &rel, dir_pair, replica, path: &path, check: &check };
+            let here = EntryContext {
+                round: self,
+                rel: &rel,
+                dir_pair,
+                replica,
+                path: &path,
+                check: &check,
+            };
             let ready = here.publish_finished(&finished, out);
             if let Err(work_error) = finish(ready, out) {
                 out.record_failure(path, check, work_error);
@@ -86,11 +93,19 @@ impl Round<'_> {
         }
         for Observation { name, check, source, replica: standing } in observations {
             let path = rel.join(&name);
-            let here = EntryContext { round: self, rel: &rel, dir_pair, replica, path: &path, check: &check };
+            let here = EntryContext {
+                round: self,
+                rel: &rel,
+                dir_pair,
+                replica,
+                path: &path,
+                check: &check,
+            };
             let (before, begun) = (out.worked(), Instant::now());
             let is_big = source.entry().is_some_and(|entry| entry.size > self.big);
             // Its copying may take long.
-            let restricted = if is_big { here.restrict_file(&name, &source, &standing) } else { None };
+            let restricted =
+                if is_big { here.restrict_file(&name, &source, &standing) } else { None };
             let standing = restricted.unwrap_or(standing);
             let ready = if check.unseen_in_replica {
                 here.copy_file(&name, &Observed::Absent, Reason::New, out)
@@ -124,7 +139,13 @@ fn tasks<'a>(dir_pairs: &'a mut BTreeMap<RelPath, DirPair<'_>>) -> Vec<ContentsT
             let rest = observations.split_off(observations.len().min(TASK));
             let observations = std::mem::replace(&mut observations, rest);
             let finished = std::mem::take(&mut finished);
-            tasks.push(ContentsTask { rel: rel.clone(), dir_pair, replica, observations, finished });
+            tasks.push(ContentsTask {
+                rel: rel.clone(),
+                dir_pair,
+                replica,
+                observations,
+                finished,
+            });
         }
     }
     tasks
@@ -144,7 +165,13 @@ pub(super) struct EntryContext<'h, 'a> {
 pub(super) type Worked<'a> = Result<Option<Publishable<'a>>, WorkError>;
 
 impl<'a> EntryContext<'_, 'a> {
-    fn act(&self, name: &Name, source: &Observed, standing: &Observed, out: &mut Outcome) -> Worked<'a> {
+    fn act(
+        &self,
+        name: &Name,
+        source: &Observed,
+        standing: &Observed,
+        out: &mut Outcome,
+    ) -> Worked<'a> {
         let capabilities = &self.round.shared.capabilities;
         let action = match decide(source, standing, Contents::Unread, capabilities) {
             // Then they may be equal all the same.
@@ -168,7 +195,8 @@ impl<'a> EntryContext<'_, 'a> {
                     let contents = verdict.map_or(Contents::Same, Contents::from);
                     let check = Check { evidence: read, ..self.check.clone() };
                     let is_newer = may_hold_other(&source, &replica, capabilities);
-                    let (source, standing) = (Observed::Present(source), Observed::Present(replica));
+                    let (source, standing) =
+                        (Observed::Present(source), Observed::Present(replica));
                     let action = decide(&source, &standing, contents, capabilities);
                     if let (Action::Nothing, Some(_), true, Some(replica)) =
                         (action, verdict, is_newer, standing.entry())
@@ -179,7 +207,9 @@ impl<'a> EntryContext<'_, 'a> {
                         .apply_action(action, name, &source, &standing, out)
                 }
                 Compared::Finished => Ok(None),
-                Compared::Unreadable(standing) => self.copy_file(name, &standing, Reason::Metadata, out),
+                Compared::Unreadable(standing) => {
+                    self.copy_file(name, &standing, Reason::Metadata, out)
+                }
             },
             action => self.apply_action(action, name, source, standing, out),
         }
@@ -203,7 +233,9 @@ impl<'a> EntryContext<'_, 'a> {
                 out.name_special(self.path, special);
                 if stale { self.remove(name, standing, out).map(|()| None) } else { Ok(None) }
             }
-            Action::Unsure => source.error().or(standing.error()).map_or(Ok(None), |error| Err(error.into())),
+            Action::Unsure => {
+                source.error().or(standing.error()).map_or(Ok(None), |error| Err(error.into()))
+            }
         }
     }
 
@@ -223,7 +255,11 @@ impl<'a> EntryContext<'_, 'a> {
             return Err(WorkError::Changed);
         }
         // The sweep or a worker may have read this pair already.
-        let known = self.check.evidence.as_deref().and_then(|known| known.verdict_on(&source.1, &replica.1));
+        let known = self
+            .check
+            .evidence
+            .as_deref()
+            .and_then(|known| known.verdict_on(&source.1, &replica.1));
         let verdict = match known {
             Some(verdict) => Some(verdict),
             None if self.check.depth == Depth::Metadata
@@ -270,9 +306,12 @@ impl<'a> EntryContext<'_, 'a> {
     ) -> Worked<'a> {
         let Some(place) = self.may_publish(standing, out)? else { return Ok(None) };
         let shared = self.round.shared;
-        let (source, entry) = self.dir_pair.source.open_file(name.as_bytes()).map_err(changed_if_gone)?;
+        let (source, entry) =
+            self.dir_pair.source.open_file(name.as_bytes()).map_err(changed_if_gone)?;
         if entry.size > self.round.big {
-            if self.check.unseen_in_replica && self.replica.look(name.as_bytes()) != Observed::Absent {
+            if self.check.unseen_in_replica
+                && self.replica.look(name.as_bytes()) != Observed::Absent
+            {
                 return Err(WorkError::Changed);
             }
             let load = |here: &Self| {
@@ -292,10 +331,13 @@ impl<'a> EntryContext<'_, 'a> {
         Ok(Some(self.ready(temp, (entry, length), (standing.clone(), place), reason)))
     }
 
-    /// How a setback is told. Where something was left behind that cannot be removed, that is what is wrong.
+    /// How a setback is told. Where something was left behind that cannot be removed, that is what
+    /// is wrong.
     fn told_as(&self, work_error: WorkError) -> WorkError {
         match work_error {
-            WorkError::FsError(_) => self.may_make_temp().map_or_else(WorkError::FsError, |()| work_error),
+            WorkError::FsError(_) => {
+                self.may_make_temp().map_or_else(WorkError::FsError, |()| work_error)
+            }
             other => other,
         }
     }
@@ -351,7 +393,8 @@ impl<'a> EntryContext<'_, 'a> {
         }
         match shared.workers.slot() {
             Some(slot) => {
-                let job = Job::new(self.path.clone(), self.check.clone(), source, load(self)?, slot);
+                let job =
+                    Job::new(self.path.clone(), self.check.clone(), source, load(self)?, slot);
                 shared.in_flight.begin(&job);
                 out.jobs.push(job);
             }
@@ -364,7 +407,9 @@ impl<'a> EntryContext<'_, 'a> {
     fn publish_finished(&self, finished: &Finished, out: &mut Outcome) -> Worked<'a> {
         let Some((_, name)) = self.path.split() else { return Ok(None) };
         let Job { source, entry, load, .. } = &finished.job;
-        let JobKind::Fill { temp: temp_file, name: temp_name, reason, .. } = load else { return Ok(None) };
+        let JobKind::Fill { temp: temp_file, name: temp_name, reason, .. } = load else {
+            return Ok(None);
+        };
         let Ok(JobResult::Length(length)) = finished.result else { return Ok(None) };
         let temp = Temp::adopt(self.replica, temp_name.clone(), &self.round.shared.names);
         // A round has put a newer copy in place meanwhile.
@@ -373,7 +418,10 @@ impl<'a> EntryContext<'_, 'a> {
         }
         // What was copied is whole; it has to be that of the file that has the name now.
         let now = self.dir_pair.source.look(name.as_bytes());
-        if !now.entry().is_some_and(|now| now.identity() == entry.identity() || now.has_grown_from(entry)) {
+        if !now
+            .entry()
+            .is_some_and(|now| now.identity() == entry.identity() || now.has_grown_from(entry))
+        {
             return Err(WorkError::Changed);
         }
         let standing = self.replica.look(name.as_bytes());
@@ -392,7 +440,8 @@ impl<'a> EntryContext<'_, 'a> {
         reason: Reason,
         out: &mut Outcome,
     ) -> Worked<'a> {
-        let Some((entry, Kind::Symlink(target))) = source.entry().map(|entry| (entry, &entry.kind)) else {
+        let Some((entry, Kind::Symlink(target))) = source.entry().map(|entry| (entry, &entry.kind))
+        else {
             return Ok(None);
         };
         let Some(place) = self.may_publish(standing, out)? else { return Ok(None) };
@@ -411,7 +460,12 @@ impl<'a> EntryContext<'_, 'a> {
         if name.is_reserved() {
             return Ok(self.replica.remove_reserved(name).or_else(gone_is_fine)?);
         }
-        let ruling = self.round.rules().on(self.path, entry, Fate::Removed, self.dir_pair.gives_nothing_back);
+        let ruling = self.round.rules().on(
+            self.path,
+            entry,
+            Fate::Removed,
+            self.dir_pair.gives_nothing_back,
+        );
         if ruling != Ruling::Stays(Stay::Held) && !self.dir_pair.is_standing(self.round, self.rel) {
             return Err(WorkError::Changed);
         }
@@ -420,17 +474,28 @@ impl<'a> EntryContext<'_, 'a> {
             Ruling::Stays(stay) => return out.stays(stay, self.path),
         };
         self.round.remove_file_at(self.replica, self.path, name, &permit)?;
-        out.act(Done::new(Operation::Removed, self.path.clone(), entry, Reason::Removed, self.check));
+        out.act(Done::new(
+            Operation::Removed,
+            self.path.clone(),
+            entry,
+            Reason::Removed,
+            self.check,
+        ));
         Ok(())
     }
 
-    /// Where a new entry can be published; `None` where what stands there has to stay, or nothing new may
-    /// come, since the guard does not trust the source.
+    /// Where a new entry can be published; `None` where what stands there has to stay, or nothing
+    /// new may come, since the guard does not trust the source.
     ///
     /// # Errors
     /// Where it cannot be replaced.
-    fn may_publish(&self, standing: &Observed, out: &mut Outcome) -> Result<Option<Place>, WorkError> {
-        let ruling = self.round.rules().on_replacing(self.path, standing, self.dir_pair.gives_nothing_back);
+    fn may_publish(
+        &self,
+        standing: &Observed,
+        out: &mut Outcome,
+    ) -> Result<Option<Place>, WorkError> {
+        let ruling =
+            self.round.rules().on_replacing(self.path, standing, self.dir_pair.gives_nothing_back);
         match ruling {
             None if !self.round.may_create() => out.wait(self.path),
             None => return Ok(Some(Place::Free)),
@@ -456,9 +521,10 @@ enum Compared {
 /// RACE: looked at, then opened: where it has gone or become something else, one more look.
 pub(super) fn changed_if_gone(error: FsError) -> WorkError {
     match error.kind {
-        FsErrorKind::NotFound | FsErrorKind::SymlinkLoop | FsErrorKind::Invalid | FsErrorKind::NoDevice => {
-            WorkError::Changed
-        }
+        FsErrorKind::NotFound
+        | FsErrorKind::SymlinkLoop
+        | FsErrorKind::Invalid
+        | FsErrorKind::NoDevice => WorkError::Changed,
         _ => WorkError::FsError(error),
     }
 }

@@ -26,8 +26,10 @@ impl Round<'_> {
             // A directory's spot is lifted out while those below it may be given their replica.
             let Some(mut dir_pair) = self.dir_pairs.remove(&rel) else { continue };
             let observations = std::mem::take(&mut dir_pair.observations);
-            dir_pair.observations =
-                observations.into_iter().filter_map(|s| self.shape_one(&rel, &dir_pair, s)).collect();
+            dir_pair.observations = observations
+                .into_iter()
+                .filter_map(|s| self.shape_one(&rel, &dir_pair, s))
+                .collect();
             self.dir_pairs.insert(rel, dir_pair);
         }
     }
@@ -49,7 +51,8 @@ impl Round<'_> {
         let wide = check.depth == Depth::Subtree;
         let action = decide(source, standing, Contents::Unread, &self.shared.capabilities);
         match (action, source.entry(), standing.entry()) {
-            // It has gone on from where this round has moved it to, and the watch is about to tell where.
+            // It has gone on from where this round has moved it to, and the watch is about to tell
+            // where.
             (Action::Remove, ..) if self.moved.contains(&path) => {
                 self.out.again.push((path, observation.check, Requeue::ParentGone));
                 None
@@ -61,7 +64,8 @@ impl Round<'_> {
             (Action::MakeDir(reason), Some(entry), old) => {
                 match self.make_dir(replica, &path, name, (entry, old), reason) {
                     Ok(()) => {
-                        let operation = if old.is_some() { Operation::Updated } else { Operation::Created };
+                        let operation =
+                            if old.is_some() { Operation::Updated } else { Operation::Created };
                         self.out.act(Done::new(operation, path.clone(), entry, reason, check));
                         if wide {
                             self.out.scans.push(path);
@@ -74,7 +78,9 @@ impl Round<'_> {
                 }
                 None
             }
-            (Action::Remove | Action::NotMirrored { stale: true, .. }, _, Some(old)) if old.is_dir() => {
+            (Action::Remove | Action::NotMirrored { stale: true, .. }, _, Some(old))
+                if old.is_dir() =>
+            {
                 if let Action::NotMirrored { special, .. } = action {
                     self.out.name_special(&path, special);
                 }
@@ -124,8 +130,8 @@ impl Round<'_> {
         self.shared.cancel_within(path);
         self.made.insert(path.clone());
         self.touch(path.clone(), None);
-        // RACE: what holds it was put aside in this very round, or somebody has put something else in its place: that is not
-        // empty, or it hides nothing. Worst case one more look.
+        // RACE: what holds it was put aside in this very round, or somebody has put something else
+        // in its place: that is not empty, or it hides nothing. Worst case one more look.
         let made = self.replica.open(path).map_err(changed_if_no_dir)?;
         self.note_if_empty(source, &made.entry()?, &made);
         if let Some(below) = self.dir_pairs.get_mut(path) {
@@ -142,7 +148,8 @@ impl Round<'_> {
         name: &Name,
         old: &Entry,
     ) -> Result<(), WorkError> {
-        let permit = match self.rules().on(path, old, Fate::Replaced, replica.gives_nothing_back()) {
+        let permit = match self.rules().on(path, old, Fate::Replaced, replica.gives_nothing_back())
+        {
             Ruling::Goes(permit) | Ruling::GoesInParts(_, permit) => permit,
             Ruling::Stays(Stay::FsError(error)) => return Err(error.into()),
             // Of what is no directory only deletions are held, and this is none.
@@ -238,7 +245,8 @@ impl Round<'_> {
             Ok(Some((done, aside))) => self.gone(rel.clone(), aside, done),
             Ok(None) => self.out.again.push((path.clone(), check, Requeue::Now)),
             // Gone already. Not so the folder where it is to be kept.
-            Err(WorkError::FsError(error)) if error.is_absence() && error.side == Side::Replica => {}
+            Err(WorkError::FsError(error)) if error.is_absence() && error.side == Side::Replica => {
+            }
             Err(work_error) => self.out.record_failure(path.clone(), check, work_error),
         }
     }

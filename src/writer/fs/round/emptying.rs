@@ -1,5 +1,6 @@
-//! Directories that cannot be renamed: their file system has them on another layer or branch (overlayfs, mergerfs). They are
-//! emptied where they stand, bottom up, so that they do not go in one piece (I6). What may go is asked before, as ever.
+//! Directories that cannot be renamed: their file system has them on another layer or branch
+//! (overlayfs, mergerfs). They are emptied where they stand, bottom up, so that they do not go in
+//! one piece (I6). What may go is asked before, as ever.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -46,7 +47,8 @@ pub(super) fn cannot_be_renamed(error: &FsError) -> bool {
 }
 
 impl Round<'_> {
-    /// Removes the directory `name` in `dir`, which lies at `path`, with all that it holds, as far as it gets in a `turn`.
+    /// Removes the directory `name` in `dir`, which lies at `path`, with all that it holds, as far
+    /// as it gets in a `turn`.
     ///
     /// # Errors
     /// What cannot be removed, and [`WorkError::Cancelled`]. What was removed by then is gone.
@@ -95,7 +97,9 @@ impl Round<'_> {
             let here = above.join(&name);
             let before = waiting.len();
             let reserved = listing.reserved().map(|name| (name, open.look(name).is_dir()));
-            let all = listing.iter().map(|(name, hint)| (name, hint.is_dir_or(|| open.look(name).is_dir())));
+            let all = listing
+                .iter()
+                .map(|(name, hint)| (name, hint.is_dir_or(|| open.look(name).is_dir())));
             for (entry, is_dir) in all.chain(reserved) {
                 if self.shared.stop.load(Ordering::Relaxed) {
                     return Err(WorkError::Cancelled);
@@ -106,7 +110,8 @@ impl Round<'_> {
                 }
                 open.remove_file(entry, permit).or_else(gone_is_fine)?;
                 *removed += 1;
-                // What was listed is listed again in the next turn: that should not be most of the work.
+                // What was listed is listed again in the next turn: that should not be most of the
+                // work.
                 if turn.is_some_and(|turn| begun.elapsed() >= turn.max(3 * listing_took)) {
                     return Ok(false);
                 }

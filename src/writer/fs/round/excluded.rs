@@ -1,5 +1,6 @@
-//! Directories of the replica that the source lacks, and that hold what is excluded: that stays, and
-//! with it the directories it lies in, and their files of patterns. Everything else in them goes.
+//! Directories of the replica that the source lacks, and that hold what is excluded: that stays,
+//! and with it the directories it lies in, and their files of patterns. Everything else in them
+//! goes.
 
 use super::{Requeue, Round};
 use crate::fs::filter::Filter;
@@ -47,7 +48,8 @@ struct Level {
 impl Level {
     fn open(replica: &Dir, dir: RelPath, filter: &Filter) -> Self {
         let mut level = Self { dir, dirs: Vec::new(), parts: Vec::new(), stays: false };
-        let listed = replica.open(&level.dir).and_then(|open| open.list().map(|listing| (open, listing)));
+        let listed =
+            replica.open(&level.dir).and_then(|open| open.list().map(|listing| (open, listing)));
         let Ok((open, listing)) = listed else {
             // What cannot be looked into may hold anything.
             level.stays = true;
@@ -85,8 +87,9 @@ impl Level {
         }
         // The patterns stay with what they exclude: else the next look would not know of it.
         let holds_rules = |path: &RelPath| {
-            path.split()
-                .is_some_and(|(above, name)| above == self.dir && filter.governed_by(&above, &name).is_some())
+            path.split().is_some_and(|(above, name)| {
+                above == self.dir && filter.governed_by(&above, &name).is_some()
+            })
         };
         self.parts.retain(|path| !holds_rules(path));
         Removable::Parts(self.parts)
@@ -98,7 +101,8 @@ impl Round<'_> {
     /// source has it now. What cannot be looked into may hold anything.
     pub(super) fn changes_exclusion(&self, from: &RelPath, to: &RelPath) -> bool {
         let filter = &self.shared.filter;
-        let mut waiting = if filter.is_empty() { Vec::new() } else { vec![(from.clone(), to.clone())] };
+        let mut waiting =
+            if filter.is_empty() { Vec::new() } else { vec![(from.clone(), to.clone())] };
         while let Some((from, to)) = waiting.pop() {
             if let Ok(source) = self.source.open(&to) {
                 filter.refresh(&to, &source, |_| true);
@@ -120,7 +124,12 @@ impl Round<'_> {
 
     /// Removes some entries below a directory that the source lacks. The guard, the mounts and the
     /// absence were seen to by whoever asks.
-    pub(super) fn remove_parts(&mut self, parts: Vec<RelPath>, permit: &RemovalPermit, check: &Check) {
+    pub(super) fn remove_parts(
+        &mut self,
+        parts: Vec<RelPath>,
+        permit: &RemovalPermit,
+        check: &Check,
+    ) {
         for path in parts {
             let Some((dir, name)) = path.split() else { continue };
             match self.remove_part(&dir, &path, &name, (check, permit)) {
@@ -140,10 +149,14 @@ impl Round<'_> {
         (check, permit): (&Check, &RemovalPermit),
     ) -> Result<PartRemoval, WorkError> {
         let dir = self.open_replica(dir)?;
-        let Some(entry) = dir.look(name.as_bytes()).entry().cloned() else { return Ok(PartRemoval::Absent) };
+        let Some(entry) = dir.look(name.as_bytes()).entry().cloned() else {
+            return Ok(PartRemoval::Absent);
+        };
         if entry.is_dir() {
             let taken = self.take_dir(&dir, path, name, &entry, (check, permit))?;
-            return Ok(taken.map_or(PartRemoval::Left, |(done, aside)| PartRemoval::Gone(done, aside)));
+            return Ok(
+                taken.map_or(PartRemoval::Left, |(done, aside)| PartRemoval::Gone(done, aside))
+            );
         }
         self.remove_file_at(&dir, path, name, permit)?;
         let done = Done::new(Operation::Removed, path.clone(), &entry, Reason::Removed, check);
@@ -173,8 +186,9 @@ mod tests {
         std::fs::create_dir_all(top.path().join(deep)).unwrap();
         let root = Root::new(top.path(), Side::Replica);
         let filter = Filter::new(crate::fs::filter::Patterns::default(), true);
-        let check =
-            move || removable_part(&root.open_replica().unwrap().0, &RelPath::new(b"d").unwrap(), &filter);
+        let check = move || {
+            removable_part(&root.open_replica().unwrap().0, &RelPath::new(b"d").unwrap(), &filter)
+        };
         let small = std::thread::Builder::new().stack_size(128 * 1024);
         assert_eq!(small.spawn(check).unwrap().join().unwrap(), Removable::Whole);
     }

@@ -90,7 +90,8 @@ impl Round<'_> {
         let visible = (capabilities.modes && mode_before != entry.mode)
             || MetadataDiff { mode: false, ..differs }.visible();
         if visible && !self.made.contains(rel) {
-            let mut done = Done::new(Operation::Updated, rel.clone(), &entry, Reason::Metadata, check);
+            let mut done =
+                Done::new(Operation::Updated, rel.clone(), &entry, Reason::Metadata, check);
             // Its mtime may differ only through what this round did in it.
             done.differs = MetadataDiff {
                 mode: capabilities.modes && mode_before != entry.mode,
@@ -102,7 +103,8 @@ impl Round<'_> {
         Ok(())
     }
 
-    /// Takes what the closing phase could not set from a directory that was opened up. One that was closed stays so.
+    /// Takes what the closing phase could not set from a directory that was opened up. One that was
+    /// closed stays so.
     fn lock_again(&self, rel: &RelPath) {
         if let (Some(mode), Ok(dir)) = (self.saved_modes.get(rel), self.replica.open(rel))
             && let Ok(now) = dir.entry()

@@ -1,4 +1,5 @@
-//! Big files on their way: what workers for big files have, and under which name it will be published.
+//! Big files on their way: what workers for big files have, and under which name it will be
+//! published.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -49,8 +50,8 @@ impl InFlight {
         self.lock().insert(job.path.clone(), FlightEntry::of(job));
     }
 
-    /// Ends the flight of a job, and tells the job where it is by now, and all that is wished for there. Whether it is
-    /// still wanted.
+    /// Ends the flight of a job, and tells the job where it is by now, and all that is wished for
+    /// there. Whether it is still wanted.
     pub fn end(&self, job: &mut Job) -> bool {
         let mut in_flight = self.lock();
         let path = in_flight.iter().find(|(_, flight)| Arc::ptr_eq(&flight.cancel, &job.cancel));
@@ -62,8 +63,9 @@ impl InFlight {
         true
     }
 
-    /// Whether the file at `path` is on its way: then the wish for it is kept until it arrives. One whose source has changed
-    /// since is cancelled: it comes back, and is looked at anew. One that has only grown arrives as it was.
+    /// Whether the file at `path` is on its way: then the wish for it is kept until it arrives. One
+    /// whose source has changed since is cancelled: it comes back, and is looked at anew. One that
+    /// has only grown arrives as it was.
     pub fn has(&self, path: &RelPath, now: &Entry, check: &Check) -> bool {
         let mut in_flight = self.lock();
         let Some(flight) = in_flight.get_mut(path) else { return false };
@@ -76,7 +78,10 @@ impl InFlight {
 
     pub fn cancel_within(&self, dir: &RelPath) {
         let in_flight = self.lock();
-        in_flight.iter().filter(|(path, _)| path.is_within(dir)).for_each(|(_, flight)| flight.cancel());
+        in_flight
+            .iter()
+            .filter(|(path, _)| path.is_within(dir))
+            .for_each(|(_, flight)| flight.cancel());
     }
 
     /// The temporary files that are being filled at and below a directory, and for which paths.
@@ -94,7 +99,8 @@ impl InFlight {
     /// What is on its way below a directory, and was due at a time.
     pub fn due_within(&self, dir: &RelPath, at: Instant) -> Vec<RelPath> {
         let in_flight = self.lock();
-        let due = in_flight.iter().filter(|(path, flight)| path.is_within(dir) && flight.since <= at);
+        let due =
+            in_flight.iter().filter(|(path, flight)| path.is_within(dir) && flight.since <= at);
         due.map(|(path, _)| path.clone()).collect()
     }
 

@@ -1,4 +1,5 @@
-//! What is set on a file or a symlink of the replica in place: metadata, where nobody gains by it what he should not.
+//! What is set on a file or a symlink of the replica in place: metadata, where nobody gains by it
+//! what he should not.
 
 use super::Outcome;
 use super::contents::{EntryContext, Worked, changed_if_gone};
@@ -14,7 +15,8 @@ use crate::report::{Done, Operation};
 use crate::writer::fs::copy::settings;
 
 /// What is not set in place, but by a copy.
-const UNSETTABLE: FsError = FsError::found("set metadata", Side::Replica, FsErrorKind::NotPermitted);
+const UNSETTABLE: FsError =
+    FsError::found("set metadata", Side::Replica, FsErrorKind::NotPermitted);
 
 impl<'a> EntryContext<'_, 'a> {
     /// Sets what differs in place. What cannot be set that way is made anew.
@@ -29,13 +31,20 @@ impl<'a> EntryContext<'_, 'a> {
         let Some(entry) = source.entry() else { return Ok(None) };
         let capabilities = &self.round.shared.capabilities;
         let result = match entry.kind {
-            Kind::Symlink(_) => self.replica.set_symlink(name, &settings(entry, differs, None, capabilities)),
+            Kind::Symlink(_) => {
+                self.replica.set_symlink(name, &settings(entry, differs, None, capabilities))
+            }
             _ => self.set_in_place(name, entry, differs, standing),
         };
         match result {
             Ok(()) => {
-                let mut done =
-                    Done::new(Operation::Updated, self.path.clone(), entry, Reason::Metadata, self.check);
+                let mut done = Done::new(
+                    Operation::Updated,
+                    self.path.clone(),
+                    entry,
+                    Reason::Metadata,
+                    self.check,
+                );
                 done.differs = differs;
                 out.names.extend(Linked::of(self.path, entry, true));
                 out.note_time(self.path, entry, capabilities);
@@ -60,7 +69,9 @@ impl<'a> EntryContext<'_, 'a> {
         let capabilities = &self.round.shared.capabilities;
         let (file, now) = self.replica.open_existing(name)?;
         // It is what was compared, and nothing that somebody has put in its place.
-        let Some(standing) = standing.entry().filter(|standing| standing.identity() == now.identity()) else {
+        let Some(standing) =
+            standing.entry().filter(|standing| standing.identity() == now.identity())
+        else {
             return Err(FsError { kind: FsErrorKind::Invalid, ..UNSETTABLE });
         };
         let mode = capabilities.mode_of(entry, Some(&now));
@@ -78,8 +89,8 @@ impl<'a> EntryContext<'_, 'a> {
         file.set(&Settings { mode, ..settings })
     }
 
-    /// Takes from a file what the source's mode gives no more, where it cannot be made equal at once. What it is then, where
-    /// that was done.
+    /// Takes from a file what the source's mode gives no more, where it cannot be made equal at
+    /// once. What it is then, where that was done.
     pub(super) fn restrict_file(
         &self,
         name: &Name,
@@ -87,7 +98,8 @@ impl<'a> EntryContext<'_, 'a> {
         standing: &Observed,
     ) -> Option<Observed> {
         let capabilities = &self.round.shared.capabilities;
-        let (source, standing) = (source.entry()?, standing.entry().filter(|standing| standing.is_file())?);
+        let (source, standing) =
+            (source.entry()?, standing.entry().filter(|standing| standing.is_file())?);
         // Its owner's rights do no harm.
         let mode = standing.mode & (capabilities.mode_of(source, Some(standing)) | 0o700);
         if !capabilities.modes || !source.is_file() || mode == standing.mode {
@@ -113,8 +125,8 @@ impl<'a> EntryContext<'_, 'a> {
         }
     }
 
-    /// Whether somebody would be given rights to a file of which nobody knows whether it is the one: it may have been put in
-    /// the other's place.
+    /// Whether somebody would be given rights to a file of which nobody knows whether it is the
+    /// one: it may have been put in the other's place.
     pub(super) fn gives_rights_unseen(&self, source: &Entry, replica: &Entry) -> bool {
         let capabilities = &self.round.shared.capabilities;
         let differs = MetadataDiff::between(source, replica, capabilities);
@@ -124,8 +136,8 @@ impl<'a> EntryContext<'_, 'a> {
     }
 }
 
-/// Whether what is set on an entry of the replica in place concerns nothing else: no second link to it,
-/// and no file outside that is mounted there.
+/// Whether what is set on an entry of the replica in place concerns nothing else: no second link to
+/// it, and no file outside that is mounted there.
 pub(super) fn lies_here_alone(replica: &Entry) -> bool {
     replica.links <= 1 && !replica.mount_root
 }
@@ -135,8 +147,9 @@ pub(super) fn common_rights(source: &Entry, standing: &Entry) -> u32 {
     source.mode & standing.mode & 0o777
 }
 
-/// Whether it would come to run as its owner or with its group, or as another one than before. Whoever could write to it
-/// until now, or has it open for writing, would write the program: such a file is made anew.
+/// Whether it would come to run as its owner or with its group, or as another one than before.
+/// Whoever could write to it until now, or has it open for writing, would write the program: such a
+/// file is made anew.
 fn gains_rights(differs: MetadataDiff, mode: u32, standing: &Entry) -> bool {
     let is_given = (differs.uid || differs.gid) && (mode | standing.mode) & 0o6000 != 0;
     is_given || mode & !standing.mode & 0o6000 != 0

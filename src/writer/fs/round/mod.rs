@@ -2,9 +2,9 @@
 //! about it, and all that becomes visible in the replica, is done here (I1).
 //!
 //! A round takes some looks and goes through its phases, with nobody else writing meanwhile:
-//! _moves_ follows renames; _gather_ and _observe_ find out what stands on both sides; _shape_ makes, exchanges and puts
-//! aside directories, top down; _contents_ copies files and symlinks, in parallel; _close_ sets
-//! modes and times of the directories that were looked at, bottom up.
+//! _moves_ follows renames; _gather_ and _observe_ find out what stands on both sides; _shape_
+//! makes, exchanges and puts aside directories, top down; _contents_ copies files and symlinks, in
+//! parallel; _close_ sets modes and times of the directories that were looked at, bottom up.
 //!
 //! A round knows no queue and no daemon. It can be run alone, on one thread.
 
@@ -60,7 +60,8 @@ use submounts::SourceSubmounts;
 /// Names of one directory that one task works on.
 const TASK: usize = 32;
 
-/// At most so many entries of which something was noted are told apart; beyond, they are no longer named.
+/// At most so many entries of which something was noted are told apart; beyond, they are no longer
+/// named.
 const NAMED: usize = 1_000;
 
 /// How a reconciler works.
@@ -144,8 +145,8 @@ impl Reconciler {
         self.trash_thread.done()
     }
 
-    /// Notes that a file system is mounted in the source at `path`. Should it go away, what the replica has of it is
-    /// kept. Whether it was not known.
+    /// Notes that a file system is mounted in the source at `path`. Should it go away, what the
+    /// replica has of it is kept. Whether it was not known.
     pub fn remember_submount(&mut self, path: RelPath, pin: DirId) -> bool {
         self.submounts.remember(path, pin, &self.roots.source.path)
     }
@@ -200,8 +201,17 @@ impl Reconciler {
                 return Err(lost);
             }
         };
-        let Work { moves, mut checks, finished, emptied_trash, detector, deletions, budget, big, swept } =
-            work;
+        let Work {
+            moves,
+            mut checks,
+            finished,
+            emptied_trash,
+            detector,
+            deletions,
+            budget,
+            big,
+            swept,
+        } = work;
         let mut round = self.begin((source, replica), (detector, deletions, big, swept), waiting);
         round.moves(&moves, &mut checks);
         let finished = round.shared.receive_finished(finished);
@@ -275,15 +285,15 @@ impl Reconciler {
         self.in_flight.cancel_within(path);
     }
 
-    /// Takes back what workers for big files have ended, under the names that it has by now; big files that were
-    /// given up meanwhile are no longer of interest.
+    /// Takes back what workers for big files have ended, under the names that it has by now; big
+    /// files that were given up meanwhile are no longer of interest.
     fn receive_finished(&self, mut finished: Vec<Finished>) -> Vec<Finished> {
         finished.retain_mut(|finished| self.in_flight.end(&mut finished.job));
         finished
     }
 
-    /// Takes back what workers for big files and the trash thread have ended while a root is lost, when nothing can be
-    /// done with it: a sweep finds it anew.
+    /// Takes back what workers for big files and the trash thread have ended while a root is lost,
+    /// when nothing can be done with it: a sweep finds it anew.
     pub fn forget(&self, finished: Vec<Finished>, emptied_trash: &[Emptied]) {
         drop(self.receive_finished(finished));
         for emptied_trash in emptied_trash {
@@ -331,7 +341,8 @@ impl Drop for Reconciler {
     }
 }
 
-/// One name under work: what was asked, and what stands on each side. One that is known to be new has not been looked at.
+/// One name under work: what was asked, and what stands on each side. One that is known to be new
+/// has not been looked at.
 struct Observation {
     name: Name,
     check: Check,
@@ -356,13 +367,15 @@ struct Round<'a> {
     /// The directories whose metadata is set at the end, and since when that is due where somebody
     /// asked for it.
     needs_finish: BTreeMap<RelPath, Option<Instant>>,
-    /// Directories of the replica that were opened up for the round, or closed to others, and their former modes.
+    /// Directories of the replica that were opened up for the round, or closed to others, and their
+    /// former modes.
     saved_modes: HashMap<RelPath, u32>,
     /// Directories that this round made: what it sets on them is no action of its own.
     made: HashSet<RelPath>,
     /// What this round has renamed, by the new names.
     moved: HashSet<RelPath>,
-    /// Directories that were restricted with all above them: as they were then, in the source and in the replica.
+    /// Directories that were restricted with all above them: as they were then, in the source and
+    /// in the replica.
     restricted: HashMap<RelPath, (Entry, Entry)>,
     /// The last one of them that was opened for what lies below it.
     near: Option<(RelPath, (Dir, ReplicaDir))>,
@@ -388,7 +401,9 @@ impl Round<'_> {
     /// Whether one more new entry may come. It counts as if it came.
     fn may_create(&self) -> bool {
         let Some(budget) = &self.create_budget else { return true };
-        budget.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
+        budget
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
+            .is_ok()
     }
 
     /// Has a directory's metadata set at the end.
@@ -412,7 +427,8 @@ impl Round<'_> {
     /// Whether one is gone that was mounted at this very name.
     fn lost_mount_at(&self, dir: &RelPath, name: &Name) -> Option<RelPath> {
         let submounts = &self.shared.submounts;
-        let path = (!submounts.is_empty()).then(|| dir.join(name)).filter(|path| submounts.has(path))?;
+        let path =
+            (!submounts.is_empty()).then(|| dir.join(name)).filter(|path| submounts.has(path))?;
         self.lost_mount_above(&path).map(|_| path)
     }
 

@@ -109,7 +109,8 @@ impl Round<'_> {
         Some(())
     }
 
-    /// Moves an entry to where nothing stands, or over what it has taken the place of in the source.
+    /// Moves an entry to where nothing stands, or over what it has taken the place of in the
+    /// source.
     fn move_over(
         &mut self,
         (from, to): (&ReplicaName, &ReplicaName),
@@ -126,8 +127,11 @@ impl Round<'_> {
             _ => {}
         }
         // What is not moved for that is kept by what is done instead.
-        let kept =
-            if moving.is_dir() { Kept::default() } else { self.keep(&to.dir, &to.name, &to.path).ok()? };
+        let kept = if moving.is_dir() {
+            Kept::default()
+        } else {
+            self.keep(&to.dir, &to.name, &to.path).ok()?
+        };
         let Some(moved) = self.move_into(&from.dir, &from.name, to, permit) else {
             kept.undo();
             return None;
@@ -151,14 +155,16 @@ impl Round<'_> {
         let standing = to.dir.look(to.name.as_bytes());
         match self.rules().on_replacing(&to.path, &standing, to.dir.gives_nothing_back()) {
             None => Some(dir.move_to_free(name.as_bytes(), &to.dir, &to.name, permit)),
-            Some(Ruling::Goes(replaces)) => Some(dir.move_to(name.as_bytes(), &to.dir, &to.name, &replaces)),
+            Some(Ruling::Goes(replaces)) => {
+                Some(dir.move_to(name.as_bytes(), &to.dir, &to.name, &replaces))
+            }
             Some(Ruling::GoesInParts(..) | Ruling::Stays(_)) => None,
         }
     }
 
-    /// Puts a directory in the place of another one that is out of date: the source could only put it
-    /// there because that one had gone, or was empty. They exchange their names, so that readers miss
-    /// neither, and the old one is put aside, or kept. `None` where it has to stay.
+    /// Puts a directory in the place of another one that is out of date: the source could only put
+    /// it there because that one had gone, or was empty. They exchange their names, so that readers
+    /// miss neither, and the old one is put aside, or kept. `None` where it has to stay.
     fn displace(
         &mut self,
         from: &ReplicaName,
@@ -182,7 +188,9 @@ impl Round<'_> {
         let mut aside = None;
         match taken {
             Taken::Exchanged => {}
-            Taken::Moved => from.dir.move_to_free(from.name.as_bytes(), &to.dir, &to.name, permit).ok()?,
+            Taken::Moved => {
+                from.dir.move_to_free(from.name.as_bytes(), &to.dir, &to.name, permit).ok()?
+            }
             Taken::Copied => {
                 from.dir.exchange_with(&from.name, &to.dir, &to.name, &replaces).ok()?;
                 // What cannot be laid aside is found to be too much under the other's old name.
@@ -198,7 +206,8 @@ impl Round<'_> {
     fn exchange(&mut self, renames: &RenameBatch, index: usize) -> Option<()> {
         let (hint, later) = (&renames.hints()[index], index + 1);
         let (one, other) = (self.place_of(&hint.from)?, self.place_of(&hint.to)?);
-        let (end, other_end) = (renames.last_place(&hint.to, later)?, renames.last_place(&hint.from, later)?);
+        let (end, other_end) =
+            (renames.last_place(&hint.to, later)?, renames.last_place(&hint.from, later)?);
         let moving = self.movable(&hint.from, &end)?;
         let coming = self.movable(&hint.to, &other_end)?;
         self.restrict_moving(&one, &other, &moving, &end)?;
@@ -254,7 +263,8 @@ impl Round<'_> {
         path.split().is_none_or(|(dir, name)| {
             name.is_reserved()
                 || (!filter.is_empty()
-                    && (filter.excludes_dir(&dir) || filter.at(&dir).excludes(name.as_bytes(), is_dir)))
+                    && (filter.excludes_dir(&dir)
+                        || filter.at(&dir).excludes(name.as_bytes(), is_dir)))
         })
     }
 
@@ -293,15 +303,16 @@ impl Round<'_> {
         end: &RelPath,
         later: (&RenameBatch, usize),
     ) -> Option<ReplicaName> {
-        let is_free = |place: &ReplicaName| place.dir.look(place.name.as_bytes()) == Observed::Absent;
+        let is_free =
+            |place: &ReplicaName| place.dir.look(place.name.as_bytes()) == Observed::Absent;
         let last = self.make_way(end, later).and_then(|()| self.place_of(end));
         // At its last place it takes the place of a file as it did in the source.
         let last = last.filter(|last| next == end || is_free(last));
         last.or_else(|| self.place_of(next).filter(is_free))
     }
 
-    /// Makes the directories above `path` that the replica lacks and the source has, save those that
-    /// are yet to be moved there.
+    /// Makes the directories above `path` that the replica lacks and the source has, save those
+    /// that are yet to be moved there.
     fn make_way(&mut self, path: &RelPath, (renames, later): (&RenameBatch, usize)) -> Option<()> {
         let (dir, _) = path.split()?;
         for above in dir.ancestors_and_self() {
@@ -371,7 +382,14 @@ impl Round<'_> {
     }
 
     /// Notes and says that an entry has another name now.
-    fn moved_to(&mut self, from: &ReplicaName, to: &ReplicaName, entry: &Entry, hint: &Rename, end: RelPath) {
+    fn moved_to(
+        &mut self,
+        from: &ReplicaName,
+        to: &ReplicaName,
+        entry: &Entry,
+        hint: &Rename,
+        end: RelPath,
+    ) {
         for place in [from, to] {
             if let Some((dir, _)) = place.path.split() {
                 self.touch(dir, None);

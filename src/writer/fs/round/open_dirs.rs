@@ -50,8 +50,8 @@ impl DirPair<'_> {
         Some((&self.source, self.replica.as_ref()?))
     }
 
-    /// Whether the source's directory has been closed to some since the replica's was restricted. Not asked at once: a round is
-    /// mostly over by then.
+    /// Whether the source's directory has been closed to some since the replica's was restricted.
+    /// Not asked at once: a round is mostly over by then.
     pub fn is_too_open_by_now(&self) -> bool {
         self.restricted.is_some_and(|restricted| restricted.elapsed() > ASKED_AGAIN)
             && self.both().is_some_and(|(source, replica)| is_wider(source, replica))
@@ -66,15 +66,16 @@ impl DirPair<'_> {
         })
     }
 
-    /// Whether a file of the replica is known by its name to be the twin of the source's: the directories are twins, and
-    /// nobody else may write to the replica's.
+    /// Whether a file of the replica is known by its name to be the twin of the source's: the
+    /// directories are twins, and nobody else may write to the replica's.
     pub fn is_ours_alone(&self, round: &Round<'_>) -> bool {
         *self.ours_alone.get_or_init(|| {
             let Some(Ok(replica)) = self.replica.as_ref().map(|replica| replica.entry()) else {
                 return false;
             };
             let Ok(source) = self.source.entry() else { return false };
-            let is_ours = replica.uid == round.shared.capabilities.user && replica.mode & 0o022 == 0;
+            let is_ours =
+                replica.uid == round.shared.capabilities.user && replica.mode & 0o022 == 0;
             let verified_dirs = &round.shared.verified_dirs;
             is_ours && verified_dirs.are(&source, &replica) && !verified_dirs.is_exposed(&replica)
         })
@@ -93,15 +94,18 @@ fn is_wider(source: &Dir, replica: &Dir) -> bool {
 }
 
 impl Round<'_> {
-    /// Sorts what workers for big files bring: files to be published are kept for the contents phase, a
-    /// verdict on a pair becomes the evidence of a look, and what failed is thrown away.
+    /// Sorts what workers for big files bring: files to be published are kept for the contents
+    /// phase, a verdict on a pair becomes the evidence of a look, and what failed is thrown away.
     pub(super) fn sort_finished(&mut self, mut checks: Checks, finished: Vec<Finished>) -> Checks {
         for Finished { job, result, took } in finished {
             self.out.busy.push((job.path.clone(), took));
             let work_error = match (&job.load, result) {
                 (JobKind::Compare { replica_entry, .. }, Ok(JobResult::Digests(verdict))) => {
-                    let evidence =
-                        CachedDigests { source: job.identity(), replica: replica_entry.identity(), verdict };
+                    let evidence = CachedDigests {
+                        source: job.identity(),
+                        replica: replica_entry.identity(),
+                        verdict,
+                    };
                     let check = Check { evidence: Some(Box::new(evidence)), ..job.check };
                     self.out.hashed += 1;
                     add(&mut checks, &job.path, check);
@@ -183,18 +187,21 @@ impl Round<'_> {
         }
     }
 
-    /// Names in a directory that the round does not get to see: what was wrong with them still is, unless the replica has them no
-    /// more.
+    /// Names in a directory that the round does not get to see: what was wrong with them still is,
+    /// unless the replica has them no more.
     fn put_off(&mut self, dir: &RelPath, names: BTreeMap<Name, Check>) {
         if self.open_replica(dir).is_ok() && !self.shared.filter.excludes_dir(dir) {
-            self.out.put_off.extend(names.into_iter().map(|(name, check)| (dir.join(&name), check)));
+            self.out
+                .put_off
+                .extend(names.into_iter().map(|(name, check)| (dir.join(&name), check)));
         }
     }
 
-    /// Reads the rules of the filter again where a look concerns an entry that holds some. What they
-    /// bring about is found by a scan.
+    /// Reads the rules of the filter again where a look concerns an entry that holds some. What
+    /// they bring about is found by a scan.
     fn refresh_rules(&mut self, checks: &Checks) {
-        let named = checks.iter().flat_map(|(dir, names)| names.keys().map(move |name| (dir, name)));
+        let named =
+            checks.iter().flat_map(|(dir, names)| names.keys().map(move |name| (dir, name)));
         for governed in named.filter_map(|(dir, name)| self.shared.filter.governed_by(dir, name)) {
             if let Ok(source) = self.source.open(&governed)
                 && self.shared.filter.refresh(&governed, &source, |_| true)
@@ -211,9 +218,14 @@ impl Round<'_> {
         }
         let now = Instant::now();
         let look_at_itself = check.is_none();
-        let check = check.cloned().unwrap_or_else(|| Check::new(Depth::Content, self.detector, now));
-        let wider =
-            Check { depth: Depth::Subtree, evidence: None, unseen_in_replica: false, ..check.clone() };
+        let check =
+            check.cloned().unwrap_or_else(|| Check::new(Depth::Content, self.detector, now));
+        let wider = Check {
+            depth: Depth::Subtree,
+            evidence: None,
+            unseen_in_replica: false,
+            ..check.clone()
+        };
         let source = match self.open_source(dir) {
             Ok(source) => source,
             Err(error) if error.is_no_dir() => {
@@ -236,11 +248,12 @@ impl Round<'_> {
         let replica = match self.open_replica_nearby(dir) {
             Ok(replica) => Some(replica),
             Err(error) if error.is_no_dir() => {
-                // From the deepest up: in a deep tree only the last ones are missing. Those above one that the round has met
-                // already were seen to then.
+                // From the deepest up: in a deep tree only the last ones are missing. Those above
+                // one that the round has met already were seen to then.
                 let mut missing = vec![dir.clone()];
                 for above in dir.ancestors_and_self().rev().skip(1) {
-                    let is_met = self.dir_pairs.contains_key(&above) || self.restricted.contains_key(&above);
+                    let is_met =
+                        self.dir_pairs.contains_key(&above) || self.restricted.contains_key(&above);
                     if is_met || self.open_replica(&above).is_ok() {
                         break;
                     }
@@ -256,7 +269,8 @@ impl Round<'_> {
             }
             Err(error) => return self.give_up(dir, wider, error.into()),
         };
-        let restricted = replica.as_ref().map(|replica| self.restrict_down_to(dir, &source, replica));
+        let restricted =
+            replica.as_ref().map(|replica| self.restrict_down_to(dir, &source, replica));
         if let Some(Err(work_error)) = restricted {
             return self.give_up(dir, wider, work_error);
         }
@@ -314,8 +328,8 @@ impl Round<'_> {
         }
     }
 
-    /// Opens a directory of the source, from the one above where the round has that open: a walk from the root takes long in a
-    /// deep tree.
+    /// Opens a directory of the source, from the one above where the round has that open: a walk
+    /// from the root takes long in a deep tree.
     fn open_source(&mut self, rel: &RelPath) -> Result<Dir, FsError> {
         let Some((above, step)) = step_to(rel) else { return self.source.open(rel) };
         if let Some(dir_pair) = self.dir_pairs.get(&above) {
@@ -327,9 +341,11 @@ impl Round<'_> {
         }
     }
 
-    /// The same for the replica. One whose mode keeps its own owner out is opened up until the end of the round.
+    /// The same for the replica. One whose mode keeps its own owner out is opened up until the end
+    /// of the round.
     fn open_replica_nearby(&mut self, rel: &RelPath) -> Result<ReplicaDir, FsError> {
-        let near = step_to(rel).and_then(|(above, step)| Some(self.restricted_pair(&above)?.1.open(&step)));
+        let near = step_to(rel)
+            .and_then(|(above, step)| Some(self.restricted_pair(&above)?.1.open(&step)));
         match near {
             Some(Ok(dir)) => self.let_owner_in(rel, dir),
             Some(Err(error)) if error.is_no_dir() => Err(error),
@@ -351,7 +367,8 @@ impl Round<'_> {
         let entry = dir.entry()?;
         if !self.shared.privileged && entry.mode & 0o700 != 0o700 {
             // Where this is not permitted, what is done in the directory will say so.
-            if dir.set(&Settings { mode: Some(entry.mode | 0o700), ..Settings::default() }).is_ok() {
+            if dir.set(&Settings { mode: Some(entry.mode | 0o700), ..Settings::default() }).is_ok()
+            {
                 self.saved_modes.insert(rel.clone(), entry.mode);
                 self.touch(rel.clone(), None);
             }
@@ -422,7 +439,8 @@ impl Round<'_> {
             if let Some(replica) =
                 dir_pair.replica.as_ref().filter(|_| self.shared.names.have_left(&observation.name))
             {
-                // It is known that it lies there. Whether it can be removed by now is tried; that it cannot is said elsewhere.
+                // It is known that it lies there. Whether it can be removed by now is tried; that
+                // it cannot is said elsewhere.
                 let _ = self.shared.names.may_make_in(replica);
                 return None;
             }
@@ -436,7 +454,8 @@ impl Round<'_> {
         {
             // Only the first of such names is mirrored. What the replica has is that one's.
             if dir_pair.source.look(name) != Observed::Absent {
-                let problem = Problem { path: rel.join(&observation.name), cause: Cause::Collides(first) };
+                let problem =
+                    Problem { path: rel.join(&observation.name), cause: Cause::Collides(first) };
                 out.problems.push((problem, observation.check));
             }
             return None;
@@ -448,7 +467,8 @@ impl Round<'_> {
         // Where little may come, what comes has to be known.
         observation.check.unseen_in_replica &= !self.deletions.are_held();
         if observation.check.unseen_in_replica {
-            return (!dir_pair.filter.excludes_either(name, [Some(false), None])).then_some(observation);
+            return (!dir_pair.filter.excludes_either(name, [Some(false), None]))
+                .then_some(observation);
         }
         let both = (&dir_pair.source, dir_pair.replica.as_deref());
         let (source, replica) = self.shared.roots.see(both, &observation.name)?;
@@ -459,16 +479,23 @@ impl Round<'_> {
         let is_watched = self.detector == Detector::Watch;
         let noted = |entry: &&Entry| entry.kind == Kind::File && (is_watched || entry.has_links());
         let noted = source.entry().filter(noted);
-        out.names.extend(noted.map(|entry| Linked::any(&rel.join(&observation.name), entry, false)));
+        out.names
+            .extend(noted.map(|entry| Linked::any(&rel.join(&observation.name), entry, false)));
         if observation.check.told {
-            self.note_stray(rel.join(&observation.name), &observation.check, (&source, &replica), out);
+            self.note_stray(
+                rel.join(&observation.name),
+                &observation.check,
+                (&source, &replica),
+                out,
+            );
         }
         (observation.source, observation.replica) = (source, replica);
         Some(observation)
     }
 
-    /// Notes where what was told to be written may not be what stands here by now: that was renamed to here, or nothing is
-    /// here. The kernel tells of a write under the name by which the file was opened.
+    /// Notes where what was told to be written may not be what stands here by now: that was renamed
+    /// to here, or nothing is here. The kernel tells of a write under the name by which the file
+    /// was opened.
     fn note_stray(
         &self,
         path: RelPath,
@@ -493,8 +520,8 @@ impl Round<'_> {
     }
 }
 
-/// A ctime may be older than the change of which it tells by a tick of the kernel's clock. See `inode_set_ctime_current` in
-/// the kernel's source.
+/// A ctime may be older than the change of which it tells by a tick of the kernel's clock. See
+/// `inode_set_ctime_current` in the kernel's source.
 const TICK: Duration = Duration::from_millis(20);
 
 /// Whether an entry has not changed for [`PASSING`], by the clock of the system and its ctime.
@@ -506,5 +533,8 @@ fn is_left_over(entry: &Entry) -> bool {
 fn same_but_for_case(source: &Dir, name: &[u8]) -> Option<Name> {
     let listing = source.open(&RelPath::root()).and_then(|dir| dir.list()).ok()?;
     let wanted = fold_case(name);
-    listing.iter().find(|(other, _)| fold_case(other) == wanted).and_then(|(first, _)| Name::new(first))
+    listing
+        .iter()
+        .find(|(other, _)| fold_case(other) == wanted)
+        .and_then(|(first, _)| Name::new(first))
 }

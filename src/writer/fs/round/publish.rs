@@ -51,7 +51,8 @@ pub(super) struct Publishable<'a> {
 }
 
 impl Round<'_> {
-    /// Publishes what is ready, once it is safe on the disk: a power cut then leaves the old entry or the new one.
+    /// Publishes what is ready, once it is safe on the disk: a power cut then leaves the old entry
+    /// or the new one.
     pub(super) fn publish_durably(&self, ready: Vec<Publishable<'_>>, out: &mut Outcome) {
         if ready.is_empty() {
             return;
@@ -65,27 +66,45 @@ impl Round<'_> {
                     }
                 }
             }
-            Err(error) => ready.into_iter().for_each(|r| out.record_failure(r.path, r.check, error.into())),
+            Err(error) => {
+                ready.into_iter().for_each(|r| out.record_failure(r.path, r.check, error.into()))
+            }
         }
     }
 
     /// Gives an entry its name, and notes what was done.
-    pub(super) fn publish(&self, ready: Publishable<'_>, out: &mut Outcome) -> Result<(), WorkError> {
-        let Publishable { dir_pair, replica, temp, path, check, entry, length, standing, place, reason } =
-            ready;
+    pub(super) fn publish(
+        &self,
+        ready: Publishable<'_>,
+        out: &mut Outcome,
+    ) -> Result<(), WorkError> {
+        let Publishable {
+            dir_pair,
+            replica,
+            temp,
+            path,
+            check,
+            entry,
+            length,
+            standing,
+            place,
+            reason,
+        } = ready;
         let Some((dir, name)) = path.split() else { return Ok(()) };
         if self.shared.capabilities.modes && dir_pair.is_too_open_by_now() {
             return Err(WorkError::Changed);
         }
         let placed = self.put_in_place((replica, &path, &name), temp, &standing, place.permit());
-        // Also where that failed: it may be done all the same, and no older copy may take its place.
+        // Also where that failed: it may be done all the same, and no older copy may take its
+        // place.
         self.shared.cancel_within(&path);
         let aside = placed?;
         if let Some(name) = &aside {
             self.shut(replica, name);
         }
         out.asides.extend(aside.and_then(|name| Trash::new(dir, name)));
-        let operation = if standing == Observed::Absent { Operation::Created } else { Operation::Updated };
+        let operation =
+            if standing == Observed::Absent { Operation::Created } else { Operation::Updated };
         let mut done = Done::new(operation, path.clone(), &entry, reason, &check);
         out.linked += u64::from(operation == Operation::Created && entry.has_links());
         if entry.is_file() {
@@ -100,7 +119,13 @@ impl Round<'_> {
         }
         out.act(done);
         if let (Reason::Md5, Some(evidence)) = (reason, &check.evidence) {
-            log_if_silent(&path, evidence, check.detector, self.swept, self.shared.capabilities.unseen);
+            log_if_silent(
+                &path,
+                evidence,
+                check.detector,
+                self.swept,
+                self.shared.capabilities.unseen,
+            );
         }
         // A change between the last look and the rename is copied by one more look.
         let now = dir_pair.source.look(name.as_bytes());
@@ -110,8 +135,8 @@ impl Round<'_> {
         Ok(())
     }
 
-    /// Puts a temporary entry in the place of what stands there, after that is kept where it is to be. The name under which
-    /// a directory that stood there is left to the trash thread.
+    /// Puts a temporary entry in the place of what stands there, after that is kept where it is to
+    /// be. The name under which a directory that stood there is left to the trash thread.
     fn put_in_place(
         &self,
         (dir, path, name): (&ReplicaDir, &RelPath, &Name),
@@ -125,7 +150,9 @@ impl Round<'_> {
                 match backup.replace(new, old, path, permit, &self.shared.stop)? {
                     Taken::Exchanged => temp.leave(),
                     Taken::Moved => return temp.publish(name, None).map(|()| None),
-                    Taken::Copied => return self.put_in_place_of_dir((dir, path, name), temp, permit),
+                    Taken::Copied => {
+                        return self.put_in_place_of_dir((dir, path, name), temp, permit);
+                    }
                 }
                 Ok(None)
             }
@@ -142,7 +169,8 @@ impl Round<'_> {
         }
     }
 
-    /// Puts a temporary entry in the place of a directory: in one step, where that can be renamed; else it is removed first.
+    /// Puts a temporary entry in the place of a directory: in one step, where that can be renamed;
+    /// else it is removed first.
     fn put_in_place_of_dir(
         &self,
         (dir, path, name): (&ReplicaDir, &RelPath, &Name),

@@ -22,8 +22,11 @@ const MOUNTED: FsError =
     FsError::found("move a directory with a mount in it", Side::Replica, FsErrorKind::HoldsMount);
 
 /// Why a directory stays in which somebody has put the source.
-const HOLDS_SOURCE: FsError =
-    FsError::found("move a directory with the source in it", Side::Replica, FsErrorKind::HoldsSource);
+const HOLDS_SOURCE: FsError = FsError::found(
+    "move a directory with the source in it",
+    Side::Replica,
+    FsErrorKind::HoldsSource,
+);
 
 /// What is mounted where; asked once, and only when a directory is to be deleted or moved.
 #[derive(Default)]
@@ -36,7 +39,8 @@ pub struct RemovalRules<'a> {
     pub replica: &'a Dir,
     pub filter: &'a Filter,
     pub deletions: Deletions,
-    /// The source's root, open, and where file systems were mounted in it; `None` where nobody remembers any.
+    /// The source's root, open, and where file systems were mounted in it; `None` where nobody
+    /// remembers any.
     pub submounts: Option<(&'a Dir, &'a SourceSubmounts)>,
     pub mounts: &'a MountPoints,
 }
@@ -66,7 +70,14 @@ impl Standing for StandingEntry<'_> {
         let roots = self.rules.roots;
         let Ok(root) = roots.replica.path.canonicalize() else { return Some(MOUNTED) };
         let dir = root.join(OsStr::from_bytes(self.path.as_bytes()));
-        if self.rules.mounts.0.get_or_init(mounts::points).iter().any(|point| point.starts_with(&dir)) {
+        if self
+            .rules
+            .mounts
+            .0
+            .get_or_init(mounts::points)
+            .iter()
+            .any(|point| point.starts_with(&dir))
+        {
             return Some(MOUNTED);
         }
         let source = roots.source.path.canonicalize();
@@ -79,8 +90,8 @@ impl Standing for StandingEntry<'_> {
 }
 
 impl RemovalRules<'_> {
-    /// Whether the entry that stands at a path of the replica may meet its fate. Whether its absence in the source is proved (I5)
-    /// is for whoever asks.
+    /// Whether the entry that stands at a path of the replica may meet its fate. Whether its
+    /// absence in the source is proved (I5) is for whoever asks.
     ///
     /// `is_in_append_only`: whether the directory that holds it is append-only.
     pub fn on(&self, path: &RelPath, entry: &Entry, fate: Fate, is_in_append_only: bool) -> Ruling {
@@ -97,11 +108,14 @@ impl RemovalRules<'_> {
         match standing {
             Observed::Absent => None,
             Observed::Unknown(_) => Some(Ruling::Goes(RemovalPermit::for_unknown())),
-            Observed::Present(entry) => Some(self.on(path, entry, Fate::Replaced, is_in_append_only)),
+            Observed::Present(entry) => {
+                Some(self.on(path, entry, Fate::Replaced, is_in_append_only))
+            }
         }
     }
 
-    /// Where a file system was mounted in the source that is gone, if `path` is at it, above or below.
+    /// Where a file system was mounted in the source that is gone, if `path` is at it, above or
+    /// below.
     pub fn lost_mount(&self, path: &RelPath) -> Option<&RelPath> {
         let (source, submounts) = self.submounts?;
         submounts.lost(path, source, &self.roots.source.path)

@@ -18,9 +18,10 @@ use crate::writer::fs::backup::{Kept, Taken};
 pub const COUNTING: Duration = Duration::from_millis(20);
 
 impl Round<'_> {
-    /// Takes a directory out of the replica by one rename (I6): what was done, with the number of entries that it held, and the
-    /// reserved name under which the trash thread is to find it. No name where it went to the backup, or was emptied in its place since
-    /// it cannot be renamed; nothing at all where that is to go on in the next round.
+    /// Takes a directory out of the replica by one rename (I6): what was done, with the number of
+    /// entries that it held, and the reserved name under which the trash thread is to find it. No
+    /// name where it went to the backup, or was emptied in its place since it cannot be renamed;
+    /// nothing at all where that is to go on in the next round.
     pub(super) fn take_dir(
         &self,
         dir: &ReplicaDir,
@@ -45,7 +46,8 @@ impl Round<'_> {
         let turn = self.shared.backup.is_none().then_some(A_TURN);
         match self.empty_in_place(dir, name, path, turn, permit)? {
             EmptiedInPlace::Wholly(number) => {
-                let mut done = Done::new(Operation::Removed, path.clone(), old, Reason::Removed, check);
+                let mut done =
+                    Done::new(Operation::Removed, path.clone(), old, Reason::Removed, check);
                 done.entries = Some(Entries { number, at_least: false });
                 Ok(Some((done, None)))
             }
@@ -117,7 +119,12 @@ impl Round<'_> {
     }
 
     /// Keeps a file or symlink that is to be overwritten, where that is asked for.
-    pub(super) fn keep(&self, dir: &ReplicaDir, name: &Name, path: &RelPath) -> Result<Kept, WorkError> {
+    pub(super) fn keep(
+        &self,
+        dir: &ReplicaDir,
+        name: &Name,
+        path: &RelPath,
+    ) -> Result<Kept, WorkError> {
         match &self.shared.backup {
             Some(backup) => backup.keep(dir, name, path, &self.shared.stop),
             None => Ok(Kept::default()),

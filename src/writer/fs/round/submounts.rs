@@ -1,5 +1,5 @@
-//! Where the source was seen to hold other file systems. What the replica has of one that is no longer mounted is kept as it
-//! is: it has not been deleted.
+//! Where the source was seen to hold other file systems. What the replica has of one that is no
+//! longer mounted is kept as it is: it has not been deleted.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -22,10 +22,14 @@ struct SourceSubmount {
 pub struct SourceSubmounts(BTreeMap<RelPath, SourceSubmount>);
 
 impl SourceSubmounts {
-    /// Notes what is mounted at `path` below the source `root`. Whether it was not known. What was mounted there before that, and
-    /// has come to light, does not take its place.
+    /// Notes what is mounted at `path` below the source `root`. Whether it was not known. What was
+    /// mounted there before that, and has come to light, does not take its place.
     pub fn remember(&mut self, path: RelPath, pin: DirId, root: &Path) -> bool {
-        if self.0.get(&path).is_some_and(|known| known.pin == pin || pin.is_on_older_mount(&known.pin)) {
+        if self
+            .0
+            .get(&path)
+            .is_some_and(|known| known.pin == pin || pin.is_on_older_mount(&known.pin))
+        {
             return false;
         }
         let mount = Mount::of(&root.join(OsStr::from_bytes(path.as_bytes())));
@@ -50,9 +54,11 @@ impl SourceSubmounts {
         self.0.clear();
     }
 
-    /// A place at, above or below `path` whose file system has gone from the source, which is `source`, at `root`.
+    /// A place at, above or below `path` whose file system has gone from the source, which is
+    /// `source`, at `root`.
     pub fn lost(&self, path: &RelPath, source: &Dir, root: &Path) -> Option<&RelPath> {
-        let lost = within(&self.0, path).find(|(at, crossing)| !crossing.is_there(at, source, root));
+        let lost =
+            within(&self.0, path).find(|(at, crossing)| !crossing.is_there(at, source, root));
         lost.map(|(at, _)| at).or_else(|| self.lost_above(path, source, root))
     }
 
@@ -62,7 +68,10 @@ impl SourceSubmounts {
             return None;
         }
         let above = path.ancestors_and_self().filter_map(|above| self.0.get_key_value(&above));
-        above.into_iter().find(|(at, crossing)| !crossing.is_there(at, source, root)).map(|(at, _)| at)
+        above
+            .into_iter()
+            .find(|(at, crossing)| !crossing.is_there(at, source, root))
+            .map(|(at, _)| at)
     }
 }
 
@@ -70,8 +79,10 @@ impl SourceSubmount {
     fn is_there(&self, at: &RelPath, source: &Dir, root: &Path) -> bool {
         let now = source.open(at).and_then(|dir| dir.pin());
         // One that was mounted before it, and has come to light, is another one.
-        let is_mounted = now.is_ok_and(|now| now.is_mount_root && !now.is_on_older_mount(&self.pin));
+        let is_mounted =
+            now.is_ok_and(|now| now.is_mount_root && !now.is_on_older_mount(&self.pin));
         // It moves with the directories above it.
-        is_mounted || self.mount.as_ref().is_some_and(|mount| mount.has_moved_below(root, &self.pin))
+        is_mounted
+            || self.mount.as_ref().is_some_and(|mount| mount.has_moved_below(root, &self.pin))
     }
 }

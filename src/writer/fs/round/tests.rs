@@ -48,7 +48,8 @@ impl Fixture {
         let capabilities = Capabilities { owner, user, ..Capabilities::all() };
         let options = WriterOptions { threads: 1, ..WriterOptions::default() };
         let reconciler =
-            Reconciler::start(roots, capabilities, Filter::default(), options, Arc::default()).unwrap();
+            Reconciler::start(roots, capabilities, Filter::default(), options, Arc::default())
+                .unwrap();
         Self { top, reconciler }
     }
 
@@ -224,7 +225,8 @@ fn an_absence_in_a_directory_that_was_moved_away_deletes_nothing() {
     pair.write("replica/d/file", "x");
     pair.write("replica/d/sub/file", "x");
     let roots = pair.reconciler.roots.open().unwrap();
-    let mut round = pair.reconciler.begin(roots, (Detector::Sweep, Deletions::Followed, u64::MAX, None), &());
+    let mut round =
+        pair.reconciler.begin(roots, (Detector::Sweep, Deletions::Followed, u64::MAX, None), &());
     round.open_dirs(work(&["d/file", "d/sub"]).checks);
     round.observe();
     fs::rename(pair.at("source/d"), pair.at("outside/d")).unwrap();
@@ -283,7 +285,10 @@ fn a_tree_that_was_put_aside_in_a_directory_goes_with_it_when_that_becomes_a_fil
     pair.write("source/a", "a file");
     pair.look(&["a"]);
     pair.remove_emptied();
-    assert_eq!((pair.names("replica"), pair.read("replica/a")), (vec!["a".into()], "a file".into()));
+    assert_eq!(
+        (pair.names("replica"), pair.read("replica/a")),
+        (vec!["a".into()], "a file".into())
+    );
 }
 
 #[test]
@@ -321,8 +326,8 @@ fn evidence_holds_only_for_the_states_that_were_read() {
     assert_eq!(pair.read("replica/f"), "new");
 }
 
-/// What a count finds, with system calls that fail unless the seed is 0; `None` where a root was lost.
-/// A walk over all, on one thread.
+/// What a count finds, with system calls that fail unless the seed is 0; `None` where a root was
+/// lost. A walk over all, on one thread.
 fn plan(pair: &Fixture, task: Task) -> Plan {
     let Reconciler { roots, capabilities, filter, .. } = &pair.reconciler;
     let (roots, capabilities, filter) = (roots.clone(), capabilities.clone(), filter.clone());
@@ -376,8 +381,9 @@ fn names_found(pair: &Fixture) -> Vec<String> {
         if let Message::Differ(dir, names) = message {
             assert!(names.iter().all(|(_, check)| check.depth == Depth::Subtree));
             // What was copied within a tick of the clock is read, and said to be equal.
-            let is_equal =
-                |check: &Check| check.evidence.as_ref().is_some_and(|evidence| evidence.verdict.same());
+            let is_equal = |check: &Check| {
+                check.evidence.as_ref().is_some_and(|evidence| evidence.verdict.same())
+            };
             let names = names.into_iter().filter(|(_, check)| !is_equal(check));
             found.extend(names.map(|(name, _)| dir.join(&name).to_string()));
         }
@@ -407,7 +413,11 @@ fn a_source_is_not_trusted_for_what_could_not_be_counted() {
     let seen: Vec<_> = (1..200).filter_map(|seed| counted(&pair, seed)).map(judged).collect();
     // Where a directory seems to have no rights, its entries stay; what seems to have gone has.
     let trusted = seen.iter().filter(|doubt| doubt.is_none()).count();
-    assert!(seen.contains(&Some(Doubt::Unknown)) && trusted * 5 < seen.len(), "{trusted} of {}", seen.len());
+    assert!(
+        seen.contains(&Some(Doubt::Unknown)) && trusted * 5 < seen.len(),
+        "{trusted} of {}",
+        seen.len()
+    );
 }
 
 #[test]
@@ -433,7 +443,9 @@ fn a_big_file_whose_source_has_changed_is_not_published() {
     pair.write("source/d/big", "9876543210");
     let outcome = pair.round(Work { finished: vec![finished], ..work(&[]) });
     assert_eq!(operations(&outcome), []);
-    assert!(matches!(&outcome.again[..], [(again, _, Requeue::Changing)] if *again == path("d/big")));
+    assert!(
+        matches!(&outcome.again[..], [(again, _, Requeue::Changing)] if *again == path("d/big"))
+    );
     assert_eq!(pair.names("replica/d"), [""; 0]);
 }
 
@@ -499,7 +511,8 @@ fn what_is_wished_for_of_a_file_on_its_way_is_not_forgotten() {
     pair.round(Work { big: 5, ..work(&["big"]) });
     let filled = pair.finished();
     let outcome = pair.round(Work { finished: vec![filled], big: 5, ..work(&[]) });
-    let again: Vec<_> = outcome.again.iter().map(|(_, check, again)| (check.depth, *again)).collect();
+    let again: Vec<_> =
+        outcome.again.iter().map(|(_, check, again)| (check.depth, *again)).collect();
     assert_eq!(again, [(Depth::Content, Requeue::Changing)]);
 }
 

@@ -37,11 +37,12 @@ pub struct Work {
 
 /// What waits outside of rounds and makes a directory of the replica another than the source's.
 pub trait Waiting: Sync {
-    /// Whether something is yet to be looked at in a directory or below: what a walk has found, or what was due by a time.
+    /// Whether something is yet to be looked at in a directory or below: what a walk has found, or
+    /// what was due by a time.
     fn comes_first_within(&self, dir: &RelPath, since: Option<Instant>) -> bool;
 
-    /// Whether a path at a directory or below, at which something has failed, did not rest by a time, or waits for a worker,
-    /// passes a test.
+    /// Whether a path at a directory or below, at which something has failed, did not rest by a
+    /// time, or waits for a worker, passes a test.
     fn has_failed_within(
         &self,
         dir: &RelPath,
@@ -56,7 +57,12 @@ impl Waiting for () {
         false
     }
 
-    fn has_failed_within(&self, _: &RelPath, _: Option<Instant>, _: &dyn Fn(&RelPath) -> bool) -> bool {
+    fn has_failed_within(
+        &self,
+        _: &RelPath,
+        _: Option<Instant>,
+        _: &dyn Fn(&RelPath) -> bool,
+    ) -> bool {
         false
     }
 }
@@ -74,9 +80,11 @@ pub enum Requeue {
     Changing,
     /// In its turn: it was copied, and has changed since.
     ChangedSinceCopy,
-    /// Once a walk has found that what it holds is as in the source, or can be put right: until then a directory stays closed.
+    /// Once a walk has found that what it holds is as in the source, or can be put right: until
+    /// then a directory stays closed.
     WidenUnverified,
-    /// After what is to be looked at in it: others are let into a directory when that was asked for.
+    /// After what is to be looked at in it: others are let into a directory when that was asked
+    /// for.
     WidenLater,
     /// After a rest: the directory has gone, and the watch has yet to tell where to.
     ParentGone,
@@ -96,7 +104,8 @@ pub struct Outcome {
     pub linked: u64,
     /// Names of files that have several; where the watch asked, of all files.
     pub names: Vec<Linked>,
-    /// Names of which was told that something was written, and that was not where they lead to by now.
+    /// Names of which was told that something was written, and that was not where they lead to by
+    /// now.
     pub strays: Vec<RelPath>,
     /// Renames that are to be followed once the watch has told where the entry went from there.
     pub renames: Vec<Rename>,
@@ -114,7 +123,8 @@ pub struct Outcome {
     pub kept: u64,
     /// What could not be looked at, in directories that another look concerns.
     pub put_off: Vec<(RelPath, Check)>,
-    /// What was looked at and is not at its end: held, or in the hands of a worker or the trash thread.
+    /// What was looked at and is not at its end: held, or in the hands of a worker or the trash
+    /// thread.
     pub open: Vec<RelPath>,
     /// Jobs and trees that were begun, to be taken over by the reconciler.
     pub(super) jobs: Vec<Job>,
@@ -171,8 +181,14 @@ impl Outcome {
         }
     }
 
-    /// Notes where an entry got another mtime than its source's, since the replica cannot store that.
-    pub(super) fn note_time(&mut self, path: &RelPath, source: &Entry, capabilities: &Capabilities) {
+    /// Notes where an entry got another mtime than its source's, since the replica cannot store
+    /// that.
+    pub(super) fn note_time(
+        &mut self,
+        path: &RelPath,
+        source: &Entry,
+        capabilities: &Capabilities,
+    ) {
         if capabilities.moves_mtime(source) {
             self.notices.push((path.clone(), Notice::Time));
         }
@@ -195,7 +211,8 @@ impl Outcome {
         self.open.push(path.clone());
     }
 
-    /// Notes that what the replica has of a file system is left as it is: that was mounted at `mount`, and is no longer.
+    /// Notes that what the replica has of a file system is left as it is: that was mounted at
+    /// `mount`, and is no longer.
     pub(super) fn keep(&mut self, mount: RelPath, path: &RelPath) {
         self.kept += 1;
         self.open.push(path.clone());

@@ -1,5 +1,5 @@
-//! What a walk has listed as a file that the replica lacks is copied without another look: what has changed since shows
-//! all the same.
+//! What a walk has listed as a file that the replica lacks is copied without another look: what has
+//! changed since shows all the same.
 
 use super::*;
 
@@ -50,7 +50,10 @@ fn what_has_come_to_stand_there_is_not_replaced_unseen() {
     assert_eq!(pair.names("replica"), ["dir", "file", "link"], "nothing temporary is left");
     let outcome = again(&mut pair, outcome);
     assert!(outcome.done.iter().all(|done| done.operation == Operation::Updated));
-    assert_eq!(["dir", "file", "link"].map(|name| pair.read(&format!("replica/{name}"))), ["text"; 3]);
+    assert_eq!(
+        ["dir", "file", "link"].map(|name| pair.read(&format!("replica/{name}"))),
+        ["text"; 3]
+    );
 }
 
 #[test]
@@ -72,8 +75,8 @@ fn what_has_become_something_else_is_looked_at() {
 fn nothing_new_comes_where_it_is_held_back() {
     let mut pair = Fixture::new();
     pair.write("source/new", "text");
-    let outcome =
-        pair.round(Work { deletions: Deletions::Held { create_budget: Some(0) }, ..listed(&["new"]) });
+    let outcome = pair
+        .round(Work { deletions: Deletions::Held { create_budget: Some(0) }, ..listed(&["new"]) });
     assert_eq!((outcome.held, outcome.waiting, outcome.done.len()), (0, 1, 0));
     assert_eq!(pair.names("replica"), [""; 0]);
 }
@@ -93,14 +96,22 @@ fn neither_is_it_by_a_big_file() {
     }
     pair.write("replica/early", "somebody's");
     let outcome = pair.round(Work { big: 5, ..listed(&["early", "late"]) });
-    let again: Vec<_> =
-        outcome.again.iter().map(|(path, check, again)| (path, check.unseen_in_replica, *again)).collect();
+    let again: Vec<_> = outcome
+        .again
+        .iter()
+        .map(|(path, check, again)| (path, check.unseen_in_replica, *again))
+        .collect();
     assert_eq!(again, [(&path("early"), false, Requeue::StaleListing)]);
     let filled = pair.finished();
     pair.write("replica/late", "somebody's");
     let outcome = pair.round(Work { finished: vec![filled], big: 5, ..work(&[]) });
-    assert!(matches!(outcome.again[..], [(_, _, Requeue::StaleListing)]) && outcome.done.is_empty());
-    assert_eq!(["early", "late"].map(|name| pair.read(&format!("replica/{name}"))), ["somebody's"; 2]);
+    assert!(
+        matches!(outcome.again[..], [(_, _, Requeue::StaleListing)]) && outcome.done.is_empty()
+    );
+    assert_eq!(
+        ["early", "late"].map(|name| pair.read(&format!("replica/{name}"))),
+        ["somebody's"; 2]
+    );
     assert_eq!(pair.names("replica"), ["early", "late"], "nothing temporary is left");
 }
 

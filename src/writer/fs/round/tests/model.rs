@@ -1,10 +1,11 @@
-//! Random histories against the queue and the rounds, without a daemon, a watch or a clock: what the
-//! watch would tell is told late, twice, in another order, and wrong.
+//! Random histories against the queue and the rounds, without a daemon, a watch or a clock: what
+//! the watch would tell is told late, twice, in another order, and wrong.
 //!
-//! In some of them system calls fail at random: nothing may go for that which the source has, and once
-//! nothing fails any more, all comes right.
+//! In some of them system calls fail at random: nothing may go for that which the source has, and
+//! once nothing fails any more, all comes right.
 //!
-//! A failure prints its seed; `TWINDIR_SEED=<seed> cargo test --lib one_seed -- --ignored` runs it alone.
+//! A failure prints its seed; `TWINDIR_SEED=<seed> cargo test --lib one_seed -- --ignored` runs it
+//! alone.
 
 mod kept;
 mod operations;
@@ -146,8 +147,9 @@ impl History {
     fn happen(&mut self) -> Result<(), String> {
         for _ in 0..self.source.rng.usize(30..60) {
             if self.is_faulty && self.source.rng.u8(..8) == 0 {
-                self.rounds.deletions = [Deletions::Held { create_budget: None }, Deletions::Followed]
-                    [self.source.rng.usize(..2)];
+                self.rounds.deletions =
+                    [Deletions::Held { create_budget: None }, Deletions::Followed]
+                        [self.source.rng.usize(..2)];
             }
             self.source.operate();
             self.observe_source();
@@ -176,7 +178,10 @@ impl History {
                     self.renames.push((from.clone(), to.clone()));
                 }
                 WatchEvent::Check(..) if !self.is_faithful && self.source.rng.u8(..8) == 0 => {
-                    self.held.push(HeldCheck { due: due + self.source.rng.usize(..4), told: told.clone() });
+                    self.held.push(HeldCheck {
+                        due: due + self.source.rng.usize(..4),
+                        told: told.clone(),
+                    });
                 }
                 WatchEvent::Check(..) => {}
             }
@@ -199,8 +204,10 @@ impl History {
         };
         if !from.is_empty() {
             let is_dir = self.source.rng.bool();
-            self.held
-                .push(HeldCheck { due: self.last_rename_due, told: WatchEvent::Renamed(from, to, is_dir) });
+            self.held.push(HeldCheck {
+                due: self.last_rename_due,
+                told: WatchEvent::Renamed(from, to, is_dir),
+            });
         }
     }
 
@@ -225,7 +232,8 @@ impl History {
     fn shuffle(&mut self, due: &mut [HeldCheck]) {
         for index in 0..due.len() {
             let other = self.source.rng.usize(..due.len());
-            let are_looks = [index, other].iter().all(|at| matches!(due[*at].told, WatchEvent::Check(..)));
+            let are_looks =
+                [index, other].iter().all(|at| matches!(due[*at].told, WatchEvent::Check(..)));
             if are_looks {
                 due.swap(index, other);
             }
@@ -250,7 +258,8 @@ impl History {
         for error in self.faults.iter().flat_map(InjectedErrors::tale) {
             self.story.tell(format!("        {error}"));
         }
-        let [source, replica] = ["source", "replica"].map(|root| trees::contents(&self.rounds.pair.at(root)));
+        let [source, replica] =
+            ["source", "replica"].map(|root| trees::contents(&self.rounds.pair.at(root)));
         self.kept.replica_is(&replica, &source, moves, self.rounds.deletions)
     }
 
@@ -278,7 +287,8 @@ impl History {
     }
 
     fn compare(&self) -> Result<(), String> {
-        let differences = trees::differences(&self.rounds.pair.at("source"), &self.rounds.pair.at("replica"));
+        let differences =
+            trees::differences(&self.rounds.pair.at("source"), &self.rounds.pair.at("replica"));
         if differences.is_empty() { Ok(()) } else { Err(differences.join("\n")) }
     }
 }

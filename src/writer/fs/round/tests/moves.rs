@@ -9,7 +9,8 @@ impl Fixture {
         for side in ["source", "replica"] {
             self.write(&format!("{side}/{path}"), text);
         }
-        let file = fs::File::options().write(true).open(self.at(&format!("replica/{path}"))).unwrap();
+        let file =
+            fs::File::options().write(true).open(self.at(&format!("replica/{path}"))).unwrap();
         let same = fs::metadata(self.at(&format!("source/{path}"))).unwrap().modified().unwrap();
         file.set_modified(same).unwrap();
     }
@@ -137,7 +138,10 @@ fn what_is_made_anew_in_the_old_place_is_there_without_a_gap() {
     pair.rename("f", "f~");
     pair.write("source/f", "two");
     let outcome = pair.follow(&[("f", "f~")]);
-    assert_eq!(operations(&outcome), [(Operation::Updated, "f".into()), (Operation::Created, "f~".into())]);
+    assert_eq!(
+        operations(&outcome),
+        [(Operation::Updated, "f".into()), (Operation::Created, "f~".into())]
+    );
 }
 
 #[test]
@@ -184,9 +188,15 @@ fn hints_that_are_wrong_do_no_harm() {
         let looked = pair.look(&["a", "b", "f", "a/x", "b/y", "c", "nowhere"]);
         assert_eq!(operations(&looked), [], "{hints:?}");
         assert_eq!(pair.names("replica"), ["a", "b", "f"], "{hints:?}");
-        assert_eq!((pair.read("replica/a/x"), pair.read("replica/b/y")), ("text".into(), "other".into()));
+        assert_eq!(
+            (pair.read("replica/a/x"), pair.read("replica/b/y")),
+            ("text".into(), "other".into())
+        );
     }
-    assert_eq!([pair.inode("replica/a/x"), pair.inode("replica/b/y"), pair.inode("replica/f")], before);
+    assert_eq!(
+        [pair.inode("replica/a/x"), pair.inode("replica/b/y"), pair.inode("replica/f")],
+        before
+    );
 }
 
 #[test]
@@ -200,7 +210,10 @@ fn a_hint_that_looks_right_and_is_not_is_mended_by_the_looks() {
     let outcome = pair.follow(&[("a", "b")]);
     assert_eq!(outcome.moved, [path("b")]);
     pair.look(&["b/x", "b/y"]);
-    assert_eq!((pair.names("replica"), pair.names("replica/b")), (vec!["b".into()], vec!["y".into()]));
+    assert_eq!(
+        (pair.names("replica"), pair.names("replica/b")),
+        (vec!["b".into()], vec!["y".into()])
+    );
     assert_eq!(pair.read("replica/b/y"), "of b");
 }
 
@@ -233,10 +246,12 @@ fn a_big_file_on_its_way_arrives_where_its_directory_is_by_then() {
     assert_eq!(pair.names("replica/e"), ["big"]);
 }
 
-/// A pair of files of equal size and mtime, of which only the contents differ, on its way in a worker.
+/// A pair of files of equal size and mtime, of which only the contents differ, on its way in a
+/// worker.
 fn with_one_in_flight(pair: &mut Fixture, name: &str) -> Finished {
     pair.both(name, "old text");
-    let (source, replica) = (pair.at(&format!("source/{name}")), pair.at(&format!("replica/{name}")));
+    let (source, replica) =
+        (pair.at(&format!("source/{name}")), pair.at(&format!("replica/{name}")));
     fs::write(&source, "new text").unwrap();
     let same = fs::metadata(replica).unwrap().modified().unwrap();
     fs::File::options().write(true).open(source).unwrap().set_modified(same).unwrap();
@@ -267,8 +282,15 @@ fn a_file_arrives_in_the_round_that_renames_its_directory() {
     let finished = with_one_in_flight(&mut pair, "a/f");
     pair.rename("a", "b");
     let hint = Rename::new(path("a"), path("b"), true, Instant::now());
-    pair.round(Work { moves: RenameBatch::new([hint]), finished: vec![finished], ..work(&["a", "b"]) });
-    assert_eq!((pair.names("replica"), pair.names("replica/b")), (vec!["b".into()], vec!["f".into()]));
+    pair.round(Work {
+        moves: RenameBatch::new([hint]),
+        finished: vec![finished],
+        ..work(&["a", "b"])
+    });
+    assert_eq!(
+        (pair.names("replica"), pair.names("replica/b")),
+        (vec!["b".into()], vec!["f".into()])
+    );
     assert_eq!(pair.read("replica/b/f"), "new text");
 }
 
@@ -282,8 +304,14 @@ fn files_on_their_way_go_with_the_directories_that_are_exchanged() {
     }
     pair.follow(&[("a", "b"), ("b", "a")]);
     pair.round(Work { finished: vec![in_a, in_b], ..work(&[]) });
-    assert_eq!((pair.names("replica/a"), pair.names("replica/b")), (vec!["g".into()], vec!["f".into()]));
-    assert_eq!((pair.read("replica/a/g"), pair.read("replica/b/f")), ("new text".into(), "new text".into()));
+    assert_eq!(
+        (pair.names("replica/a"), pair.names("replica/b")),
+        (vec!["g".into()], vec!["f".into()])
+    );
+    assert_eq!(
+        (pair.read("replica/a/g"), pair.read("replica/b/f")),
+        ("new text".into(), "new text".into())
+    );
 }
 
 #[test]
@@ -295,7 +323,10 @@ fn a_tree_that_was_put_aside_goes_from_where_its_directory_is_by_then() {
     pair.look(&["a/sub"]);
     pair.rename_and_follow(&[("a", "b")]);
     pair.remove_emptied();
-    assert_eq!((pair.names("replica"), pair.names("replica/b")), (vec!["b".into()], vec!["y".into()]));
+    assert_eq!(
+        (pair.names("replica"), pair.names("replica/b")),
+        (vec!["b".into()], vec!["y".into()])
+    );
 }
 
 #[test]
@@ -304,7 +335,12 @@ fn a_renamed_file_is_read_where_its_directory_has_taken_it() {
     pair.both("a/f", "old text");
     let time = fs::metadata(pair.at("replica/a/f")).unwrap().modified().unwrap();
     fs::write(pair.at("source/a/f"), "new text").unwrap();
-    fs::File::options().write(true).open(pair.at("source/a/f")).unwrap().set_modified(time).unwrap();
+    fs::File::options()
+        .write(true)
+        .open(pair.at("source/a/f"))
+        .unwrap()
+        .set_modified(time)
+        .unwrap();
     pair.rename_and_follow(&[("a/f", "a/g"), ("a", "b")]);
     assert_eq!(pair.read("replica/b/g"), "new text");
 }
@@ -319,7 +355,10 @@ fn what_stands_where_a_directory_has_come_to_is_put_aside() {
     let outcome = pair.rename_and_follow(&[("d", "t")]);
     assert_eq!(operations(&outcome), [(Operation::Removed, "t".into()), renamed("t")]);
     pair.remove_emptied();
-    assert_eq!((pair.names("replica"), pair.names("replica/t")), (vec!["t".into()], vec!["new".into()]));
+    assert_eq!(
+        (pair.names("replica"), pair.names("replica/t")),
+        (vec!["t".into()], vec!["new".into()])
+    );
     assert_eq!(pair.inode("replica/t"), inode);
 }
 

@@ -41,7 +41,12 @@ fn a_directory_that_a_file_is_renamed_to_is_kept_once_and_not_copied() {
     pair.write("replica/f", "file");
     pair.write("replica/d/x", "within");
     let mtime = fs::metadata(pair.at("source/d")).unwrap().modified().unwrap();
-    fs::File::options().write(true).open(pair.at("replica/f")).unwrap().set_modified(mtime).unwrap();
+    fs::File::options()
+        .write(true)
+        .open(pair.at("replica/f"))
+        .unwrap()
+        .set_modified(mtime)
+        .unwrap();
     let inode = fs::metadata(pair.at("replica/d/x")).unwrap().ino();
     pair.round(Work { moves: rename("f", "d"), ..work(&["f", "d"]) });
     assert_eq!(pair.names("replica"), ["d"]);
@@ -63,7 +68,10 @@ fn a_directory_that_another_is_renamed_to_is_kept_under_its_own_name() {
         let outcome = pair.round(Work { moves: rename("a", "e"), ..work(&["a", "e"]) });
         let wanted = [(Operation::Removed, "e".into()), (Operation::Renamed, "e".into())];
         assert_eq!(operations(&outcome), wanted);
-        assert_eq!((pair.names("replica"), pair.read("replica/e/new")), (vec!["e".into()], "new".into()));
+        assert_eq!(
+            (pair.names("replica"), pair.read("replica/e/new")),
+            (vec!["e".into()], "new".into())
+        );
         let folder = pair.names("backup").remove(0);
         assert_eq!(pair.names(&format!("backup/{folder}/e")), within);
         assert!(outcome.asides.is_empty());
@@ -80,7 +88,10 @@ fn where_a_directory_cannot_be_kept_another_is_not_renamed_to_its_place() {
     let outcome = pair.round(Work { moves: rename("a", "e"), ..work(&["a", "e", "e/old"]) });
     assert_eq!(operations(&outcome), []);
     assert_eq!(outcome.problems.len(), 2, "neither may go");
-    assert_eq!((pair.read("replica/a/new"), pair.read("replica/e/old")), ("new".into(), "old".into()));
+    assert_eq!(
+        (pair.read("replica/a/new"), pair.read("replica/e/old")),
+        ("new".into(), "old".into())
+    );
     fs::rename(pair.at("away"), pair.at("backup")).unwrap();
     pair.look(&["a", "e", "e/old"]);
     assert_eq!(kept(&pair, "e/old").as_deref(), Some("old"));

@@ -25,8 +25,8 @@ impl KeptDirs {
         self.known.extend(source.values().cloned());
     }
 
-    /// A round was done, which was to follow some renames: what is wrong with the replica. While deletions
-    /// are held, no name goes.
+    /// A round was done, which was to follow some renames: what is wrong with the replica. While
+    /// deletions are held, no name goes.
     pub fn replica_is(
         &mut self,
         replica: &Tree,
@@ -49,17 +49,19 @@ impl KeptDirs {
             }
         }
         let shown = replica.iter().filter(|(path, _)| !is_hidden(path));
-        if let Some((path, what)) = shown.into_iter().find(|(_, what)| !self.known.contains(*what)) {
+        if let Some((path, what)) = shown.into_iter().find(|(_, what)| !self.known.contains(*what))
+        {
             return Err(format!("{path:?}: the source never had {what}"));
         }
         let verified_dirs = source.iter().filter(|(path, what)| replica.get(*path) == Some(what));
-        self.verified_dirs = verified_dirs.map(|(path, what)| (path.clone(), what.clone())).collect();
+        self.verified_dirs =
+            verified_dirs.map(|(path, what)| (path.clone(), what.clone())).collect();
         Ok(())
     }
 }
 
-/// Whether a rename may take it away for a while: what is below one of its ends, or gives way to it, and
-/// a directory that leaves an empty one in its place. A file that stands again stays.
+/// Whether a rename may take it away for a while: what is below one of its ends, or gives way to
+/// it, and a directory that leaves an empty one in its place. A file that stands again stays.
 fn may_move(name: &str, what: &str, moves: &[Rename]) -> bool {
     let name = path(name);
     let leaves = |from: &RelPath| name.is_within(from) && (name != *from || what == "directory");

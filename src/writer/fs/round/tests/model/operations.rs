@@ -360,8 +360,10 @@ impl Source {
 
     /// What was moved out comes in again, perhaps elsewhere.
     fn move_in(&mut self) -> Option<()> {
-        let mut names: Vec<_> =
-            fs::read_dir(self.outside("")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        let mut names: Vec<_> = fs::read_dir(self.outside(""))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
         names.sort();
         let name = names.get(self.rng.usize(..names.len().max(1)))?.to_str()?.to_owned();
         let path = self.free_place()?;

@@ -1,5 +1,5 @@
-//! The daemon's loop without its threads: what it does with looks, rounds and walks, in an order that
-//! a seed says and by a clock that stands still meanwhile.
+//! The daemon's loop without its threads: what it does with looks, rounds and walks, in an order
+//! that a seed says and by a clock that stands still meanwhile.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -94,7 +94,11 @@ impl Rounds {
                 let path = super::super::path(path);
                 let depth = if self.failures.is_met(&path) { Depth::Subtree } else { *depth };
                 let check = Check::new(depth, Detector::Watch, self.now);
-                assert_eq!(self.queue.push_watched(&path, check, self.now), None, "it is not too much");
+                assert_eq!(
+                    self.queue.push_watched(&path, check, self.now),
+                    None,
+                    "it is not too much"
+                );
             }
             WatchEvent::Renamed(from, to, is_dir) => {
                 let [from, to] = [from, to].map(|path| super::super::path(path));
@@ -108,8 +112,8 @@ impl Rounds {
         self.needs_full_compare.insert(RelPath::root());
     }
 
-    /// Lets some time pass, and does a round where there is work for one: the renames that it was to
-    /// follow.
+    /// Lets some time pass, and does a round where there is work for one: the renames that it was
+    /// to follow.
     pub fn turn(&mut self) -> Option<Vec<Rename>> {
         self.now += Duration::from_millis(self.rng.u64(..30));
         if self.bears_faults && self.rng.u8(..8) == 0 {
@@ -171,7 +175,9 @@ impl Rounds {
             let Some(walk) = &mut self.walk else { return };
             let detector = walk.detector;
             match walk.messages.pop_front() {
-                Some(Message::Differ(dir, names)) => self.receive_differences(&dir, names, detector),
+                Some(Message::Differ(dir, names)) => {
+                    self.receive_differences(&dir, names, detector)
+                }
                 Some(Message::Problem(problem)) => {
                     let check = Check::new(Depth::Subtree, detector, self.now);
                     self.record_failure(&problem, check, Failure::Scan);
@@ -190,7 +196,12 @@ impl Rounds {
         }
     }
 
-    fn receive_differences(&mut self, dir: &RelPath, names: Vec<(Name, Check)>, detector: Detector) {
+    fn receive_differences(
+        &mut self,
+        dir: &RelPath,
+        names: Vec<(Name, Check)>,
+        detector: Detector,
+    ) {
         let found: Vec<_> = names.iter().map(|(name, check)| (name, check.depth)).collect();
         self.story.tell(format!("    found: {dir:?} {found:?}"));
         let (rest, now) = (if detector == Detector::Sweep { GRACE } else { REST }, self.now);
@@ -198,8 +209,9 @@ impl Rounds {
             let check = Check::new(Depth::Metadata, detector, now);
             return self.queue.push_resting(now + rest, dir.clone(), check);
         }
-        let (resting, ready): (Vec<_>, Vec<_>) =
-            names.into_iter().partition(|(_, check)| check.from_walk || detector == Detector::Sweep);
+        let (resting, ready): (Vec<_>, Vec<_>) = names
+            .into_iter()
+            .partition(|(_, check)| check.from_walk || detector == Detector::Sweep);
         let is_ready = resting.is_empty() || !ready.is_empty();
         for (name, check) in resting {
             self.queue.push_resting(now + rest, dir.join(&name), check);
@@ -241,7 +253,17 @@ impl Rounds {
         let deletions = self.deletions;
         let followed = moves.hints().to_vec();
         let swept = None;
-        let work = Work { moves, checks, finished, emptied_trash, detector, deletions, budget, big, swept };
+        let work = Work {
+            moves,
+            checks,
+            finished,
+            emptied_trash,
+            detector,
+            deletions,
+            budget,
+            big,
+            swept,
+        };
         let outcome = self.pair.reconciler.round(work, &());
         self.wait_for_others();
         match outcome {
@@ -269,7 +291,8 @@ impl Rounds {
         self.finished.drain(..number).collect()
     }
 
-    /// Waits for workers for big files and the trash thread, so that a seed gives the same history each time.
+    /// Waits for workers for big files and the trash thread, so that a seed gives the same history
+    /// each time.
     fn wait_for_others(&mut self) {
         let reconciler = &self.pair.reconciler;
         while reconciler.free_workers() + self.finished.len() < self.slots {
@@ -282,7 +305,8 @@ impl Rounds {
 
     fn apply_outcome(&mut self, outcome: Outcome, looked_at: &[RelPath]) {
         self.tell_outcome(&outcome);
-        self.followed += outcome.done.iter().filter(|done| done.operation == Operation::Renamed).count();
+        self.followed +=
+            outcome.done.iter().filter(|done| done.operation == Operation::Renamed).count();
         for (path, _) in outcome.busy {
             let took = Duration::from_millis(self.rng.u64(..40));
             self.queue.cool(path, took, self.now);
@@ -324,7 +348,11 @@ impl Rounds {
                 self.queue.push_resting(self.now + REST, path, check);
             }
             Requeue::Changing => {
-                self.record_failure(&Problem { path, cause: Cause::Restless }, check, Failure::Restless);
+                self.record_failure(
+                    &Problem { path, cause: Cause::Restless },
+                    check,
+                    Failure::Restless,
+                );
             }
             Requeue::WidenUnverified => {
                 self.moved.insert(path.clone());
@@ -354,7 +382,8 @@ impl Rounds {
 
     /// Whether nothing waits, save for a walk that is due. Where only time has to pass, it does.
     pub fn is_at_rest(&mut self) -> bool {
-        let is_ready = [Detector::Watch, Detector::Sweep].iter().any(|lane| self.queue.has_ready(*lane));
+        let is_ready =
+            [Detector::Watch, Detector::Sweep].iter().any(|lane| self.queue.has_ready(*lane));
         let is_busy = self.walk.is_some() || !self.pair.reconciler.is_idle();
         if !is_ready && let Some(due) = self.queue.next_due() {
             self.now = self.now.max(due);

@@ -90,7 +90,8 @@ impl Source {
         let mut here: Vec<_> = fs::read_dir(self.at(dir)).unwrap().map(Result::unwrap).collect();
         here.sort_by_key(fs::DirEntry::file_name);
         for entry in here {
-            let (path, kind) = (join(dir, entry.file_name().to_str().unwrap()), entry.file_type().unwrap());
+            let (path, kind) =
+                (join(dir, entry.file_name().to_str().unwrap()), entry.file_type().unwrap());
             all.push((path.clone(), kind));
             if kind.is_dir() {
                 self.add_below(&path, all);

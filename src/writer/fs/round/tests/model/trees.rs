@@ -50,6 +50,8 @@ pub fn differences(source: &Path, replica: &Path) -> Vec<String> {
     names
         .into_iter()
         .filter(|name| ours.get(*name) != theirs.get(*name))
-        .map(|name| format!("{name:?}: source {:?}, replica {:?}", ours.get(name), theirs.get(name)))
+        .map(|name| {
+            format!("{name:?}: source {:?}, replica {:?}", ours.get(name), theirs.get(name))
+        })
         .collect()
 }
