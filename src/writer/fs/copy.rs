@@ -121,7 +121,7 @@ impl<'a> Temp<'a> {
             None => self.dir.publish(&self.name, name),
         };
         renamed.map_err(|error| match error.kind {
-            // RACE: something appeared after the look, or a directory. Worst case one more look.
+            // RACE: something appeared after the look, or a directory. Worst case one more check.
             FsErrorKind::IsADirectory
             | FsErrorKind::NotADirectory
             | FsErrorKind::Exists

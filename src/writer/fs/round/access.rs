@@ -95,13 +95,13 @@ impl Round<'_> {
 
     /// Takes from a directory of the replica the rights that the source's gives no more. Where it
     /// is another's there, another group's, or has another ACL, group and others are kept out until
-    /// the closing phase, and its former owner too.
+    /// `finish_dirs`, and its former owner too.
     ///
     /// `wanted`: what the source's is; its `source` cannot always be opened.
     ///
     /// # Errors
     /// Where it stays too open, or is a stranger's. Not so the replica itself, which the user has
-    /// chosen: the closing phase says it.
+    /// chosen: `finish_dirs` says it.
     pub(super) fn restrict(
         &mut self,
         path: &RelPath,
@@ -139,7 +139,7 @@ impl Round<'_> {
         }
     }
 
-    /// Sets an owner, and a mode that lets in fewer people, until the closing phase.
+    /// Sets an owner, and a mode that lets in fewer people, until `finish_dirs`.
     fn close_to_others(
         &mut self,
         path: &RelPath,

@@ -518,7 +518,7 @@ enum Compared {
     Unreadable(Observed),
 }
 
-/// RACE: looked at, then opened: where it has gone or become something else, one more look.
+/// RACE: looked at, then opened: where it has gone or become something else, one more check.
 pub(super) fn changed_if_gone(error: FsError) -> WorkError {
     match error.kind {
         FsErrorKind::NotFound
@@ -529,7 +529,7 @@ pub(super) fn changed_if_gone(error: FsError) -> WorkError {
     }
 }
 
-/// RACE: opened by its path: where something else has come to stand on the way, one more look.
+/// RACE: opened by its path: where something else has come to stand on the way, one more check.
 pub(super) fn changed_if_no_dir(error: FsError) -> WorkError {
     if error.is_no_dir() { WorkError::Changed } else { WorkError::FsError(error) }
 }

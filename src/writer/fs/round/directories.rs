@@ -1,4 +1,4 @@
-//! The shape phase: directories are made, exchanged and put aside, top down, on one thread.
+//! The phase `directories`: directories are made, exchanged and put aside, top down, on one thread.
 
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -89,7 +89,7 @@ impl Round<'_> {
                 None
             }
             (Action::Nothing | Action::SetMetadata(_), Some(entry), Some(_)) if entry.is_dir() => {
-                // Metadata of directories is set in the closing phase.
+                // Metadata of directories is set in `finish_dirs`.
                 if !self.dir_pairs.contains_key(&path)
                     && let Ok(theirs) = self.open_replica(&path)
                 {
@@ -120,7 +120,7 @@ impl Round<'_> {
     ) -> Result<(), WorkError> {
         if reason == Reason::New {
             replica.make_dir(name).map_err(|error| match error.kind {
-                // RACE: somebody else made it. Worst case one more look.
+                // RACE: somebody else made it. Worst case one more check.
                 FsErrorKind::Exists => WorkError::Changed,
                 _ => WorkError::FsError(error),
             })?;
@@ -131,7 +131,7 @@ impl Round<'_> {
         self.made.insert(path.clone());
         self.touch(path.clone(), None);
         // RACE: what holds it was put aside in this very round, or somebody has put something else
-        // in its place: that is not empty, or it hides nothing. Worst case one more look.
+        // in its place: that is not empty, or it hides nothing. Worst case one more check.
         let made = self.replica.open(path).map_err(changed_if_no_dir)?;
         self.note_if_empty(source, &made.entry()?, &made);
         if let Some(below) = self.dir_pairs.get_mut(path) {

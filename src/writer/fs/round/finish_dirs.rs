@@ -1,4 +1,4 @@
-//! The closing phase: modes, owners and times of the directories in which a name was looked
+//! The phase `finish_dirs`: modes, owners and times of the directories in which a name was looked
 //! at, bottom up, after all that changes them.
 
 use std::time::Instant;
@@ -103,7 +103,7 @@ impl Round<'_> {
         Ok(())
     }
 
-    /// Takes what the closing phase could not set from a directory that was opened up. One that was
+    /// Takes what `finish_dirs` could not set from a directory that was opened up. One that was
     /// closed stays so.
     fn lock_again(&self, rel: &RelPath) {
         if let (Some(mode), Ok(dir)) = (self.saved_modes.get(rel), self.replica.open(rel))

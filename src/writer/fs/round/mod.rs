@@ -1,10 +1,11 @@
 //! The one writer: rounds. Whoever detects a change only says where to look; what is done
 //! about it, and all that becomes visible in the replica, is done here (I1).
 //!
-//! A round takes some looks and goes through its phases, with nobody else writing meanwhile:
-//! _moves_ follows renames; _gather_ and _observe_ find out what stands on both sides; _shape_
-//! makes, exchanges and puts aside directories, top down; _contents_ copies files and symlinks, in
-//! parallel; _close_ sets modes and times of the directories that were looked at, bottom up.
+//! A round takes some checks and goes through its phases, with nobody else writing meanwhile:
+//! `moves` follows renames; `open_dirs` and `observe` find out what stands on both sides;
+//! `directories` makes, exchanges and puts aside directories, top down; `contents` copies files and
+//! symlinks, in parallel; `finish_dirs` sets modes and times of the directories that were checked,
+//! bottom up.
 //!
 //! A round knows no queue and no daemon. It can be run alone, on one thread.
 

@@ -323,7 +323,7 @@ impl Round<'_> {
                 }
             }
             Some(missing) => add(checks, &missing, check),
-            // RACE: it is there again. Worst case one more look at all of it.
+            // RACE: it is there again. Worst case one more check at all of it.
             None => self.out.again.push((dir.clone(), check, Requeue::Now)),
         }
     }

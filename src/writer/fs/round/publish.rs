@@ -127,7 +127,7 @@ impl Round<'_> {
                 self.shared.capabilities.unseen,
             );
         }
-        // A change between the last look and the rename is copied by one more look.
+        // A change between the last look and the rename is copied by one more check.
         let now = dir_pair.source.look(name.as_bytes());
         if now.entry().map(Entry::identity) != Some(entry.identity()) {
             out.again.push((path, check, Requeue::ChangedSinceCopy));
