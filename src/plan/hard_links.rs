@@ -233,8 +233,8 @@ impl Links {
         self.lately
             .iter()
             .rev()
-            .take(number)
             .filter(|noted| self.is_last_of(noted))
+            .take(number)
             .map(|(path, _)| path)
     }
 

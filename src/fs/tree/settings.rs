@@ -60,10 +60,12 @@ pub(super) fn times(mtime: Time) -> Timestamps {
     }
 }
 
-/// A full file system may still have space for contents.
+/// A full file system, or a quota, may still have space for contents.
 fn for_xattrs(error: FsError) -> FsError {
     match error.kind {
-        FsErrorKind::NoSpace => FsError { kind: FsErrorKind::NoSpaceForXattrs, ..error },
+        FsErrorKind::NoSpace | FsErrorKind::OverQuota => {
+            FsError { kind: FsErrorKind::NoSpaceForXattrs, ..error }
+        }
         _ => error,
     }
 }

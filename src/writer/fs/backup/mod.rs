@@ -73,9 +73,13 @@ pub enum Taken {
 pub struct Kept(Option<(ReplicaDir, Name)>);
 
 impl Kept {
-    /// It was not overwritten after all.
-    pub fn undo(self) {
-        if let Some((dir, name)) = self.0 {
+    /// It was not overwritten after all, as an error says: then it still stands at `name` in `dir`, as
+    /// `before`. What may have been overwritten in spite of the error stays kept.
+    pub fn undo(self, dir: &ReplicaDir, name: &Name, before: &Observed) {
+        let identity = |observed: &Observed| observed.entry().map(Entry::identity);
+        let stands =
+            identity(before).is_some() && identity(&dir.look(name.as_bytes())) == identity(before);
+        if let Some((dir, name)) = self.0.filter(|_| stands) {
             // What stays is one entry too many in the backup.
             let _ = dir.remove_file(name.as_bytes(), &RemovalPermit::in_backup());
         }

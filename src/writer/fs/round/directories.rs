@@ -8,7 +8,7 @@ use super::open_dirs::DirPair;
 use super::{Observation, Requeue, Round};
 use crate::fs::tree::ReplicaDir;
 use crate::model::check::{Check, Depth};
-use crate::model::entry::Entry;
+use crate::model::entry::{Entry, Observed};
 use crate::model::error::FsErrorKind;
 use crate::model::error::{Side, WorkError};
 use crate::model::path::{Name, RelPath};
@@ -159,7 +159,8 @@ impl Round<'_> {
         let temp = self.shared.names.next();
         replica.make_dir(&temp)?;
         let swapped = self.keep(replica, name, path).and_then(|kept| {
-            swap(replica, &temp, name, &self.shared.names, &permit).inspect_err(|_| kept.undo())
+            swap(replica, &temp, name, &self.shared.names, &permit)
+                .inspect_err(|_| kept.undo(replica, name, &Observed::Present(old.clone())))
         });
         match swapped {
             // RACE: what is deleted may be newer than what was seen; it is the replica's own.

@@ -133,11 +133,14 @@ impl Round<'_> {
             self.keep(&to.dir, &to.name, &to.path).ok()?
         };
         let Some(moved) = self.move_into(&from.dir, &from.name, to, permit) else {
-            kept.undo();
+            kept.undo(&to.dir, &to.name, &standing);
             return None;
         };
+        self.out
+            .replaced
+            .extend(standing.entry().filter(|old| old.is_file()).map(|_| to.path.clone()));
         if let Err(error) = moved {
-            kept.undo();
+            kept.undo(&to.dir, &to.name, &standing);
             let is_occupied = matches!(error.kind, FsErrorKind::NotEmpty | FsErrorKind::Exists);
             is_occupied.then(|| self.displace(from, to, hint, permit))??;
         }
@@ -173,6 +176,11 @@ impl Round<'_> {
         permit: &RemovalPermit,
     ) -> Option<()> {
         let Observed::Present(old) = to.dir.look(to.name.as_bytes()) else { return None };
+        let moving = from.dir.look(from.name.as_bytes());
+        // RACE: what is no directory has come to stand there. That goes by a check.
+        if !old.is_dir() || !moving.is_dir() {
+            return None;
+        }
         let ruling = self.rules().on(&to.path, &old, Fate::Replaced, to.dir.gives_nothing_back());
         let Ruling::Goes(replaces) = ruling else { return None };
         let check = Check::new(Depth::Subtree, self.detector, hint.since);
@@ -244,17 +252,20 @@ impl Round<'_> {
             (Kind::Dir, Kind::Dir) => true,
             _ => false,
         };
-        let is_kept = [from, end].iter().any(|path| self.is_kept(path, entry.is_dir()));
-        let ruling = self.rules().on(from, &entry, Fate::Moved, place.dir.gives_nothing_back());
+        if !alike || [from, end].iter().any(|path| self.is_kept(path, entry.is_dir())) {
+            return None;
+        }
+        let in_append_only = place.dir.gives_nothing_back();
+        let ruling = self.rules().on(from, &entry, Fate::Moved, in_append_only);
         let Ruling::Goes(permit) = ruling else { return None };
-        let stays = is_kept || self.rules().lost_mount(end).is_some();
+        let stays = self.rules().lost_mount(end).is_some();
         let can_go = if entry.is_dir() {
             !self.changes_exclusion(from, end)
         } else {
             // The temporary file of one that a worker has does not move.
             !self.shared.in_flight.holds(from)
         };
-        (alike && !stays && can_go).then_some(Moving { replica: entry, source, permit })
+        (!stays && can_go).then_some(Moving { replica: entry, source, permit })
     }
 
     /// Whether a name is left alone on both sides.

@@ -506,7 +506,10 @@ impl Round<'_> {
         let is_file = |side: &Observed| side.entry().is_some_and(|entry| entry.kind == Kind::File);
         let was_written = |entry: &Entry| entry.ctime >= Time::ago(check.since.elapsed() + TICK);
         if check.depth == Depth::Subtree {
-            out.replaced.extend((is_file(source) && is_file(replica)).then_some(path));
+            // What this round has renamed there has its own file; over what, `moves` has noted.
+            let may_have_replaced =
+                is_file(source) && is_file(replica) && !self.moved.contains(&path);
+            out.replaced.extend(may_have_replaced.then_some(path));
             return;
         }
         let is_stray = match source {

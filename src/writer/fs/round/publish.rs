@@ -111,7 +111,8 @@ impl Round<'_> {
             done.bytes = Some(length);
         }
         // One that a scan has found to be new was not looked at before.
-        let is_noted = entry.has_links() || (entry.is_file() && self.detector == Detector::Watch);
+        let is_new = entry.is_file() && check.unseen_in_replica && self.detector == Detector::Watch;
+        let is_noted = entry.has_links() || is_new;
         out.names.extend(is_noted.then(|| Linked::any(&path, &entry, true)));
         out.note_time(&path, &entry, &self.shared.capabilities);
         if entry.is_file() && length != entry.size {
@@ -164,7 +165,8 @@ impl Round<'_> {
                     Some(_) => self.keep(dir, name, path)?,
                     None => Kept::default(),
                 };
-                temp.publish(name, permit).inspect_err(|_| kept.undo()).map(|()| None)
+                let published = temp.publish(name, permit);
+                published.inspect_err(|_| kept.undo(dir, name, standing)).map(|()| None)
             }
         }
     }
