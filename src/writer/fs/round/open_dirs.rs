@@ -506,9 +506,12 @@ impl Round<'_> {
         let is_file = |side: &Observed| side.entry().is_some_and(|entry| entry.kind == Kind::File);
         let was_written = |entry: &Entry| entry.ctime >= Time::ago(check.since.elapsed() + TICK);
         if check.depth == Depth::Subtree {
-            // What this round has renamed there has its own file; over what, `moves` has noted.
-            let may_have_replaced =
-                is_file(source) && is_file(replica) && !self.moved.contains(&path);
+            // One that was renamed there in the replica too is alike; over what, `moves` has noted.
+            let capabilities = &self.shared.capabilities;
+            let is_alike = source.entry().zip(replica.entry()).is_some_and(|(ours, theirs)| {
+                ours.size == theirs.size && capabilities.is_same_mtime(ours, theirs)
+            });
+            let may_have_replaced = is_file(source) && is_file(replica) && !is_alike;
             out.replaced.extend(may_have_replaced.then_some(path));
             return;
         }
