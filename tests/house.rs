@@ -227,6 +227,22 @@ fn numbers_of_errors_are_known_to_the_file_system_alone() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// Permits that are given without a rule, and who may ask for them.
+const WITHOUT_A_RULE: [(&str, &str); 2] = [
+    ("RemovalPermit::in_backup", "writer::fs::backup"),
+    ("RemovalPermit::for_unknown", "writer::fs::round::removable"),
+];
+
+#[test]
+fn nobody_else_takes_a_permit_to_remove_without_asking_the_rules() {
+    let house = House::read();
+    for (permit, module) in WITHOUT_A_RULE {
+        let users = house.texts.iter().filter(|(_, text)| text.contains(permit));
+        let users: Vec<String> = users.map(|(module, _)| module.join("::")).collect();
+        assert_eq!(users, [module], "{permit}");
+    }
+}
+
 #[test]
 fn the_list_of_modules_and_the_map_say_the_same() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

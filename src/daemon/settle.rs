@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use jiff::Zoned;
 
 use super::{Daemon, End};
+use crate::fs::clock;
 use crate::model::check::Detector;
 use crate::model::entry::Time;
 use crate::model::human::{counted, human_bytes, human_duration};
@@ -97,7 +98,7 @@ impl Stats {
             total,
             work,
             begun,
-            begun_at: Some(Time::now()),
+            begun_at: Some(clock::now()),
             last_action,
             complete,
             said_equal,

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::Duration;
 
 use crate::model::error::FsError;
 
@@ -14,17 +13,6 @@ pub struct Time {
 }
 
 impl Time {
-    /// By the clock of the system.
-    pub fn now() -> Self {
-        Self::ago(Duration::ZERO)
-    }
-
-    /// When something happened, by the clock of the system, that was so long ago.
-    pub fn ago(span: Duration) -> Self {
-        let then = jiff::Timestamp::now().checked_sub(span).unwrap_or(jiff::Timestamp::MIN);
-        Self { sec: then.as_second(), nsec: then.subsec_nanosecond().unsigned_abs() }
-    }
-
     pub fn plus_seconds(self, sec: i64) -> Self {
         Self { sec: self.sec.saturating_add(sec), ..self }
     }

@@ -30,12 +30,13 @@ impl RemovalPermit {
         name.is_reserved().then_some(Self(()))
     }
 
-    /// For an entry of a backup folder, which holds nothing but copies.
+    /// For an entry of a backup folder, which holds nothing but copies. For `writer::fs::backup` alone.
     pub fn in_backup() -> Self {
         Self(())
     }
 
-    /// For an entry that cannot be looked at. A rename replaces a file and fails for a directory.
+    /// For an entry that cannot be looked at. A rename replaces a file, and no directory but an empty one
+    /// by another directory. For the rules on what is replaced alone.
     pub fn for_unknown() -> Self {
         Self(())
     }

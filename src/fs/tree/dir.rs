@@ -157,7 +157,7 @@ impl Dir {
     /// Opens a regular file for reading; never blocks, never follows a symlink.
     ///
     /// # Errors
-    /// Also `EINVAL` where the name has become something else than a file meanwhile.
+    /// Also `Invalid` where the name has become something else than a file meanwhile.
     pub fn open_file(&self, name: &[u8]) -> Result<(File, Entry)> {
         super::provoke_panic(name);
         let flags =
@@ -258,7 +258,7 @@ impl ReplicaDir {
     /// name.
     ///
     /// # Errors
-    /// `EEXIST` where it is not.
+    /// `Exists` where it is not.
     pub fn move_to_free(
         &self,
         name: &[u8],
@@ -285,7 +285,7 @@ impl ReplicaDir {
     /// free.
     ///
     /// # Errors
-    /// `EEXIST` where it is not; many others where the file system knows no links.
+    /// `Exists` where it is not; many others where the file system knows no links.
     pub fn link_to(&self, name: &Name, to: &ReplicaDir, new_name: &Name) -> Result<()> {
         sys::linkat(&self.fd, name.as_bytes(), &to.fd, new_name.as_bytes(), AtFlags::empty())
             .during(to.side, "link it")
@@ -294,7 +294,7 @@ impl ReplicaDir {
     /// Swaps two entries of this directory in one step.
     ///
     /// # Errors
-    /// `EINVAL` where the file system cannot do that.
+    /// `Invalid` where the file system cannot do that.
     pub fn exchange(&self, one: &Name, other: &Name, permit: &RemovalPermit) -> Result<()> {
         self.exchange_with(one, self, other, permit)
     }
@@ -364,7 +364,7 @@ impl ReplicaDir {
     /// Sets owner and mtime of a symlink, each where given; it has nothing else.
     ///
     /// # Errors
-    /// Also `EPERM` where a link to something else stands under the name by now: it may lie
+    /// Also `NotPermitted` where a link to something else stands under the name by now: it may lie
     /// outside, too.
     pub fn set_symlink(&self, name: &Name, settings: &Settings<'_>) -> Result<()> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;

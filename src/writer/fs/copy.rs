@@ -154,7 +154,7 @@ impl Drop for Temp<'_> {
 /// `old` is put aside first: for an instant nothing stands under the name.
 ///
 /// # Errors
-/// [`WorkError::Changed`] where `old` has gone; `EXDEV` where it is a directory that cannot be
+/// [`WorkError::Changed`] where `old` has gone; `CrossDevice` where it is a directory that cannot be
 /// renamed at all.
 pub fn swap(
     dir: &ReplicaDir,
@@ -206,7 +206,7 @@ fn rename_away(
 ///
 /// # Errors
 /// Read and write errors, [`WorkError::Cancelled`], [`WorkError::Changed`] where the source has
-/// become shorter, and `EFBIG` where no end is found.
+/// become shorter, and [`ENDLESS`] where no end is found.
 pub fn fill(
     source: &File,
     entry: &Entry,

@@ -39,7 +39,7 @@ pub struct Emptied {
     pub result: Result<()>,
 }
 
-/// The trash thread's thread; it ends when this is dropped.
+/// The trash thread; it ends when this is dropped.
 pub struct TrashThread {
     jobs: Sender<Trash>,
     done: Receiver<Emptied>,

@@ -23,7 +23,7 @@ impl Round<'_> {
     pub(super) fn directories(&mut self) {
         let all: Vec<RelPath> = self.dir_pairs.keys().cloned().collect();
         for rel in all {
-            // A directory's spot is lifted out while those below it may be given their replica.
+            // A pair of directories is lifted out while those below it may be given their replica.
             let Some(mut dir_pair) = self.dir_pairs.remove(&rel) else { continue };
             let observations = std::mem::take(&mut dir_pair.observations);
             dir_pair.observations = observations

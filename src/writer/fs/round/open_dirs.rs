@@ -5,11 +5,12 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use super::{Observation, Outcome, Requeue, Round, TASK};
+use crate::fs::clock;
 use crate::fs::filter::DirFilter;
 use crate::fs::parallel;
 use crate::fs::tree::{Dir, ReplicaDir, Settings};
 use crate::model::check::{CachedDigests, Check, Checks, Depth, Detector, add};
-use crate::model::entry::{Entry, Kind, Observed, Time};
+use crate::model::entry::{Entry, Kind, Observed};
 use crate::model::error::FsError;
 use crate::model::error::FsErrorKind;
 use crate::model::error::WorkError;
@@ -504,7 +505,7 @@ impl Round<'_> {
         out: &mut Outcome,
     ) {
         let is_file = |side: &Observed| side.entry().is_some_and(|entry| entry.kind == Kind::File);
-        let was_written = |entry: &Entry| entry.ctime >= Time::ago(check.since.elapsed() + TICK);
+        let was_written = |entry: &Entry| entry.ctime >= clock::ago(check.since.elapsed() + TICK);
         if check.depth == Depth::Subtree {
             // One that was renamed there in the replica too is alike; over what, `moves` has noted.
             let capabilities = &self.shared.capabilities;
@@ -532,7 +533,7 @@ const TICK: Duration = Duration::from_millis(20);
 
 /// Whether an entry has not changed for [`PASSING`], by the clock of the system and its ctime.
 fn is_left_over(entry: &Entry) -> bool {
-    Time::now().sec.saturating_sub(entry.ctime.sec) >= PASSING.as_secs().cast_signed()
+    clock::now().sec.saturating_sub(entry.ctime.sec) >= PASSING.as_secs().cast_signed()
 }
 
 /// The first of the names in a directory that differ from `name` in upper and lower case alone.
