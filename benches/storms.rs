@@ -299,7 +299,7 @@ fn print_hot_log(parent: &Path) {
     for size in [0, 1_000_000, 200_000_000] {
         for reopened in [false, true] {
             let place = Place::start(parent, |source| {
-                fs::write(source.join("log"), vec![b'l'; size]).expect(CHANGE)
+                fs::write(source.join("log"), vec![b'l'; size]).expect(CHANGE);
             });
             let (cpu, behind) = hot_log(&place, reopened);
             let opened = if reopened { "each time" } else { "once" };

@@ -534,7 +534,7 @@ fn a_doubted_source_that_has_some_names_again_and_many_new_ones_stays_doubted() 
         back.files("new", 298).make(source);
     });
     stays_doubted(&Tree::new().file("s", "x"), |source| {
-        Tree::new().files("old1", 299).make(source)
+        Tree::new().files("old1", 299).make(source);
     });
 }
 

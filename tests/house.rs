@@ -118,7 +118,7 @@ impl Imports {
             syn::UseTree::Rename(rename) => self.note(&and(&rename.ident)),
             syn::UseTree::Glob(_) => self.note(before),
             syn::UseTree::Group(group) => {
-                group.items.iter().for_each(|tree| self.note_tree(tree, before))
+                group.items.iter().for_each(|tree| self.note_tree(tree, before));
             }
         }
     }

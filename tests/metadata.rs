@@ -262,9 +262,9 @@ fn owner_and_group_are_mirrored_by_root() {
     for (uid, name) in (3000..).zip(names) {
         // The user alone, the group alone.
         if uid % 2 == 0 {
-            give(name, uid, 1500 + uid - 3000)
+            give(name, uid, 1500 + uid - 3000);
         } else {
-            give(name, 1000 + uid - 3000, uid)
+            give(name, 1000 + uid - 3000, uid);
         }
     }
     let target = scratch.path("target");

@@ -84,7 +84,7 @@ fn an_overflow_is_one_line_and_one_quick_scan() {
     for round in 1..=2 {
         let equal = live.daemon.settled();
         unseen(&live, length, || {
-            live.sh(&format!("echo {round} >f; rm -r c; mkdir c; echo {round} >c/new"))
+            live.sh(&format!("echo {round} >f; rm -r c; mkdir c; echo {round} >c/new"));
         });
         live.wait();
         live.daemon.wait_settled(equal + 1);

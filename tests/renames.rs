@@ -96,10 +96,10 @@ fn a_file_that_is_renamed_all_the_time_holds_up_nobody() {
         &|live, number| rename(live, &format!("a/n{number}"), &format!("a/n{}", number + 1)),
         &|live, _| {
             renameat_with(CWD, live.at("a/f1"), CWD, live.at("a/f2"), RenameFlags::EXCHANGE)
-                .unwrap()
+                .unwrap();
         },
         &|live, number| {
-            rename(live, &format!("other/n{number}"), &format!("other/n{}", number + 1))
+            rename(live, &format!("other/n{number}"), &format!("other/n{}", number + 1));
         },
         &|live, number| {
             fs::write(live.at("a/being saved"), number.to_string()).unwrap();

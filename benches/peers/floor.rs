@@ -45,7 +45,7 @@ fn listed(root: &Path, see: impl Fn(&OwnedFd, &CStr)) -> Vec<Listed> {
             see(&dir, name);
             match entry.file_type() {
                 FileType::Directory => {
-                    next.push(path.join(name.to_str().expect("names here are ASCII")))
+                    next.push(path.join(name.to_str().expect("names here are ASCII")));
                 }
                 FileType::RegularFile => files.push(name.to_owned()),
                 _ => {}

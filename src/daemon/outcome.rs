@@ -104,7 +104,7 @@ impl Daemon<'_> {
             }
             Requeue::WidenUnverified => self.note_pending_widen(path),
             Requeue::WidenLater => {
-                self.backlog.queue.push_resting(Instant::now() + CONTENTS, path, check)
+                self.backlog.queue.push_resting(Instant::now() + CONTENTS, path, check);
             }
             Requeue::Changing | Requeue::ChangedSinceCopy => {
                 let problem = Problem { path, cause: Cause::Restless };

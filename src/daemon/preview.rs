@@ -253,7 +253,7 @@ impl Preview<'_> {
         };
         match result {
             Ok((action, ours, theirs)) => {
-                self.tell(action, path, (&ours, &theirs), replica.as_ref(), check)
+                self.tell(action, path, (&ours, &theirs), replica.as_ref(), check);
             }
             Err(work_error) => {
                 if let Some(problem) = Problem::of(path, work_error) {

@@ -135,6 +135,6 @@ fn any_limit_of_deletions_is_a_number_or_a_share_or_is_refused() {
         }
     });
     holds(&any::<u64>(), |number| {
-        assert_eq!(number.to_string().parse(), Ok(Limit::Number(number)))
+        assert_eq!(number.to_string().parse(), Ok(Limit::Number(number)));
     });
 }

@@ -115,7 +115,7 @@ fn only_what_is_known_to_be_absent_or_not_mirrored_goes() {
             match &source {
                 Observed::Unknown(_) => assert_eq!(action, Action::Unsure),
                 Observed::Absent => {
-                    assert!(matches!(action, Action::Remove | Action::Nothing | Action::Unsure))
+                    assert!(matches!(action, Action::Remove | Action::Nothing | Action::Unsure));
                 }
                 Observed::Present(_) => assert_ne!(action, Action::Remove),
             }

@@ -231,7 +231,7 @@ impl BothQueues {
             }
             QueueStep::Pass(millis) => self.pass(Duration::from_millis(millis)),
             QueueStep::Take(detector, names, dirs) => {
-                _ = self.take(detector, BatchLimit { names, dirs })
+                _ = self.take(detector, BatchLimit { names, dirs });
             }
         }
     }

@@ -340,7 +340,7 @@ impl Notice {
                 tracing::info!(op = "note", path = %path, "{text}");
             }
             Notice::Reserved | Notice::Unmounted => {
-                tracing::warn!(op = "warning", path = %path, "{text}")
+                tracing::warn!(op = "warning", path = %path, "{text}");
             }
         }
     }

@@ -121,7 +121,7 @@ impl Chunk<'_> {
         self.walker.entries.fetch_add(u64::from(source.is_some()), Ordering::Relaxed);
         match (source, replica) {
             (Some(ListedKind::Dir), Some(ListedKind::Dir)) => {
-                self.step_into(&name, self.known, more)
+                self.step_into(&name, self.known, more);
             }
             // To be named, once; it makes no difference.
             (Some(ListedKind::Special), None) => self.found.push((name, self.walker.look())),
@@ -230,7 +230,7 @@ impl Chunk<'_> {
     fn compare_files(&mut self, name: Name) {
         match self.open_pair(&name) {
             Ok((ours, theirs)) if ours.1.size == theirs.1.size => {
-                self.read_pair(name, ours, theirs)
+                self.read_pair(name, ours, theirs);
             }
             // Whatever went wrong, a round looks at the name and says it.
             _ => self.differs_there(name),

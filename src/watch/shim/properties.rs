@@ -66,7 +66,7 @@ fn each_change_in_the_source_is_looked_at_where_it_was() {
         let is_rename = kind == EventKind::Modify(ModifyKind::Name(RenameMode::Both));
         match shim(event, root) {
             Classified::Dirty(path, _) => {
-                assert!(!is_reading(kind) && Some(&path) == paths.first())
+                assert!(!is_reading(kind) && Some(&path) == paths.first());
             }
             Classified::Urgent(Change::Everything(_)) => assert!(is_lost || paths.is_empty()),
             Classified::Urgent(Change::Root) => assert_eq!(first, Some(Some(RelPath::root()))),

@@ -41,12 +41,12 @@ impl<F: EventHandler> Follower<F> {
     pub fn step(&mut self, step: TestStep) {
         match step {
             TestStep::Create(dir, name) => {
-                self.kernel.create(&(self.dir(dir), name), What::File(0))
+                self.kernel.create(&(self.dir(dir), name), What::File(0));
             }
             TestStep::MakeDir(dir, name) => self.kernel.create(&(self.dir(dir), name), What::Dir),
             TestStep::Write(at) => self.with(at, ROOT, |kernel, place| kernel.write(&place)),
             TestStep::Remove(at, first) => {
-                self.with(at, ROOT, |kernel, place| kernel.remove(&place, first))
+                self.with(at, ROOT, |kernel, place| kernel.remove(&place, first));
             }
             TestStep::Rename(at, dir, name) => {
                 let to = (self.dir(dir), name);
@@ -58,7 +58,7 @@ impl<F: EventHandler> Follower<F> {
             }
             TestStep::Removable(at) => {
                 self.with(at, ROOT, |kernel, from| {
-                    kernel.rename(&from, &(ELSEWHERE, from.1.clone()))
+                    kernel.rename(&from, &(ELSEWHERE, from.1.clone()));
                 });
             }
             TestStep::Return(at, dir, name) => {

@@ -20,7 +20,7 @@ pub(super) fn begin(root: &ReplicaDir) -> Result<Name, FsError> {
         match root.make_dir(&name) {
             // Another one of this very millisecond.
             Err(error) if error.kind == FsErrorKind::Exists => {
-                std::thread::sleep(Duration::from_millis(1))
+                std::thread::sleep(Duration::from_millis(1));
             }
             other => return other.map(|()| name),
         }

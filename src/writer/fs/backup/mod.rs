@@ -117,7 +117,7 @@ impl Backup {
             match from.link_to(name, &to, leaf) {
                 Err(error) if is_gone(&error, from, name) => return Ok(Kept(None)),
                 Err(error) if cannot_link(error.kind) => {
-                    self.copy(from, name, &to, leaf, cancel)?
+                    self.copy(from, name, &to, leaf, cancel)?;
                 }
                 other => other.map_err(|error| blamed(error, &to))?,
             }
@@ -200,7 +200,7 @@ impl Backup {
                 .and_then(|to| put(to, &name))
             {
                 Err(WorkError::FsError(error)) if is_taken(&error) && tries < TRIES => {
-                    self.leave(&folder)
+                    self.leave(&folder);
                 }
                 result => return result,
             }
@@ -317,11 +317,11 @@ impl Backup {
                 .and_then(|()| root.remove_dir(name.as_bytes(), &RemovalPermit::in_backup()))
             {
                 Ok(()) => {
-                    tracing::info!(op = "pruned", path = %name, "older than --backup-keep says")
+                    tracing::info!(op = "pruned", path = %name, "older than --backup-keep says");
                 }
                 Err(_) if stop.load(std::sync::atomic::Ordering::Relaxed) => return,
                 Err(error) => {
-                    tracing::warn!(op = "warning", path = %name, "cannot prune it: {error}")
+                    tracing::warn!(op = "warning", path = %name, "cannot prune it: {error}");
                 }
             }
         }

@@ -86,7 +86,7 @@ fn copy_tree(
                     dirs.push(at.join(&name));
                 }
                 Observed::Present(entry) => {
-                    copy_leaf(&ours, (&name, &entry), &copy, &name, options)?
+                    copy_leaf(&ours, (&name, &entry), &copy, &name, options)?;
                 }
             }
         }

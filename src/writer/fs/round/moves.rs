@@ -197,7 +197,7 @@ impl Round<'_> {
         match taken {
             Taken::Exchanged => {}
             Taken::Moved => {
-                from.dir.move_to_free(from.name.as_bytes(), &to.dir, &to.name, permit).ok()?
+                from.dir.move_to_free(from.name.as_bytes(), &to.dir, &to.name, permit).ok()?;
             }
             Taken::Copied => {
                 from.dir.exchange_with(&from.name, &to.dir, &to.name, &replaces).ok()?;

@@ -67,7 +67,9 @@ impl Round<'_> {
                 }
             }
             Err(error) => {
-                ready.into_iter().for_each(|r| out.record_failure(r.path, r.check, error.into()))
+                for ready in ready {
+                    out.record_failure(ready.path, ready.check, error.into());
+                }
             }
         }
     }

@@ -176,7 +176,7 @@ impl Rounds {
             let detector = walk.detector;
             match walk.messages.pop_front() {
                 Some(Message::Differ(dir, names)) => {
-                    self.receive_differences(&dir, names, detector)
+                    self.receive_differences(&dir, names, detector);
                 }
                 Some(Message::Problem(problem)) => {
                     let check = Check::new(Depth::Subtree, detector, self.now);
