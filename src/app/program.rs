@@ -125,10 +125,8 @@ fn report_and_preview(
     Ok(match (config.mode, seen) {
         _ if PANICKED.load(Ordering::Relaxed) => Exit::Bug,
         (_, PreviewResult::Interrupted) => Exit::Interrupted,
-        (_, PreviewResult::Incomplete) | (Mode::Check, PreviewResult::MetadataDiff) => {
-            Exit::Incomplete
-        }
-        (_, PreviewResult::Equal | PreviewResult::MetadataDiff) => Exit::Done,
+        (_, PreviewResult::Incomplete) | (Mode::Check, PreviewResult::Differs) => Exit::Incomplete,
+        (_, PreviewResult::Equal | PreviewResult::Differs) => Exit::Done,
     })
 }
 

@@ -36,7 +36,7 @@ pub enum PreviewResult {
     /// Nothing would be done; nothing differs.
     Equal,
     /// Something would be done, or differs.
-    MetadataDiff,
+    Differs,
     /// Something could not be looked at, or deletions would be held.
     Incomplete,
     Interrupted,
@@ -420,7 +420,7 @@ impl Preview<'_> {
         }
         match (self.problems > 0 || self.deletions.are_held(), differ > 0) {
             (true, _) => PreviewResult::Incomplete,
-            (false, true) => PreviewResult::MetadataDiff,
+            (false, true) => PreviewResult::Differs,
             (false, false) => PreviewResult::Equal,
         }
     }

@@ -18,7 +18,7 @@ use crate::plan::queue::{BatchLimit, PendingRenames, Queue, Rename, RenameBatch}
 enum QueueStep {
     Push(RelPath, Depth, Detector),
     Watched(RelPath, Depth),
-    DelayQueue(RelPath, Depth, Detector, u64),
+    Later(RelPath, Depth, Detector, u64),
     Resting(RelPath, Depth, Detector, u64),
     Park(RelPath, Depth),
     Unpark(usize),
@@ -37,7 +37,7 @@ fn steps() -> impl Strategy<Value = Vec<QueueStep>> {
     let step = prop_oneof![
         4 => (paths(), depth(), detector()).prop_map(|(path, depth, by)| QueueStep::Push(path, depth, by)),
         4 => (paths(), depth()).prop_map(|(path, depth)| QueueStep::Watched(path, depth)),
-        2 => (paths(), depth(), detector(), millis()).prop_map(|(path, depth, by, at)| QueueStep::DelayQueue(path, depth, by, at)),
+        2 => (paths(), depth(), detector(), millis()).prop_map(|(path, depth, by, at)| QueueStep::Later(path, depth, by, at)),
         2 => (paths(), depth(), detector(), millis()).prop_map(|(path, depth, by, at)| QueueStep::Resting(path, depth, by, at)),
         1 => (paths(), depth()).prop_map(|(path, depth)| QueueStep::Park(path, depth)),
         1 => (0..3_usize).prop_map(QueueStep::Unpark),
@@ -53,7 +53,7 @@ fn steps() -> impl Strategy<Value = Vec<QueueStep>> {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Waits {
     Ready(Detector),
-    DelayQueue,
+    Delayed,
     Resting,
 }
 
@@ -118,7 +118,7 @@ impl Plain {
 
     fn wake(&mut self) {
         let is_due = |(place, _): &(Waits, RelPath), wish: &Wish| {
-            matches!(place, Waits::DelayQueue | Waits::Resting) && wish.due <= self.now
+            matches!(place, Waits::Delayed | Waits::Resting) && wish.due <= self.now
         };
         let (due, rest): (BTreeMap<_, _>, _) = std::mem::take(&mut self.waiting)
             .into_iter()
@@ -138,7 +138,7 @@ impl Plain {
         let counts = |(place, wish): (Waits, &Wish)| match place {
             Waits::Ready(detector) => detector == Detector::Sweep,
             Waits::Resting => wish.detector == Detector::Sweep,
-            Waits::DelayQueue => false,
+            Waits::Delayed => false,
         };
         let waiting =
             self.waiting.iter().filter(|((place, _), wish)| counts((*place, wish))).count();
@@ -146,7 +146,7 @@ impl Plain {
     }
 
     fn next_due(&self) -> Option<Instant> {
-        let wait = |place: &Waits| matches!(place, Waits::DelayQueue | Waits::Resting);
+        let wait = |place: &Waits| matches!(place, Waits::Delayed | Waits::Resting);
         self.waiting.iter().filter(|((place, _), _)| wait(place)).map(|(_, wish)| wish.due).min()
     }
 
@@ -195,9 +195,9 @@ impl BothQueues {
                 assert_eq!(queue.push_watched(&path, check(depth, Detector::Watch), now), None);
                 plain.watched(&path, check(depth, Detector::Watch));
             }
-            QueueStep::DelayQueue(path, depth, detector, millis) => {
+            QueueStep::Later(path, depth, detector, millis) => {
                 queue.push_later(after(millis), path.clone(), check(depth, detector));
-                plain.add(Waits::DelayQueue, &path, &check(depth, detector), after(millis));
+                plain.add(Waits::Delayed, &path, &check(depth, detector), after(millis));
             }
             QueueStep::Resting(path, depth, detector, millis) => {
                 queue.push_resting(after(millis), path.clone(), check(depth, detector));

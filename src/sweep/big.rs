@@ -66,7 +66,7 @@ impl Walker<'_> {
             }
             return;
         }
-        let read = |bytes| self.rate.sweep_batch(bytes, self.cancel);
+        let read = |bytes| self.rate.wait_after(bytes, self.cancel);
         compare_all(next, self.drops_behind(), read, self.cancel, |pair, verdict| {
             self.report_big(pair, verdict);
         });

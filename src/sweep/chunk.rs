@@ -254,7 +254,7 @@ impl Chunk<'_> {
         });
         match result {
             Ok(()) => {
-                walker.rate.sweep_batch(size, walker.cancel);
+                walker.rate.wait_after(size, walker.cancel);
                 if self.batch.is_full() {
                     self.finish();
                 }

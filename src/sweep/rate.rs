@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// While it waits, it looks so often whether it is to end.
-const LOOK: Duration = Duration::from_millis(50);
+/// While it waits, it checks this often whether the walk was cancelled.
+const POLL: Duration = Duration::from_millis(50);
 
 /// What is read in this time may be read at once: a pause for each small file would be many pauses.
 const AHEAD: Duration = Duration::from_millis(20);
@@ -21,8 +21,8 @@ impl Rate {
         Self { limit, begun: Instant::now(), read: AtomicU64::new(0) }
     }
 
-    /// Notes what was read, and waits until more may be.
-    pub fn sweep_batch(&self, bytes: u64, cancel: &AtomicBool) {
+    /// Notes that `bytes` were read, and waits until more may be.
+    pub fn wait_after(&self, bytes: u64, cancel: &AtomicBool) {
         let Some(limit) = self.limit else { return };
         let read = self.read.fetch_add(bytes, Ordering::Relaxed) + bytes;
         let due = self.begun + Duration::from_secs_f64(read as f64 / limit as f64);
@@ -31,7 +31,7 @@ impl Rate {
             if wait <= AHEAD {
                 return;
             }
-            std::thread::sleep(wait.min(LOOK));
+            std::thread::sleep(wait.min(POLL));
         }
     }
 }
@@ -45,7 +45,7 @@ mod tests {
         let (rate, cancel) = (Rate::new(Some(1_000_000)), AtomicBool::new(false));
         std::thread::scope(|scope| {
             for _ in 0..4 {
-                scope.spawn(|| (0..50).for_each(|_| rate.sweep_batch(1_000, &cancel)));
+                scope.spawn(|| (0..50).for_each(|_| rate.wait_after(1_000, &cancel)));
             }
         });
         assert!(rate.begun.elapsed() >= Duration::from_millis(180));
@@ -54,8 +54,8 @@ mod tests {
     #[test]
     fn without_a_limit_and_once_cancelled_nobody_waits() {
         let begun = Instant::now();
-        Rate::new(None).sweep_batch(u64::MAX / 2, &AtomicBool::new(false));
-        Rate::new(Some(1)).sweep_batch(1_000_000, &AtomicBool::new(true));
+        Rate::new(None).wait_after(u64::MAX / 2, &AtomicBool::new(false));
+        Rate::new(Some(1)).wait_after(1_000_000, &AtomicBool::new(true));
         assert!(begun.elapsed() < Duration::from_secs(10));
     }
 }

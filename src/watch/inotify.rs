@@ -100,7 +100,7 @@ impl Watcher for INotify {
         };
         let wd =
             inotify::add_watch(&self.registry.queue, path, MASK).map_err(std::io::Error::from)?;
-        known.places.put(wd, &rel);
+        known.places.register(wd, &rel);
         Ok(())
     }
 
@@ -287,7 +287,7 @@ impl<F: EventHandler> Thread<F> {
         } else if flags.contains(ReadFlags::DELETE) {
             EventKind::Remove(if is_dir { RemoveKind::Folder } else { RemoveKind::File })
         } else if flags.contains(ReadFlags::MOVED_FROM) {
-            known.places.left(cookie, wd, name.clone());
+            known.places.renamed_from(cookie, wd, name.clone());
             drop(known);
             self.report_half();
             let event =
@@ -295,8 +295,10 @@ impl<F: EventHandler> Thread<F> {
             self.half = Some((cookie, event.set_tracker(cookie as usize)));
             return;
         } else if flags.contains(ReadFlags::MOVED_TO) {
-            let from =
-                known.places.came(cookie, wd, name.clone(), is_dir).map(|from| known.full(&from));
+            let from = known
+                .places
+                .renamed_to(cookie, wd, name.clone(), is_dir)
+                .map(|from| known.full(&from));
             drop(known);
             return self.handle_second_half(cookie, from, full, is_dir);
         } else if flags.contains(ReadFlags::MODIFY) {
@@ -345,10 +347,10 @@ impl<F: EventHandler> Thread<F> {
         let is_root = known.places.is_root(wd);
         let path = known.places.path(wd).map(|path| known.full(&path));
         let kind = if flags.contains(ReadFlags::IGNORED) {
-            known.places.gone(wd);
+            known.places.watch_ended(wd);
             is_root.then_some(EventKind::Remove(RemoveKind::Other))
         } else if flags.contains(ReadFlags::MOVE_SELF) {
-            let useless = known.places.moved(wd);
+            let useless = known.places.self_moved(wd);
             known.useless.extend(useless);
             is_root.then_some(EventKind::Modify(ModifyKind::Name(RenameMode::From)))
         } else if flags.contains(ReadFlags::DELETE_SELF) {
@@ -374,8 +376,8 @@ impl WatchState {
     fn put(&mut self, wd: Wd, path: &RelPath, still_stands: impl FnOnce() -> bool) {
         // It is back before its watch was removed.
         self.useless.remove(&wd);
-        if self.places.put(wd, path) == KnownDir::Elsewhere && still_stands() {
-            self.places.place(wd, path);
+        if self.places.register(wd, path) == KnownDir::Elsewhere && still_stands() {
+            self.places.reattach(wd, path);
         }
     }
 

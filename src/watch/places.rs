@@ -33,7 +33,8 @@ struct WatchedRename {
 pub enum KnownDir {
     /// Nowhere: it is placed now.
     New,
-    EntryContext,
+    /// Under this path.
+    Unmoved,
     /// Under another path, and it still does. Either is out of date.
     Elsewhere,
 }
@@ -50,28 +51,28 @@ pub struct Places {
 
 impl Places {
     /// Notes that the watch `wd` stands for the directory at `path`. The root comes first.
-    pub fn put(&mut self, wd: Wd, path: &RelPath) -> KnownDir {
+    pub fn register(&mut self, wd: Wd, path: &RelPath) -> KnownDir {
         match self.path(wd) {
             Some(known) if known == *path => {
                 // Another one may have had the name in between.
                 if self.find(path) != Some(wd) {
-                    self.place(wd, path);
+                    self.reattach(wd, path);
                 }
-                KnownDir::EntryContext
+                KnownDir::Unmoved
             }
             Some(_) => KnownDir::Elsewhere,
             None => {
-                self.place(wd, path);
+                self.reattach(wd, path);
                 KnownDir::New
             }
         }
     }
 
     /// Notes the same of a directory that may have stood elsewhere. All below it comes along.
-    pub fn place(&mut self, wd: Wd, path: &RelPath) {
+    pub fn reattach(&mut self, wd: Wd, path: &RelPath) {
         if let Some((dir, name)) = path.split() {
             let above = self.find_or_make(&dir);
-            self.settle(wd, (above, name));
+            self.attach(wd, (above, name));
         } else {
             self.root = Some(wd);
             self.known.insert(wd, WatchedDir { at: None, below: BTreeMap::new() });
@@ -103,7 +104,7 @@ impl Places {
     }
 
     /// An entry of a watched directory was renamed: the first half of it.
-    pub fn left(&mut self, cookie: u32, wd: Wd, name: Name) {
+    pub fn renamed_from(&mut self, cookie: u32, wd: Wd, name: Name) {
         if self.renames.len() == RENAMES {
             self.renames.pop_front();
         }
@@ -112,7 +113,7 @@ impl Places {
 
     /// The second half. Where it came from, if that is watched too. What is no directory does not
     /// tell of itself.
-    pub fn came(&mut self, cookie: u32, wd: Wd, name: Name, is_dir: bool) -> Option<RelPath> {
+    pub fn renamed_to(&mut self, cookie: u32, wd: Wd, name: Name, is_dir: bool) -> Option<RelPath> {
         let to = (wd, name);
         if is_dir {
             // What left this name before was not watched then, or it has told of itself.
@@ -131,7 +132,7 @@ impl Places {
     /// A watched directory was renamed: it says so itself, last. Which of two that exchange their
     /// names it is can be told by nothing else. The watches of what has left the tree, to be
     /// removed.
-    pub fn moved(&mut self, wd: Wd) -> Vec<Wd> {
+    pub fn self_moved(&mut self, wd: Wd) -> Vec<Wd> {
         let Some(at) = self.known.get(&wd).and_then(|place| place.at.as_ref()) else {
             return Vec::new();
         };
@@ -141,7 +142,7 @@ impl Places {
         };
         match self.renames.remove(index).and_then(|rename| rename.to) {
             Some(to) => {
-                self.settle(wd, to);
+                self.attach(wd, to);
                 Vec::new()
             }
             None => self.remove(wd),
@@ -149,7 +150,7 @@ impl Places {
     }
 
     /// The kernel has given up a watch.
-    pub fn gone(&mut self, wd: Wd) {
+    pub fn watch_ended(&mut self, wd: Wd) {
         self.detach(wd);
         if self.is_root(wd) {
             self.root = None;
@@ -194,7 +195,7 @@ impl Places {
             } else {
                 let Some(name) = Name::new(bytes) else { return at };
                 self.unwatched -= 1;
-                self.settle(self.unwatched, (at, name));
+                self.attach(self.unwatched, (at, name));
                 self.unwatched
             };
         }
@@ -202,7 +203,7 @@ impl Places {
     }
 
     /// Gives a directory its place. Another one that stood there is on its way elsewhere.
-    fn settle(&mut self, wd: Wd, (above, name): (Wd, Name)) {
+    fn attach(&mut self, wd: Wd, (above, name): (Wd, Name)) {
         self.detach(wd);
         let Some(parent) = self.known.get_mut(&above) else {
             // RACE: what it was moved into has gone meanwhile. Its own events will tell.
@@ -216,7 +217,7 @@ impl Places {
         let Some(stand_in) = before.filter(|before| *before < 0 && *before != wd) else { return };
         let below = self.known.remove(&stand_in).map(|place| place.below).unwrap_or_default();
         for (name, child) in below {
-            self.settle(child, (wd, name));
+            self.attach(child, (wd, name));
         }
     }
 
@@ -247,9 +248,9 @@ mod tests {
     /// Watches 1, 2, 3 and so on for these directories, after 0 for the root.
     fn places(dirs: &[&str]) -> Places {
         let mut places = Places::default();
-        places.put(0, &RelPath::root());
+        places.register(0, &RelPath::root());
         for (number, dir) in (1..).zip(dirs) {
-            assert_eq!(places.put(number, &path(dir)), KnownDir::New);
+            assert_eq!(places.register(number, &path(dir)), KnownDir::New);
         }
         places
     }
@@ -263,9 +264,9 @@ mod tests {
     #[test]
     fn a_renamed_directory_takes_along_what_lies_below() {
         let mut places = places(&["a", "a/b", "a/b/c"]);
-        places.left(7, 0, name("a"));
-        assert_eq!(places.came(7, 0, name("z"), true), Some(path("a")));
-        assert!(places.moved(1).is_empty());
+        places.renamed_from(7, 0, name("a"));
+        assert_eq!(places.renamed_to(7, 0, name("z"), true), Some(path("a")));
+        assert!(places.self_moved(1).is_empty());
         assert_eq!(shown(&places, 0..4), [".", "z", "z/b", "z/b/c"]);
         assert_eq!(places.find(&path("a")), None);
         assert_eq!(places.find(&path("z/b")), Some(2));
@@ -274,32 +275,32 @@ mod tests {
     #[test]
     fn two_that_exchange_their_names_keep_what_is_theirs() {
         let mut places = places(&["a", "b", "a/x", "b/y"]);
-        places.left(1, 0, name("a"));
-        places.came(1, 0, name("b"), true);
-        places.moved(1);
-        places.left(2, 0, name("b"));
-        places.came(2, 0, name("a"), true);
-        places.moved(2);
+        places.renamed_from(1, 0, name("a"));
+        places.renamed_to(1, 0, name("b"), true);
+        places.self_moved(1);
+        places.renamed_from(2, 0, name("b"));
+        places.renamed_to(2, 0, name("a"), true);
+        places.self_moved(2);
         assert_eq!(shown(&places, 1..5), ["b", "a", "b/x", "a/y"]);
     }
 
     #[test]
     fn a_directory_that_changes_places_with_its_parent_is_followed() {
         let mut places = places(&["a", "a/x"]);
-        places.left(1, 1, name("x"));
-        places.came(1, 0, name("x"), true);
-        places.moved(2);
-        places.left(2, 0, name("a"));
-        places.came(2, 2, name("a"), true);
-        places.moved(1);
+        places.renamed_from(1, 1, name("x"));
+        places.renamed_to(1, 0, name("x"), true);
+        places.self_moved(2);
+        places.renamed_from(2, 0, name("a"));
+        places.renamed_to(2, 2, name("a"), true);
+        places.self_moved(1);
         assert_eq!(shown(&places, 1..3), ["x/a", "x"]);
     }
 
     #[test]
     fn what_leaves_the_tree_gives_up_its_watches() {
         let mut places = places(&["a", "a/b", "a/b/c", "d"]);
-        places.left(1, 0, name("a"));
-        let mut out = places.moved(1);
+        places.renamed_from(1, 0, name("a"));
+        let mut out = places.self_moved(1);
         out.sort_unstable();
         assert_eq!(out, [1, 2, 3]);
         assert_eq!(shown(&places, 1..5), ["-", "-", "-", "d"]);
@@ -308,49 +309,49 @@ mod tests {
     #[test]
     fn a_rename_that_a_scan_has_found_first_changes_nothing_more() {
         let mut places = places(&["a", "a/x"]);
-        assert_eq!(places.put(1, &path("b")), KnownDir::Elsewhere);
-        places.place(1, &path("b"));
-        places.left(1, 0, name("a"));
-        places.came(1, 0, name("b"), true);
-        assert!(places.moved(1).is_empty());
+        assert_eq!(places.register(1, &path("b")), KnownDir::Elsewhere);
+        places.reattach(1, &path("b"));
+        places.renamed_from(1, 0, name("a"));
+        places.renamed_to(1, 0, name("b"), true);
+        assert!(places.self_moved(1).is_empty());
         assert_eq!(shown(&places, 1..3), ["b", "b/x"]);
-        assert_eq!(places.put(1, &path("b")), KnownDir::EntryContext);
+        assert_eq!(places.register(1, &path("b")), KnownDir::Unmoved);
     }
 
     #[test]
     fn a_rename_there_before_the_watch_is_not_taken_for_the_one_back() {
         let mut places = places(&[]);
-        places.left(1, 0, name("a"));
-        places.came(1, 0, name("b"), true);
+        places.renamed_from(1, 0, name("a"));
+        places.renamed_to(1, 0, name("b"), true);
         // It was opened before that.
-        places.put(1, &path("a"));
-        places.left(2, 0, name("b"));
-        places.came(2, 0, name("a"), true);
-        assert!(places.moved(1).is_empty());
+        places.register(1, &path("a"));
+        places.renamed_from(2, 0, name("b"));
+        places.renamed_to(2, 0, name("a"), true);
+        assert!(places.self_moved(1).is_empty());
         assert_eq!(shown(&places, [1]), ["a"]);
     }
 
     #[test]
     fn a_directory_that_is_found_again_has_its_name_again() {
         let mut places = places(&["a", "b"]);
-        places.place(2, &path("a"));
-        places.place(2, &path("b"));
-        places.put(3, &path("a/c"));
-        assert_eq!(places.put(1, &path("a")), KnownDir::EntryContext);
+        places.reattach(2, &path("a"));
+        places.reattach(2, &path("b"));
+        places.register(3, &path("a/c"));
+        assert_eq!(places.register(1, &path("a")), KnownDir::Unmoved);
         // One that was opened before, and has gone since.
-        places.put(4, &path("a"));
-        places.gone(4);
+        places.register(4, &path("a"));
+        places.watch_ended(4);
         assert_eq!(shown(&places, 1..4), ["a", "b", "a/c"]);
     }
 
     #[test]
     fn a_removed_directory_leaves_its_name_to_the_next() {
         let mut places = places(&["a"]);
-        assert_eq!(places.put(5, &path("a")), KnownDir::New);
+        assert_eq!(places.register(5, &path("a")), KnownDir::New);
         // The first one's end is told late.
-        places.gone(1);
+        places.watch_ended(1);
         assert_eq!(places.find(&path("a")), Some(5));
-        places.gone(5);
+        places.watch_ended(5);
         assert_eq!(places.find(&path("a")), None);
         assert_eq!(places.known.len(), 1);
     }
@@ -360,16 +361,16 @@ mod tests {
         let mut places = places(&["a/b/c"]);
         assert_eq!(shown(&places, [1]), ["a/b/c"]);
         // What is watched later takes the place that was kept for it.
-        assert_eq!(places.put(2, &path("a")), KnownDir::New);
+        assert_eq!(places.register(2, &path("a")), KnownDir::New);
         assert_eq!(shown(&places, [1, 2]), ["a/b/c", "a"]);
-        places.gone(1);
+        places.watch_ended(1);
         assert_eq!(places.known.len(), 2);
     }
 
     #[test]
     fn the_root_may_go() {
         let mut places = places(&["a"]);
-        places.gone(0);
+        places.watch_ended(0);
         assert!(places.is_empty());
         assert_eq!(shown(&places, [0, 1]), ["-", "-"]);
     }

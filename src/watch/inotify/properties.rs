@@ -112,7 +112,7 @@ fn whatever_the_kernel_says_what_is_told_lies_in_the_source() {
     holds(&vec(told_or_placed, 0..80), |all| {
         let (mut thread, told) = thread();
         let registry = Arc::clone(&thread.registry);
-        registry.known().places.put(0, &RelPath::root());
+        registry.known().places.register(0, &RelPath::root());
         for one in all {
             match one {
                 Ok(record) => record.give(&mut thread),

@@ -34,7 +34,7 @@ pub struct Follower<F> {
 impl<F: EventHandler> Follower<F> {
     pub fn new(thread: Thread<F>, told: Receiver<Event>) -> Self {
         let (mut kernel, tasks) = (Kernel::new(), vec![FollowerTask::Open(RelPath::root())]);
-        thread.registry.known().places.put(kernel.watch(ROOT), &RelPath::root());
+        thread.registry.known().places.register(kernel.watch(ROOT), &RelPath::root());
         Self { kernel, thread, told, tasks, twin: BTreeMap::new() }
     }
 
