@@ -160,6 +160,7 @@ impl Daemon<'_> {
     pub(super) fn record_failure(&mut self, problem: &Problem, check: Check, failure: Failure) {
         let now = Instant::now();
         let retry = self.backlog.failures.met(&problem.path, failure, now);
+        self.backlog.failures.was_due(&problem.path, check.first);
         if retry.tell {
             problem.log((!self.is_once()).then_some(retry.after));
             self.stats.mark_active();

@@ -20,6 +20,8 @@ const RESTLESS: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 struct Trouble {
     begun: Instant,
+    /// When the check that failed was first due.
+    due: Instant,
     tries: u32,
     /// Whether the user was told.
     told: bool,
@@ -95,6 +97,7 @@ impl Failures {
         }
         let trouble = self.paths.entry(path.clone()).or_insert_with(|| Trouble {
             begun: now,
+            due: now,
             tries: 0,
             told: false,
             failure: Failure::Restless,
@@ -157,8 +160,15 @@ impl Failures {
         over.into_iter().filter(|path| self.forget(path)).collect()
     }
 
+    /// Notes since when the check was due that has failed at a path. It may fail much later.
+    pub fn was_due(&mut self, path: &RelPath, since: Instant) {
+        if let Some(trouble) = self.paths.get_mut(path) {
+            trouble.due = trouble.due.min(since);
+        }
+    }
+
     /// Where something has failed at a directory or below, so that an older state may still be
-    /// there: not where a directory is closed, nor where a file has not rested after `since` only,
+    /// there: not where a directory is closed, nor where a file's check was due after `since` only,
     /// or never rests, which would keep others out for ever.
     pub fn failed_within(
         &self,
@@ -167,7 +177,7 @@ impl Failures {
     ) -> impl Iterator<Item = &RelPath> {
         let failed = within(&self.paths, dir).filter(move |(_, trouble)| match trouble.failure {
             Failure::PendingWiden => false,
-            Failure::Restless => !trouble.told && since.is_some_and(|since| trouble.begun <= since),
+            Failure::Restless => !trouble.told && since.is_some_and(|since| trouble.due <= since),
             _ => true,
         });
         failed.map(|(path, _)| path)
@@ -231,6 +241,19 @@ fn wait(failure: Failure, tries: u32) -> Duration {
 mod tests {
     use super::*;
     use crate::model::path::testing::path;
+
+    #[test]
+    fn a_file_that_did_not_rest_counts_from_when_its_check_was_due() {
+        let (mut failures, begun) = (Failures::default(), Instant::now());
+        let at = |seconds| begun + Duration::from_secs(seconds);
+        let fails = |failures: &Failures| failures.failed_within(&path("d"), Some(at(3))).count();
+        failures.met(&path("d/big"), Failure::Restless, at(5));
+        assert_eq!(fails(&failures), 0, "it changed after that time");
+        failures.was_due(&path("d/big"), at(2));
+        failures.was_due(&path("d/big"), at(4));
+        failures.met(&path("d/big"), Failure::Restless, at(6));
+        assert_eq!(fails(&failures), 1);
+    }
 
     #[test]
     fn a_problem_is_told_once_and_tried_at_growing_distances() {

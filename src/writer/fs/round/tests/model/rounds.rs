@@ -367,6 +367,7 @@ impl Rounds {
 
     fn record_failure(&mut self, problem: &Problem, check: Check, failure: Failure) {
         let retry = self.failures.met(&problem.path, failure, self.now);
+        self.failures.was_due(&problem.path, check.first);
         self.queue.push_later(self.now + retry.after, problem.path.clone(), check);
     }
 
