@@ -1,7 +1,7 @@
 //! The roots of both trees, and whether they are still the directories that they were.
 
 use crate::fs::tree::{Dir, DirId, Quirks, ReplicaDir, Root};
-use crate::model::entry::Observed;
+use crate::model::entry::{Entry, Observed};
 use crate::model::error::FsError;
 use crate::model::path::Name;
 use crate::plan::metadata::Capabilities;
@@ -27,13 +27,19 @@ impl Roots {
         let bytes = name.as_bytes();
         let ours = if name.is_reserved() { Observed::Absent } else { source.look(bytes) };
         let theirs = replica.map_or(Observed::Absent, |replica| replica.look(bytes));
-        let is = |side: &Observed, pin: &DirId| {
-            side.entry()
-                .is_some_and(|entry| entry.is_dir() && (entry.dev, entry.ino) == (pin.dev, pin.ino))
+        let is_dir = |side: &Observed, test: &dyn Fn(&Entry) -> bool| {
+            side.entry().is_some_and(|entry| entry.is_dir() && test(entry))
         };
-        let is_replica = self.replica_pin.is_some_and(|pin| is(&ours, &pin));
-        let other_root = is_replica || is(&theirs, &self.source_pin);
+        let is_source =
+            |entry: &Entry| (entry.dev, entry.ino) == (self.source_pin.dev, self.source_pin.ino);
+        let other_root =
+            is_dir(&ours, &|entry| self.is_replica(entry)) || is_dir(&theirs, &is_source);
         (!other_root).then_some((ours, theirs))
+    }
+
+    /// Whether a directory is the replica's root.
+    pub fn is_replica(&self, entry: &Entry) -> bool {
+        self.replica_pin.is_some_and(|pin| (entry.dev, entry.ino) == (pin.dev, pin.ino))
     }
 
     /// Finds out in which ways the source is to be looked at. `capabilities`: what the replica

@@ -140,6 +140,11 @@ impl FsError {
         Self { operation, side, kind, errno: None }
     }
 
+    /// The same error, where it is of this kind, as one that means more here.
+    pub fn specified(self, kind: FsErrorKind, means: FsErrorKind) -> Self {
+        if self.kind == kind { Self { kind: means, ..self } } else { self }
+    }
+
     /// The system's own words for the error.
     pub fn reason(&self) -> String {
         let Some(errno) = self.errno else { return self.kind.as_str().to_owned() };

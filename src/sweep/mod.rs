@@ -298,6 +298,6 @@ impl<'a> Walker<'a> {
         {
             self.send(Message::SourceSubmount(rel.clone(), pin));
         }
-        self.plan.roots.replica_pin.is_some_and(|pin| (entry.dev, entry.ino) == (pin.dev, pin.ino))
+        self.plan.roots.is_replica(&entry)
     }
 }

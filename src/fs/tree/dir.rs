@@ -38,11 +38,8 @@ impl Dir {
     pub fn open(&self, rel: &RelPath) -> Result<Dir> {
         let fd = open_beneath(&self.fd, rel, self.side)
             .during(self.side, "open the directory")
-            .map_err(|error| match error.kind {
-                FsErrorKind::CrossDevice => {
-                    FsError { kind: FsErrorKind::OpensOtherDevice, ..error }
-                }
-                _ => error,
+            .map_err(|error| {
+                error.specified(FsErrorKind::CrossDevice, FsErrorKind::OpensOtherDevice)
             })?;
         Ok(Dir { fd, side: self.side, quirks: self.quirks })
     }
@@ -230,10 +227,7 @@ impl ReplicaDir {
     pub fn make_symlink(&self, name: &Name, target: &[u8]) -> Result<()> {
         sys::symlinkat(target, &self.fd, name.as_bytes())
             .during(self.side, "make the symlink")
-            .map_err(|error| match error.kind {
-                FsErrorKind::NameTooLong => FsError { kind: FsErrorKind::SymlinkTooLong, ..error },
-                _ => error,
-            })
+            .map_err(|error| error.specified(FsErrorKind::NameTooLong, FsErrorKind::SymlinkTooLong))
     }
 
     /// Renames within this directory; replaces what is no directory. `_permit`: for what loses its

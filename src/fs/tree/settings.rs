@@ -62,10 +62,6 @@ pub(super) fn times(mtime: Time) -> Timestamps {
 
 /// A full file system, or a quota, may still have space for contents.
 fn for_xattrs(error: FsError) -> FsError {
-    match error.kind {
-        FsErrorKind::NoSpace | FsErrorKind::OverQuota => {
-            FsError { kind: FsErrorKind::NoSpaceForXattrs, ..error }
-        }
-        _ => error,
-    }
+    let means = FsErrorKind::NoSpaceForXattrs;
+    error.specified(FsErrorKind::NoSpace, means).specified(FsErrorKind::OverQuota, means)
 }

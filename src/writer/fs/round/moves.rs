@@ -132,7 +132,7 @@ impl Round<'_> {
         } else {
             self.keep(&to.dir, &to.name, &to.path).ok()?
         };
-        let Some(moved) = self.move_into(&from.dir, &from.name, to, permit) else {
+        let Some(moved) = self.move_into((&from.dir, &from.name), (to, &standing), permit) else {
             kept.undo(&to.dir, &to.name, &standing);
             return None;
         };
@@ -150,13 +150,11 @@ impl Round<'_> {
     /// Renames an entry to a place, over what stands there; `None` where that has to stay.
     fn move_into(
         &self,
-        dir: &ReplicaDir,
-        name: &Name,
-        to: &ReplicaName,
+        (dir, name): (&ReplicaDir, &Name),
+        (to, standing): (&ReplicaName, &Observed),
         permit: &RemovalPermit,
     ) -> Option<crate::fs::tree::Result<()>> {
-        let standing = to.dir.look(to.name.as_bytes());
-        match self.rules().on_replacing(&to.path, &standing, to.dir.gives_nothing_back()) {
+        match self.rules().on_replacing(&to.path, standing, to.dir.gives_nothing_back()) {
             None => Some(dir.move_to_free(name.as_bytes(), &to.dir, &to.name, permit)),
             Some(Ruling::Goes(replaces)) => {
                 Some(dir.move_to(name.as_bytes(), &to.dir, &to.name, &replaces))
@@ -363,7 +361,10 @@ impl Round<'_> {
         let temp = self.shared.names.next();
         from.dir.make_dir(&temp).ok()?;
         let exchanged = from.dir.exchange(&from.name, &temp, permit).is_ok();
-        let moved = exchanged.then(|| self.move_into(&from.dir, &temp, to, permit)).flatten();
+        let standing = to.dir.look(to.name.as_bytes());
+        let moved = exchanged
+            .then(|| self.move_into((&from.dir, &temp), (to, &standing), permit))
+            .flatten();
         if !matches!(moved, Some(Ok(()))) {
             if exchanged {
                 let _ = from.dir.exchange(&from.name, &temp, permit);

@@ -235,8 +235,7 @@ impl Round<'_> {
             }
             Err(error) => return self.give_up(dir, wider, error.into()),
         };
-        let id = source.entry().map(|entry| (entry.dev, entry.ino));
-        if self.shared.roots.replica_pin.is_some_and(|pin| id == Ok((pin.dev, pin.ino))) {
+        if source.entry().is_ok_and(|entry| self.shared.roots.is_replica(&entry)) {
             return None; // The replica, mounted inside the source.
         }
         if self.shared.filter.excludes_dir(dir) {
