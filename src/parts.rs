@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use crate::daemon::{PORTION, WATCH_PORTION};
+use crate::daemon::core::Portions;
 use crate::fs::digest;
 use crate::fs::filter::Filter;
 use crate::fs::roots::Roots;
@@ -101,7 +101,7 @@ impl Trees {
             rate: None,
             drop_behind: false,
             detector: Detector::Sweep,
-            number: 1,
+
             registry: None,
             extent: Extent::Below,
             verified_dirs: None,
@@ -151,6 +151,7 @@ impl Due {
             budget: None,
             big: u64::MAX,
             swept: None,
+            now: std::time::Instant::now(),
         })
     }
 }
@@ -233,7 +234,9 @@ impl QueueEvents {
 
 fn take_all(queue: &mut Queue) -> usize {
     let mut taken = 0;
-    for (detector, portion) in [(Detector::Watch, WATCH_PORTION), (Detector::Sweep, PORTION)] {
+    for (detector, portion) in
+        [(Detector::Watch, Portions::DEFAULT.watch), (Detector::Sweep, Portions::DEFAULT.sweep)]
+    {
         while queue.has_ready(detector) {
             taken += queue.take(detector, portion).values().map(BTreeMap::len).sum::<usize>();
         }

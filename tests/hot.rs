@@ -181,10 +181,9 @@ fn hot_log(how: Appending, size: usize, time: Duration) -> Outcome {
 /// What holds on any machine.
 #[track_caller]
 fn assert_moderate(outcome: &Outcome) {
-    assert!(
-        outcome.copies as f64 <= MOST_COPIES * outcome.took.as_secs_f64() + AT_ONCE,
-        "{outcome:?}"
-    );
+    // Copies are counted until the last of them is there.
+    let time = outcome.took + outcome.rest;
+    assert!(outcome.copies as f64 <= MOST_COPIES * time.as_secs_f64() + AT_ONCE, "{outcome:?}");
     assert!(outcome.copies > 1, "nothing was copied before it rested: {outcome:?}");
     assert!(outcome.answers.len() >= 2, "{outcome:?}");
 }

@@ -118,7 +118,7 @@ impl Preview<'_> {
             rate: self.config.sweep_rate,
             drop_behind: false,
             detector: Detector::Sweep,
-            number: 0,
+
             registry: None,
             extent: Extent::Below,
             verified_dirs: None,

@@ -3,7 +3,8 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use super::{Backlog, Daemon, probe_replica};
+use super::core::Event;
+use super::{Daemon, probe_replica};
 use crate::daemon::startup::{
     ExtraPaths, Lock, NotSameDisk, Refusal, ReplicaMount, SourceMount, ensure_apart,
     refuse_followed,
@@ -14,7 +15,6 @@ use crate::fs::writeback::unseen_seconds_of;
 use crate::model::config::Mode;
 use crate::model::error::{FsError, Side};
 use crate::model::path::shown;
-use crate::plan::guard::{Occasion, Trust};
 
 /// How long another directory must have stood at a root's path before it is adopted: a mount
 /// or a rename may be under way.
@@ -111,7 +111,7 @@ impl Daemon<'_> {
 
     pub(super) fn inspect_roots(&mut self, now: Instant) {
         self.roots.checked = now;
-        let was_lost = self.roots.is_lost();
+
         // One that was lost is there again when it can be opened; a look is enough otherwise.
         let roots = &self.reconciler.roots;
         let source = match self.roots.source {
@@ -124,9 +124,8 @@ impl Daemon<'_> {
         };
         self.check_source(source, now);
         self.check_replica(replica, now);
-        if was_lost && !self.roots.is_lost() {
-            self.next_sweep = now;
-            self.stats.discard_guard_count();
+        if self.core.is_lost() && !self.roots.is_lost() {
+            self.step(Event::RootsBack);
         }
     }
 
@@ -174,11 +173,10 @@ impl Daemon<'_> {
             Ok(log) => self.reconciler.filter.log = log,
             Err(refusal) => return self.refuse(Side::Source, &refusal),
         }
-        let is_doubted = self.roots.source_mount.adopt(&roots.source, pin, self.trust);
+        let is_doubted = self.roots.source_mount.adopt(&roots.source, pin, self.core.trust());
         self.roots.source = None;
         self.reconciler.adopt_source(pin);
-        self.trust = self.unproven(is_doubted);
-        self.stats.mark_active();
+        self.step(Event::RootAdopted { side: Side::Source, is_doubted });
         tracing::warn!(
             op = "adopted",
             "another directory is the source now, at the same path: it is mirrored after a count"
@@ -292,21 +290,10 @@ impl Daemon<'_> {
         self.roots.replica_mount.adopt(&self.reconciler.roots.replica, pin);
         self.reconciler.capabilities =
             probe_replica(&mut self.reconciler.roots, unseen_seconds_of(self.config.task));
-        self.roots.source_mount.note(self.trust);
-        self.trust = self.unproven(self.trust.is_doubted());
-        self.stats.mark_active();
-        self.stats.discard_guard_count();
-        self.next_sweep = Instant::now();
-    }
-
-    /// What is made of the source until it is counted. One that is doubted stays so, whatever
-    /// becomes of the replica.
-    fn unproven(&self, is_doubted: bool) -> Trust {
-        if is_doubted {
-            Trust::doubted(self.config.max_delete)
-        } else {
-            Trust::Unproven(Occasion::Adopted)
-        }
+        let trust = self.core.trust();
+        self.roots.source_mount.note(trust);
+        let is_doubted = trust.is_doubted();
+        self.step(Event::RootAdopted { side: Side::Replica, is_doubted });
     }
 
     /// A round or a sweep met a root that is not what it was.
@@ -320,8 +307,7 @@ impl Daemon<'_> {
 
     /// Nothing that was found is of use any more.
     fn drop_work(&mut self) {
-        self.backlog = Backlog::default();
-        self.watching.stop();
+        self.step(Event::RootLost);
         self.reconciler.abandon();
     }
 }

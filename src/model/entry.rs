@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use crate::model::error::FsError;
 
@@ -15,6 +16,18 @@ pub struct Time {
 impl Time {
     pub fn plus_seconds(self, sec: i64) -> Self {
         Self { sec: self.sec.saturating_add(sec), ..self }
+    }
+
+    /// The time that lies so much before this one.
+    pub fn before(self, span: Duration) -> Self {
+        let sec = self.sec.saturating_sub_unsigned(span.as_secs());
+        match self.nsec.checked_sub(span.subsec_nanos()) {
+            Some(nsec) => Self { sec, nsec },
+            None => Self {
+                sec: sec.saturating_sub(1),
+                nsec: self.nsec + 1_000_000_000 - span.subsec_nanos(),
+            },
+        }
     }
 
     pub const FIRST: Self = Self { sec: i64::MIN, nsec: 0 };
@@ -307,5 +320,21 @@ pub mod testing {
             immutable: false,
             xattrs: None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_go_back_over_whole_seconds() {
+        let time = Time { sec: 10, nsec: 5 };
+        let millis = |number| time.before(Duration::from_millis(number));
+        assert_eq!(time.before(Duration::from_nanos(5)), Time { sec: 10, nsec: 0 });
+        assert_eq!(time.before(Duration::from_nanos(6)), Time { sec: 9, nsec: 999_999_999 });
+        assert_eq!(millis(2_500), Time { sec: 7, nsec: 500_000_005 });
+        assert_eq!(millis(20_000), Time { sec: -10, nsec: 5 });
+        assert_eq!(Time::FIRST.before(Duration::from_secs(1)).sec, i64::MIN);
     }
 }

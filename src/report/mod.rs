@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
+use jiff::Zoned;
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
@@ -181,6 +182,12 @@ pub fn log_if_silent(
         verdict.replica,
         replica.ctime,
     );
+}
+
+/// Says that the replica is equal now, by the clock of the system.
+pub fn log_settled() {
+    let time = Zoned::now().strftime("%H:%M:%S").to_string();
+    tracing::info!(op = "settled", "equal as of {time}");
 }
 
 pub fn kind_word(kind: &Kind) -> &'static str {

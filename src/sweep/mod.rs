@@ -21,11 +21,12 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use big::Bigs;
 use rate::Rate;
 
+use crate::fs::clock;
 use crate::fs::filter::Filter;
 use crate::fs::roots::{Lost, Roots};
 use crate::fs::tree::{Dir, DirId, ReplicaDir};
 use crate::model::check::{Check, Detector};
-use crate::model::entry::Entry;
+use crate::model::entry::{Entry, Time};
 use crate::model::path::{Name, RelPath};
 use crate::model::task::Task;
 use crate::plan::guard::Count;
@@ -58,8 +59,7 @@ pub struct Plan {
     pub drop_behind: bool,
     /// On whose behalf it looks.
     pub detector: Detector,
-    /// Which of the walks it is, since several may be under way.
-    pub number: u64,
+
     /// Where each directory is registered before it is listed, while there is a watch.
     pub registry: Option<Arc<Registry>>,
     /// Where directories are noted that hold the same on both sides, if they are.
@@ -136,12 +136,13 @@ pub struct Summary {
     pub linked: u64,
     /// Directories that were registered with the watch.
     pub watched: u64,
+    /// When it began, by the clock of the system.
+    pub begun: Time,
     pub took: Duration,
 }
 
 /// A sweep that runs. Dropped, it stops.
 pub struct Sweep {
-    pub plan: Plan,
     messages: Receiver<Message>,
     cancel: Arc<AtomicBool>,
 }
@@ -152,17 +153,13 @@ impl Sweep {
     pub fn start(plan: Plan) -> std::io::Result<Self> {
         let (out, messages) = bounded(WAITING);
         let cancel = Arc::new(AtomicBool::new(false));
-        let (given, stop) = (plan.clone(), Arc::clone(&cancel));
-        std::thread::Builder::new().name("twindir-sweep".into()).spawn(move || {
-            given.yield_to_others();
-            walk_through(given, &out, &stop);
-        })?;
-        Ok(Self { plan, messages, cancel })
-    }
+        let stop = Arc::clone(&cancel);
 
-    /// Whether it looks at both trees as a whole.
-    pub fn is_of_all(&self) -> bool {
-        self.plan.extent != Extent::Names && self.plan.scopes.iter().any(RelPath::is_root)
+        std::thread::Builder::new().name("twindir-sweep".into()).spawn(move || {
+            plan.yield_to_others();
+            walk_through(plan, &out, &stop);
+        })?;
+        Ok(Self { messages, cancel })
     }
 
     pub fn messages(&self) -> &Receiver<Message> {
@@ -245,7 +242,7 @@ impl<'a> Walker<'a> {
     }
 
     fn run(&self) -> Message {
-        let begun = Instant::now();
+        let (begun, at) = (clock::now(), Instant::now());
         match self.plan.task {
             Task::Count => Message::Counted(self.count()),
             Task::Quick | Task::Full => {
@@ -257,7 +254,8 @@ impl<'a> Walker<'a> {
                     differ: self.differ.load(Ordering::Relaxed),
                     linked: self.linked.load(Ordering::Relaxed),
                     watched: self.watched.load(Ordering::Relaxed),
-                    took: begun.elapsed(),
+                    begun,
+                    took: at.elapsed(),
                 })
             }
         }

@@ -100,3 +100,20 @@ fn into_io(error: notify::Error) -> std::io::Error {
         _ => std::io::Error::other(error),
     }
 }
+
+/// The limit that the kernel sets on a user's `watches` or `instances`: its name for sysctl, its
+/// value now, and where it is set, as one says it. In a user namespace (a container) that is the
+/// smaller one of the namespace's and the machine's. See inotify(7), namespaces(7).
+pub fn kernel_limit(what: &str) -> (String, String, &'static str) {
+    let names = [format!("fs.inotify.max_user_{what}"), format!("user.max_inotify_{what}")];
+    let value = |name: &String| {
+        let text = std::fs::read_to_string(format!("/proc/sys/{}", name.replace('.', "/"))).ok()?;
+        text.trim().parse::<u64>().ok()
+    };
+    let known =
+        names.iter().filter_map(|name| Some((value(name)?, name))).min_by_key(|(value, _)| *value);
+    let (value, name) =
+        known.map_or(("unknown".to_owned(), &names[0]), |(value, name)| (value.to_string(), name));
+    let at = if name.starts_with("user.") { " in this container" } else { "" };
+    (name.clone(), value, at)
+}

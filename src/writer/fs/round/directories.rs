@@ -1,7 +1,6 @@
 //! The phase `directories`: directories are made, exchanged and put aside, top down, on one thread.
 
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use super::contents::changed_if_no_dir;
 use super::open_dirs::DirPair;
@@ -198,7 +197,7 @@ impl Round<'_> {
             self.touch(aside.dir.clone(), None);
             match removed {
                 Err(error) if !error.is_absence() && !self.shared.stop.load(Ordering::Relaxed) => {
-                    let check = Check::new(Depth::Content, self.detector, Instant::now());
+                    let check = Check::new(Depth::Content, self.detector, self.now);
                     let problem = Problem { path: aside.path(), cause: Cause::Remains(error) };
                     self.out.problems.push((problem, check));
                 }

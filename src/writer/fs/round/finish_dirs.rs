@@ -1,8 +1,6 @@
 //! The phase `finish_dirs`: modes, owners and times of the directories in which a name was looked
 //! at, bottom up, after all that changes them.
 
-use std::time::Instant;
-
 use super::in_place::common_rights;
 use super::open_dirs::DirPair;
 use super::{Requeue, Round};
@@ -20,7 +18,7 @@ impl Round<'_> {
         let needs_finish = std::mem::take(&mut self.needs_finish);
         for (rel, since) in needs_finish.iter().rev() {
             let is_asked = since.is_some() || rel.is_root() || self.made.contains(rel);
-            let since = since.unwrap_or_else(Instant::now);
+            let since = since.unwrap_or(self.now);
             let check = Check::new(Depth::Content, self.detector, since);
             if let Err(error) = self.close_one(rel, &check, is_asked) {
                 // Gone meanwhile: another look concerns it.

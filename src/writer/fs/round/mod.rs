@@ -31,13 +31,14 @@ pub use removal::{COUNTING, count_below};
 pub use work::{Outcome, Requeue, Waiting, Work};
 
 #[cfg(test)]
-mod tests;
+pub mod tests;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use crate::fs::clock;
 use crate::fs::filter::Filter;
 use crate::fs::roots::{Lost, Roots};
 use crate::fs::tree::{Dir, DirId, ReplicaDir, Settings};
@@ -174,6 +175,12 @@ impl Reconciler {
         self.submounts.paths().cloned().collect()
     }
 
+    /// How many trees that were put aside are still to be emptied, or removed.
+    #[cfg(test)]
+    pub fn asides(&self) -> usize {
+        self.pending_trash.len()
+    }
+
     /// How many big files could be taken on now.
     pub fn free_workers(&self) -> usize {
         self.workers.free()
@@ -212,8 +219,10 @@ impl Reconciler {
             budget,
             big,
             swept,
+            now,
         } = work;
-        let mut round = self.begin((source, replica), (detector, deletions, big, swept), waiting);
+        let terms = Terms { detector, deletions, big, swept, now };
+        let mut round = self.begin((source, replica), terms, waiting);
         round.moves(&moves, &mut checks);
         let finished = round.shared.receive_finished(finished);
         let checks = round.sort_finished(checks, finished);
@@ -236,7 +245,7 @@ impl Reconciler {
     fn begin<'a>(
         &'a self,
         (source, replica): (Dir, ReplicaDir),
-        (detector, deletions, big, swept): (Detector, Deletions, u64, Option<Time>),
+        Terms { detector, deletions, big, swept, now }: Terms,
         waiting: &'a dyn Waiting,
     ) -> Round<'a> {
         Round {
@@ -248,6 +257,8 @@ impl Reconciler {
             create_budget: deletions.create_budget().map(AtomicU64::new),
             big,
             swept,
+            now,
+            begun: clock::now(),
             dir_pairs: BTreeMap::new(),
             needs_finish: BTreeMap::new(),
             saved_modes: HashMap::new(),
@@ -351,6 +362,15 @@ struct Observation {
     replica: Observed,
 }
 
+/// For whom a round works, and what it may do.
+struct Terms {
+    detector: Detector,
+    deletions: Deletions,
+    big: u64,
+    swept: Option<Time>,
+    now: Instant,
+}
+
 /// One round, from opening the roots to closing the directories.
 struct Round<'a> {
     shared: &'a Reconciler,
@@ -363,6 +383,9 @@ struct Round<'a> {
     big: u64,
     /// When the last full sweep began that has come to its end.
     swept: Option<Time>,
+    /// When the round began, by the clock of whoever asked for it, and by that of the system.
+    now: Instant,
+    begun: Time,
     /// The directories in which names are looked at.
     dir_pairs: BTreeMap<RelPath, DirPair<'a>>,
     /// The directories whose metadata is set at the end, and since when that is due where somebody

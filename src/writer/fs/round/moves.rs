@@ -5,8 +5,6 @@
 //! had. Each goes to the entry's last place where that is free. What cannot be followed is left to
 //! the looks at both ends: it is removed here and copied there.
 
-use std::time::Instant;
-
 use super::removal::taken;
 use super::{Requeue, Round};
 use crate::fs::tree::ReplicaDir;
@@ -385,7 +383,7 @@ impl Round<'_> {
         {
             self.note_if_empty(entry, &now, &made);
         }
-        let check = Check::new(Depth::Subtree, self.detector, Instant::now());
+        let check = Check::new(Depth::Subtree, self.detector, self.now);
         self.out.act(Done::new(Operation::Created, path.clone(), entry, Reason::New, &check));
         self.out.scans.push(path.clone());
         self.touch(parent, None);

@@ -217,10 +217,9 @@ impl Round<'_> {
         if self.dir_pairs.contains_key(dir) {
             return Some(());
         }
-        let now = Instant::now();
         let look_at_itself = check.is_none();
         let check =
-            check.cloned().unwrap_or_else(|| Check::new(Depth::Content, self.detector, now));
+            check.cloned().unwrap_or_else(|| Check::new(Depth::Content, self.detector, self.now));
         let wider = Check {
             depth: Depth::Subtree,
             evidence: None,
@@ -504,7 +503,8 @@ impl Round<'_> {
         out: &mut Outcome,
     ) {
         let is_file = |side: &Observed| side.entry().is_some_and(|entry| entry.kind == Kind::File);
-        let was_written = |entry: &Entry| entry.ctime >= clock::ago(check.since.elapsed() + TICK);
+        let elapsed = self.now.saturating_duration_since(check.since);
+        let was_written = |entry: &Entry| entry.ctime >= self.begun.before(elapsed + TICK);
         if check.depth == Depth::Subtree {
             // One that was renamed there in the replica too is alike; over what, `moves` has noted.
             let capabilities = &self.shared.capabilities;

@@ -1,7 +1,6 @@
 //! Rounds alone: no daemon, no sweep, no clock, one thread.
 
 mod listed;
-mod model;
 mod moves;
 mod removals;
 
@@ -25,9 +24,9 @@ use crate::sweep::{Extent, Message, Plan, walked};
 use crate::writer::fs::big_files::{JobKind, JobResult};
 
 /// Two small trees and a reconciler between them.
-struct Fixture {
+pub struct Fixture {
     top: tempfile::TempDir,
-    reconciler: Reconciler,
+    pub reconciler: Reconciler,
 }
 
 impl Fixture {
@@ -35,7 +34,7 @@ impl Fixture {
         Self::below(tempfile::tempdir().unwrap())
     }
 
-    fn below(top: tempfile::TempDir) -> Self {
+    pub fn below(top: tempfile::TempDir) -> Self {
         for root in ["source", "replica", "outside"] {
             fs::create_dir(top.path().join(root)).unwrap();
         }
@@ -53,6 +52,12 @@ impl Fixture {
         Self { top, reconciler }
     }
 
+    /// One that keeps what leaves the replica, or has what it does safe on the disk.
+    pub fn keep(&mut self, is_backed_up: bool, is_durable: bool) {
+        self.reconciler.durable = is_durable;
+        self.reconciler.backup = is_backed_up.then(|| self.backup());
+    }
+
     /// A backup beside the roots.
     fn backup(&self) -> Arc<Backup> {
         fs::create_dir(self.at("backup")).unwrap();
@@ -66,7 +71,7 @@ impl Fixture {
         )
     }
 
-    fn at(&self, path: &str) -> PathBuf {
+    pub fn at(&self, path: &str) -> PathBuf {
         self.top.path().join(path)
     }
 
@@ -133,6 +138,7 @@ fn work(paths: &[&str]) -> Work {
         budget: None,
         big: u64::MAX,
         swept: None,
+        now: std::time::Instant::now(),
     }
 }
 
@@ -225,8 +231,14 @@ fn an_absence_in_a_directory_that_was_moved_away_deletes_nothing() {
     pair.write("replica/d/file", "x");
     pair.write("replica/d/sub/file", "x");
     let roots = pair.reconciler.roots.open().unwrap();
-    let mut round =
-        pair.reconciler.begin(roots, (Detector::Sweep, Deletions::Followed, u64::MAX, None), &());
+    let terms = Terms {
+        detector: Detector::Sweep,
+        deletions: Deletions::Followed,
+        big: u64::MAX,
+        swept: None,
+        now: Instant::now(),
+    };
+    let mut round = pair.reconciler.begin(roots, terms, &());
     round.open_dirs(work(&["d/file", "d/sub"]).checks);
     round.observe();
     fs::rename(pair.at("source/d"), pair.at("outside/d")).unwrap();
@@ -341,7 +353,6 @@ fn plan(pair: &Fixture, task: Task) -> Plan {
         rate: None,
         drop_behind: false,
         detector: Detector::Sweep,
-        number: 1,
         registry: None,
         extent: Extent::Below,
         verified_dirs: None,

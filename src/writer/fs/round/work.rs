@@ -33,6 +33,8 @@ pub struct Work {
     pub big: u64,
     /// When the last full sweep began that has come to its end.
     pub swept: Option<Time>,
+    /// When the round begins.
+    pub now: Instant,
 }
 
 /// What waits outside of rounds and makes a directory of the replica another than the source's.

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::Daemon;
+use super::{Command, Core};
 use crate::fs::tree::Room;
 use crate::model::check::Check;
 use crate::model::error::FsError;
@@ -11,7 +11,6 @@ use crate::model::error::FsErrorKind;
 use crate::model::path::RelPath;
 use crate::plan::failures::Failure;
 use crate::report::advice;
-use crate::writer::fs::round::Reconciler;
 
 /// How often the file system is asked whether there is more room.
 const ASK: Duration = Duration::from_secs(1);
@@ -42,27 +41,34 @@ pub(super) struct OutOfSpace {
     over: Option<Instant>,
 }
 
-impl Daemon<'_> {
+impl OutOfSpace {
+    /// When it is asked whether there is more room, or said that all was taken.
+    pub fn next_due(&self) -> Instant {
+        self.over.unwrap_or(self.asked) + ASK
+    }
+}
+
+impl Core<'_> {
     /// Notes an entry that the replica's file system does not take. `removed`: what this run had
-    /// removed before the round in which it was tried.
+    /// removed before the round in which it was tried. `rooms`: what could be taken after that.
     pub(super) fn out_of_space(
         &mut self,
         path: &RelPath,
         check: Check,
-        error: FsError,
-        removed: u64,
+        error: &FsError,
+        (removed, rooms): (u64, &[Room]),
+        now: Instant,
     ) {
-        let now = Instant::now();
         if self.backlog.failures.met(path, Failure::Refused, now).tell
             && self.backlog.refusal.is_none()
         {
-            let advice = advice(&error);
+            let advice = advice(error);
             tracing::error!(
                 op = "full",
                 path = %path,
                 "{error}; it waits, with all else that is not taken, and the old versions stay{advice}",
             );
-            self.stats.mark_active();
+            self.stats.mark_active(now);
         } else {
             tracing::debug!(op = "full", path = %path, "{error}; it waits");
         }
@@ -76,44 +82,41 @@ impl Daemon<'_> {
             over: None,
         });
         refusal.over = None;
-        refusal.rooms = rooms(&self.reconciler);
+        refusal.rooms = rooms.to_vec();
         refusal.is_quota = error.kind == FsErrorKind::OverQuota;
         self.backlog.queue.push_out_of_space(path, check);
     }
 
-    /// Whether this answer means that the file system takes no more. One that has room says so of
-    /// attributes, too, if they are larger than it can store.
-    pub(super) fn is_refused(&self, error: &FsError) -> bool {
-        let has_room = |room: &Room| room.bytes >= LARGEST_ATTRIBUTES;
-        !(error.kind == FsErrorKind::NoSpaceForXattrs
-            && rooms(&self.reconciler).first().is_some_and(has_room))
-    }
-
     /// Says so when all is taken that was not, and has been for a while.
-    pub(super) fn note_if_space_is_back(&mut self) {
+    pub(super) fn note_if_space_is_back(&mut self, now: Instant) {
         let is_once = self.is_once();
         let Some(refusal) =
             self.backlog.refusal.as_mut().filter(|_| !self.backlog.failures.has_out_of_space())
         else {
             return;
         };
-        let since = *refusal.over.get_or_insert_with(Instant::now);
-        if is_once || since.elapsed() >= ASK {
+        let since = *refusal.over.get_or_insert(now);
+        if is_once || now.duration_since(since) >= ASK {
             self.backlog.refusal = None;
             tracing::info!(op = "resolved", "all that had to wait was taken");
         }
     }
 
-    /// Tries what has to wait again, now and then, and at once where there is more room.
+    /// Asks, now and then, whether there is more room where something has to wait for that.
     pub(super) fn check_room(&mut self, now: Instant) {
-        self.note_if_space_is_back();
-        let Some(refusal) =
-            self.backlog.refusal.as_mut().filter(|refusal| now >= refusal.asked + ASK)
-        else {
-            return;
-        };
-        refusal.asked = now;
-        let rooms = rooms(&self.reconciler);
+        self.note_if_space_is_back(now);
+        if let Some(refusal) = &mut self.backlog.refusal
+            && now >= refusal.asked + ASK
+        {
+            refusal.asked = now;
+            self.commands.push(Command::FindRooms);
+        }
+    }
+
+    /// Tries what has to wait again, now and then, and at once where there is more room.
+    pub(super) fn receive_rooms(&mut self, rooms: &[Room], now: Instant) {
+        let Some(refusal) = &mut self.backlog.refusal else { return };
+
         let is_more = rooms.iter().zip(&refusal.rooms).any(|(room, before)| room.exceeds(before));
         if is_more {
             refusal.wait = FIRST_TRY;
@@ -145,12 +148,9 @@ impl Daemon<'_> {
     }
 }
 
-/// What the file systems can take that are written to.
-fn rooms(reconciler: &Reconciler) -> Vec<Room> {
-    let backup = reconciler.backup().map(|backup| backup.root());
-    [Some(&reconciler.roots.replica), backup]
-        .into_iter()
-        .flatten()
-        .filter_map(|root| root.room().ok())
-        .collect()
+/// Whether this answer means that the file system takes no more. One that has room says so of
+/// attributes, too, if they are larger than it can store.
+pub(super) fn is_refused(error: &FsError, rooms: &[Room]) -> bool {
+    let has_room = |room: &Room| room.bytes >= LARGEST_ATTRIBUTES;
+    !(error.kind == FsErrorKind::NoSpaceForXattrs && rooms.first().is_some_and(has_room))
 }

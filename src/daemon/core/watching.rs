@@ -2,18 +2,17 @@
 //! something.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+
 use std::time::{Duration, Instant};
 
-use super::Daemon;
-use crate::fs::tree::DirId;
+use super::{Command, Core};
 use crate::model::check::{Check, Depth, Detector};
 use crate::model::human::human_duration;
 use crate::model::path::RelPath;
 use crate::model::task::Task;
 use crate::plan::hard_links::Linked;
 use crate::plan::queue::{Instead, Rename};
-use crate::watch::{Change, Registry, Unwatched, Watch};
+use crate::watch::{Change, Unwatched, kernel_limit};
 
 /// How often what is not watched is scanned, at most; and no more than a tenth of the time.
 const POLL: Duration = Duration::from_secs(5);
@@ -22,11 +21,6 @@ const POLL: Duration = Duration::from_secs(5);
 /// a storm it goes on telling what it hears.
 const BREATH: Duration = Duration::from_secs(1);
 
-/// How long changes are taken in before the next round, and how many between two looks at the
-/// clock: about as long as a round of renames takes, so that they do not pile up.
-const INTAKE: Duration = Duration::from_millis(10);
-const AT_ONCE: usize = 256;
-
 /// A file that an event scan has found may be written to this very moment. It rests for at least
 /// so long, or until the watch tells of it.
 const REST: Duration = Duration::from_millis(5);
@@ -34,12 +28,13 @@ const REST: Duration = Duration::from_millis(5);
 /// How long a difference that a sweep has found may wait for the watch to tell of it.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// The watch, and what is due because of it.
+/// What is known of the watch, and what is due because of it.
 #[derive(Default)]
 pub(super) struct Watching {
     wanted: bool,
     debounce: Duration,
-    watch: Option<Watch>,
+    /// Whether there is one.
+    stands: bool,
     /// Whether all is to be scanned, since something may have been missed.
     rescan: bool,
     /// When all is to be scanned again for the sake of a few.
@@ -68,12 +63,29 @@ impl Watching {
         self.wanted
     }
 
-    pub fn watch(&self) -> Option<&Watch> {
-        self.watch.as_ref()
+    pub fn stands(&self) -> bool {
+        self.stands
     }
 
-    pub fn registry(&self) -> Option<Arc<Registry>> {
-        self.watch.as_ref().map(Watch::registry)
+    /// There is one now. What happened before is scanned for.
+    pub fn starts(&mut self) {
+        self.stands = true;
+        self.rescan = true;
+    }
+
+    /// There can be none: the source is scanned now and then.
+    pub fn fails(&mut self, error: &std::io::Error, now: Instant) {
+        if !std::mem::replace(&mut self.said_failed, true) {
+            let (name, most, at) = kernel_limit("instances");
+            tracing::error!(
+                op = "watch",
+                "cannot watch the source: {error}; changes are found by a scan every {} and by the \
+                 sweeps (perhaps {name} is reached, now {most}. To raise it, as root{at}: sysctl {name}=1024)",
+                human_duration(POLL),
+            );
+        }
+        self.not_before = Some(now + POLL);
+        self.poll_due = Some(now);
     }
 
     /// Whether all is to be scanned before anything else is.
@@ -98,12 +110,17 @@ impl Watching {
         poll.into_iter().chain(replaced).min()
     }
 
-    /// A root was lost: the watch is of no use any more.
-    pub fn stop(&mut self) {
-        self.watch = None;
+    fn stop(&mut self) {
+        self.stands = false;
+
         self.mistrusted = None;
         self.rescan = false;
         self.poll_due = None;
+    }
+
+    /// A scan of all was not to be had.
+    pub fn scan_is_due(&mut self) {
+        self.rescan = true;
     }
 
     pub fn scan_begins(&mut self) {
@@ -123,68 +140,42 @@ impl Watching {
     }
 }
 
-impl Daemon<'_> {
-    /// Starts the watch where there is none, and replaces it where it is not believed.
-    pub(super) fn ensure_watch(&mut self, now: Instant) {
-        let busy = self.backlog.sweep.as_ref().is_some_and(|sweep| sweep.plan.task == Task::Quick);
+impl Core<'_> {
+    /// Has the watch started where there is none, and replaced where it is not believed. Whether
+    /// nothing is to be waited for because of it.
+    pub(super) fn ensure_watch(&mut self, now: Instant) -> bool {
+        let busy = self.backlog.sweep.as_ref().is_some_and(|sweep| sweep.task == Task::Quick);
         let waits = self.watching.not_before.is_some_and(|time| now < time);
-        if !self.watching.wanted || self.roots.is_lost() || waits {
-            return;
+        if !self.watching.wanted || self.is_lost || waits {
+            return true;
         }
         if let Some(why) = self.watching.mistrusted.filter(|_| !busy) {
             tracing::warn!(op = "watch", "{why}: all is watched and scanned anew");
-            self.watching.stop();
+            self.stop_watch();
         }
-        if self.watching.watch.is_some() {
-            return;
+        if !self.watching.stands {
+            self.commands.push(Command::StartWatch);
         }
-        match Watch::start(&self.reconciler.roots.source.path, self.watching.debounce) {
-            Ok(watch) => {
-                self.watching.watch = Some(watch);
-                self.watching.rescan = true;
-            }
-            Err(error) => {
-                if !std::mem::replace(&mut self.watching.said_failed, true) {
-                    let (name, most, at) = limit("instances");
-                    tracing::error!(
-                        op = "watch",
-                        "cannot watch the source: {error}; changes are found by a scan every {} and by the \
-                         sweeps (perhaps {name} is reached, now {most}. To raise it, as root{at}: sysctl {name}=1024)",
-                        human_duration(POLL),
-                    );
-                }
-                self.watching.not_before = Some(now + POLL);
-                self.watching.poll_due = Some(now);
-            }
-        }
+        self.watching.stands
     }
 
-    /// Takes in a change, and those that wait behind it.
-    pub(super) fn handle_changes(&mut self, first: Change) {
-        self.handle_change(first);
-        let Some(changes) = self.watching.watch().map(|watch| watch.changes().clone()) else {
-            return;
-        };
-        let begun = Instant::now();
-        while begun.elapsed() < INTAKE {
-            for change in changes.try_iter().take(AT_ONCE) {
-                self.handle_change(change);
-            }
-            if changes.is_empty() {
-                return;
-            }
-        }
+    /// The watch is of no use any more.
+    pub(super) fn stop_watch(&mut self) {
+        self.watching.stop();
+        self.commands.push(Command::StopWatch);
     }
 
-    pub(super) fn look_at(&mut self, path: &RelPath, check: Check) {
-        match self.backlog.queue.push_watched(path, check, Instant::now()) {
+    /// Has a path looked at, as if the watch had told of it.
+    pub(super) fn look_at(&mut self, path: &RelPath, check: Check, now: Instant) {
+        match self.backlog.queue.push_watched(path, check, now) {
             Some(Instead::Names(dir)) => self.backlog.crowds.push(dir),
             Some(Instead::Below(dir)) => self.want_scans([dir]),
             None => {}
         }
     }
 
-    fn handle_change(&mut self, change: Change) {
+    /// Takes in a change.
+    pub(super) fn handle_change(&mut self, change: Change, now: Instant) {
         self.stats.told();
         match change {
             Change::Check { path, depth, since } => {
@@ -195,26 +186,27 @@ impl Daemon<'_> {
                     self.look_at(
                         &other,
                         Check::new(depth.min(Depth::Content), Detector::Watch, since),
+                        now,
                     );
                 }
                 if depth < Depth::Subtree {
-                    self.backlog.strays.told(&path, Instant::now());
+                    self.backlog.strays.told(&path, now);
                 }
                 let check = Check { told: true, ..Check::new(wider, Detector::Watch, since) };
-                self.look_at(&path, check);
+                self.look_at(&path, check, now);
             }
             Change::Moved { from, to, is_dir } => {
-                self.backlog.queue.push_rename(Rename::new(from, to, is_dir, Instant::now()));
+                self.backlog.queue.push_rename(Rename::new(from, to, is_dir, now));
             }
             Change::Unmounted(path) => {
                 self.watching.unmounted.insert(path.clone());
-                let check = Check::new(Depth::Subtree, Detector::Watch, Instant::now());
-                self.look_at(&path, check);
+                let check = Check::new(Depth::Subtree, Detector::Watch, now);
+                self.look_at(&path, check, now);
             }
             Change::Root => {
                 // The paths that the watch goes by may be wrong from now on.
                 self.mistrust_watch("the source's directory was moved or replaced");
-                self.inspect_roots(Instant::now());
+                self.commands.push(Command::InspectRoots);
             }
             Change::Everything(why) => self.mistrust_watch(why),
         }
@@ -222,17 +214,16 @@ impl Daemon<'_> {
 
     /// Notes names that are one file. A change is told by the watch for the name through which it
     /// was made; the others are looked at here.
-    pub(super) fn note_links(&mut self, linked: &[Linked]) {
+    pub(super) fn note_links(&mut self, linked: &[Linked], now: Instant) {
         if !self.watching.wanted {
             return;
         }
-        let now = Instant::now();
         let due = self.backlog.links.note_all(linked);
         for other in due {
-            self.look_at(&other, Check::new(Depth::Content, Detector::Watch, now));
+            self.look_at(&other, Check::new(Depth::Content, Detector::Watch, now), now);
         }
         for other in self.backlog.links.looked() {
-            self.look_at(&other, Check::new(Depth::Metadata, Detector::Watch, now));
+            self.look_at(&other, Check::new(Depth::Metadata, Detector::Watch, now), now);
         }
         if self.backlog.links.has_unknown_names() && self.watching.poll_due.is_none() {
             self.watching.poll_due =
@@ -242,12 +233,9 @@ impl Daemon<'_> {
 
     /// A sweep has met a file system that is mounted in the source. One that was not there when its
     /// directory was registered is not watched: the watch goes by the directory beneath it.
-    pub(super) fn note_mount(&mut self, path: RelPath, pin: DirId) {
-        let is_back = self.watching.unmounted.remove(&path);
-        let is_new = self.reconciler.remember_submount(path, pin);
-        let by_clock =
-            self.backlog.sweep.as_ref().is_some_and(|sweep| sweep.plan.task == Task::Full);
-        if (is_new || is_back) && by_clock && self.watching.watch.is_some() {
+    pub(super) fn note_mount(&mut self, path: &RelPath, is_new: bool) {
+        let is_back = self.watching.unmounted.remove(path);
+        if (is_new || is_back) && self.is_swept_by_clock() && self.watching.stands {
             self.mistrust_watch("a file system was mounted in the source");
         }
     }
@@ -257,16 +245,16 @@ impl Daemon<'_> {
     }
 
     /// A directory could not be registered: what lies in it is scanned now and then.
-    pub(super) fn note_unwatched(&mut self, path: &RelPath, why: &Unwatched) {
+    pub(super) fn note_unwatched(&mut self, path: &RelPath, why: &Unwatched, now: Instant) {
         self.watching.unwatched += 1;
-        self.watching.poll_due.get_or_insert_with(|| Instant::now() + POLL);
+        self.watching.poll_due.get_or_insert(now + POLL);
         if std::mem::replace(&mut self.watching.said_unwatched, true) {
             return;
         }
         let rhythm = human_duration(POLL);
         match why {
             Unwatched::Limit => {
-                let (name, most, at) = limit("watches");
+                let (name, most, at) = kernel_limit("watches");
                 tracing::warn!(
                     op = "watch",
                     "the limit on watches is reached ({name} = {most}): what is not watched is scanned every {rhythm}. To \
@@ -282,8 +270,7 @@ impl Daemon<'_> {
     }
 
     /// A quick scan of all has ended.
-    pub(super) fn all_scanned(&mut self, took: Duration, watched: u64) {
-        let now = Instant::now();
+    pub(super) fn all_scanned(&mut self, took: Duration, watched: u64, now: Instant) {
         self.backlog.links.swept();
         self.watching.not_before = Some(now + took.max(BREATH));
         self.watching.not_often = Some(now + 10 * took);
@@ -294,27 +281,10 @@ impl Daemon<'_> {
             unwatched,
             "{watched} directories watched, {unwatched} not"
         );
-        if unwatched > 0 || self.watching.watch.is_none() {
+        if unwatched > 0 || !self.watching.stands {
             self.watching.poll_due = Some(now + POLL.max(10 * took));
         } else if std::mem::take(&mut self.watching.said_unwatched) {
             tracing::info!(op = "watch", "all directories are watched again");
         }
     }
-}
-
-/// The limit that the kernel sets on a user's `watches` or `instances`: its name for sysctl, its
-/// value now, and where it is set, as one says it. In a user namespace (a container) that is the
-/// smaller one of the namespace's and the machine's. See inotify(7), namespaces(7).
-fn limit(what: &str) -> (String, String, &'static str) {
-    let names = [format!("fs.inotify.max_user_{what}"), format!("user.max_inotify_{what}")];
-    let value = |name: &String| {
-        let text = std::fs::read_to_string(format!("/proc/sys/{}", name.replace('.', "/"))).ok()?;
-        text.trim().parse::<u64>().ok()
-    };
-    let known =
-        names.iter().filter_map(|name| Some((value(name)?, name))).min_by_key(|(value, _)| *value);
-    let (value, name) =
-        known.map_or(("unknown".to_owned(), &names[0]), |(value, name)| (value.to_string(), name));
-    let at = if name.starts_with("user.") { " in this container" } else { "" };
-    (name.clone(), value, at)
 }

@@ -2,16 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use jiff::Zoned;
+use super::{Core, End};
 
-use super::{Daemon, End};
-use crate::fs::clock;
 use crate::model::check::Detector;
 use crate::model::entry::Time;
 use crate::model::human::{counted, human_bytes, human_duration};
 use crate::model::task::Task;
 use crate::plan::guard::{Count, Trust, judge, log_held};
-use crate::report::Operation;
+use crate::report::{Operation, log_settled};
 use crate::sweep::{Summary, is_much_to_read};
 use crate::writer::fs::round::Outcome;
 
@@ -40,7 +38,6 @@ pub(super) struct Stats {
     work: Effort,
     /// Of the walk over all: what it does, and since when.
     begun: Option<(Instant, Task)>,
-    begun_at: Option<Time>,
     /// Actions that only the sweep has led to, though there is a watch.
     missed: u64,
     /// When something was last done.
@@ -98,7 +95,7 @@ impl Stats {
             total,
             work,
             begun,
-            begun_at: Some(clock::now()),
+
             last_action,
             complete,
             said_equal,
@@ -157,7 +154,7 @@ impl Stats {
         self.work.looked += names;
     }
 
-    pub fn add(&mut self, outcome: &Outcome) {
+    pub fn add(&mut self, outcome: &Outcome, now: Instant) {
         let Outcome { done, held, waiting, kept, linked, hashed, .. } = outcome;
         self.held += held;
         self.waiting += waiting;
@@ -183,7 +180,7 @@ impl Stats {
             self.missed += u64::from(by_clock && done.detector == Detector::Sweep);
         }
         if !done.is_empty() {
-            self.mark_active();
+            self.mark_active(now);
         }
     }
 
@@ -193,9 +190,9 @@ impl Stats {
     }
 
     /// Something happened: "equal" is worth saying again.
-    pub fn mark_active(&mut self) {
+    pub fn mark_active(&mut self, now: Instant) {
         self.said_equal = false;
-        self.last_action = Some(Instant::now());
+        self.last_action = Some(now);
     }
 
     /// Whether something was left as it is that differs.
@@ -210,7 +207,7 @@ impl Stats {
         };
         self.complete |= task == Task::Full || !watching;
         if task == Task::Full {
-            self.total.swept = self.begun_at;
+            self.total.swept = Some(summary.begun);
         }
         let linked = self.linked + summary.linked;
         if linked > 0 && !std::mem::replace(&mut self.total.said_linked, true) {
@@ -305,7 +302,7 @@ impl Stats {
     }
 }
 
-impl Daemon<'_> {
+impl Core<'_> {
     /// Whether nothing is under way and nothing waits but what has to wait for its time. A single
     /// run also waits for what may come to rest any moment; a lasting one sweeps on.
     pub(super) fn is_settled(&self) -> bool {
@@ -323,7 +320,7 @@ impl Daemon<'_> {
             && self.backlog.needs_full_compare.is_empty()
             && !self.backlog.queue.has_ready(Detector::Watch)
             && self.backlog.queue.count_resting() == 0
-            && self.reconciler.is_idle()
+            && self.background.is_idle
     }
 
     /// Whether there is something of which it is not yet known that it stays as it is.
@@ -344,7 +341,7 @@ impl Daemon<'_> {
         self.backlog.sweep.is_none()
             && !self.backlog.queue.has_ready(Detector::Sweep)
             && self.backlog.queue.count_sweep_names() == 0
-            && self.reconciler.is_idle_for(Detector::Sweep)
+            && self.background.is_idle_for_sweep
             && (self.watching.is_wanted()
                 || (self.backlog.scan.is_none() && self.backlog.scans.is_empty()))
     }
@@ -361,7 +358,7 @@ impl Daemon<'_> {
         if !over {
             return None;
         }
-        if self.roots.is_lost() {
+        if self.is_lost {
             if self.is_once() {
                 tracing::error!(
                     op = "error",
@@ -392,8 +389,7 @@ impl Daemon<'_> {
                 hashed,
                 "{told} changes told, {looked} names looked at, {copied} files copied, {hashed} pairs hashed"
             );
-            let time = Zoned::now().strftime("%H:%M:%S").to_string();
-            tracing::info!(op = "settled", "equal as of {time}");
+            log_settled();
         }
         if swept == Some(Task::Full)
             || (swept.is_some() && std::mem::take(&mut self.stats.recounted))
@@ -413,13 +409,13 @@ impl Daemon<'_> {
 
     /// Something waits because the source is doubted: it may have become whole again. It is counted
     /// again, and scanned quickly, but that leaves at least as much time as the last sweep took.
-    pub(super) fn recount_soon(&mut self) {
+    pub(super) fn recount_soon(&mut self, now: Instant) {
         let wait = RECOUNT.max(self.stats.total.took);
-        self.backlog.next_count.get_or_insert_with(|| Instant::now() + wait);
+        self.backlog.next_count.get_or_insert(now + wait);
     }
 
     /// The guard's judgement on what was counted.
-    pub(super) fn judge(&mut self, count: &Count) {
+    pub(super) fn judge(&mut self, count: &Count, now: Instant) {
         self.stats.counted = true;
         let (before, limit) = (self.trust, self.config.max_delete);
         let occasion = before.occasion();
@@ -437,7 +433,7 @@ impl Daemon<'_> {
             }
         }
         if trust != Trust::Trusted {
-            self.stats.mark_active();
+            self.stats.mark_active(now);
         }
     }
 }

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use super::{Backlog, Daemon};
+use super::{Backlog, Core};
 use crate::model::check::{Check, Depth, Detector};
 use crate::model::path::RelPath;
 use crate::plan::hard_links::Linked;
@@ -146,7 +146,7 @@ impl Strays {
     }
 }
 
-impl Daemon<'_> {
+impl Core<'_> {
     /// Something was written that stands elsewhere than it was told. Where it is known by which
     /// other names, these are looked at as soon as it is told.
     ///
@@ -156,9 +156,9 @@ impl Daemon<'_> {
         strays: &[RelPath],
         replaced: Vec<RelPath>,
         names: &[Linked],
+        now: Instant,
     ) {
         let Backlog { links, strays: waiting, .. } = &mut self.backlog;
-        let now = Instant::now();
         let stands: HashSet<&RelPath> = match strays {
             [] => HashSet::new(),
             _ => names.iter().map(|linked| &linked.path).collect(),
@@ -176,9 +176,8 @@ impl Daemon<'_> {
 
     /// What was updated while a stray was looked for may be it: from now on it is looked at as soon
     /// as that is told.
-    pub(super) fn note_updated(&mut self, done: &[Done]) {
+    pub(super) fn note_updated(&mut self, done: &[Done], now: Instant) {
         let Backlog { links, strays, .. } = &mut self.backlog;
-        let now = Instant::now();
         let mut is_found = false;
         for former in strays.updated(now) {
             for done in done.iter().filter(|done| done.operation == Operation::Updated) {
@@ -191,15 +190,14 @@ impl Daemon<'_> {
         }
     }
 
-    pub(super) fn look_at_lately(&mut self) {
+    pub(super) fn look_at_lately(&mut self, now: Instant) {
         let lately: Vec<RelPath> = self.backlog.links.lately(LATELY).cloned().collect();
         for path in lately {
-            self.look_at(&path, Check::new(Depth::Metadata, Detector::Watch, Instant::now()));
+            self.look_at(&path, Check::new(Depth::Metadata, Detector::Watch, now), now);
         }
     }
 
-    pub(super) fn looked_at_names(&mut self, dirs: &[RelPath], summary: &Summary) {
-        let now = Instant::now();
+    pub(super) fn looked_at_names(&mut self, dirs: &[RelPath], summary: &Summary, now: Instant) {
         self.backlog.crowds.note_duration(summary.took, now);
         self.backlog.strays.note_duration(summary.took, now);
         for dir in dirs {

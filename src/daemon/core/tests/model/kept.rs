@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use super::super::path;
 use super::trees::Tree;
+use crate::model::path::testing::path;
 use crate::model::path::{Name, RelPath};
 use crate::plan::deletions::Deletions;
 use crate::plan::queue::Rename;

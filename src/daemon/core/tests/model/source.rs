@@ -158,6 +158,13 @@ impl Source {
         }
     }
 
+    /// There is a new watch, which knows of the root alone. What the former one would have told is
+    /// lost.
+    pub fn watch_anew(&mut self) {
+        self.watched = HashSet::from([self.inode("")]);
+        self.told.clear();
+    }
+
     /// Gives up the watches of a directory that leaves, and of all below it.
     pub fn unwatch(&mut self, path: &str) {
         if !self.is_dir(path) {

@@ -1,5 +1,5 @@
-//! Random histories against the queue and the rounds, without a daemon, a watch or a clock: what
-//! the watch would tell is told late, twice, in another order, and wrong.
+//! Random histories against the core and the rounds, without threads, a watch or a clock: what the
+//! watch would tell is told late, twice, in another order, and wrong.
 //!
 //! In some of them system calls fail at random: nothing may go for that which the source has, and
 //! once nothing fails any more, all comes right.
@@ -14,12 +14,14 @@ mod source;
 mod trees;
 
 use std::path::Path;
+use std::time::Instant;
 
-use super::Fixture;
 use crate::fs::tree::InjectedErrors;
-use crate::model::path::{Name, RelPath};
+use crate::model::path::Name;
 use crate::plan::deletions::Deletions;
 use crate::plan::queue::Rename;
+use crate::sweep::Extent;
+use crate::writer::fs::round::tests::Fixture;
 use kept::KeptDirs;
 use rounds::Rounds;
 use source::{Source, Story, WatchEvent};
@@ -31,6 +33,8 @@ const MOST_TURNS: usize = 5_000;
 struct HeldCheck {
     /// Before which operation it arrives.
     due: usize,
+    /// When it was known to the watch.
+    since: Instant,
     told: WatchEvent,
 }
 
@@ -43,6 +47,8 @@ struct ModelStats {
     proved: Vec<u64>,
     /// System calls that have failed.
     faults: usize,
+    /// Times that a root seemed to be lost.
+    losses: usize,
 }
 
 struct History {
@@ -73,8 +79,7 @@ impl History {
         let memory = Path::new("/dev/shm");
         let top = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
         let mut pair = Fixture::below(top.unwrap());
-        pair.reconciler.durable = seed % 4 == 3;
-        pair.reconciler.backup = seed.is_multiple_of(3).then(|| pair.backup());
+        pair.keep(seed.is_multiple_of(3), seed % 4 == 3);
         let story = Story::default();
         let source = Source::new(pair.at("source"), pair.at("outside"), seed, story.clone());
         let rounds = Rounds::new(pair, seed, story.clone());
@@ -99,7 +104,6 @@ impl History {
     fn run(&mut self) -> Result<(), String> {
         self.source.plant();
         self.observe_source();
-        self.rounds.want_scan(RelPath::root());
         self.settle()?;
         self.compare()?;
         self.story.tell("    equal".to_owned());
@@ -133,7 +137,7 @@ impl History {
     }
 
     fn end_faults(&mut self) {
-        self.rounds.deletions = Deletions::Followed;
+        self.rounds.hold_deletions(false);
         self.met = self.faults.take().map_or(0, |faults| faults.met());
         self.story.tell(format!("    {} calls have failed, and no more do", self.met));
     }
@@ -147,9 +151,8 @@ impl History {
     fn happen(&mut self) -> Result<(), String> {
         for _ in 0..self.source.rng.usize(30..60) {
             if self.is_faulty && self.source.rng.u8(..8) == 0 {
-                self.rounds.deletions =
-                    [Deletions::Held { create_budget: None }, Deletions::Followed]
-                        [self.source.rng.usize(..2)];
+                let is_held = self.source.rng.bool();
+                self.rounds.hold_deletions(is_held);
             }
             self.source.operate();
             self.observe_source();
@@ -166,6 +169,7 @@ impl History {
 
     /// Sends off what was told. Renames keep their order.
     fn post(&mut self) {
+        let since = self.rounds.now();
         for told in std::mem::take(&mut self.source.told) {
             let mut due = self.operations;
             if !self.is_faithful && self.source.rng.u8(..4) == 0 {
@@ -180,12 +184,13 @@ impl History {
                 WatchEvent::Check(..) if !self.is_faithful && self.source.rng.u8(..8) == 0 => {
                     self.held.push(HeldCheck {
                         due: due + self.source.rng.usize(..4),
+                        since,
                         told: told.clone(),
                     });
                 }
                 WatchEvent::Check(..) => {}
             }
-            self.held.push(HeldCheck { due, told });
+            self.held.push(HeldCheck { due, since, told });
         }
     }
 
@@ -206,6 +211,7 @@ impl History {
             let is_dir = self.source.rng.bool();
             self.held.push(HeldCheck {
                 due: self.last_rename_due,
+                since: self.rounds.now(),
                 told: WatchEvent::Renamed(from, to, is_dir),
             });
         }
@@ -219,8 +225,8 @@ impl History {
         if !self.is_faithful {
             self.shuffle(&mut due);
         }
-        for HeldCheck { told, .. } in due {
-            self.rounds.take(&told);
+        for HeldCheck { told, since, .. } in due {
+            self.rounds.take(&told, since);
             if !self.is_faithful && self.source.rng.u8(..8) == 0 {
                 self.turn()?;
             }
@@ -242,36 +248,48 @@ impl History {
 
     /// A round, and perhaps the walk that is due.
     fn turn(&mut self) -> Result<(), String> {
-        if self.rounds.rng.bool()
-            && let Some(walk) = self.rounds.due_walk()
-        {
-            walk.2.iter().for_each(|scope| self.source.watch_below(scope));
-            self.rounds.walk(walk);
+        if self.rounds.rng.bool() {
+            self.begin_walk();
         }
-        match self.rounds.turn() {
-            Some(moves) if self.is_faulty => self.verify_kept(&moves),
+        let round = self.rounds.turn();
+        if self.rounds.take_new_watch() {
+            // What the former one has not told is lost with it.
+            self.source.watch_anew();
+            self.held.clear();
+        }
+        match round {
+            Some((moves, deletions)) if self.is_faulty => self.verify_kept(&moves, deletions),
             _ => Ok(()),
         }
     }
 
-    fn verify_kept(&mut self, moves: &[Rename]) -> Result<(), String> {
+    /// Does a walk that is due, which registers the directories that it lists. Whether there was
+    /// one.
+    fn begin_walk(&mut self) -> bool {
+        let Some((kind, plan)) = self.rounds.due_walk() else { return false };
+        if plan.extent != Extent::Names {
+            plan.scopes.iter().for_each(|scope| self.source.watch_below(scope));
+        }
+        self.rounds.walk((kind, plan));
+        true
+    }
+
+    fn verify_kept(&mut self, moves: &[Rename], deletions: Deletions) -> Result<(), String> {
         for error in self.faults.iter().flat_map(InjectedErrors::tale) {
             self.story.tell(format!("        {error}"));
         }
         let [source, replica] =
             ["source", "replica"].map(|root| trees::contents(&self.rounds.pair.at(root)));
-        self.kept.replica_is(&replica, &source, moves, self.rounds.deletions)
+        self.kept.replica_is(&replica, &source, moves, deletions)
     }
 
-    /// Turns until nothing waits.
+    /// Turns until nothing waits but the full comparison of what was renamed.
     fn settle(&mut self) -> Result<(), String> {
         for _ in 0..MOST_TURNS {
-            if self.rounds.is_at_rest() {
-                let Some(walk) = self.rounds.due_walk() else { return Ok(()) };
-                walk.2.iter().for_each(|scope| self.source.watch_below(scope));
-                self.rounds.walk(walk);
-            }
             self.turn()?;
+            if self.rounds.is_at_rest() && !self.begin_walk() {
+                return Ok(());
+            }
         }
         Err("it does not come to rest".to_owned())
     }
@@ -279,6 +297,7 @@ impl History {
     /// Compares what was renamed once more, as is done when nothing else is to be done.
     fn prove(&mut self) -> Result<(), String> {
         self.story.tell("    proof".to_owned());
+        self.settle()?;
         while let Some(walk) = self.rounds.due_proof() {
             self.rounds.walk(walk);
             self.settle()?;
@@ -319,6 +338,7 @@ fn history(seed: u64, is_faulty: bool, stats: &mut ModelStats) -> Result<(), See
     stats.renames += history.source.renames;
     stats.followed += history.rounds.followed;
     stats.faults += history.met;
+    stats.losses += history.rounds.losses;
     stats.proved.extend(history.is_proved.then_some(seed));
     Ok(())
 }
@@ -336,10 +356,10 @@ fn histories(seeds: std::ops::Range<u64>, is_faulty: bool) -> ModelStats {
             failed.push(seed);
         }
     }
-    let ModelStats { renames, followed, proved, faults } = &stats;
+    let ModelStats { renames, followed, proved, faults, losses } = &stats;
     println!(
-        "{number} histories: {followed} of {renames} renames followed, {faults} calls failed, the proof needed by \
-         {proved:?}"
+        "{number} histories: {followed} of {renames} renames followed, {faults} calls failed, {losses} roots lost, the proof \
+         needed by {proved:?}"
     );
     assert!(failed.is_empty(), "{} of {number} differ: seeds {failed:?}", failed.len());
     stats
@@ -359,6 +379,7 @@ fn random_histories_end_equal_however_they_are_told() {
 fn whatever_fails_nothing_is_lost_and_all_comes_right_afterwards() {
     let stats = histories(0..80, true);
     assert!(stats.faults > 1_000, "only {} calls have failed", stats.faults);
+    assert!(stats.losses > 10, "only {} roots were lost", stats.losses);
 }
 
 /// Each once ended with a temporary name left behind, or with old contents.

@@ -2,17 +2,16 @@
 //! scans of all, and scans of directories that are new or moved.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::outcome::log_resolved;
-use super::{Backlog, Daemon, Failed};
+use super::{Backlog, Command, Core};
 use crate::model::check::{Check, Depth, Detector};
 use crate::model::path::{Name, RelPath};
 use crate::model::task::Task;
 use crate::plan::failures::Failure;
 use crate::plan::guard::Trust;
-use crate::sweep::{Extent, Message, Plan, Summary, Sweep};
+use crate::sweep::{Extent, Message, Summary};
 
 /// Directories that one scan takes on.
 const SCOPES: usize = 256;
@@ -23,15 +22,54 @@ const RETRY: Duration = Duration::from_secs(10);
 /// So many directories may wait for a scan of their own.
 const MOST: usize = 50_000;
 
-impl Daemon<'_> {
-    /// Starts the sweep, quick scan or count whose time has come.
-    pub(super) fn begin_sweep(&mut self, now: Instant) -> Result<(), Failed> {
+/// The two walks that may be under way at a time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WalkKind {
+    /// Over all of both trees: a sweep, a quick scan or a count. Or the full comparison of what was
+    /// renamed, when nothing else is to be done.
+    Sweep,
+    /// Of some directories, because of what has happened.
+    Scan,
+}
+
+/// What a walk is to do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct WalkPlan {
+    pub task: Task,
+    pub extent: Extent,
+    /// The directories below which it looks; the root for all.
+    pub scopes: Vec<RelPath>,
+    /// On whose behalf it looks.
+    pub detector: Detector,
+    /// Which of the walks it is, since several may be under way.
+    pub number: u64,
+    /// Whether what is read for it alone leaves the memory again.
+    pub drop_behind: bool,
+}
+
+impl WalkPlan {
+    /// Whether it looks at both trees as a whole.
+    pub fn is_of_all(&self) -> bool {
+        self.extent != Extent::Names && self.scopes.iter().any(RelPath::is_root)
+    }
+}
+
+impl Core<'_> {
+    /// Begins the walks that are due.
+    pub(super) fn begin_walks(&mut self, now: Instant) {
+        self.begin_scan(now);
+        self.begin_sweep(now);
+        self.begin_proof(now);
+    }
+
+    /// Begins the sweep, quick scan or count whose time has come.
+    fn begin_sweep(&mut self, now: Instant) {
         let quick = self.watching.wants_rescan();
         let by_clock = now >= self.next_sweep && !self.has_its_sweep();
         let recount = self.backlog.next_count.is_some_and(|due| now >= due) && !by_clock;
         let due = quick || (self.is_swept() && (by_clock || recount));
-        if !due || !self.may_walk(now) || !self.gives_way(quick) {
-            return Ok(());
+        if !due || !self.may_walk(now) || !self.gives_way(quick, now) {
+            return;
         }
         let task = if self.trust != Trust::Trusted && !self.stats.has_guard_count() {
             Task::Count
@@ -53,39 +91,44 @@ impl Daemon<'_> {
                 self.stats.recounts();
             }
         }
-        match self.start_walk(task, vec![RelPath::root()], Detector::Sweep, Extent::Below) {
-            Ok(sweep) => {
-                self.backlog.sweep = Some(sweep);
-                if quick && task == Task::Quick {
-                    self.watching.scan_begins();
-                }
-            }
-            Err(error) => self.cannot_start(error, now)?,
+        if quick && task == Task::Quick {
+            self.watching.scan_begins();
         }
-        Ok(())
+        self.begin_walk(
+            WalkKind::Sweep,
+            (task, Extent::Below),
+            vec![RelPath::root()],
+            Detector::Sweep,
+        );
     }
 
     /// Whether no walk runs, or what runs gives way. A sweep by the clock does so to a quick scan,
     /// which is wanted since something may have been missed; it begins anew after that.
-    fn gives_way(&mut self, quick: bool) -> bool {
+    fn gives_way(&mut self, quick: bool, now: Instant) -> bool {
         if quick
-            && let Some(sweep) = self.backlog.sweep.take_if(|sweep| sweep.plan.task == Task::Full)
+            && self.is_swept_by_clock()
+            && let Some(sweep) = self.take_walk(WalkKind::Sweep)
         {
             if sweep.is_of_all() {
-                self.next_sweep = Instant::now();
+                self.next_sweep = now;
             } else {
-                self.backlog.needs_full_compare.extend(sweep.plan.scopes.iter().cloned());
+                self.backlog.needs_full_compare.extend(sweep.scopes);
             }
         }
         self.backlog.sweep.is_none()
     }
 
-    /// Starts a scan of the directories below which something was found to be new; where there are
+    /// Whether a full sweep runs, or a full comparison of what was renamed.
+    pub(super) fn is_swept_by_clock(&self) -> bool {
+        self.backlog.sweep.as_ref().is_some_and(|sweep| sweep.task == Task::Full)
+    }
+
+    /// Begins a scan of the directories below which something was found to be new; where there are
     /// none, a quick one of those that were renamed; where there are none of these, a quick one of
     /// all, for the sake of what is not watched.
-    pub(super) fn begin_scan(&mut self, now: Instant) -> Result<(), Failed> {
+    fn begin_scan(&mut self, now: Instant) {
         if self.backlog.scan.is_some() || !self.may_walk(now) {
-            return Ok(());
+            return;
         }
         let is_due = |due: Option<Instant>| due.is_some_and(|due| due <= now);
         let (task, extent, scopes) = if !self.backlog.scans.is_empty() {
@@ -97,37 +140,35 @@ impl Daemon<'_> {
         } else if is_due(self.backlog.pending_widen.next_due()) {
             (Task::Quick, Extent::Below, self.backlog.pending_widen.take(now))
         } else if is_due(self.backlog.strays.next_due()) {
-            self.look_at_lately();
+            self.look_at_lately(now);
             (Task::Quick, Extent::Names, self.backlog.strays.take(now, SCOPES))
         } else if self.watching.wants_poll(now) {
             self.watching.scan_begins();
             self.backlog.links.sweep_begins();
             (Task::Quick, Extent::Below, vec![RelPath::root()])
         } else {
-            return Ok(());
+            return;
         };
         let detector = if self.watching.is_wanted() { Detector::Watch } else { Detector::Sweep };
-        match self.start_walk(task, scopes.clone(), detector, extent) {
-            Ok(scan) => self.backlog.scan = Some(scan),
-            Err(error) => {
-                self.backlog.scans.extend(scopes);
-                self.cannot_start(error, now)?;
-            }
-        }
-        Ok(())
+        self.begin_walk(WalkKind::Scan, (task, extent), scopes, detector);
     }
 
-    /// When a scan is due that waits for its time.
-    pub(super) fn next_scan(&self, now: Instant) -> Option<Instant> {
+    /// When a walk is due that waits for its time, or a new watch.
+    pub(super) fn next_walk(&self, now: Instant) -> Option<Instant> {
+        // While something is under way, its end wakes the loop, and not the next sweep's time.
+        let next =
+            self.backlog.next_count.map_or(self.next_sweep, |count| count.min(self.next_sweep));
+        let sweep = (self.is_swept() && !self.has_its_sweep()).then_some(next);
+        let watch =
+            self.watching.next_due(self.backlog.sweep.is_some(), self.backlog.scan.is_some());
         let Backlog { crowds, pending_widen, strays, .. } = &self.backlog;
-        [crowds.next_due(now), pending_widen.next_due(), strays.next_due()]
-            .into_iter()
-            .flatten()
-            .min()
+        let scans = [crowds.next_due(now), pending_widen.next_due(), strays.next_due()];
+        let scan = scans.into_iter().flatten().min().filter(|_| self.backlog.scan.is_none());
+        [sweep, watch, scan].into_iter().flatten().min()
     }
 
-    /// Starts, when nothing else is to be done, the full comparison of what was renamed.
-    pub(super) fn begin_proof(&mut self, now: Instant) -> Result<(), Failed> {
+    /// Begins, when nothing else is to be done, the full comparison of what was renamed.
+    fn begin_proof(&mut self, now: Instant) {
         let waits = self.backlog.scan.is_some()
             || !self.backlog.scans.is_empty()
             || !self.backlog.moved.is_empty();
@@ -136,17 +177,10 @@ impl Daemon<'_> {
             || !self.is_swept()
             || !self.may_walk(now)
         {
-            return Ok(());
+            return;
         }
         let scopes = take_scopes(&mut self.backlog.needs_full_compare);
-        match self.start_walk(Task::Full, scopes.clone(), Detector::Sweep, Extent::Below) {
-            Ok(sweep) => self.backlog.sweep = Some(sweep),
-            Err(error) => {
-                self.backlog.needs_full_compare.extend(scopes);
-                self.cannot_start(error, now)?;
-            }
-        }
-        Ok(())
+        self.begin_walk(WalkKind::Sweep, (Task::Full, Extent::Below), scopes, Detector::Sweep);
     }
 
     /// Has these directories scanned, or all where they are many.
@@ -158,81 +192,91 @@ impl Daemon<'_> {
         }
     }
 
-    fn start_walk(
+    fn begin_walk(
         &mut self,
-        task: Task,
+        kind: WalkKind,
+        (task, extent): (Task, Extent),
         scopes: Vec<RelPath>,
         detector: Detector,
-        extent: Extent,
-    ) -> std::io::Result<Sweep> {
-        Sweep::start(Plan {
-            roots: self.reconciler.roots.clone(),
-            capabilities: self.reconciler.capabilities.clone(),
-            filter: self.reconciler.filter.clone(),
-            threads: self.config.threads,
-            scopes,
-            extent,
-            task,
-            rate: self.config.sweep_rate.filter(|_| detector == Detector::Sweep),
-            drop_behind: self.stats.has_read_much(),
-            detector,
-            number: self.backlog.failures.scan_begins(),
-            registry: self.watching.registry(),
-            // Of directories that are not compared as a whole nothing is to be concluded.
-            verified_dirs: (extent != Extent::Names)
-                .then(|| Arc::clone(&self.reconciler.verified_dirs)),
-            submounts: self.reconciler.submounts(),
-        })
+    ) {
+        let drop_behind = self.stats.has_read_much();
+        let number = self.backlog.failures.scan_begins();
+        let plan = WalkPlan { task, extent, scopes, detector, number, drop_behind };
+        *self.walk(kind) = Some(plan.clone());
+        self.commands.push(Command::StartWalk(kind, plan));
     }
 
-    /// A lasting run tries again after a while.
-    fn cannot_start(&mut self, error: std::io::Error, now: Instant) -> Result<(), Failed> {
+    fn walk(&mut self, kind: WalkKind) -> &mut Option<WalkPlan> {
+        match kind {
+            WalkKind::Sweep => &mut self.backlog.sweep,
+            WalkKind::Scan => &mut self.backlog.scan,
+        }
+    }
+
+    /// The walk of this kind is over, or is to end.
+    pub(super) fn take_walk(&mut self, kind: WalkKind) -> Option<WalkPlan> {
+        let walk = self.walk(kind).take()?;
+        self.commands.push(Command::StopWalk(kind));
+        Some(walk)
+    }
+
+    /// A walk could not be begun. A lasting run tries again after a while.
+    pub(super) fn cannot_walk(&mut self, kind: WalkKind, error: std::io::Error, now: Instant) {
         if self.is_once() {
-            return Err(Failed::Thread(error));
+            return self.commands.push(Command::Fail(error));
         }
         tracing::error!(
             op = "error",
             "cannot start a thread: {error}; will try again in {RETRY:?} (raise the limit on processes, ulimit -u)"
         );
         self.no_walk_before = now + RETRY;
-        Ok(())
+        match (kind, self.take_walk(kind)) {
+            (WalkKind::Scan, Some(scan)) => self.backlog.scans.extend(scan.scopes),
+            (WalkKind::Sweep, Some(sweep)) if !sweep.is_of_all() => {
+                self.backlog.needs_full_compare.extend(sweep.scopes);
+            }
+            (WalkKind::Sweep, Some(sweep)) if sweep.task == Task::Quick => {
+                self.watching.scan_is_due();
+            }
+            _ => {}
+        }
     }
 
     fn may_walk(&self, now: Instant) -> bool {
-        !self.roots.is_lost() && now >= self.no_walk_before
+        !self.is_lost && now >= self.no_walk_before
     }
 
     /// Takes in what the walk over all has found.
-    pub(super) fn handle_sweep(&mut self, message: Message) {
+    pub(super) fn handle_sweep(&mut self, message: Message, now: Instant) {
         match message {
-            Message::Differ(dir, names) => self.receive_differences(dir, names),
+            Message::Differ(dir, names) => self.receive_differences(dir, names, now),
             Message::Counted(count) => {
-                self.backlog.sweep = None;
-                self.judge(&count);
+                self.take_walk(WalkKind::Sweep);
+                self.judge(&count, now);
             }
             Message::Swept(summary) => {
-                let Some(sweep) = self.backlog.sweep.take() else { return };
-                self.end_of_walk(&sweep);
+                let Some(sweep) = self.take_walk(WalkKind::Sweep) else { return };
+                self.end_of_walk(&sweep, now);
                 if !sweep.is_of_all() {
                     return log_scanned(&sweep, &summary);
                 }
                 self.stats.swept(summary);
-                if sweep.plan.task == Task::Quick && self.watching.is_wanted() {
-                    self.all_scanned(summary.took, summary.watched);
+                if sweep.task == Task::Quick && self.watching.is_wanted() {
+                    self.all_scanned(summary.took, summary.watched, now);
                 } else {
                     self.backlog.links.swept();
                 }
             }
-            other => self.handle_message(other, Detector::Sweep),
+            other => self.handle_message(other, Detector::Sweep, now),
         }
     }
 
     /// Takes in what an event scan has found. Files may be written to this very moment: they
     /// rest, and the watch, which stands by now, tells when they change.
-    pub(super) fn handle_scan(&mut self, message: Message) {
+    pub(super) fn handle_scan(&mut self, message: Message, now: Instant) {
         match message {
             Message::Differ(dir, names) if self.watching.is_wanted() && !names.is_empty() => {
-                let at = Instant::now() + self.watching.rest();
+                let at = now + self.watching.rest();
                 let (fresh, ready): (Vec<_>, Vec<_>) =
                     names.into_iter().partition(|(_, check)| check.from_walk);
                 for (name, check) in fresh {
@@ -247,52 +291,49 @@ impl Daemon<'_> {
                 self.backlog.queue.push(detector, dir, names);
             }
             Message::Swept(summary) => {
-                let Some(scan) = self.backlog.scan.take() else { return };
+                let Some(scan) = self.take_walk(WalkKind::Scan) else { return };
                 log_scanned(&scan, &summary);
-                self.end_of_walk(&scan);
-                match (scan.plan.task, scan.plan.extent) {
-                    (_, Extent::Names) => self.looked_at_names(&scan.plan.scopes, &summary),
+                self.end_of_walk(&scan, now);
+                match (scan.task, scan.extent) {
+                    (_, Extent::Names) => self.looked_at_names(&scan.scopes, &summary, now),
                     (Task::Quick, Extent::Below) if scan.is_of_all() => {
-                        self.all_scanned(summary.took, summary.watched);
+                        self.all_scanned(summary.took, summary.watched, now);
                     }
                     (Task::Quick, Extent::Renamed) => {
-                        self.backlog.needs_full_compare.extend(scan.plan.scopes.iter().cloned());
+                        self.backlog.needs_full_compare.extend(scan.scopes);
                     }
                     _ => {}
                 }
             }
-            other => self.handle_message(other, Detector::Watch),
+            other => self.handle_message(other, Detector::Watch, now),
         }
     }
 
-    fn handle_message(&mut self, message: Message, detector: Detector) {
+    fn handle_message(&mut self, message: Message, detector: Detector, now: Instant) {
         match message {
-            Message::SourceSubmount(path, pin) => self.note_mount(path, pin),
             Message::Problem(problem) => {
-                let check = Check::new(Depth::Subtree, detector, Instant::now());
-                self.record_failure(&problem, check, Failure::Scan);
+                let check = Check::new(Depth::Subtree, detector, now);
+                self.record_failure(&problem, check, Failure::Scan, now);
             }
-            Message::Linked(linked) => self.note_links(&linked),
-            Message::Walked(both) => self.reconciler.verified_dirs.walked(&both[0], &both[1]),
-            Message::Unwatched(path, why) => self.note_unwatched(&path, &why),
-            Message::Lost(lost) => {
-                self.backlog.sweep = None;
-                self.backlog.scan = None;
-                self.lose(lost);
-            }
-            Message::Differ(..) | Message::Counted(_) | Message::Swept(_) => {}
+            Message::Linked(linked) => self.note_links(&linked, now),
+
+            Message::Unwatched(path, why) => self.note_unwatched(&path, &why, now),
+            // The first three are for who drives the core.
+            Message::SourceSubmount(..)
+            | Message::Walked(_)
+            | Message::Lost(_)
+            | Message::Differ(..)
+            | Message::Counted(_)
+            | Message::Swept(_) => {}
         }
     }
 
     /// Differences that a sweep by the clock has found while there is a watch are the watch's to
     /// tell: they wait for that, so that those that it has missed can be counted.
-    fn receive_differences(&mut self, dir: RelPath, names: Vec<(Name, Check)>) {
-        let by_clock =
-            self.backlog.sweep.as_ref().is_some_and(|sweep| sweep.plan.task == Task::Full);
-        if !by_clock || self.watching.watch().is_none() {
+    fn receive_differences(&mut self, dir: RelPath, names: Vec<(Name, Check)>, now: Instant) {
+        if !self.is_swept_by_clock() || !self.watching.stands() {
             return self.backlog.queue.push(Detector::Sweep, dir, names);
         }
-        let now = Instant::now();
         let at = now + self.watching.grace();
         if names.is_empty() {
             self.backlog.queue.push_resting(
@@ -307,21 +348,21 @@ impl Daemon<'_> {
         }
     }
 
-    fn end_of_walk(&mut self, walk: &Sweep) {
-        let check = || Check::new(Depth::Metadata, Detector::Sweep, Instant::now());
+    fn end_of_walk(&mut self, walk: &WalkPlan, now: Instant) {
+        let check = || Check::new(Depth::Metadata, Detector::Sweep, now);
         for path in std::mem::take(&mut self.backlog.widen_after_walk) {
             self.backlog.queue.push_path(&path, check());
         }
-        if walk.plan.extent == Extent::Names {
+        if walk.extent == Extent::Names {
             return;
         }
-        for scope in &walk.plan.scopes {
+        for scope in &walk.scopes {
             // What it has not told of may be right by now.
             for path in self.backlog.pending_widen.walked(scope) {
                 self.backlog.queue.push_path(&path, check());
             }
-            for path in self.backlog.failures.scanned(scope, walk.plan.number) {
-                self.backlog.pending_widen.hasten_above(&path, Instant::now());
+            for path in self.backlog.failures.scanned(scope, walk.number) {
+                self.backlog.pending_widen.hasten_above(&path, now);
                 log_resolved(&path);
             }
         }
@@ -342,8 +383,8 @@ fn take_scopes(waiting: &mut BTreeSet<RelPath>) -> Vec<RelPath> {
     scopes
 }
 
-fn log_scanned(walk: &Sweep, Summary { entries, hashed, differ, took, .. }: &Summary) {
-    let scopes = walk.plan.scopes.len();
+fn log_scanned(walk: &WalkPlan, Summary { entries, hashed, differ, took, .. }: &Summary) {
+    let scopes = walk.scopes.len();
     tracing::debug!(
         op = "look",
         scopes,

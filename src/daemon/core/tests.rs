@@ -1,0 +1,3 @@
+//! The core, driven by tests.
+
+mod model;

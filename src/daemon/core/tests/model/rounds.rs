@@ -1,0 +1,418 @@
+//! What drives the core here, in place of the daemon: rounds and walks are done at once, in an
+//! order that a seed says and by a clock that stands still meanwhile.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+
+use super::super::super::{Background, Command, Core, Event, Portions, WalkKind, WalkPlan};
+use super::source::{Story, WatchEvent};
+use crate::fs::roots::Lost;
+use crate::model::check::{Check, Checks, Detector};
+use crate::model::config::{Config, Format, LONGEST, Mode, Rerun};
+use crate::model::limit::Limit;
+use crate::model::path::testing::path;
+use crate::model::path::{Name, RelPath};
+use crate::model::task::Task;
+use crate::plan::deletions::Deletions;
+use crate::plan::guard::Trust;
+use crate::plan::queue::{BatchLimit, Rename};
+use crate::report::{Done, Operation};
+use crate::sweep::{Extent, Message, Plan, walked};
+use crate::watch::Change;
+use crate::writer::fs::big_files::Finished;
+use crate::writer::fs::round::tests::Fixture;
+use crate::writer::fs::round::{Outcome, Work};
+use crate::writer::fs::trash::Emptied;
+
+/// For a worker or the trash thread, which have next to nothing to do.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What is due later than that is due by the clock alone: the next sweep.
+const SOON: Duration = Duration::from_secs(24 * 3600);
+
+/// What the walks tell that were done, and was not taken in yet.
+#[derive(Default)]
+struct Told {
+    sweep: VecDeque<Message>,
+    scan: VecDeque<Message>,
+}
+
+impl Told {
+    fn of(&mut self, kind: WalkKind) -> &mut VecDeque<Message> {
+        match kind {
+            WalkKind::Sweep => &mut self.sweep,
+            WalkKind::Scan => &mut self.scan,
+        }
+    }
+}
+
+/// The core, the rounds, and all that waits between them.
+pub struct Rounds {
+    pub pair: Fixture,
+    pub rng: Rng,
+    core: Core<'static>,
+    now: Instant,
+    /// Walks that were asked for and have not begun.
+    due: Vec<(WalkKind, WalkPlan)>,
+    told: Told,
+    finished: Vec<Finished>,
+    emptied_trash: Vec<Emptied>,
+    /// What the next round takes back of them.
+    back: (Vec<Finished>, Vec<Emptied>),
+    /// Jobs that workers for big files can have at a time.
+    slots: usize,
+    /// Whether a root seems to be lost.
+    is_lost: bool,
+    /// Whether a new watch was asked for, which knows of no directory yet.
+    is_watch_new: bool,
+    /// The renames that the last round was to follow, and what it could delete.
+    last_round: Option<(Vec<Rename>, Deletions)>,
+    /// Renames that rounds have followed.
+    pub followed: usize,
+    /// Times that a root seemed to be lost.
+    pub losses: usize,
+    /// Whether system calls may fail, so that a root may seem to be lost.
+    pub bears_faults: bool,
+    story: Story,
+}
+
+/// The settings of a run that goes on, and of which no sweep is due by the clock.
+fn config() -> Config {
+    Config {
+        source: PathBuf::new(),
+        replica: PathBuf::new(),
+        watch: true,
+        debounce: Duration::from_millis(10),
+        interval: LONGEST,
+        log_file: None,
+        mode: Mode::Keep,
+        task: Task::Full,
+        log_format: Format::Text,
+        exclude: Vec::new(),
+        exclude_from: Vec::new(),
+        gitignore: false,
+        create: true,
+        max_delete: Limit::Percent(50.0),
+        durable: false,
+        backup_dir: None,
+        backup_keep: None,
+        sweep_rate: None,
+        threads: 1,
+        verbosity: 0,
+        rerun: Rerun::default(),
+    }
+}
+
+impl Rounds {
+    pub fn new(pair: Fixture, seed: u64, story: Story) -> Self {
+        let now = Instant::now();
+        // A few hundred bytes for each seed.
+        let config: &'static Config = Box::leak(Box::new(config()));
+        Self {
+            slots: pair.reconciler.free_workers(),
+            pair,
+            rng: Rng::with_seed(!seed),
+            core: Core::new(config, now),
+            now,
+            due: Vec::new(),
+            told: Told::default(),
+            finished: Vec::new(),
+            emptied_trash: Vec::new(),
+            back: Default::default(),
+            is_lost: false,
+            is_watch_new: false,
+            last_round: None,
+            followed: 0,
+            losses: 0,
+            bears_faults: false,
+            story,
+        }
+    }
+
+    /// The time at which the next turn begins, or later.
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// Whether the watch was begun anew since this was last asked.
+    pub fn take_new_watch(&mut self) -> bool {
+        std::mem::take(&mut self.is_watch_new)
+    }
+
+    /// Takes in what the watch tells, which was known to it at a time.
+    pub fn take(&mut self, told: &WatchEvent, since: Instant) {
+        self.story.tell(format!("    told: {told:?}"));
+        let change = match told {
+            WatchEvent::Check(text, depth) => {
+                Change::Check { path: path(text), depth: *depth, since }
+            }
+            WatchEvent::Renamed(from, to, is_dir) => {
+                Change::Moved { from: path(from), to: path(to), is_dir: *is_dir }
+            }
+        };
+        self.step(Event::Changed(change));
+    }
+
+    /// Wants a comparison of all, once nothing else is to be done.
+    pub fn want_sweep(&mut self) {
+        self.core.backlog.needs_full_compare.insert(RelPath::root());
+    }
+
+    /// Has the guard hold deletions, or follow them.
+    pub fn hold_deletions(&mut self, is_held: bool) {
+        let held = Trust::doubted(Limit::Percent(50.0));
+        self.core.trust = if is_held { held } else { Trust::Trusted };
+    }
+
+    /// Lets some time pass, and does a round where there is work for one: the renames that it was
+    /// to follow, and what it could delete.
+    pub fn turn(&mut self) -> Option<(Vec<Rename>, Deletions)> {
+        self.now += Duration::from_millis(self.rng.u64(..30));
+        if self.bears_faults && self.rng.u8(..8) == 0 {
+            // What has failed is tried again.
+            self.now += Duration::from_secs(self.rng.u64(1..10));
+        }
+        if self.is_lost && self.rng.bool() {
+            self.is_lost = false;
+            self.step(Event::RootsBack);
+        }
+        self.listen();
+        let portion = BatchLimit { names: self.rng.usize(1..8), dirs: self.rng.usize(1..5) };
+        let renames = self.rng.usize(1..6);
+        self.core.portions = Portions { watch: portion, sweep: portion, renames };
+        self.back = self.some_that_ended();
+        let big = self.back.0.iter().map(|finished| finished.job.path.clone());
+        let ended = big.chain(self.back.1.iter().map(|emptied| emptied.aside.path())).collect();
+        self.step(Event::Turn { background: self.background(), ended });
+        let (finished, emptied_trash) = std::mem::take(&mut self.back);
+        self.pair.reconciler.forget(finished, &emptied_trash);
+        self.step(Event::Rest(self.background()));
+        self.last_round.take()
+    }
+
+    fn step(&mut self, event: Event) {
+        for command in self.core.step(self.now, event) {
+            self.carry_out(command);
+        }
+    }
+
+    fn carry_out(&mut self, command: Command) {
+        match command {
+            Command::StartWatch => {
+                self.is_watch_new = true;
+                self.step(Event::WatchStarted);
+            }
+            // What it has not told yet is never told.
+            Command::StopWatch => self.is_watch_new = true,
+            Command::StartWalk(kind, _) if self.bears_faults && self.rng.u8(..20) == 0 => {
+                self.story.tell(format!("    no thread for {kind:?}"));
+                self.step(Event::WalkFailed(kind, std::io::ErrorKind::WouldBlock.into()));
+            }
+            Command::StartWalk(kind, plan) => self.due.push((kind, plan)),
+            Command::StopWalk(kind) => {
+                self.due.retain(|(due, _)| *due != kind);
+                self.told.of(kind).clear();
+            }
+            Command::Round(work) => self.round(work),
+            Command::FindRooms => self.step(Event::Rooms(Vec::new())),
+            Command::InspectRoots | Command::End(_) | Command::Fail(_) => {
+                unreachable!("nothing leads to this")
+            }
+        }
+    }
+
+    fn background(&self) -> Background {
+        let reconciler = &self.pair.reconciler;
+        Background {
+            free_workers: reconciler.free_workers(),
+            is_idle: reconciler.is_idle(),
+            is_idle_for_sweep: reconciler.is_idle_for(Detector::Sweep),
+        }
+    }
+
+    /// A walk that was asked for; `None` where there is none but the full comparison of what was
+    /// renamed.
+    pub fn due_walk(&mut self) -> Option<(WalkKind, WalkPlan)> {
+        let index = self.due.iter().position(|(kind, plan)| !is_proof(*kind, plan))?;
+        Some(self.due.remove(index))
+    }
+
+    /// That comparison, where it was asked for.
+    pub fn due_proof(&mut self) -> Option<(WalkKind, WalkPlan)> {
+        let index = self.due.iter().position(|(kind, plan)| is_proof(*kind, plan))?;
+        Some(self.due.remove(index))
+    }
+
+    /// Walks at once. What comes of it is taken in bit by bit.
+    pub fn walk(&mut self, (kind, plan): (WalkKind, WalkPlan)) {
+        let reconciler = &self.pair.reconciler;
+        let WalkPlan { task, extent, scopes, detector, .. } = plan;
+        self.story.tell(format!("    walk: {kind:?} {task:?} {extent:?} {scopes:?}"));
+        let plan = Plan {
+            roots: reconciler.roots.clone(),
+            capabilities: reconciler.capabilities.clone(),
+            filter: reconciler.filter.clone(),
+            threads: 1,
+            scopes,
+            task,
+            rate: None,
+            drop_behind: false,
+            detector,
+            registry: None,
+            extent,
+            verified_dirs: (extent != Extent::Names)
+                .then(|| std::sync::Arc::clone(&reconciler.verified_dirs)),
+            submounts: Vec::new(),
+        };
+        let now = self.now;
+        // By the clock of this story, and not by the machine's.
+        let timed =
+            |(name, check): (Name, Check)| (name, Check { first: now, since: now, ..check });
+        let messages = walked(plan).map(|message| match message {
+            Message::Differ(dir, names) => {
+                Message::Differ(dir, names.into_iter().map(timed).collect())
+            }
+            message => message,
+        });
+        let messages: VecDeque<Message> = messages.collect();
+        *self.told.of(kind) = messages;
+    }
+
+    /// Takes in some of what the walks have found.
+    fn listen(&mut self) {
+        for kind in [WalkKind::Sweep, WalkKind::Scan] {
+            for _ in 0..self.rng.u8(1..4) {
+                match self.told.of(kind).pop_front() {
+                    None => break,
+                    Some(Message::Walked(both)) => {
+                        self.pair.reconciler.verified_dirs.walked(&both[0], &both[1]);
+                    }
+                    Some(Message::Lost(lost)) => {
+                        self.step(Event::WalkEnded(WalkKind::Sweep));
+                        self.step(Event::WalkEnded(WalkKind::Scan));
+                        self.lose(lost);
+                    }
+                    Some(message) => {
+                        if let Message::Differ(dir, names) = &message {
+                            let found: Vec<_> =
+                                names.iter().map(|(name, check)| (name, check.depth)).collect();
+                            self.story.tell(format!("    found: {dir:?} {found:?}"));
+                        }
+                        self.step(Event::Found(kind, message));
+                    }
+                }
+            }
+        }
+    }
+
+    fn round(&mut self, work: Work) {
+        let (finished, emptied_trash) = std::mem::take(&mut self.back);
+        let followed = work.moves.hints().to_vec();
+        let renames: Vec<_> = followed.iter().map(|hint| (&hint.from, &hint.to)).collect();
+        let back: Vec<_> = finished.iter().map(|finished| &finished.job.path).collect();
+        self.story.tell(format!(
+            "    round of the {}, deletions {:?}: renames {renames:?}, looks {}, carried {back:?}",
+            work.detector.as_str(),
+            work.deletions,
+            tell_looks(&work.checks)
+        ));
+        let budget = (self.rng.u8(..4) == 0).then_some(Duration::ZERO);
+        let big = [0, 3, u64::MAX, u64::MAX][self.rng.usize(..4)];
+        self.last_round = Some((followed, work.deletions));
+        let work = Work { finished, emptied_trash, budget, big, ..work };
+        let outcome = self.pair.reconciler.round(work, self.core.waiting());
+        self.wait_for_others();
+        match outcome {
+            Ok(mut outcome) => {
+                self.tell_outcome(&outcome);
+                let is_rename = |done: &&Done| done.operation == Operation::Renamed;
+                self.followed += outcome.done.iter().filter(is_rename).count();
+                for (_, took) in &mut outcome.busy {
+                    *took = Duration::from_millis(self.rng.u64(..40));
+                }
+                let took = Duration::from_millis(self.rng.u64(..20));
+                let background = self.background();
+                self.step(Event::RoundDone {
+                    outcome: Box::new(outcome),
+                    took,
+                    rooms: Vec::new(),
+                    background,
+                });
+            }
+            Err(lost) => self.lose(lost),
+        }
+    }
+
+    /// A root seems to be lost: nothing that was found is of use any more.
+    fn lose(&mut self, lost: Lost) {
+        assert!(self.bears_faults, "{lost}");
+        self.story.tell(format!("    lost: {lost}"));
+        self.losses += 1;
+        self.is_lost = true;
+        self.step(Event::RootLost);
+        self.pair.reconciler.abandon();
+    }
+
+    /// Some of what has ended beside rounds arrives at once, and some late.
+    fn some_that_ended(&mut self) -> (Vec<Finished>, Vec<Emptied>) {
+        let number = self.rng.usize(..=self.finished.len());
+        let finished = self.finished.drain(..number).collect();
+        let emptied_trash =
+            if self.rng.bool() { std::mem::take(&mut self.emptied_trash) } else { Vec::new() };
+        (finished, emptied_trash)
+    }
+
+    /// Waits for workers for big files and the trash thread, so that a seed gives the same history
+    /// each time.
+    fn wait_for_others(&mut self) {
+        let reconciler = &self.pair.reconciler;
+        while reconciler.free_workers() + self.finished.len() < self.slots {
+            self.finished.push(reconciler.finished().recv_timeout(PATIENCE).unwrap());
+        }
+        while self.emptied_trash.len() < reconciler.asides() {
+            self.emptied_trash.push(reconciler.emptied_trash().recv_timeout(PATIENCE).unwrap());
+        }
+    }
+
+    fn tell_outcome(&self, outcome: &Outcome) {
+        let again: Vec<_> = outcome.again.iter().map(|(path, _, again)| (path, again)).collect();
+        let problems: Vec<_> = outcome.problems.iter().map(|(problem, _)| &problem.path).collect();
+        let done: Vec<_> = outcome.done.iter().map(|done| (done.operation, &done.path)).collect();
+        self.story.tell(format!(
+            "        {done:?}, again {again:?}, problems {problems:?}, scans {:?}, moved {:?}",
+            outcome.scans, outcome.moved
+        ));
+    }
+
+    /// Whether nothing waits, save for a walk that is due. Where only time has to pass, it does.
+    pub fn is_at_rest(&mut self) -> bool {
+        let is_told = self.told.sweep.is_empty() && self.told.scan.is_empty();
+        let has_ended = self.finished.is_empty() && self.emptied_trash.is_empty();
+        if !is_told || !has_ended || !self.pair.reconciler.is_idle() || self.is_lost {
+            return false;
+        }
+        match self.core.next_wakeup(self.now) {
+            Some(due) if due < self.now + SOON => {
+                self.now = self.now.max(due);
+                false
+            }
+            _ => true,
+        }
+    }
+}
+
+/// Whether a walk is the full comparison of what was renamed.
+fn is_proof(kind: WalkKind, plan: &WalkPlan) -> bool {
+    kind == WalkKind::Sweep && plan.task == Task::Full && !plan.is_of_all()
+}
+
+fn tell_looks(checks: &Checks) -> String {
+    let depths = |(dir, names): (&RelPath, &std::collections::BTreeMap<Name, Check>)| {
+        let names: Vec<_> = names.iter().map(|(name, check)| (name, check.depth)).collect();
+        format!("{dir:?}: {names:?}")
+    };
+    checks.iter().map(depths).collect::<Vec<_>>().join("; ")
+}
