@@ -227,6 +227,34 @@ fn numbers_of_errors_are_known_to_the_file_system_alone() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// What takes times as arguments, and does nothing by itself.
+const PURE: [&[&str]; 3] = [&["model"], &["plan"], &["daemon", "core"]];
+
+/// Words for clocks, threads and channels.
+const AROUND: [&str; 6] =
+    ["Instant::now", ".elapsed()", "clock::", "std::thread", "crossbeam_channel", "std::fs"];
+
+#[test]
+fn the_core_and_what_it_goes_by_have_no_clocks_threads_or_channels() {
+    let house = House::read();
+    let is_within = |module: &Module, pure: &[&str]| {
+        module.len() >= pure.len() && module.iter().zip(pure).all(|(part, pure)| part == pure)
+    };
+    let is_pure = |module: &Module| PURE.iter().any(|pure| is_within(module, pure));
+    let wrong: Vec<String> = house
+        .texts
+        .iter()
+        .filter(|(module, _)| is_pure(module))
+        .flat_map(|(module, text)| {
+            // What is after it are its tests.
+            let text = text.split("#[cfg(test)]").next().unwrap_or_default();
+            let used = AROUND.iter().filter(|word| text.contains(**word));
+            used.map(|word| format!("{}: {word}", module.join("::"))).collect::<Vec<_>>()
+        })
+        .collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
 /// Permits that are given without a rule, and who may ask for them.
 const WITHOUT_A_RULE: [(&str, &str); 2] = [
     ("RemovalPermit::in_backup", "writer::fs::backup"),

@@ -303,7 +303,11 @@ impl<'a> Core<'a> {
         let walk = self.next_walk(now).map(|due| due.max(self.no_walk_before));
         let walk = walk.filter(|_| !self.is_lost);
         let quiet = self.is_equal().then(|| self.stats.quiet_at()).flatten();
-        let room = self.backlog.refusal.as_ref().map(OutOfSpace::next_due);
+        let room = self
+            .backlog
+            .refusal
+            .as_ref()
+            .and_then(|refusal| refusal.next_due(self.backlog.queue.has_out_of_space()));
         [walk, quiet, queue.next_due(), room].into_iter().flatten().min()
     }
 

@@ -42,9 +42,10 @@ pub(super) struct OutOfSpace {
 }
 
 impl OutOfSpace {
-    /// When it is asked whether there is more room, or said that all was taken.
-    pub fn next_due(&self) -> Instant {
-        self.over.unwrap_or(self.asked) + ASK
+    /// When it is asked whether there is more room, where something waits for that, or said that
+    /// all was taken. What was refused may be held by now, and no matter of room.
+    pub fn next_due(&self, is_waited_for: bool) -> Option<Instant> {
+        self.over.or_else(|| is_waited_for.then_some(self.asked)).map(|since| since + ASK)
     }
 }
 

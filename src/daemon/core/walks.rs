@@ -164,23 +164,33 @@ impl Core<'_> {
         let Backlog { crowds, pending_widen, strays, .. } = &self.backlog;
         let scans = [crowds.next_due(now), pending_widen.next_due(), strays.next_due()];
         let scan = scans.into_iter().flatten().min().filter(|_| self.backlog.scan.is_none());
-        [sweep, watch, scan].into_iter().flatten().min()
+        // Only where no thread was to be had for it.
+        let is_left = (self.backlog.scan.is_none() && self.wants_scan())
+            || (self.backlog.sweep.is_none() && self.watching.wants_rescan())
+            || self.wants_proof();
+        [sweep, watch, scan, is_left.then_some(now)].into_iter().flatten().min()
     }
 
     /// Begins, when nothing else is to be done, the full comparison of what was renamed.
     fn begin_proof(&mut self, now: Instant) {
-        let waits = self.backlog.scan.is_some()
-            || !self.backlog.scans.is_empty()
-            || !self.backlog.moved.is_empty();
-        if self.backlog.needs_full_compare.is_empty()
-            || waits
-            || !self.is_swept()
-            || !self.may_walk(now)
-        {
+        if !self.wants_proof() || !self.may_walk(now) {
             return;
         }
         let scopes = take_scopes(&mut self.backlog.needs_full_compare);
         self.begin_walk(WalkKind::Sweep, (Task::Full, Extent::Below), scopes, Detector::Sweep);
+    }
+
+    /// Whether directories wait for a scan because of what was found or done in them.
+    fn wants_scan(&self) -> bool {
+        !self.backlog.scans.is_empty() || !self.backlog.moved.is_empty()
+    }
+
+    /// Whether nothing is to be done but the full comparison of what was renamed.
+    fn wants_proof(&self) -> bool {
+        !self.backlog.needs_full_compare.is_empty()
+            && self.backlog.scan.is_none()
+            && !self.wants_scan()
+            && self.is_swept()
     }
 
     /// Has these directories scanned, or all where they are many.

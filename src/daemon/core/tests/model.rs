@@ -137,7 +137,7 @@ impl History {
     }
 
     fn end_faults(&mut self) {
-        self.rounds.hold_deletions(false);
+        self.rounds.let_all_pass();
         self.met = self.faults.take().map_or(0, |faults| faults.met());
         self.story.tell(format!("    {} calls have failed, and no more do", self.met));
     }
