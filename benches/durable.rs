@@ -18,7 +18,7 @@
 
 #[path = "support/median.rs"]
 mod median;
-#[path = "../tests/support/mod.rs"]
+#[path = "../tests/it/support/mod.rs"]
 mod support;
 
 use std::fs;

@@ -16,9 +16,9 @@
 //! | `TWINDIR_MINUTES`    | how long it goes on                 | 60      |
 //! | `TWINDIR_SEED`       | which operations, and which moments | random  |
 
-#[path = "../tests/support/mod.rs"]
+#[path = "../tests/it/support/mod.rs"]
 mod support;
-#[path = "../tests/histories/world/mod.rs"]
+#[path = "../tests/it/histories/world/mod.rs"]
 mod world;
 
 use std::fs;
