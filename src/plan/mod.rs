@@ -11,3 +11,4 @@ pub mod pending_widen; // directories that stay closed, and when they are looked
 pub mod queue; // where to look, merged
 pub mod removal; // whether an entry may be deleted, replaced or renamed
 pub mod verified_dirs; // directories that are one in two trees
+pub mod widen; // when a directory may let in more people

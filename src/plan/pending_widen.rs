@@ -21,6 +21,8 @@ struct WidenWait {
 pub struct PendingWiden {
     waits: BTreeMap<RelPath, WidenWait>,
     by_time: BTreeSet<(Instant, RelPath)>,
+    /// Those that are to be looked at once the walk that is under way has found all in them.
+    after_walk: BTreeSet<RelPath>,
 }
 
 impl PendingWiden {
@@ -34,6 +36,17 @@ impl PendingWiden {
             due
         });
         due.saturating_duration_since(now)
+    }
+
+    /// Notes that a directory is to be looked at once the walk that is under way has ended: it may
+    /// yet find more in it.
+    pub fn note_after_walk(&mut self, path: RelPath) {
+        self.after_walk.insert(path);
+    }
+
+    /// A walk has ended: those that are to be looked at now.
+    pub fn take_after_walk(&mut self) -> BTreeSet<RelPath> {
+        std::mem::take(&mut self.after_walk)
     }
 
     /// It is as open as it is to be.

@@ -116,7 +116,9 @@ fn a_path_that_goes_again_begins_a_new_folder() {
     scratch.sync();
     let daemon = scratch.watcher(&["--backup-dir", "backup"]);
     for version in 1..=4 {
-        fs::write(scratch.source().join("f"), version.to_string()).unwrap();
+                // At once: a file that is written in two steps may be seen in between.
+        fs::write(scratch.path("next"), version.to_string()).unwrap();
+        fs::rename(scratch.path("next"), scratch.source().join("f")).unwrap();
         wait_until("it is followed", DEADLINE, || {
             fs::read_to_string(scratch.replica().join("f")).unwrap() == version.to_string()
         });

@@ -160,8 +160,7 @@ pub struct Backlog {
     pending_widen: PendingWiden,
     strays: Strays,
     crowds: Crowds,
-    /// Directories into which others are let once the walk that is under way has found all in them.
-    widen_after_walk: BTreeSet<RelPath>,
+
     links: Links,
     /// Names that a round of sweep work could do in its time, of late; `None` before the first.
     sweep_batch: Option<usize>,

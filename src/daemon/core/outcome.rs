@@ -151,16 +151,16 @@ impl Core<'_> {
                 self.backlog.queue.push_resting(now + self.watching.rest(), path, check);
             }
             // The walk may yet find more in it.
-            Requeue::WidenUnverified | Requeue::WidenLater
+            Requeue::Widen(_)
                 if check.detector == Detector::Sweep
                     && (self.backlog.sweep.is_some() || self.backlog.scan.is_some()) =>
             {
-                self.backlog.widen_after_walk.insert(path);
+                self.backlog.pending_widen.note_after_walk(path);
             }
-            Requeue::WidenUnverified => self.note_pending_widen(path, now),
-            Requeue::WidenLater => {
+            Requeue::Widen(why) if why.passes_soon() => {
                 self.backlog.queue.push_resting(now + CONTENTS, path, check);
             }
+            Requeue::Widen(_) => self.note_pending_widen(path, now),
             Requeue::Changing | Requeue::ChangedSinceCopy => {
                 let problem = Problem { path, cause: Cause::Restless };
                 self.record_failure(&problem, check, Failure::Restless, now);

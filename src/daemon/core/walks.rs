@@ -360,7 +360,7 @@ impl Core<'_> {
 
     fn end_of_walk(&mut self, walk: &WalkPlan, now: Instant) {
         let check = || Check::new(Depth::Metadata, Detector::Sweep, now);
-        for path in std::mem::take(&mut self.backlog.widen_after_walk) {
+        for path in self.backlog.pending_widen.take_after_walk() {
             self.backlog.queue.push_path(&path, check());
         }
         if walk.extent == Extent::Names {

@@ -7,16 +7,13 @@
 //! source's, or a walk has found that all it holds is in that, too. Or a walk has compared the two,
 //! and nobody else could have moved it there.
 
-use std::time::Instant;
-
+use super::Round;
 use super::contents::changed_if_no_dir;
 use super::in_place::{common_rights, lies_here_alone};
 use super::moves::{Moving, ReplicaName};
 use super::open_dirs::step_to;
-use super::{Requeue, Round};
 use crate::fs::renamers::Renamers;
 use crate::fs::tree::{Dir, ReplicaDir, Settings};
-use crate::model::check::Check;
 use crate::model::entry::{Entry, GROUP_OTHER, Kind, XattrKinds};
 use crate::model::error::FsErrorKind;
 use crate::model::error::{FsError, WorkError};
@@ -177,77 +174,6 @@ impl Round<'_> {
         let verified_dirs = &self.shared.verified_dirs;
         if !verified_dirs.are(source, now) && replica.is_empty().unwrap_or(false) {
             verified_dirs.note(source, now);
-        }
-    }
-
-    /// Why nobody may be let into a directory yet, if there is a reason.
-    ///
-    /// `since`: since when it is to be open.
-    pub(super) fn widen_blocker(
-        &self,
-        path: &RelPath,
-        source: &Entry,
-        now: &Entry,
-        since: Instant,
-    ) -> Option<Requeue> {
-        let (verified_dirs, user) = (&self.shared.verified_dirs, self.shared.capabilities.user);
-        // What is held is not even, and the source may be a wrong one.
-        if self.deletions.are_held() {
-            return Some(Requeue::WidenUnverified);
-        }
-        let movers = || Renamers::of(&self.replica, path, now, verified_dirs, user);
-        let is_it = verified_dirs.are(source, now)
-            || (verified_dirs.are_walked(source, now) && movers().are_harmless(source, now));
-        if !is_it {
-            return Some(Requeue::WidenUnverified);
-        }
-        // What this round made holds nothing old.
-        if self.made.contains(path) {
-            return None;
-        }
-        // The root is looked at with all that is found in it, and not since a time of its own.
-        let by = (!path.is_root()).then_some(since);
-        if self.waiting.comes_first_within(path, by) {
-            return Some(Requeue::WidenLater);
-        }
-        if self.has_failed_within(path, by) {
-            return Some(Requeue::WidenUnverified);
-        }
-        // A newer version of a file is on its way.
-        let due = self.shared.in_flight.due_within(path, since);
-        due.iter().any(|path| self.shows(path)).then_some(Requeue::WidenLater)
-    }
-
-    /// Whether something below a directory is not as it should be by a time, and shows.
-    fn has_failed_within(&self, dir: &RelPath, by: Option<Instant>) -> bool {
-        let is_shown = |path: &RelPath| path != dir && path.is_within(dir) && self.shows(path);
-        let is_due = |check: &Check, why: &Requeue| {
-            !matches!(why, Requeue::ChangedSinceCopy | Requeue::WidenLater)
-                && check.comes_before(by)
-        };
-        self.out.problems.iter().any(|(problem, _)| is_shown(&problem.path))
-            || self.out.again.iter().any(|(path, check, why)| is_due(check, why) && is_shown(path))
-            || self.out.put_off.iter().any(|(path, _)| is_shown(path))
-            || self.waiting.has_failed_within(dir, by, &is_shown)
-    }
-
-    /// Whether others could see what the replica has at a path, were they let into all that is
-    /// above it.
-    fn shows(&self, path: &RelPath) -> bool {
-        let Some((dir, name)) = path.split() else { return false };
-        match self.replica.open(&dir) {
-            Ok(dir) => dir.look(name.as_bytes()).entry().is_some_and(Entry::shows_something),
-            Err(_) => false,
-        }
-    }
-
-    /// Leaves a directory closed for now.
-    pub(super) fn defer_widen(&mut self, path: &RelPath, check: &Check, why: Requeue) {
-        if self.deletions.are_held() {
-            // The walk after the next count sees to it again.
-            self.out.open.push(path.clone());
-        } else {
-            self.out.again.push((path.clone(), check.clone(), why));
         }
     }
 

@@ -1,15 +1,17 @@
 //! The phase `finish_dirs`: modes, owners and times of the directories in which a name was looked
 //! at, bottom up, after all that changes them.
 
+use super::Round;
 use super::in_place::common_rights;
 use super::open_dirs::DirPair;
-use super::{Requeue, Round};
+use super::widening::Widening;
 use crate::fs::tree::Settings;
 use crate::model::check::{Check, Depth};
 use crate::model::error::{FsError, TAKES_NO_METADATA};
 use crate::model::path::RelPath;
 use crate::model::reason::Reason;
 use crate::plan::metadata::{MetadataDiff, grants_more};
+use crate::plan::widen::widen_blocker;
 use crate::report::{Done, Operation};
 use crate::writer::fs::copy::settings;
 
@@ -61,12 +63,16 @@ impl Round<'_> {
         if differs.any() && now.append_only {
             return Err(TAKES_NO_METADATA);
         }
-        let widen_blocker = || {
-            let why = (!is_asked).then_some(Requeue::WidenLater);
-            why.or_else(|| self.widen_blocker(rel, &entry, &now, check.since))
+        let widening = Widening {
+            round: self,
+            path: rel,
+            source: &entry,
+            now: &now,
+            since: check.since,
+            is_examined: is_asked,
         };
         if grants_more(&entry, &now, differs.of_rights((&xattrs.0, &xattrs.1)), capabilities)
-            && let Some(why) = widen_blocker()
+            && let Some(why) = widen_blocker(&widening)
         {
             let mtime = differs.mtime.then(|| capabilities.mtime_of(&entry));
             replica.set(&Settings { mtime, ..Settings::default() })?;

@@ -24,6 +24,7 @@ mod removal;
 mod pending_trash;
 mod access;
 mod directories;
+mod widening;
 mod work;
 
 pub use removable::{MountPoints, RemovalRules};

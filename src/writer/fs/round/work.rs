@@ -11,6 +11,7 @@ use crate::plan::hard_links::Linked;
 use crate::plan::metadata::Capabilities;
 use crate::plan::queue::{Rename, RenameBatch};
 use crate::plan::removal::Stay;
+use crate::plan::widen::WidenBlocker;
 use crate::report::{Done, Notice, Problem};
 use crate::writer::fs::big_files::{Finished, Job};
 use crate::writer::fs::trash::{Emptied, Trash};
@@ -82,12 +83,8 @@ pub enum Requeue {
     Changing,
     /// In its turn: it was copied, and has changed since.
     ChangedSinceCopy,
-    /// Once a walk has found that what it holds is as in the source, or can be put right: until
-    /// then a directory stays closed.
-    WidenUnverified,
-    /// After what is to be looked at in it: others are let into a directory when that was asked
-    /// for.
-    WidenLater,
+    /// Once others may be let into a directory, which stays closed until then.
+    Widen(WidenBlocker),
     /// After a rest: the directory has gone, and the watch has yet to tell where to.
     ParentGone,
 }
