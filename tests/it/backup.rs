@@ -116,7 +116,7 @@ fn a_path_that_goes_again_begins_a_new_folder() {
     scratch.sync();
     let daemon = scratch.watcher(&["--backup-dir", "backup"]);
     for version in 1..=4 {
-                // At once: a file that is written in two steps may be seen in between.
+        // At once: a file that is written in two steps may be seen in between.
         fs::write(scratch.path("next"), version.to_string()).unwrap();
         fs::rename(scratch.path("next"), scratch.source().join("f")).unwrap();
         wait_until("it is followed", DEADLINE, || {

@@ -1,24 +1,19 @@
-//! A strict reader of one line of JSON (RFC 8259).
+//! One line of JSON, in which no key stands twice.
 
-use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
 
 #[derive(Debug, Clone, PartialEq)]
-pub enum Json {
-    Null,
-    Bool(bool),
-    Number(f64),
-    String(String),
-    Array(Vec<Json>),
-    Object(BTreeMap<String, Json>),
-}
+pub struct Json(Value);
 
 impl Json {
     /// Fails where the text is anything but one value, or names a key twice.
     #[track_caller]
     pub fn parse(text: &str) -> Self {
-        let mut reader = Reader { text, at: 0 };
-        let value = reader.value().filter(|_| reader.at == text.len());
-        value.unwrap_or_else(|| panic!("no JSON from byte {} on: {text}", reader.at))
+        serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
     }
 
     #[track_caller]
@@ -27,151 +22,82 @@ impl Json {
         text.lines().map(Self::parse).collect()
     }
 
-    pub fn get(&self, key: &str) -> Option<&Json> {
-        match self {
-            Json::Object(members) => members.get(key),
-            _ => None,
-        }
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        self.0.get(key)
     }
 
     /// The text under this key; empty where there is none.
     pub fn text(&self, key: &str) -> &str {
-        match self.get(key) {
-            Some(Json::String(text)) => text,
-            _ => "",
-        }
+        self.get(key).and_then(Value::as_str).unwrap_or_default()
     }
 
     pub fn number(&self, key: &str) -> Option<f64> {
-        match self.get(key) {
-            Some(Json::Number(number)) => Some(*number),
-            _ => None,
-        }
+        self.get(key).and_then(Value::as_f64)
     }
 }
 
-struct Reader<'a> {
-    text: &'a str,
-    at: usize,
+impl<'de> Deserialize<'de> for Json {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Unique).map(Self)
+    }
 }
 
-impl Reader<'_> {
-    fn rest(&self) -> &str {
-        &self.text[self.at..]
+/// Reads any value, with unique keys in its objects.
+struct Unique;
+
+impl<'de> Visitor<'de> for Unique {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value without a key that stands twice")
     }
 
-    fn take(&mut self, token: &str) -> Option<()> {
-        let found = self.rest().starts_with(token);
-        self.at += if found { token.len() } else { 0 };
-        found.then_some(())
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
     }
 
-    fn space(&mut self) {
-        self.at +=
-            self.rest().len() - self.rest().trim_start_matches([' ', '\t', '\n', '\r']).len();
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
     }
 
-    fn value(&mut self) -> Option<Json> {
-        self.space();
-        let value = match self.rest().chars().next()? {
-            '{' => self.object()?,
-            '[' => self.array()?,
-            '"' => Json::String(self.string()?),
-            't' => self.take("true").map(|()| Json::Bool(true))?,
-            'f' => self.take("false").map(|()| Json::Bool(false))?,
-            'n' => self.take("null").map(|()| Json::Null)?,
-            _ => self.number()?,
-        };
-        self.space();
-        Some(value)
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
     }
 
-    fn object(&mut self) -> Option<Json> {
-        let mut members = BTreeMap::new();
-        self.take("{")?;
-        self.space();
-        if self.take("}").is_some() {
-            return Some(Json::Object(members));
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let mut all = Vec::new();
+        while let Some(Json(item)) = items.next_element()? {
+            all.push(item);
         }
-        loop {
-            self.space();
-            let key = self.string()?;
-            self.space();
-            self.take(":")?;
-            let value = self.value()?;
-            if members.insert(key, value).is_some() {
-                return None;
+        Ok(all.into())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
+        let mut all = Map::new();
+        while let Some((key, Json(value))) = members.next_entry::<String, _>()? {
+            if all.contains_key(&key) {
+                return Err(A::Error::custom(format!("{key:?} stands twice")));
             }
-            if self.take(",").is_none() {
-                return self.take("}").map(|()| Json::Object(members));
-            }
+            all.insert(key, value);
         }
+        Ok(all.into())
     }
+}
 
-    fn array(&mut self) -> Option<Json> {
-        let mut items = Vec::new();
-        self.take("[")?;
-        self.space();
-        if self.take("]").is_some() {
-            return Some(Json::Array(items));
-        }
-        loop {
-            items.push(self.value()?);
-            if self.take(",").is_none() {
-                return self.take("]").map(|()| Json::Array(items));
-            }
-        }
-    }
-
-    fn number(&mut self) -> Option<Json> {
-        let length = self.rest().find([',', '}', ']', ' ']).unwrap_or(self.rest().len());
-        let word = &self.rest()[..length];
-        let digits = word.strip_prefix('-').unwrap_or(word);
-        // Rust reads more than JSON allows: `inf`, `+1`, `.5`, `01`.
-        let whole = digits.split(['.', 'e', 'E']).next()?;
-        let strict = whole.bytes().all(|byte| byte.is_ascii_digit())
-            && (whole == "0" || (!whole.is_empty() && !whole.starts_with('0')));
-        let number = word.parse().ok().filter(|_| strict)?;
-        self.at += length;
-        Some(Json::Number(number))
-    }
-
-    fn string(&mut self) -> Option<String> {
-        self.take("\"")?;
-        let mut units: Vec<u16> = Vec::new();
-        loop {
-            let c = self.rest().chars().next()?;
-            self.at += c.len_utf8();
-            let plain = match c {
-                '"' => return String::from_utf16(&units).ok(),
-                '\\' => self.escape()?,
-                c if c < ' ' => return None,
-                c => {
-                    units.extend_from_slice(c.encode_utf16(&mut [0; 2]));
-                    continue;
-                }
-            };
-            units.push(plain);
-        }
-    }
-
-    /// What stands behind a backslash, as a unit of UTF-16.
-    fn escape(&mut self) -> Option<u16> {
-        let c = self.rest().chars().next()?;
-        self.at += c.len_utf8();
-        Some(match c {
-            '"' | '\\' | '/' => c as u16,
-            'b' => 8,
-            'f' => 12,
-            'n' => 10,
-            'r' => 13,
-            't' => 9,
-            'u' => {
-                let unit = u16::from_str_radix(self.rest().get(..4)?, 16).ok()?;
-                self.at += 4;
-                unit
-            }
-            _ => return None,
-        })
-    }
+#[test]
+#[should_panic(expected = "\"a\" stands twice")]
+fn a_key_that_stands_twice_is_no_json() {
+    Json::parse(r#"{"b": [{"a": 1, "a": 2}]}"#);
 }

@@ -1,13 +1,11 @@
 //! Extended attributes and POSIX ACLs of the entries of a tree.
 
 use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
-
-use rustix::fs::{XattrFlags, lgetxattr, llistxattr, lremovexattr, lsetxattr};
-use rustix::io::{Errno, Result};
 
 pub const ACCESS: &str = "system.posix_acl_access";
 pub const DEFAULT: &str = "system.posix_acl_default";
@@ -15,13 +13,13 @@ pub const DEFAULT: &str = "system.posix_acl_default";
 /// The attributes of one entry, by name.
 pub type Attributes = BTreeMap<Vec<u8>, Vec<u8>>;
 
-pub fn set_xattr(at: &Path, name: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
-    lsetxattr(at, name.as_ref(), value.as_ref(), XattrFlags::empty())
+pub fn set_xattr(at: &Path, name: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> io::Result<()> {
+    xattr::set(at, OsStr::from_bytes(name.as_ref()), value.as_ref())
 }
 
 #[track_caller]
 pub fn remove_xattr(at: &Path, name: impl AsRef<[u8]>) {
-    lremovexattr(at, name.as_ref()).unwrap();
+    xattr::remove(at, OsStr::from_bytes(name.as_ref())).unwrap();
 }
 
 /// Those that are mirrored: `user.*` and ACLs.
@@ -30,20 +28,19 @@ pub fn xattrs(at: &Path) -> Attributes {
     try_xattrs(at).unwrap()
 }
 
-fn try_xattrs(at: &Path) -> Result<Attributes> {
-    let mut buffer = vec![0; 65_536];
-    let length = match llistxattr(at, &mut buffer[..]) {
-        Err(Errno::OPNOTSUPP) => 0,
+fn try_xattrs(at: &Path) -> io::Result<Attributes> {
+    let names = match xattr::list(at) {
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => return Ok(BTreeMap::new()),
         other => other?,
     };
-    let names = buffer[..length].to_vec();
-    let mirrored = |name: &&[u8]| {
-        name.starts_with(b"user.") || [ACCESS.as_bytes(), DEFAULT.as_bytes()].contains(name)
+    let mirrored = |name: &OsString| {
+        name.as_bytes().starts_with(b"user.") || name == ACCESS || name == DEFAULT
     };
     let mut found = BTreeMap::new();
-    for name in names.split(|byte| *byte == 0).filter(mirrored) {
-        let length = lgetxattr(at, name, &mut buffer[..])?;
-        found.insert(name.to_vec(), buffer[..length].to_vec());
+    for name in names.filter(mirrored) {
+        let value = xattr::get(at, &name)?;
+        let value = value.ok_or_else(|| io::Error::other("it has gone meanwhile"))?;
+        found.insert(name.into_vec(), value);
     }
     Ok(found)
 }
