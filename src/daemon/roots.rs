@@ -111,7 +111,6 @@ impl Daemon<'_> {
 
     pub(super) fn inspect_roots(&mut self, now: Instant) {
         self.roots.checked = now;
-
         // One that was lost is there again when it can be opened; a look is enough otherwise.
         let roots = &self.reconciler.roots;
         let source = match self.roots.source {
@@ -301,7 +300,11 @@ impl Daemon<'_> {
         match lost {
             Lost::Source(error) => self.miss_source(error),
             Lost::Replica(error) => self.miss_replica(error),
-            Lost::SourceReplaced | Lost::ReplicaReplaced => self.inspect_roots(Instant::now()),
+            Lost::SourceReplaced | Lost::ReplicaReplaced => {
+                // It may be back already. What was to be looked at is lost all the same.
+                self.drop_work();
+                self.inspect_roots(Instant::now());
+            }
         }
     }
 

@@ -243,6 +243,7 @@ impl<'a> Core<'a> {
     /// Nothing that was found is of use any more.
     fn drop_work(&mut self) {
         self.is_lost = true;
+        self.round = None;
         for kind in [WalkKind::Sweep, WalkKind::Scan] {
             self.take_walk(kind);
         }

@@ -95,11 +95,9 @@ impl Core<'_> {
     ) {
         let removed = self.stats.removed();
         self.stats.add(&outcome, now);
-
         let created =
             outcome.done.iter().filter(|done| done.operation == Operation::Created).count();
         self.trust.created(created as u64);
-
         for (path, took) in outcome.busy {
             self.backlog.queue.cool(path, took, now);
         }
