@@ -101,7 +101,6 @@ impl Trees {
             rate: None,
             drop_behind: false,
             detector: Detector::Sweep,
-
             registry: None,
             extent: Extent::Below,
             verified_dirs: None,

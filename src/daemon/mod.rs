@@ -105,7 +105,9 @@ impl Daemon<'_> {
         loop {
             self.step(Event::Rest(self.background()));
             if let Some(end) = self.end.take() {
-                self.pruning.finish();
+                if end.is_ok() {
+                    self.pruning.finish();
+                }
                 return end;
             }
             self.prune(Instant::now());
@@ -178,7 +180,6 @@ impl Daemon<'_> {
             rate: self.config.sweep_rate.filter(|_| detector == Detector::Sweep),
             drop_behind,
             detector,
-
             registry: self.watch.as_ref().map(Watch::registry),
             // Of directories that are not compared as a whole nothing is to be concluded.
             verified_dirs: (extent != Extent::Names)
@@ -200,9 +201,11 @@ impl Daemon<'_> {
         let due = self.core.next_wakeup(now).unwrap_or(now + TICK);
         select! {
             recv(signals) -> signal => return signal.ok(),
-            recv(changes) -> change => match change {
-                Ok(change) => self.receive_changes(change, &changes),
-                Err(_) => self.step(Event::WatchEnded),
+            recv(changes) -> change => if let Ok(change) = change {
+                self.receive_changes(change, &changes);
+            } else {
+                self.watch = None;
+                self.step(Event::WatchEnded);
             },
             recv(swept) -> message => {
                 self.receive(WalkKind::Sweep, message.ok());
@@ -230,12 +233,13 @@ impl Daemon<'_> {
     fn receive_changes(&mut self, first: Change, changes: &Receiver<Change>) {
         self.step(Event::Changed(first));
         let begun = Instant::now();
-        while begun.elapsed() < INTAKE {
+        while begun.elapsed() < INTAKE && !changes.is_empty() {
             for change in changes.try_iter().take(AT_ONCE) {
+                // One of them may have been the end of the watch: what it has told besides is void.
+                if self.watch.is_none() {
+                    return;
+                }
                 self.step(Event::Changed(change));
-            }
-            if changes.is_empty() {
-                return;
             }
         }
     }
@@ -256,7 +260,10 @@ impl Daemon<'_> {
                 self.lose(lost);
             }
             Some(message) => self.step(Event::Found(kind, message)),
-            None => self.step(Event::WalkEnded(kind)),
+            None => {
+                *self.walk(kind) = None;
+                self.step(Event::WalkEnded(kind));
+            }
         }
     }
 
@@ -268,7 +275,7 @@ impl Daemon<'_> {
 
     fn background(&self) -> Background {
         Background {
-            free_workers: self.reconciler.free_workers(),
+            free_workers: self.reconciler.free_workers() + self.finished.len(),
             is_idle: self.reconciler.is_idle(),
             is_idle_for_sweep: self.reconciler.is_idle_for(Detector::Sweep),
         }

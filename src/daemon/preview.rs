@@ -118,7 +118,6 @@ impl Preview<'_> {
             rate: self.config.sweep_rate,
             drop_behind: false,
             detector: Detector::Sweep,
-
             registry: None,
             extent: Extent::Below,
             verified_dirs: None,

@@ -123,6 +123,11 @@ impl Daemon<'_> {
         };
         self.check_source(source, now);
         self.check_replica(replica, now);
+        self.note_if_back();
+    }
+
+    /// Goes on where both roots stand again.
+    fn note_if_back(&mut self) {
         if self.core.is_lost() && !self.roots.is_lost() {
             self.step(Event::RootsBack);
         }
@@ -306,6 +311,8 @@ impl Daemon<'_> {
                 self.inspect_roots(Instant::now());
             }
         }
+        // A replica that was deleted is made again at once.
+        self.note_if_back();
     }
 
     /// Nothing that was found is of use any more.

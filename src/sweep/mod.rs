@@ -59,7 +59,6 @@ pub struct Plan {
     pub drop_behind: bool,
     /// On whose behalf it looks.
     pub detector: Detector,
-
     /// Where each directory is registered before it is listed, while there is a watch.
     pub registry: Option<Arc<Registry>>,
     /// Where directories are noted that hold the same on both sides, if they are.
@@ -154,7 +153,6 @@ impl Sweep {
         let (out, messages) = bounded(WAITING);
         let cancel = Arc::new(AtomicBool::new(false));
         let stop = Arc::clone(&cancel);
-
         std::thread::Builder::new().name("twindir-sweep".into()).spawn(move || {
             plan.yield_to_others();
             walk_through(plan, &out, &stop);

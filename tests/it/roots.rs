@@ -225,3 +225,18 @@ fn each_reason_why_a_root_is_refused_is_said() {
     fs::write(scratch.path("real/later"), "x").unwrap();
     wait_until("it goes on", DEADLINE, || scratch.replica().join("later").exists());
 }
+
+/// The run goes on in the new one.
+#[test]
+fn a_replica_that_goes_in_the_middle_of_a_single_run_is_made_again_and_filled() {
+    let scratch = Scratch::new().with_source(&Tree::new().files("d", 3_000).files("e", 3_000));
+    let daemon = Daemon::spawn(scratch.command(["--once", "source", "replica"]));
+    wait_until("something is there", DEADLINE, || {
+        fs::read_dir(scratch.replica().join("d")).is_ok_and(|mut dir| dir.next().is_some())
+    });
+    fs::rename(scratch.replica(), scratch.path("away")).unwrap();
+    let run = daemon.wait(DEADLINE);
+    assert!(run.stderr.contains("it is made again and filled"), "{run}");
+    run.expect(0);
+    scratch.assert_twins();
+}

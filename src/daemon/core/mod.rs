@@ -1,5 +1,5 @@
-//! The loop's core: what is done about what has happened. It has no threads, channels or clocks.
-//! Events come in with their times, and commands go out. Whoever drives it carries them out: the
+//! The loop's core: what is done about what has happened. It has no threads or channels, and no
+//! clocks, save for the texts of its log lines. Events come in with their times, and commands go out. Whoever drives it carries them out: the
 //! daemon with threads, and tests in an order that a seed says.
 
 mod crowds;
@@ -10,9 +10,6 @@ mod strays;
 mod turn;
 mod walks;
 mod watching;
-
-#[cfg(test)]
-mod tests;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -69,7 +66,7 @@ pub enum Event {
     SourceSubmount { path: RelPath, is_new: bool },
     /// No thread could be started for a walk.
     WalkFailed(WalkKind, std::io::Error),
-    /// A walk came to no end: a root seemed to be lost.
+    /// A walk, if there is one of this kind, comes to no end: a root seemed to be lost.
     WalkEnded(WalkKind),
     /// There is time for a round. `ended`: the paths of what has ended beside rounds, which the
     /// round is to take back.
@@ -110,7 +107,7 @@ pub enum Command {
 /// What the writer does beside rounds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Background {
-    /// Big files that could be taken on now.
+    /// Big files that could be taken on, once those are published that have ended.
     pub free_workers: usize,
     /// Whether nothing is on its way.
     pub is_idle: bool,
@@ -295,13 +292,14 @@ impl<'a> Core<'a> {
 
     /// When something is due by itself, if nothing happens before; `None` where nothing is.
     pub fn next_wakeup(&self, now: Instant) -> Option<Instant> {
+        if self.is_lost {
+            return None;
+        }
         let queue = &self.backlog.queue;
-        let ready = queue.has_ready(Detector::Watch) || queue.has_ready(Detector::Sweep);
-        if ready && !self.is_lost {
+        if queue.has_ready(Detector::Watch) || queue.has_ready(Detector::Sweep) {
             return Some(now);
         }
         let walk = self.next_walk(now).map(|due| due.max(self.no_walk_before));
-        let walk = walk.filter(|_| !self.is_lost);
         let quiet = self.is_equal().then(|| self.stats.quiet_at()).flatten();
         let room = self
             .backlog
@@ -316,10 +314,12 @@ impl<'a> Core<'a> {
         self.config.mode == Mode::Once
     }
 
-    /// The end by a signal.
-    pub fn interrupt(&mut self, signal: i32) -> End {
-        self.drop_work();
+    /// The end by a signal: what was done.
+    pub fn interrupt(&self, signal: i32) -> End {
         self.stats.log_end(signal);
         if self.is_once() { End::Interrupted } else { End::Done }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -95,7 +95,6 @@ impl Stats {
             total,
             work,
             begun,
-
             last_action,
             complete,
             said_equal,
@@ -118,6 +117,11 @@ impl Stats {
 
     pub fn has_guard_count(&self) -> bool {
         self.counted
+    }
+
+    /// Whether the quick scan that runs follows a count of its own.
+    pub fn is_recount(&self) -> bool {
+        self.recounted
     }
 
     pub fn recounts(&mut self) {

@@ -117,7 +117,6 @@ impl Core<'_> {
     /// Tries what has to wait again, now and then, and at once where there is more room.
     pub(super) fn receive_rooms(&mut self, rooms: &[Room], now: Instant) {
         let Some(refusal) = &mut self.backlog.refusal else { return };
-
         let is_more = rooms.iter().zip(&refusal.rooms).any(|(room, before)| room.exceeds(before));
         if is_more {
             refusal.wait = FIRST_TRY;

@@ -54,8 +54,7 @@ impl Core<'_> {
             return;
         }
         self.backlog.queue.wake(now);
-        // Those that are published in this round make room for as many.
-        self.backlog.queue.release_to_workers(self.background.free_workers + ended.len());
+        self.backlog.queue.release_to_workers(self.background.free_workers);
         let detector = self.whose_turn();
         let big = if detector == Detector::Sweep { BIG_FOR_SWEEP } else { BIG_FOR_WATCH };
         let (portion, budget) = self.measure(detector);

@@ -235,10 +235,13 @@ impl Core<'_> {
         if self.is_once() {
             return self.commands.push(Command::Fail(error));
         }
-        tracing::error!(
-            op = "error",
-            "cannot start a thread: {error}; will try again in {RETRY:?} (raise the limit on processes, ulimit -u)"
-        );
+        // The other walk may have met the same just now.
+        if now >= self.no_walk_before {
+            tracing::error!(
+                op = "error",
+                "cannot start a thread: {error}; will try again in {RETRY:?} (raise the limit on processes, ulimit -u)"
+            );
+        }
         self.no_walk_before = now + RETRY;
         match (kind, self.take_walk(kind)) {
             (WalkKind::Scan, Some(scan)) => self.backlog.scans.extend(scan.scopes),
@@ -246,7 +249,11 @@ impl Core<'_> {
                 self.backlog.needs_full_compare.extend(sweep.scopes);
             }
             (WalkKind::Sweep, Some(sweep)) if sweep.task == Task::Quick => {
-                self.watching.scan_is_due();
+                if self.stats.is_recount() {
+                    self.backlog.next_count = Some(now);
+                } else {
+                    self.watching.scan_is_due();
+                }
             }
             _ => {}
         }

@@ -2,7 +2,6 @@
 //! something.
 
 use std::collections::BTreeSet;
-
 use std::time::{Duration, Instant};
 
 use super::{Command, Core};
@@ -85,7 +84,7 @@ impl Watching {
             );
         }
         self.not_before = Some(now + POLL);
-        self.poll_due = Some(now);
+        self.poll_due.get_or_insert(now);
     }
 
     /// Whether all is to be scanned before anything else is.
@@ -112,7 +111,6 @@ impl Watching {
 
     fn stop(&mut self) {
         self.stands = false;
-
         self.mistrusted = None;
         self.rescan = false;
         self.poll_due = None;
@@ -272,7 +270,9 @@ impl Core<'_> {
     /// A quick scan of all has ended.
     pub(super) fn all_scanned(&mut self, took: Duration, watched: u64, now: Instant) {
         self.backlog.links.swept();
-        self.watching.not_before = Some(now + took.max(BREATH));
+        if self.watching.stands {
+            self.watching.not_before = Some(now + took.max(BREATH));
+        }
         self.watching.not_often = Some(now + 10 * took);
         let unwatched = self.watching.unwatched;
         tracing::debug!(

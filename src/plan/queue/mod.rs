@@ -216,12 +216,12 @@ impl Queue {
         }
     }
 
-    /// Lets all that the replica's file system did not take be tried again.
     /// Whether something waits for the replica's file system to take more.
     pub fn has_out_of_space(&self) -> bool {
         !self.out_of_space.is_empty()
     }
 
+    /// Lets all that the replica's file system did not take be tried again.
     pub fn wake_out_of_space(&mut self) {
         for (path, check) in std::mem::take(&mut self.out_of_space) {
             self.push_path(&path, check);

@@ -259,7 +259,8 @@ impl Reconciler {
             big,
             swept,
             now,
-            begun: clock::now(),
+            // The time that it was then, since roots may take a while to be opened.
+            begun: clock::now().before(now.elapsed()),
             dir_pairs: BTreeMap::new(),
             needs_finish: BTreeMap::new(),
             saved_modes: HashMap::new(),

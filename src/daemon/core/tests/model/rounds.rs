@@ -12,6 +12,7 @@ use super::source::{Story, WatchEvent};
 use crate::fs::roots::Lost;
 use crate::model::check::{Check, Checks, Detector};
 use crate::model::config::{Config, Format, LONGEST, Mode, Rerun};
+use crate::model::error::Side;
 use crate::model::limit::Limit;
 use crate::model::path::testing::path;
 use crate::model::path::{Name, RelPath};
@@ -234,7 +235,7 @@ impl Rounds {
     fn background(&self) -> Background {
         let reconciler = &self.pair.reconciler;
         Background {
-            free_workers: reconciler.free_workers(),
+            free_workers: reconciler.free_workers() + self.back.0.len(),
             is_idle: reconciler.is_idle(),
             is_idle_for_sweep: reconciler.is_idle_for(Detector::Sweep),
         }
@@ -358,9 +359,17 @@ impl Rounds {
         assert!(self.bears_faults, "{lost}");
         self.story.tell(format!("    lost: {lost}"));
         self.losses += 1;
-        self.is_lost = true;
         self.step(Event::RootLost);
         self.pair.reconciler.abandon();
+        if self.rng.u8(..4) == 0 {
+            // It is made again at once.
+            let is_doubted = self.rng.bool();
+            self.step(Event::RootAdopted { side: Side::Replica, is_doubted });
+            return self.step(Event::RootsBack);
+        }
+        self.is_lost = true;
+        self.step(Event::Rest(self.background()));
+        assert_eq!(self.core.next_wakeup(self.now), None, "nothing is due while a root is lost");
     }
 
     /// Some of what has ended beside rounds arrives at once, and some late.
