@@ -1,6 +1,5 @@
 //! Pairs of big files of the full sweep: those of several directories are read side by side.
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::step::{BigPair, Opened, ReplicaState, Step};
@@ -117,7 +116,7 @@ impl Walker<'_> {
     }
 
     fn report_pair(&self, big: BigPair, evidence: Option<CachedDigests>) {
-        self.differ.fetch_add(1, Ordering::Relaxed);
+        self.counts.differs();
         self.send(Message::Differ(big.dir, vec![(big.name, self.found(evidence))]));
     }
 }

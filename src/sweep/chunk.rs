@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::batch::Batch;
 use super::join::{Joined, ListedPair};
@@ -118,7 +117,7 @@ impl Chunk<'_> {
         replica: Option<ListedKind>,
         more: &mut Vec<Step>,
     ) {
-        self.walker.entries.fetch_add(u64::from(source.is_some()), Ordering::Relaxed);
+        self.walker.counts.compared(u64::from(source.is_some()));
         match (source, replica) {
             (Some(ListedKind::Dir), Some(ListedKind::Dir)) => {
                 self.step_into(&name, self.known, more);
@@ -127,7 +126,7 @@ impl Chunk<'_> {
             (Some(ListedKind::Special), None) => self.found.push((name, self.walker.look())),
             (Some(ListedKind::Dir), None) => {
                 self.step_into(&name, ReplicaState::Absent, more);
-                self.walker.differ.fetch_add(1, Ordering::Relaxed);
+                self.walker.counts.differs();
                 self.found.push((name, self.walker.look()));
             }
             (Some(ListedKind::File), None) => self.lacks_file(name),
@@ -279,7 +278,7 @@ impl Chunk<'_> {
     }
 
     fn differs(&mut self, name: Name, evidence: Option<CachedDigests>) {
-        self.walker.differ.fetch_add(1, Ordering::Relaxed);
+        self.walker.counts.differs();
         self.found.push((name, self.walker.found(evidence)));
     }
 
@@ -290,7 +289,7 @@ impl Chunk<'_> {
     }
 
     fn lacks_file(&mut self, name: Name) {
-        self.walker.differ.fetch_add(1, Ordering::Relaxed);
+        self.walker.counts.differs();
         // Where upper and lower case are one, the file may be there under another name.
         let new = !self.walker.plan.capabilities.folds_case;
         self.found.push((name, Check { unseen_in_replica: new, ..self.walker.found(None) }));
@@ -298,7 +297,7 @@ impl Chunk<'_> {
 
     fn note_links(&mut self, name: &Name, entry: &Entry) {
         if entry.has_links() {
-            self.walker.linked.fetch_add(1, Ordering::Relaxed);
+            self.walker.counts.linked();
             let watched = self.walker.plan.registry.is_some();
             self.linked.extend(Linked::of(&self.dir.join(name), entry, false).filter(|_| watched));
         }

@@ -3,7 +3,6 @@
 //! that may have changed since they were copied.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::join::Joined;
@@ -193,8 +192,7 @@ impl Walker<'_> {
         verdict: DigestPair,
         differ: bool,
     ) -> Option<CachedDigests> {
-        self.hashed.fetch_add(1, Ordering::Relaxed);
-        self.bytes.fetch_add(source.size + replica.size, Ordering::Relaxed);
+        self.counts.hashed(source.size + replica.size);
         // Found equal by a quick scan, it is to be marked so: the next one need not read it.
         let mark = self.plan.task == Task::Quick && self.plan.capabilities.ctimes;
         (!verdict.same() || differ || mark).then(|| CachedDigests {
@@ -219,7 +217,7 @@ impl Walker<'_> {
 
     fn look_at<T>(&self, path: &RelPath, depth: Depth) -> Option<T> {
         if let Some((dir, name)) = path.split() {
-            self.differ.fetch_add(1, Ordering::Relaxed);
+            self.counts.differs();
             self.send(Message::Differ(dir, vec![(name, Check { depth, ..self.look() })]));
         }
         None

@@ -6,19 +6,21 @@ mod big;
 mod chunk;
 mod compare;
 mod count;
+mod counts;
 mod join;
 mod rate;
 mod step;
 mod subtree;
 mod walk;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use big::Bigs;
+use counts::Counts;
 use rate::Rate;
 
 use crate::fs::clock;
@@ -197,12 +199,7 @@ struct Walker<'a> {
     replica: Option<ReplicaDir>,
     out: &'a Sender<Message>,
     cancel: &'a Arc<AtomicBool>,
-    entries: AtomicU64,
-    hashed: AtomicU64,
-    bytes: AtomicU64,
-    differ: AtomicU64,
-    linked: AtomicU64,
-    watched: AtomicU64,
+    counts: Counts,
     bigs: Bigs,
     rate: Rate,
 }
@@ -218,25 +215,9 @@ impl<'a> Walker<'a> {
         } else {
             plan.roots.open().map(|(source, replica)| (source, Some(replica)))?
         };
-        let zero = AtomicU64::default;
-        let (entries, hashed, bytes, differ) = (zero(), zero(), zero(), zero());
-        let (linked, watched) = (zero(), zero());
-        let (bigs, rate) = (Bigs::default(), Rate::new(plan.rate));
-        Ok(Self {
-            plan,
-            source,
-            replica,
-            out,
-            cancel,
-            entries,
-            hashed,
-            bytes,
-            differ,
-            linked,
-            watched,
-            bigs,
-            rate,
-        })
+        let (counts, bigs) = (Counts::default(), Bigs::default());
+        let rate = Rate::new(plan.rate);
+        Ok(Self { plan, source, replica, out, cancel, counts, bigs, rate })
     }
 
     fn run(&self) -> Message {
@@ -245,16 +226,7 @@ impl<'a> Walker<'a> {
             Task::Count => Message::Counted(self.count()),
             Task::Quick | Task::Full => {
                 self.compare();
-                Message::Swept(Summary {
-                    entries: self.entries.load(Ordering::Relaxed),
-                    hashed: self.hashed.load(Ordering::Relaxed),
-                    bytes: self.bytes.load(Ordering::Relaxed),
-                    differ: self.differ.load(Ordering::Relaxed),
-                    linked: self.linked.load(Ordering::Relaxed),
-                    watched: self.watched.load(Ordering::Relaxed),
-                    begun,
-                    took: at.elapsed(),
-                })
+                Message::Swept(self.counts.summary(begun, at.elapsed()))
             }
         }
     }
@@ -263,7 +235,7 @@ impl<'a> Walker<'a> {
     fn register(&self, path: &RelPath, dir: &Dir) {
         let Some(registry) = &self.plan.registry else { return };
         match registry.watch(path, dir, &self.source) {
-            Ok(()) => _ = self.watched.fetch_add(1, Ordering::Relaxed),
+            Ok(()) => self.counts.watched(),
             Err(why) => self.send(Message::Unwatched(path.clone(), why)),
         }
     }
@@ -278,7 +250,7 @@ impl<'a> Walker<'a> {
     /// Whether what is read for this walk alone is to leave the memory again: once it is so much
     /// that it would drive out what others have there.
     fn drops_behind(&self) -> bool {
-        self.plan.drop_behind || is_much_to_read(self.bytes.load(Ordering::Relaxed))
+        self.plan.drop_behind || is_much_to_read(self.counts.bytes())
     }
 
     fn is_cancelled(&self) -> bool {

@@ -6,6 +6,7 @@ mod crowds;
 mod outcome;
 mod settle;
 mod space;
+mod stats;
 mod strays;
 mod turn;
 mod walks;
@@ -29,8 +30,9 @@ use crate::watch::Change;
 use crate::writer::fs::round::{Outcome, Waiting, Work};
 use crowds::Crowds;
 use outcome::RoundPlan;
-use settle::Stats;
+use settle::SyncState;
 use space::OutOfSpace;
+use stats::Stats;
 use strays::Strays;
 pub use turn::Portions;
 pub use walks::{WalkKind, WalkPlan};
@@ -121,6 +123,7 @@ pub struct Core<'a> {
     trust: Trust,
     backlog: Backlog,
     watching: Watching,
+    sync: SyncState,
     stats: Stats,
     portions: Portions,
     /// Counts rounds.
@@ -173,6 +176,7 @@ impl<'a> Core<'a> {
             trust: Trust::Unproven(Occasion::Start),
             backlog: Backlog::default(),
             watching: Watching::new(config.watch, config.debounce),
+            sync: SyncState::default(),
             stats: Stats::default(),
             portions: if config.durable { Portions::DURABLE } else { Portions::DEFAULT },
             rounds: 0,
@@ -221,7 +225,7 @@ impl<'a> Core<'a> {
             Event::RootsBack => {
                 self.is_lost = false;
                 self.next_sweep = now;
-                self.stats.discard_guard_count();
+                self.sync.discard_count();
             }
         }
         std::mem::take(&mut self.commands)
@@ -255,9 +259,9 @@ impl<'a> Core<'a> {
         } else {
             Trust::Unproven(Occasion::Adopted)
         };
-        self.stats.mark_active(now);
+        self.sync.mark_active(now);
         if side == Side::Replica {
-            self.stats.discard_guard_count();
+            self.sync.discard_count();
             self.next_sweep = now;
         }
     }
@@ -300,7 +304,7 @@ impl<'a> Core<'a> {
             return Some(now);
         }
         let walk = self.next_walk(now).map(|due| due.max(self.no_walk_before));
-        let quiet = self.is_equal().then(|| self.stats.quiet_at()).flatten();
+        let quiet = self.is_equal().then(|| self.sync.quiet_at()).flatten();
         let room = self
             .backlog
             .refusal

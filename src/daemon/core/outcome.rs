@@ -94,7 +94,10 @@ impl Core<'_> {
         now: Instant,
     ) {
         let removed = self.stats.removed();
-        self.stats.add(&outcome, now);
+        self.stats.add(&outcome, self.sync.is_full());
+        if !outcome.done.is_empty() {
+            self.sync.mark_active(now);
+        }
         let created =
             outcome.done.iter().filter(|done| done.operation == Operation::Created).count();
         self.trust.created(created as u64);
@@ -180,7 +183,7 @@ impl Core<'_> {
         {
             let problem = Problem { path, cause: Cause::PendingWiden };
             problem.log((!self.is_once()).then_some(wait));
-            self.stats.mark_active(now);
+            self.sync.mark_active(now);
         }
     }
 
@@ -225,7 +228,7 @@ impl Core<'_> {
         self.backlog.failures.was_due(&problem.path, check.first);
         if retry.tell {
             problem.log((!self.is_once()).then_some(retry.after));
-            self.stats.mark_active(now);
+            self.sync.mark_active(now);
         }
         self.backlog.queue.push_later(now + retry.after, problem.path.clone(), check);
     }

@@ -69,7 +69,7 @@ impl Core<'_> {
                 path = %path,
                 "{error}; it waits, with all else that is not taken, and the old versions stay{advice}",
             );
-            self.stats.mark_active(now);
+            self.sync.mark_active(now);
         } else {
             tracing::debug!(op = "full", path = %path, "{error}; it waits");
         }

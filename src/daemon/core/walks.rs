@@ -71,7 +71,7 @@ impl Core<'_> {
         if !due || !self.may_walk(now) || !self.gives_way(quick, now) {
             return;
         }
-        let task = if self.trust != Trust::Trusted && !self.stats.has_guard_count() {
+        let task = if self.trust != Trust::Trusted && !self.sync.is_counted() {
             Task::Count
         } else if quick || recount {
             Task::Quick
@@ -86,10 +86,8 @@ impl Core<'_> {
         }
         if task != Task::Count {
             self.backlog.links.sweep_begins();
-            self.stats.sweep_begins(now, task);
-            if recount && !quick {
-                self.stats.recounts();
-            }
+            self.stats.sync_begins();
+            self.sync.begins(task, recount && !quick, now);
         }
         if quick && task == Task::Quick {
             self.watching.scan_begins();
@@ -249,7 +247,7 @@ impl Core<'_> {
                 self.backlog.needs_full_compare.extend(sweep.scopes);
             }
             (WalkKind::Sweep, Some(sweep)) if sweep.task == Task::Quick => {
-                if self.stats.is_recount() {
+                if self.sync.is_recount() {
                     self.backlog.next_count = Some(now);
                 } else {
                     self.watching.scan_is_due();
@@ -277,7 +275,9 @@ impl Core<'_> {
                 if !sweep.is_of_all() {
                     return log_scanned(&sweep, &summary);
                 }
-                self.stats.swept(summary);
+                if let Some(ended) = self.sync.ends(summary) {
+                    self.stats.walk_ends(ended);
+                }
                 if sweep.task == Task::Quick && self.watching.is_wanted() {
                     self.all_scanned(summary.took, summary.watched, now);
                 } else {

@@ -7,11 +7,11 @@
 //! source's, or a walk has found that all it holds is in that, too. Or a walk has compared the two,
 //! and nobody else could have moved it there.
 
-use super::Round;
 use super::contents::changed_if_no_dir;
 use super::in_place::{common_rights, lies_here_alone};
 use super::moves::{Moving, ReplicaName};
 use super::open_dirs::step_to;
+use super::{RestrictedDirs, Round};
 use crate::fs::renamers::Renamers;
 use crate::fs::tree::{Dir, ReplicaDir, Settings};
 use crate::model::entry::{Entry, GROUP_OTHER, Kind, XattrKinds};
@@ -47,7 +47,7 @@ impl Round<'_> {
         self.restrict(&from, &pair.0, Some(&ours), &theirs)?;
         let below: Vec<RelPath> =
             path.ancestors_and_self().rev().take_while(|next| !from.is_within(next)).collect();
-        self.restricted.insert(from, pair);
+        self.restricted.known.insert(from, pair);
         for next in below.into_iter().rev() {
             let Some((_, step)) = step_to(&next) else { continue };
             (ours, theirs) = (
@@ -56,7 +56,7 @@ impl Round<'_> {
             );
             let pair = (ours.entry()?, theirs.entry()?);
             self.restrict(&next, &pair.0, Some(&ours), &theirs)?;
-            self.restricted.insert(next, pair);
+            self.restricted.known.insert(next, pair);
         }
         let are_they = ours.entry()?.is_inode_of(&source.entry()?)
             && theirs.entry()?.is_inode_of(&replica.entry()?);
@@ -65,23 +65,22 @@ impl Round<'_> {
 
     /// Other directories may have their paths now.
     pub(super) fn forget_restricted(&mut self) {
-        self.restricted.clear();
-        self.near = None;
+        self.restricted = RestrictedDirs::default();
     }
 
     /// Both sides of a directory that this round has restricted, with all above it: then what lies
     /// below need not be walked to from the root. `None` where others stand there by now.
     pub(super) fn restricted_pair(&mut self, path: &RelPath) -> Option<(Dir, ReplicaDir)> {
         if !self.dir_pairs.contains_key(path)
-            && self.near.as_ref().is_none_or(|(near, _)| near != path)
+            && self.restricted.near.as_ref().is_none_or(|(near, _)| near != path)
         {
-            let (ours, theirs) = self.restricted.get(path)?;
+            let (ours, theirs) = self.restricted.known.get(path)?;
             let pair = (self.source.open(path).ok()?, self.replica.open(path).ok()?);
             let are_they =
                 pair.0.entry().ok()?.is_inode_of(ours) && pair.1.entry().ok()?.is_inode_of(theirs);
-            self.near = are_they.then(|| (path.clone(), pair));
+            self.restricted.near = are_they.then(|| (path.clone(), pair));
         }
-        let (source, replica) = match (self.dir_pairs.get(path), &self.near) {
+        let (source, replica) = match (self.dir_pairs.get(path), &self.restricted.near) {
             (Some(dir_pair), _) => dir_pair.both()?,
             (None, Some((_, (source, replica)))) => (source, replica),
             (None, None) => return None,

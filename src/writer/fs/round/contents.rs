@@ -102,7 +102,7 @@ impl Round<'_> {
                 check: &check,
             };
             let (before, begun) = (out.worked(), Instant::now());
-            let is_big = source.entry().is_some_and(|entry| entry.size > self.big);
+            let is_big = source.entry().is_some_and(|entry| entry.size > self.terms.big);
             // Its copying may take long.
             let restricted =
                 if is_big { here.restrict_file(&name, &source, &standing) } else { None };
@@ -269,7 +269,7 @@ impl<'a> EntryContext<'_, 'a> {
             {
                 None
             }
-            None if source.1.size <= self.round.big => {
+            None if source.1.size <= self.round.terms.big => {
                 let (ours, theirs) = ((&source.0, &source.1), (replica.0.as_file(), &replica.1));
                 let verdict = match digest::compare(ours, theirs, &self.round.shared.stop) {
                     // A disk that fails may take another copy.
@@ -308,7 +308,7 @@ impl<'a> EntryContext<'_, 'a> {
         let shared = self.round.shared;
         let (source, entry) =
             self.dir_pair.source.open_file(name.as_bytes()).map_err(changed_if_gone)?;
-        if entry.size > self.round.big {
+        if entry.size > self.round.terms.big {
             if self.check.unseen_in_replica
                 && self.replica.look(name.as_bytes()) != Observed::Absent
             {

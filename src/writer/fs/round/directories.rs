@@ -197,7 +197,7 @@ impl Round<'_> {
             self.touch(aside.dir.clone(), None);
             match removed {
                 Err(error) if !error.is_absence() && !self.shared.stop.load(Ordering::Relaxed) => {
-                    let check = Check::new(Depth::Content, self.detector, self.now);
+                    let check = Check::new(Depth::Content, self.terms.detector, self.terms.now);
                     let problem = Problem { path: aside.path(), cause: Cause::Remains(error) };
                     self.out.problems.push((problem, check));
                 }

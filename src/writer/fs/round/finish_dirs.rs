@@ -20,8 +20,8 @@ impl Round<'_> {
         let needs_finish = std::mem::take(&mut self.needs_finish);
         for (rel, since) in needs_finish.iter().rev() {
             let is_asked = since.is_some() || rel.is_root() || self.made.contains(rel);
-            let since = since.unwrap_or(self.now);
-            let check = Check::new(Depth::Content, self.detector, since);
+            let since = since.unwrap_or(self.terms.now);
+            let check = Check::new(Depth::Content, self.terms.detector, since);
             if let Err(error) = self.close_one(rel, &check, is_asked) {
                 // Gone meanwhile: another look concerns it.
                 if !error.is_no_dir() {

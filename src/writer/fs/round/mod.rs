@@ -222,7 +222,9 @@ impl Reconciler {
             swept,
             now,
         } = work;
-        let terms = Terms { detector, deletions, big, swept, now };
+        // The time that it was then, since roots may take a while to be opened.
+        let begun = clock::now().before(now.elapsed());
+        let terms = Terms { detector, deletions, big, swept, now, begun };
         let mut round = self.begin((source, replica), terms, waiting);
         round.moves(&moves, &mut checks);
         let finished = round.shared.receive_finished(finished);
@@ -246,28 +248,21 @@ impl Reconciler {
     fn begin<'a>(
         &'a self,
         (source, replica): (Dir, ReplicaDir),
-        Terms { detector, deletions, big, swept, now }: Terms,
+        terms: Terms,
         waiting: &'a dyn Waiting,
     ) -> Round<'a> {
         Round {
             shared: self,
             source,
             replica,
-            detector,
-            deletions,
-            create_budget: deletions.create_budget().map(AtomicU64::new),
-            big,
-            swept,
-            now,
-            // The time that it was then, since roots may take a while to be opened.
-            begun: clock::now().before(now.elapsed()),
+            create_budget: terms.deletions.create_budget().map(AtomicU64::new),
+            terms,
             dir_pairs: BTreeMap::new(),
             needs_finish: BTreeMap::new(),
             saved_modes: HashMap::new(),
             made: HashSet::new(),
             moved: HashSet::new(),
-            restricted: HashMap::new(),
-            near: None,
+            restricted: RestrictedDirs::default(),
             waiting,
             renamed_files: Vec::new(),
             mounts: MountPoints::default(),
@@ -364,13 +359,27 @@ struct Observation {
     replica: Observed,
 }
 
-/// For whom a round works, and what it may do.
+/// For whom a round works, what it may do, and when it began.
+#[derive(Clone, Copy)]
 struct Terms {
     detector: Detector,
     deletions: Deletions,
+    /// Files above this size, in bytes, go to a worker.
     big: u64,
+    /// When the last full sweep began that has come to its end.
     swept: Option<Time>,
+    /// When the round began, by the clock of whoever asked for it, and by that of the system.
     now: Instant,
+    begun: Time,
+}
+
+/// Directories that were restricted with all above them.
+#[derive(Default)]
+struct RestrictedDirs {
+    /// As they were then, in the source and in the replica.
+    known: HashMap<RelPath, (Entry, Entry)>,
+    /// The last one of them that was opened for what lies below it.
+    near: Option<(RelPath, (Dir, ReplicaDir))>,
 }
 
 /// One round, from opening the roots to closing the directories.
@@ -378,16 +387,9 @@ struct Round<'a> {
     shared: &'a Reconciler,
     source: Dir,
     replica: ReplicaDir,
-    detector: Detector,
-    deletions: Deletions,
+    terms: Terms,
     /// How many new entries may come yet, where that is limited.
     create_budget: Option<AtomicU64>,
-    big: u64,
-    /// When the last full sweep began that has come to its end.
-    swept: Option<Time>,
-    /// When the round began, by the clock of whoever asked for it, and by that of the system.
-    now: Instant,
-    begun: Time,
     /// The directories in which names are looked at.
     dir_pairs: BTreeMap<RelPath, DirPair<'a>>,
     /// The directories whose metadata is set at the end, and since when that is due where somebody
@@ -400,11 +402,7 @@ struct Round<'a> {
     made: HashSet<RelPath>,
     /// What this round has renamed, by the new names.
     moved: HashSet<RelPath>,
-    /// Directories that were restricted with all above them: as they were then, in the source and
-    /// in the replica.
-    restricted: HashMap<RelPath, (Entry, Entry)>,
-    /// The last one of them that was opened for what lies below it.
-    near: Option<(RelPath, (Dir, ReplicaDir))>,
+    restricted: RestrictedDirs,
     waiting: &'a dyn Waiting,
     /// Where files and symlinks that it has renamed stand in the end, and since when that is due.
     renamed_files: Vec<(RelPath, Instant)>,
@@ -444,7 +442,7 @@ impl Round<'_> {
             roots: &self.shared.roots,
             replica: &self.replica,
             filter: &self.shared.filter,
-            deletions: self.deletions,
+            deletions: self.terms.deletions,
             submounts: Some((&self.source, &self.shared.submounts)),
             mounts: &self.mounts,
         }

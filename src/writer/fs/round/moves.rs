@@ -40,7 +40,7 @@ pub(super) struct Moving {
 impl Round<'_> {
     pub(super) fn moves(&mut self, renames: &RenameBatch, checks: &mut Checks) {
         // While nothing may go from where it is, nothing is moved either.
-        if self.deletions.are_held() {
+        if self.terms.deletions.are_held() {
             return;
         }
         for (index, hint) in renames.hints().iter().enumerate() {
@@ -55,7 +55,7 @@ impl Round<'_> {
         // Renaming has made the replica's files look newer than the source's. Only their contents
         // tell whether they are the ones.
         for (end, since) in std::mem::take(&mut self.renamed_files) {
-            let check = Check::new(Depth::Content, self.detector, since);
+            let check = Check::new(Depth::Content, self.terms.detector, since);
             if renames.wait_at(&end) {
                 self.out.again.push((end, check, Requeue::Now));
             } else {
@@ -179,7 +179,7 @@ impl Round<'_> {
         }
         let ruling = self.rules().on(&to.path, &old, Fate::Replaced, to.dir.gives_nothing_back());
         let Ruling::Goes(replaces) = ruling else { return None };
-        let check = Check::new(Depth::Subtree, self.detector, hint.since);
+        let check = Check::new(Depth::Subtree, self.terms.detector, hint.since);
         let done = taken(&to.dir, &to.path, &to.name, &old, &check);
         self.leave_nothing_under_way(&to.path);
         let taken = match &self.shared.backup {
@@ -285,7 +285,7 @@ impl Round<'_> {
         let replica = self.open_replica(dir).ok()?;
         // Where the source's has gone, nothing is moved into it that is still there.
         if let Ok(source) = self.source.open(dir)
-            && !self.restricted.contains_key(dir)
+            && !self.restricted.known.contains_key(dir)
         {
             self.restrict_down_to(dir, &source, &replica).ok()?;
         }
@@ -383,7 +383,7 @@ impl Round<'_> {
         {
             self.note_if_empty(entry, &now, &made);
         }
-        let check = Check::new(Depth::Subtree, self.detector, self.now);
+        let check = Check::new(Depth::Subtree, self.terms.detector, self.terms.now);
         self.out.act(Done::new(Operation::Created, path.clone(), entry, Reason::New, &check));
         self.out.scans.push(path.clone());
         self.touch(parent, None);
@@ -413,7 +413,7 @@ impl Round<'_> {
         } else {
             self.renamed_files.push((end, hint.since));
         }
-        let check = Check::new(Depth::Subtree, self.detector, hint.since);
+        let check = Check::new(Depth::Subtree, self.terms.detector, hint.since);
         let mut done = Done::new(Operation::Renamed, to.path.clone(), entry, Reason::Moved, &check);
         done.from = Some(from.path.clone());
         self.out.act(done);

@@ -218,8 +218,9 @@ impl Round<'_> {
             return Some(());
         }
         let look_at_itself = check.is_none();
-        let check =
-            check.cloned().unwrap_or_else(|| Check::new(Depth::Content, self.detector, self.now));
+        let check = check
+            .cloned()
+            .unwrap_or_else(|| Check::new(Depth::Content, self.terms.detector, self.terms.now));
         let wider = Check {
             depth: Depth::Subtree,
             evidence: None,
@@ -251,8 +252,8 @@ impl Round<'_> {
                 // one that the round has met already were seen to then.
                 let mut missing = vec![dir.clone()];
                 for above in dir.ancestors_and_self().rev().skip(1) {
-                    let is_met =
-                        self.dir_pairs.contains_key(&above) || self.restricted.contains_key(&above);
+                    let is_met = self.dir_pairs.contains_key(&above)
+                        || self.restricted.known.contains_key(&above);
                     if is_met || self.open_replica(&above).is_ok() {
                         break;
                     }
@@ -464,7 +465,7 @@ impl Round<'_> {
             return None;
         }
         // Where little may come, what comes has to be known.
-        observation.check.unseen_in_replica &= !self.deletions.are_held();
+        observation.check.unseen_in_replica &= !self.terms.deletions.are_held();
         if observation.check.unseen_in_replica {
             return (!dir_pair.filter.excludes_either(name, [Some(false), None]))
                 .then_some(observation);
@@ -475,7 +476,7 @@ impl Round<'_> {
         if dir_pair.filter.excludes_either(name, sides) {
             return None;
         }
-        let is_watched = self.detector == Detector::Watch;
+        let is_watched = self.terms.detector == Detector::Watch;
         let noted = |entry: &&Entry| entry.kind == Kind::File && (is_watched || entry.has_links());
         let noted = source.entry().filter(noted);
         out.names
@@ -503,8 +504,8 @@ impl Round<'_> {
         out: &mut Outcome,
     ) {
         let is_file = |side: &Observed| side.entry().is_some_and(|entry| entry.kind == Kind::File);
-        let elapsed = self.now.saturating_duration_since(check.since);
-        let was_written = |entry: &Entry| entry.ctime >= self.begun.before(elapsed + TICK);
+        let elapsed = self.terms.now.saturating_duration_since(check.since);
+        let was_written = |entry: &Entry| entry.ctime >= self.terms.begun.before(elapsed + TICK);
         if check.depth == Depth::Subtree {
             // One that was renamed there in the replica too is alike; over what, `moves` has noted.
             let capabilities = &self.shared.capabilities;

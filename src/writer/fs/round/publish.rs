@@ -113,7 +113,8 @@ impl Round<'_> {
             done.bytes = Some(length);
         }
         // One that a scan has found to be new was not looked at before.
-        let is_new = entry.is_file() && check.unseen_in_replica && self.detector == Detector::Watch;
+        let is_new =
+            entry.is_file() && check.unseen_in_replica && self.terms.detector == Detector::Watch;
         let is_noted = entry.has_links() || is_new;
         out.names.extend(is_noted.then(|| Linked::any(&path, &entry, true)));
         out.note_time(&path, &entry, &self.shared.capabilities);
@@ -126,7 +127,7 @@ impl Round<'_> {
                 &path,
                 evidence,
                 check.detector,
-                self.swept,
+                self.terms.swept,
                 self.shared.capabilities.unseen,
             );
         }

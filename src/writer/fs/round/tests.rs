@@ -237,6 +237,7 @@ fn an_absence_in_a_directory_that_was_moved_away_deletes_nothing() {
         big: u64::MAX,
         swept: None,
         now: Instant::now(),
+        begun: Time::default(),
     };
     let mut round = pair.reconciler.begin(roots, terms, &());
     round.open_dirs(work(&["d/file", "d/sub"]).checks);

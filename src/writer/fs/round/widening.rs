@@ -35,7 +35,7 @@ impl WidenFacts for Widening<'_> {
     }
 
     fn deletions_are_held(&self) -> bool {
-        self.round.deletions.are_held()
+        self.round.terms.deletions.are_held()
     }
 
     fn is_verified(&self) -> bool {
@@ -101,7 +101,7 @@ impl Round<'_> {
 
     /// Leaves a directory closed for now.
     pub(super) fn defer_widen(&mut self, path: &RelPath, check: &Check, why: WidenBlocker) {
-        if self.deletions.are_held() {
+        if self.terms.deletions.are_held() {
             // The walk after the next count sees to it again.
             self.out.open.push(path.clone());
         } else {

@@ -1,0 +1,62 @@
+//! What a walk has seen so far, counted by all of its threads.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::Summary;
+use crate::model::entry::Time;
+
+#[derive(Default)]
+pub(super) struct Counts {
+    entries: AtomicU64,
+    hashed: AtomicU64,
+    bytes: AtomicU64,
+    differ: AtomicU64,
+    linked: AtomicU64,
+    watched: AtomicU64,
+}
+
+fn add(counter: &AtomicU64, number: u64) {
+    counter.fetch_add(number, Ordering::Relaxed);
+}
+
+impl Counts {
+    /// Entries of the source were compared.
+    pub fn compared(&self, entries: u64) {
+        add(&self.entries, entries);
+    }
+
+    /// The MD5s of a pair of files were compared, which have so many bytes together.
+    pub fn hashed(&self, bytes: u64) {
+        add(&self.hashed, 1);
+        add(&self.bytes, bytes);
+    }
+
+    /// A name is reported to differ.
+    pub fn differs(&self) {
+        add(&self.differ, 1);
+    }
+
+    /// A file with more than one name was looked at on both sides.
+    pub fn linked(&self) {
+        add(&self.linked, 1);
+    }
+
+    /// A directory was registered with the watch.
+    pub fn watched(&self) {
+        add(&self.watched, 1);
+    }
+
+    /// Bytes that were read for MD5s.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// `begun`: when the walk began. `took`: how long ago that is.
+    pub fn summary(&self, begun: Time, took: Duration) -> Summary {
+        let [entries, hashed, bytes, differ, linked, watched] =
+            [&self.entries, &self.hashed, &self.bytes, &self.differ, &self.linked, &self.watched]
+                .map(|counter| counter.load(Ordering::Relaxed));
+        Summary { entries, hashed, bytes, differ, linked, watched, begun, took }
+    }
+}
