@@ -33,7 +33,7 @@ const LEAST_STACK: u64 = 512 << 10;
 /// A sentence that says what to do.
 pub fn check(threads: usize) -> Result<(), String> {
     raise_open_files(threads)?;
-    ensure_address_space(threads)?;
+    check_address_space(threads)?;
     try_threads(THREADS + threads).map_err(|error| {
         format!(
             "{} threads are needed, and not so many can be started ({error}): raise the limit on processes \
@@ -63,7 +63,7 @@ fn raise_open_files(threads: usize) -> Result<(), String> {
 
 /// Past the limit on address space, or on data, an allocation fails, or a stack does not grow:
 /// either ends the process.
-fn ensure_address_space(threads: usize) -> Result<(), String> {
+fn check_address_space(threads: usize) -> Result<(), String> {
     let number = (THREADS + threads + HELPERS * threads) as u64;
     let limits = [
         (Resource::As, "address space", "-v", number * SPACE),
@@ -88,7 +88,7 @@ fn ensure_address_space(threads: usize) -> Result<(), String> {
 ///
 /// # Errors
 /// A sentence that says what to do.
-pub fn ensure_stack() -> Result<(), String> {
+pub fn check_stack() -> Result<(), String> {
     match getrlimit(Resource::Stack).current {
         Some(have) if have < LEAST_STACK => Err(format!(
             "the stack may have no more than {} KiB, and {} are needed: raise the limit (ulimit -s 8192)",

@@ -24,7 +24,7 @@ const AT_ONCE: usize = 4096;
 
 /// Lets a panic in any thread be said and known. The thread goes on unwinding, which removes its
 /// temporary files.
-pub fn notice() {
+pub fn install_hook() {
     std::panic::set_hook(Box::new(|info| {
         let is_first = !PANICKED.swap(true, Ordering::Relaxed);
         let was_taken = say(&text_of(info));

@@ -48,7 +48,7 @@ impl From<Exit> for ExitCode {
 }
 
 pub fn main() -> ExitCode {
-    if let Err(refusal) = limits::ensure_stack() {
+    if let Err(refusal) = limits::check_stack() {
         complain(&refusal);
         return Exit::Refused.into();
     }
@@ -64,7 +64,7 @@ pub fn main() -> ExitCode {
         error.exit()
     });
     let config = args.into_config();
-    panics::notice();
+    panics::install_hook();
     if let Err(refusal) = limits::check(config.threads) {
         complain(&refusal);
         return Exit::Refused.into();
@@ -106,7 +106,7 @@ fn report_and_preview(
     signals: &Receiver<i32>,
     stopping: Arc<AtomicBool>,
 ) -> Result<Exit, Box<dyn std::error::Error>> {
-    let (mut roots, filter) = checked.read_only();
+    let (mut roots, filter) = checked.into_read_only();
     let settings = LogSettings {
         format: config.log_format,
         verbosity: config.verbosity,

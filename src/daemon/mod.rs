@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, never, select};
 
-use self::core::{Background, Command, Core, End, Event, Portions, WalkKind, WalkPlan};
+use self::core::{BackgroundStatus, Command, Core, End, Event, Portions, WalkKind, WalkPlan};
 use crate::daemon::startup::Prepared;
 use crate::fs::roots::Roots;
-use crate::fs::tree::Room;
+use crate::fs::tree::FreeSpace;
 use crate::fs::writeback::unseen_seconds_of;
 use crate::model::check::Detector;
 use crate::model::config::Config;
@@ -191,7 +191,7 @@ impl Daemon<'_> {
     /// Waits for something to do, and takes in what has come: a signal, if one has.
     fn wait(&mut self, signals: &Receiver<i32>) -> Option<i32> {
         let messages = |walk: &Option<Sweep>, kind| match walk {
-            Some(walk) if self.core.listens_to(kind) => walk.messages().clone(),
+            Some(walk) if self.core.has_capacity_for(kind) => walk.messages().clone(),
             _ => never(),
         };
         let swept = messages(&self.sweep, WalkKind::Sweep);
@@ -273,8 +273,8 @@ impl Daemon<'_> {
         big.chain(self.emptied_trash.iter().map(|emptied| emptied.aside.path())).collect()
     }
 
-    fn background(&self) -> Background {
-        Background {
+    fn background(&self) -> BackgroundStatus {
+        BackgroundStatus {
             free_workers: self.reconciler.free_workers() + self.finished.len(),
             is_idle: self.reconciler.is_idle(),
             is_idle_for_sweep: self.reconciler.is_idle_for(Detector::Sweep),
@@ -304,7 +304,7 @@ impl Daemon<'_> {
     }
 
     /// What the file systems can take that are written to.
-    fn rooms(&self) -> Vec<Room> {
+    fn rooms(&self) -> Vec<FreeSpace> {
         let backup = self.reconciler.backup().map(|backup| backup.root());
         [Some(&self.reconciler.roots.replica), backup]
             .into_iter()

@@ -25,7 +25,7 @@ use crate::plan::deletions::Deletions;
 use crate::plan::failures::Failures;
 use crate::plan::guard::{Count, Occasion, Trust, judge, log_held};
 use crate::plan::metadata::{Capabilities, MetadataDiff};
-use crate::plan::removal::{Fate, Ruling, Stay};
+use crate::plan::removal::{RemovalKind, Ruling, Stay};
 use crate::report::{Cause, Done, Entries, Notice, Operation, Problem, log_if_silent};
 use crate::sweep::{Extent, Message, Plan, Sweep};
 use crate::writer::fs::round::{COUNTING, MountPoints, RemovalRules, count_below};
@@ -255,7 +255,7 @@ impl Preview<'_> {
                 self.tell(action, path, (&ours, &theirs), replica.as_ref(), check);
             }
             Err(work_error) => {
-                if let Some(problem) = Problem::of(path, work_error) {
+                if let Some(problem) = Problem::from_work_error(path, work_error) {
                     self.fail(&problem);
                 }
             }
@@ -351,7 +351,11 @@ impl Preview<'_> {
         check: &Check,
         gives_nothing_back: bool,
     ) -> bool {
-        let fate = if operation == Operation::Removed { Fate::Removed } else { Fate::Replaced };
+        let removal_kind = if operation == Operation::Removed {
+            RemovalKind::Removed
+        } else {
+            RemovalKind::Replaced
+        };
         let (Some(replica), Some(entry)) = (&self.replica, standing.entry()) else {
             let waits = *standing == Observed::Absent && self.deletions.create_budget() == Some(0);
             self.waiting += u64::from(waits);
@@ -360,7 +364,7 @@ impl Preview<'_> {
         let (roots, filter) = (&self.subject.roots, &self.subject.filter);
         let (deletions, mounts) = (self.deletions, &self.mounts);
         let rules = RemovalRules { roots, replica, filter, deletions, submounts: None, mounts };
-        match rules.on(path, entry, fate, gives_nothing_back) {
+        match rules.on(path, entry, removal_kind, gives_nothing_back) {
             Ruling::Goes(_) => return false,
             Ruling::GoesInParts(parts, _) => {
                 Notice::HoldsExcluded.log(path);

@@ -73,7 +73,7 @@ pub enum Special {
 }
 
 impl Special {
-    pub fn describe(self) -> &'static str {
+    pub fn skip_reason(self) -> &'static str {
         match self {
             Special::Fifo => "not mirrored: a FIFO",
             Special::Socket => "not mirrored: a socket",

@@ -141,7 +141,7 @@ impl FsError {
     }
 
     /// The same error, where it is of this kind, as one that means more here.
-    pub fn specified(self, kind: FsErrorKind, means: FsErrorKind) -> Self {
+    pub fn remap_kind(self, kind: FsErrorKind, means: FsErrorKind) -> Self {
         if self.kind == kind { Self { kind: means, ..self } } else { self }
     }
 

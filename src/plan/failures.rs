@@ -69,7 +69,7 @@ impl Failure {
 
 /// When to try again, and whether the user is to be told now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Retry {
+pub struct RetryDecision {
     pub after: Duration,
     pub tell: bool,
 }
@@ -89,7 +89,7 @@ pub struct Failures {
 
 impl Failures {
     /// Notes a failure.
-    pub fn met(&mut self, path: &RelPath, failure: Failure, now: Instant) -> Retry {
+    pub fn met(&mut self, path: &RelPath, failure: Failure, now: Instant) -> RetryDecision {
         if let Some(before) =
             self.paths.get(path).map(|trouble| trouble.failure).filter(|at| *at != failure)
         {
@@ -111,17 +111,17 @@ impl Failures {
         let after = wait(failure, trouble.tries);
         trouble.tries += 1;
         if failure == Failure::Refused {
-            return Retry { after, tell: is_first_refused };
+            return RetryDecision { after, tell: is_first_refused };
         }
         if let Some(dir) = failure.stuck_dir(path)
             && self.stuck.entry(dir).or_insert_with(|| path.clone()) != path
         {
-            return Retry { after, tell: false };
+            return RetryDecision { after, tell: false };
         }
         let serious = !failure.is_soft() || now.duration_since(trouble.begun) >= RESTLESS;
         let tell = serious && !trouble.told;
         trouble.told |= serious;
-        Retry { after, tell }
+        RetryDecision { after, tell }
     }
 
     /// Notes that a round looked at a path without a failure. Whether the user was told of one.
@@ -274,7 +274,7 @@ mod tests {
         let at = |seconds| now + Duration::from_secs(seconds);
         assert_eq!(
             failures.met(&path("a"), Failure::Restless, now),
-            Retry { after: FIRST_PAUSE, tell: false }
+            RetryDecision { after: FIRST_PAUSE, tell: false }
         );
         assert!(failures.has_restless());
         assert!(!failures.met(&path("a"), Failure::Restless, at(9)).tell);

@@ -407,7 +407,7 @@ impl Trust {
     }
 
     /// Until it is counted again, nothing new is copied.
-    pub fn exhaust(&mut self) {
+    pub fn clear_create_budget(&mut self) {
         if let Trust::Held(Held { create_budget: Some(budget), .. }) = self {
             *budget = 0;
         }
@@ -440,7 +440,7 @@ mod tests {
             let mut trust = held(create_budget);
             trust.created(2);
             assert_eq!(spares(trust), then);
-            trust.exhaust();
+            trust.clear_create_budget();
             assert_eq!(spares(trust), at_last);
         }
     }

@@ -217,7 +217,7 @@ impl Links {
     }
 
     /// What is told of `path` seems to belong to the file that has the name `other`.
-    pub fn connect(&mut self, path: &RelPath, other: &RelPath) {
+    pub fn note_former_name(&mut self, path: &RelPath, other: &RelPath) {
         if let Some(id) = self.by_path.get(other).map(|seen| seen.id).filter(|_| path != other) {
             self.remember(path, id);
         }
@@ -442,7 +442,7 @@ mod tests {
         assert_eq!(told(&links, "tmp/#7"), ["log.1"]);
         assert!(told(&links, "tmp/#77").is_empty());
         let [log, named] = ["log.2", "x"].map(|name| RelPath::new(name.as_bytes()).unwrap());
-        links.connect(&named, &log);
+        links.note_former_name(&named, &log);
         assert_eq!(told(&links, "x"), ["log.2"]);
         assert_eq!(links.lately(2).map(ToString::to_string).collect::<Vec<_>>(), ["log.2", "log"]);
     }

@@ -30,14 +30,14 @@ impl Symlinks {
 
 /// Which mtimes a file system stores. What lies outside becomes the nearest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Times {
+pub struct TimestampRange {
     /// In nanoseconds.
     pub step: u64,
     pub earliest: Time,
     pub latest: Time,
 }
 
-impl Times {
+impl TimestampRange {
     pub const ALL: Self = Self { step: 1, earliest: Time::FIRST, latest: Time::LAST };
 
     /// None at all: any two are the same.
@@ -59,7 +59,7 @@ pub struct Capabilities {
     /// Whether owner and mtime of a symlink are its own: some file systems set those of what it
     /// leads to.
     pub symlink_metadata: bool,
-    pub times: Times,
+    pub times: TimestampRange,
     /// Whether `A` and `a` are one name.
     pub folds_case: bool,
     /// Whether ctimes of both sides are kept, and by one clock.
@@ -83,7 +83,7 @@ impl Capabilities {
             modes: true,
             symlinks: Symlinks::All,
             symlink_metadata: true,
-            times: Times::ALL,
+            times: TimestampRange::ALL,
             folds_case: false,
             ctimes: true,
             unseen: 0,
@@ -105,7 +105,7 @@ impl Capabilities {
     /// Whether another mtime is stored for an entry's.
     pub fn moves_mtime(&self, source: &Entry) -> bool {
         self.has_metadata(&source.kind)
-            && self.times != Times::NONE
+            && self.times != TimestampRange::NONE
             && self.mtime_of(source) != source.mtime
     }
 
@@ -176,7 +176,7 @@ impl MetadataDiff {
         let has_metadata = capabilities.has_metadata(&source.kind);
         Self {
             mode: capabilities.modes,
-            mtime: has_metadata && capabilities.times != Times::NONE,
+            mtime: has_metadata && capabilities.times != TimestampRange::NONE,
             uid: has_metadata && capabilities.owner,
             gid: has_metadata && capabilities.may_give_group(source.gid),
             xattrs: true,

@@ -44,7 +44,7 @@ impl RemovalPermit {
 
 /// What is to become of an entry that stands in the replica.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Fate {
+pub enum RemovalKind {
     /// The source lacks it.
     Removed,
     /// Another one takes its name.
@@ -103,13 +103,13 @@ pub trait Standing {
     fn removable_part(&self) -> Removable;
 }
 
-/// Whether an entry may meet its fate. Whether its absence in the source is proved (I5) is for
+/// Whether an entry may be removed, replaced or renamed so. Whether its absence in the source is proved (I5) is for
 /// whoever asks.
-pub fn rule(standing: &impl Standing, fate: Fate, deletions: Deletions) -> Ruling {
+pub fn rule(standing: &impl Standing, removal_kind: RemovalKind, deletions: Deletions) -> Ruling {
     let entry = standing.entry();
     let is_dir = entry.is_dir();
     // A file that is replaced is no deletion.
-    let is_deletion = is_dir || fate != Fate::Replaced;
+    let is_deletion = is_dir || removal_kind != RemovalKind::Replaced;
     if deletions.are_held() && is_deletion {
         return Ruling::Stays(Stay::Held);
     }
@@ -130,10 +130,12 @@ pub fn rule(standing: &impl Standing, fate: Fate, deletions: Deletions) -> Rulin
     if let Some(error) = standing.must_stay() {
         return Ruling::Stays(Stay::FsError(error));
     }
-    match (standing.removable_part(), fate) {
+    match (standing.removable_part(), removal_kind) {
         (Removable::Whole, _) => Ruling::Goes(RemovalPermit(())),
-        (Removable::Parts(parts), Fate::Removed) => Ruling::GoesInParts(parts, RemovalPermit(())),
-        (Removable::Parts(_), Fate::Replaced | Fate::Moved) => {
+        (Removable::Parts(parts), RemovalKind::Removed) => {
+            Ruling::GoesInParts(parts, RemovalPermit(()))
+        }
+        (Removable::Parts(_), RemovalKind::Replaced | RemovalKind::Moved) => {
             Ruling::Stays(Stay::FsError(EXCLUDED))
         }
     }
@@ -151,7 +153,8 @@ mod tests {
         Side::Replica,
         FsErrorKind::HoldsMount,
     );
-    const FATES: [Fate; 3] = [Fate::Removed, Fate::Replaced, Fate::Moved];
+    const FATES: [RemovalKind; 3] =
+        [RemovalKind::Removed, RemovalKind::Replaced, RemovalKind::Moved];
     const HELD: Deletions = Deletions::Held { create_budget: Some(0) };
 
     #[derive(Clone)]
@@ -192,37 +195,43 @@ mod tests {
         [Kind::File, Kind::Symlink(b"to".as_slice().into()), Kind::Dir].map(Fake::new)
     }
 
-    /// What becomes of each kind by each fate, where something is in the way.
-    fn each(change: impl Fn(&mut Fake), deletions: Deletions) -> Vec<(bool, Fate, Ruling)> {
-        let all = kinds().into_iter().flat_map(|fake| FATES.map(|fate| (fake.clone(), fate)));
-        all.map(|(mut fake, fate)| {
+    /// What becomes of each kind of entry by each kind of removal, where something is in the way.
+    fn each(change: impl Fn(&mut Fake), deletions: Deletions) -> Vec<(bool, RemovalKind, Ruling)> {
+        let all = kinds()
+            .into_iter()
+            .flat_map(|fake| FATES.map(|removal_kind| (fake.clone(), removal_kind)));
+        all.map(|(mut fake, removal_kind)| {
             change(&mut fake);
-            (fake.entry.is_dir(), fate, rule(&fake, fate, deletions))
+            (fake.entry.is_dir(), removal_kind, rule(&fake, removal_kind, deletions))
         })
         .collect()
     }
 
     #[test]
     fn what_has_nothing_in_its_way_goes() {
-        for (_, fate, ruling) in each(|_| {}, Deletions::Followed) {
-            assert_eq!(ruling, Ruling::Goes(RemovalPermit(())), "{fate:?}");
+        for (_, removal_kind, ruling) in each(|_| {}, Deletions::Followed) {
+            assert_eq!(ruling, Ruling::Goes(RemovalPermit(())), "{removal_kind:?}");
         }
     }
 
     #[test]
     fn held_deletions_keep_all_but_a_file_that_another_entry_replaces() {
-        for (is_dir, fate, ruling) in each(|_| {}, HELD) {
-            let is_kept = is_dir || fate != Fate::Replaced;
-            assert_eq!(ruling == Ruling::Stays(Stay::Held), is_kept, "{is_dir} {fate:?}");
+        for (is_dir, removal_kind, ruling) in each(|_| {}, HELD) {
+            let is_kept = is_dir || removal_kind != RemovalKind::Replaced;
+            assert_eq!(ruling == Ruling::Stays(Stay::Held), is_kept, "{is_dir} {removal_kind:?}");
         }
     }
 
     #[test]
     fn what_a_lost_mount_had_stays_unless_a_file_is_replaced() {
         let lost = |fake: &mut Fake| fake.lost_mount = Some(path("mnt"));
-        for (is_dir, fate, ruling) in each(lost, Deletions::Followed) {
-            let is_kept = is_dir || fate != Fate::Replaced;
-            assert_eq!(ruling == Ruling::Stays(Stay::Unmounted(path("mnt"))), is_kept, "{fate:?}");
+        for (is_dir, removal_kind, ruling) in each(lost, Deletions::Followed) {
+            let is_kept = is_dir || removal_kind != RemovalKind::Replaced;
+            assert_eq!(
+                ruling == Ruling::Stays(Stay::Unmounted(path("mnt"))),
+                is_kept,
+                "{removal_kind:?}"
+            );
         }
     }
 
@@ -236,8 +245,8 @@ mod tests {
             (|fake| fake.entry.immutable = true, LOCKED),
         ];
         for (change, error) in changes {
-            for (_, fate, ruling) in each(change, Deletions::Followed) {
-                assert_eq!(ruling, Ruling::Stays(Stay::FsError(error)), "{fate:?}");
+            for (_, removal_kind, ruling) in each(change, Deletions::Followed) {
+                assert_eq!(ruling, Ruling::Stays(Stay::FsError(error)), "{removal_kind:?}");
             }
         }
     }
@@ -245,8 +254,12 @@ mod tests {
     #[test]
     fn a_directory_stays_for_what_is_mounted_in_it_and_a_file_is_not_asked() {
         let holds = |fake: &mut Fake| fake.must_stay = Some(MUST_STAY);
-        for (is_dir, fate, ruling) in each(holds, Deletions::Followed) {
-            assert_eq!(ruling == Ruling::Stays(Stay::FsError(MUST_STAY)), is_dir, "{fate:?}");
+        for (is_dir, removal_kind, ruling) in each(holds, Deletions::Followed) {
+            assert_eq!(
+                ruling == Ruling::Stays(Stay::FsError(MUST_STAY)),
+                is_dir,
+                "{removal_kind:?}"
+            );
         }
     }
 
@@ -254,13 +267,17 @@ mod tests {
     fn a_directory_with_excluded_entries_is_deleted_in_parts_and_neither_replaced_nor_moved() {
         let parts = vec![path("d/part")];
         let holds = |fake: &mut Fake| fake.part = Removable::Parts(vec![path("d/part")]);
-        for (is_dir, fate, ruling) in each(holds, Deletions::Followed) {
-            let expected = match (is_dir, fate) {
+        for (is_dir, removal_kind, ruling) in each(holds, Deletions::Followed) {
+            let expected = match (is_dir, removal_kind) {
                 (false, _) => Ruling::Goes(RemovalPermit(())),
-                (true, Fate::Removed) => Ruling::GoesInParts(parts.clone(), RemovalPermit(())),
-                (true, Fate::Replaced | Fate::Moved) => Ruling::Stays(Stay::FsError(EXCLUDED)),
+                (true, RemovalKind::Removed) => {
+                    Ruling::GoesInParts(parts.clone(), RemovalPermit(()))
+                }
+                (true, RemovalKind::Replaced | RemovalKind::Moved) => {
+                    Ruling::Stays(Stay::FsError(EXCLUDED))
+                }
             };
-            assert_eq!(ruling, expected, "{is_dir} {fate:?}");
+            assert_eq!(ruling, expected, "{is_dir} {removal_kind:?}");
         }
     }
 

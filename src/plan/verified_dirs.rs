@@ -53,7 +53,7 @@ impl VerifiedDirs {
         });
     }
 
-    pub fn are(&self, source: &Entry, replica: &Entry) -> bool {
+    pub fn are_verified(&self, source: &Entry, replica: &Entry) -> bool {
         self.tie(source, replica) == Verification::Twin
     }
 

@@ -6,7 +6,7 @@ use super::holds;
 use crate::model::entry::{Entry, Kind, Observed, Special, Time, XattrKinds, Xattrs};
 use crate::model::error::FsError;
 use crate::plan::decide::{Action, Contents, decide};
-use crate::plan::metadata::{Capabilities, MetadataDiff, Symlinks, Times};
+use crate::plan::metadata::{Capabilities, MetadataDiff, Symlinks, TimestampRange};
 
 /// Few values, so that they meet.
 fn small() -> impl Strategy<Value = u32> {
@@ -70,7 +70,7 @@ fn capabilities() -> impl Strategy<Value = Capabilities> {
         proptest::sample::select(vec![(i64::MIN, i64::MAX), (4, i64::MAX), (0, 4), (2, 2)]);
     let times = (steps, ranges).prop_map(|(step, (earliest, latest))| {
         let at = |sec| Time { sec, nsec: 0 };
-        Times { step, earliest: at(earliest), latest: at(latest) }
+        TimestampRange { step, earliest: at(earliest), latest: at(latest) }
     });
     (any::<[bool; 5]>(), proptest::collection::vec(small(), 0..2), times).prop_map(
         |([owner, modes, symlinks, symlink_metadata, ctimes], groups, times)| Capabilities {

@@ -222,7 +222,7 @@ pub enum Cause {
 
 impl Problem {
     /// What came of a setback, if it is one that is worth a line.
-    pub fn of(path: RelPath, work_error: WorkError) -> Option<Self> {
+    pub fn from_work_error(path: RelPath, work_error: WorkError) -> Option<Self> {
         match work_error {
             WorkError::FsError(error) => Some(Self { path, cause: Cause::FsError(error) }),
             WorkError::Changed => Some(Self { path, cause: Cause::Restless }),
@@ -312,7 +312,7 @@ pub enum Notice {
 impl Notice {
     fn text(self) -> &'static str {
         match self {
-            Notice::Special(special) => special.describe(),
+            Notice::Special(special) => special.skip_reason(),
             Notice::Reserved => {
                 "not mirrored: its name has the form of twindir's own temporary names"
             }

@@ -21,7 +21,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use big::Bigs;
 use counts::Counts;
-use rate::Rate;
+use rate::RateLimiter;
 
 use crate::fs::clock;
 use crate::fs::filter::Filter;
@@ -201,7 +201,7 @@ struct Walker<'a> {
     cancel: &'a Arc<AtomicBool>,
     counts: Counts,
     bigs: Bigs,
-    rate: Rate,
+    rate: RateLimiter,
 }
 
 impl<'a> Walker<'a> {
@@ -216,7 +216,7 @@ impl<'a> Walker<'a> {
             plan.roots.open().map(|(source, replica)| (source, Some(replica)))?
         };
         let (counts, bigs) = (Counts::default(), Bigs::default());
-        let rate = Rate::new(plan.rate);
+        let rate = RateLimiter::new(plan.rate);
         Ok(Self { plan, source, replica, out, cancel, counts, bigs, rate })
     }
 

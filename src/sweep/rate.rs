@@ -9,14 +9,14 @@ const POLL: Duration = Duration::from_millis(50);
 /// What is read in this time may be read at once: a pause for each small file would be many pauses.
 const AHEAD: Duration = Duration::from_millis(20);
 
-pub(super) struct Rate {
+pub(super) struct RateLimiter {
     /// Bytes a second; `None` for as fast as it goes.
     limit: Option<u64>,
     begun: Instant,
     read: AtomicU64,
 }
 
-impl Rate {
+impl RateLimiter {
     pub fn new(limit: Option<u64>) -> Self {
         Self { limit, begun: Instant::now(), read: AtomicU64::new(0) }
     }
@@ -42,7 +42,7 @@ mod tests {
 
     #[test]
     fn a_limit_is_kept_whatever_the_number_of_threads() {
-        let (rate, cancel) = (Rate::new(Some(1_000_000)), AtomicBool::new(false));
+        let (rate, cancel) = (RateLimiter::new(Some(1_000_000)), AtomicBool::new(false));
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| (0..50).for_each(|_| rate.wait_after(1_000, &cancel)));
@@ -54,8 +54,8 @@ mod tests {
     #[test]
     fn without_a_limit_and_once_cancelled_nobody_waits() {
         let begun = Instant::now();
-        Rate::new(None).wait_after(u64::MAX / 2, &AtomicBool::new(false));
-        Rate::new(Some(1)).wait_after(1_000_000, &AtomicBool::new(true));
+        RateLimiter::new(None).wait_after(u64::MAX / 2, &AtomicBool::new(false));
+        RateLimiter::new(Some(1)).wait_after(1_000_000, &AtomicBool::new(true));
         assert!(begun.elapsed() < Duration::from_secs(10));
     }
 }

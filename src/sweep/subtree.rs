@@ -108,7 +108,7 @@ impl DirVerdict {
         let (mut is_twin, mut walked) = (false, None);
         if let Some((ComparedDirs { source, replica, .. }, verified_dirs)) = self.both.take() {
             // What a twin holds is the source's, up to what is about to be done.
-            is_twin = is_known && verified_dirs.are(&source, &replica);
+            is_twin = is_known && verified_dirs.are_verified(&source, &replica);
             if is_even {
                 verified_dirs.note(&source, &replica);
             } else if is_known && self.closed.is_none() {

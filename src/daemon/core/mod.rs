@@ -7,7 +7,7 @@ mod outcome;
 mod settle;
 mod space;
 mod stats;
-mod strays;
+mod stray_writes;
 mod turn;
 mod walks;
 mod watching;
@@ -15,7 +15,7 @@ mod watching;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use crate::fs::tree::Room;
+use crate::fs::tree::FreeSpace;
 use crate::model::check::Detector;
 use crate::model::config::{Config, Mode};
 use crate::model::error::Side;
@@ -33,7 +33,7 @@ use outcome::RoundPlan;
 use settle::SyncState;
 use space::OutOfSpace;
 use stats::Stats;
-use strays::Strays;
+use stray_writes::StrayWrites;
 pub use turn::Portions;
 pub use walks::{WalkKind, WalkPlan};
 use watching::Watching;
@@ -72,14 +72,19 @@ pub enum Event {
     WalkEnded(WalkKind),
     /// There is time for a round. `ended`: the paths of what has ended beside rounds, which the
     /// round is to take back.
-    Turn { background: Background, ended: Vec<RelPath> },
+    Turn { background: BackgroundStatus, ended: Vec<RelPath> },
     /// The round is over. `rooms`: what the file systems that are written to can take, where an
     /// entry may have been refused for that.
-    RoundDone { outcome: Box<Outcome>, took: Duration, rooms: Vec<Room>, background: Background },
+    RoundDone {
+        outcome: Box<Outcome>,
+        took: Duration,
+        rooms: Vec<FreeSpace>,
+        background: BackgroundStatus,
+    },
     /// What the file systems that are written to can take.
-    Rooms(Vec<Room>),
+    Rooms(Vec<FreeSpace>),
     /// The turn is over: a sync may have come to its end, and walks may be due.
-    Rest(Background),
+    Rest(BackgroundStatus),
     /// A root is not what it was: all that was found out about it is void.
     RootLost,
     /// Another directory is this root now. `is_doubted`: it has to be whole before deletions are
@@ -108,7 +113,7 @@ pub enum Command {
 
 /// What the writer does beside rounds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Background {
+pub struct BackgroundStatus {
     /// Big files that could be taken on, once those are published that have ended.
     pub free_workers: usize,
     /// Whether nothing is on its way.
@@ -133,7 +138,7 @@ pub struct Core<'a> {
     no_walk_before: Instant,
     /// Whether a root is not there. Nothing is done until it is back.
     is_lost: bool,
-    background: Background,
+    background: BackgroundStatus,
     /// The round that is under way.
     round: Option<RoundPlan>,
     commands: Vec<Command>,
@@ -158,7 +163,7 @@ pub struct Backlog {
     /// what they should. That has time.
     needs_full_compare: BTreeSet<RelPath>,
     pending_widen: PendingWiden,
-    strays: Strays,
+    stray_writes: StrayWrites,
     crowds: Crowds,
 
     links: Links,
@@ -183,7 +188,11 @@ impl<'a> Core<'a> {
             next_sweep: now,
             no_walk_before: now,
             is_lost: false,
-            background: Background { free_workers: 0, is_idle: true, is_idle_for_sweep: true },
+            background: BackgroundStatus {
+                free_workers: 0,
+                is_idle: true,
+                is_idle_for_sweep: true,
+            },
             round: None,
             commands: Vec::new(),
         }
@@ -281,7 +290,7 @@ impl<'a> Core<'a> {
     }
 
     /// Whether what this walk finds is to be taken in, or has to wait since enough waits already.
-    pub fn listens_to(&self, kind: WalkKind) -> bool {
+    pub fn has_capacity_for(&self, kind: WalkKind) -> bool {
         let queue = &self.backlog.queue;
         match kind {
             WalkKind::Sweep => queue.count_sweep_names() < ENOUGH,

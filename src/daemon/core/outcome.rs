@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::space::is_refused;
 use super::{Backlog, Core};
-use crate::fs::tree::Room;
+use crate::fs::tree::FreeSpace;
 use crate::model::check::{Check, Detector};
 use crate::model::path::RelPath;
 use crate::plan::failures::Failure;
@@ -46,7 +46,7 @@ impl Waiting for Backlog {
     ) -> bool {
         self.failures
             .failed_within(dir, since)
-            .chain(self.queue.awaiting_worker_within(dir))
+            .chain(self.queue.paths_awaiting_worker(dir))
             .any(test)
     }
 }
@@ -57,7 +57,7 @@ impl Core<'_> {
         &mut self,
         outcome: Outcome,
         took: Duration,
-        rooms: &[Room],
+        rooms: &[FreeSpace],
         now: Instant,
     ) {
         let Some(RoundPlan { detector, names, looked_at }) = self.round.take() else { return };
@@ -90,7 +90,7 @@ impl Core<'_> {
         &mut self,
         outcome: Outcome,
         looked_at: &[RelPath],
-        rooms: &[Room],
+        rooms: &[FreeSpace],
         now: Instant,
     ) {
         let removed = self.stats.removed();
@@ -109,7 +109,7 @@ impl Core<'_> {
             open.insert(problem.path.clone());
             match problem.refusal() {
                 Some(error) if is_refused(&error, rooms) => {
-                    self.out_of_space(&problem.path, check, &error, (removed, rooms), now);
+                    self.defer_for_space(&problem.path, check, &error, (removed, rooms), now);
                 }
                 _ => self.record_failure(&problem, check, problem.failure_kind(), now),
             }
@@ -141,7 +141,7 @@ impl Core<'_> {
         }
         self.note_links(&outcome.names, now);
         self.note_updated(&outcome.done, now);
-        self.note_strays(&outcome.strays, outcome.replaced, &outcome.names, now);
+        self.note_stray_writes(&outcome.stray_writes, outcome.replaced, &outcome.names, now);
     }
 
     fn put_back(&mut self, path: RelPath, check: Check, again: Requeue, now: Instant) {

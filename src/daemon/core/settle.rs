@@ -203,7 +203,7 @@ impl Core<'_> {
         }
         let ended = ended?;
         if ended.task == Task::Full || ended.is_recount {
-            self.trust.exhaust();
+            self.trust.clear_create_budget();
             self.sync.is_counted = false;
         }
         if ended.task == Task::Quick && watching {

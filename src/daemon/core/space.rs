@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Command, Core};
-use crate::fs::tree::Room;
+use crate::fs::tree::FreeSpace;
 use crate::model::check::Check;
 use crate::model::error::FsError;
 use crate::model::error::FsErrorKind;
@@ -28,7 +28,7 @@ const LAST_TRY_OF_QUOTA: Duration = Duration::from_secs(3);
 /// A file system that takes no more.
 pub(super) struct OutOfSpace {
     /// What it (and that of the backups) could take when something was last refused.
-    rooms: Vec<Room>,
+    rooms: Vec<FreeSpace>,
     asked: Instant,
     tried: Instant,
     /// How long until it is tried without a sign.
@@ -52,12 +52,12 @@ impl OutOfSpace {
 impl Core<'_> {
     /// Notes an entry that the replica's file system does not take. `removed`: what this run had
     /// removed before the round in which it was tried. `rooms`: what could be taken after that.
-    pub(super) fn out_of_space(
+    pub(super) fn defer_for_space(
         &mut self,
         path: &RelPath,
         check: Check,
         error: &FsError,
-        (removed, rooms): (u64, &[Room]),
+        (removed, rooms): (u64, &[FreeSpace]),
         now: Instant,
     ) {
         if self.backlog.failures.met(path, Failure::Refused, now).tell
@@ -115,9 +115,10 @@ impl Core<'_> {
     }
 
     /// Tries what has to wait again, now and then, and at once where there is more room.
-    pub(super) fn receive_rooms(&mut self, rooms: &[Room], now: Instant) {
+    pub(super) fn receive_rooms(&mut self, rooms: &[FreeSpace], now: Instant) {
         let Some(refusal) = &mut self.backlog.refusal else { return };
-        let is_more = rooms.iter().zip(&refusal.rooms).any(|(room, before)| room.exceeds(before));
+        let is_more =
+            rooms.iter().zip(&refusal.rooms).any(|(room, before)| room.has_gained_over(before));
         if is_more {
             refusal.wait = FIRST_TRY;
             self.try_refused(now);
@@ -150,7 +151,7 @@ impl Core<'_> {
 
 /// Whether this answer means that the file system takes no more. One that has room says so of
 /// attributes, too, if they are larger than it can store.
-pub(super) fn is_refused(error: &FsError, rooms: &[Room]) -> bool {
-    let has_room = |room: &Room| room.bytes >= LARGEST_ATTRIBUTES;
+pub(super) fn is_refused(error: &FsError, rooms: &[FreeSpace]) -> bool {
+    let has_room = |room: &FreeSpace| room.bytes >= LARGEST_ATTRIBUTES;
     !(error.kind == FsErrorKind::NoSpaceForXattrs && rooms.first().is_some_and(has_room))
 }

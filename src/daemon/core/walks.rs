@@ -137,9 +137,9 @@ impl Core<'_> {
             (Task::Quick, Extent::Names, self.backlog.crowds.take(SCOPES))
         } else if is_due(self.backlog.pending_widen.next_due()) {
             (Task::Quick, Extent::Below, self.backlog.pending_widen.take(now))
-        } else if is_due(self.backlog.strays.next_due()) {
+        } else if is_due(self.backlog.stray_writes.next_due()) {
             self.look_at_lately(now);
-            (Task::Quick, Extent::Names, self.backlog.strays.take(now, SCOPES))
+            (Task::Quick, Extent::Names, self.backlog.stray_writes.take(now, SCOPES))
         } else if self.watching.wants_poll(now) {
             self.watching.scan_begins();
             self.backlog.links.sweep_begins();
@@ -159,8 +159,8 @@ impl Core<'_> {
         let sweep = (self.is_swept() && !self.has_its_sweep()).then_some(next);
         let watch =
             self.watching.next_due(self.backlog.sweep.is_some(), self.backlog.scan.is_some());
-        let Backlog { crowds, pending_widen, strays, .. } = &self.backlog;
-        let scans = [crowds.next_due(now), pending_widen.next_due(), strays.next_due()];
+        let Backlog { crowds, pending_widen, stray_writes, .. } = &self.backlog;
+        let scans = [crowds.next_due(now), pending_widen.next_due(), stray_writes.next_due()];
         let scan = scans.into_iter().flatten().min().filter(|_| self.backlog.scan.is_none());
         // Only where no thread was to be had for it.
         let is_left = (self.backlog.scan.is_none() && self.wants_scan())
@@ -312,7 +312,7 @@ impl Core<'_> {
                 log_scanned(&scan, &summary);
                 self.end_of_walk(&scan, now);
                 match (scan.task, scan.extent) {
-                    (_, Extent::Names) => self.looked_at_names(&scan.scopes, &summary, now),
+                    (_, Extent::Names) => self.end_names_walk(&scan.scopes, &summary, now),
                     (Task::Quick, Extent::Below) if scan.is_of_all() => {
                         self.all_scanned(summary.took, summary.watched, now);
                     }

@@ -188,7 +188,7 @@ impl Core<'_> {
                     );
                 }
                 if depth < Depth::Subtree {
-                    self.backlog.strays.told(&path, now);
+                    self.backlog.stray_writes.told(&path, now);
                 }
                 let check = Check { told: true, ..Check::new(wider, Detector::Watch, since) };
                 self.look_at(&path, check, now);

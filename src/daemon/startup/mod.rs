@@ -270,7 +270,7 @@ fn filter_of(config: &Config) -> Result<Filter, Refusal> {
 
 impl Checked {
     /// What a reader needs, which creates nothing and may run beside a writer.
-    pub fn read_only(self) -> (Roots, Filter) {
+    pub fn into_read_only(self) -> (Roots, Filter) {
         let Self { source, replica, source_pin, existing, filter, .. } = self;
         let replica_pin = existing.map(|pin| replica.pin_when_written_to(pin));
         (Roots { source, replica, source_pin, replica_pin }, filter)

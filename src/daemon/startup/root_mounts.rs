@@ -41,7 +41,7 @@ impl Former {
     fn has_uncovered(&self, other: &DirId) -> bool {
         let is_gone = !self.mount.as_ref().is_some_and(Mount::stands);
         // A directory that is mounted over itself covers nothing.
-        let is_above = !self.pin.is_on_older_mount(other) && !self.pin.same_inode(other);
+        let is_above = !self.pin.was_mounted_before(other) && !self.pin.same_inode(other);
         self.was_trusted && is_gone && is_above
     }
 }
@@ -106,7 +106,7 @@ impl SourceMount {
             .is_ok_and(|path| path != *real && !path.starts_with(&mount.point));
         let is_new_disk = Mount::of(&source.path)
             .is_some_and(|mount| Some(mount.point) == self.point())
-            && !now.is_on_older_mount(&self.pin);
+            && !now.was_mounted_before(&self.pin);
         !leads_elsewhere && !is_new_disk && !mount.stands()
     }
 
@@ -194,10 +194,10 @@ impl ReplicaMount {
         if self.mount.as_ref().filter(is_other).is_some_and(Mount::stands) {
             return Err(NotSameDisk::Covered);
         }
-        if now.is_mount_root != self.pin.is_mount_root || now.is_on_older_mount(&self.pin) {
+        if now.is_mount_root != self.pin.is_mount_root || now.was_mounted_before(&self.pin) {
             return Err(NotSameDisk::Gone);
         }
-        if now.same_directory(&self.pin) {
+        if now.is_same_on_disk(&self.pin) {
             return Ok(());
         }
         let is_bare = || {
@@ -207,7 +207,7 @@ impl ReplicaMount {
             true if is_bare() => Ok(()),
             true if now.is_distinct() => Err(NotSameDisk::Strange),
             // Without numbers that grow, it may as well be what lies beneath.
-            false if now.is_distinct() || !self.pin.is_on_older_mount(now) => {
+            false if now.is_distinct() || !self.pin.was_mounted_before(now) => {
                 Err(NotSameDisk::Gone)
             }
             _ => Err(NotSameDisk::Unknown),

@@ -39,7 +39,7 @@ impl Dir {
         let fd = open_beneath(&self.fd, rel, self.side)
             .during(self.side, "open the directory")
             .map_err(|error| {
-                error.specified(FsErrorKind::CrossDevice, FsErrorKind::OpensOtherDevice)
+                error.remap_kind(FsErrorKind::CrossDevice, FsErrorKind::OpensOtherDevice)
             })?;
         Ok(Dir { fd, side: self.side, quirks: self.quirks })
     }
@@ -227,7 +227,9 @@ impl ReplicaDir {
     pub fn make_symlink(&self, name: &Name, target: &[u8]) -> Result<()> {
         sys::symlinkat(target, &self.fd, name.as_bytes())
             .during(self.side, "make the symlink")
-            .map_err(|error| error.specified(FsErrorKind::NameTooLong, FsErrorKind::SymlinkTooLong))
+            .map_err(|error| {
+                error.remap_kind(FsErrorKind::NameTooLong, FsErrorKind::SymlinkTooLong)
+            })
     }
 
     /// Renames within this directory; replaces what is no directory. `_permit`: for what loses its

@@ -84,7 +84,7 @@ impl DirId {
 
     /// Whether this lies on a file system that was mounted before that of the other: what comes to
     /// light when that one goes. Not known before Linux 6.8.
-    pub fn is_on_older_mount(&self, other: &DirId) -> bool {
+    pub fn was_mounted_before(&self, other: &DirId) -> bool {
         self.is_ordered && other.is_ordered && self.mount < other.mount
     }
 
@@ -109,7 +109,7 @@ impl DirId {
     /// Whether it is the same directory on the same disk for certain, mounted a second time
     /// perhaps, under another number of the device. `false` where the file system has no means to
     /// tell.
-    pub fn same_directory(&self, other: &DirId) -> bool {
+    pub fn is_same_on_disk(&self, other: &DirId) -> bool {
         let is_alike = (self.ino, self.birth, self.disk) == (other.ino, other.birth, other.disk);
         is_alike && self.is_distinct()
     }
@@ -117,15 +117,15 @@ impl DirId {
 
 /// What a file system can take.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Room {
+pub struct FreeSpace {
     pub bytes: u64,
     pub entries: u64,
     pub read_only: bool,
 }
 
-impl Room {
+impl FreeSpace {
     /// Whether what was refused then may be taken now.
-    pub fn exceeds(&self, before: &Room) -> bool {
+    pub fn has_gained_over(&self, before: &FreeSpace) -> bool {
         let is_open = before.read_only && !self.read_only;
         is_open || self.bytes > before.bytes || self.entries > before.entries
     }
@@ -170,9 +170,9 @@ impl Root {
     ///
     /// # Errors
     /// Where nothing stands at the path.
-    pub fn room(&self) -> Result<Room> {
+    pub fn room(&self) -> Result<FreeSpace> {
         let stat = rustix::fs::statvfs(&self.path).during(self.side, "ask for the free space")?;
-        Ok(Room {
+        Ok(FreeSpace {
             bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
             entries: stat.f_favail,
             read_only: stat.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY),
@@ -294,7 +294,7 @@ mod tests {
 
     #[test]
     fn a_directory_is_known_by_its_exact_birth_or_by_its_disk() {
-        let same = |birth, one, other| pin(birth, one).same_directory(&pin(birth, other));
+        let same = |birth, one, other| pin(birth, one).is_same_on_disk(&pin(birth, other));
         for birth in [None, Some((1, 0))] {
             assert!(same(birth, Some(7), Some(7)));
             assert!(
@@ -304,8 +304,8 @@ mod tests {
             );
         }
         assert!(same(Some((1, 5)), None, None));
-        assert!(!pin(Some((1, 5)), None).same_directory(&pin(Some((1, 6)), None)));
+        assert!(!pin(Some((1, 5)), None).is_same_on_disk(&pin(Some((1, 6)), None)));
         let other_device = DirId { dev: 9, ..pin(Some((1, 5)), None) };
-        assert!(other_device.same_directory(&pin(Some((1, 5)), None)));
+        assert!(other_device.is_same_on_disk(&pin(Some((1, 5)), None)));
     }
 }

@@ -63,5 +63,5 @@ pub(super) fn times(mtime: Time) -> Timestamps {
 /// A full file system, or a quota, may still have space for contents.
 fn for_xattrs(error: FsError) -> FsError {
     let means = FsErrorKind::NoSpaceForXattrs;
-    error.specified(FsErrorKind::NoSpace, means).specified(FsErrorKind::OverQuota, means)
+    error.remap_kind(FsErrorKind::NoSpace, means).remap_kind(FsErrorKind::OverQuota, means)
 }

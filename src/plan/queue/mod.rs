@@ -196,7 +196,7 @@ impl Queue {
     }
 
     /// What waits for a worker at a directory or below.
-    pub fn awaiting_worker_within(&self, dir: &RelPath) -> impl Iterator<Item = &RelPath> {
+    pub fn paths_awaiting_worker(&self, dir: &RelPath) -> impl Iterator<Item = &RelPath> {
         self.awaiting_worker.iter().map(|(path, _)| path).filter(|path| path.is_within(dir))
     }
 

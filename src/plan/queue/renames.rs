@@ -201,7 +201,7 @@ impl RenameBatch {
     }
 
     /// Whether one that is to be followed later begins or ends at a path or above it.
-    pub fn wait_at(&self, path: &RelPath) -> bool {
+    pub fn has_deferred_at(&self, path: &RelPath) -> bool {
         path.ancestors_and_self().any(|above| self.later(&above, self.followed).next().is_some())
     }
 

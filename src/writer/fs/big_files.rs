@@ -142,7 +142,7 @@ impl BigFileWorkers {
     }
 
     /// Where finished jobs come out.
-    pub fn done(&self) -> &Receiver<Finished> {
+    pub fn results(&self) -> &Receiver<Finished> {
         &self.done
     }
 

@@ -11,7 +11,7 @@ use crate::model::entry::{Entry, Kind, Time, XattrKinds, Xattrs};
 use crate::model::error::FsError;
 use crate::model::error::FsErrorKind;
 use crate::model::path::Name;
-use crate::plan::metadata::{Capabilities, Symlinks, Times};
+use crate::plan::metadata::{Capabilities, Symlinks, TimestampRange};
 use crate::writer::fs::copy::{Temp, TempNames};
 
 /// A time that no file system stores by rounding: an odd second and all nine digits.
@@ -103,7 +103,7 @@ pub fn probe_unseen(replica: &Dir, wanted: Capabilities) -> Capabilities {
             modes: false,
             symlinks: if replica.is_fat() { Symlinks::None } else { Symlinks::All },
             symlink_metadata: false,
-            times: Times { step: STEPS[STEPS.len() - 1], ..Times::ALL },
+            times: TimestampRange { step: STEPS[STEPS.len() - 1], ..TimestampRange::ALL },
             folds_case: false,
             ctimes: false,
             unseen: wanted.unseen,
@@ -188,7 +188,7 @@ impl ProbeLinks<'_> {
         let settings = Settings {
             uid: capabilities.owner.then_some(uid),
             gid: capabilities.owner.then_some(gid),
-            mtime: (capabilities.times != Times::NONE).then_some(ODD),
+            mtime: (capabilities.times != TimestampRange::NONE).then_some(ODD),
             ..Settings::default()
         };
         let is_set = |now: &Entry| {
@@ -237,7 +237,7 @@ fn try_file(file: &NewFile, wanted: Capabilities) -> Result<Capabilities, FsErro
 }
 
 /// Which mtimes are stored. The file has the odd one afterwards.
-fn try_times(file: &NewFile) -> Result<Times, FsError> {
+fn try_times(file: &NewFile) -> Result<TimestampRange, FsError> {
     let set = |time| file.set(&Settings { mtime: Some(time), ..Settings::default() });
     let stored = |sec| {
         set(Time { sec, nsec: 0 }).ok()?;
@@ -248,10 +248,10 @@ fn try_times(file: &NewFile) -> Result<Times, FsError> {
     let earliest = limit(-FAR, &FIRST_SECONDS, i64::min, stored)
         .map_or(Time::FIRST, |sec| Time { sec, nsec: 0 });
     match set(ODD) {
-        Err(error) if is_unsupported(error.kind) => return Ok(Times::NONE),
+        Err(error) if is_unsupported(error.kind) => return Ok(TimestampRange::NONE),
         other => other?,
     }
-    Ok(Times { step: time_step(file.as_file().entry()?.mtime), earliest, latest })
+    Ok(TimestampRange { step: time_step(file.as_file().entry()?.mtime), earliest, latest })
 }
 
 /// The last second that is stored as it is, in the direction of `far`; `None` where that is one,
@@ -340,7 +340,7 @@ impl fmt::Display for MissingCapabilities<'_> {
             "times finer than {}",
             crate::model::human::human_duration(std::time::Duration::from_nanos(kept.times.step))
         );
-        let has_times = kept.times != Times::NONE;
+        let has_times = kept.times != TimestampRange::NONE;
         let earliest = format!("times before {}", kept.times.earliest.date());
         let latest = format!("times after {}", kept.times.latest.date());
         let all = [

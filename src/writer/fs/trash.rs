@@ -68,7 +68,7 @@ impl TrashThread {
     }
 
     /// Where emptied trees come out.
-    pub fn done(&self) -> &Receiver<Emptied> {
+    pub fn results(&self) -> &Receiver<Emptied> {
         &self.done
     }
 }
@@ -81,7 +81,7 @@ fn empty_aside(replica: &Root, aside: &Trash, stop: &AtomicBool) -> Result<()> {
         Err(error) if error.kind == FsErrorKind::NotADirectory => {
             parent.remove_file(aside.name.as_bytes(), &aside.permit)
         }
-        top => empty(&top?, stop, &aside.permit),
+        top => delete_contents(&top?, stop, &aside.permit),
     }
 }
 
@@ -90,7 +90,7 @@ fn empty_aside(replica: &Root, aside: &Trash, stop: &AtomicBool) -> Result<()> {
 ///
 /// It keeps one descriptor a level, so that a tree may be deeper than the limit on open files:
 /// levels beyond [`DEPTH`] are moved up, to the top, and emptied there.
-pub fn empty(top: &ReplicaDir, stop: &AtomicBool, permit: &RemovalPermit) -> Result<()> {
+pub fn delete_contents(top: &ReplicaDir, stop: &AtomicBool, permit: &RemovalPermit) -> Result<()> {
     let mut failed = None;
     loop {
         // A descriptor lists once.

@@ -24,7 +24,7 @@ use crate::plan::metadata::Capabilities;
 use crate::plan::removal::RemovalPermit;
 use crate::writer::fs::copy::TempNames;
 use crate::writer::fs::probe::{of_process, probe};
-use crate::writer::fs::trash::{empty, enter};
+use crate::writer::fs::trash::{delete_contents, enter};
 use tree_copy::copy_entry;
 
 /// So long a folder takes entries: as finely as that does pruning know their age.
@@ -59,7 +59,7 @@ struct Current {
 
 /// What became of an entry that is to give way.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Taken {
+pub enum BackupOutcome {
     /// It is gone from where it stood.
     Moved,
     /// The new entry stands in its place.
@@ -134,14 +134,14 @@ impl Backup {
         path: &RelPath,
         permit: &RemovalPermit,
         cancel: &AtomicBool,
-    ) -> Result<Taken, WorkError> {
+    ) -> Result<BackupOutcome, WorkError> {
         self.put(path, |to, leaf| {
             let _open = Unlocked::open(from, name);
             match from.move_to_free(name.as_bytes(), &to, leaf, permit) {
-                Ok(()) => Ok(Taken::Moved),
-                Err(error) if is_gone(&error, from, name) => Ok(Taken::Moved),
+                Ok(()) => Ok(BackupOutcome::Moved),
+                Err(error) if is_gone(&error, from, name) => Ok(BackupOutcome::Moved),
                 Err(error) if error.kind == FsErrorKind::CrossDevice => {
-                    self.copy(from, name, &to, leaf, cancel).map(|()| Taken::Copied)
+                    self.copy(from, name, &to, leaf, cancel).map(|()| BackupOutcome::Copied)
                 }
                 Err(error) => Err(blamed(error, &to).into()),
             }
@@ -157,7 +157,7 @@ impl Backup {
         path: &RelPath,
         permit: &RemovalPermit,
         cancel: &AtomicBool,
-    ) -> Result<Taken, WorkError> {
+    ) -> Result<BackupOutcome, WorkError> {
         let exchanged = self.put(path, |to, leaf| {
             let _both = [Unlocked::open(new.0, new.1), Unlocked::open(at.0, at.1)];
             if let Err(error) = new.0.move_to_free(new.1.as_bytes(), &to, leaf, permit) {
@@ -179,7 +179,11 @@ impl Backup {
                 Err(error) => Err(blamed(error, &to).into()),
             }
         })?;
-        if exchanged { Ok(Taken::Exchanged) } else { self.take(at.0, at.1, path, permit, cancel) }
+        if exchanged {
+            Ok(BackupOutcome::Exchanged)
+        } else {
+            self.take(at.0, at.1, path, permit, cancel)
+        }
     }
 
     /// Finds the place of a path, and puts an entry there. Where the place is taken, a new folder
@@ -211,7 +215,7 @@ impl Backup {
         let (dir, pin) = self.root.open_replica()?;
         // It may have been made anew.
         let is_it = pin == self.pin
-            || pin.same_directory(&self.pin)
+            || pin.is_same_on_disk(&self.pin)
             || (pin.same_mount(&self.pin) && self.lies_apart());
         if is_it {
             return Ok(dir);
@@ -313,7 +317,7 @@ impl Backup {
                 continue;
             }
             match enter(&root, name.as_bytes())
-                .and_then(|dir| empty(&dir, stop, &RemovalPermit::in_backup()))
+                .and_then(|dir| delete_contents(&dir, stop, &RemovalPermit::in_backup()))
                 .and_then(|()| root.remove_dir(name.as_bytes(), &RemovalPermit::in_backup()))
             {
                 Ok(()) => {
@@ -348,7 +352,7 @@ fn make_dirs(root: &ReplicaDir, path: &RelPath) -> Result<ReplicaDir, FsError> {
 fn remove(dir: &ReplicaDir, name: &Name, cancel: &AtomicBool) {
     if dir.look(name.as_bytes()).is_dir() {
         let _ = enter(dir, name.as_bytes())
-            .and_then(|top| empty(&top, cancel, &RemovalPermit::in_backup()));
+            .and_then(|top| delete_contents(&top, cancel, &RemovalPermit::in_backup()));
         let _ = dir.remove_dir(name.as_bytes(), &RemovalPermit::in_backup());
     } else {
         let _ = dir.remove_file(name.as_bytes(), &RemovalPermit::in_backup());

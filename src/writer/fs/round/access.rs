@@ -171,7 +171,7 @@ impl Round<'_> {
     /// One that holds nothing hides nothing.
     pub(super) fn note_if_empty(&self, source: &Entry, now: &Entry, replica: &Dir) {
         let verified_dirs = &self.shared.verified_dirs;
-        if !verified_dirs.are(source, now) && replica.is_empty().unwrap_or(false) {
+        if !verified_dirs.are_verified(source, now) && replica.is_empty().unwrap_or(false) {
             verified_dirs.note(source, now);
         }
     }

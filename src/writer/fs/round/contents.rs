@@ -18,7 +18,7 @@ use crate::model::path::{Name, RelPath};
 use crate::model::reason::Reason;
 use crate::plan::decide::{Action, Contents, decide, may_hold_other};
 use crate::plan::metadata::MetadataDiff;
-use crate::plan::removal::{Fate, Ruling, Stay};
+use crate::plan::removal::{RemovalKind, Ruling, Stay};
 use crate::report::{Done, Operation, advice};
 use crate::writer::fs::big_files::{Finished, Job, JobKind, JobResult};
 use crate::writer::fs::copy::{Temp, ensure_whole, fill, seal, settings};
@@ -463,7 +463,7 @@ impl<'a> EntryContext<'_, 'a> {
         let ruling = self.round.rules().on(
             self.path,
             entry,
-            Fate::Removed,
+            RemovalKind::Removed,
             self.dir_pair.gives_nothing_back,
         );
         if ruling != Ruling::Stays(Stay::Held) && !self.dir_pair.is_standing(self.round, self.rel) {

@@ -13,7 +13,7 @@ use crate::model::error::{Side, WorkError};
 use crate::model::path::{Name, RelPath};
 use crate::model::reason::Reason;
 use crate::plan::decide::{Action, Contents, decide};
-use crate::plan::removal::{Fate, Ruling, Stay};
+use crate::plan::removal::{RemovalKind, Ruling, Stay};
 use crate::report::{Cause, Done, Notice, Operation, Problem};
 use crate::writer::fs::copy::swap;
 use crate::writer::fs::trash::{Emptied, Trash};
@@ -147,17 +147,17 @@ impl Round<'_> {
         name: &Name,
         old: &Entry,
     ) -> Result<(), WorkError> {
-        let permit = match self.rules().on(path, old, Fate::Replaced, replica.gives_nothing_back())
-        {
-            Ruling::Goes(permit) | Ruling::GoesInParts(_, permit) => permit,
-            Ruling::Stays(Stay::FsError(error)) => return Err(error.into()),
-            // Of what is no directory only deletions are held, and this is none.
-            Ruling::Stays(Stay::Held | Stay::Unmounted(_)) => return Err(WorkError::Changed),
-        };
+        let permit =
+            match self.rules().on(path, old, RemovalKind::Replaced, replica.gives_nothing_back()) {
+                Ruling::Goes(permit) | Ruling::GoesInParts(_, permit) => permit,
+                Ruling::Stays(Stay::FsError(error)) => return Err(error.into()),
+                // Of what is no directory only deletions are held, and this is none.
+                Ruling::Stays(Stay::Held | Stay::Unmounted(_)) => return Err(WorkError::Changed),
+            };
         self.shared.names.may_make_in(replica)?;
         let temp = self.shared.names.next();
         replica.make_dir(&temp)?;
-        let swapped = self.keep(replica, name, path).and_then(|kept| {
+        let swapped = self.back_up(replica, name, path).and_then(|kept| {
             swap(replica, &temp, name, &self.shared.names, &permit)
                 .inspect_err(|_| kept.undo(replica, name, &Observed::Present(old.clone())))
         });
@@ -224,7 +224,7 @@ impl Round<'_> {
             self.out.asides.extend(Trash::new(rel.clone(), name));
             return;
         }
-        let ruling = self.rules().on(path, old, Fate::Removed, dir_pair.gives_nothing_back);
+        let ruling = self.rules().on(path, old, RemovalKind::Removed, dir_pair.gives_nothing_back);
         if ruling != Ruling::Stays(Stay::Held) && !dir_pair.is_standing(self, rel) {
             return self.out.again.push((path.clone(), check, Requeue::Changing));
         }
@@ -232,7 +232,7 @@ impl Round<'_> {
             Ruling::Goes(permit) => permit,
             Ruling::GoesInParts(parts, permit) => {
                 self.out.notices.push((path.clone(), Notice::HoldsExcluded));
-                return self.remove_parts(parts, &permit, &check);
+                return self.remove_subpaths(parts, &permit, &check);
             }
             Ruling::Stays(stay) => {
                 if let Err(work_error) = self.out.stays(stay, path) {

@@ -124,7 +124,7 @@ impl Round<'_> {
 
     /// Removes some entries below a directory that the source lacks. The guard, the mounts and the
     /// absence were seen to by whoever asks.
-    pub(super) fn remove_parts(
+    pub(super) fn remove_subpaths(
         &mut self,
         parts: Vec<RelPath>,
         permit: &RemovalPermit,

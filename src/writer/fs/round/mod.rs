@@ -141,11 +141,11 @@ impl Reconciler {
     }
 
     pub fn finished(&self) -> &crossbeam_channel::Receiver<Finished> {
-        self.workers.done()
+        self.workers.results()
     }
 
     pub fn emptied_trash(&self) -> &crossbeam_channel::Receiver<Emptied> {
-        self.trash_thread.done()
+        self.trash_thread.results()
     }
 
     /// Notes that a file system is mounted in the source at `path`. Should it go away, what the
@@ -158,7 +158,7 @@ impl Reconciler {
     pub fn adopt_source(&mut self, pin: DirId) {
         let before = &self.roots.source_pin;
         // Where that cannot be told, more is kept.
-        if !pin.same_directory(before) && (pin.is_distinct() || !pin.same_inode(before)) {
+        if !pin.is_same_on_disk(before) && (pin.is_distinct() || !pin.same_inode(before)) {
             self.submounts.forget();
         }
         self.roots.source_pin = pin;
@@ -419,7 +419,7 @@ impl Round<'_> {
                 Err(error) => self.out.doubt(error),
             }
         }
-        self.out.log();
+        self.out.log_done();
     }
 
     /// Whether one more new entry may come. It counts as if it came.

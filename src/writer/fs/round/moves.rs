@@ -15,9 +15,9 @@ use crate::model::path::{Name, RelPath};
 use crate::model::reason::Reason;
 use crate::plan::queue::{Rename, RenameBatch};
 use crate::plan::removal::RemovalPermit;
-use crate::plan::removal::{Fate, Ruling};
+use crate::plan::removal::{RemovalKind, Ruling};
 use crate::report::{Done, Operation};
-use crate::writer::fs::backup::{Kept, Taken};
+use crate::writer::fs::backup::{BackupOutcome, Kept};
 
 /// How often a directory that has gone on is waited for.
 const TRIES: u8 = 10;
@@ -56,7 +56,7 @@ impl Round<'_> {
         // tell whether they are the ones.
         for (end, since) in std::mem::take(&mut self.renamed_files) {
             let check = Check::new(Depth::Content, self.terms.detector, since);
-            if renames.wait_at(&end) {
+            if renames.has_deferred_at(&end) {
                 self.out.again.push((end, check, Requeue::Now));
             } else {
                 add(checks, &end, check);
@@ -128,7 +128,7 @@ impl Round<'_> {
         let kept = if moving.is_dir() {
             Kept::default()
         } else {
-            self.keep(&to.dir, &to.name, &to.path).ok()?
+            self.back_up(&to.dir, &to.name, &to.path).ok()?
         };
         let Some(moved) = self.move_into((&from.dir, &from.name), (to, &standing), permit) else {
             kept.undo(&to.dir, &to.name, &standing);
@@ -177,7 +177,8 @@ impl Round<'_> {
         if !old.is_dir() || !moving.is_dir() {
             return None;
         }
-        let ruling = self.rules().on(&to.path, &old, Fate::Replaced, to.dir.gives_nothing_back());
+        let ruling =
+            self.rules().on(&to.path, &old, RemovalKind::Replaced, to.dir.gives_nothing_back());
         let Ruling::Goes(replaces) = ruling else { return None };
         let check = Check::new(Depth::Subtree, self.terms.detector, hint.since);
         let done = taken(&to.dir, &to.path, &to.name, &old, &check);
@@ -187,15 +188,15 @@ impl Round<'_> {
                 let ends = ((&from.dir, &from.name), (&to.dir, &to.name));
                 backup.replace(ends.0, ends.1, &to.path, &replaces, &self.shared.stop).ok()?
             }
-            None => Taken::Copied,
+            None => BackupOutcome::Copied,
         };
         let mut aside = None;
         match taken {
-            Taken::Exchanged => {}
-            Taken::Moved => {
+            BackupOutcome::Exchanged => {}
+            BackupOutcome::Moved => {
                 from.dir.move_to_free(from.name.as_bytes(), &to.dir, &to.name, permit).ok()?;
             }
-            Taken::Copied => {
+            BackupOutcome::Copied => {
                 from.dir.exchange_with(&from.name, &to.dir, &to.name, &replaces).ok()?;
                 // What cannot be laid aside is found to be too much under the other's old name.
                 aside = self.lay_aside(&from.dir, &from.name, &replaces).ok();
@@ -252,7 +253,7 @@ impl Round<'_> {
             return None;
         }
         let in_append_only = place.dir.gives_nothing_back();
-        let ruling = self.rules().on(from, &entry, Fate::Moved, in_append_only);
+        let ruling = self.rules().on(from, &entry, RemovalKind::Moved, in_append_only);
         let Ruling::Goes(permit) = ruling else { return None };
         let stays = self.rules().lost_mount(end).is_some();
         let can_go = if entry.is_dir() {

@@ -78,7 +78,9 @@ impl DirPair<'_> {
             let is_ours =
                 replica.uid == round.shared.capabilities.user && replica.mode & 0o022 == 0;
             let verified_dirs = &round.shared.verified_dirs;
-            is_ours && verified_dirs.are(&source, &replica) && !verified_dirs.is_exposed(&replica)
+            is_ours
+                && verified_dirs.are_verified(&source, &replica)
+                && !verified_dirs.is_exposed(&replica)
         })
     }
 }
@@ -523,7 +525,7 @@ impl Round<'_> {
             }
             Observed::Unknown(_) => false,
         };
-        out.strays.extend(is_stray.then_some(path));
+        out.stray_writes.extend(is_stray.then_some(path));
     }
 }
 

@@ -12,7 +12,7 @@ use crate::model::reason::Reason;
 use crate::plan::hard_links::Linked;
 use crate::plan::removal::RemovalPermit;
 use crate::report::{Done, Operation, log_if_silent};
-use crate::writer::fs::backup::{Kept, Taken};
+use crate::writer::fs::backup::{BackupOutcome, Kept};
 use crate::writer::fs::copy::{Temp, swap};
 use crate::writer::fs::trash::Trash;
 
@@ -152,9 +152,9 @@ impl Round<'_> {
             (Some(backup), Some(permit)) if standing.is_dir() => {
                 let (new, old) = ((dir, temp.name()), (dir, name));
                 match backup.replace(new, old, path, permit, &self.shared.stop)? {
-                    Taken::Exchanged => temp.leave(),
-                    Taken::Moved => return temp.publish(name, None).map(|()| None),
-                    Taken::Copied => {
+                    BackupOutcome::Exchanged => temp.leave(),
+                    BackupOutcome::Moved => return temp.publish(name, None).map(|()| None),
+                    BackupOutcome::Copied => {
                         return self.put_in_place_of_dir((dir, path, name), temp, permit);
                     }
                 }
@@ -165,7 +165,7 @@ impl Round<'_> {
             }
             _ => {
                 let kept = match permit {
-                    Some(_) => self.keep(dir, name, path)?,
+                    Some(_) => self.back_up(dir, name, path)?,
                     None => Kept::default(),
                 };
                 let published = temp.publish(name, permit);

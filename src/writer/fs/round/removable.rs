@@ -15,7 +15,7 @@ use crate::model::entry::{Entry, Observed};
 use crate::model::error::{FsError, FsErrorKind, Side};
 use crate::model::path::RelPath;
 use crate::plan::deletions::Deletions;
-use crate::plan::removal::{Fate, Removable, RemovalPermit, Ruling, Standing, rule};
+use crate::plan::removal::{Removable, RemovalKind, RemovalPermit, Ruling, Standing, rule};
 
 /// Why a directory in which another file system is mounted stays.
 const MOUNTED: FsError =
@@ -90,12 +90,22 @@ impl Standing for StandingEntry<'_> {
 }
 
 impl RemovalRules<'_> {
-    /// Whether the entry that stands at a path of the replica may meet its fate. Whether its
+    /// Whether the entry that stands at a path of the replica may be removed, replaced or renamed so. Whether its
     /// absence in the source is proved (I5) is for whoever asks.
     ///
     /// `is_in_append_only`: whether the directory that holds it is append-only.
-    pub fn on(&self, path: &RelPath, entry: &Entry, fate: Fate, is_in_append_only: bool) -> Ruling {
-        rule(&StandingEntry { rules: self, path, entry, is_in_append_only }, fate, self.deletions)
+    pub fn on(
+        &self,
+        path: &RelPath,
+        entry: &Entry,
+        removal_kind: RemovalKind,
+        is_in_append_only: bool,
+    ) -> Ruling {
+        rule(
+            &StandingEntry { rules: self, path, entry, is_in_append_only },
+            removal_kind,
+            self.deletions,
+        )
     }
 
     /// Whether what stands at a path may be replaced; `None` where nothing stands there.
@@ -109,7 +119,7 @@ impl RemovalRules<'_> {
             Observed::Absent => None,
             Observed::Unknown(_) => Some(Ruling::Goes(RemovalPermit::for_unknown())),
             Observed::Present(entry) => {
-                Some(self.on(path, entry, Fate::Replaced, is_in_append_only))
+                Some(self.on(path, entry, RemovalKind::Replaced, is_in_append_only))
             }
         }
     }

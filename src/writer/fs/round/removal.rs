@@ -12,7 +12,7 @@ use crate::model::path::{Name, RelPath};
 use crate::model::reason::Reason;
 use crate::plan::removal::RemovalPermit;
 use crate::report::{Done, Entries, Operation};
-use crate::writer::fs::backup::{Kept, Taken};
+use crate::writer::fs::backup::{BackupOutcome, Kept};
 
 /// How long the entries of a directory that is to go are counted, for the log's sake.
 pub const COUNTING: Duration = Duration::from_millis(20);
@@ -115,11 +115,11 @@ impl Round<'_> {
         permit: &RemovalPermit,
     ) -> Result<bool, WorkError> {
         let Some(backup) = &self.shared.backup else { return Ok(true) };
-        Ok(backup.take(dir, name, path, permit, &self.shared.stop)? == Taken::Copied)
+        Ok(backup.take(dir, name, path, permit, &self.shared.stop)? == BackupOutcome::Copied)
     }
 
     /// Keeps a file or symlink that is to be overwritten, where that is asked for.
-    pub(super) fn keep(
+    pub(super) fn back_up(
         &self,
         dir: &ReplicaDir,
         name: &Name,

@@ -28,7 +28,7 @@ impl SourceSubmounts {
         if self
             .0
             .get(&path)
-            .is_some_and(|known| known.pin == pin || pin.is_on_older_mount(&known.pin))
+            .is_some_and(|known| known.pin == pin || pin.was_mounted_before(&known.pin))
         {
             return false;
         }
@@ -80,7 +80,7 @@ impl SourceSubmount {
         let now = source.open(at).and_then(|dir| dir.pin());
         // One that was mounted before it, and has come to light, is another one.
         let is_mounted =
-            now.is_ok_and(|now| now.is_mount_root && !now.is_on_older_mount(&self.pin));
+            now.is_ok_and(|now| now.is_mount_root && !now.was_mounted_before(&self.pin));
         // It moves with the directories above it.
         is_mounted
             || self.mount.as_ref().is_some_and(|mount| mount.has_moved_below(root, &self.pin))

@@ -39,7 +39,7 @@ impl WidenFacts for Widening<'_> {
     }
 
     fn is_verified(&self) -> bool {
-        self.round.shared.verified_dirs.are(self.source, self.now)
+        self.round.shared.verified_dirs.are_verified(self.source, self.now)
     }
 
     fn is_walked(&self) -> bool {

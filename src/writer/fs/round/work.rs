@@ -105,7 +105,7 @@ pub struct Outcome {
     pub names: Vec<Linked>,
     /// Names of which was told that something was written, and that was not where they lead to by
     /// now.
-    pub strays: Vec<RelPath>,
+    pub stray_writes: Vec<RelPath>,
     /// Renames that are to be followed once the watch has told where the entry went from there.
     pub renames: Vec<Rename>,
     /// Names of files that may have taken the place of others.
@@ -140,7 +140,7 @@ impl Outcome {
         self.scans.extend(other.scans);
         self.moved.extend(other.moved);
         self.names.extend(other.names);
-        self.strays.extend(other.strays);
+        self.stray_writes.extend(other.stray_writes);
         self.replaced.extend(other.replaced);
         self.busy.extend(other.busy);
         self.hashed += other.hashed;
@@ -168,7 +168,9 @@ impl Outcome {
             WorkError::Changed => self.again.push((path, check, again)),
             WorkError::Cancelled => {}
             WorkError::FsError(_) => {
-                self.problems.extend(Problem::of(path, work_error).map(|problem| (problem, check)));
+                self.problems.extend(
+                    Problem::from_work_error(path, work_error).map(|problem| (problem, check)),
+                );
             }
         }
     }
@@ -233,7 +235,7 @@ impl Outcome {
     }
 
     /// Writes the lines of what was done.
-    pub(super) fn log(&self) {
+    pub(super) fn log_done(&self) {
         self.done.iter().for_each(Done::log);
     }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
-use super::super::super::{Background, Command, Core, Event, Portions, WalkKind, WalkPlan};
+use super::super::super::{BackgroundStatus, Command, Core, Event, Portions, WalkKind, WalkPlan};
 use super::source::{Story, WatchEvent};
 use crate::fs::roots::Lost;
 use crate::model::check::{Check, Checks, Detector};
@@ -232,9 +232,9 @@ impl Rounds {
         }
     }
 
-    fn background(&self) -> Background {
+    fn background(&self) -> BackgroundStatus {
         let reconciler = &self.pair.reconciler;
-        Background {
+        BackgroundStatus {
             free_workers: reconciler.free_workers() + self.back.0.len(),
             is_idle: reconciler.is_idle(),
             is_idle_for_sweep: reconciler.is_idle_for(Detector::Sweep),

@@ -41,7 +41,7 @@ struct StrayWait {
 
 /// The directories that are to be looked into for such files. Pure: times come in.
 #[derive(Default)]
-pub(super) struct Strays {
+pub(super) struct StrayWrites {
     waits: BTreeMap<RelPath, StrayWait>,
     /// Names that other files have taken, and when.
     doubted: HashMap<RelPath, Instant>,
@@ -53,7 +53,7 @@ pub(super) struct Strays {
     not_before: Option<Instant>,
 }
 
-impl Strays {
+impl StrayWrites {
     /// A name was replaced by that of another file, and which one had it before is not known.
     pub fn doubt(&mut self, path: RelPath, now: Instant) {
         if self.doubted.len() == MOST {
@@ -90,7 +90,7 @@ impl Strays {
 
     /// A file was updated. Where that was in the course of looking, the names that may be former
     /// ones of it.
-    pub fn updated(&mut self, now: Instant) -> &[RelPath] {
+    pub fn former_name_candidates(&mut self, now: Instant) -> &[RelPath] {
         if self.sought_since.is_some_and(|since| now.duration_since(since) >= DOUBT) {
             self.sought_since = None;
             self.sought.clear();
@@ -150,22 +150,22 @@ impl Core<'_> {
     /// Something was written that stands elsewhere than it was told. Where it is known by which
     /// other names, these are looked at as soon as it is told.
     ///
-    /// `strays`, `replaced`: of a round, which has seen that `names` are there.
-    pub(super) fn note_strays(
+    /// `stray_writes`, `replaced`: of a round, which has seen that `names` are there.
+    pub(super) fn note_stray_writes(
         &mut self,
-        strays: &[RelPath],
+        stray_writes: &[RelPath],
         replaced: Vec<RelPath>,
         names: &[Linked],
         now: Instant,
     ) {
-        let Backlog { links, strays: waiting, .. } = &mut self.backlog;
-        let stands: HashSet<&RelPath> = match strays {
+        let Backlog { links, stray_writes: waiting, .. } = &mut self.backlog;
+        let stands: HashSet<&RelPath> = match stray_writes {
             [] => HashSet::new(),
             _ => names.iter().map(|linked| &linked.path).collect(),
         };
         let is_known =
             |path: &&RelPath| links.told(path).iter().any(|other| stands.contains(other));
-        for path in strays.iter().filter(|path| !is_known(path)) {
+        for path in stray_writes.iter().filter(|path| !is_known(path)) {
             waiting.note(path, now);
         }
         for path in replaced.into_iter().filter(|path| !links.knows_former(path)) {
@@ -177,16 +177,16 @@ impl Core<'_> {
     /// What was updated while a stray was looked for may be it: from now on it is looked at as soon
     /// as that is told.
     pub(super) fn note_updated(&mut self, done: &[Done], now: Instant) {
-        let Backlog { links, strays, .. } = &mut self.backlog;
+        let Backlog { links, stray_writes, .. } = &mut self.backlog;
         let mut is_found = false;
-        for former in strays.updated(now) {
+        for former in stray_writes.former_name_candidates(now) {
             for done in done.iter().filter(|done| done.operation == Operation::Updated) {
-                links.connect(former, &done.path);
+                links.note_former_name(former, &done.path);
                 is_found = true;
             }
         }
         if is_found {
-            strays.found(now);
+            stray_writes.found(now);
         }
     }
 
@@ -197,11 +197,11 @@ impl Core<'_> {
         }
     }
 
-    pub(super) fn looked_at_names(&mut self, dirs: &[RelPath], summary: &Summary, now: Instant) {
+    pub(super) fn end_names_walk(&mut self, dirs: &[RelPath], summary: &Summary, now: Instant) {
         self.backlog.crowds.note_duration(summary.took, now);
-        self.backlog.strays.note_duration(summary.took, now);
+        self.backlog.stray_writes.note_duration(summary.took, now);
         for dir in dirs {
-            self.backlog.strays.looked_into(dir, summary.differ > 0, now);
+            self.backlog.stray_writes.looked_into(dir, summary.differ > 0, now);
         }
     }
 }
@@ -213,59 +213,62 @@ mod tests {
 
     #[test]
     fn a_directory_is_looked_into_at_once_and_seldom_where_nothing_is_found() {
-        let (mut strays, begun) = (Strays::default(), Instant::now());
+        let (mut stray_writes, begun) = (StrayWrites::default(), Instant::now());
         let mut now = begun;
         for round in 0..20 {
-            strays.note(&path("d/f"), now);
-            now = strays.next_due().unwrap();
-            assert_eq!(strays.take(now, 10), [path("d")]);
-            assert_eq!(strays.next_due(), None);
-            strays.looked_into(&path("d"), false, now);
-            strays.note(&path("d/f"), now);
-            let wait = strays.next_due().unwrap() - now;
+            stray_writes.note(&path("d/f"), now);
+            now = stray_writes.next_due().unwrap();
+            assert_eq!(stray_writes.take(now, 10), [path("d")]);
+            assert_eq!(stray_writes.next_due(), None);
+            stray_writes.looked_into(&path("d"), false, now);
+            stray_writes.note(&path("d/f"), now);
+            let wait = stray_writes.next_due().unwrap() - now;
             assert_eq!(wait, LAST.min(FIRST * 2_u32.pow(round)));
         }
-        strays.note(&path("other/f"), now);
-        assert_eq!(strays.take(now, 10), [path("other")], "others do not wait for that");
-        strays.looked_into(&path("d"), true, now);
-        strays.looked_into(&path("d"), false, now);
-        now = strays.next_due().unwrap();
-        strays.take(now, 10);
-        strays.looked_into(&path("d"), false, now);
-        strays.note(&path("d/f"), now);
+        stray_writes.note(&path("other/f"), now);
+        assert_eq!(stray_writes.take(now, 10), [path("other")], "others do not wait for that");
+        stray_writes.looked_into(&path("d"), true, now);
+        stray_writes.looked_into(&path("d"), false, now);
+        now = stray_writes.next_due().unwrap();
+        stray_writes.take(now, 10);
+        stray_writes.looked_into(&path("d"), false, now);
+        stray_writes.note(&path("d/f"), now);
         assert!(
-            strays.next_due().unwrap() - now <= 2 * FIRST,
+            stray_writes.next_due().unwrap() - now <= 2 * FIRST,
             "what was found ends the long waits"
         );
-        strays.found(now);
-        assert_eq!(strays.next_due(), Some(now), "also what was found elsewhere");
-        assert_eq!(strays.take(now, 10), [path("d")]);
-        strays.looked_into(&path("d"), false, now);
-        strays.note(&path("d/f"), now);
-        assert_eq!(strays.next_due(), Some(now + FIRST));
+        stray_writes.found(now);
+        assert_eq!(stray_writes.next_due(), Some(now), "also what was found elsewhere");
+        assert_eq!(stray_writes.take(now, 10), [path("d")]);
+        stray_writes.looked_into(&path("d"), false, now);
+        stray_writes.note(&path("d/f"), now);
+        assert_eq!(stray_writes.next_due(), Some(now + FIRST));
     }
 
     #[test]
     fn what_is_told_soon_after_a_name_was_replaced_is_looked_for() {
-        let (mut strays, now) = (Strays::default(), Instant::now());
-        strays.doubt(path("d/f"), now);
-        strays.told(&path("d/g"), now);
-        strays.told(&path("d/f"), now + DOUBT);
-        assert_eq!(strays.next_due(), None);
-        strays.told(&path("d/f"), now + DOUBT / 2);
-        assert_eq!(strays.take(now + DOUBT, 1), [path("d")]);
+        let (mut stray_writes, now) = (StrayWrites::default(), Instant::now());
+        stray_writes.doubt(path("d/f"), now);
+        stray_writes.told(&path("d/g"), now);
+        stray_writes.told(&path("d/f"), now + DOUBT);
+        assert_eq!(stray_writes.next_due(), None);
+        stray_writes.told(&path("d/f"), now + DOUBT / 2);
+        assert_eq!(stray_writes.take(now + DOUBT, 1), [path("d")]);
     }
 
     #[test]
     fn looking_takes_no_more_than_its_part_of_the_time() {
-        let (mut strays, now) = (Strays::default(), Instant::now());
-        strays.note_duration(Duration::from_secs(1), now);
+        let (mut stray_writes, now) = (StrayWrites::default(), Instant::now());
+        stray_writes.note_duration(Duration::from_secs(1), now);
         for number in 0..2 * MOST {
-            strays.note(&path(&format!("d{number}/f")), now);
+            stray_writes.note(&path(&format!("d{number}/f")), now);
         }
         let due = now + Duration::from_secs(10);
-        assert_eq!(strays.next_due(), Some(due));
-        assert!(strays.take(now, 10).is_empty());
-        assert_eq!((strays.take(due, 10).len(), strays.take(due, 2 * MOST).len()), (10, MOST - 10));
+        assert_eq!(stray_writes.next_due(), Some(due));
+        assert!(stray_writes.take(now, 10).is_empty());
+        assert_eq!(
+            (stray_writes.take(due, 10).len(), stray_writes.take(due, 2 * MOST).len()),
+            (10, MOST - 10)
+        );
     }
 }
