@@ -400,7 +400,7 @@ mod tests {
 
     #[test]
     fn what_the_file_system_does_not_keep_is_compared_as_kept() {
-        let times = TimestampRange { step: 2_000_000_000, ..TimestampRange::ALL };
+        let times = Some(TimestampRange { step: 2_000_000_000, ..TimestampRange::ALL });
         let poor =
             Capabilities { modes: false, times, symlinks: Symlinks::None, ..Capabilities::all() };
         let replica = changed(Kind::Dir, |e| (e.mode, e.mtime.sec, e.mtime.nsec) = (0o755, 6, 0));
@@ -435,7 +435,7 @@ mod tests {
     #[test]
     fn a_time_that_the_file_system_cannot_store_is_compared_with_the_nearest() {
         let at = |sec| Time { sec, nsec: 0 };
-        let times = TimestampRange { step: 1, earliest: at(0), latest: at(1_000) };
+        let times = Some(TimestampRange { step: 1, earliest: at(0), latest: at(1_000) });
         let capabilities = Capabilities { times, ..KEEPS.clone() };
         for (source, stored, is_same) in [
             (-5, 0, true),
@@ -449,7 +449,7 @@ mod tests {
             let action = decide(&side(source), &side(stored), Contents::Same, &capabilities);
             assert_eq!(action == Action::Nothing, is_same, "{source} stored as {stored}");
         }
-        let none = Capabilities { times: TimestampRange::NONE, ..KEEPS.clone() };
+        let none = Capabilities { times: None, ..KEEPS.clone() };
         let other = changed(Kind::File, |e| e.mtime = at(99));
         assert_eq!(decide(&present(Kind::File), &other, Contents::Same, &none), Action::Nothing);
         assert!(!MetadataDiff::of_new(&entry(Kind::File), &none).mtime);

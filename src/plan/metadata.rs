@@ -39,9 +39,6 @@ pub struct TimestampRange {
 
 impl TimestampRange {
     pub const ALL: Self = Self { step: 1, earliest: Time::FIRST, latest: Time::LAST };
-
-    /// None at all: any two are the same.
-    pub const NONE: Self = Self { step: u64::MAX, ..Self::ALL };
 }
 
 /// Which facts are mirrored and compared: what this process may set on this replica.
@@ -59,7 +56,8 @@ pub struct Capabilities {
     /// Whether owner and mtime of a symlink are its own: some file systems set those of what it
     /// leads to.
     pub symlink_metadata: bool,
-    pub times: TimestampRange,
+    /// Which mtimes it stores; `None` where it stores none.
+    pub times: Option<TimestampRange>,
     /// Whether `A` and `a` are one name.
     pub folds_case: bool,
     /// Whether ctimes of both sides are kept, and by one clock.
@@ -83,7 +81,7 @@ impl Capabilities {
             modes: true,
             symlinks: Symlinks::All,
             symlink_metadata: true,
-            times: TimestampRange::ALL,
+            times: Some(TimestampRange::ALL),
             folds_case: false,
             ctimes: true,
             unseen: 0,
@@ -93,19 +91,20 @@ impl Capabilities {
 
     /// Whether two mtimes are the same to the replica's file system.
     pub fn is_same_mtime(&self, source: &Entry, replica: &Entry) -> bool {
-        self.mtime_of(source).is_within(replica.mtime, self.times.step)
+        // Where none is stored, any two are the same.
+        self.times.is_none_or(|times| self.mtime_of(source).is_within(replica.mtime, times.step))
     }
 
     /// The mtime that is mirrored: the nearest to the source's that the replica's file system can
     /// store.
     pub fn mtime_of(&self, source: &Entry) -> Time {
-        source.mtime.clamp(self.times.earliest, self.times.latest)
+        self.times.map_or(source.mtime, |times| source.mtime.clamp(times.earliest, times.latest))
     }
 
     /// Whether another mtime is stored for an entry's.
     pub fn moves_mtime(&self, source: &Entry) -> bool {
         self.has_metadata(&source.kind)
-            && self.times != TimestampRange::NONE
+            && self.times.is_some()
             && self.mtime_of(source) != source.mtime
     }
 
@@ -176,7 +175,7 @@ impl MetadataDiff {
         let has_metadata = capabilities.has_metadata(&source.kind);
         Self {
             mode: capabilities.modes,
-            mtime: has_metadata && capabilities.times != TimestampRange::NONE,
+            mtime: has_metadata && capabilities.times.is_some(),
             uid: has_metadata && capabilities.owner,
             gid: has_metadata && capabilities.may_give_group(source.gid),
             xattrs: true,

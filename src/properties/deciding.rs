@@ -72,6 +72,7 @@ fn capabilities() -> impl Strategy<Value = Capabilities> {
         let at = |sec| Time { sec, nsec: 0 };
         TimestampRange { step, earliest: at(earliest), latest: at(latest) }
     });
+    let times = proptest::option::weighted(0.9, times);
     (any::<[bool; 5]>(), proptest::collection::vec(small(), 0..2), times).prop_map(
         |([owner, modes, symlinks, symlink_metadata, ctimes], groups, times)| Capabilities {
             owner,
@@ -206,7 +207,8 @@ fn set(
     if differs.mtime {
         let mtime = capabilities.mtime_of(source);
         let nanos = mtime.sec.cast_unsigned() * 1_000_000_000 + u64::from(mtime.nsec);
-        let kept = nanos - nanos % capabilities.times.step;
+        let step = capabilities.times.map_or(1, |times| times.step);
+        let kept = nanos - nanos % step;
         let nsec = u32::try_from(kept % 1_000_000_000).unwrap();
         entry.mtime = Time { sec: (kept / 1_000_000_000).cast_signed(), nsec };
     }

@@ -103,7 +103,7 @@ pub fn probe_unseen(replica: &Dir, wanted: Capabilities) -> Capabilities {
             modes: false,
             symlinks: if replica.is_fat() { Symlinks::None } else { Symlinks::All },
             symlink_metadata: false,
-            times: TimestampRange { step: STEPS[STEPS.len() - 1], ..TimestampRange::ALL },
+            times: Some(TimestampRange { step: STEPS[STEPS.len() - 1], ..TimestampRange::ALL }),
             folds_case: false,
             ctimes: false,
             unseen: wanted.unseen,
@@ -188,12 +188,12 @@ impl ProbeLinks<'_> {
         let settings = Settings {
             uid: capabilities.owner.then_some(uid),
             gid: capabilities.owner.then_some(gid),
-            mtime: (capabilities.times != TimestampRange::NONE).then_some(ODD),
+            mtime: capabilities.times.map(|_| ODD),
             ..Settings::default()
         };
         let is_set = |now: &Entry| {
             (!capabilities.owner || (now.uid, now.gid) == (uid, gid))
-                && ODD.is_within(now.mtime, capabilities.times.step)
+                && capabilities.times.is_none_or(|times| ODD.is_within(now.mtime, times.step))
         };
         self.replica.set_symlink(&name, &settings).is_ok()
             && self.replica.look(name.as_bytes()).entry().is_some_and(is_set)
@@ -222,8 +222,9 @@ fn try_file(file: &NewFile, wanted: Capabilities) -> Result<Capabilities, FsErro
     capabilities.times = try_times(file)?;
     let now = entry()?;
     // Simple file systems have no ctimes, or forget them; their times are coarse, too.
-    capabilities.ctimes &=
-        capabilities.modes && capabilities.times.step == 1 && now.ctime != now.mtime;
+    capabilities.ctimes &= capabilities.modes
+        && capabilities.times.is_some_and(|times| times.step == 1)
+        && now.ctime != now.mtime;
     capabilities.xattrs.user &= try_xattr(file, b"user.twindir", b"x");
     capabilities.xattrs.acl &= try_xattr(file, b"system.posix_acl_access", &ACL);
     if capabilities.owner {
@@ -237,7 +238,7 @@ fn try_file(file: &NewFile, wanted: Capabilities) -> Result<Capabilities, FsErro
 }
 
 /// Which mtimes are stored. The file has the odd one afterwards.
-fn try_times(file: &NewFile) -> Result<TimestampRange, FsError> {
+fn try_times(file: &NewFile) -> Result<Option<TimestampRange>, FsError> {
     let set = |time| file.set(&Settings { mtime: Some(time), ..Settings::default() });
     let stored = |sec| {
         set(Time { sec, nsec: 0 }).ok()?;
@@ -248,10 +249,10 @@ fn try_times(file: &NewFile) -> Result<TimestampRange, FsError> {
     let earliest = limit(-FAR, &FIRST_SECONDS, i64::min, stored)
         .map_or(Time::FIRST, |sec| Time { sec, nsec: 0 });
     match set(ODD) {
-        Err(error) if is_unsupported(error.kind) => return Ok(TimestampRange::NONE),
+        Err(error) if is_unsupported(error.kind) => return Ok(None),
         other => other?,
     }
-    Ok(TimestampRange { step: time_step(file.as_file().entry()?.mtime), earliest, latest })
+    Ok(Some(TimestampRange { step: time_step(file.as_file().entry()?.mtime), earliest, latest }))
 }
 
 /// The last second that is stored as it is, in the direction of `far`; `None` where that is one,
@@ -336,13 +337,13 @@ impl MissingCapabilities<'_> {
 impl fmt::Display for MissingCapabilities<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { wanted, kept } = self;
+        let times = kept.times.unwrap_or(TimestampRange::ALL);
         let step = format!(
             "times finer than {}",
-            crate::model::human::human_duration(std::time::Duration::from_nanos(kept.times.step))
+            crate::model::human::human_duration(std::time::Duration::from_nanos(times.step))
         );
-        let has_times = kept.times != TimestampRange::NONE;
-        let earliest = format!("times before {}", kept.times.earliest.date());
-        let latest = format!("times after {}", kept.times.latest.date());
+        let earliest = format!("times before {}", times.earliest.date());
+        let latest = format!("times after {}", times.latest.date());
         let all = [
             (wanted.modes && !kept.modes, "permission bits"),
             (wanted.owner && !kept.owner, "owners"),
@@ -354,10 +355,10 @@ impl fmt::Display for MissingCapabilities<'_> {
             (!kept.symlink_metadata, "owners and times of symlinks"),
             (wanted.xattrs.user && !kept.xattrs.user, "user attributes"),
             (wanted.xattrs.acl && !kept.xattrs.acl, "ACLs"),
-            (!has_times, "times"),
-            (has_times && kept.times.step > 1, &step),
-            (has_times && kept.times.earliest.sec > USUAL[0], &earliest),
-            (has_times && kept.times.latest.sec < USUAL[1], &latest),
+            (kept.times.is_none(), "times"),
+            (times.step > 1, &step),
+            (times.earliest.sec > USUAL[0], &earliest),
+            (times.latest.sec < USUAL[1], &latest),
             (kept.folds_case, "upper and lower case"),
         ];
         let words: Vec<&str> =
