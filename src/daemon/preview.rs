@@ -313,7 +313,7 @@ impl Preview<'_> {
             self.unmade.extend(matches!(action, Action::MakeDir(_)).then(|| path.clone()));
             return self.fail(&Problem { path, cause: Cause::FsError(LOCKED) });
         }
-        let gives_nothing_back = dir.is_some_and(|dir| dir.append_only);
+        let gives_nothing_back = dir.is_some_and(|dir| dir.inode.append_only);
         if !is_own && !stands_on && self.stays(operation, &path, theirs, check, gives_nothing_back)
         {
             let is_unmade = matches!(action, Action::MakeDir(_)) && *theirs != Observed::Absent;
@@ -433,7 +433,7 @@ impl Preview<'_> {
 fn is_kept_by_a_lock(action: Action, theirs: &Observed, dir: Option<&Entry>) -> bool {
     let in_place =
         matches!(action, Action::SetMetadata(_)) && theirs.entry().is_some_and(Entry::is_locked);
-    in_place || dir.is_some_and(|dir| dir.immutable)
+    in_place || dir.is_some_and(|dir| dir.inode.immutable)
 }
 
 /// Both files of a pair with all their facts, and their MD5s.

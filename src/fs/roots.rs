@@ -31,7 +31,7 @@ impl Roots {
             side.entry().is_some_and(|entry| entry.is_dir() && test(entry))
         };
         let is_source =
-            |entry: &Entry| (entry.dev, entry.ino) == (self.source_pin.dev, self.source_pin.ino);
+            |entry: &Entry| entry.inode.id() == (self.source_pin.dev, self.source_pin.ino);
         let other_root =
             is_dir(&ours, &|entry| self.is_replica(entry)) || is_dir(&theirs, &is_source);
         (!other_root).then_some((ours, theirs))
@@ -39,7 +39,7 @@ impl Roots {
 
     /// Whether a directory is the replica's root.
     pub fn is_replica(&self, entry: &Entry) -> bool {
-        self.replica_pin.is_some_and(|pin| (entry.dev, entry.ino) == (pin.dev, pin.ino))
+        self.replica_pin.is_some_and(|pin| entry.inode.id() == (pin.dev, pin.ino))
     }
 
     /// Finds out in which ways the source is to be looked at. `capabilities`: what the replica

@@ -102,17 +102,25 @@ pub struct Entry {
     /// Length in bytes; means something for files only.
     pub size: u64,
     pub mtime: Time,
-    pub ctime: Time,
-    /// When it was made; `None` where its file system does not say.
-    pub birth: Option<Time>,
     /// Permission bits with setuid, setgid and sticky: `mode & 0o7777`.
     pub mode: u32,
     pub uid: u32,
     pub gid: u32,
-    /// Number of hard links.
-    pub links: u32,
+    /// Extended attributes; `None` where they were not read.
+    pub xattrs: Option<Xattrs>,
+    pub inode: Inode,
+}
+
+/// What identifies an inode, and what its own file system says of it. None of this is mirrored.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Inode {
     pub dev: u64,
     pub ino: u64,
+    /// When it was made; `None` where its file system does not say.
+    pub birth: Option<Time>,
+    pub ctime: Time,
+    /// Number of hard links.
+    pub links: u32,
     /// Whether another file system is mounted here.
     pub mount_root: bool,
     /// Whether the kernel lets it only grow (`chattr +a`): what is put into such a directory stays
@@ -120,8 +128,13 @@ pub struct Entry {
     pub append_only: bool,
     /// Whether it cannot be changed at all (`chattr +i`).
     pub immutable: bool,
-    /// Extended attributes; `None` where they were not read.
-    pub xattrs: Option<Xattrs>,
+}
+
+impl Inode {
+    /// Device and number: while it stands, no other inode has both.
+    pub fn id(&self) -> (u64, u64) {
+        (self.dev, self.ino)
+    }
 }
 
 /// Extended attributes, by name.
@@ -181,22 +194,22 @@ pub struct Identity {
 impl Entry {
     pub fn identity(&self) -> Identity {
         Identity {
-            dev: self.dev,
-            ino: self.ino,
+            dev: self.inode.dev,
+            ino: self.inode.ino,
             size: self.size,
             mtime: self.mtime,
-            ctime: self.ctime,
+            ctime: self.inode.ctime,
         }
     }
 
     /// Whether this is what `other` was seen to be, in whatever state by now.
     pub fn is_inode_of(&self, other: &Entry) -> bool {
-        (self.dev, self.ino) == (other.dev, other.ino)
+        self.inode.id() == other.inode.id()
     }
 
     /// Whether it can be neither removed, renamed nor given other metadata.
     pub fn is_locked(&self) -> bool {
-        self.append_only || self.immutable
+        self.inode.append_only || self.inode.immutable
     }
 
     /// Whether its mode lets in nobody but its owner.
@@ -220,13 +233,13 @@ impl Entry {
 
     /// Whether this is the same file, of which nothing is known but that it has become longer.
     pub fn has_grown_from(&self, before: &Entry) -> bool {
-        let facts = |entry: &Entry| (entry.dev, entry.ino, entry.mode, entry.uid, entry.gid);
+        let facts = |entry: &Entry| (entry.inode.id(), entry.mode, entry.uid, entry.gid);
         facts(self) == facts(before) && self.size > before.size
     }
 
     /// Whether it is a file or symlink with more than one name.
     pub fn has_links(&self) -> bool {
-        !self.is_dir() && !self.is_special() && self.links > 1
+        !self.is_dir() && !self.is_special() && self.inode.links > 1
     }
 
     /// Whether it is a FIFO, socket or device.
@@ -300,25 +313,31 @@ impl DigestPair {
 
 #[cfg(test)]
 pub mod testing {
-    use super::{Entry, Kind, Time};
+    use super::{Entry, Inode, Kind, Time};
+
+    pub fn inode(ctime: Time, links: u32) -> Inode {
+        Inode {
+            dev: 1,
+            ino: 1,
+            birth: None,
+            ctime,
+            links,
+            mount_root: false,
+            append_only: false,
+            immutable: false,
+        }
+    }
 
     pub fn entry(kind: Kind) -> Entry {
         Entry {
             kind,
             size: 3,
             mtime: Time { sec: 7, nsec: 9 },
-            ctime: Time { sec: 1, nsec: 1 },
-            birth: None,
             mode: 0o644,
             uid: 1,
             gid: 1,
-            links: 1,
-            dev: 1,
-            ino: 1,
-            mount_root: false,
-            append_only: false,
-            immutable: false,
             xattrs: None,
+            inode: inode(Time { sec: 1, nsec: 1 }, 1),
         }
     }
 }

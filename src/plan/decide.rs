@@ -94,7 +94,7 @@ pub fn decide(
             }
             (Kind::Symlink(_), Kind::Symlink(_)) => {
                 match decide_metadata(MetadataDiff::between(source, replica, capabilities)) {
-                    Action::SetMetadata(_) if replica.links > 1 => {
+                    Action::SetMetadata(_) if replica.inode.links > 1 => {
                         Action::MakeSymlink(Reason::Metadata)
                     }
                     other => other,
@@ -129,7 +129,9 @@ fn decide_file(
         Contents::Differ => Action::CopyFile(if is_as_long { Reason::Md5 } else { Reason::Size }),
         // Both were read to their ends, whatever their sizes say.
         // Another name of this inode (a snapshot made of hard links) must not change with it.
-        Contents::Same if differs.any() && replica.links > 1 => Action::CopyFile(Reason::Metadata),
+        Contents::Same if differs.any() && replica.inode.links > 1 => {
+            Action::CopyFile(Reason::Metadata)
+        }
         Contents::Same => decide_metadata(differs),
     }
 }
@@ -138,7 +140,7 @@ fn decide_file(
 /// nobody sets at will. A clock that was set back defeats it: what a quick scan misses for that is
 /// found by a full sweep.
 pub fn may_be_newer(source: &Entry, replica: &Entry, capabilities: &Capabilities) -> bool {
-    !capabilities.ctimes || source.ctime >= replica.ctime
+    !capabilities.ctimes || source.inode.ctime >= replica.inode.ctime
 }
 
 /// The same of what a file holds: through a mapping it may have changed a while after its times
@@ -161,7 +163,7 @@ fn decide_metadata(differs: MetadataDiff) -> Action {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::entry::testing::entry;
+    use crate::model::entry::testing::{entry, inode};
     use crate::model::error::FsError;
     use crate::plan::metadata::{Symlinks, TimestampRange};
     use std::sync::LazyLock;
@@ -273,9 +275,9 @@ mod tests {
     #[test]
     fn a_file_that_was_copied_soon_after_it_changed_may_hold_something_else_by_now() {
         let at = |sec, nsec| Time { sec, nsec };
-        let replica = Entry { ctime: at(100, 5), ..entry(Kind::File) };
+        let replica = Entry { inode: inode(at(100, 5), 1), ..entry(Kind::File) };
         let capabilities = Capabilities { unseen: 35, ..KEEPS.clone() };
-        let source = |ctime, mtime| Entry { mtime, ctime, ..entry(Kind::File) };
+        let source = |ctime, mtime| Entry { mtime, inode: inode(ctime, 1), ..entry(Kind::File) };
         let (old, future) = (at(7, 0), at(1_000, 0));
         for (ctime, mtime, may) in [
             (at(100, 6), old, true),
@@ -336,14 +338,14 @@ mod tests {
 
     #[test]
     fn a_file_with_a_second_link_is_never_changed_in_place() {
-        let replica = changed(Kind::File, |e| (e.links, e.mode) = (2, 0o600));
+        let replica = changed(Kind::File, |e| (e.inode.links, e.mode) = (2, 0o600));
         assert_eq!(
             decide(&present(Kind::File), &replica, Contents::Same, &KEEPS),
             Action::CopyFile(Reason::Metadata)
         );
-        let symlink = changed(link("a"), |e| (e.links, e.mtime.sec) = (2, 0));
+        let symlink = changed(link("a"), |e| (e.inode.links, e.mtime.sec) = (2, 0));
         assert_eq!(action(&present(link("a")), &symlink), Action::MakeSymlink(Reason::Metadata));
-        let linked_but_equal = changed(Kind::File, |e| e.links = 2);
+        let linked_but_equal = changed(Kind::File, |e| e.inode.links = 2);
         assert_eq!(
             decide(&present(Kind::File), &linked_but_equal, Contents::Same, &KEEPS),
             Action::Nothing

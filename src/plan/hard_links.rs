@@ -42,7 +42,7 @@ impl Linked {
 
     /// Of a file that may have one name.
     pub fn any(path: &RelPath, entry: &Entry, acted: bool) -> Self {
-        let (id, ctime, links) = ((entry.dev, entry.ino), entry.ctime, entry.links);
+        let (id, ctime, links) = (entry.inode.id(), entry.inode.ctime, entry.inode.links);
         Self { path: path.clone(), id, ctime, links, acted }
     }
 }

@@ -117,7 +117,7 @@ pub fn rule(standing: &impl Standing, removal_kind: RemovalKind, deletions: Dele
         return Ruling::Stays(Stay::Unmounted(mount));
     }
     let obstacle = [
-        (entry.mount_root, IS_MOUNT),
+        (entry.inode.mount_root, IS_MOUNT),
         (standing.is_in_append_only(), GIVES_NOTHING_BACK),
         (entry.is_locked(), LOCKED),
     ];
@@ -239,10 +239,10 @@ mod tests {
     fn mounts_and_locked_entries_stay_by_every_fate() {
         type Change = fn(&mut Fake);
         let changes: [(Change, FsError); 4] = [
-            (|fake| fake.entry.mount_root = true, IS_MOUNT),
+            (|fake| fake.entry.inode.mount_root = true, IS_MOUNT),
             (|fake| fake.is_in_append_only = true, GIVES_NOTHING_BACK),
-            (|fake| fake.entry.append_only = true, LOCKED),
-            (|fake| fake.entry.immutable = true, LOCKED),
+            (|fake| fake.entry.inode.append_only = true, LOCKED),
+            (|fake| fake.entry.inode.immutable = true, LOCKED),
         ];
         for (change, error) in changes {
             for (_, removal_kind, ruling) in each(change, Deletions::Followed) {

@@ -122,7 +122,11 @@ impl VerifiedDirs {
     }
 
     fn number(&self, dir: &Entry) -> u64 {
-        self.secret.hash_one((dir.dev, dir.ino, dir.birth.map(|time| (time.sec, time.nsec))))
+        self.secret.hash_one((
+            dir.inode.dev,
+            dir.inode.ino,
+            dir.inode.birth.map(|time| (time.sec, time.nsec)),
+        ))
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, VerifiedDir>> {

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::holds;
+use crate::model::entry::testing::inode;
 use crate::model::entry::{Entry, Kind, Observed, Special, Time, XattrKinds, Xattrs};
 use crate::model::error::FsError;
 use crate::plan::decide::{Action, Contents, decide};
@@ -37,21 +38,14 @@ fn entry() -> impl Strategy<Value = Entry> {
     let mode = (small(), small()).prop_map(|(special, rights)| special << 10 | rights);
     ((kind(), small(), time(), time()), (mode, small(), small(), 1..3_u32), xattrs()).prop_map(
         |((kind, size, mtime, ctime), (mode, uid, gid, links), xattrs)| Entry {
-            birth: None,
             kind,
             size: size.into(),
             mtime,
-            ctime,
             mode,
             uid,
             gid,
-            links,
-            dev: 1,
-            ino: 1,
-            mount_root: false,
-            append_only: false,
-            immutable: false,
             xattrs,
+            inode: inode(ctime, links),
         },
     )
 }
@@ -163,7 +157,7 @@ fn done(
             gid: 9,
             mode: 9,
             mtime: Time { sec: 9, nsec: 0 },
-            links: 1,
+            inode: inode(source.inode.ctime, 1),
             ..source.clone()
         };
         Observed::Present(set(

@@ -241,7 +241,7 @@ impl Walker<'_> {
     /// last touched. A move sets its ctime, and nothing else. (So does a chmod; and an entry that
     /// is made in it afterwards hides the move from quick scans, until the next sweep.)
     pub(super) fn may_be_moved(&self, source: &Entry, replica: &Entry) -> bool {
-        source.ctime != source.mtime && may_be_newer(source, replica, &self.plan.capabilities)
+        source.inode.ctime != source.mtime && may_be_newer(source, replica, &self.plan.capabilities)
     }
 
     /// Compares the metadata of a directory that stands on both sides, and begins to find out what
@@ -260,7 +260,7 @@ impl Walker<'_> {
         // What the replica has of a file system that is no longer mounted is none of the
         // directories' above.
         let is_lost = self.plan.submounts.contains(dir)
-            && ours.as_ref().is_ok_and(|(entry, _)| !entry.mount_root);
+            && ours.as_ref().is_ok_and(|(entry, _)| !entry.inode.mount_root);
         let above = above.filter(|_| !is_lost);
         let subtree = DirVerdict::new(above.cloned(), capabilities.user, self.cancel);
         let Some(replica) = replica else { return subtree };

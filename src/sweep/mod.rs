@@ -260,7 +260,7 @@ impl<'a> Walker<'a> {
     /// Whether a directory of the source is the replica, mounted there. Other mounts are told.
     fn is_replica(&self, rel: &RelPath, source: &Dir) -> bool {
         let Ok(entry) = source.entry() else { return false };
-        if entry.mount_root
+        if entry.inode.mount_root
             && !rel.is_root()
             && let Ok(pin) = source.pin()
         {

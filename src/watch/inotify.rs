@@ -143,7 +143,7 @@ impl Registry {
     pub fn watch(&self, path: &RelPath, dir: &Dir, root: &Dir) -> Result<(), Unwatched> {
         let mut known = self.known();
         let wd = inotify::add_watch(&self.queue, dir.magic_link(), MASK).map_err(why)?;
-        let id = |dir: &Dir| dir.entry().map(|entry| (entry.dev, entry.ino));
+        let id = |dir: &Dir| dir.entry().map(|entry| entry.inode.id());
         known.put(wd, path, || root.open(path).and_then(|now| id(&now)) == id(dir));
         Ok(())
     }

@@ -57,7 +57,7 @@ impl Dir {
 
     /// Whether nothing can be removed or renamed in it: it is append-only.
     pub fn gives_nothing_back(&self) -> bool {
-        self.entry().is_ok_and(|entry| entry.append_only)
+        self.entry().is_ok_and(|entry| entry.inode.append_only)
     }
 
     /// The mirrored ones of its extended attributes.

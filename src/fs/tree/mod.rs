@@ -24,7 +24,7 @@ pub use sys::InjectedErrors;
 use rustix::fs::{AtFlags, FileType, Statx, StatxAttributes, StatxFlags, StatxTimestamp};
 
 use crate::fs::errno::fs_error;
-use crate::model::entry::{Entry, Kind, Special, Time};
+use crate::model::entry::{Entry, Inode, Kind, Special, Time};
 use crate::model::error::{FsError, Side};
 
 pub type Result<T> = std::result::Result<T, FsError>;
@@ -104,18 +104,20 @@ fn entry_of(stat: &Statx, target: Box<[u8]>) -> Entry {
         kind,
         size: stat.stx_size,
         mtime: time(stat.stx_mtime),
-        ctime: time(stat.stx_ctime),
-        birth: (stat.stx_mask & StatxFlags::BTIME.bits() != 0).then(|| time(stat.stx_btime)),
         mode: u32::from(stat.stx_mode) & 0o7777,
         uid: stat.stx_uid,
         gid: stat.stx_gid,
-        links: stat.stx_nlink,
-        dev: device(stat),
-        ino: stat.stx_ino,
-        mount_root: stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT),
-        append_only: stat.stx_attributes.contains(StatxAttributes::APPEND),
-        immutable: stat.stx_attributes.contains(StatxAttributes::IMMUTABLE),
         xattrs: None,
+        inode: Inode {
+            dev: device(stat),
+            ino: stat.stx_ino,
+            birth: (stat.stx_mask & StatxFlags::BTIME.bits() != 0).then(|| time(stat.stx_btime)),
+            ctime: time(stat.stx_ctime),
+            links: stat.stx_nlink,
+            mount_root: stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT),
+            append_only: stat.stx_attributes.contains(StatxAttributes::APPEND),
+            immutable: stat.stx_attributes.contains(StatxAttributes::IMMUTABLE),
+        },
     }
 }
 

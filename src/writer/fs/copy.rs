@@ -82,7 +82,7 @@ impl TempNames {
 }
 
 fn key_of(dir: &ReplicaDir) -> Option<(u64, u64)> {
-    dir.entry().ok().map(|entry| (entry.dev, entry.ino))
+    dir.entry().ok().map(|entry| entry.inode.id())
 }
 
 /// A temporary file or symlink in a directory of the replica. Unless it is published, it is

@@ -79,7 +79,7 @@ pub fn of_process(local: bool) -> Capabilities {
 /// Where no file can be created there.
 pub fn probe(replica: &ReplicaDir, wanted: Capabilities) -> Result<Capabilities, FsError> {
     let before = replica.entry()?;
-    if before.append_only {
+    if before.inode.append_only {
         // What is put into it stays.
         return Ok(probe_unseen(replica, wanted));
     }
@@ -224,7 +224,7 @@ fn try_file(file: &NewFile, wanted: Capabilities) -> Result<Capabilities, FsErro
     // Simple file systems have no ctimes, or forget them; their times are coarse, too.
     capabilities.ctimes &= capabilities.modes
         && capabilities.times.is_some_and(|times| times.step == 1)
-        && now.ctime != now.mtime;
+        && now.inode.ctime != now.mtime;
     capabilities.xattrs.user &= try_xattr(file, b"user.twindir", b"x");
     capabilities.xattrs.acl &= try_xattr(file, b"system.posix_acl_access", &ACL);
     if capabilities.owner {

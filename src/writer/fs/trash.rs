@@ -153,7 +153,7 @@ fn empty_level(
 
 /// Moves a subtree up to the top, under a reserved name that its inode number makes unique.
 fn lift(dir: &ReplicaDir, name: &[u8], top: &ReplicaDir, permit: &RemovalPermit) -> Result<()> {
-    let number = dir.look(name).entry().map_or(0, |entry| entry.ino);
+    let number = dir.look(name).entry().map_or(0, |entry| entry.inode.ino);
     dir.move_to(name, top, &Name::reserved(number), permit)
 }
 

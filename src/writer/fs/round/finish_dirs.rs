@@ -60,7 +60,7 @@ impl Round<'_> {
             xattrs: xattrs.0 != xattrs.1,
             ..MetadataDiff::between(&entry, &now, capabilities)
         };
-        if differs.any() && now.append_only {
+        if differs.any() && now.inode.append_only {
             return Err(TAKES_NO_METADATA);
         }
         let widening = Widening {

@@ -139,7 +139,7 @@ impl<'a> EntryContext<'_, 'a> {
 /// Whether what is set on an entry of the replica in place concerns nothing else: no second link to
 /// it, and no file outside that is mounted there.
 pub(super) fn lies_here_alone(replica: &Entry) -> bool {
-    replica.links <= 1 && !replica.mount_root
+    replica.inode.links <= 1 && !replica.inode.mount_root
 }
 
 /// What both the old and the new mode allow: for the moment in which the owner or the ACL changes.

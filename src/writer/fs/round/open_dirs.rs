@@ -62,7 +62,7 @@ impl DirPair<'_> {
     pub fn is_standing(&self, round: &Round<'_>, rel: &RelPath) -> bool {
         *self.standing.get_or_init(|| {
             let same_root = round.shared.roots.source.pin() == Ok(round.shared.roots.source_pin);
-            let id = |dir: &Dir| dir.entry().map(|entry| (entry.dev, entry.ino));
+            let id = |dir: &Dir| dir.entry().map(|entry| entry.inode.id());
             same_root && matches!((round.source.open(rel).and_then(|dir| id(&dir)), id(&self.source)), (Ok(a), Ok(b)) if a == b)
         })
     }
@@ -507,7 +507,8 @@ impl Round<'_> {
     ) {
         let is_file = |side: &Observed| side.entry().is_some_and(|entry| entry.kind == Kind::File);
         let elapsed = self.terms.now.saturating_duration_since(check.since);
-        let was_written = |entry: &Entry| entry.ctime >= self.terms.begun.before(elapsed + TICK);
+        let was_written =
+            |entry: &Entry| entry.inode.ctime >= self.terms.begun.before(elapsed + TICK);
         if check.depth == Depth::Subtree {
             // One that was renamed there in the replica too is alike; over what, `moves` has noted.
             let capabilities = &self.shared.capabilities;
@@ -535,7 +536,7 @@ const TICK: Duration = Duration::from_millis(20);
 
 /// Whether an entry has not changed for [`PASSING`], by the clock of the system and its ctime.
 fn is_left_over(entry: &Entry) -> bool {
-    clock::now().sec.saturating_sub(entry.ctime.sec) >= PASSING.as_secs().cast_signed()
+    clock::now().sec.saturating_sub(entry.inode.ctime.sec) >= PASSING.as_secs().cast_signed()
 }
 
 /// The first of the names in a directory that differ from `name` in upper and lower case alone.
