@@ -1,14 +1,13 @@
 //! The start of a run: resolves both roots, refuses what cannot be mirrored safely, and pins
 //! what will be.
 
+mod lock;
 mod root_mounts;
 
 use std::ffi::OsStr;
 use std::fs;
-use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
-use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::{Component, Path, PathBuf, absolute};
 use std::sync::Arc;
 
@@ -23,6 +22,7 @@ use crate::model::path::{Name, RelPath, Shown, shown};
 use crate::report::{RotatingFile, advice};
 use crate::writer::fs::backup::Backup;
 use crate::writer::fs::probe::follows_symlinks;
+pub use lock::Lock;
 pub use root_mounts::{NotSameDisk, ReplicaMount, SourceMount};
 
 /// Why a run is refused: what is wrong, and what to do. Exit code 2.
@@ -480,50 +480,4 @@ fn log_in_source(log: &Path, source_pin: &DirId) -> Result<Option<(RelPath, Name
         above[above.len().saturating_sub(steps)..].iter().copied().chain(missing.iter());
     let path: Vec<u8> = components.map(OsStr::as_bytes).collect::<Vec<_>>().join(&b'/');
     Ok(RelPath::new(&path).and_then(|path| path.split()))
-}
-
-/// Keeps a second twindir off the replica, for as long as this lives.
-///
-/// It is a socket with an abstract name made of the replica's inode: seen by all users of the
-/// machine, bound to no folder that somebody may clean, and given up by the kernel when the
-/// process ends, however it ends. See unix(7).
-#[derive(Debug)]
-pub struct Lock {
-    name: String,
-    _socket: UnixListener,
-}
-
-impl Lock {
-    /// # Errors
-    /// [`Refusal::Locked`] with the pid of the process that has it.
-    pub fn take(replica: &DirId, path: &Path) -> Result<Self, Refusal> {
-        let wrong = |error| Refusal::Lock(path.into(), error);
-        let name = format!("twindir-replica-{}", replica.label());
-        let address = SocketAddr::from_abstract_name(&name).map_err(wrong)?;
-        match UnixListener::bind_addr(&address) {
-            Ok(socket) => Ok(Self { name, _socket: socket }),
-            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
-                let holder = UnixStream::connect_addr(&address)
-                    .ok()
-                    .and_then(|stream| rustix::net::sockopt::socket_peercred(&stream).ok());
-                let who = holder.map_or("pid unknown".to_owned(), |holder| {
-                    format!("pid {}, of user {}", holder.pid.as_raw_nonzero(), holder.uid.as_raw())
-                });
-                Err(Refusal::Locked(path.into(), who))
-            }
-            Err(error) => Err(wrong(error)),
-        }
-    }
-
-    /// Takes the lock for another directory; the old one is given up then. A directory that was
-    /// made anew may have the label of the old one, where its file system keeps no birth times.
-    ///
-    /// # Errors
-    /// As [`Lock::take`].
-    pub fn pass_on(&mut self, replica: &DirId, path: &Path) -> Result<(), Refusal> {
-        if !self.name.ends_with(&replica.label()) {
-            *self = Self::take(replica, path)?;
-        }
-        Ok(())
-    }
 }

@@ -50,9 +50,12 @@ impl Scratch {
         let mut scratch = Self::new();
         if is_root() {
             scratch.ordinary = true;
-            // The build folder may lie where that user cannot go.
+            // The build folder may lie where that user cannot go. This process does not write the
+            // copy itself: what other threads start meanwhile would hold it open for writing, and
+            // then it could not be executed.
             let copy = scratch.path("twindir");
-            fs::copy(&scratch.program, &copy).unwrap();
+            let status = Command::new("cp").arg(&scratch.program).arg(&copy).status().unwrap();
+            assert!(status.success(), "cp: {status}");
             set_mode(&copy, 0o755);
             scratch.program = copy;
             chown(scratch.root(), Some(NOBODY), Some(NOBODY)).unwrap();

@@ -18,6 +18,7 @@ mod in_flight;
 mod open_dirs;
 mod in_place;
 mod moves;
+mod observe;
 mod publish;
 mod removable;
 mod removal;
