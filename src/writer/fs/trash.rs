@@ -6,10 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-use crate::fs::tree::{ListedKind, ReplicaDir, Result, Root, Settings};
+use crate::fs::tree::{ListedKind, ReplicaDir, Result, Root};
 use crate::model::error::FsError;
 use crate::model::error::FsErrorKind;
-use crate::model::error::Side;
 use crate::model::path::{Name, RelPath};
 use crate::plan::removal::RemovalPermit;
 
@@ -76,7 +75,7 @@ impl TrashThread {
 fn empty_aside(replica: &Root, aside: &Trash, stop: &AtomicBool) -> Result<()> {
     let (root, _) = replica.open_replica()?;
     let parent = root.open(&aside.dir)?;
-    match enter(&parent, aside.name.as_bytes()) {
+    match parent.open_unlocked(aside.name.as_bytes()) {
         // RACE: something else had taken the directory's place when it was put aside.
         Err(error) if error.kind == FsErrorKind::NotADirectory => {
             parent.remove_file(aside.name.as_bytes(), &aside.permit)
@@ -135,7 +134,7 @@ fn empty_level(
                 deep += 1;
                 lift(dir, name, top, permit)
             }
-            ListedKind::Dir | ListedKind::Unknown => enter(dir, name).and_then(|child| {
+            ListedKind::Dir | ListedKind::Unknown => dir.open_unlocked(name).and_then(|child| {
                 deep += empty_level((&child, top), depth + 1, stop, permit, failed);
                 dir.remove_dir(name, permit)
             }),
@@ -155,24 +154,6 @@ fn empty_level(
 fn lift(dir: &ReplicaDir, name: &[u8], top: &ReplicaDir, permit: &RemovalPermit) -> Result<()> {
     let number = dir.look(name).entry().map_or(0, |entry| entry.inode.ino);
     dir.move_to(name, top, &Name::reserved(number), permit)
-}
-
-/// Opens a directory, after lifting its mode where that locks its owner out.
-pub fn enter(parent: &ReplicaDir, name: &[u8]) -> Result<ReplicaDir> {
-    let Some(rel) = RelPath::new(name) else {
-        return Err(FsError::found("open the directory", Side::Replica, FsErrorKind::Invalid));
-    };
-    let dir = match parent.open(&rel) {
-        Err(error) if error.kind == FsErrorKind::Denied => {
-            return parent.open_up(name).map(|(dir, _)| dir);
-        }
-        other => other?,
-    };
-    if dir.entry()?.mode & 0o700 != 0o700 {
-        // Where this is not permitted, the deletions below say so.
-        let _ = dir.set(&Settings { mode: Some(0o700), ..Settings::default() });
-    }
-    Ok(dir)
 }
 
 #[cfg(test)]

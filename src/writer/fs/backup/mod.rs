@@ -24,7 +24,7 @@ use crate::plan::metadata::Capabilities;
 use crate::plan::removal::RemovalPermit;
 use crate::writer::fs::copy::TempNames;
 use crate::writer::fs::probe::{of_process, probe};
-use crate::writer::fs::trash::{delete_contents, enter};
+use crate::writer::fs::trash::delete_contents;
 use tree_copy::copy_entry;
 
 /// So long a folder takes entries: as finely as that does pruning know their age.
@@ -316,7 +316,8 @@ impl Backup {
                 tracing::warn!(op = "warning", path = %name, "it is not pruned: it holds a directory that is in use");
                 continue;
             }
-            match enter(&root, name.as_bytes())
+            match root
+                .open_unlocked(name.as_bytes())
                 .and_then(|dir| delete_contents(&dir, stop, &RemovalPermit::in_backup()))
                 .and_then(|()| root.remove_dir(name.as_bytes(), &RemovalPermit::in_backup()))
             {
@@ -351,7 +352,8 @@ fn make_dirs(root: &ReplicaDir, path: &RelPath) -> Result<ReplicaDir, FsError> {
 /// Removes what there is of a copy that has failed.
 fn remove(dir: &ReplicaDir, name: &Name, cancel: &AtomicBool) {
     if dir.look(name.as_bytes()).is_dir() {
-        let _ = enter(dir, name.as_bytes())
+        let _ = dir
+            .open_unlocked(name.as_bytes())
             .and_then(|top| delete_contents(&top, cancel, &RemovalPermit::in_backup()));
         let _ = dir.remove_dir(name.as_bytes(), &RemovalPermit::in_backup());
     } else {

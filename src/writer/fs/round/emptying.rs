@@ -13,7 +13,6 @@ use crate::model::error::FsErrorKind;
 use crate::model::error::{FsError, WorkError, gone_is_fine};
 use crate::model::path::{Name, RelPath};
 use crate::plan::removal::RemovalPermit;
-use crate::writer::fs::trash::enter;
 
 /// How long a round removes entries of such a directory before others have their turn.
 pub(super) const A_TURN: Duration = Duration::from_millis(20);
@@ -84,7 +83,7 @@ impl Round<'_> {
         let mut waiting = vec![top];
         while let Some((above, name)) = waiting.last().and_then(RelPath::split) {
             let parent = dir.open(&above)?;
-            let open = match enter(&parent, name.as_bytes()) {
+            let open = match parent.open_unlocked(name.as_bytes()) {
                 Err(error) if error.is_absence() => {
                     waiting.pop();
                     continue;

@@ -335,12 +335,8 @@ impl Reconciler {
 /// Removes a temporary file and leaves its directory's mode and mtime as they were.
 fn remove_unseen(dir: &ReplicaDir, temp: &Name) -> crate::fs::tree::Result<()> {
     let before = dir.entry()?;
-    if before.mode & 0o300 != 0o300 {
-        // For root no mode is in the way, and for others this is how they get past their own.
-        let _ = dir.set(&Settings { mode: Some(before.mode | 0o700), ..Settings::default() });
-    }
+    let mode = dir.let_owner_in()?;
     let removed = dir.remove_reserved(temp);
-    let mode = Some(before.mode).filter(|mode| mode & 0o300 != 0o300);
     dir.set(&Settings { mode, mtime: Some(before.mtime), ..Settings::default() })?;
     removed
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::{Observation, Requeue, Round};
 use crate::fs::filter::DirFilter;
-use crate::fs::tree::{Dir, ReplicaDir, Settings};
+use crate::fs::tree::{Dir, ReplicaDir};
 use crate::model::check::{CachedDigests, Check, Checks, Depth, Detector, add};
 use crate::model::entry::Observed;
 use crate::model::error::FsError;
@@ -359,14 +359,11 @@ impl Round<'_> {
     }
 
     fn let_owner_in(&mut self, rel: &RelPath, dir: ReplicaDir) -> Result<ReplicaDir, FsError> {
-        let entry = dir.entry()?;
-        if !self.shared.privileged && entry.mode & 0o700 != 0o700 {
-            // Where this is not permitted, what is done in the directory will say so.
-            if dir.set(&Settings { mode: Some(entry.mode | 0o700), ..Settings::default() }).is_ok()
-            {
-                self.saved_modes.insert(rel.clone(), entry.mode);
-                self.touch(rel.clone(), None);
-            }
+        if !self.shared.privileged
+            && let Some(mode) = dir.let_owner_in()?
+        {
+            self.saved_modes.insert(rel.clone(), mode);
+            self.touch(rel.clone(), None);
         }
         Ok(dir)
     }
