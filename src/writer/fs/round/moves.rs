@@ -97,10 +97,17 @@ impl Round<'_> {
         self.restrict_moving(&from, &to, &moving, &end)?;
         let (moving, permit) = (moving.replica, moving.permit);
         let is_filled = renames.fill(&hint.from, later);
-        if is_again {
-            self.move_behind((&from, &to), is_filled, hint, &permit)?;
+        let followed = if is_again {
+            self.move_behind((&from, &to), is_filled, hint, &permit)
         } else {
-            self.move_over((&from, &to), &moving, hint, &permit)?;
+            self.move_over((&from, &to), &moving, hint, &permit)
+        };
+        if followed.is_none() {
+            // What was tried and taken back has left its time on both directories.
+            for (dir, _) in [&from.path, &to.path].into_iter().filter_map(RelPath::split) {
+                self.touch(dir, None);
+            }
+            return None;
         }
         self.goes(&from.path, &to.path);
         self.moved_to(&from, &to, &moving, hint, end);

@@ -164,8 +164,13 @@ impl Rounds {
 
     /// Has the guard hold deletions, or follow them.
     pub fn hold_deletions(&mut self, is_held: bool) {
-        let held = Trust::doubted(Limit::Percent(50.0));
-        self.core.trust = if is_held { held } else { Trust::Trusted };
+        if is_held {
+            self.core.trust = Trust::doubted(Limit::Percent(50.0));
+        } else if self.core.trust != Trust::Trusted {
+            // As after a count: a sweep looks at what was held.
+            self.core.trust = Trust::Trusted;
+            self.core.next_sweep = self.now;
+        }
     }
 
     /// Has the guard let everything pass from now on, as somebody does who was asked.
