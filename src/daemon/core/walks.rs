@@ -243,7 +243,7 @@ impl Core<'_> {
         self.no_walk_before = now + RETRY;
         match (kind, self.take_walk(kind)) {
             (WalkKind::Scan, Some(scan)) => self.backlog.scans.extend(scan.scopes),
-            (WalkKind::Sweep, Some(sweep)) if !sweep.is_of_all() => {
+            (WalkKind::Sweep, Some(sweep)) if sweep.task == Task::Full => {
                 self.backlog.needs_full_compare.extend(sweep.scopes);
             }
             (WalkKind::Sweep, Some(sweep)) if sweep.task == Task::Quick => {
