@@ -65,12 +65,7 @@ impl Live {
     /// Runs a shell script in the source.
     #[track_caller]
     fn sh(&self, script: &str) {
-        let run = Command::new("sh")
-            .args(["-ec", script])
-            .current_dir(self.scratch.source())
-            .output()
-            .unwrap();
-        assert!(run.status.success(), "{script}\n{}", String::from_utf8_lossy(&run.stderr));
+        self.scratch.sh(script);
     }
 
     #[track_caller]

@@ -18,9 +18,7 @@ fn live() -> Live {
 /// Runs a shell script in the source and waits for the replica.
 #[track_caller]
 fn follow(scratch: &Scratch, script: &str) {
-    let run =
-        Command::new("sh").args(["-ec", script]).current_dir(scratch.source()).output().unwrap();
-    assert!(run.status.success(), "{script}\n{}", String::from_utf8_lossy(&run.stderr));
+    scratch.sh(script);
     let took = time_until_seen(|| are_twins(&scratch.source(), &scratch.replica()));
     let Some(took) = took else {
         return scratch.assert_twins();

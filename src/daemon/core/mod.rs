@@ -165,7 +165,6 @@ pub struct Backlog {
     pending_widen: PendingWiden,
     stray_writes: StrayWrites,
     crowds: Crowds,
-
     links: Links,
     /// Names that a round of sweep work could do in its time, of late; `None` before the first.
     sweep_batch: Option<usize>,

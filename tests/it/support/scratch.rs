@@ -97,6 +97,14 @@ impl Scratch {
         &self.program
     }
 
+    /// Runs a shell script in the source.
+    #[track_caller]
+    pub fn sh(&self, script: &str) {
+        let mut command = Command::new("sh");
+        let run = command.args(["-ec", script]).current_dir(self.source()).output().unwrap();
+        assert!(run.status.success(), "{script}\n{}", String::from_utf8_lossy(&run.stderr));
+    }
+
     /// Makes a source of this tree.
     #[track_caller]
     pub fn with_source(self, tree: &Tree) -> Self {

@@ -77,14 +77,14 @@ pub fn attempt<T>(
     after: &[Errno],
     work: impl FnOnce() -> Result<T>,
 ) -> Result<T> {
-    let removal_kind = asked(|plan| {
+    let fault = asked(|plan| {
         let at = plan.is_due().then(|| plan.rng.usize(..before.len() + after.len()))?;
         let (errno, is_done) = (*before.iter().chain(after).nth(at)?, at >= before.len());
         let reason = std::io::Error::from(errno).kind();
         plan.tell(call, &format!("{reason}{}", if is_done { ", and is done" } else { "" }));
         Some((errno, is_done))
     });
-    match removal_kind {
+    match fault {
         None => work(),
         Some((errno, false)) => Err(errno),
         Some((errno, true)) => work().and(Err(errno)),
