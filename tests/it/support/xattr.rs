@@ -38,9 +38,10 @@ fn try_xattrs(at: &Path) -> io::Result<Attributes> {
     };
     let mut found = BTreeMap::new();
     for name in names.filter(mirrored) {
-        let value = xattr::get(at, &name)?;
-        let value = value.ok_or_else(|| io::Error::other("it has gone meanwhile"))?;
-        found.insert(name.into_vec(), value);
+        // One that has gone meanwhile is not there.
+        if let Some(value) = xattr::get(at, &name)? {
+            found.insert(name.into_vec(), value);
+        }
     }
     Ok(found)
 }
