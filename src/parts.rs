@@ -23,7 +23,8 @@ use crate::plan::metadata::Capabilities;
 use crate::plan::queue::{Queue, RenameBatch};
 use crate::sweep::{Extent, Message, Plan, walked};
 use crate::writer::fs::probe::{of_process, probe};
-use crate::writer::fs::round::{Reconciler, Work, WriterOptions};
+use crate::writer::fs::round::{Reconciler, WriterOptions};
+use crate::writer::{Work, Writer};
 
 /// Names that a sweep reports at once.
 const BATCH: usize = 100;
@@ -92,7 +93,7 @@ impl Trees {
     /// are, and how many pairs of files were read.
     pub fn walk(&self, full: bool, threads: usize) -> (u64, u64) {
         let plan = Plan {
-            roots: self.roots.clone(),
+            trees: self.roots.clone(),
             capabilities: self.capabilities.clone(),
             filter: Filter::default(),
             threads,
@@ -143,8 +144,6 @@ impl Due {
         Self(Work {
             moves: RenameBatch::default(),
             checks,
-            finished: Vec::new(),
-            emptied_trash: Vec::new(),
             detector: Detector::Watch,
             deletions: Deletions::Followed,
             budget: None,

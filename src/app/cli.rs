@@ -245,7 +245,7 @@ impl Options {
 
 /// Recognises the order `LOG SOURCE REPLICA INTERVAL`, which some scripts use, from arguments
 /// that could not be read: the right order, to be shown.
-pub fn other_order(args: &[String]) -> Option<String> {
+pub fn suggest_order(args: &[String]) -> Option<String> {
     let [log, source, replica, interval] = args else { return None };
     let swapped = !args.iter().any(|arg| arg.starts_with('-'))
         && parse_interval(interval).is_ok()
@@ -320,8 +320,9 @@ mod tests {
 
     #[test]
     fn the_order_of_another_script_is_known() {
-        let order =
-            |args: &[&str]| other_order(&args.iter().map(ToString::to_string).collect::<Vec<_>>());
+        let order = |args: &[&str]| {
+            suggest_order(&args.iter().map(ToString::to_string).collect::<Vec<_>>())
+        };
         assert_eq!(
             order(&["log.txt", "src", "dst", "60"]),
             Some("twindir src dst 60 log.txt".into())

@@ -9,7 +9,7 @@ use clap::Parser;
 use crossbeam_channel::{Receiver, unbounded};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 
-use crate::app::cli::{Args, other_order};
+use crate::app::cli::{Args, suggest_order};
 use crate::app::limits;
 use crate::app::panics::{self, PANICKED};
 use crate::daemon::core::End;
@@ -25,6 +25,7 @@ use crate::model::path::shown;
 use crate::plan::metadata::Capabilities;
 use crate::report::{self, LogSettings};
 use crate::writer::fs::probe::{of_process, probe_unseen};
+use crate::writer::fs::round::MountPoints;
 
 /// All exit codes of the program.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -56,7 +57,7 @@ pub fn main() -> ExitCode {
         let given: Vec<String> =
             std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned()).collect();
         if error.use_stderr()
-            && let Some(order) = other_order(&given)
+            && let Some(order) = suggest_order(&given)
         {
             complain(&format!("the log file comes last here; you mean:\n\n    {order}"));
             std::process::exit(Exit::Refused as i32);
@@ -122,7 +123,11 @@ fn report_and_preview(
         Err(_) => wanted,
     };
     roots.find_quirks(&capabilities);
-    let seen = preview(config, Subject { roots, filter, capabilities }, signals)?;
+    let seen = preview(
+        config,
+        Subject { trees: roots, rules: MountPoints::default(), filter, capabilities },
+        signals,
+    )?;
     Ok(match (config.mode, seen) {
         _ if PANICKED.load(Ordering::Relaxed) => Exit::Bug,
         (_, PreviewResult::Interrupted) => Exit::Interrupted,

@@ -1,34 +1,31 @@
 //! The daemon: threads, channels and timers around the [core](core), which says what is to be done.
 
 pub mod core;
-mod pruning;
 mod roots;
 pub mod preview;
 pub mod startup;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, never, select};
 
-use self::core::{BackgroundStatus, Command, Core, End, Event, Portions, WalkKind, WalkPlan};
+use self::core::{Command, Core, End, Event, Portions, WalkKind, WalkPlan};
 use crate::daemon::startup::Prepared;
-use crate::fs::roots::Roots;
+use crate::fs::roots::Lost;
 use crate::fs::tree::FreeSpace;
 use crate::fs::writeback::unseen_seconds_of;
 use crate::model::check::Detector;
 use crate::model::config::Config;
-use crate::model::path::RelPath;
-use crate::plan::metadata::Capabilities;
+use crate::model::error::Side;
 use crate::sweep::{Extent, Message, Plan, Sweep};
 use crate::watch::{Change, Watch};
-use crate::writer::fs::big_files::Finished;
-use crate::writer::fs::probe::{MissingCapabilities, of_process, probe};
-use crate::writer::fs::round::{Reconciler, Work, WriterOptions};
-use crate::writer::fs::trash::Emptied;
-use pruning::Pruning;
-use roots::RootWatch;
+use crate::writer::fs::pruning::Pruning;
+use crate::writer::fs::round::{Reconciler, WriterOptions};
+use crate::writer::{Work, Writer};
+use roots::{RootKeeper, RootWatch, probe_replica};
 
 /// How often the roots are checked, at least.
 const TICK: Duration = Duration::from_secs(1);
@@ -47,25 +44,6 @@ pub enum Failed {
     Panicked,
 }
 
-/// What the core's commands are carried out with.
-struct Daemon<'a> {
-    config: &'a Config,
-    core: Core<'a>,
-    reconciler: Reconciler,
-    watch: Option<Watch>,
-    sweep: Option<Sweep>,
-    scan: Option<Sweep>,
-    /// What has ended beside rounds, and was not taken back by one yet.
-    finished: Vec<Finished>,
-    emptied_trash: Vec<Emptied>,
-    roots: RootWatch,
-    pruning: Pruning,
-    /// Ends whatever takes long.
-    stop: Arc<AtomicBool>,
-    /// How the run has ended.
-    end: Option<Result<End, Failed>>,
-}
-
 /// Runs until one sync is done, or until a signal comes.
 ///
 /// # Errors
@@ -80,51 +58,125 @@ pub fn run(
         prepared;
     let stop = Arc::new(AtomicBool::new(false));
     let capabilities = probe_replica(&mut roots, unseen_seconds_of(config.task));
-    let watched = RootWatch::new(source_mount, replica_mount, lock, beside);
-    let options = WriterOptions { threads: config.threads, durable: config.durable, backup };
-    let reconciler = Reconciler::start(roots, capabilities, filter, options, Arc::clone(&stop));
-    let mut daemon = Daemon {
-        config,
-        core: Core::new(config, Instant::now()),
-        reconciler: reconciler.map_err(Failed::Thread)?,
-        watch: None,
-        sweep: None,
-        scan: None,
-        finished: Vec::new(),
-        emptied_trash: Vec::new(),
-        roots: watched,
-        pruning: Pruning::default(),
-        stop,
-        end: None,
+    let log_dir = beside.log.as_ref().and_then(|log| log.parent()).map(ToOwned::to_owned);
+    let in_use = [roots.source.path.clone(), roots.replica.path.clone()].into_iter().chain(log_dir);
+    let options = WriterOptions {
+        threads: config.threads,
+        durable: config.durable,
+        backup,
+        pruning: config.backup_keep.map(|keep| Pruning::new(keep, in_use.collect())),
     };
-    daemon.run(signals, panicked)
+    let source = roots.source.path.clone();
+    let keeper = RootWatch::new(config, source_mount, replica_mount, lock, beside);
+    let writer = Reconciler::start(roots, capabilities, filter, options, Arc::clone(&stop))
+        .map_err(Failed::Thread)?;
+    Daemon::new(config, source, writer, keeper, stop).run(signals, panicked)
 }
 
-impl Daemon<'_> {
+/// What the core's commands are carried out with.
+struct Daemon<'a, W: Writer, R> {
+    config: &'a Config,
+    /// The path of the source.
+    source: PathBuf,
+    core: Core<'a>,
+    writer: W,
+    roots: R,
+    watch: Option<Watch>,
+    sweep: Option<Sweep>,
+    scan: Option<Sweep>,
+    /// Ends whatever takes long.
+    stop: Arc<AtomicBool>,
+    /// How the run has ended.
+    end: Option<Result<End, Failed>>,
+}
+
+impl<'a, W: Writer, R: RootKeeper<W>> Daemon<'a, W, R> {
+    fn new(
+        config: &'a Config,
+        source: PathBuf,
+        writer: W,
+        roots: R,
+        stop: Arc<AtomicBool>,
+    ) -> Self {
+        Self {
+            config,
+            source,
+            core: Core::new(config, Instant::now()),
+            writer,
+            roots,
+            watch: None,
+            sweep: None,
+            scan: None,
+            stop,
+            end: None,
+        }
+    }
+
     fn run(&mut self, signals: &Receiver<i32>, panicked: &AtomicBool) -> Result<End, Failed> {
         loop {
-            self.step(Event::Rest(self.background()));
+            self.step(Event::Rest(self.writer.background()));
             if let Some(end) = self.end.take() {
                 if end.is_ok() {
-                    self.pruning.finish();
+                    self.writer.finish();
                 }
                 return end;
             }
-            self.prune(Instant::now());
+            self.writer.tend(Instant::now());
             if let Some(signal) = self.wait(signals) {
                 return Ok(self.interrupt(signal));
             }
             if panicked.load(Ordering::Relaxed) {
                 return Err(Failed::Panicked);
             }
-            self.check_roots(Instant::now());
-            let ended = self.ended();
-            self.step(Event::Turn { background: self.background(), ended });
+            if self.roots.is_due(Instant::now()) {
+                self.inspect_roots();
+            }
+            let background = self.writer.background();
+            self.step(Event::Turn { background, ended: self.writer.paths_given_back() });
             if self.core.is_lost() {
-                let finished = std::mem::take(&mut self.finished);
-                self.reconciler.forget(finished, &std::mem::take(&mut self.emptied_trash));
+                self.writer.forget_given_back();
             }
         }
+    }
+
+    /// Looks at both roots.
+    fn inspect_roots(&mut self) {
+        for side in [Side::Source, Side::Replica] {
+            let (trust, now) = (self.core.trust(), Instant::now());
+            let events = self.roots.inspect(side, &mut self.writer, trust, now);
+            for event in events {
+                self.step(event);
+            }
+        }
+        self.note_if_back();
+    }
+
+    /// Goes on where both roots stand again.
+    fn note_if_back(&mut self) {
+        if self.core.is_lost() && !self.roots.is_lost() {
+            self.step(Event::RootsBack);
+        }
+    }
+
+    /// A round or a walk met a root that is not what it was.
+    fn lose(&mut self, lost: Lost) {
+        let (side, error) = match lost {
+            Lost::Source(error) => (Side::Source, error),
+            Lost::Replica(error) => (Side::Replica, error),
+            Lost::SourceReplaced | Lost::ReplicaReplaced => {
+                // It may be back already. What was to be looked at is lost all the same.
+                self.step(Event::RootLost);
+                self.writer.abandon();
+                return self.inspect_roots();
+            }
+        };
+        let (trust, now) = (self.core.trust(), Instant::now());
+        let events = self.roots.miss(side, error, &mut self.writer, trust, now);
+        for event in events {
+            self.step(event);
+        }
+        // A replica that was deleted is made again at once.
+        self.note_if_back();
     }
 
     /// Tells the core what has happened, and carries out what it says.
@@ -136,16 +188,13 @@ impl Daemon<'_> {
 
     fn carry_out(&mut self, command: Command) {
         match command {
-            Command::StartWatch => {
-                let source = &self.reconciler.roots.source.path;
-                match Watch::start(source, self.config.debounce) {
-                    Ok(watch) => {
-                        self.watch = Some(watch);
-                        self.step(Event::WatchStarted);
-                    }
-                    Err(error) => self.step(Event::WatchFailed(error)),
+            Command::StartWatch => match Watch::start(&self.source, self.config.debounce) {
+                Ok(watch) => {
+                    self.watch = Some(watch);
+                    self.step(Event::WatchStarted);
                 }
-            }
+                Err(error) => self.step(Event::WatchFailed(error)),
+            },
             Command::StopWatch => self.watch = None,
             Command::StartWalk(kind, plan) => match Sweep::start(self.plan_of(plan)) {
                 Ok(walk) => *self.walk(kind) = Some(walk),
@@ -153,8 +202,8 @@ impl Daemon<'_> {
             },
             Command::StopWalk(kind) => *self.walk(kind) = None,
             Command::Round(work) => self.round(work),
-            Command::FindRooms => self.step(Event::Rooms(self.rooms())),
-            Command::InspectRoots => self.inspect_roots(Instant::now()),
+            Command::FindRooms => self.step(Event::Rooms(self.writer.free_space())),
+            Command::InspectRoots => self.inspect_roots(),
             Command::End(end) => self.end = Some(Ok(end)),
             Command::Fail(error) => self.end = Some(Err(Failed::Thread(error))),
         }
@@ -167,12 +216,12 @@ impl Daemon<'_> {
         }
     }
 
-    fn plan_of(&self, walk: WalkPlan) -> Plan {
+    fn plan_of(&self, walk: WalkPlan) -> Plan<W::Trees> {
         let WalkPlan { task, extent, scopes, detector, drop_behind, .. } = walk;
         Plan {
-            roots: self.reconciler.roots.clone(),
-            capabilities: self.reconciler.capabilities.clone(),
-            filter: self.reconciler.filter.clone(),
+            trees: self.writer.trees(),
+            capabilities: self.writer.capabilities().clone(),
+            filter: self.writer.filter().clone(),
             threads: self.config.threads,
             scopes,
             extent,
@@ -182,9 +231,8 @@ impl Daemon<'_> {
             detector,
             registry: self.watch.as_ref().map(Watch::registry),
             // Of directories that are not compared as a whole nothing is to be concluded.
-            verified_dirs: (extent != Extent::Names)
-                .then(|| Arc::clone(&self.reconciler.verified_dirs)),
-            submounts: self.reconciler.submounts(),
+            verified_dirs: self.writer.verified_dirs().filter(|_| extent != Extent::Names).cloned(),
+            submounts: self.writer.submounts(),
         }
     }
 
@@ -197,6 +245,7 @@ impl Daemon<'_> {
         let swept = messages(&self.sweep, WalkKind::Sweep);
         let scanned = messages(&self.scan, WalkKind::Scan);
         let changes = self.watch.as_ref().map_or_else(never, |watch| watch.changes().clone());
+        let ended = self.writer.ended().clone();
         let now = Instant::now();
         let due = self.core.next_wakeup(now).unwrap_or(now + TICK);
         select! {
@@ -220,12 +269,14 @@ impl Daemon<'_> {
                     self.receive(WalkKind::Scan, Some(message));
                 }
             },
-            recv(self.reconciler.finished()) -> done => self.finished.extend(done),
-            recv(self.reconciler.emptied_trash()) -> done => self.emptied_trash.extend(done),
+            recv(ended) -> one => if let Ok(one) = one {
+                self.writer.give_back(one);
+            },
             default(due.saturating_duration_since(now).min(TICK)) => {}
         }
-        self.finished.extend(self.reconciler.finished().try_iter());
-        self.emptied_trash.extend(self.reconciler.emptied_trash().try_iter());
+        for one in ended.try_iter() {
+            self.writer.give_back(one);
+        }
         None
     }
 
@@ -248,11 +299,13 @@ impl Daemon<'_> {
     fn receive(&mut self, kind: WalkKind, message: Option<Message>) {
         match message {
             Some(Message::SourceSubmount(path, pin)) => {
-                let is_new = self.reconciler.remember_submount(path.clone(), pin);
+                let is_new = self.writer.remember_submount(path.clone(), pin);
                 self.step(Event::SourceSubmount { path, is_new });
             }
             Some(Message::Walked(both)) => {
-                self.reconciler.verified_dirs.walked(&both[0], &both[1]);
+                if let Some(verified_dirs) = self.writer.verified_dirs() {
+                    verified_dirs.walked(&both[0], &both[1]);
+                }
             }
             Some(Message::Lost(lost)) => {
                 self.step(Event::WalkEnded(WalkKind::Sweep));
@@ -267,79 +320,34 @@ impl Daemon<'_> {
         }
     }
 
-    /// The paths of what has ended beside rounds.
-    fn ended(&self) -> Vec<RelPath> {
-        let big = self.finished.iter().map(|finished| finished.job.path.clone());
-        big.chain(self.emptied_trash.iter().map(|emptied| emptied.aside.path())).collect()
-    }
-
-    fn background(&self) -> BackgroundStatus {
-        BackgroundStatus {
-            free_workers: self.reconciler.free_workers() + self.finished.len(),
-            is_idle: self.reconciler.is_idle(),
-            is_idle_for_sweep: self.reconciler.is_idle_for(Detector::Sweep),
-        }
-    }
-
     fn round(&mut self, work: Work) {
-        let finished = std::mem::take(&mut self.finished);
-        let emptied_trash = std::mem::take(&mut self.emptied_trash);
-        let work = Work { finished, emptied_trash, ..work };
         let begun = Instant::now();
-        match self.reconciler.round(work, self.core.waiting()) {
+        match self.writer.round(work, self.core.waiting()) {
             Ok(outcome) => {
                 let took = begun.elapsed();
                 let is_refused =
                     outcome.problems.iter().any(|(problem, _)| problem.refusal().is_some());
-                let rooms = if is_refused { self.rooms() } else { Vec::new() };
+                let rooms: Vec<FreeSpace> =
+                    if is_refused { self.writer.free_space() } else { Vec::new() };
                 self.step(Event::RoundDone {
                     outcome: Box::new(outcome),
                     took,
                     rooms,
-                    background: self.background(),
+                    background: self.writer.background(),
                 });
             }
             Err(lost) => self.lose(lost),
         }
     }
 
-    /// What the file systems can take that are written to.
-    fn rooms(&self) -> Vec<FreeSpace> {
-        let backup = self.reconciler.backup().map(|backup| backup.root());
-        [Some(&self.reconciler.roots.replica), backup]
-            .into_iter()
-            .flatten()
-            .filter_map(|root| root.room().ok())
-            .collect()
-    }
-
     /// The end by a signal: no new work, nothing temporary left behind.
     fn interrupt(&mut self, signal: i32) -> End {
         self.stop.store(true, Ordering::Relaxed);
         (self.sweep, self.scan, self.watch) = (None, None, None);
-        self.reconciler.abandon();
+        self.writer.abandon();
         self.core.interrupt(signal)
     }
 }
 
-/// Finds out what the replica keeps, and says what it does not; and in which ways the source is to
-/// be looked at for that.
-fn probe_replica(roots: &mut Roots, unseen: i64) -> Capabilities {
-    let tells_late = roots.replica.is_remote();
-    let wanted = Capabilities { unseen, tells_late, ..of_process(roots.are_local()) };
-    let probed = roots.replica.open_replica().and_then(|(dir, _)| probe(&dir, wanted.clone()));
-    // Where nothing can be created, each action will say so.
-    let kept = probed.unwrap_or_else(|_| Capabilities {
-        symlink_metadata: roots.replica.foreign_file_system().is_none(),
-        ..wanted.clone()
-    });
-    let lacks = MissingCapabilities { wanted: &wanted, kept: &kept };
-    if lacks.any() {
-        tracing::warn!(
-            op = "replica",
-            "its file system does not keep: {lacks}. They are not mirrored, and compared as kept"
-        );
-    }
-    roots.find_quirks(&kept);
-    kept
-}
+#[cfg(test)]
+mod tests;

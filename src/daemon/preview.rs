@@ -8,13 +8,13 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, select};
 
-use crate::fs::digest;
 use crate::fs::filter::Filter;
-use crate::fs::roots::{Lost, Roots};
+use crate::fs::roots::Lost;
 use crate::fs::tree::Dir;
+use crate::fs::view::{ReplicaView, Trees};
 use crate::model::check::{CachedDigests, Check, Depth, Detector};
 use crate::model::config::{Config, Mode};
-use crate::model::entry::{Entry, Observed, Special};
+use crate::model::entry::{Entry, Observed, Special, XattrKinds};
 use crate::model::error::{FsError, GIVES_NOTHING_BACK, LOCKED, TAKES_NO_METADATA, WorkError};
 use crate::model::human::counted;
 use crate::model::path::{Name, RelPath};
@@ -28,7 +28,8 @@ use crate::plan::metadata::{Capabilities, MetadataDiff};
 use crate::plan::removal::{RemovalKind, Ruling, Stay};
 use crate::report::{Cause, Done, Entries, Notice, Operation, Problem, log_if_silent};
 use crate::sweep::{Extent, Message, Plan, Sweep};
-use crate::writer::fs::round::{COUNTING, MountPoints, RemovalRules, count_below};
+use crate::writer::PreviewRules;
+use crate::writer::fs::round::{COUNTING, count_below};
 
 /// How a look at both trees ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,9 +44,9 @@ pub enum PreviewResult {
 }
 
 /// What the two roots and the settings are; there may be no replica yet.
-#[derive(Debug)]
-pub struct Subject {
-    pub roots: Roots,
+pub struct Subject<P: PreviewRules> {
+    pub trees: P::Trees,
+    pub rules: P,
     pub filter: Filter,
     pub capabilities: Capabilities,
 }
@@ -56,17 +57,24 @@ pub struct Subject {
 /// Where no thread can be started.
 pub fn preview(
     config: &Config,
-    subject: Subject,
+    subject: Subject<impl PreviewRules>,
     signals: &Receiver<i32>,
 ) -> std::io::Result<PreviewResult> {
+    let opened = subject.trees.open();
+    let (source, replica) = match opened {
+        Ok(opened) => opened,
+        Err(lost) => {
+            log_lost(lost);
+            return Ok(PreviewResult::Incomplete);
+        }
+    };
     let mut preview = Preview {
         check: config.mode == Mode::Check,
         config,
-        source: subject.roots.source.open_source().map(|(dir, _)| dir),
-        replica: subject.roots.replica.open_replica().map(|(dir, _)| dir.into_reader()).ok(),
+        source,
+        replica,
         subject,
         deletions: Deletions::Followed,
-        mounts: MountPoints::default(),
         differ: 0,
         holding: 0,
         waiting: 0,
@@ -84,16 +92,15 @@ pub fn preview(
     Ok(preview.finish())
 }
 
-struct Preview<'a> {
+struct Preview<'a, P: PreviewRules> {
     check: bool,
     config: &'a Config,
-    source: Result<Dir, FsError>,
+    source: Dir,
     /// `None` where there is no replica yet.
-    replica: Option<Dir>,
-    subject: Subject,
+    replica: Option<<P::Trees as Trees>::Replica>,
+    subject: Subject<P>,
     /// Whether the guard would hold deletions.
     deletions: Deletions,
-    mounts: MountPoints,
     differ: u64,
     holding: u64,
     waiting: u64,
@@ -105,11 +112,11 @@ struct Preview<'a> {
     entries: u64,
 }
 
-impl Preview<'_> {
+impl<P: PreviewRules> Preview<'_, P> {
     /// Runs one walk to its end; `false` where a signal ended it.
     fn run(&mut self, task: Task, signals: &Receiver<i32>) -> std::io::Result<bool> {
         let sweep = Sweep::start(Plan {
-            roots: self.subject.roots.clone(),
+            trees: self.subject.trees.clone(),
             capabilities: self.subject.capabilities.clone(),
             filter: self.subject.filter.clone(),
             threads: self.config.threads,
@@ -150,12 +157,8 @@ impl Preview<'_> {
                     self.entries = summary.entries;
                     return Ok(true);
                 }
-                Ok(Message::Lost(Lost::Source(error) | Lost::Replica(error))) => {
-                    self.fail(&Problem { path: RelPath::root(), cause: Cause::FsError(error) });
-                    return Ok(true);
-                }
-                Ok(Message::Lost(lost @ (Lost::SourceReplaced | Lost::ReplicaReplaced))) => {
-                    tracing::error!(op = "error", "stopped half-way: {lost}");
+                Ok(Message::Lost(lost)) => {
+                    log_lost(lost);
                     self.problems += 1;
                     return Ok(true);
                 }
@@ -187,12 +190,9 @@ impl Preview<'_> {
     /// The metadata of a directory that stands on both sides.
     fn examine_dir(&mut self, dir: &RelPath) {
         let kinds = self.subject.capabilities.xattrs;
-        let facts = |side: &Dir| -> Result<Entry, FsError> {
-            let open = side.open(dir)?;
-            Ok(Entry { xattrs: Some(open.xattrs(kinds)?), ..open.entry()? })
-        };
-        let (Ok(source), Some(replica)) = (&self.source, &self.replica) else { return };
-        let (source, replica) = match (facts(source), facts(replica)) {
+        let Some(replica) = &self.replica else { return };
+        let (source, replica) = match (facts(&self.source, dir, kinds), facts(replica, dir, kinds))
+        {
             (Ok(source), Ok(replica)) => (source, replica),
             (Err(error), _) | (_, Err(error)) => {
                 return self.fail(&Problem { path: dir.clone(), cause: Cause::FsError(error) });
@@ -214,15 +214,15 @@ impl Preview<'_> {
     /// One name that the sweep has found to differ.
     fn see(&mut self, dir: &RelPath, name: &Name, check: &Check) {
         let path = dir.join(name);
-        let roots = &self.subject.roots;
-        let source = self.source.as_ref().map_err(|error| *error).and_then(|root| root.open(dir));
+        let source = self.source.open(dir);
         let replica = self.replica.as_ref().and_then(|root| root.open(dir).ok());
         let source = match source {
             Ok(source) => source,
-            Err(error) if error.is_no_dir() => return,
+            Err(error) if error.is_dir_absence() => return,
             Err(error) => return self.fail(&Problem { path, cause: Cause::FsError(error) }),
         };
-        let Some((ours, theirs)) = roots.see((&source, replica.as_ref()), name) else { return };
+        let both = (&source, replica.as_ref());
+        let Some((ours, theirs)) = self.subject.trees.see(both, name) else { return };
         let capabilities = &self.subject.capabilities;
         let action = match decide(&ours, &theirs, Contents::Unread, capabilities) {
             Action::CopyFile(Reason::Size) if !source.ends_as_told(name) => Action::Compare,
@@ -267,7 +267,7 @@ impl Preview<'_> {
         action: Action,
         path: RelPath,
         (ours, theirs): (&Observed, &Observed),
-        replica: Option<&Dir>,
+        replica: Option<&<P::Trees as Trees>::Replica>,
         check: &Check,
     ) {
         let (operation, entry, reason) = match (action, ours.entry(), theirs.entry()) {
@@ -361,10 +361,9 @@ impl Preview<'_> {
             self.waiting += u64::from(waits);
             return waits;
         };
-        let (roots, filter) = (&self.subject.roots, &self.subject.filter);
-        let (deletions, mounts) = (self.deletions, &self.mounts);
-        let rules = RemovalRules { roots, replica, filter, deletions, submounts: None, mounts };
-        match rules.on(path, entry, removal_kind, gives_nothing_back) {
+        let Subject { trees, rules, filter, .. } = &self.subject;
+        let how = (removal_kind, gives_nothing_back);
+        match rules.ruling((trees, replica), filter, self.deletions, (path, entry), how) {
             Ruling::Goes(_) => return false,
             Ruling::GoesInParts(parts, _) => {
                 Notice::HoldsExcluded.log(path);
@@ -436,9 +435,27 @@ fn is_kept_by_a_lock(action: Action, theirs: &Observed, dir: Option<&Entry>) -> 
     in_place || dir.is_some_and(|dir| dir.inode.immutable)
 }
 
+/// Says that a root is not what it was, or cannot be opened.
+fn log_lost(lost: Lost) {
+    match lost {
+        Lost::Source(error) | Lost::Replica(error) => {
+            Problem { path: RelPath::root(), cause: Cause::FsError(error) }.log(None);
+        }
+        Lost::SourceReplaced | Lost::ReplicaReplaced => {
+            tracing::error!(op = "error", "stopped half-way: {lost}");
+        }
+    }
+}
+
+/// A directory that stands on a side, with its attributes.
+fn facts(root: &impl ReplicaView, dir: &RelPath, kinds: XattrKinds) -> Result<Entry, FsError> {
+    let open = root.open(dir)?;
+    Ok(Entry { xattrs: Some(open.xattrs(kinds)?), ..open.entry()? })
+}
+
 /// Both files of a pair with all their facts, and their MD5s.
 fn read_pair(
-    (source, replica): (&Dir, Option<&Dir>),
+    (source, replica): (&Dir, Option<&impl ReplicaView>),
     name: &Name,
     check: &Check,
     capabilities: &Capabilities,
@@ -450,11 +467,7 @@ fn read_pair(
     let verdict =
         match check.evidence.as_deref().and_then(|known| known.verdict_on(&source, &replica)) {
             Some(verdict) => verdict,
-            None => digest::compare_large(
-                (&ours, &source),
-                (&theirs, &replica),
-                &AtomicBool::new(false),
-            )?,
+            None => theirs.compare_large(&replica, (&ours, &source), &AtomicBool::new(false))?,
         };
     source.xattrs = Some(ours.xattrs(capabilities.xattrs)?);
     replica.xattrs = Some(theirs.xattrs(capabilities.xattrs)?);

@@ -4,17 +4,21 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use super::core::Event;
-use super::{Daemon, probe_replica};
 use crate::daemon::startup::{
     ExtraPaths, Lock, NotSameDisk, Refusal, ReplicaMount, SourceMount, ensure_apart,
     refuse_followed,
 };
-use crate::fs::roots::Lost;
+use crate::fs::roots::Roots;
 use crate::fs::tree::DirId;
 use crate::fs::writeback::unseen_seconds_of;
-use crate::model::config::Mode;
+use crate::model::config::{Config, Mode};
 use crate::model::error::{FsError, Side};
 use crate::model::path::shown;
+use crate::plan::guard::Trust;
+use crate::plan::metadata::Capabilities;
+use crate::writer::Writer;
+use crate::writer::fs::probe::{MissingCapabilities, of_process, probe};
+use crate::writer::fs::round::Reconciler;
 
 /// How long another directory must have stood at a root's path before it is adopted: a mount
 /// or a rename may be under way.
@@ -22,6 +26,28 @@ const STANDING: Duration = Duration::from_secs(2);
 
 /// How often the roots are looked at while work is under way.
 const CHECK: Duration = Duration::from_millis(250);
+
+/// Who sees to it that both roots are what they were.
+pub(super) trait RootKeeper<W> {
+    /// Whether it is time to look at them again.
+    fn is_due(&self, now: Instant) -> bool;
+
+    /// Looks at one of them, and says what that means for the loop.
+    fn inspect(&mut self, side: Side, writer: &mut W, trust: Trust, now: Instant) -> Vec<Event>;
+
+    /// One could not be opened.
+    fn miss(
+        &mut self,
+        side: Side,
+        error: FsError,
+        writer: &mut W,
+        trust: Trust,
+        now: Instant,
+    ) -> Vec<Event>;
+
+    /// Whether one of them is not there. Nothing is done until it is back.
+    fn is_lost(&self) -> bool;
+}
 
 /// What is known of one root's absence.
 #[derive(Default)]
@@ -61,24 +87,27 @@ impl LostRoot {
 }
 
 /// The state of both roots.
-pub(super) struct RootWatch {
+pub(super) struct RootWatch<'a> {
+    config: &'a Config,
     source_mount: SourceMount,
     replica_mount: ReplicaMount,
     lock: Lock,
-    pub(super) beside: ExtraPaths,
+    beside: ExtraPaths,
     source: Option<LostRoot>,
     replica: Option<LostRoot>,
     checked: Instant,
 }
 
-impl RootWatch {
+impl<'a> RootWatch<'a> {
     pub fn new(
+        config: &'a Config,
         source_mount: SourceMount,
         replica_mount: ReplicaMount,
         lock: Lock,
         beside: ExtraPaths,
     ) -> Self {
         Self {
+            config,
             source_mount,
             replica_mount,
             lock,
@@ -95,102 +124,74 @@ impl RootWatch {
         absence.get_or_insert_default()
     }
 
-    /// Whether a root is not there. Nothing is done until it is back.
-    pub fn is_lost(&self) -> bool {
-        self.source.is_some() || self.replica.is_some()
-    }
-}
-
-impl Daemon<'_> {
-    /// Looks at both roots, now and then.
-    pub(super) fn check_roots(&mut self, now: Instant) {
-        if now.duration_since(self.roots.checked) >= CHECK {
-            self.inspect_roots(now);
+    /// What is at a root's path now. One that was lost is there again when it can be opened; a look
+    /// is enough otherwise.
+    fn find(&self, side: Side, roots: &Roots) -> Result<DirId, FsError> {
+        match (side, &self.source, &self.replica) {
+            (Side::Source, None, _) => roots.source.pin(),
+            (Side::Source, Some(_), _) => roots.source.open_source().map(|(_, pin)| pin),
+            (Side::Replica | Side::Backup, _, None) => roots.replica.pin(),
+            (Side::Replica | Side::Backup, _, Some(_)) => {
+                roots.replica.open_replica().map(|(_, pin)| pin)
+            }
         }
     }
 
-    pub(super) fn inspect_roots(&mut self, now: Instant) {
-        self.roots.checked = now;
-        // One that was lost is there again when it can be opened; a look is enough otherwise.
-        let roots = &self.reconciler.roots;
-        let source = match self.roots.source {
-            Some(_) => roots.source.open_source().map(|(_, pin)| pin),
-            None => roots.source.pin(),
-        };
-        let replica = match self.roots.replica {
-            Some(_) => roots.replica.open_replica().map(|(_, pin)| pin),
-            None => roots.replica.pin(),
-        };
-        self.check_source(source, now);
-        self.check_replica(replica, now);
-        self.note_if_back();
-    }
-
-    /// Goes on where both roots stand again.
-    fn note_if_back(&mut self) {
-        if self.core.is_lost() && !self.roots.is_lost() {
-            self.step(Event::RootsBack);
-        }
-    }
-
-    fn check_source(&mut self, found: Result<DirId, FsError>, now: Instant) {
+    fn check_source(&mut self, found: Result<DirId, FsError>, inspection: &mut Inspection<'_>) {
         match found {
-            Ok(pin) if pin == self.reconciler.roots.source_pin => {
-                self.roots.source_mount.follow(&self.reconciler.roots.source);
-                if self.roots.source.take().is_some_and(|absence| absence.told) {
+            Ok(pin) if pin == inspection.writer.roots.source_pin => {
+                self.source_mount.follow(&inspection.writer.roots.source);
+                if self.source.take().is_some_and(|absence| absence.told) {
                     tracing::info!(op = "source", "the source is there again");
                 }
             }
             Ok(pin) => {
-                self.drop_work();
-                let source = &self.reconciler.roots.source;
-                let absence = self.roots.source.get_or_insert_default();
-                if self.roots.source_mount.is_unmounted(source, &pin) {
+                inspection.drop_work();
+                let source = &inspection.writer.roots.source;
+                let absence = self.source.get_or_insert_default();
+                if self.source_mount.is_unmounted(source, &pin) {
                     let path = shown(&source.path);
-                    self.miss(
+                    self.say_missing(
                         Side::Source,
                         &format!("the disk of {path} is unmounted"),
                         "a disk is mounted there again",
                         true,
                     );
-                } else if stands(absence, pin, now) {
-                    self.adopt_source(pin);
+                } else if stands(absence, pin, inspection.now) {
+                    self.adopt_source(pin, inspection);
                 }
             }
-            Err(error) => self.miss_source(error),
+            Err(error) => self.miss_source(error, inspection),
         }
     }
 
-    fn adopt_source(&mut self, pin: DirId) {
-        let roots = &self.reconciler.roots;
+    fn adopt_source(&mut self, pin: DirId, inspection: &mut Inspection<'_>) {
+        let roots = &inspection.writer.roots;
         // Of one that is lost, another directory may have the numbers by now.
-        let replica = match self.roots.replica {
+        let replica = match self.replica {
             Some(_) => roots.replica.pin().ok(),
             None => roots.replica_pin,
         };
-        let apart = ensure_apart(
-            (&roots.source, &pin),
-            (&roots.replica, replica.as_ref()),
-            &self.roots.beside,
-        );
-        match apart.and_then(|()| self.roots.beside.log_in_source(&pin)) {
-            Ok(log) => self.reconciler.filter.log = log,
+        let apart =
+            ensure_apart((&roots.source, &pin), (&roots.replica, replica.as_ref()), &self.beside);
+        match apart.and_then(|()| self.beside.log_in_source(&pin)) {
+            Ok(log) => inspection.writer.filter.log = log,
             Err(refusal) => return self.refuse(Side::Source, &refusal),
         }
-        let is_doubted = self.roots.source_mount.adopt(&roots.source, pin, self.core.trust());
-        self.roots.source = None;
-        self.reconciler.adopt_source(pin);
-        self.step(Event::RootAdopted { side: Side::Source, is_doubted });
+        let is_doubted = self.source_mount.adopt(&roots.source, pin, inspection.trust);
+        self.source = None;
+        inspection.writer.adopt_source(pin);
+        inspection.events.push(Event::RootAdopted { side: Side::Source, is_doubted });
         tracing::warn!(
             op = "adopted",
             "another directory is the source now, at the same path: it is mirrored after a count"
         );
     }
 
-    fn miss_source(&mut self, error: FsError) {
-        self.drop_work();
-        let path = shown(&self.reconciler.roots.source.path);
-        self.miss(
+    fn miss_source(&mut self, error: FsError, inspection: &mut Inspection<'_>) {
+        inspection.drop_work();
+        let path = shown(&inspection.writer.roots.source.path);
+        self.say_missing(
             Side::Source,
             &format!("{path} cannot be opened ({})", error.reason()),
             "it can be opened",
@@ -198,49 +199,50 @@ impl Daemon<'_> {
         );
     }
 
-    fn check_replica(&mut self, found: Result<DirId, FsError>, now: Instant) {
+    fn check_replica(&mut self, found: Result<DirId, FsError>, inspection: &mut Inspection<'_>) {
         match found {
-            Ok(pin) if Some(pin) == self.reconciler.roots.replica_pin => {
-                if self.roots.replica.take().is_some_and(|absence| absence.told) {
+            Ok(pin) if Some(pin) == inspection.writer.roots.replica_pin => {
+                if self.replica.take().is_some_and(|absence| absence.told) {
                     tracing::info!(op = "replica", "the replica is there again");
                 }
             }
             Ok(pin) => {
-                self.drop_work();
-                let replica = &self.reconciler.roots.replica;
-                let absence = self.roots.replica.get_or_insert_default();
-                if let Err(why) = self.roots.replica_mount.may_adopt(replica, &pin) {
+                inspection.drop_work();
+                let replica = &inspection.writer.roots.replica;
+                let absence = self.replica.get_or_insert_default();
+                if let Err(why) = self.replica_mount.may_adopt(replica, &pin) {
                     absence.finds_stranger(why);
                     let what = format!("{} is not the replica: {why}", shown(&replica.path));
-                    self.miss(Side::Replica, &what, why.end(), true);
-                } else if stands(absence, pin, now) {
+                    self.say_missing(Side::Replica, &what, why.end(), true);
+                } else if stands(absence, pin, inspection.now) {
                     self.adopt_replica(
                         pin,
                         "another directory is the replica now, at the same path",
+                        inspection,
                     );
                 }
             }
-            Err(error) => self.miss_replica(error),
+            Err(error) => self.miss_replica(error, inspection),
         }
     }
 
     /// The replica is gone: it is made again where it was deleted, and waited for where its
     /// disk is gone.
-    fn miss_replica(&mut self, error: FsError) {
-        self.drop_work();
-        let roots = &self.reconciler.roots;
+    fn miss_replica(&mut self, error: FsError, inspection: &mut Inspection<'_>) {
+        inspection.drop_work();
+        let roots = &inspection.writer.roots;
         let path = roots.replica.path.clone();
         // Where the source is gone too, a directory above both may have been moved.
         let may_create = self.config.create && roots.source.pin() == Ok(roots.source_pin);
-        if error.is_absence() && may_create && self.roots.replica_mount.may_create(&path) {
+        if error.is_absence() && may_create && self.replica_mount.may_create(&path) {
             let made = fs::create_dir_all(&path);
-            if let (Ok(()), Ok(pin)) = (made, self.reconciler.roots.replica.pin()) {
+            if let (Ok(()), Ok(pin)) = (made, inspection.writer.roots.replica.pin()) {
                 let why = "the replica was deleted: it is made again and filled";
-                return self.adopt_replica(pin, why);
+                return self.adopt_replica(pin, why, inspection);
             }
         }
         let path = shown(&path);
-        self.miss(
+        self.say_missing(
             Side::Replica,
             &format!("{path} cannot be opened ({})", error.reason()),
             "it can be opened",
@@ -249,8 +251,8 @@ impl Daemon<'_> {
     }
 
     /// Says once that a root is not there. `back`: when it is there again.
-    fn miss(&mut self, side: Side, what: &str, back: &str, may_be_meant: bool) {
-        if !self.roots.absence(side).is_news() {
+    fn say_missing(&mut self, side: Side, what: &str, back: &str, may_be_meant: bool) {
+        if !self.absence(side).is_news() {
             return;
         }
         let then = if self.config.mode == Mode::Once {
@@ -269,56 +271,89 @@ impl Daemon<'_> {
 
     fn refuse(&mut self, side: Side, refusal: &Refusal) {
         let why = refusal.to_string();
-        self.roots.absence(side).is_refused(&why);
-        self.miss(side, &why, "that is otherwise", false);
+        self.absence(side).is_refused(&why);
+        self.say_missing(side, &why, "that is otherwise", false);
     }
 
-    fn adopt_replica(&mut self, pin: DirId, why: &str) {
-        let roots = &self.reconciler.roots;
-        let lost = self.roots.source.as_ref().and_then(|_| roots.source.pin().ok());
+    fn adopt_replica(&mut self, pin: DirId, why: &str, inspection: &mut Inspection<'_>) {
+        let roots = &inspection.writer.roots;
+        let lost = self.source.as_ref().and_then(|_| roots.source.pin().ok());
         let source = lost.unwrap_or(roots.source_pin);
-        let apart = ensure_apart(
-            (&roots.source, &source),
-            (&roots.replica, Some(&pin)),
-            &self.roots.beside,
-        );
+        let apart =
+            ensure_apart((&roots.source, &source), (&roots.replica, Some(&pin)), &self.beside);
         let fit = apart.and_then(|()| refuse_followed(&roots.replica));
         // The lock is named after the inode.
-        if let Err(refusal) = fit.and_then(|()| self.roots.lock.pass_on(&pin, &roots.replica.path))
-        {
+        if let Err(refusal) = fit.and_then(|()| self.lock.pass_on(&pin, &roots.replica.path)) {
             return self.refuse(Side::Replica, &refusal);
         }
         tracing::warn!(op = "adopted", "{why}");
-        self.roots.replica = None;
-        self.reconciler.adopt_replica(pin);
-        self.roots.replica_mount.adopt(&self.reconciler.roots.replica, pin);
-        self.reconciler.capabilities =
-            probe_replica(&mut self.reconciler.roots, unseen_seconds_of(self.config.task));
-        let trust = self.core.trust();
-        self.roots.source_mount.note(trust);
-        let is_doubted = trust.is_doubted();
-        self.step(Event::RootAdopted { side: Side::Replica, is_doubted });
+        self.replica = None;
+        inspection.writer.adopt_replica(pin);
+        self.replica_mount.adopt(&inspection.writer.roots.replica, pin);
+        inspection.writer.capabilities =
+            probe_replica(&mut inspection.writer.roots, unseen_seconds_of(self.config.task));
+        self.source_mount.note(inspection.trust);
+        let is_doubted = inspection.trust.is_doubted();
+        inspection.events.push(Event::RootAdopted { side: Side::Replica, is_doubted });
+    }
+}
+
+impl RootKeeper<Reconciler> for RootWatch<'_> {
+    fn is_due(&self, now: Instant) -> bool {
+        now.duration_since(self.checked) >= CHECK
     }
 
-    /// A round or a sweep met a root that is not what it was.
-    pub(super) fn lose(&mut self, lost: Lost) {
-        match lost {
-            Lost::Source(error) => self.miss_source(error),
-            Lost::Replica(error) => self.miss_replica(error),
-            Lost::SourceReplaced | Lost::ReplicaReplaced => {
-                // It may be back already. What was to be looked at is lost all the same.
-                self.drop_work();
-                self.inspect_roots(Instant::now());
-            }
+    fn inspect(
+        &mut self,
+        side: Side,
+        writer: &mut Reconciler,
+        trust: Trust,
+        now: Instant,
+    ) -> Vec<Event> {
+        self.checked = now;
+        let found = self.find(side, &writer.roots);
+        let mut inspection = Inspection { writer, trust, now, events: Vec::new() };
+        match side {
+            Side::Source => self.check_source(found, &mut inspection),
+            Side::Replica | Side::Backup => self.check_replica(found, &mut inspection),
         }
-        // A replica that was deleted is made again at once.
-        self.note_if_back();
+        inspection.events
     }
 
+    fn miss(
+        &mut self,
+        side: Side,
+        error: FsError,
+        writer: &mut Reconciler,
+        trust: Trust,
+        now: Instant,
+    ) -> Vec<Event> {
+        let mut inspection = Inspection { writer, trust, now, events: Vec::new() };
+        match side {
+            Side::Source => self.miss_source(error, &mut inspection),
+            Side::Replica | Side::Backup => self.miss_replica(error, &mut inspection),
+        }
+        inspection.events
+    }
+
+    fn is_lost(&self) -> bool {
+        self.source.is_some() || self.replica.is_some()
+    }
+}
+
+/// A look at a root: by whom it is used, what is made of the source, and what comes of it.
+struct Inspection<'a> {
+    writer: &'a mut Reconciler,
+    trust: Trust,
+    now: Instant,
+    events: Vec<Event>,
+}
+
+impl Inspection<'_> {
     /// Nothing that was found is of use any more.
     fn drop_work(&mut self) {
-        self.step(Event::RootLost);
-        self.reconciler.abandon();
+        self.events.push(Event::RootLost);
+        self.writer.abandon();
     }
 }
 
@@ -331,4 +366,26 @@ fn stands(absence: &mut LostRoot, pin: DirId, now: Instant) -> bool {
             false
         }
     }
+}
+
+/// Finds out what the replica keeps, and says what it does not; and in which ways the source is to
+/// be looked at for that.
+pub(super) fn probe_replica(roots: &mut Roots, unseen: i64) -> Capabilities {
+    let tells_late = roots.replica.is_remote();
+    let wanted = Capabilities { unseen, tells_late, ..of_process(roots.are_local()) };
+    let probed = roots.replica.open_replica().and_then(|(dir, _)| probe(&dir, wanted.clone()));
+    // Where nothing can be created, each action will say so.
+    let kept = probed.unwrap_or_else(|_| Capabilities {
+        symlink_metadata: roots.replica.foreign_file_system().is_none(),
+        ..wanted.clone()
+    });
+    let lacks = MissingCapabilities { wanted: &wanted, kept: &kept };
+    if lacks.any() {
+        tracing::warn!(
+            op = "replica",
+            "its file system does not keep: {lacks}. They are not mirrored, and compared as kept"
+        );
+    }
+    roots.find_quirks(&kept);
+    kept
 }

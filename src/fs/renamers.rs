@@ -2,7 +2,7 @@
 //! those above it. A directory may then be another than its name says, and hold what is not for
 //! those to whom it is to be opened.
 
-use crate::fs::tree::Dir;
+use crate::fs::view::ReplicaView;
 use crate::model::entry::Entry;
 use crate::model::path::RelPath;
 use crate::plan::verified_dirs::VerifiedDirs;
@@ -23,7 +23,7 @@ impl Renamers {
     /// Who can rename what lies in a directory of the replica, or could before. `user`: who mirrors
     /// it.
     pub fn within(dir: &Entry, verified_dirs: &VerifiedDirs, user: u32) -> Self {
-        if dir.mode & WRITABLE != 0 || verified_dirs.is_exposed(dir) {
+        if dir.mode & WRITABLE != 0 || verified_dirs.had_other_renamers(dir) {
             Self::Many
         } else if dir.uid == user {
             Self::Nobody
@@ -43,7 +43,7 @@ impl Renamers {
     /// Who could have moved the directory at `path` below the replica's `root` to where it is.
     /// Many, where one above it cannot be looked at, or where another than `dir` is found there.
     pub fn of(
-        root: &Dir,
+        root: &impl ReplicaView,
         path: &RelPath,
         dir: &Entry,
         verified_dirs: &VerifiedDirs,
@@ -93,7 +93,7 @@ mod tests {
             assert_eq!(within(7, mode), Renamers::Many);
         }
         let ours = Entry { uid: 7, mode: 0o700, ..dir() };
-        verified_dirs.mark_exposed(&ours);
+        verified_dirs.mark_had_other_renamers(&ours);
         assert_eq!(Renamers::within(&ours, &verified_dirs, 7), Renamers::Many);
         verified_dirs.note(&dir(), &ours);
         assert_eq!(Renamers::within(&ours, &verified_dirs, 7), Renamers::Nobody);

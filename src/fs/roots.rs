@@ -1,9 +1,7 @@
 //! The roots of both trees, and whether they are still the directories that they were.
 
 use crate::fs::tree::{Dir, DirId, Quirks, ReplicaDir, Root};
-use crate::model::entry::{Entry, Observed};
 use crate::model::error::FsError;
-use crate::model::path::Name;
 use crate::plan::metadata::Capabilities;
 
 /// Where the two trees lie and which directories they are.
@@ -17,31 +15,6 @@ pub struct Roots {
 }
 
 impl Roots {
-    /// Looks at a name on both sides. A reserved name counts as absent in the source (I7).
-    /// `None` where it is one root, mounted inside the other: such a directory is left alone.
-    pub fn see(
-        &self,
-        (source, replica): (&Dir, Option<&Dir>),
-        name: &Name,
-    ) -> Option<(Observed, Observed)> {
-        let bytes = name.as_bytes();
-        let ours = if name.is_reserved() { Observed::Absent } else { source.look(bytes) };
-        let theirs = replica.map_or(Observed::Absent, |replica| replica.look(bytes));
-        let is_dir = |side: &Observed, test: &dyn Fn(&Entry) -> bool| {
-            side.entry().is_some_and(|entry| entry.is_dir() && test(entry))
-        };
-        let is_source =
-            |entry: &Entry| entry.inode.id() == (self.source_pin.dev, self.source_pin.ino);
-        let other_root =
-            is_dir(&ours, &|entry| self.is_replica(entry)) || is_dir(&theirs, &is_source);
-        (!other_root).then_some((ours, theirs))
-    }
-
-    /// Whether a directory is the replica's root.
-    pub fn is_replica(&self, entry: &Entry) -> bool {
-        self.replica_pin.is_some_and(|pin| entry.inode.id() == (pin.dev, pin.ino))
-    }
-
     /// Finds out in which ways the source is to be looked at. `capabilities`: what the replica
     /// keeps.
     pub fn find_quirks(&mut self, capabilities: &Capabilities) {

@@ -288,3 +288,35 @@ mod tests {
         }
     }
 }
+
+#[cfg(test)]
+pub mod testing {
+    use super::*;
+
+    /// The settings of a run that goes on, and of which no sweep is due by the clock.
+    pub fn config() -> Config {
+        Config {
+            source: PathBuf::new(),
+            replica: PathBuf::new(),
+            watch: true,
+            debounce: Duration::from_millis(10),
+            interval: LONGEST,
+            log_file: None,
+            mode: Mode::Keep,
+            task: Task::Full,
+            log_format: Format::Text,
+            exclude: Vec::new(),
+            exclude_from: Vec::new(),
+            gitignore: false,
+            create: true,
+            max_delete: Limit::Percent(50.0),
+            durable: false,
+            backup_dir: None,
+            backup_keep: None,
+            sweep_rate: None,
+            threads: 1,
+            verbosity: 0,
+            rerun: Rerun::default(),
+        }
+    }
+}

@@ -257,6 +257,8 @@ impl Entry {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Observed {
     Absent,
+    /// Nobody has looked: all that is known is what a listing has said, which may be old by now.
+    Unlooked,
     Unknown(FsError),
     Present(Entry),
 }
@@ -265,15 +267,20 @@ impl Observed {
     pub fn entry(&self) -> Option<&Entry> {
         match self {
             Observed::Present(entry) => Some(entry),
-            Observed::Absent | Observed::Unknown(_) => None,
+            Observed::Absent | Observed::Unlooked | Observed::Unknown(_) => None,
         }
+    }
+
+    /// Whether nothing is known to stand there.
+    pub fn is_nothing(&self) -> bool {
+        matches!(self, Observed::Absent | Observed::Unlooked)
     }
 
     /// Why it could not be looked at.
     pub fn error(&self) -> Option<FsError> {
         match self {
             Observed::Unknown(error) => Some(*error),
-            Observed::Absent | Observed::Present(_) => None,
+            Observed::Absent | Observed::Unlooked | Observed::Present(_) => None,
         }
     }
 

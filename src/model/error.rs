@@ -181,7 +181,7 @@ impl FsError {
     }
 
     /// Whether a directory was looked for and what stands there is none, or nothing is there.
-    pub fn is_no_dir(&self) -> bool {
+    pub fn is_dir_absence(&self) -> bool {
         matches!(
             self.kind,
             FsErrorKind::NotFound | FsErrorKind::NotADirectory | FsErrorKind::SymlinkLoop

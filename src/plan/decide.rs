@@ -51,7 +51,9 @@ pub fn decide(
     capabilities: &Capabilities,
 ) -> Action {
     let source = match (source, replica) {
-        (Observed::Unknown(_), _) | (Observed::Absent, Observed::Unknown(_)) => {
+        // What a listing lacks need not be absent.
+        (Observed::Unknown(_) | Observed::Unlooked, _)
+        | (Observed::Absent, Observed::Unknown(_) | Observed::Unlooked) => {
             return Action::Unsure;
         }
         (Observed::Absent, Observed::Absent) => return Action::Nothing,
@@ -81,7 +83,7 @@ pub fn decide(
         // A rename replaces what cannot be looked at, unless it is a directory.
         (Kind::File, Observed::Unknown(_)) => Action::CopyFile(Reason::Kind),
         (Kind::Symlink(_), Observed::Unknown(_)) => Action::MakeSymlink(Reason::Kind),
-        (Kind::Dir, Observed::Unknown(_)) => Action::Unsure,
+        (Kind::Dir, Observed::Unknown(_)) | (_, Observed::Unlooked) => Action::Unsure,
 
         (kind, Observed::Present(replica)) => match (kind, &replica.kind) {
             (Kind::File, Kind::File) => decide_file(source, replica, contents, capabilities),

@@ -90,7 +90,7 @@ impl Count {
     /// nothing below is deleted; after an error of the disk or the network there may be much to
     /// delete.
     pub fn unlisted(dir: &RelPath, error: FsError) -> Self {
-        let lasts = error.is_no_dir()
+        let lasts = error.is_dir_absence()
             || error.is_forbidden()
             || error.kind == FsErrorKind::OpensOtherDevice;
         Self { unknown: (!lasts).then(|| (dir.clone(), error)), ..Self::default() }

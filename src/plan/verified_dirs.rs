@@ -34,7 +34,7 @@ struct VerifiedDir {
     source: u64,
     tie: Verification,
     /// Whether somebody else could move what it holds, while nobody but us can by now.
-    is_exposed: bool,
+    had_other_renamers: bool,
 }
 
 /// All of them. Each directory is kept as a number of 64 bits that nobody can choose.
@@ -49,7 +49,7 @@ impl VerifiedDirs {
     pub fn note(&self, source: &Entry, replica: &Entry) {
         let source = self.number(source);
         self.change(replica, |known| {
-            *known = VerifiedDir { source, tie: Verification::Twin, is_exposed: false }
+            *known = VerifiedDir { source, tie: Verification::Twin, had_other_renamers: false }
         });
     }
 
@@ -93,12 +93,12 @@ impl VerifiedDirs {
     }
 
     /// Nobody but us can move its entries from now on; somebody else could.
-    pub fn mark_exposed(&self, replica: &Entry) {
-        self.change(replica, |known| known.is_exposed = true);
+    pub fn mark_had_other_renamers(&self, replica: &Entry) {
+        self.change(replica, |known| known.had_other_renamers = true);
     }
 
-    pub fn is_exposed(&self, replica: &Entry) -> bool {
-        self.lock().get(&self.number(replica)).is_some_and(|known| known.is_exposed)
+    pub fn had_other_renamers(&self, replica: &Entry) -> bool {
+        self.lock().get(&self.number(replica)).is_some_and(|known| known.had_other_renamers)
     }
 
     /// Another directory is the replica now.
@@ -116,7 +116,7 @@ impl VerifiedDirs {
     fn change(&self, replica: &Entry, change: impl FnOnce(&mut VerifiedDir)) {
         let mut known = self.lock();
         if known.len() >= MOST {
-            known.retain(|_, known| known.is_exposed);
+            known.retain(|_, known| known.had_other_renamers);
         }
         change(known.entry(self.number(replica)).or_default());
     }

@@ -7,7 +7,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::holds;
-use crate::app::cli::{Args, other_order};
+use crate::app::cli::{Args, suggest_order};
 use crate::model::config::{LONGEST, LONGEST_DEBOUNCE, SHORTEST, parse_debounce, parse_interval};
 use crate::model::limit::Limit;
 
@@ -67,7 +67,7 @@ fn argument() -> impl Strategy<Value = String> {
 #[test]
 fn any_arguments_make_a_config_or_are_refused() {
     holds(&vec(argument(), 0..8), |args| {
-        let _ = other_order(&args);
+        let _ = suggest_order(&args);
         let Ok(args) = Args::try_parse_from(std::iter::once("twindir".to_owned()).chain(args))
         else {
             return;

@@ -53,6 +53,7 @@ fn entry() -> impl Strategy<Value = Entry> {
 fn side() -> impl Strategy<Value = Observed> {
     prop_oneof![
         1 => Just(Observed::Absent),
+        1 => Just(Observed::Unlooked),
         1 => Just(Observed::Unknown(FsError::for_test())),
         4 => entry().prop_map(Observed::Present),
     ]
@@ -108,7 +109,7 @@ fn only_what_is_known_to_be_absent_or_not_mirrored_goes() {
         |(source, replica, contents, capabilities)| {
             let action = decide(&source, &replica, contents, &capabilities);
             match &source {
-                Observed::Unknown(_) => assert_eq!(action, Action::Unsure),
+                Observed::Unknown(_) | Observed::Unlooked => assert_eq!(action, Action::Unsure),
                 Observed::Absent => {
                     assert!(matches!(action, Action::Remove | Action::Nothing | Action::Unsure));
                 }

@@ -215,7 +215,7 @@ impl BothQueues {
                 queue.await_worker(path.clone(), check(depth, Detector::Sweep));
                 plain.awaiting_worker.push((path, check(depth, Detector::Sweep)));
             }
-            QueueStep::Unpark(number) => self.release_to_workers(number),
+            QueueStep::Unpark(number) => self.requeue_awaiting_workers(number),
             QueueStep::Cool(path, took) => {
                 queue.cool(path.clone(), Duration::from_millis(took), now);
                 let begun = now.checked_sub(Duration::from_millis(took)).unwrap_or(now);
@@ -236,8 +236,8 @@ impl BothQueues {
         }
     }
 
-    fn release_to_workers(&mut self, number: usize) {
-        self.queue.release_to_workers(number);
+    fn requeue_awaiting_workers(&mut self, number: usize) {
+        self.queue.requeue_awaiting_workers(number);
         let number = number.min(self.plain.awaiting_worker.len());
         for (path, check) in self.plain.awaiting_worker.drain(..number).collect::<Vec<_>>() {
             self.plain.ready(&path, &check);
@@ -298,7 +298,7 @@ fn what_was_asked_for_comes_out_once_in_time_and_nothing_else_does() {
             both.step(step);
             both.agree();
         }
-        both.release_to_workers(usize::MAX);
+        both.requeue_awaiting_workers(usize::MAX);
         both.pass(Duration::from_secs(10));
         let portion = BatchLimit { names: 3, dirs: 2 };
         while [Detector::Watch, Detector::Sweep]

@@ -4,9 +4,11 @@ use std::cell::Cell;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::step::OpenedPair;
 use crate::fs::digest::hash_all;
 use crate::fs::tree::File;
-use crate::model::entry::{DigestPair, Entry};
+use crate::fs::view::ReplicaFile;
+use crate::model::entry::{DigestPair, Entry, Md5};
 use crate::model::error::WorkError;
 use crate::model::path::Name;
 
@@ -34,7 +36,14 @@ pub(super) struct Read {
     /// Whether something differs that is no part of the contents.
     pub differs: bool,
     ours: Range<usize>,
-    theirs: Range<usize>,
+    theirs: Theirs,
+}
+
+/// What is known of the replica's file.
+enum Theirs {
+    /// Where its contents are.
+    Read(Range<usize>),
+    Told(Md5),
 }
 
 impl Default for Batch {
@@ -57,8 +66,7 @@ impl Batch {
     pub fn read(
         &mut self,
         name: &Name,
-        (source, ours): (&File, Entry),
-        (replica, theirs): (&File, Entry),
+        pair: OpenedPair,
         differs: bool,
         (drop_behind, cancel): (bool, &AtomicBool),
     ) -> Result<(), WorkError> {
@@ -66,22 +74,30 @@ impl Batch {
             return Err(WorkError::Cancelled);
         }
         let used = self.used;
-        let read = self
-            .append(source, ours.size, drop_behind)
-            .and_then(|ours| Ok((ours, self.append(replica, theirs.size, drop_behind)?)));
+        let read = self.append_pair(&pair, drop_behind);
         if read.is_err() {
             self.used = used;
         }
-        let (from_source, from_replica) = read?;
-        self.pairs.push(Read {
-            name: name.clone(),
-            source: ours,
-            replica: theirs,
-            differs,
-            ours: from_source,
-            theirs: from_replica,
-        });
+        let (ours, theirs) = read?;
+        let (source, replica) = (pair.source.1, pair.replica.1);
+        self.pairs.push(Read { name: name.clone(), source, replica, differs, ours, theirs });
         Ok(())
+    }
+
+    fn append_pair(
+        &mut self,
+        pair: &OpenedPair,
+        drop_behind: bool,
+    ) -> Result<(Range<usize>, Theirs), WorkError> {
+        let OpenedPair { source: (file, source), replica: (other, replica) } = pair;
+        let ours = self.append(file, source.size, drop_behind)?;
+        let theirs = match other {
+            ReplicaFile::Readable(other) => {
+                Theirs::Read(self.append(other, replica.size, drop_behind)?)
+            }
+            ReplicaFile::Told { md5, .. } => Theirs::Told(*md5),
+        };
+        Ok((ours, theirs))
     }
 
     /// Reads a file of `size` bytes, and one byte more if it is longer: where they are. With
@@ -115,12 +131,24 @@ impl Batch {
         let messages: Vec<&[u8]> = self
             .pairs
             .iter()
-            .flat_map(|pair| [&self.bytes[pair.ours.clone()], &self.bytes[pair.theirs.clone()]])
+            .flat_map(|pair| {
+                let theirs = match &pair.theirs {
+                    Theirs::Read(theirs) => Some(theirs.clone()),
+                    Theirs::Told(_) => None,
+                };
+                [Some(pair.ours.clone()), theirs]
+            })
+            .flatten()
+            .map(|range| &self.bytes[range])
             .collect();
         let mut digests = hash_all(&messages).into_iter();
         self.used = 0;
         std::mem::take(&mut self.pairs).into_iter().filter_map(move |pair| {
-            let (source, replica) = (digests.next()?, digests.next()?);
+            let source = digests.next()?;
+            let replica = match pair.theirs {
+                Theirs::Read(_) => digests.next()?,
+                Theirs::Told(md5) => md5,
+            };
             Some((pair, DigestPair { source, replica }))
         })
     }

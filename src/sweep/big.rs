@@ -2,10 +2,11 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::step::{BigPair, Opened, ReplicaState, Step};
+use super::step::{BigPair, OpenedPair, ReplicaDirHint, Step};
 use super::subtree::DirVerdict;
 use super::{Message, Walker};
-use crate::fs::digest::{Pair, SIDE_BY_SIDE, compare_all, compare_large};
+use crate::fs::digest::{Pair, SIDE_BY_SIDE, compare_all};
+use crate::fs::view::{ReplicaFile, ReplicaView, Trees};
 use crate::model::check::CachedDigests;
 use crate::model::entry::DigestPair;
 use crate::model::error::WorkError;
@@ -40,7 +41,7 @@ impl Bigs {
     }
 }
 
-impl Walker<'_> {
+impl<T: Trees> Walker<'_, T> {
     pub(super) fn put_off(
         &self,
         (dir, subtree): (&RelPath, &Arc<DirVerdict>),
@@ -54,40 +55,55 @@ impl Walker<'_> {
     pub(super) fn compare_bigs(&self, bigs: Vec<BigPair>) {
         // With a rate, speed is not what is wanted.
         let alone = bigs.len() == 1 && self.plan.rate.is_none();
+        // Of what the replica's keeper tells the MD5s, there is one lane each.
         let mut bigs = bigs.into_iter();
-        let mut next = || bigs.find_map(|big| self.open_big(big));
-        if alone {
-            // Two lanes are little: a thread a side is faster.
-            if let Some(pair) = next() {
-                let ((file, ours), (other, theirs)) = (&pair.source, &pair.replica);
-                let verdict = compare_large((file, ours), (other, theirs), self.cancel);
-                self.report_big(pair, verdict);
-            }
-            return;
-        }
+        let mut next = || {
+            bigs.find_map(|big| {
+                let (big, pair) = self.open_big(big)?;
+                match pair {
+                    OpenedPair { source, replica: (ReplicaFile::Readable(file), entry) }
+                        if !alone =>
+                    {
+                        Some(Pair { what: big, source, replica: (file, entry) })
+                    }
+                    // Two lanes are little: a thread a side is faster.
+                    pair => {
+                        self.compare_alone(big, &pair);
+                        None
+                    }
+                }
+            })
+        };
         let read = |bytes| self.rate.wait_after(bytes, self.cancel);
-        compare_all(next, self.drops_behind(), read, self.cancel, |pair, verdict| {
-            self.report_big(pair, verdict);
+        compare_all(&mut next, self.drops_behind(), read, self.cancel, |pair, verdict| {
+            let Pair { what: big, source, replica: (file, entry) } = pair;
+            let replica = (ReplicaFile::Readable(file), entry);
+            self.report_big(big, &OpenedPair { source, replica }, verdict);
         });
     }
 
+    fn compare_alone(&self, big: BigPair, pair: &OpenedPair) {
+        let OpenedPair { source: (file, source), replica: (other, replica) } = pair;
+        let verdict = other.compare_large(replica, (file, source), self.cancel);
+        self.rate.wait_after(source.size, self.cancel);
+        self.report_big(big, pair, verdict);
+    }
+
     /// Opens a pair; `None` where it cannot be compared, which a round is to see.
-    fn open_big(&self, big: BigPair) -> Option<Pair<BigPair>> {
+    fn open_big(&self, big: BigPair) -> Option<(BigPair, OpenedPair)> {
         let BigPair { dir, name, subtree } = &big;
-        let Some((source, replica)) = self.open_both(dir, ReplicaState::Open) else {
+        let Some((source, replica)) = self.open_both(dir, ReplicaDirHint::Exists) else {
             subtree.mark_different();
             return None;
         };
-        subtree.verify_identity(&source, replica.as_deref());
-        let open = || -> Result<(Opened, Opened), WorkError> {
+        subtree.verify_identity(&source, replica.as_ref());
+        let open = || -> Result<OpenedPair, WorkError> {
             let ours = source.open_file(name.as_bytes())?;
             let theirs = replica.as_ref().ok_or(WorkError::Changed)?.open_file(name.as_bytes())?;
-            Ok((ours, theirs))
+            Ok(OpenedPair { source: ours, replica: theirs })
         };
         match open() {
-            Ok((ours, theirs)) if ours.1.size == theirs.1.size => {
-                Some(Pair { what: big, source: ours, replica: theirs })
-            }
+            Ok(pair) if pair.are_of_one_size() => Some((big, pair)),
             _ => {
                 subtree.mark_different();
                 self.report_pair(big, None);
@@ -96,14 +112,13 @@ impl Walker<'_> {
         }
     }
 
-    fn report_big(&self, pair: Pair<BigPair>, verdict: Result<DigestPair, WorkError>) {
-        let Pair { what: big, source: (file, source), replica: (other, replica) } = pair;
+    fn report_big(&self, big: BigPair, pair: &OpenedPair, verdict: Result<DigestPair, WorkError>) {
         let judged = verdict.and_then(|verdict| {
-            let differs = self.differ_beside(&file, &source, &other, &replica)?;
+            let differs = self.differ_beside(pair)?;
             if differs || !verdict.same() {
                 big.subtree.mark_different();
             }
-            Ok(self.judge(&source, &replica, verdict, differs))
+            Ok(self.judge(&pair.source.1, &pair.replica.1, verdict, differs))
         });
         match judged {
             Ok(None) | Err(WorkError::Cancelled) => {}

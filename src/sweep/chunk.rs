@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use super::batch::Batch;
 use super::join::{Joined, ListedPair};
-use super::step::{Opened, ReplicaState, Step};
+use super::step::{OpenedPair, ReplicaDirHint, Step};
 use super::subtree::DirVerdict;
 use super::{Extent, Message, Task, Walker};
 use crate::fs::filter::DirFilter;
-use crate::fs::tree::{Dir, ListedKind, ReplicaDir};
+use crate::fs::tree::{Dir, ListedKind};
+use crate::fs::view::{ReplicaView, Trees};
 use crate::model::check::{CachedDigests, Check};
 use crate::model::entry::{Entry, Kind, Observed};
 use crate::model::error::WorkError;
@@ -22,34 +23,34 @@ use crate::plan::metadata::MetadataDiff;
 const BIG: u64 = 1024 * 1024;
 
 /// What one thread has found in one directory.
-pub(super) struct Chunk<'a> {
-    walker: &'a Walker<'a>,
+pub(super) struct Chunk<'a, T: Trees> {
+    walker: &'a Walker<'a, T>,
     dir: &'a RelPath,
     subtree: &'a Arc<DirVerdict>,
-    known: ReplicaState,
+    known: ReplicaDirHint,
     source: &'a Dir,
-    replica: Option<&'a ReplicaDir>,
+    replica: Option<&'a T::Replica>,
     filter: DirFilter<'a>,
     batch: Batch,
     found: Vec<(Name, Check)>,
     linked: Vec<Linked>,
 }
 
-impl Walker<'_> {
+impl<T: Trees> Walker<'_, T> {
     pub(super) fn chunk<'a>(
         &'a self,
         (dir, subtree): (&'a RelPath, &'a Arc<DirVerdict>),
-        known: ReplicaState,
+        known: ReplicaDirHint,
         source: &'a Dir,
-        replica: Option<&'a ReplicaDir>,
-    ) -> Chunk<'a> {
+        replica: Option<&'a T::Replica>,
+    ) -> Chunk<'a, T> {
         let filter = self.plan.filter.at(dir);
         let (batch, found, linked) = (Batch::default(), Vec::new(), Vec::new());
         Chunk { walker: self, dir, subtree, known, source, replica, filter, batch, found, linked }
     }
 }
 
-impl Chunk<'_> {
+impl<T: Trees> Chunk<'_, T> {
     pub(super) fn compare_names(
         &mut self,
         joined: &Joined,
@@ -125,7 +126,7 @@ impl Chunk<'_> {
             // To be named, once; it makes no difference.
             (Some(ListedKind::Special), None) => self.found.push((name, self.walker.look())),
             (Some(ListedKind::Dir), None) => {
-                self.step_into(&name, ReplicaState::Absent, more);
+                self.step_into(&name, ReplicaDirHint::NotListed, more);
                 self.walker.counts.differs();
                 self.found.push((name, self.walker.look()));
             }
@@ -143,14 +144,16 @@ impl Chunk<'_> {
 
     /// Compares what both listings say to be files: opened, they tell what a look would.
     fn compare_listed_files(&mut self, name: Name, more: &mut Vec<Step>) {
-        let Ok((ours, theirs)) = self.open_pair(&name) else {
+        let Ok(pair) = self.open_pair(&name) else {
             return self.compare_entries(name, more);
         };
-        self.note_links(&name, &ours.1);
-        match ours.1.size {
-            size if size != theirs.1.size => self.differs_there(name),
-            BIG.. => self.walker.put_off((self.dir, self.subtree), name, more),
-            _ => self.read_pair(name, ours, theirs),
+        self.note_links(&name, &pair.source.1);
+        if !pair.are_of_one_size() {
+            self.differs_there(name);
+        } else if pair.source.1.size >= BIG {
+            self.walker.put_off((self.dir, self.subtree), name, more);
+        } else {
+            self.read_pair(name, pair);
         }
     }
 
@@ -163,7 +166,7 @@ impl Chunk<'_> {
         if source.is_dir() {
             self.step_into(
                 &name,
-                if replica.is_dir() { self.known } else { ReplicaState::Absent },
+                if replica.is_dir() { self.known } else { ReplicaDirHint::NotListed },
                 more,
             );
         }
@@ -191,7 +194,7 @@ impl Chunk<'_> {
         }
     }
 
-    fn step_into(&mut self, name: &Name, known: ReplicaState, more: &mut Vec<Step>) {
+    fn step_into(&mut self, name: &Name, known: ReplicaDirHint, more: &mut Vec<Step>) {
         if self.walker.plan.extent == Extent::Names {
             return self.examine_dir(name);
         }
@@ -220,7 +223,7 @@ impl Chunk<'_> {
         let capabilities = &self.walker.plan.capabilities;
         let (Some(source), Some(replica)) = (source.entry(), replica.entry()) else { return false };
         self.walker.plan.task == Task::Quick
-            && self.known != ReplicaState::Doubted
+            && self.known != ReplicaDirHint::MaybeMoved
             && !may_hold_other(source, replica, capabilities)
             && !MetadataDiff::between(source, replica, capabilities).any()
     }
@@ -228,28 +231,26 @@ impl Chunk<'_> {
     /// Reads a pair of files of equal size.
     fn compare_files(&mut self, name: Name) {
         match self.open_pair(&name) {
-            Ok((ours, theirs)) if ours.1.size == theirs.1.size => {
-                self.read_pair(name, ours, theirs);
-            }
+            Ok(pair) if pair.are_of_one_size() => self.read_pair(name, pair),
             // Whatever went wrong, a round looks at the name and says it.
             _ => self.differs_there(name),
         }
     }
 
-    fn open_pair(&self, name: &Name) -> Result<(Opened, Opened), WorkError> {
-        let ours = self.source.open_file(name.as_bytes())?;
-        let theirs = self.replica.ok_or(WorkError::Changed)?.open_file(name.as_bytes())?;
-        Ok((ours, theirs))
+    fn open_pair(&self, name: &Name) -> Result<OpenedPair, WorkError> {
+        let source = self.source.open_file(name.as_bytes())?;
+        let replica = self.replica.ok_or(WorkError::Changed)?.open_file(name.as_bytes())?;
+        Ok(OpenedPair { source, replica })
     }
 
     /// Reads a pair, which is compared with others of the directory.
-    fn read_pair(&mut self, name: Name, (file, source): Opened, (other, replica): Opened) {
-        let (walker, size) = (self.walker, source.size + replica.size);
+    fn read_pair(&mut self, name: Name, pair: OpenedPair) {
+        let (walker, size) = (self.walker, pair.source.1.size + pair.replica.1.size);
         // RACE: one may be written to while it is read. Whoever acts on the evidence sees that;
         // what was wrongly found equal is found by the next look.
-        let result = walker.differ_beside(&file, &source, &other, &replica).and_then(|differs| {
+        let result = walker.differ_beside(&pair).and_then(|differs| {
             let options = (walker.drops_behind(), &**walker.cancel);
-            self.batch.read(&name, (&file, source), (&other, replica), differs, options)
+            self.batch.read(&name, pair, differs, options)
         });
         match result {
             Ok(()) => {

@@ -6,14 +6,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::join::Joined;
-use super::step::{ReplicaState, Step};
+use super::step::{OpenedPair, ReplicaDirHint, Step};
 use super::subtree::{ComparedDirs, DirVerdict};
 use super::walk::walk;
 use super::{Extent, Message, Task, Walker};
 use crate::fs::renamers::Renamers;
-use crate::fs::tree::{Dir, File, ReplicaDir};
+use crate::fs::tree::Dir;
+use crate::fs::view::{ReplicaView, Trees};
 use crate::model::check::{CachedDigests, Check, Depth};
-use crate::model::entry::{DigestPair, Entry};
+use crate::model::entry::{DigestPair, Entry, Observed, XattrKinds, Xattrs};
 use crate::model::error::FsError;
 use crate::model::error::FsErrorKind;
 use crate::model::error::WorkError;
@@ -25,9 +26,10 @@ use crate::report::{Cause, Problem};
 /// Names of one directory that one thread compares before it reports.
 pub(super) const CHUNK: usize = 256;
 
-impl Walker<'_> {
+impl<T: Trees> Walker<'_, T> {
     pub(super) fn compare(&self) {
-        let known = if self.replica.is_some() { ReplicaState::Open } else { ReplicaState::Absent };
+        let known =
+            if self.replica.is_some() { ReplicaDirHint::Exists } else { ReplicaDirHint::NotListed };
         let first =
             self.plan.scopes.iter().map(|scope| Step::Dir(scope.clone(), known, None)).collect();
         let threads = self.plan.threads;
@@ -51,7 +53,7 @@ impl Walker<'_> {
                 let Some((source, open)) = self.open_both(&dir, replica) else {
                     return subtree.mark_different();
                 };
-                subtree.verify_identity(&source, open.as_deref());
+                subtree.verify_identity(&source, open.as_ref());
                 let mut chunk = self.chunk((&dir, &subtree), replica, &source, open.as_ref());
                 chunk.compare_names(&joined, range, more);
                 chunk.report();
@@ -64,27 +66,27 @@ impl Walker<'_> {
     fn compare_dir(
         &self,
         dir: &RelPath,
-        known: ReplicaState,
+        known: ReplicaDirHint,
         above: Option<&Arc<DirVerdict>>,
         more: &mut Vec<Step>,
     ) -> Option<()> {
         let (source, replica) = self.open_both(dir, known)?;
-        if let Some(above) = above.filter(|_| known != ReplicaState::Absent) {
+        if let Some(above) = above.filter(|_| known != ReplicaDirHint::NotListed) {
             self.verify_parent(above, dir, &source, replica.as_ref());
         }
         self.register(dir, &source);
         let listed = source.list();
-        let also = replica.as_ref().map(|replica| replica.list()).transpose();
+        let also = replica.as_ref().map(ReplicaView::list).transpose();
         let (ours, theirs) = match (listed, also) {
             (Ok(ours), Ok(theirs)) => (ours, theirs.unwrap_or_default()),
             // Removed since it was opened.
-            (Err(error), _) | (_, Err(error)) if error.is_no_dir() => {
+            (Err(error), _) | (_, Err(error)) if error.is_dir_absence() => {
                 return self.look_at(dir, Depth::Content);
             }
             (Err(error), _) | (_, Err(error)) => return self.problem(dir, error),
         };
         let known = match (known, &replica) {
-            (ReplicaState::Open, Some(replica)) => self.known_of_open(&source, replica),
+            (ReplicaDirHint::Exists, Some(replica)) => self.known_of_open(&source, replica),
             (known, _) => known,
         };
         let subtree = Arc::new(self.compare_dir_itself(dir, &source, replica.as_ref(), above));
@@ -120,23 +122,24 @@ impl Walker<'_> {
     pub(super) fn open_both(
         &self,
         dir: &RelPath,
-        known: ReplicaState,
-    ) -> Option<(Dir, Option<ReplicaDir>)> {
+        known: ReplicaDirHint,
+    ) -> Option<(Dir, Option<T::Replica>)> {
         let source = match self.source.open(dir) {
             Ok(source) => source,
             // Gone or swapped since its parent was listed: its parent's name is looked at.
-            Err(error) if error.is_no_dir() => return self.look_at(dir, Depth::Content),
+            Err(error) if error.is_dir_absence() => return self.look_at(dir, Depth::Content),
             Err(error) => return self.problem(dir, error),
         };
         if self.is_replica(dir, &source) {
             return None;
         }
-        let Some(replica) = self.replica.as_ref().filter(|_| known != ReplicaState::Absent) else {
+        let Some(replica) = self.replica.as_ref().filter(|_| known != ReplicaDirHint::NotListed)
+        else {
             return Some((source, None));
         };
         match replica.open(dir) {
             Ok(replica) => Some((source, Some(replica))),
-            Err(error) if error.is_no_dir() => Some((source, None)),
+            Err(error) if error.is_dir_absence() => Some((source, None)),
             // Its mode locks it: a round opens it up, and then what lies below is looked at.
             Err(error) if error.kind == FsErrorKind::Denied => self.look_at(dir, Depth::Subtree),
             Err(error) => self.problem(dir, error),
@@ -150,22 +153,23 @@ impl Walker<'_> {
         above: &DirVerdict,
         dir: &RelPath,
         source: &Dir,
-        replica: Option<&ReplicaDir>,
+        replica: Option<&T::Replica>,
     ) {
         if above.movers_within() == Renamers::Nobody {
             return;
         }
         let lies = || {
             let (path, name) = dir.split()?;
-            let both = [source.entry().ok()?, replica?.entry().ok()?];
-            let open = [
-                self.source.open(&path).ok()?,
-                self.replica.as_ref()?.open(&path).ok()?.into_reader(),
-            ];
-            let is_here = |(dir, it): (&Dir, &Entry)| {
-                dir.look(name.as_bytes()).entry().is_some_and(|entry| entry.is_inode_of(it))
-            };
-            Some(above.is(&open[0], &open[1]) && open.iter().zip(&both).all(is_here))
+            let (ours, theirs) = (source.entry().ok()?, replica?.entry().ok()?);
+            let source = self.source.open(&path).ok()?;
+            let replica = self.replica.as_ref()?.open(&path).ok()?;
+            let is_here =
+                |seen: Observed, it: &Entry| seen.entry().is_some_and(|seen| seen.is_inode_of(it));
+            Some(
+                above.is(&source, &replica)
+                    && is_here(source.look(name.as_bytes()), &ours)
+                    && is_here(replica.look(name.as_bytes()), &theirs),
+            )
         };
         if lies() != Some(true) {
             above.mark_different();
@@ -203,19 +207,14 @@ impl Walker<'_> {
     }
 
     /// Whether two files differ in what is no part of their contents.
-    pub(super) fn differ_beside(
-        &self,
-        file: &File,
-        source: &Entry,
-        other: &File,
-        replica: &Entry,
-    ) -> Result<bool, WorkError> {
+    pub(super) fn differ_beside(&self, pair: &OpenedPair) -> Result<bool, WorkError> {
+        let OpenedPair { source: (file, source), replica: (other, replica) } = pair;
         let kinds = self.plan.capabilities.xattrs;
         Ok(MetadataDiff::between(source, replica, &self.plan.capabilities).any()
             || file.xattrs(kinds)? != other.xattrs(kinds)?)
     }
 
-    fn look_at<T>(&self, path: &RelPath, depth: Depth) -> Option<T> {
+    fn look_at<R>(&self, path: &RelPath, depth: Depth) -> Option<R> {
         if let Some((dir, name)) = path.split() {
             self.counts.differs();
             self.send(Message::Differ(dir, vec![(name, Check { depth, ..self.look() })]));
@@ -223,17 +222,17 @@ impl Walker<'_> {
         None
     }
 
-    fn problem<T>(&self, dir: &RelPath, error: FsError) -> Option<T> {
+    fn problem<R>(&self, dir: &RelPath, error: FsError) -> Option<R> {
         self.send(Message::Problem(Problem { path: dir.clone(), cause: Cause::FsError(error) }));
         None
     }
 
-    fn known_of_open(&self, source: &Dir, replica: &ReplicaDir) -> ReplicaState {
+    fn known_of_open(&self, source: &Dir, replica: &T::Replica) -> ReplicaDirHint {
         match (source.entry(), replica.entry()) {
             (Ok(source), Ok(replica)) if self.may_be_moved(&source, &replica) => {
-                ReplicaState::Doubted
+                ReplicaDirHint::MaybeMoved
             }
-            _ => ReplicaState::Open,
+            _ => ReplicaDirHint::Exists,
         }
     }
 
@@ -250,13 +249,12 @@ impl Walker<'_> {
         &self,
         dir: &RelPath,
         source: &Dir,
-        replica: Option<&ReplicaDir>,
+        replica: Option<&T::Replica>,
         above: Option<&Arc<DirVerdict>>,
     ) -> DirVerdict {
         let capabilities = &self.plan.capabilities;
-        let xattrs = |dir: &Dir| dir.xattrs(capabilities.xattrs);
-        let facts = |dir: &Dir| -> Result<_, FsError> { Ok((dir.entry()?, xattrs(dir)?)) };
-        let ours = facts(source);
+        let kinds = capabilities.xattrs;
+        let ours = facts(source, kinds);
         // What the replica has of a file system that is no longer mounted is none of the
         // directories' above.
         let is_lost = self.plan.submounts.contains(dir)
@@ -264,7 +262,7 @@ impl Walker<'_> {
         let above = above.filter(|_| !is_lost);
         let subtree = DirVerdict::new(above.cloned(), capabilities.user, self.cancel);
         let Some(replica) = replica else { return subtree };
-        let (Ok(ours), Ok(theirs)) = (ours, facts(replica)) else {
+        let (Ok(ours), Ok(theirs)) = (ours, facts(replica, kinds)) else {
             subtree.mark_different();
             return subtree;
         };
@@ -294,4 +292,9 @@ impl Walker<'_> {
         }
         if is_closed { subtree.tell(dir, self.found(None), self.out) } else { subtree }
     }
+}
+
+/// A directory itself, and its attributes.
+fn facts(dir: &impl ReplicaView, kinds: XattrKinds) -> Result<(Entry, Xattrs), FsError> {
+    Ok((dir.entry()?, dir.xattrs(kinds)?))
 }

@@ -1,12 +1,14 @@
 //! The count: names only, to judge deletions before the first one.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Walker;
 use super::walk::walk;
-use crate::fs::tree::{Dir, LOST_FOUND, ListedKind, Listing};
+use crate::fs::tree::{LOST_FOUND, ListedKind, Listing};
+use crate::fs::view::{ReplicaView, Trees, descend};
 use crate::model::error::FsError;
 use crate::model::path::{Name, RelPath, fold_case};
 use crate::plan::guard::{Count, is_much};
@@ -15,7 +17,7 @@ use crate::plan::metadata::Symlinks;
 /// Entries that are named as examples of what would go.
 const EXAMPLES: usize = 5;
 
-impl Walker<'_> {
+impl<T: Trees> Walker<'_, T> {
     /// Counts what the source lacks. What cannot be listed is unknown.
     pub(super) fn count(&self) -> Count {
         let total = Mutex::new(Count::default());
@@ -105,7 +107,7 @@ impl Walker<'_> {
         for (name, hint) in replica.iter() {
             let Some(path) = Name::new(name).map(|name| dir.join(&name)) else { continue };
             let held_dir = hint.is_dir_or(|| replica_root.open(&path).is_ok());
-            let stands = source.find(name).map(|hint| hint.of(|| open.look(name)));
+            let stands = source.find(name).map(|hint| hint.resolve(|| open.look(name)));
             if filter
                 .excludes_either(name, [stands.map(|hint| hint == ListedKind::Dir), Some(held_dir)])
             {
@@ -162,26 +164,25 @@ impl Walker<'_> {
     /// The entries below a directory, without those that are excluded.
     fn count_below(
         &self,
-        root: &Dir,
+        root: &impl ReplicaView,
         dir: &RelPath,
         unknown: &mut Option<(RelPath, FsError)>,
     ) -> u64 {
         let filter = self.plan.filter.detached();
         let mut number = 0;
-        let mut waiting = vec![dir.clone()];
-        while let Some(at) = waiting.pop() {
+        let _ = descend(root, dir.clone(), |at, opened, more| {
             if self.is_cancelled() {
-                break;
+                return ControlFlow::Break(());
             }
-            let (open, listing) = match root.open(&at).and_then(|open| Ok((open.list()?, open))) {
-                Ok((listing, open)) => (open, listing),
+            let (open, listing) = match opened {
+                Ok(opened) => opened,
                 Err(error) => {
-                    *unknown = unknown.take().or(Count::unlisted(&at, error).unknown);
-                    continue;
+                    *unknown = unknown.take().or(Count::unlisted(at, error).unknown);
+                    return ControlFlow::Continue(());
                 }
             };
-            filter.refresh(&at, &open, |name| listing.find(name).is_some());
-            let rules = filter.at(&at);
+            filter.refresh(at, open, |name| listing.find(name).is_some());
+            let rules = filter.at(at);
             for (name, hint) in listing.iter() {
                 let is_dir = || hint.is_dir_or(|| open.look(name).is_dir());
                 if !filter.is_empty() && rules.excludes(name, is_dir()) {
@@ -190,10 +191,11 @@ impl Walker<'_> {
                 number += 1;
                 if let (ListedKind::Dir | ListedKind::Unknown, Some(name)) = (hint, Name::new(name))
                 {
-                    waiting.push(at.join(&name));
+                    more.push(at.join(&name));
                 }
             }
-        }
+            ControlFlow::Continue(())
+        });
         number
     }
 }

@@ -25,8 +25,9 @@ use rate::RateLimiter;
 
 use crate::fs::clock;
 use crate::fs::filter::Filter;
-use crate::fs::roots::{Lost, Roots};
-use crate::fs::tree::{Dir, DirId, ReplicaDir};
+use crate::fs::roots::Lost;
+use crate::fs::tree::{Dir, DirId};
+use crate::fs::view::Trees;
 use crate::model::check::{Check, Detector};
 use crate::model::entry::{Entry, Time};
 use crate::model::path::{Name, RelPath};
@@ -46,8 +47,8 @@ const NICE: i32 = 10;
 
 /// What a sweep is to do.
 #[derive(Clone)]
-pub struct Plan {
-    pub roots: Roots,
+pub struct Plan<T> {
+    pub trees: T,
     pub capabilities: Capabilities,
     pub filter: Filter,
     pub threads: usize,
@@ -69,7 +70,7 @@ pub struct Plan {
     pub submounts: Vec<RelPath>,
 }
 
-impl Plan {
+impl<T> Plan<T> {
     /// Lowers the priority of a sweep by the clock that runs beside a watch: a save comes first.
     /// Threads inherit it from the one that starts them.
     fn yield_to_others(&self) {
@@ -151,7 +152,7 @@ pub struct Sweep {
 impl Sweep {
     /// # Errors
     /// Where no thread can be started.
-    pub fn start(plan: Plan) -> std::io::Result<Self> {
+    pub fn start(plan: Plan<impl Trees>) -> std::io::Result<Self> {
         let (out, messages) = bounded(WAITING);
         let cancel = Arc::new(AtomicBool::new(false));
         let stop = Arc::clone(&cancel);
@@ -174,7 +175,7 @@ impl Drop for Sweep {
 }
 
 /// Walks, and tells what it finds; last, how it ended.
-fn walk_through(plan: Plan, out: &Sender<Message>, cancel: &Arc<AtomicBool>) {
+fn walk_through(plan: Plan<impl Trees>, out: &Sender<Message>, cancel: &Arc<AtomicBool>) {
     let last = match Walker::open(plan, out, cancel) {
         Ok(walker) => walker.run(),
         Err(lost) => Message::Lost(lost),
@@ -185,18 +186,18 @@ fn walk_through(plan: Plan, out: &Sender<Message>, cancel: &Arc<AtomicBool>) {
 
 /// All that a walk tells which is done here and now, on the caller's thread.
 #[cfg(any(test, feature = "parts"))]
-pub fn walked(plan: Plan) -> impl Iterator<Item = Message> {
+pub fn walked(plan: Plan<impl Trees>) -> impl Iterator<Item = Message> {
     let (out, messages) = crossbeam_channel::unbounded();
     walk_through(plan, &out, &Arc::default());
     messages.into_iter()
 }
 
 /// One walk over both trees. It holds the roots open until it ends.
-struct Walker<'a> {
-    plan: Plan,
+struct Walker<'a, T: Trees> {
+    plan: Plan<T>,
     source: Dir,
     /// `None` where there is no replica yet (a dry run).
-    replica: Option<ReplicaDir>,
+    replica: Option<T::Replica>,
     out: &'a Sender<Message>,
     cancel: &'a Arc<AtomicBool>,
     counts: Counts,
@@ -204,17 +205,13 @@ struct Walker<'a> {
     rate: RateLimiter,
 }
 
-impl<'a> Walker<'a> {
+impl<'a, T: Trees> Walker<'a, T> {
     fn open(
-        plan: Plan,
+        plan: Plan<T>,
         out: &'a Sender<Message>,
         cancel: &'a Arc<AtomicBool>,
     ) -> Result<Self, Lost> {
-        let (source, replica) = if plan.roots.replica_pin.is_none() {
-            (plan.roots.source.open_source().map_err(Lost::Source)?.0, None)
-        } else {
-            plan.roots.open().map(|(source, replica)| (source, Some(replica)))?
-        };
+        let (source, replica) = plan.trees.open()?;
         let (counts, bigs) = (Counts::default(), Bigs::default());
         let rate = RateLimiter::new(plan.rate);
         Ok(Self { plan, source, replica, out, cancel, counts, bigs, rate })
@@ -266,6 +263,6 @@ impl<'a> Walker<'a> {
         {
             self.send(Message::SourceSubmount(rel.clone(), pin));
         }
-        self.plan.roots.is_replica(&entry)
+        self.plan.trees.is_replica(&entry)
     }
 }

@@ -9,6 +9,7 @@ use crossbeam_channel::Sender;
 use super::Message;
 use crate::fs::renamers::Renamers;
 use crate::fs::tree::Dir;
+use crate::fs::view::ReplicaView;
 use crate::model::check::Check;
 use crate::model::entry::Entry;
 use crate::model::path::RelPath;
@@ -33,15 +34,15 @@ pub(super) struct DirVerdict {
     closed: Option<(RelPath, Check, Sender<Message>)>,
     /// Whether the replica has something in it that the source has not, or not so open, or that
     /// nobody knows.
-    pending_widen: AtomicBool,
+    is_different: AtomicBool,
     cancel: Arc<AtomicBool>,
 }
 
 impl DirVerdict {
     /// `above`: `None` where nothing is to be concluded for what holds it.
     pub fn new(above: Option<Arc<DirVerdict>>, user: u32, cancel: &Arc<AtomicBool>) -> Self {
-        let (pending_widen, cancel) = (AtomicBool::new(false), Arc::clone(cancel));
-        Self { above, both: None, user, closed: None, pending_widen, cancel }
+        let (is_different, cancel) = (AtomicBool::new(false), Arc::clone(cancel));
+        Self { above, both: None, user, closed: None, is_different, cancel }
     }
 
     /// It stands on both sides.
@@ -58,7 +59,7 @@ impl DirVerdict {
     }
 
     pub fn mark_different(&self) {
-        self.pending_widen.store(true, Ordering::Relaxed);
+        self.is_different.store(true, Ordering::Relaxed);
     }
 
     /// Something is more open than in the source: whoever comes to be let in above it would see it.
@@ -77,15 +78,14 @@ impl DirVerdict {
     }
 
     /// Whether these directories, opened by its path, are it.
-    pub fn is(&self, source: &Dir, replica: &Dir) -> bool {
-        let same = |dir: &Dir, seen: &Entry| dir.entry().is_ok_and(|now| now.is_inode_of(seen));
-        self.both
-            .as_ref()
-            .is_some_and(|(both, _)| same(source, &both.source) && same(replica, &both.replica))
+    pub fn is(&self, source: &Dir, replica: &impl ReplicaView) -> bool {
+        let Some((both, _)) = &self.both else { return false };
+        source.entry().is_ok_and(|now| now.is_inode_of(&both.source))
+            && replica.entry().is_ok_and(|now| now.is_inode_of(&both.replica))
     }
 
     /// What was opened by its path need not be it, where others can move it.
-    pub fn verify_identity(&self, source: &Dir, replica: Option<&Dir>) {
+    pub fn verify_identity(&self, source: &Dir, replica: Option<&impl ReplicaView>) {
         if self.movers_within() != Renamers::Nobody
             && !replica.is_some_and(|replica| self.is(source, replica))
         {
@@ -103,7 +103,7 @@ impl DirVerdict {
     fn finish(&mut self) {
         // What was not compared to its end is not known.
         let is_known = !self.cancel.load(Ordering::Relaxed) && !std::thread::panicking();
-        let is_even = is_known && !*self.pending_widen.get_mut();
+        let is_even = is_known && !*self.is_different.get_mut();
         let is_somebodys = self.is_somebodys();
         let (mut is_twin, mut walked) = (false, None);
         if let Some((ComparedDirs { source, replica, .. }, verified_dirs)) = self.both.take() {

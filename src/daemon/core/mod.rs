@@ -1,6 +1,7 @@
 //! The loop's core: what is done about what has happened. It has no threads or channels, and no
-//! clocks, save for the texts of its log lines. Events come in with their times, and commands go out. Whoever drives it carries them out: the
-//! daemon with threads, and tests in an order that a seed says.
+//! clocks, save for the texts of its log lines. Events come in with their times, and commands go
+//! out. Whoever drives it carries them out: the daemon with threads, and tests in an order that a
+//! seed says.
 
 mod crowds;
 mod outcome;
@@ -27,7 +28,7 @@ use crate::plan::pending_widen::PendingWiden;
 use crate::plan::queue::Queue;
 use crate::sweep::Message;
 use crate::watch::Change;
-use crate::writer::fs::round::{Outcome, Waiting, Work};
+use crate::writer::{BackgroundStatus, Outcome, Waiting, Work};
 use crowds::Crowds;
 use outcome::RoundPlan;
 use settle::SyncState;
@@ -100,7 +101,6 @@ pub enum Command {
     StopWatch,
     StartWalk(WalkKind, WalkPlan),
     StopWalk(WalkKind),
-    /// A round. What has ended beside rounds is to be added to it.
     Round(Work),
     /// To find out what the file systems that are written to can take.
     FindRooms,
@@ -109,17 +109,6 @@ pub enum Command {
     End(End),
     /// So it is, since this walk cannot be done.
     Fail(std::io::Error),
-}
-
-/// What the writer does beside rounds.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct BackgroundStatus {
-    /// Big files that could be taken on, once those are published that have ended.
-    pub free_workers: usize,
-    /// Whether nothing is on its way.
-    pub is_idle: bool,
-    /// Whether nothing is that a sweep has asked for.
-    pub is_idle_for_sweep: bool,
 }
 
 /// Everything that the loop knows.
@@ -233,7 +222,7 @@ impl<'a> Core<'a> {
             Event::RootsBack => {
                 self.is_lost = false;
                 self.next_sweep = now;
-                self.sync.discard_count();
+                self.sync.discard_guard_count();
             }
         }
         std::mem::take(&mut self.commands)
@@ -269,7 +258,7 @@ impl<'a> Core<'a> {
         };
         self.sync.mark_active(now);
         if side == Side::Replica {
-            self.sync.discard_count();
+            self.sync.discard_guard_count();
             self.next_sweep = now;
         }
     }

@@ -12,7 +12,7 @@ use crate::model::path::RelPath;
 use crate::plan::failures::Failure;
 use crate::plan::guard::Trust;
 use crate::report::{Cause, Done, Operation, Problem};
-use crate::writer::fs::round::{Outcome, Requeue, Waiting};
+use crate::writer::{Outcome, Requeue, Waiting};
 
 /// How long the rest of what was found in a directory is waited for, before others are let into it.
 const CONTENTS: Duration = Duration::from_millis(100);

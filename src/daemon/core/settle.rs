@@ -95,12 +95,12 @@ impl SyncState {
         matches!(self.walk, Walk::Begun { is_recount: true, .. })
     }
 
-    pub fn is_counted(&self) -> bool {
+    pub fn has_guard_count(&self) -> bool {
         self.is_counted
     }
 
     /// The roots are others now, or may be: the count is to be taken anew.
-    pub fn discard_count(&mut self) {
+    pub fn discard_guard_count(&mut self) {
         self.is_counted = false;
         self.is_complete = false;
         self.walk = Walk::None;

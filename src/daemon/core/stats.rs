@@ -9,7 +9,7 @@ use crate::model::human::{counted, human_bytes, human_duration};
 use crate::model::task::Task;
 use crate::report::Operation;
 use crate::sweep::is_much_to_read;
-use crate::writer::fs::round::Outcome;
+use crate::writer::Outcome;
 
 /// All counts.
 #[derive(Default)]

@@ -8,7 +8,7 @@ use super::{Command, Core};
 use crate::model::check::{Checks, Detector};
 use crate::model::path::RelPath;
 use crate::plan::queue::BatchLimit;
-use crate::writer::fs::round::Work;
+use crate::writer::Work;
 
 /// What one round takes at most.
 #[derive(Clone, Copy, Debug)]
@@ -54,7 +54,7 @@ impl Core<'_> {
             return;
         }
         self.backlog.queue.wake(now);
-        self.backlog.queue.release_to_workers(self.background.free_workers);
+        self.backlog.queue.requeue_awaiting_workers(self.background.free_workers);
         let detector = self.whose_turn();
         let big = if detector == Detector::Sweep { BIG_FOR_SWEEP } else { BIG_FOR_WATCH };
         let (portion, budget) = self.measure(detector);
@@ -73,8 +73,6 @@ impl Core<'_> {
         self.commands.push(Command::Round(Work {
             moves,
             checks,
-            finished: Vec::new(),
-            emptied_trash: Vec::new(),
             detector,
             deletions: self.trust.deletions(detector),
             budget: Some(budget),

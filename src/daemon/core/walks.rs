@@ -71,7 +71,7 @@ impl Core<'_> {
         if !due || !self.may_walk(now) || !self.gives_way(quick, now) {
             return;
         }
-        let task = if self.trust != Trust::Trusted && !self.sync.is_counted() {
+        let task = if self.trust != Trust::Trusted && !self.sync.has_guard_count() {
             Task::Count
         } else if quick || recount {
             Task::Quick

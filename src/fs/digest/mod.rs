@@ -29,7 +29,7 @@ thread_local! {
 
 /// How far beyond its size the contents of a file are read, in bytes, where a file system makes
 /// sizes up.
-pub const BEYOND: u64 = 64 * 1024 * 1024;
+pub const MAX_READ_PAST_SIZE: u64 = 64 * 1024 * 1024;
 
 /// Lends the thread's buffer of [`CHUNK`] bytes. Not to be nested.
 pub fn with_buffer<R>(work: impl FnOnce(&mut [u8]) -> R) -> R {
@@ -40,7 +40,7 @@ pub fn with_buffer<R>(work: impl FnOnce(&mut [u8]) -> R) -> R {
 }
 
 /// The MD5 of the contents, which should be `size` bytes: up to where they end, but no more than
-/// [`BEYOND`] after that.
+/// [`MAX_READ_PAST_SIZE`] after that.
 ///
 /// # Errors
 /// A read error, or [`WorkError::Cancelled`] once `cancel` is set.
@@ -48,7 +48,7 @@ pub fn md5_of(file: &File, size: u64, cancel: &AtomicBool) -> Result<Md5, WorkEr
     let mut hasher = md5::Md5::new();
     with_buffer(|buffer| {
         let mut offset = 0;
-        let limit = size.saturating_add(BEYOND);
+        let limit = size.saturating_add(MAX_READ_PAST_SIZE);
         while offset < limit {
             if cancel.load(Ordering::Relaxed) {
                 return Err(WorkError::Cancelled);

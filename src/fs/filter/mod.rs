@@ -11,7 +11,7 @@ pub use patterns::{Flaw, Patterns, lines};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use crate::fs::tree::Dir;
+use crate::fs::view::{ReplicaFile, ReplicaView};
 use crate::model::entry::Observed;
 use crate::model::error::FsErrorKind;
 use crate::model::human::counted;
@@ -120,19 +120,23 @@ impl Filter {
         }
     }
 
-    /// Reads the rules that a directory of the source holds; whether they are others than before.
+    /// Reads the rules that an open directory holds; whether they are others than before.
     /// `has`: whether there may be an entry of this name. What cannot be read leaves the rules as
     /// they were: copying it is a Problem that will be told.
-    pub fn refresh(&self, dir: &RelPath, source: &Dir, has: impl Fn(&[u8]) -> bool) -> bool {
+    pub fn refresh(
+        &self,
+        dir: &RelPath,
+        open: &impl ReplicaView,
+        has: impl Fn(&[u8]) -> bool,
+    ) -> bool {
         let Some(nested) = &self.nested else { return false };
-        let is_repository = has(GIT) && source.look(GIT) != Observed::Absent;
+        let is_repository = has(GIT) && open.look(GIT) != Observed::Absent;
         let info = RelPath::new(b".git/info").filter(|_| is_repository);
-        let info = info.and_then(|info| source.open(&info).ok());
-        let read =
-            |dir: &Dir, name: &[u8]| if has(name) { text_of(dir, name) } else { Some(Vec::new()) };
+        let info = info.and_then(|info| open.open(&info).ok());
+        let read = |name: &[u8]| if has(name) { text_of(open, name) } else { Some(Vec::new()) };
         let exclude = info.map_or(Some(Vec::new()), |info| text_of(&info, b"exclude"));
         let (Some(ignore), Some(gitignore), Some(exclude)) =
-            (read(source, IGNORE), read(source, GITIGNORE), exclude)
+            (read(IGNORE), read(GITIGNORE), exclude)
         else {
             return false;
         };
@@ -187,14 +191,14 @@ impl Filter {
 }
 
 /// A file of patterns; empty where there is none, `None` where it cannot be read.
-fn text_of(dir: &Dir, name: &[u8]) -> Option<Vec<u8>> {
+fn text_of(dir: &impl ReplicaView, name: &[u8]) -> Option<Vec<u8>> {
     let (file, entry) = match dir.open_file(name) {
-        Ok(opened) => opened,
+        Ok((ReplicaFile::Readable(file), entry)) => (file, entry),
         Err(error) if error.is_absence() || error.kind == FsErrorKind::SymlinkLoop => {
             return Some(Vec::new());
         }
         Err(error) if error.kind == FsErrorKind::Invalid => return Some(Vec::new()),
-        Err(_) => return None,
+        Ok((ReplicaFile::Told { .. }, _)) | Err(_) => return None,
     };
     let size = usize::try_from(entry.size).unwrap_or(LONGEST).min(LONGEST);
     let mut text = vec![0; size];

@@ -267,7 +267,7 @@ impl ReplicaDir {
             .during(to.side, operation)
         {
             Err(error) if error.is_unknown_flag() => match to.look(new) {
-                Observed::Absent => self.move_to(name, to, new_name, permit),
+                Observed::Absent | Observed::Unlooked => self.move_to(name, to, new_name, permit),
                 Observed::Unknown(error) => Err(error),
                 Observed::Present(_) => {
                     Err(FsError::found(operation, to.side, FsErrorKind::Exists))

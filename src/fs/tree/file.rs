@@ -64,15 +64,15 @@ impl File {
 
     /// The next range of data at or after `offset`: where it begins and ends, in bytes. `None`
     /// where only a hole follows. A file system without holes shows one range.
-    pub fn next_data(&self, offset: u64) -> Result<Option<(u64, u64)>> {
+    pub fn next_data(&self, offset: u64) -> Result<Option<(u64, Option<u64>)>> {
         let begin = match sys::seek(&self.fd, SeekFrom::Data(offset)) {
             Ok(begin) => begin,
             Err(Errno::NXIO) => return Ok(None),
-            Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(Some((offset, u64::MAX))),
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(Some((offset, None))),
             Err(errno) => return Err(self.error("read the file", errno)),
         };
         let end = sys::seek(&self.fd, SeekFrom::Hole(begin)).during(self.side, "read the file")?;
-        Ok(Some((begin, end)))
+        Ok(Some((begin, Some(end))))
     }
 
     /// The mirrored ones of its extended attributes.

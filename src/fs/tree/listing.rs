@@ -45,7 +45,7 @@ impl ListedKind {
     }
 
     /// The same, with the help of a look where the listing did not tell.
-    pub fn of(self, look: impl FnOnce() -> Observed) -> Self {
+    pub fn resolve(self, look: impl FnOnce() -> Observed) -> Self {
         if self != ListedKind::Unknown {
             return self;
         }
@@ -74,6 +74,16 @@ impl Listing {
         let bytes = &listing.bytes;
         listing.items.sort_unstable_by(|a, b| name_in(bytes, a).cmp(name_in(bytes, b)));
         Ok(listing)
+    }
+
+    /// One of a directory that is not on a file system. The names come in their order.
+    #[cfg(test)]
+    pub fn of(names: impl Iterator<Item = (crate::model::path::Name, ListedKind)>) -> Self {
+        let mut listing = Self::default();
+        for (name, kind) in names {
+            listing.push(name.as_bytes(), kind);
+        }
+        listing
     }
 
     /// Whether a directory holds anything at all.

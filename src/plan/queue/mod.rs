@@ -201,7 +201,7 @@ impl Queue {
     }
 
     /// Lets so many of the looks that wait for a worker be tried again.
-    pub fn release_to_workers(&mut self, number: usize) {
+    pub fn requeue_awaiting_workers(&mut self, number: usize) {
         for _ in 0..number {
             let Some((path, check)) = self.awaiting_worker.pop_front() else { break };
             self.push_path(&path, check);

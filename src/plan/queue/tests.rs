@@ -238,7 +238,7 @@ fn parked_work_waits_until_it_is_let_go() {
     queue.await_worker(path("big"), look(Instant::now()));
     assert!(queue.count_sweep_names() == 1 && !queue.has_ready(Detector::Sweep));
     queue.await_worker(path("bigger"), look(Instant::now()));
-    queue.release_to_workers(1);
+    queue.requeue_awaiting_workers(1);
     assert_eq!(taken(&mut queue, ALL), ["big"]);
     assert_eq!(queue.count_sweep_names(), 1);
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Sender, unbounded};
 
 use crate::fs::digest::{compare_large, ensure_unchanged};
 use crate::fs::tree::{File, NewFile};
@@ -111,39 +111,43 @@ const JOBS: usize = 8;
 /// The workers for big files. Their threads end when this is dropped.
 pub struct BigFileWorkers {
     jobs: Sender<Job>,
-    done: Receiver<Finished>,
     free: Arc<AtomicUsize>,
+    #[cfg(test)]
+    most: usize,
 }
 
 impl BigFileWorkers {
-    /// Starts `threads` workers for big files. Several times as many jobs may be under way, so that
+    /// Starts `threads` workers for big files. What they have ended is told to `done`, which says whether anybody still listens. Several times as many jobs may be under way, so that
     /// none is idle while a round publishes, and a round publishes several.
     ///
     /// # Errors
     /// Where no thread can be started.
-    pub fn start(threads: usize) -> std::io::Result<Self> {
+    pub fn start(
+        threads: usize,
+        done: impl Fn(Finished) -> bool + Clone + Send + 'static,
+    ) -> std::io::Result<Self> {
         let (jobs, inbox) = unbounded::<Job>();
-        let (outbox, done) = unbounded();
         for number in 0..threads {
-            let (inbox, outbox) = (inbox.clone(), outbox.clone());
+            let (inbox, done) = (inbox.clone(), done.clone());
             let builder = std::thread::Builder::new().name(format!("twindir-copy-{number}"));
             builder.spawn(move || {
                 for job in inbox {
                     let begun = Instant::now();
                     let result = job.run();
                     let took = begun.elapsed();
-                    if outbox.send(Finished { job, result, took }).is_err() {
+                    if !done(Finished { job, result, took }) {
                         break;
                     }
                 }
             })?;
         }
-        Ok(Self { jobs, done, free: Arc::new(AtomicUsize::new(JOBS * threads)) })
-    }
-
-    /// Where finished jobs come out.
-    pub fn results(&self) -> &Receiver<Finished> {
-        &self.done
+        let most = JOBS * threads;
+        Ok(Self {
+            jobs,
+            free: Arc::new(AtomicUsize::new(most)),
+            #[cfg(test)]
+            most,
+        })
     }
 
     /// The right to hand in a job; `None` while all workers for big files have enough to do.
@@ -152,6 +156,12 @@ impl BigFileWorkers {
             .free
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |free| free.checked_sub(1));
         taken.ok().map(|_| Permit(Arc::clone(&self.free)))
+    }
+
+    /// How many jobs are under way, or were not dropped yet.
+    #[cfg(test)]
+    pub fn count_taken(&self) -> usize {
+        self.most - self.free()
     }
 
     /// How many jobs could be handed in now.

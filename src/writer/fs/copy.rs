@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::fs::digest::{BEYOND, with_buffer};
+use crate::fs::digest::{MAX_READ_PAST_SIZE, with_buffer};
 use crate::fs::tree::{File, NewFile, Ranged, ReplicaDir, Settings};
 use crate::model::entry::{Entry, Observed, Xattrs};
 use crate::model::error::FsErrorKind;
@@ -227,7 +227,7 @@ pub fn fill(
         // Whether it has only grown is for the caller to see.
         return if length == size { Ok(size) } else { Err(WorkError::Changed) };
     }
-    let limit = size.saturating_add(BEYOND);
+    let limit = size.saturating_add(MAX_READ_PAST_SIZE);
     let length = copy_by_hand(source, temp, 0, limit, cancel)?;
     if length == limit {
         return Err(WorkError::FsError(ENDLESS));
@@ -245,7 +245,7 @@ fn fill_ranges(
 ) -> Result<u64, WorkError> {
     let mut offset = 0;
     while let Some((begin, end)) = source.next_data(offset)? {
-        let end = end.min(size);
+        let end = end.map_or(size, |end| end.min(size));
         if begin >= end {
             break;
         }

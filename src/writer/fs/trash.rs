@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Sender, unbounded};
 
 use crate::fs::tree::{ListedKind, ReplicaDir, Result, Root};
 use crate::model::error::FsError;
@@ -41,34 +41,33 @@ pub struct Emptied {
 /// The trash thread; it ends when this is dropped.
 pub struct TrashThread {
     jobs: Sender<Trash>,
-    done: Receiver<Emptied>,
 }
 
 impl TrashThread {
+    /// What it has ended is told to `done`, which says whether anybody still listens.
+    ///
     /// # Errors
     /// Where no thread can be started.
-    pub fn start(replica: Root, stop: Arc<AtomicBool>) -> std::io::Result<Self> {
+    pub fn start(
+        replica: Root,
+        stop: Arc<AtomicBool>,
+        done: impl Fn(Emptied) -> bool + Send + 'static,
+    ) -> std::io::Result<Self> {
         let (jobs, inbox) = unbounded::<Trash>();
-        let (outbox, done) = unbounded();
         std::thread::Builder::new().name("twindir-trash".into()).spawn(move || {
             for aside in inbox {
                 let result = empty_aside(&replica, &aside, &stop);
-                if outbox.send(Emptied { aside, result }).is_err() {
+                if !done(Emptied { aside, result }) {
                     break;
                 }
             }
         })?;
-        Ok(Self { jobs, done })
+        Ok(Self { jobs })
     }
 
     pub fn hand_over(&self, aside: Trash) {
         // The thread lives as long as this sender; a panic in it ends the process.
         let _ = self.jobs.send(aside);
-    }
-
-    /// Where emptied trees come out.
-    pub fn results(&self) -> &Receiver<Emptied> {
-        &self.done
     }
 }
 

@@ -144,7 +144,7 @@ impl<F: EventHandler> Follower<F> {
             FollowerTask::Register(path, at) => {
                 let wd = self.kernel.watch(at);
                 self.thread.registry.known().put(wd, &path, || self.kernel.find(&path) == Some(at));
-                self.kernel.forget_gone(at);
+                self.kernel.end_watch_if_gone(at);
                 self.tasks.push(FollowerTask::List(path, at));
             }
             FollowerTask::List(path, at) => self.list(&path, at),

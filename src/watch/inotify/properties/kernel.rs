@@ -208,7 +208,7 @@ impl Kernel {
     }
 
     /// Ends a watch that was begun on a directory that had gone.
-    pub fn forget_gone(&mut self, at: Inode) {
+    pub fn end_watch_if_gone(&mut self, at: Inode) {
         if self.is_gone(at) {
             self.end(at);
         }

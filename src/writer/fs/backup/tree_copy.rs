@@ -22,7 +22,7 @@ pub(super) fn copy_entry(
     options: CopyOptions<'_>,
 ) -> Result<(), WorkError> {
     match from.look(name.as_bytes()) {
-        Observed::Absent => Err(WorkError::Changed),
+        Observed::Absent | Observed::Unlooked => Err(WorkError::Changed),
         Observed::Unknown(error) => Err(error.into()),
         Observed::Present(entry) if entry.is_dir() => copy_tree(from, name, to, new, options),
         Observed::Present(entry) => copy_leaf(from, (name, &entry), to, new, options),
@@ -79,7 +79,7 @@ fn copy_tree(
             }
             let Some(name) = Name::new(name) else { continue };
             match ours.look(name.as_bytes()) {
-                Observed::Absent => {}
+                Observed::Absent | Observed::Unlooked => {}
                 Observed::Unknown(error) => return Err(error.into()),
                 Observed::Present(entry) if entry.is_dir() => {
                     copy.make_dir(&name)?;

@@ -29,7 +29,11 @@ impl Bench {
         for side in ["source", "replica"] {
             fs::create_dir(top.path().join(side)).unwrap();
         }
-        Self { top, workers: BigFileWorkers::start(1).unwrap(), rng: Rng::with_seed(seed) }
+        Self {
+            top,
+            workers: BigFileWorkers::start(1, |_| true).unwrap(),
+            rng: Rng::with_seed(seed),
+        }
     }
 
     /// Writes a file with some holes in it.

@@ -158,7 +158,7 @@ impl Round<'_> {
         if movers(before) != Renamers::Nobody
             && movers(before) != movers(&Entry { mode, uid, ..before.clone() })
         {
-            verified_dirs.mark_exposed(before);
+            verified_dirs.mark_had_other_renamers(before);
         }
     }
 

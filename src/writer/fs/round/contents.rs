@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::open_dirs::DirPair;
 use super::publish::{Place, Publishable};
-use super::{Observation, Outcome, Requeue, Round, TASK};
+use super::{Observation, Requeue, Round, RoundOutput, TASK};
 use crate::fs::digest;
 use crate::fs::parallel;
 use crate::fs::tree::{File, NewFile, ReplicaDir};
@@ -43,7 +43,7 @@ impl Round<'_> {
         let until = budget.map(|budget| Instant::now() + budget);
         let this = &*self;
         let work = |task| {
-            let mut out = Outcome::default();
+            let mut out = RoundOutput::default();
             let waiting = this.work_on(task, &mut out);
             (out, waiting)
         };
@@ -58,17 +58,17 @@ impl Round<'_> {
         for out in outs {
             self.out.absorb(out);
         }
-        let mut out = Outcome::default();
+        let mut out = RoundOutput::default();
         self.publish_durably(waiting.into_iter().flatten().collect(), &mut out);
         self.out.absorb(out);
         self.dir_pairs = dir_pairs;
     }
 
     /// Works on some names of one directory; what is finished, and has to wait for the disk.
-    fn work_on<'a>(&self, task: ContentsTask<'a>, out: &mut Outcome) -> Vec<Publishable<'a>> {
+    fn work_on<'a>(&self, task: ContentsTask<'a>, out: &mut RoundOutput) -> Vec<Publishable<'a>> {
         let ContentsTask { rel, dir_pair, replica, observations, finished } = task;
         let mut waiting = Vec::new();
-        let mut finish = |ready: Worked<'a>, out: &mut Outcome| -> Result<(), WorkError> {
+        let mut finish = |ready: Worked<'a>, out: &mut RoundOutput| -> Result<(), WorkError> {
             match ready? {
                 Some(ready) if self.shared.durable => waiting.push(ready),
                 Some(ready) => self.publish(ready, out)?,
@@ -108,7 +108,7 @@ impl Round<'_> {
                 if is_big { here.restrict_file(&name, &source, &standing) } else { None };
             let standing = restricted.unwrap_or(standing);
             let ready = if check.unseen_in_replica {
-                here.copy_file(&name, &Observed::Absent, Reason::New, out)
+                here.copy_file(&name, &standing, Reason::New, out)
             } else {
                 here.act(&name, &source, &standing, out)
             };
@@ -170,7 +170,7 @@ impl<'a> EntryContext<'_, 'a> {
         name: &Name,
         source: &Observed,
         standing: &Observed,
-        out: &mut Outcome,
+        out: &mut RoundOutput,
     ) -> Worked<'a> {
         let capabilities = &self.round.shared.capabilities;
         let action = match decide(source, standing, Contents::Unread, capabilities) {
@@ -221,7 +221,7 @@ impl<'a> EntryContext<'_, 'a> {
         name: &Name,
         source: &Observed,
         standing: &Observed,
-        out: &mut Outcome,
+        out: &mut RoundOutput,
     ) -> Worked<'a> {
         match action {
             Action::Nothing | Action::Compare | Action::MakeDir(_) => Ok(None),
@@ -240,7 +240,7 @@ impl<'a> EntryContext<'_, 'a> {
     }
 
     /// Reads both files, their attributes too.
-    fn read_pair(&self, name: &Name, out: &mut Outcome) -> Result<Compared, WorkError> {
+    fn read_pair(&self, name: &Name, out: &mut RoundOutput) -> Result<Compared, WorkError> {
         let bytes = name.as_bytes();
         let mut source = self.dir_pair.source.open_file(bytes).map_err(changed_if_gone)?;
         let mut replica = match self.replica.open_existing(name) {
@@ -302,7 +302,7 @@ impl<'a> EntryContext<'_, 'a> {
         name: &Name,
         standing: &Observed,
         reason: Reason,
-        out: &mut Outcome,
+        out: &mut RoundOutput,
     ) -> Worked<'a> {
         let Some(place) = self.may_publish(standing, out)? else { return Ok(None) };
         let shared = self.round.shared;
@@ -383,7 +383,7 @@ impl<'a> EntryContext<'_, 'a> {
     fn hand_over(
         &self,
         source: (File, Entry),
-        out: &mut Outcome,
+        out: &mut RoundOutput,
         load: impl FnOnce(&Self) -> Result<JobKind, WorkError>,
     ) -> Result<(), WorkError> {
         out.open.push(self.path.clone());
@@ -404,7 +404,7 @@ impl<'a> EntryContext<'_, 'a> {
     }
 
     /// Finishes a big file, if its source is still what was copied.
-    fn publish_finished(&self, finished: &Finished, out: &mut Outcome) -> Worked<'a> {
+    fn publish_finished(&self, finished: &Finished, out: &mut RoundOutput) -> Worked<'a> {
         let Some((_, name)) = self.path.split() else { return Ok(None) };
         let Job { source, entry, load, .. } = &finished.job;
         let JobKind::Fill { temp: temp_file, name: temp_name, reason, .. } = load else {
@@ -438,7 +438,7 @@ impl<'a> EntryContext<'_, 'a> {
         source: &Observed,
         standing: &Observed,
         reason: Reason,
-        out: &mut Outcome,
+        out: &mut RoundOutput,
     ) -> Worked<'a> {
         let Some((entry, Kind::Symlink(target))) = source.entry().map(|entry| (entry, &entry.kind))
         else {
@@ -455,7 +455,12 @@ impl<'a> EntryContext<'_, 'a> {
         Ok(Some(self.ready(temp, (entry.clone(), entry.size), (standing.clone(), place), reason)))
     }
 
-    fn remove(&self, name: &Name, standing: &Observed, out: &mut Outcome) -> Result<(), WorkError> {
+    fn remove(
+        &self,
+        name: &Name,
+        standing: &Observed,
+        out: &mut RoundOutput,
+    ) -> Result<(), WorkError> {
         let Some(entry) = standing.entry() else { return Ok(()) };
         if name.is_reserved() {
             return Ok(self.replica.remove_reserved(name).or_else(gone_is_fine)?);
@@ -492,7 +497,7 @@ impl<'a> EntryContext<'_, 'a> {
     fn may_publish(
         &self,
         standing: &Observed,
-        out: &mut Outcome,
+        out: &mut RoundOutput,
     ) -> Result<Option<Place>, WorkError> {
         let ruling =
             self.round.rules().on_replacing(self.path, standing, self.dir_pair.gives_nothing_back);
@@ -531,5 +536,5 @@ pub(super) fn changed_if_gone(error: FsError) -> WorkError {
 
 /// RACE: opened by its path: where something else has come to stand on the way, one more check.
 pub(super) fn changed_if_no_dir(error: FsError) -> WorkError {
-    if error.is_no_dir() { WorkError::Changed } else { WorkError::FsError(error) }
+    if error.is_dir_absence() { WorkError::Changed } else { WorkError::FsError(error) }
 }

@@ -190,7 +190,7 @@ impl Round<'_> {
             let Some(aside) = Trash::new(dir, aside.name) else { continue };
             let parent = match self.open_replica(&aside.dir) {
                 // Its directory was put aside too, and has it.
-                Err(error) if error.is_no_dir() => continue,
+                Err(error) if error.is_dir_absence() => continue,
                 other => other,
             };
             let removed = result.and_then(|()| parent?.remove_reserved_dir(&aside.name));

@@ -2,9 +2,12 @@
 //! and with it the directories it lies in, and their files of patterns. Everything else in them
 //! goes.
 
+use std::ops::ControlFlow;
+
 use super::{Requeue, Round};
 use crate::fs::filter::Filter;
 use crate::fs::tree::Dir;
+use crate::fs::view::descend;
 use crate::model::check::Check;
 use crate::model::error::WorkError;
 use crate::model::path::{Name, RelPath};
@@ -101,25 +104,27 @@ impl Round<'_> {
     /// source has it now. What cannot be looked into may hold anything.
     pub(super) fn changes_exclusion(&self, from: &RelPath, to: &RelPath) -> bool {
         let filter = &self.shared.filter;
-        let mut waiting =
-            if filter.is_empty() { Vec::new() } else { vec![(from.clone(), to.clone())] };
-        while let Some((from, to)) = waiting.pop() {
-            if let Ok(source) = self.source.open(&to) {
-                filter.refresh(&to, &source, |_| true);
+        if filter.is_empty() {
+            return false;
+        }
+        let replica: &Dir = &self.replica;
+        let seen = descend(replica, from.clone(), |at, opened, more| {
+            let here = at.rebased(from, to).unwrap_or_else(|| to.clone());
+            if let Ok(source) = self.source.open(&here) {
+                filter.refresh(&here, &source, |_| true);
             }
-            let Ok(open) = self.replica.open(&from) else { return true };
-            let Ok(listing) = open.list() else { return true };
-            let rules = filter.at(&to);
+            let Ok((open, listing)) = opened else { return ControlFlow::Break(()) };
+            let rules = filter.at(&here);
             for (name, hint) in listing.iter() {
                 let is_dir = hint.is_dir_or(|| open.look(name).is_dir());
                 if rules.excludes(name, is_dir) {
-                    return true;
+                    return ControlFlow::Break(());
                 }
-                let below = Name::new(name).filter(|_| is_dir);
-                waiting.extend(below.map(|name| (from.join(&name), to.join(&name))));
+                more.extend(Name::new(name).filter(|_| is_dir).map(|name| at.join(&name)));
             }
-        }
-        false
+            ControlFlow::Continue(())
+        });
+        seen.is_break()
     }
 
     /// Removes some entries below a directory that the source lacks. The guard, the mounts and the

@@ -24,7 +24,7 @@ impl Round<'_> {
             let check = Check::new(Depth::Content, self.terms.detector, since);
             if let Err(error) = self.close_one(rel, &check, is_asked) {
                 // Gone meanwhile: another look concerns it.
-                if !error.is_no_dir() {
+                if !error.is_dir_absence() {
                     self.out.record_failure(rel.clone(), check, error.into());
                 }
                 self.lock_again(rel);

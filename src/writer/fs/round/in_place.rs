@@ -1,7 +1,7 @@
 //! What is set on a file or a symlink of the replica in place: metadata, where nobody gains by it
 //! what he should not.
 
-use super::Outcome;
+use super::RoundOutput;
 use super::contents::{EntryContext, Worked, changed_if_gone};
 use crate::fs::tree::Settings;
 use crate::model::entry::{Entry, Kind, Observed};
@@ -26,7 +26,7 @@ impl<'a> EntryContext<'_, 'a> {
         source: &Observed,
         differs: MetadataDiff,
         standing: &Observed,
-        out: &mut Outcome,
+        out: &mut RoundOutput,
     ) -> Worked<'a> {
         let Some(entry) = source.entry() else { return Ok(None) };
         let capabilities = &self.round.shared.capabilities;

@@ -26,24 +26,25 @@ mod pending_trash;
 mod access;
 mod directories;
 mod widening;
-mod work;
 
 pub use removable::{MountPoints, RemovalRules};
 pub use removal::{COUNTING, count_below};
-pub use work::{Outcome, Requeue, Waiting, Work};
 
 #[cfg(test)]
 pub mod tests;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use crossbeam_channel::{Receiver, unbounded};
+
 use crate::fs::clock;
 use crate::fs::filter::Filter;
 use crate::fs::roots::{Lost, Roots};
-use crate::fs::tree::{Dir, DirId, ReplicaDir, Settings};
+use crate::fs::tree::{Dir, DirId, FreeSpace, ReplicaDir, Settings};
 use crate::model::check::{Check, Detector};
 use crate::model::entry::{Entry, Observed, Time};
 use crate::model::path::{Name, RelPath};
@@ -52,9 +53,11 @@ use crate::plan::metadata::Capabilities;
 use crate::plan::verified_dirs::VerifiedDirs;
 use crate::report::Notice;
 use crate::writer::fs::backup::Backup;
-use crate::writer::fs::big_files::{BigFileWorkers, Finished};
+use crate::writer::fs::big_files::{BigFileWorkers, Finished, Job};
 use crate::writer::fs::copy::TempNames;
-use crate::writer::fs::trash::{Emptied, TrashThread};
+use crate::writer::fs::pruning::Pruning;
+use crate::writer::fs::trash::{Emptied, Trash, TrashThread};
+use crate::writer::{BackgroundStatus, Outcome, Requeue, Waiting, Work, Writer};
 use emptying::Emptying;
 use in_flight::InFlight;
 use open_dirs::DirPair;
@@ -77,6 +80,23 @@ pub struct WriterOptions {
     pub durable: bool,
     /// Where what is removed or overwritten is kept.
     pub backup: Option<Arc<Backup>>,
+    /// When backups are removed; they are kept for ever where there is none.
+    pub pruning: Option<Pruning>,
+}
+
+/// What has ended in the background.
+pub enum Ended {
+    BigFile(Box<Finished>),
+    Trash(Emptied),
+}
+
+impl Ended {
+    pub fn path(&self) -> RelPath {
+        match self {
+            Self::BigFile(finished) => finished.job.path.clone(),
+            Self::Trash(emptied) => emptied.aside.path(),
+        }
+    }
 }
 
 /// What outlives the rounds: big files and trees on their way, and what was said already.
@@ -84,23 +104,27 @@ pub struct Reconciler {
     pub roots: Roots,
     pub capabilities: Capabilities,
     pub filter: Filter,
-    pub threads: usize,
+    threads: usize,
     /// Whether what is said to be done is safe on the disk.
     durable: bool,
     backup: Option<Arc<Backup>>,
+    pruning: Option<Pruning>,
     /// Whether modes keep nobody out: for root, locked directories need no opening up.
     privileged: bool,
     stop: Arc<AtomicBool>,
     names: Arc<TempNames>,
     workers: BigFileWorkers,
     trash_thread: TrashThread,
+    /// Where comes out what they have ended, and what of it the next round takes up.
+    ended: Receiver<Ended>,
+    given_back: Vec<Ended>,
     in_flight: InFlight,
     pending_trash: PendingTrash,
     named: Mutex<HashSet<(RelPath, Notice)>>,
     /// How many entries have gone of directories that are emptied in their place.
     emptied: Emptying,
     submounts: SourceSubmounts,
-    pub verified_dirs: Arc<VerifiedDirs>,
+    verified_dirs: Arc<VerifiedDirs>,
 }
 
 impl Reconciler {
@@ -115,16 +139,27 @@ impl Reconciler {
         options: WriterOptions,
         stop: Arc<AtomicBool>,
     ) -> std::io::Result<Self> {
-        let WriterOptions { threads, durable, backup } = options;
+        let WriterOptions { threads, durable, backup, pruning } = options;
+        let (done, ended) = unbounded();
+        let told = done.clone();
         Ok(Self {
-            workers: BigFileWorkers::start(threads)?,
-            trash_thread: TrashThread::start(roots.replica.clone(), Arc::clone(&stop))?,
+            workers: BigFileWorkers::start(threads, move |finished| {
+                told.send(Ended::BigFile(Box::new(finished))).is_ok()
+            })?,
+            trash_thread: TrashThread::start(
+                roots.replica.clone(),
+                Arc::clone(&stop),
+                move |emptied| done.send(Ended::Trash(emptied)).is_ok(),
+            )?,
+            ended,
+            given_back: Vec::new(),
             roots,
             capabilities,
             filter,
             threads,
             durable,
             backup,
+            pruning,
             privileged: rustix::process::geteuid().is_root(),
             stop,
             names: Arc::default(),
@@ -137,22 +172,10 @@ impl Reconciler {
         })
     }
 
-    pub fn backup(&self) -> Option<&Arc<Backup>> {
-        self.backup.as_ref()
-    }
-
-    pub fn finished(&self) -> &crossbeam_channel::Receiver<Finished> {
-        self.workers.results()
-    }
-
-    pub fn emptied_trash(&self) -> &crossbeam_channel::Receiver<Emptied> {
-        self.trash_thread.results()
-    }
-
-    /// Notes that a file system is mounted in the source at `path`. Should it go away, what the
-    /// replica has of it is kept. Whether it was not known.
-    pub fn remember_submount(&mut self, path: RelPath, pin: DirId) -> bool {
-        self.submounts.remember(path, pin, &self.roots.source.path)
+    /// How many big files and trees that were put aside are in the background.
+    #[cfg(test)]
+    pub fn count_in_background(&self) -> usize {
+        self.workers.count_taken() + self.pending_trash.len()
     }
 
     /// Another directory is the source now.
@@ -170,80 +193,6 @@ impl Reconciler {
     pub fn adopt_replica(&mut self, pin: DirId) {
         self.verified_dirs.forget();
         self.roots.replica_pin = Some(pin);
-    }
-
-    /// Where file systems were mounted in the source.
-    pub fn submounts(&self) -> Vec<RelPath> {
-        self.submounts.paths().cloned().collect()
-    }
-
-    /// How many trees that were put aside are still to be emptied, or removed.
-    #[cfg(test)]
-    pub fn asides(&self) -> usize {
-        self.pending_trash.len()
-    }
-
-    /// How many big files could be taken on now.
-    pub fn free_workers(&self) -> usize {
-        self.workers.free()
-    }
-
-    /// Whether nothing is on its way outside of rounds.
-    pub fn is_idle(&self) -> bool {
-        self.in_flight.is_empty() && self.pending_trash.is_empty()
-    }
-
-    /// Whether nothing that this detector has asked for is on its way.
-    pub fn is_idle_for(&self, detector: Detector) -> bool {
-        !self.in_flight.any_for(detector)
-    }
-
-    /// Does one round.
-    ///
-    /// # Errors
-    /// Where a root is not what it was, before or after the round. Its looks are lost then, and
-    /// so are big files on their way: a sweep is due as soon as the roots stand again.
-    pub fn round(&mut self, work: Work, waiting: &dyn Waiting) -> Result<Outcome, Lost> {
-        let (source, replica) = match self.roots.open() {
-            Ok(roots) => roots,
-            Err(lost) => {
-                self.forget(work.finished, &work.emptied_trash);
-                return Err(lost);
-            }
-        };
-        let Work {
-            moves,
-            mut checks,
-            finished,
-            emptied_trash,
-            detector,
-            deletions,
-            budget,
-            big,
-            swept,
-            now,
-        } = work;
-        // The time that it was then, since roots may take a while to be opened.
-        let begun = clock::now().before(now.elapsed());
-        let terms = Terms { detector, deletions, big, swept, now, begun };
-        let mut round = self.begin((source, replica), terms, waiting);
-        round.moves(&moves, &mut checks);
-        let finished = round.shared.receive_finished(finished);
-        let checks = round.sort_finished(checks, finished);
-        round.open_dirs(checks);
-        round.observe();
-        round.directories();
-        round.contents(budget);
-        round.remove_emptied(emptied_trash);
-        round.finish_dirs();
-        round.tell();
-        let mut out = round.out;
-        self.start_background(&mut out);
-        // What failed because a root went away is no Problem of the entries.
-        if !out.problems.is_empty() {
-            self.roots.open()?;
-        }
-        Ok(out)
     }
 
     fn begin<'a>(
@@ -267,12 +216,12 @@ impl Reconciler {
             waiting,
             renamed_files: Vec::new(),
             mounts: MountPoints::default(),
-            out: Outcome::default(),
+            out: RoundOutput::default(),
         }
     }
 
     /// Hands what a round began to the workers for big files and to the trash thread.
-    fn start_background(&mut self, out: &mut Outcome) {
+    fn start_background(&mut self, out: &mut RoundOutput) {
         for job in out.jobs.drain(..) {
             self.workers.hand_over(job);
         }
@@ -297,23 +246,95 @@ impl Reconciler {
 
     /// Takes back what workers for big files have ended, under the names that it has by now; big
     /// files that were given up meanwhile are no longer of interest.
-    fn receive_finished(&self, mut finished: Vec<Finished>) -> Vec<Finished> {
+    fn still_wanted(&self, mut finished: Vec<Finished>) -> Vec<Finished> {
         finished.retain_mut(|finished| self.in_flight.end(&mut finished.job));
         finished
     }
 
-    /// Takes back what workers for big files and the trash thread have ended while a root is lost,
-    /// when nothing can be done with it: a sweep finds it anew.
-    pub fn forget(&self, finished: Vec<Finished>, emptied_trash: &[Emptied]) {
-        drop(self.receive_finished(finished));
-        for emptied_trash in emptied_trash {
-            self.pending_trash.end(&emptied_trash.aside);
+    /// What was given back, taken apart.
+    fn take_given_back(&mut self) -> (Vec<Finished>, Vec<Emptied>) {
+        let (mut finished, mut emptied) = (Vec::new(), Vec::new());
+        for ended in self.given_back.drain(..) {
+            match ended {
+                Ended::BigFile(one) => finished.push(*one),
+                Ended::Trash(one) => emptied.push(one),
+            }
+        }
+        (finished, emptied)
+    }
+
+    fn is_in_use(&self, name: &Name) -> bool {
+        self.pending_trash.has(name) || self.in_flight.fills(name)
+    }
+}
+
+impl Writer for Reconciler {
+    type Ended = Ended;
+    type Trees = Roots;
+
+    fn round(&mut self, work: Work, waiting: &dyn Waiting) -> Result<Outcome, Lost> {
+        let (source, replica) = match self.roots.open() {
+            Ok(roots) => roots,
+            Err(lost) => {
+                self.forget_given_back();
+                return Err(lost);
+            }
+        };
+        let (finished, emptied) = self.take_given_back();
+        let Work { moves, mut checks, detector, deletions, budget, big, swept, now } = work;
+        // The time that it was then, since roots may take a while to be opened.
+        let begun = clock::now().before(now.elapsed());
+        let terms = Terms { detector, deletions, big, swept, now, begun };
+        let mut round = self.begin((source, replica), terms, waiting);
+        round.moves(&moves, &mut checks);
+        let finished = round.shared.still_wanted(finished);
+        let checks = round.sort_finished(checks, finished);
+        round.open_dirs(checks);
+        round.observe();
+        round.directories();
+        round.contents(budget);
+        round.remove_emptied(emptied);
+        round.finish_dirs();
+        round.tell();
+        let mut out = round.out;
+        self.start_background(&mut out);
+        // What failed because a root went away is no Problem of the entries.
+        if !out.problems.is_empty() {
+            self.roots.open()?;
+        }
+        Ok(out.outcome)
+    }
+
+    fn ended(&self) -> &Receiver<Ended> {
+        &self.ended
+    }
+
+    fn give_back(&mut self, ended: Ended) {
+        self.given_back.push(ended);
+    }
+
+    fn paths_given_back(&self) -> Vec<RelPath> {
+        self.given_back.iter().map(Ended::path).collect()
+    }
+
+    fn forget_given_back(&mut self) {
+        let (finished, emptied) = self.take_given_back();
+        drop(self.still_wanted(finished));
+        for emptied in emptied {
+            self.pending_trash.end(&emptied.aside);
         }
     }
 
-    /// Gives up all big files on their way, and removes their temporary files. For the end, or
-    /// after a root was lost.
-    pub fn abandon(&mut self) {
+    fn background(&self) -> BackgroundStatus {
+        let is_big = |ended: &&Ended| matches!(ended, Ended::BigFile(_));
+        BackgroundStatus {
+            free_workers: self.workers.free() + self.given_back.iter().filter(is_big).count(),
+            is_idle: self.in_flight.is_empty() && self.pending_trash.is_empty(),
+            is_idle_for_sweep: !self.in_flight.any_for(Detector::Sweep),
+        }
+    }
+
+    fn abandon(&mut self) {
         let in_flight = self.in_flight.abandon();
         let Ok((replica, pin)) = self.roots.replica.open_replica() else { return };
         if Some(pin) != self.roots.replica_pin {
@@ -327,8 +348,49 @@ impl Reconciler {
         }
     }
 
-    fn is_in_use(&self, name: &Name) -> bool {
-        self.pending_trash.has(name) || self.in_flight.fills(name)
+    fn free_space(&self) -> Vec<FreeSpace> {
+        let backup = self.backup.as_ref().map(|backup| backup.root());
+        [Some(&self.roots.replica), backup]
+            .into_iter()
+            .flatten()
+            .filter_map(|root| root.room().ok())
+            .collect()
+    }
+
+    fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    fn trees(&self) -> Roots {
+        self.roots.clone()
+    }
+
+    fn filter(&self) -> &Filter {
+        &self.filter
+    }
+
+    fn verified_dirs(&self) -> Option<&Arc<VerifiedDirs>> {
+        Some(&self.verified_dirs)
+    }
+
+    fn remember_submount(&mut self, path: RelPath, id: DirId) -> bool {
+        self.submounts.remember(path, id, &self.roots.source.path)
+    }
+
+    fn submounts(&self) -> Vec<RelPath> {
+        self.submounts.paths().cloned().collect()
+    }
+
+    fn tend(&mut self, now: Instant) {
+        if let (Some(pruning), Some(backup)) = (&mut self.pruning, &self.backup) {
+            pruning.prune_if_due(backup, &self.stop, now);
+        }
+    }
+
+    fn finish(&mut self) {
+        if let Some(pruning) = &mut self.pruning {
+            pruning.finish();
+        }
     }
 }
 
@@ -344,6 +406,37 @@ fn remove_unseen(dir: &ReplicaDir, temp: &Name) -> crate::fs::tree::Result<()> {
 impl Drop for Reconciler {
     fn drop(&mut self) {
         self.abandon();
+    }
+}
+
+/// What a round comes to: its outcome, and what it hands to the background.
+#[derive(Default)]
+struct RoundOutput {
+    outcome: Outcome,
+    jobs: Vec<Job>,
+    asides: Vec<Trash>,
+}
+
+impl RoundOutput {
+    /// Takes in what another task of the round comes to.
+    fn absorb(&mut self, other: Self) {
+        self.outcome.absorb(other.outcome);
+        self.jobs.extend(other.jobs);
+        self.asides.extend(other.asides);
+    }
+}
+
+impl Deref for RoundOutput {
+    type Target = Outcome;
+
+    fn deref(&self) -> &Outcome {
+        &self.outcome
+    }
+}
+
+impl DerefMut for RoundOutput {
+    fn deref_mut(&mut self) -> &mut Outcome {
+        &mut self.outcome
     }
 }
 
@@ -404,7 +497,7 @@ struct Round<'a> {
     /// Where files and symlinks that it has renamed stand in the end, and since when that is due.
     renamed_files: Vec<(RelPath, Instant)>,
     mounts: MountPoints,
-    out: Outcome,
+    out: RoundOutput,
 }
 
 impl Round<'_> {

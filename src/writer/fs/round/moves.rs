@@ -305,7 +305,7 @@ impl Round<'_> {
         let Some((dir, name)) = path.split() else { return Observed::Absent };
         match self.source.open(&dir) {
             Ok(dir) => dir.look(name.as_bytes()),
-            Err(error) if error.is_no_dir() => Observed::Absent,
+            Err(error) if error.is_dir_absence() => Observed::Absent,
             Err(error) => Observed::Unknown(error),
         }
     }
@@ -352,7 +352,7 @@ impl Round<'_> {
         match self.source_at(from) {
             Observed::Absent => Some(false),
             Observed::Present(entry) => (entry.is_dir() && moving.is_dir()).then_some(true),
-            Observed::Unknown(_) => None,
+            Observed::Unknown(_) | Observed::Unlooked => None,
         }
     }
 

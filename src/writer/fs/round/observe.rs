@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use super::open_dirs::DirPair;
-use super::{Observation, Outcome, Round, TASK};
+use super::{Observation, Round, RoundOutput, TASK};
 use crate::fs::clock;
 use crate::fs::parallel;
 use crate::fs::tree::Dir;
+use crate::fs::view::Trees;
 use crate::model::check::{Check, Depth, Detector};
 use crate::model::entry::{Entry, Kind, Observed};
 use crate::model::path::{Name, RelPath, fold_case};
@@ -35,7 +36,7 @@ impl Round<'_> {
         let this = &*self;
         let (results, _) =
             parallel::run(self.shared.threads, tasks, None, |(rel, dir_pair, observations)| {
-                let mut out = Outcome::default();
+                let mut out = RoundOutput::default();
                 let seen: Vec<_> = observations
                     .into_iter()
                     .filter_map(|s| this.sight(&rel, dir_pair, s, &mut out))
@@ -57,7 +58,7 @@ impl Round<'_> {
         rel: &RelPath,
         dir_pair: &DirPair<'_>,
         mut observation: Observation,
-        out: &mut Outcome,
+        out: &mut RoundOutput,
     ) -> Option<Observation> {
         let name = observation.name.as_bytes();
         if observation.name.is_reserved() {
@@ -129,7 +130,7 @@ impl Round<'_> {
         path: RelPath,
         check: &Check,
         (source, replica): (&Observed, &Observed),
-        out: &mut Outcome,
+        out: &mut RoundOutput,
     ) {
         let is_file = |side: &Observed| side.entry().is_some_and(|entry| entry.kind == Kind::File);
         let elapsed = self.terms.now.saturating_duration_since(check.since);
@@ -150,7 +151,7 @@ impl Round<'_> {
             Observed::Present(entry) => {
                 is_file(source) && self.shared.capabilities.ctimes && !was_written(entry)
             }
-            Observed::Unknown(_) => false,
+            Observed::Unknown(_) | Observed::Unlooked => false,
         };
         out.stray_writes.extend(is_stray.then_some(path));
     }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::{Observation, Requeue, Round};
 use crate::fs::filter::DirFilter;
 use crate::fs::tree::{Dir, ReplicaDir};
+use crate::fs::view::Trees;
 use crate::model::check::{CachedDigests, Check, Checks, Depth, Detector, add};
 use crate::model::entry::Observed;
 use crate::model::error::FsError;
@@ -73,7 +74,7 @@ impl DirPair<'_> {
             let verified_dirs = &round.shared.verified_dirs;
             is_ours
                 && verified_dirs.are_verified(&source, &replica)
-                && !verified_dirs.is_exposed(&replica)
+                && !verified_dirs.had_other_renamers(&replica)
         })
     }
 }
@@ -173,13 +174,13 @@ impl Round<'_> {
                     None => _ = merged.insert(name, check),
                 }
             }
-            let unseen = |(name, check)| Observation {
+            let unlooked = |(name, check)| Observation {
                 name,
                 check,
-                source: Observed::Absent,
-                replica: Observed::Absent,
+                source: Observed::Unlooked,
+                replica: Observed::Unlooked,
             };
-            dir_pair.observations = merged.into_iter().map(unseen).collect();
+            dir_pair.observations = merged.into_iter().map(unlooked).collect();
         }
     }
 
@@ -224,7 +225,7 @@ impl Round<'_> {
         };
         let source = match self.open_source(dir) {
             Ok(source) => source,
-            Err(error) if error.is_no_dir() => {
+            Err(error) if error.is_dir_absence() => {
                 self.climb_to_missing(dir, checks, wider);
                 return None;
             }
@@ -242,7 +243,7 @@ impl Round<'_> {
         }
         let replica = match self.open_replica_nearby(dir) {
             Ok(replica) => Some(replica),
-            Err(error) if error.is_no_dir() => {
+            Err(error) if error.is_dir_absence() => {
                 // From the deepest up: in a deep tree only the last ones are missing. Those above
                 // one that the round has met already were seen to then.
                 let mut missing = vec![dir.clone()];
@@ -309,7 +310,8 @@ impl Round<'_> {
 
     /// The source has no directory `dir`: looks at the highest ancestor that is missing.
     fn climb_to_missing(&mut self, dir: &RelPath, checks: &mut Checks, check: Check) {
-        let gone = |above: &RelPath| self.source.open(above).is_err_and(|error| error.is_no_dir());
+        let gone =
+            |above: &RelPath| self.source.open(above).is_err_and(|error| error.is_dir_absence());
         match dir.ancestors_and_self().rev().take_while(gone).last() {
             // It may have been renamed: the watch tells of itself what has become of it.
             Some(missing) if check.detector == Detector::Watch => {
@@ -343,7 +345,7 @@ impl Round<'_> {
             .and_then(|(above, step)| Some(self.restricted_pair(&above)?.1.open(&step)));
         match near {
             Some(Ok(dir)) => self.let_owner_in(rel, dir),
-            Some(Err(error)) if error.is_no_dir() => Err(error),
+            Some(Err(error)) if error.is_dir_absence() => Err(error),
             Some(Err(_)) | None => self.open_replica(rel),
         }
     }

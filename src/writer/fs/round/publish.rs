@@ -2,7 +2,7 @@
 
 use super::emptying::cannot_be_renamed;
 use super::open_dirs::DirPair;
-use super::{Outcome, Requeue, Round};
+use super::{Requeue, Round, RoundOutput};
 use crate::fs::tree::ReplicaDir;
 use crate::model::check::{Check, Detector};
 use crate::model::entry::{Entry, Observed};
@@ -53,7 +53,7 @@ pub(super) struct Publishable<'a> {
 impl Round<'_> {
     /// Publishes what is ready, once it is safe on the disk: a power cut then leaves the old entry
     /// or the new one.
-    pub(super) fn publish_durably(&self, ready: Vec<Publishable<'_>>, out: &mut Outcome) {
+    pub(super) fn publish_durably(&self, ready: Vec<Publishable<'_>>, out: &mut RoundOutput) {
         if ready.is_empty() {
             return;
         }
@@ -78,7 +78,7 @@ impl Round<'_> {
     pub(super) fn publish(
         &self,
         ready: Publishable<'_>,
-        out: &mut Outcome,
+        out: &mut RoundOutput,
     ) -> Result<(), WorkError> {
         let Publishable {
             dir_pair,
@@ -105,8 +105,7 @@ impl Round<'_> {
             self.shut(replica, name);
         }
         out.asides.extend(aside.and_then(|name| Trash::new(dir, name)));
-        let operation =
-            if standing == Observed::Absent { Operation::Created } else { Operation::Updated };
+        let operation = if standing.is_nothing() { Operation::Created } else { Operation::Updated };
         let mut done = Done::new(operation, path.clone(), &entry, reason, &check);
         out.linked += u64::from(operation == Operation::Created && entry.has_links());
         if entry.is_file() {

@@ -16,6 +16,7 @@ use crate::model::error::{FsError, FsErrorKind, Side};
 use crate::model::path::RelPath;
 use crate::plan::deletions::Deletions;
 use crate::plan::removal::{Removable, RemovalKind, RemovalPermit, Ruling, Standing, rule};
+use crate::writer::PreviewRules;
 
 /// Why a directory in which another file system is mounted stays.
 const MOUNTED: FsError =
@@ -43,6 +44,23 @@ pub struct RemovalRules<'a> {
     /// remembers any.
     pub submounts: Option<(&'a Dir, &'a SourceSubmounts)>,
     pub mounts: &'a MountPoints,
+}
+
+impl PreviewRules for MountPoints {
+    type Trees = Roots;
+
+    fn ruling(
+        &self,
+        (roots, replica): (&Roots, &Dir),
+        filter: &Filter,
+        deletions: Deletions,
+        (path, entry): (&RelPath, &Entry),
+        (removal_kind, is_in_append_only): (RemovalKind, bool),
+    ) -> Ruling {
+        let rules =
+            RemovalRules { roots, replica, filter, deletions, submounts: None, mounts: self };
+        rules.on(path, entry, removal_kind, is_in_append_only)
+    }
 }
 
 /// An entry that stands at a path of the replica.
@@ -116,7 +134,8 @@ impl RemovalRules<'_> {
         is_in_append_only: bool,
     ) -> Option<Ruling> {
         match standing {
-            Observed::Absent => None,
+            // What is put there replaces nothing.
+            Observed::Absent | Observed::Unlooked => None,
             Observed::Unknown(_) => Some(Ruling::Goes(RemovalPermit::for_unknown())),
             Observed::Present(entry) => {
                 Some(self.on(path, entry, RemovalKind::Replaced, is_in_append_only))

@@ -1,10 +1,12 @@
 //! How entries leave the replica: they are deleted, or go to the backup.
 
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use super::Round;
 use super::emptying::{A_TURN, EmptiedInPlace, cannot_be_renamed};
 use crate::fs::tree::{Dir, ListedKind, ReplicaDir, Settings};
+use crate::fs::view::{ReplicaView, descend};
 use crate::model::check::Check;
 use crate::model::entry::Entry;
 use crate::model::error::{WorkError, gone_is_fine};
@@ -146,19 +148,19 @@ pub(super) fn taken(dir: &Dir, path: &RelPath, name: &Name, old: &Entry, check: 
 const COUNTED: usize = 16;
 
 /// Adds up the entries below a directory; `false` where not all could be counted in time.
-pub fn count_below(dir: &Dir, name: &Name, number: &mut u64, until: Instant) -> bool {
+pub fn count_below(dir: &impl ReplicaView, name: &Name, number: &mut u64, until: Instant) -> bool {
     let Some(rel) = RelPath::new(name.as_bytes()) else { return false };
-    let mut waiting = vec![rel];
     let mut dirs_counted = 0;
-    while let Some(at) = waiting.pop() {
-        let Ok(listing) = dir.open(&at).and_then(|dir| dir.list()) else { return false };
+    let all = descend(dir, rel, |at, opened, more| {
+        let Ok((_, listing)) = opened else { return ControlFlow::Break(()) };
         if dirs_counted >= COUNTED && Instant::now() > until {
-            return false;
+            return ControlFlow::Break(());
         }
         dirs_counted += 1;
         *number += listing.len() as u64;
         let dirs = listing.iter().filter(|(_, hint)| *hint == ListedKind::Dir);
-        waiting.extend(dirs.filter_map(|(name, _)| Name::new(name)).map(|name| at.join(&name)));
-    }
-    true
+        more.extend(dirs.filter_map(|(name, _)| Name::new(name)).map(|name| at.join(&name)));
+        ControlFlow::Continue(())
+    });
+    all.is_continue()
 }

@@ -106,16 +106,32 @@ impl Fixture {
     /// Waits for the trees put aside, and lets a round remove their tops.
     fn remove_emptied(&mut self) {
         while !self.reconciler.pending_trash.is_empty() {
-            let emptied_trash =
-                self.reconciler.emptied_trash().recv_timeout(Duration::from_secs(30)).unwrap();
-            let outcome = self.round(Work { emptied_trash: vec![emptied_trash], ..work(&[]) });
+            let ended = self.ended();
+            self.reconciler.give_back(ended);
+            let outcome = self.round(work(&[]));
             assert_eq!(outcome.problems.first().map(|(problem, _)| problem), None);
         }
     }
 
+    /// Waits for something to end in the background.
+    fn ended(&self) -> Ended {
+        self.reconciler.ended().recv_timeout(Duration::from_secs(30)).unwrap()
+    }
+
     /// Waits for a worker.
     fn finished(&self) -> Finished {
-        self.reconciler.finished().recv_timeout(Duration::from_secs(30)).unwrap()
+        match self.ended() {
+            Ended::BigFile(finished) => *finished,
+            Ended::Trash(emptied) => panic!("{:?} was emptied", emptied.aside),
+        }
+    }
+
+    /// A round that takes up what workers have ended.
+    fn round_with<const N: usize>(&mut self, finished: [Finished; N], work: Work) -> Outcome {
+        for finished in finished {
+            self.reconciler.give_back(Ended::BigFile(Box::new(finished)));
+        }
+        self.round(work)
     }
 }
 
@@ -131,8 +147,6 @@ fn work(paths: &[&str]) -> Work {
     Work {
         moves: RenameBatch::default(),
         checks,
-        finished: vec![],
-        emptied_trash: vec![],
         detector: Detector::Sweep,
         deletions: Deletions::Followed,
         budget: None,
@@ -341,11 +355,11 @@ fn evidence_holds_only_for_the_states_that_were_read() {
 
 /// What a count finds, with system calls that fail unless the seed is 0; `None` where a root was
 /// lost. A walk over all, on one thread.
-fn plan(pair: &Fixture, task: Task) -> Plan {
+fn plan(pair: &Fixture, task: Task) -> Plan<Roots> {
     let Reconciler { roots, capabilities, filter, .. } = &pair.reconciler;
     let (roots, capabilities, filter) = (roots.clone(), capabilities.clone(), filter.clone());
     Plan {
-        roots,
+        trees: roots,
         capabilities,
         filter,
         threads: 1,
@@ -440,10 +454,10 @@ fn a_big_file_is_published_by_a_later_round() {
     assert_eq!(operations(&outcome), []);
     let finished = pair.finished();
     assert!(!pair.at("replica/big").exists());
-    let outcome = pair.round(Work { finished: vec![finished], ..work(&[]) });
+    let outcome = pair.round_with([finished], work(&[]));
     assert_eq!(operations(&outcome), [(Operation::Created, "big".into())]);
     assert_eq!(pair.names("replica"), ["big"]);
-    assert!(pair.reconciler.is_idle());
+    assert!(pair.reconciler.background().is_idle);
 }
 
 #[test]
@@ -453,7 +467,7 @@ fn a_big_file_whose_source_has_changed_is_not_published() {
     pair.round(Work { big: 5, ..work(&["d", "d/big"]) });
     let finished = pair.finished();
     pair.write("source/d/big", "9876543210");
-    let outcome = pair.round(Work { finished: vec![finished], ..work(&[]) });
+    let outcome = pair.round_with([finished], work(&[]));
     assert_eq!(operations(&outcome), []);
     assert!(
         matches!(&outcome.again[..], [(again, _, Requeue::Changing)] if *again == path("d/big"))
@@ -469,7 +483,7 @@ fn an_older_copy_of_a_file_that_grows_does_not_take_the_place_of_a_newer_one() {
     let finished = pair.finished();
     pair.write("source/log", "0123456789abc");
     pair.look(&["log"]);
-    pair.round(Work { finished: vec![finished], ..work(&[]) });
+    pair.round_with([finished], work(&[]));
     assert_eq!(pair.read("replica/log"), "0123456789abc");
     assert_eq!(pair.names("replica"), ["log"]);
 }
@@ -482,12 +496,11 @@ fn a_big_file_that_is_moved_away_leaves_nothing_behind() {
     let finished = pair.finished();
     fs::rename(pair.at("source/d"), pair.at("outside/d")).unwrap();
     let held = Work {
-        finished: vec![finished],
         detector: Detector::Sweep,
         deletions: Deletions::Held { create_budget: None },
         ..work(&[])
     };
-    pair.round(held);
+    pair.round_with([finished], held);
     assert_eq!(pair.names("replica/d"), [""; 0]);
 }
 
@@ -499,9 +512,9 @@ fn two_big_files_of_one_size_are_compared_by_a_worker() {
     pair.round(Work { big: 5, ..work(&["big"]) });
     let verdict = pair.finished();
     assert!(matches!(&verdict.result, Ok(JobResult::Digests(verdict)) if !verdict.same()));
-    pair.round(Work { finished: vec![verdict], big: 5, ..work(&[]) });
+    pair.round_with([verdict], Work { big: 5, ..work(&[]) });
     let filled = pair.finished();
-    let outcome = pair.round(Work { finished: vec![filled], big: 5, ..work(&[]) });
+    let outcome = pair.round_with([filled], Work { big: 5, ..work(&[]) });
     assert_eq!(outcome.done[0].reason, crate::model::reason::Reason::Md5);
     assert_eq!(pair.read("replica/big"), "0123456789");
 }
@@ -522,7 +535,7 @@ fn what_is_wished_for_of_a_file_on_its_way_is_not_forgotten() {
     write(&pair, "9876543210");
     pair.round(Work { big: 5, ..work(&["big"]) });
     let filled = pair.finished();
-    let outcome = pair.round(Work { finished: vec![filled], big: 5, ..work(&[]) });
+    let outcome = pair.round_with([filled], Work { big: 5, ..work(&[]) });
     let again: Vec<_> =
         outcome.again.iter().map(|(_, check, again)| (check.depth, *again)).collect();
     assert_eq!(again, [(Depth::Content, Requeue::Changing)]);
@@ -563,7 +576,7 @@ fn temporary_names_are_removed_unless_they_are_in_use() {
     pair.round(held);
     pair.remove_emptied();
     assert_eq!(pair.names("replica"), [in_use]);
-    pair.round(Work { finished: vec![finished], ..work(&[]) });
+    pair.round_with([finished], work(&[]));
     assert_eq!(pair.names("replica"), ["big"]);
 }
 

@@ -49,7 +49,7 @@ impl WidenFacts for Widening<'_> {
     fn could_have_been_moved(&self) -> bool {
         let shared = self.round.shared;
         let (verified_dirs, user) = (&shared.verified_dirs, shared.capabilities.user);
-        let renamers = Renamers::of(&self.round.replica, self.path, self.now, verified_dirs, user);
+        let renamers = Renamers::of(&*self.round.replica, self.path, self.now, verified_dirs, user);
         !renamers.are_harmless(self.source, self.now)
     }
 

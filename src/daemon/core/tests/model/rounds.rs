@@ -2,16 +2,16 @@
 //! order that a seed says and by a clock that stands still meanwhile.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
-use super::super::super::{BackgroundStatus, Command, Core, Event, Portions, WalkKind, WalkPlan};
+use super::super::super::{Command, Core, Event, Portions, WalkKind, WalkPlan};
 use super::source::{Story, WatchEvent};
 use crate::fs::roots::Lost;
-use crate::model::check::{Check, Checks, Detector};
-use crate::model::config::{Config, Format, LONGEST, Mode, Rerun};
+use crate::model::check::{Check, Checks};
+use crate::model::config::Config;
+use crate::model::config::testing::config;
 use crate::model::error::Side;
 use crate::model::limit::Limit;
 use crate::model::path::testing::path;
@@ -23,10 +23,9 @@ use crate::plan::queue::{BatchLimit, Rename};
 use crate::report::{Done, Operation};
 use crate::sweep::{Extent, Message, Plan, walked};
 use crate::watch::Change;
-use crate::writer::fs::big_files::Finished;
+use crate::writer::fs::round::Ended;
 use crate::writer::fs::round::tests::Fixture;
-use crate::writer::fs::round::{Outcome, Work};
-use crate::writer::fs::trash::Emptied;
+use crate::writer::{Outcome, Work, Writer};
 
 /// For a worker or the trash thread, which have next to nothing to do.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -59,12 +58,8 @@ pub struct Rounds {
     /// Walks that were asked for and have not begun.
     due: Vec<(WalkKind, WalkPlan)>,
     told: Told,
-    finished: Vec<Finished>,
-    emptied_trash: Vec<Emptied>,
-    /// What the next round takes back of them.
-    back: (Vec<Finished>, Vec<Emptied>),
-    /// Jobs that workers for big files can have at a time.
-    slots: usize,
+    /// What has ended in the background, and was not given back to a round yet.
+    ended: Vec<Ended>,
     /// Whether a root seems to be lost.
     is_lost: bool,
     /// Whether a new watch was asked for, which knows of no directory yet.
@@ -80,49 +75,19 @@ pub struct Rounds {
     story: Story,
 }
 
-/// The settings of a run that goes on, and of which no sweep is due by the clock.
-fn config() -> Config {
-    Config {
-        source: PathBuf::new(),
-        replica: PathBuf::new(),
-        watch: true,
-        debounce: Duration::from_millis(10),
-        interval: LONGEST,
-        log_file: None,
-        mode: Mode::Keep,
-        task: Task::Full,
-        log_format: Format::Text,
-        exclude: Vec::new(),
-        exclude_from: Vec::new(),
-        gitignore: false,
-        create: true,
-        max_delete: Limit::Percent(50.0),
-        durable: false,
-        backup_dir: None,
-        backup_keep: None,
-        sweep_rate: None,
-        threads: 1,
-        verbosity: 0,
-        rerun: Rerun::default(),
-    }
-}
-
 impl Rounds {
     pub fn new(pair: Fixture, seed: u64, story: Story) -> Self {
         let now = Instant::now();
         // A few hundred bytes for each seed.
         let config: &'static Config = Box::leak(Box::new(config()));
         Self {
-            slots: pair.reconciler.free_workers(),
             pair,
             rng: Rng::with_seed(!seed),
             core: Core::new(config, now),
             now,
             due: Vec::new(),
             told: Told::default(),
-            finished: Vec::new(),
-            emptied_trash: Vec::new(),
-            back: Default::default(),
+            ended: Vec::new(),
             is_lost: false,
             is_watch_new: false,
             last_round: None,
@@ -196,13 +161,12 @@ impl Rounds {
         let portion = BatchLimit { names: self.rng.usize(1..8), dirs: self.rng.usize(1..5) };
         let renames = self.rng.usize(1..6);
         self.core.portions = Portions { watch: portion, sweep: portion, renames };
-        self.back = self.some_that_ended();
-        let big = self.back.0.iter().map(|finished| finished.job.path.clone());
-        let ended = big.chain(self.back.1.iter().map(|emptied| emptied.aside.path())).collect();
-        self.step(Event::Turn { background: self.background(), ended });
-        let (finished, emptied_trash) = std::mem::take(&mut self.back);
-        self.pair.reconciler.forget(finished, &emptied_trash);
-        self.step(Event::Rest(self.background()));
+        self.give_some_back();
+        let writer = &self.pair.reconciler;
+        let (background, ended) = (writer.background(), writer.paths_given_back());
+        self.step(Event::Turn { background, ended });
+        self.pair.reconciler.forget_given_back();
+        self.step(Event::Rest(self.pair.reconciler.background()));
         self.last_round.take()
     }
 
@@ -237,15 +201,6 @@ impl Rounds {
         }
     }
 
-    fn background(&self) -> BackgroundStatus {
-        let reconciler = &self.pair.reconciler;
-        BackgroundStatus {
-            free_workers: reconciler.free_workers() + self.back.0.len(),
-            is_idle: reconciler.is_idle(),
-            is_idle_for_sweep: reconciler.is_idle_for(Detector::Sweep),
-        }
-    }
-
     /// A walk that was asked for; `None` where there is none but the full comparison of what was
     /// renamed.
     pub fn due_walk(&mut self) -> Option<(WalkKind, WalkPlan)> {
@@ -265,7 +220,7 @@ impl Rounds {
         let WalkPlan { task, extent, scopes, detector, .. } = plan;
         self.story.tell(format!("    walk: {kind:?} {task:?} {extent:?} {scopes:?}"));
         let plan = Plan {
-            roots: reconciler.roots.clone(),
+            trees: reconciler.trees(),
             capabilities: reconciler.capabilities.clone(),
             filter: reconciler.filter.clone(),
             threads: 1,
@@ -276,8 +231,7 @@ impl Rounds {
             detector,
             registry: None,
             extent,
-            verified_dirs: (extent != Extent::Names)
-                .then(|| std::sync::Arc::clone(&reconciler.verified_dirs)),
+            verified_dirs: reconciler.verified_dirs().filter(|_| extent != Extent::Names).cloned(),
             submounts: Vec::new(),
         };
         let now = self.now;
@@ -301,7 +255,9 @@ impl Rounds {
                 match self.told.of(kind).pop_front() {
                     None => break,
                     Some(Message::Walked(both)) => {
-                        self.pair.reconciler.verified_dirs.walked(&both[0], &both[1]);
+                        if let Some(verified_dirs) = self.pair.reconciler.verified_dirs() {
+                            verified_dirs.walked(&both[0], &both[1]);
+                        }
                     }
                     Some(Message::Lost(lost)) => {
                         self.step(Event::WalkEnded(WalkKind::Sweep));
@@ -322,10 +278,9 @@ impl Rounds {
     }
 
     fn round(&mut self, work: Work) {
-        let (finished, emptied_trash) = std::mem::take(&mut self.back);
         let followed = work.moves.hints().to_vec();
         let renames: Vec<_> = followed.iter().map(|hint| (&hint.from, &hint.to)).collect();
-        let back: Vec<_> = finished.iter().map(|finished| &finished.job.path).collect();
+        let back = self.pair.reconciler.paths_given_back();
         self.story.tell(format!(
             "    round of the {}, deletions {:?}: renames {renames:?}, looks {}, carried {back:?}",
             work.detector.as_str(),
@@ -335,7 +290,7 @@ impl Rounds {
         let budget = (self.rng.u8(..4) == 0).then_some(Duration::ZERO);
         let big = [0, 3, u64::MAX, u64::MAX][self.rng.usize(..4)];
         self.last_round = Some((followed, work.deletions));
-        let work = Work { finished, emptied_trash, budget, big, ..work };
+        let work = Work { budget, big, ..work };
         let outcome = self.pair.reconciler.round(work, self.core.waiting());
         self.wait_for_others();
         match outcome {
@@ -347,7 +302,7 @@ impl Rounds {
                     *took = Duration::from_millis(self.rng.u64(..40));
                 }
                 let took = Duration::from_millis(self.rng.u64(..20));
-                let background = self.background();
+                let background = self.pair.reconciler.background();
                 self.step(Event::RoundDone {
                     outcome: Box::new(outcome),
                     took,
@@ -373,29 +328,27 @@ impl Rounds {
             return self.step(Event::RootsBack);
         }
         self.is_lost = true;
-        self.step(Event::Rest(self.background()));
+        self.step(Event::Rest(self.pair.reconciler.background()));
         assert_eq!(self.core.next_wakeup(self.now), None, "nothing is due while a root is lost");
     }
 
-    /// Some of what has ended beside rounds arrives at once, and some late.
-    fn some_that_ended(&mut self) -> (Vec<Finished>, Vec<Emptied>) {
-        let number = self.rng.usize(..=self.finished.len());
-        let finished = self.finished.drain(..number).collect();
-        let emptied_trash =
-            if self.rng.bool() { std::mem::take(&mut self.emptied_trash) } else { Vec::new() };
-        (finished, emptied_trash)
+    /// Some of what has ended in the background arrives at once, and some late.
+    fn give_some_back(&mut self) {
+        let number = self.rng.usize(..=self.ended.len());
+        for ended in self.ended.drain(..number) {
+            self.pair.reconciler.give_back(ended);
+        }
     }
 
     /// Waits for workers for big files and the trash thread, so that a seed gives the same history
     /// each time.
     fn wait_for_others(&mut self) {
-        let reconciler = &self.pair.reconciler;
-        while reconciler.free_workers() + self.finished.len() < self.slots {
-            self.finished.push(reconciler.finished().recv_timeout(PATIENCE).unwrap());
+        let writer = &self.pair.reconciler;
+        while self.ended.len() < writer.count_in_background() {
+            self.ended.push(writer.ended().recv_timeout(PATIENCE).unwrap());
         }
-        while self.emptied_trash.len() < reconciler.asides() {
-            self.emptied_trash.push(reconciler.emptied_trash().recv_timeout(PATIENCE).unwrap());
-        }
+        // Which of them was the first is chance.
+        self.ended.sort_by_key(Ended::path);
     }
 
     fn tell_outcome(&self, outcome: &Outcome) {
@@ -411,8 +364,8 @@ impl Rounds {
     /// Whether nothing waits, save for a walk that is due. Where only time has to pass, it does.
     pub fn is_at_rest(&mut self) -> bool {
         let is_told = self.told.sweep.is_empty() && self.told.scan.is_empty();
-        let has_ended = self.finished.is_empty() && self.emptied_trash.is_empty();
-        if !is_told || !has_ended || !self.pair.reconciler.is_idle() || self.is_lost {
+        let is_idle = self.ended.is_empty() && self.pair.reconciler.background().is_idle;
+        if !is_told || !is_idle || self.is_lost {
             return false;
         }
         match self.core.next_wakeup(self.now) {

@@ -104,7 +104,7 @@ fn neither_is_it_by_a_big_file() {
     assert_eq!(again, [(&path("early"), false, Requeue::StaleListing)]);
     let filled = pair.finished();
     pair.write("replica/late", "somebody's");
-    let outcome = pair.round(Work { finished: vec![filled], big: 5, ..work(&[]) });
+    let outcome = pair.round_with([filled], Work { big: 5, ..work(&[]) });
     assert!(
         matches!(outcome.again[..], [(_, _, Requeue::StaleListing)]) && outcome.done.is_empty()
     );

@@ -241,7 +241,7 @@ fn a_big_file_on_its_way_arrives_where_its_directory_is_by_then() {
     pair.rename("d", "e");
     pair.follow(&[("d", "e")]);
     let finished = pair.finished();
-    let outcome = pair.round(Work { finished: vec![finished], ..work(&[]) });
+    let outcome = pair.round_with([finished], work(&[]));
     assert_eq!(operations(&outcome), [(Operation::Created, "e/big".into())]);
     assert_eq!(pair.names("replica/e"), ["big"]);
 }
@@ -257,7 +257,7 @@ fn with_one_in_flight(pair: &mut Fixture, name: &str) -> Finished {
     fs::File::options().write(true).open(source).unwrap().set_modified(same).unwrap();
     pair.round(Work { big: 1, ..work(&[name]) });
     let compared = pair.finished();
-    pair.round(Work { finished: vec![compared], big: 1, ..work(&[]) });
+    pair.round_with([compared], Work { big: 1, ..work(&[]) });
     pair.finished()
 }
 
@@ -267,7 +267,7 @@ fn a_file_that_is_renamed_on_its_way_leaves_nothing_behind() {
     pair.both("b/other", "text");
     let finished = with_one_in_flight(&mut pair, "a/f");
     pair.rename_and_follow(&[("a/f", "b/f")]);
-    pair.round(Work { finished: vec![finished], ..work(&[]) });
+    pair.round_with([finished], work(&[]));
     pair.look(&["a/f", "b/f"]);
     assert_eq!(
         (pair.names("replica/a"), pair.names("replica/b")),
@@ -282,11 +282,8 @@ fn a_file_arrives_in_the_round_that_renames_its_directory() {
     let finished = with_one_in_flight(&mut pair, "a/f");
     pair.rename("a", "b");
     let hint = Rename::new(path("a"), path("b"), true, Instant::now());
-    pair.round(Work {
-        moves: RenameBatch::new([hint]),
-        finished: vec![finished],
-        ..work(&["a", "b"])
-    });
+    let moves = RenameBatch::new([hint]);
+    pair.round_with([finished], Work { moves, ..work(&["a", "b"]) });
     assert_eq!(
         (pair.names("replica"), pair.names("replica/b")),
         (vec!["b".into()], vec!["f".into()])
@@ -303,7 +300,7 @@ fn files_on_their_way_go_with_the_directories_that_are_exchanged() {
         pair.rename(from, to);
     }
     pair.follow(&[("a", "b"), ("b", "a")]);
-    pair.round(Work { finished: vec![in_a, in_b], ..work(&[]) });
+    pair.round_with([in_a, in_b], work(&[]));
     assert_eq!(
         (pair.names("replica/a"), pair.names("replica/b")),
         (vec!["g".into()], vec!["f".into()])

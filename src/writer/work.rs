@@ -13,18 +13,12 @@ use crate::plan::queue::{Rename, RenameBatch};
 use crate::plan::removal::Stay;
 use crate::plan::widen::WidenBlocker;
 use crate::report::{Done, Notice, Problem};
-use crate::writer::fs::big_files::{Finished, Job};
-use crate::writer::fs::trash::{Emptied, Trash};
 
 /// What a round is to do.
 pub struct Work {
     /// Renames, in their order. Their ends are among the looks, unless further ones concern them.
     pub moves: RenameBatch,
     pub checks: Checks,
-    /// Big files that have come to their end.
-    pub finished: Vec<Finished>,
-    /// Trees put aside that have been emptied.
-    pub emptied_trash: Vec<Emptied>,
     /// Who asked for the looks.
     pub detector: Detector,
     pub deletions: Deletions,
@@ -125,9 +119,6 @@ pub struct Outcome {
     /// What was looked at and is not at its end: held, or in the hands of a worker or the trash
     /// thread.
     pub open: Vec<RelPath>,
-    /// Jobs and trees that were begun, to be taken over by the reconciler.
-    pub(super) jobs: Vec<Job>,
-    pub(super) asides: Vec<Trash>,
     /// What is said once for each path.
     pub(super) notices: Vec<(RelPath, Notice)>,
 }
@@ -150,8 +141,6 @@ impl Outcome {
         self.linked += other.linked;
         self.put_off.extend(other.put_off);
         self.open.extend(other.open);
-        self.jobs.extend(other.jobs);
-        self.asides.extend(other.asides);
         self.notices.extend(other.notices);
     }
 
