@@ -1,16 +1,18 @@
 //! The command line.
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::{ArgGroup, Parser};
+use clap::{ArgGroup, CommandFactory, Parser};
 
+use crate::app::config_file::FileArgs;
 use crate::model::config::Format;
 use crate::model::config::{
-    Config, DEFAULT_INTERVAL, Mode, Rerun, parse_debounce, parse_interval, parse_keep, parse_rate,
-    parse_threads,
+    Config, DEFAULT_INTERVAL, Hooks, Mode, Rerun, parse_debounce, parse_interval, parse_keep,
+    parse_rate, parse_threads, parse_timeout,
 };
 use crate::model::limit::Limit;
 use crate::model::task::Task;
@@ -36,10 +38,12 @@ difference; 2 wrong use; 130 interrupted before the end; 70 a bug in twindir.";
 #[command(group = ArgGroup::new("single").multiple(true))]
 pub struct Args {
     /// The directory to mirror; it is never written to
-    source: PathBuf,
+    #[arg(required_unless_present_any = ["status", "wait", "config", "generate"])]
+    pub source: Option<PathBuf>,
 
     /// The directory to keep equal; created when missing
-    replica: PathBuf,
+    #[arg(required_unless_present_any = ["status", "wait", "config", "generate"])]
+    pub replica: Option<PathBuf>,
 
     /// Time from the end of one sync to the next sweep: seconds (60, 0.5), or 90s, 5m, 1h
     #[arg(value_name = "INTERVAL", value_parser = parse_interval, allow_negative_numbers = true)]
@@ -131,6 +135,43 @@ pub struct Args {
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     log_format: Format,
 
+    /// Run a command after changes, once in sync: with their paths, each ended by NUL, on stdin; at
+    /// most once a second
+    #[arg(long, value_name = "CMD")]
+    on_sync: Option<OsString>,
+
+    /// Run a command when a problem, held deletions or a lost disk begins, and when that ends
+    #[arg(long, value_name = "CMD")]
+    on_problem: Option<OsString>,
+
+    /// Read settings from a TOML file: its keys are the long options, and source and replica; what
+    /// the command line says wins
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Print a man page, or what completes the command line in a shell
+    #[arg(long, value_name = "KIND", value_enum, hide = true)]
+    pub generate: Option<Generated>,
+
+    /// Say what the twindir that keeps REPLICA does, and whether it is in sync; exit code 0 if it
+    /// is, 1 if not, 2 if there is none
+    #[arg(long, value_name = "REPLICA", conflicts_with_all = ["source", "wait"])]
+    status: Option<PathBuf>,
+
+    /// Wait until every change made before is in REPLICA; exit code 0 if it is, 1 if not, 2 if no
+    /// twindir keeps it
+    #[arg(long, value_name = "REPLICA", conflicts_with = "source")]
+    wait: Option<PathBuf>,
+
+    /// How long --wait waits at most: seconds, or 90s, 5m, 1h [default: for ever]
+    #[arg(long, value_name = "TIME", value_parser = parse_timeout, requires = "wait",
+        allow_negative_numbers = true)]
+    timeout: Option<Duration>,
+
+    /// With --wait: wait for the end of a full sweep that begins now, too
+    #[arg(long, requires = "wait")]
+    full: bool,
+
     /// Say more on the console
     #[arg(short, long, conflicts_with = "quiet")]
     verbose: bool,
@@ -140,7 +181,125 @@ pub struct Args {
     quiet: bool,
 }
 
+/// What can be generated from the options.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub enum Generated {
+    Man,
+    CompleteBash,
+    CompleteZsh,
+    CompleteFish,
+}
+
+impl Generated {
+    /// Writes it to stdout.
+    ///
+    /// # Errors
+    /// Where that cannot be written to.
+    pub fn write(self) -> std::io::Result<()> {
+        use clap_complete::Shell;
+        let mut command = Args::command();
+        let mut out = Vec::new();
+        let shell = match self {
+            Self::Man => {
+                clap_mangen::Man::new(command).render(&mut out)?;
+                return std::io::stdout().write_all(&out);
+            }
+            Self::CompleteBash => Shell::Bash,
+            Self::CompleteZsh => Shell::Zsh,
+            Self::CompleteFish => Shell::Fish,
+        };
+        clap_complete::generate(shell, &mut command, "twindir", &mut out);
+        std::io::stdout().write_all(&out)
+    }
+}
+
+/// Options that other tools have for what twindir does anyway.
+const DONE_ANYWAY: [(&[&str], &str); 4] = [
+    (
+        &["--delete", "--delete-after", "--delete-before", "--delete-during", "--mirror"],
+        "deletes from REPLICA what goes from SOURCE",
+    ),
+    (
+        &[
+            "-a",
+            "--archive",
+            "-av",
+            "-avz",
+            "-avh",
+            "-aP",
+            "-rv",
+            "-rav",
+            "--times",
+            "--perms",
+            "--owner",
+            "--group",
+        ],
+        "keeps modes, times, owners where it may, attributes and ACLs",
+    ),
+    (&["-r", "--recursive", "-R"], "mirrors all that SOURCE holds"),
+    (
+        &["--watch", "-w", "--monitor", "--daemon"],
+        "watches SOURCE, unless --once or --interval-only is given",
+    ),
+];
+
+/// What is answered to somebody who gives an option for what twindir does anyway; `None` where no
+/// such option is given.
+pub fn answer_to_habits(args: &[String]) -> Option<String> {
+    let mut given = args.iter().take_while(|arg| *arg != "--");
+    let known = |arg: &String| {
+        let (_, what) = DONE_ANYWAY.iter().find(|(names, _)| names.contains(&arg.as_str()))?;
+        Some(format!("twindir {what} without being asked: leave {arg} out"))
+    };
+    given.find_map(known)
+}
+
+/// What is asked of a twindir that runs.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Inquiry {
+    Status { replica: PathBuf },
+    Wait { replica: PathBuf, full: bool, timeout: Option<Duration> },
+}
+
 impl Args {
+    /// Adds what a file of settings says, as if it stood before the rest of the command line.
+    ///
+    /// # Errors
+    /// Where the two together are wrong.
+    pub fn with_file(self, file: FileArgs, words: &[OsString]) -> Result<Self, clap::Error> {
+        let is_given = |word: &OsString| {
+            let is = |name: &str| word.as_encoded_bytes().starts_with(name.as_bytes());
+            (is("--interval=") && self.interval.is_some())
+                || (is("--log-file=") && self.log_file.is_some())
+                || (is("--verbose") && self.quiet)
+                || (is("--quiet") && self.verbose)
+        };
+        let program = words.first().cloned().unwrap_or_else(|| "twindir".into());
+        let from_file = file.options.into_iter().filter(|word| !is_given(word));
+        let own = words.iter().skip(1).cloned();
+        let mut both = Self::try_parse_from(std::iter::once(program).chain(from_file).chain(own))?;
+        both.source = both.source.or(file.source);
+        both.replica = both.replica.or(file.replica);
+        if both.source.is_none() || both.replica.is_none() {
+            return Err(Self::command().error(
+                clap::error::ErrorKind::MissingRequiredArgument,
+                "SOURCE and REPLICA are named neither in the file of settings nor on the command line",
+            ));
+        }
+        Ok(both)
+    }
+
+    /// What is asked of a twindir that runs, if this is to start none.
+    pub fn inquiry(&self) -> Option<(Inquiry, Format)> {
+        let (full, timeout) = (self.full, self.timeout);
+        let inquiry = match (self.status.clone(), self.wait.clone()) {
+            (Some(replica), _) => Inquiry::Status { replica },
+            (None, Some(replica)) => Inquiry::Wait { replica, full, timeout },
+            (None, None) => return None,
+        };
+        Some((inquiry, self.log_format))
+    }
+
     /// The settings that the arguments amount to.
     pub fn into_config(self) -> Config {
         let cores = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
@@ -150,8 +309,8 @@ impl Args {
             rerun,
             watch: !single && !self.interval_only,
             debounce: self.debounce,
-            source: self.source,
-            replica: self.replica,
+            source: self.source.unwrap_or_default(),
+            replica: self.replica.unwrap_or_default(),
             interval: self.interval.or(self.interval_option).unwrap_or(DEFAULT_INTERVAL),
             log_file: self.log_file.or(self.log_file_option),
             mode: match (self.check, self.dry_run, self.once) {
@@ -173,6 +332,7 @@ impl Args {
             sweep_rate: self.sweep_rate,
             threads: self.threads.unwrap_or_else(cores).get(),
             verbosity: i8::from(self.verbose) - i8::from(self.quiet),
+            hooks: Hooks { on_sync: self.on_sync, on_problem: self.on_problem },
         }
     }
 }
@@ -212,10 +372,17 @@ impl Args {
         if let Some(log) = self.log_file.as_ref().or(self.log_file_option.as_ref()) {
             options.value("--log-file", full(log));
         }
+        if let Some(command) = &self.on_sync {
+            options.value("--on-sync", command);
+        }
+        if let Some(command) = &self.on_problem {
+            options.value("--on-problem", command);
+        }
         options.flag("--verbose", self.verbose);
         options.flag("--quiet", self.quiet);
         let is_lasting = !(self.check || self.dry_run || self.once);
-        let roots = [full(&self.source), full(&self.replica)];
+        let roots =
+            [&self.source, &self.replica].map(|root| root.as_ref().map_or_else(PathBuf::new, full));
         Rerun { program, options: options.0, roots, is_lasting }
     }
 }
@@ -257,7 +424,6 @@ pub fn suggest_order(args: &[String]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_definition_is_sound() {
@@ -281,6 +447,9 @@ mod tests {
     /// What a single run does not know of.
     const OF_A_LASTING_RUN: [&str; 3] = ["interval", "interval-only", "debounce"];
 
+    /// What is no run at all.
+    const OF_AN_INQUIRY: [&str; 6] = ["status", "wait", "timeout", "full", "config", "generate"];
+
     /// Each option that clap knows is in use here, but for those that are another way of saying so.
     #[test]
     fn the_command_of_a_second_run_says_the_same_as_the_first() {
@@ -298,6 +467,8 @@ mod tests {
             "--threads=3",
             "--log-format=json",
             "--log-file=/var/log/a b.log",
+            "--on-sync=touch /run/synced",
+            "--on-problem=mail root",
             "--quiet",
             "--once",
             "--quick",
@@ -306,7 +477,10 @@ mod tests {
         for option in Args::command().get_arguments().filter_map(clap::Arg::get_long) {
             let is_given = given.iter().any(|word| word[2..].split('=').next() == Some(option));
             assert!(
-                is_given || OF_A_LASTING_RUN.contains(&option) || others.contains(&option),
+                is_given
+                    || OF_A_LASTING_RUN.contains(&option)
+                    || OF_AN_INQUIRY.contains(&option)
+                    || others.contains(&option),
                 "--{option}"
             );
         }

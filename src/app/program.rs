@@ -1,5 +1,6 @@
 //! From arguments to exit code.
 
+use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -7,9 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Parser;
 use crossbeam_channel::{Receiver, unbounded};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGXFSZ};
 
-use crate::app::cli::{Args, suggest_order};
+use crate::app::ask::{Asked, inquire};
+use crate::app::cli::{Args, answer_to_habits, suggest_order};
+use crate::app::config_file;
 use crate::app::limits;
 use crate::app::panics::{self, PANICKED};
 use crate::daemon::core::End;
@@ -53,17 +56,39 @@ pub fn main() -> ExitCode {
         complain(&refusal);
         return Exit::Refused.into();
     }
-    let args = Args::try_parse().unwrap_or_else(|error| {
-        let given: Vec<String> =
-            std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned()).collect();
-        if error.use_stderr()
-            && let Some(order) = suggest_order(&given)
-        {
-            complain(&format!("the log file comes last here; you mean:\n\n    {order}"));
-            std::process::exit(Exit::Refused as i32);
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let args = match Args::try_parse_from(&words) {
+        Ok(args) => args,
+        Err(error) => return refuse_arguments(&error, &words),
+    };
+    if let Some(kind) = args.generate {
+        return match kind.write() {
+            Ok(()) => Exit::Done.into(),
+            Err(error) => {
+                complain(&error.to_string());
+                Exit::Incomplete.into()
+            }
+        };
+    }
+    let args = match args.config.clone().map(|path| config_file::read(&path)) {
+        None => args,
+        Some(Err(error)) => {
+            complain(&error.to_string());
+            return Exit::Refused.into();
         }
-        error.exit()
-    });
+        Some(Ok(file)) => match args.with_file(file, &words) {
+            Ok(args) => args,
+            Err(error) => return refuse_arguments(&error, &words),
+        },
+    };
+    if let Some((inquiry, format)) = args.inquiry() {
+        return match inquire(&inquiry, format) {
+            Asked::Yes => Exit::Done,
+            Asked::No => Exit::Incomplete,
+            Asked::Nobody => Exit::Refused,
+        }
+        .into();
+    }
     let config = args.into_config();
     panics::install_hook();
     if let Err(refusal) = limits::check(config.threads) {
@@ -83,6 +108,24 @@ pub fn main() -> ExitCode {
         panics::await_last_words();
     }
     exit.into()
+}
+
+/// Says what is wrong with the arguments, or prints what they ask for (`--help`).
+fn refuse_arguments(error: &clap::Error, words: &[OsString]) -> ExitCode {
+    let given: Vec<String> =
+        words.iter().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+    if !error.use_stderr() {
+        let _ = error.print();
+        return Exit::Done.into();
+    }
+    if let Some(order) = suggest_order(&given) {
+        complain(&format!("the log file comes last here; you mean:\n\n    {order}"));
+    } else if let Some(answer) = answer_to_habits(&given) {
+        complain(&answer);
+    } else {
+        let _ = error.print();
+    }
+    Exit::Refused.into()
 }
 
 fn start(config: &Config) -> Result<Exit, Box<dyn std::error::Error>> {
@@ -139,7 +182,7 @@ fn report_and_preview(
 fn report_and_run(config: &Config, mut prepared: Prepared, signals: &Receiver<i32>) -> Exit {
     let settings =
         LogSettings { format: config.log_format, verbosity: config.verbosity, patient_until: None };
-    let _reporting = report::start(settings, prepared.log.take());
+    let reporting = report::start(settings, prepared.log.take());
     log_start(config, &prepared.filter);
     test_digests();
     for root in [&prepared.roots.source, &prepared.roots.replica] {
@@ -151,7 +194,7 @@ fn report_and_run(config: &Config, mut prepared: Prepared, signals: &Receiver<i3
             );
         }
     }
-    match run(config, prepared, signals, &PANICKED) {
+    match run(config, prepared, signals, &PANICKED, reporting.live_line()) {
         Ok(End::Done) => Exit::Done,
         Ok(End::Incomplete) => Exit::Incomplete,
         Ok(End::Interrupted) => Exit::Interrupted,
@@ -207,7 +250,7 @@ fn complain(text: &str) {
 }
 
 /// Signals come out of a channel; the first one sets the flag, and the second one ends the process
-/// at once. A SIGHUP that is to be ignored, as nohup has it, is.
+/// at once. A SIGUSR1 asks for the status, and ends nothing. A SIGHUP that is to be ignored, as nohup has it, is.
 fn listen_for_signals(
     stopping: &Arc<AtomicBool>,
 ) -> Result<Receiver<i32>, Box<dyn std::error::Error>> {
@@ -221,7 +264,7 @@ fn listen_for_signals(
     // Past a limit on file sizes (ulimit -f) a write fails with EFBIG, instead of killing the
     // process.
     signal_hook::flag::register(SIGXFSZ, Arc::default())?;
-    let mut signals = signal_hook::iterator::Signals::new(all)?;
+    let mut signals = signal_hook::iterator::Signals::new(all.into_iter().chain([SIGUSR1]))?;
     let (sender, receiver) = unbounded();
     std::thread::Builder::new().name("twindir-signals".into()).spawn(move || {
         for signal in signals.forever() {

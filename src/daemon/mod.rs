@@ -1,18 +1,25 @@
 //! The daemon: threads, channels and timers around the [core](core), which says what is to be done.
 
+pub mod control;
 pub mod core;
+mod hooks;
+mod progress;
 mod roots;
+mod service;
 pub mod preview;
 pub mod startup;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, never, select};
+use crossbeam_channel::{Receiver, Sender, never, select, unbounded};
+use signal_hook::consts::SIGUSR1;
 
 use self::core::{Command, Core, End, Event, Portions, WalkKind, WalkPlan};
+use crate::daemon::control::{Board, Desk, Request};
 use crate::daemon::startup::Prepared;
 use crate::fs::roots::Lost;
 use crate::fs::tree::FreeSpace;
@@ -20,12 +27,17 @@ use crate::fs::writeback::unseen_seconds_of;
 use crate::model::check::Detector;
 use crate::model::config::Config;
 use crate::model::error::Side;
+use crate::model::status::{Status, WaitResult};
+use crate::report::LiveLine;
 use crate::sweep::{Extent, Message, Plan, Sweep};
-use crate::watch::{Change, Watch};
+use crate::watch::{Change, Watch, kernel_limit};
 use crate::writer::fs::pruning::Pruning;
 use crate::writer::fs::round::{Reconciler, WriterOptions};
 use crate::writer::{Work, Writer};
+use hooks::Hooks;
+use progress::Progress;
 use roots::{RootKeeper, RootWatch, probe_replica};
+use service::ServiceManager;
 
 /// How often the roots are checked, at least.
 const TICK: Duration = Duration::from_secs(1);
@@ -53,9 +65,11 @@ pub fn run(
     prepared: Prepared,
     signals: &Receiver<i32>,
     panicked: &AtomicBool,
+    live: LiveLine,
 ) -> Result<End, Failed> {
-    let Prepared { mut roots, source_mount, replica_mount, lock, filter, backup, beside, .. } =
-        prepared;
+    let Prepared {
+        mut roots, source_mount, replica_mount, mut lock, filter, backup, beside, ..
+    } = prepared;
     let stop = Arc::new(AtomicBool::new(false));
     let capabilities = probe_replica(&mut roots, unseen_seconds_of(config.task));
     let log_dir = beside.log.as_ref().and_then(|log| log.parent()).map(ToOwned::to_owned);
@@ -67,10 +81,25 @@ pub fn run(
         pruning: config.backup_keep.map(|keep| Pruning::new(keep, in_use.collect())),
     };
     let source = roots.source.path.clone();
+    let (asked, requests) = unbounded();
+    let board = Board::default();
+    lock.answer_by(Desk::new(board.clone(), asked));
     let keeper = RootWatch::new(config, source_mount, replica_mount, lock, beside);
     let writer = Reconciler::start(roots, capabilities, filter, options, Arc::clone(&stop))
         .map_err(Failed::Thread)?;
-    Daemon::new(config, source, writer, keeper, stop).run(signals, panicked)
+    let named = [&config.source, &config.replica].map(|path| path.clone().into_os_string());
+    let hooks = Hooks::start(config.hooks.clone(), named).map_err(Failed::Thread)?;
+    let progress = Progress::new(board, live, Instant::now());
+    let face = Face { progress, hooks, service: ServiceManager::start(), requests };
+    Daemon::new(config, source, (writer, keeper), face, stop).run(signals, panicked)
+}
+
+/// What others see of the run, and ask it.
+struct Face {
+    progress: Progress,
+    hooks: Hooks,
+    service: ServiceManager,
+    requests: Receiver<Request>,
 }
 
 /// What the core's commands are carried out with.
@@ -84,6 +113,11 @@ struct Daemon<'a, W: Writer, R> {
     watch: Option<Watch>,
     sweep: Option<Sweep>,
     scan: Option<Sweep>,
+    face: Face,
+    /// Those who wait, by their numbers.
+    waiters: HashMap<u64, Sender<WaitResult>>,
+    /// How many directories the kernel lets this user watch.
+    watches_allowed: Option<u64>,
     /// Ends whatever takes long.
     stop: Arc<AtomicBool>,
     /// How the run has ended.
@@ -94,8 +128,8 @@ impl<'a, W: Writer, R: RootKeeper<W>> Daemon<'a, W, R> {
     fn new(
         config: &'a Config,
         source: PathBuf,
-        writer: W,
-        roots: R,
+        (writer, roots): (W, R),
+        face: Face,
         stop: Arc<AtomicBool>,
     ) -> Self {
         Self {
@@ -107,6 +141,9 @@ impl<'a, W: Writer, R: RootKeeper<W>> Daemon<'a, W, R> {
             watch: None,
             sweep: None,
             scan: None,
+            face,
+            waiters: HashMap::new(),
+            watches_allowed: kernel_limit("watches").1.parse().ok(),
             stop,
             end: None,
         }
@@ -118,10 +155,12 @@ impl<'a, W: Writer, R: RootKeeper<W>> Daemon<'a, W, R> {
             if let Some(end) = self.end.take() {
                 if end.is_ok() {
                     self.writer.finish();
+                    self.face.hooks.finish(&self.status());
                 }
                 return end;
             }
             self.writer.tend(Instant::now());
+            self.publish();
             if let Some(signal) = self.wait(signals) {
                 return Ok(self.interrupt(signal));
             }
@@ -181,6 +220,7 @@ impl<'a, W: Writer, R: RootKeeper<W>> Daemon<'a, W, R> {
 
     /// Tells the core what has happened, and carries out what it says.
     fn step(&mut self, event: Event) {
+        self.face.progress.mark_stale();
         for command in self.core.step(Instant::now(), event) {
             self.carry_out(command);
         }
@@ -204,6 +244,18 @@ impl<'a, W: Writer, R: RootKeeper<W>> Daemon<'a, W, R> {
             Command::Round(work) => self.round(work),
             Command::FindRooms => self.step(Event::Rooms(self.writer.free_space())),
             Command::InspectRoots => self.inspect_roots(),
+            Command::Fence(number) => {
+                let fence = self.watch.as_ref().map(|watch| watch.fence(number));
+                if !matches!(fence, Some(Ok(()))) {
+                    self.step(Event::FenceFailed);
+                }
+            }
+            Command::Answer(id, result) => {
+                if let Some(waiter) = self.waiters.remove(&id) {
+                    // He may have gone away meanwhile.
+                    let _ = waiter.send(result);
+                }
+            }
             Command::End(end) => self.end = Some(Ok(end)),
             Command::Fail(error) => self.end = Some(Err(Failed::Thread(error))),
         }
@@ -249,7 +301,13 @@ impl<'a, W: Writer, R: RootKeeper<W>> Daemon<'a, W, R> {
         let now = Instant::now();
         let due = self.core.next_wakeup(now).unwrap_or(now + TICK);
         select! {
-            recv(signals) -> signal => return signal.ok(),
+            recv(signals) -> signal => match signal {
+                Ok(SIGUSR1) => progress::say(&self.status()),
+                other => return other.ok(),
+            },
+            recv(self.face.requests) -> request => if let Ok(request) = request {
+                self.take_request(request);
+            },
             recv(changes) -> change => if let Ok(change) = change {
                 self.receive_changes(change, &changes);
             } else {
@@ -272,7 +330,7 @@ impl<'a, W: Writer, R: RootKeeper<W>> Daemon<'a, W, R> {
             recv(ended) -> one => if let Ok(one) = one {
                 self.writer.give_back(one);
             },
-            default(due.saturating_duration_since(now).min(TICK)) => {}
+            default(due.saturating_duration_since(now).min(TICK).min(self.face.progress.tick()).min(self.face.service.tick())) => {}
         }
         for one in ended.try_iter() {
             self.writer.give_back(one);
@@ -325,6 +383,7 @@ impl<'a, W: Writer, R: RootKeeper<W>> Daemon<'a, W, R> {
         match self.writer.round(work, self.core.waiting()) {
             Ok(outcome) => {
                 let took = begun.elapsed();
+                self.face.hooks.note(&outcome.done);
                 let is_refused =
                     outcome.problems.iter().any(|(problem, _)| problem.refusal().is_some());
                 let rooms: Vec<FreeSpace> =
@@ -340,9 +399,48 @@ impl<'a, W: Writer, R: RootKeeper<W>> Daemon<'a, W, R> {
         }
     }
 
+    fn take_request(&mut self, request: Request) {
+        match request {
+            Request::Wait { id, full, answer } => {
+                self.waiters.insert(id, answer);
+                self.step(Event::Wait { id, full });
+            }
+            Request::GiveUp(id) => {
+                self.waiters.remove(&id);
+                self.step(Event::WaitEnded(id));
+            }
+        }
+    }
+
+    /// How it stands.
+    fn status(&self) -> Status {
+        let mut status = self.core.status(Instant::now());
+        if let (Some(walk), Some(sweep)) = (&mut status.walk, &self.sweep) {
+            (walk.entries, walk.bytes) = sweep.progress();
+        }
+        status.watches = self.watch.as_ref().map(|watch| watch.registry().count() as u64);
+        status.watches_allowed = self.watches_allowed.filter(|_| self.watch.is_some());
+        status.lost = self.roots.what_is_lost();
+        status
+    }
+
+    /// Shows how it stands, where it is time for that.
+    fn publish(&mut self) {
+        let now = Instant::now();
+        let is_idle = self.core.next_wakeup(now).is_none_or(|due| due > now);
+        self.face.service.turn(now);
+        if self.face.progress.is_due(is_idle, now) {
+            let status = self.status();
+            self.face.service.update(&status, now);
+            self.face.hooks.run_due(&status, now);
+            self.face.progress.show(status, now);
+        }
+    }
+
     /// The end by a signal: no new work, nothing temporary left behind.
     fn interrupt(&mut self, signal: i32) -> End {
         self.stop.store(true, Ordering::Relaxed);
+        self.face.service.stop();
         (self.sweep, self.scan, self.watch) = (None, None, None);
         self.writer.abandon();
         self.core.interrupt(signal)

@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, select};
+use signal_hook::consts::SIGUSR1;
 
 use crate::fs::filter::Filter;
 use crate::fs::roots::Lost;
@@ -16,7 +17,7 @@ use crate::model::check::{CachedDigests, Check, Depth, Detector};
 use crate::model::config::{Config, Mode};
 use crate::model::entry::{Entry, Observed, Special, XattrKinds};
 use crate::model::error::{FsError, GIVES_NOTHING_BACK, LOCKED, TAKES_NO_METADATA, WorkError};
-use crate::model::human::counted;
+use crate::model::human::{counted, human_bytes};
 use crate::model::path::{Name, RelPath};
 use crate::model::reason::Reason;
 use crate::model::task::Task;
@@ -132,7 +133,14 @@ impl<P: PreviewRules> Preview<'_, P> {
         })?;
         loop {
             let message = select! {
-                recv(signals) -> _ => return Ok(false),
+                recv(signals) -> signal => match signal {
+                    Ok(SIGUSR1) => {
+                        let (entries, bytes) = sweep.progress();
+                        say_progress(entries, bytes);
+                        continue;
+                    }
+                    _ => return Ok(false),
+                },
                 recv(sweep.messages()) -> message => message,
             };
             match message {
@@ -433,6 +441,16 @@ fn is_kept_by_a_lock(action: Action, theirs: &Observed, dir: Option<&Entry>) -> 
     let in_place =
         matches!(action, Action::SetMetadata(_)) && theirs.entry().is_some_and(Entry::is_locked);
     in_place || dir.is_some_and(|dir| dir.inode.immutable)
+}
+
+/// Says how far the walk has come.
+fn say_progress(entries: u64, bytes: u64) {
+    tracing::info!(
+        op = "status",
+        "{} compared, {} read so far",
+        counted(entries, "entry", "entries"),
+        human_bytes(bytes)
+    );
 }
 
 /// Says that a root is not what it was, or cannot be opened.

@@ -47,11 +47,16 @@ pub(super) trait RootKeeper<W> {
 
     /// Whether one of them is not there. Nothing is done until it is back.
     fn is_lost(&self) -> bool;
+
+    /// What is wrong with those that are not there, in words.
+    fn what_is_lost(&self) -> Option<String>;
 }
 
 /// What is known of one root's absence.
 #[derive(Default)]
 struct LostRoot {
+    /// What is wrong, as it was said.
+    what: String,
     /// Whether the user was told.
     told: bool,
     /// The disk at the replica's path that is not taken for it, and was told of.
@@ -252,7 +257,9 @@ impl<'a> RootWatch<'a> {
 
     /// Says once that a root is not there. `back`: when it is there again.
     fn say_missing(&mut self, side: Side, what: &str, back: &str, may_be_meant: bool) {
-        if !self.absence(side).is_news() {
+        let absence = self.absence(side);
+        what.clone_into(&mut absence.what);
+        if !absence.is_news() {
             return;
         }
         let then = if self.config.mode == Mode::Once {
@@ -338,6 +345,11 @@ impl RootKeeper<Reconciler> for RootWatch<'_> {
 
     fn is_lost(&self) -> bool {
         self.source.is_some() || self.replica.is_some()
+    }
+
+    fn what_is_lost(&self) -> Option<String> {
+        let lost = self.source.as_ref().or(self.replica.as_ref())?;
+        Some(lost.what.clone()).filter(|what| !what.is_empty())
     }
 }
 

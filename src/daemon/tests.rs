@@ -51,6 +51,10 @@ impl RootKeeper<MemoryWriter> for Keeper {
     fn is_lost(&self) -> bool {
         self.is_lost
     }
+
+    fn what_is_lost(&self) -> Option<String> {
+        self.is_lost.then(|| "it does not answer".to_owned())
+    }
 }
 
 /// A daemon that runs in a thread of the test.
@@ -77,7 +81,11 @@ impl Running {
         let (signals, inbox) = bounded(1);
         let source = top.path().to_owned();
         let thread = std::thread::spawn(move || {
-            let mut daemon = Daemon::new(&config, source, writer, keeper, Arc::default());
+            let (_asked, requests) = unbounded();
+            let progress = Progress::new(Board::default(), LiveLine::nowhere(), Instant::now());
+            let hooks = Hooks::start(config.hooks.clone(), Default::default()).unwrap();
+            let face = Face { progress, hooks, service: ServiceManager::start(), requests };
+            let mut daemon = Daemon::new(&config, source, (writer, keeper), face, Arc::default());
             daemon.run(&inbox, &AtomicBool::new(false))
         });
         Self { top, replica, signals, thread: Some(thread) }

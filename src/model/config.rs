@@ -69,7 +69,17 @@ pub struct Config {
     pub threads: usize,
     /// -1 for warnings and errors only, 0 for actions, 1 for details.
     pub verbosity: i8,
+    pub hooks: Hooks,
     pub rerun: Rerun,
+}
+
+/// Commands of the user's, for a shell.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Hooks {
+    /// After changes, once in sync.
+    pub on_sync: Option<OsString>,
+    /// When something goes wrong, and when that is over.
+    pub on_problem: Option<OsString>,
 }
 
 /// How the lines of the log look.
@@ -177,6 +187,14 @@ pub fn parse_rate(text: &str) -> Result<u64, String> {
 /// A sentence that says what is wrong.
 pub fn parse_threads(text: &str) -> Result<NonZeroUsize, String> {
     text.parse().map_err(|_| format!("{text:?} is no number of threads: give 1 or more"))
+}
+
+/// Reads how long is waited at most: as [`parse_interval`] does, and 0.
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn parse_timeout(text: &str) -> Result<Duration, String> {
+    if text == "0" { Ok(Duration::ZERO) } else { parse_interval(text) }
 }
 
 /// Reads how long backups are kept: as [`parse_interval`] does, and in days (`30d`).
@@ -316,6 +334,7 @@ pub mod testing {
             sweep_rate: None,
             threads: 1,
             verbosity: 0,
+            hooks: Hooks::default(),
             rerun: Rerun::default(),
         }
     }

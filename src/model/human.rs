@@ -7,6 +7,19 @@ pub fn counted(number: u64, one: &str, more: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { more })
 }
 
+/// A number for a person: `2,000`.
+pub fn with_separators(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 /// A number of bytes for a person: `0 B`, `12.3 kB`, `4.0 GB`; powers of 1000.
 pub fn human_bytes(bytes: u64) -> String {
     if bytes < 1000 {
@@ -41,6 +54,13 @@ pub fn human_duration(time: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_are_said_in_threes() {
+        for (number, text) in [(0, "0"), (999, "999"), (2_000, "2,000"), (1_234_567, "1,234,567")] {
+            assert_eq!(with_separators(number), text);
+        }
+    }
 
     #[test]
     fn times_are_said_as_one_says_them() {

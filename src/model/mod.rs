@@ -9,4 +9,5 @@ pub mod limit; // how much may be deleted unasked
 pub mod log_name; // the names of a rotated log
 pub mod path; // names and paths of any bytes
 pub mod reason; // why an entry is acted upon
+pub mod status;
 pub mod task; // what a walk is for

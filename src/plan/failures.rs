@@ -25,10 +25,19 @@ struct Trouble {
     tries: u32,
     /// Whether the user was told.
     told: bool,
+    /// What is wrong, in words.
+    what: String,
     /// How it failed last.
     failure: Failure,
     /// The last sweep in which it was met.
     met_in: u64,
+}
+
+impl Trouble {
+    /// Whether it is none that may be over before anybody needs to know.
+    fn is_problem(&self) -> bool {
+        self.told || !self.failure.is_soft()
+    }
 }
 
 /// How a look failed.
@@ -100,6 +109,7 @@ impl Failures {
             due: now,
             tries: 0,
             told: false,
+            what: String::new(),
             failure: Failure::Restless,
             met_in: 0,
         });
@@ -167,6 +177,36 @@ impl Failures {
         }
     }
 
+    /// Notes what is wrong at a path, in words.
+    pub fn describe(&mut self, path: &RelPath, what: String) {
+        if let Some(trouble) = self.paths.get_mut(path) {
+            trouble.what = what;
+        }
+    }
+
+    /// All problems, without those that may be over before anybody needs to know.
+    pub fn told(&self) -> impl Iterator<Item = (&RelPath, &str)> {
+        self.problems_due_by(None)
+    }
+
+    /// Those of them that stand for what was due by a time.
+    pub fn due_by(&self, time: Instant) -> impl Iterator<Item = (&RelPath, &str)> {
+        self.problems_due_by(Some(time))
+    }
+
+    fn problems_due_by(&self, time: Option<Instant>) -> impl Iterator<Item = (&RelPath, &str)> {
+        let is_one = move |trouble: &Trouble| {
+            trouble.is_problem() && time.is_none_or(|time| trouble.due <= time)
+        };
+        let such = self.paths.iter().filter(move |(_, trouble)| is_one(trouble));
+        such.map(|(path, trouble)| (path, trouble.what.as_str()))
+    }
+
+    /// Whether something that was due by a time is to be tried again soon.
+    pub fn has_restless_due_by(&self, time: Instant) -> bool {
+        self.paths.values().any(|trouble| !trouble.is_problem() && trouble.due <= time)
+    }
+
     /// Where something has failed at a directory or below, so that an older state may still be
     /// there: not where a directory is closed, nor where a file's check was due after `since` only,
     /// or never rests, which would keep others out for ever.
@@ -222,8 +262,7 @@ impl Failures {
     /// Number of the paths that have a problem, without those that may be over before anybody needs
     /// to know.
     pub fn problems(&self) -> usize {
-        let is_one = |trouble: &&Trouble| trouble.told || !trouble.failure.is_soft();
-        self.paths.values().filter(is_one).count()
+        self.paths.values().filter(|trouble| trouble.is_problem()).count()
     }
 
     pub fn is_empty(&self) -> bool {

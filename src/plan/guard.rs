@@ -196,7 +196,12 @@ fn create_budget(count: &Count, doubt: &Doubt, limit: Limit, occasion: Occasion)
 }
 
 /// Says that the guard holds deletions, which, and how to let them pass.
-pub fn log_held(count: &Count, doubt: &Doubt, (limit, occasion): (Limit, Occasion), rerun: &Rerun) {
+pub fn log_held(
+    count: &Count,
+    doubt: &Doubt,
+    (limit, occasion): (Limit, Occasion),
+    rerun: &Rerun,
+) -> String {
     let Count { deletions, entries, new, .. } = count;
     let what = match (doubt, &count.unknown) {
         (Doubt::Unknown, Some((dir, error))) => format!(
@@ -255,6 +260,7 @@ pub fn log_held(count: &Count, doubt: &Doubt, (limit, occasion): (Limit, Occasio
         entries,
         "{what} {meanwhile}{among} {advice}, {how}: {command}"
     );
+    command
 }
 
 /// How many entries below one empty directory give reason to doubt it.

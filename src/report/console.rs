@@ -4,11 +4,13 @@
 use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, bounded};
 use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
+
+use super::burst::{Action, Burst};
 
 /// Lines that may wait for the console.
 const WAITING_LINES: usize = 8_192;
@@ -19,13 +21,17 @@ const PATIENCE: Duration = Duration::from_millis(800);
 const LOOK: Duration = Duration::from_millis(50);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Stream {
+pub(super) enum Stream {
     Out,
     Err,
 }
 
 enum ConsoleEvent {
     Line(Stream, Vec<u8>),
+    /// A line that may be summed up with others.
+    Action(Action),
+    /// The last line of a terminal from now on; `None` for none.
+    Live(Option<String>),
     /// Everything before this is written out, and the sender told.
     Finish(Sender<()>),
 }
@@ -40,6 +46,8 @@ pub struct Console {
     patient_until: Option<Arc<AtomicBool>>,
     pub(super) colour_out: bool,
     pub(super) colour_err: bool,
+    /// Whether the terminal can have a live line.
+    pub(super) has_live_line: bool,
 }
 
 impl Console {
@@ -60,12 +68,21 @@ impl Console {
                 && colour(anstream::AutoStream::choice(&io::stdout())),
             colour_err: io::stderr().is_terminal()
                 && colour(anstream::AutoStream::choice(&io::stderr())),
+            has_live_line: io::stdout().is_terminal()
+                && std::env::var_os("TERM").is_some_and(|term| term != "dumb"),
         }
     }
 
-    fn send(&self, stream: Stream, line: Vec<u8>) {
+    pub(super) fn send(&self, stream: Stream, line: Vec<u8>) {
+        self.put(ConsoleEvent::Line(stream, line));
+    }
+
+    pub(super) fn act(&self, action: Action) {
+        self.put(ConsoleEvent::Action(action));
+    }
+
+    fn put(&self, mut message: ConsoleEvent) {
         let stuck = self.dropped.load(Ordering::Relaxed) > 0;
-        let mut message = ConsoleEvent::Line(stream, line);
         loop {
             let patience = if stuck { Duration::ZERO } else { self.patience() };
             match self.lines.send_timeout(message, patience) {
@@ -86,6 +103,11 @@ impl Console {
     /// How long to wait before asking that again.
     fn patience(&self) -> Duration {
         if self.is_patient() { LOOK } else { PATIENCE }
+    }
+
+    /// Shows a live line. Where the console is stuck, it is passed over.
+    fn show(&self, line: Option<String>) {
+        let _ = self.lines.try_send(ConsoleEvent::Live(line));
     }
 
     /// A line to stderr, past `tracing`: for what concerns the reporting itself.
@@ -113,20 +135,114 @@ impl Console {
     }
 }
 
+/// The live line of a terminal; drawn for whoever asks, if there is one.
+#[derive(Clone)]
+pub struct LiveLine {
+    console: Option<Console>,
+}
+
+impl LiveLine {
+    pub(super) fn new(console: Option<Console>) -> Self {
+        Self { console }
+    }
+
+    /// One that nobody sees.
+    #[cfg(test)]
+    pub fn nowhere() -> Self {
+        Self { console: None }
+    }
+
+    /// Whether what is shown can be seen.
+    pub fn is_shown(&self) -> bool {
+        self.console.is_some()
+    }
+
+    /// Shows a line below all others, until another one comes; `None` for none.
+    pub fn show(&self, line: Option<String>) {
+        if let Some(console) = &self.console {
+            console.show(line);
+        }
+    }
+}
+
+/// What the thread has written and is to write.
+struct Screen {
+    out: io::BufWriter<io::Stdout>,
+    burst: Burst,
+    live: Option<String>,
+    /// Columns of the live line that stands there.
+    drawn: Option<usize>,
+}
+
+/// Columns of the terminal.
+fn columns() -> usize {
+    let size = rustix::termios::tcgetwinsize(io::stdout());
+    size.map_or(80, |size| usize::from(size.ws_col)).max(2)
+}
+
+impl Screen {
+    /// Removes the live line. Since it was drawn, the terminal may have become narrower: then it
+    /// takes several.
+    fn erase(&mut self) {
+        let Some(drawn) = self.drawn.take() else { return };
+        let above = drawn.saturating_sub(1) / columns();
+        _ = self.out.write_all(b"\r");
+        if above > 0 {
+            _ = write!(self.out, "\x1b[{above}A");
+        }
+        _ = self.out.write_all(b"\x1b[J");
+    }
+
+    /// Writes what stands for actions that have no line yet: they come before what is said next.
+    fn sum_up(&mut self) {
+        let lines = self.burst.sum_up();
+        _ = self.out.write_all(lines.concat().as_bytes());
+    }
+
+    fn draw(&mut self) {
+        let Some(text) = &self.live else { return };
+        let line: String = text.chars().take(columns() - 1).collect();
+        _ = self.out.write_all(line.as_bytes());
+        self.drawn = Some(line.chars().count());
+    }
+}
+
 /// The thread's work. Write errors are passed over: a closed console is no reason to stop.
 fn write(inbox: &Receiver<ConsoleEvent>, dropped: &AtomicU64) {
-    let mut out = io::BufWriter::new(io::stdout());
-    while let Ok(first) = inbox.recv() {
-        for message in std::iter::once(first).chain(inbox.try_iter()) {
+    let out = io::BufWriter::new(io::stdout());
+    let mut screen = Screen { out, burst: Burst::default(), live: None, drawn: None };
+    loop {
+        let first = match screen.burst.due() {
+            Some(due) => inbox.recv_deadline(due),
+            None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        let first = match first {
+            Ok(first) => Some(first),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        screen.erase();
+        for message in first.into_iter().chain(inbox.try_iter()) {
             match message {
-                ConsoleEvent::Line(Stream::Out, line) => _ = out.write_all(&line),
+                ConsoleEvent::Action(action) => {
+                    let line = screen.burst.add(action, Instant::now());
+                    _ = screen.out.write_all(line.unwrap_or_default().as_bytes());
+                }
+                ConsoleEvent::Line(Stream::Out, line) => {
+                    screen.sum_up();
+                    _ = screen.out.write_all(&line);
+                }
                 ConsoleEvent::Line(Stream::Err, line) => {
+                    screen.sum_up();
                     // In the order in which things were said, should both be one terminal.
-                    _ = out.flush();
+                    _ = screen.out.flush();
                     _ = io::stderr().write_all(&line);
                 }
+                ConsoleEvent::Live(line) => screen.live = line,
                 ConsoleEvent::Finish(told) => {
-                    _ = out.flush();
+                    screen.sum_up();
+                    screen.live = None;
+                    _ = screen.out.flush();
                     _ = told.send(());
                 }
             }
@@ -134,11 +250,14 @@ fn write(inbox: &Receiver<ConsoleEvent>, dropped: &AtomicU64) {
         let lost = dropped.swap(0, Ordering::Relaxed);
         if lost > 0 {
             _ = writeln!(
-                out,
+                screen.out,
                 "         ({lost} lines are missing here: the console did not take them)"
             );
         }
-        _ = out.flush();
+        let lines = screen.burst.sum_up_if_due(Instant::now());
+        _ = screen.out.write_all(lines.concat().as_bytes());
+        screen.draw();
+        _ = screen.out.flush();
     }
 }
 

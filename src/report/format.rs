@@ -1,38 +1,33 @@
-//! How a line looks: on the console, short and coloured; in the log file, with all its fields.
+//! How a line of the log file looks, with all its fields.
 
 use std::fmt::{self, Write};
 
-use anstyle::{AnsiColor, Style};
-use jiff::Zoned;
+use jiff::{SignedDuration, Zoned};
 use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Subscriber};
+use tracing::{Event, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-use super::Console;
 use crate::model::human::human_bytes;
-
-/// Columns that the word at the head of a console line takes.
-const WORD: usize = 8;
 
 /// The fields of an event, as text, in the order in which they were given.
 #[derive(Default)]
-struct Fields {
-    op: String,
-    message: String,
+pub(super) struct Fields {
+    pub op: String,
+    pub message: String,
     rest: Vec<(&'static str, String)>,
 }
 
 impl Fields {
-    fn of(event: &Event<'_>) -> Self {
+    pub fn of(event: &Event<'_>) -> Self {
         let mut fields = Self::default();
         event.record(&mut fields);
         fields
     }
 
-    fn get(&self, key: &str) -> Option<&str> {
+    pub fn get(&self, key: &str) -> Option<&str> {
         self.rest.iter().find(|(name, _)| *name == key).map(|(_, value)| value.as_str())
     }
 
@@ -59,67 +54,8 @@ impl Visit for Fields {
     }
 }
 
-/// `14:03:10 created  docs/guide.md (new, 12.3 kB)`
-pub(super) struct ConsoleFormat {
-    colour_out: bool,
-    colour_err: bool,
-}
-
-impl ConsoleFormat {
-    pub(super) fn new(console: &Console) -> Self {
-        Self { colour_out: console.colour_out, colour_err: console.colour_err }
-    }
-
-    fn style(&self, level: Level, op: &str) -> Style {
-        let coloured = if level <= Level::WARN { self.colour_err } else { self.colour_out };
-        let style = Style::new();
-        if !coloured {
-            return style;
-        }
-        let colour = match (level, op) {
-            (Level::ERROR, _) => AnsiColor::Red,
-            (Level::WARN, _) | (_, "removed") => AnsiColor::Yellow,
-            (_, "created" | "settled") => AnsiColor::Green,
-            (_, "updated" | "renamed") => AnsiColor::Cyan,
-            _ => return style.dimmed(),
-        };
-        style.fg_color(Some(colour.into()))
-    }
-}
-
-impl<S, N> FormatEvent<S, N> for ConsoleFormat
-where
-    S: Subscriber + for<'a> LookupSpan<'a>,
-    N: for<'a> FormatFields<'a> + 'static,
-{
-    fn format_event(
-        &self,
-        _: &FmtContext<'_, S, N>,
-        mut line: Writer<'_>,
-        event: &Event<'_>,
-    ) -> fmt::Result {
-        let fields = Fields::of(event);
-        let style = self.style(*event.metadata().level(), &fields.op);
-        let time = Zoned::now().strftime("%H:%M:%S").to_string();
-        let mark = if fields.get("dry_run").is_some() { "(dry run) " } else { "" };
-        write!(line, "{time} {mark}{style}{:<WORD$}{style:#}", fields.op)?;
-        if let Some(path) = fields.get("path") {
-            let slash = if fields.get("kind") == Some("dir") { "/" } else { "" };
-            write!(line, " {path}{slash}")?;
-        }
-        if let Some(details) = details(&fields) {
-            write!(line, " ({details})")?;
-        }
-        if !fields.message.is_empty() {
-            let colon = if fields.get("path").is_some() { ":" } else { "" };
-            write!(line, "{colon} {}", fields.message)?;
-        }
-        writeln!(line)
-    }
-}
-
 /// What stands in parentheses behind the path of an action.
-fn details(fields: &Fields) -> Option<String> {
+pub(super) fn details(fields: &Fields) -> Option<String> {
     let mut text = fields.get("reason")?.to_owned();
     if let Some(from) = fields.get("from") {
         _ = write!(text, " from {from}");
@@ -135,6 +71,15 @@ fn details(fields: &Fields) -> Option<String> {
         _ = write!(text, ", {least}{entries} {}", if entries == "1" { "entry" } else { "entries" });
     }
     Some(text)
+}
+
+/// The time of day so many seconds ago; with the date, where that is another day.
+pub fn time_of_day(ago: f64) -> String {
+    let now = Zoned::now();
+    let ago = SignedDuration::try_from_secs_f64(ago).unwrap_or(SignedDuration::ZERO);
+    let Ok(then) = now.checked_sub(ago) else { return "long ago".to_owned() };
+    let format = if then.date() == now.date() { "%H:%M:%S" } else { "%Y-%m-%d %H:%M" };
+    then.strftime(format).to_string()
 }
 
 /// RFC 3339 with milliseconds and the offset from UTC.

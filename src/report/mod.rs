@@ -2,15 +2,18 @@
 //! writers, the console and the log file, that can neither stop nor slow the mirroring.
 
 mod advice;
+mod burst;
 mod console;
+mod console_format;
 mod format;
 mod logfile;
 
 use crate::model::human::human_duration;
 pub use advice::advice;
-pub use console::Console;
+pub use console::{Console, LiveLine};
 pub use logfile::RotatingFile;
 
+use std::fmt as text;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -31,7 +34,9 @@ use crate::model::reason::Reason;
 use crate::plan::decide::was_copied_soon;
 use crate::plan::failures::Failure;
 use crate::plan::metadata::MetadataDiff;
-use format::{ConsoleFormat, LocalTime, LogFormat};
+use console_format::ConsoleLayer;
+pub use format::time_of_day;
+use format::{LocalTime, LogFormat};
 
 /// What was done to an entry of the replica.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -222,6 +227,24 @@ pub enum Cause {
     Remains(FsError),
 }
 
+impl text::Display for Cause {
+    fn fmt(&self, f: &mut text::Formatter<'_>) -> text::Result {
+        match self {
+            Self::FsError(error) => write!(f, "{error}{}", advice(error)),
+            Self::Restless => f.write_str("it changes all the time while it is read"),
+            Self::PendingWiden => f.write_str(
+                "others are not let into it, since the replica's holds entries that the source does not have, or not so open",
+            ),
+            Self::Collides(other) => {
+                write!(f, "the replica's file system takes this name for that of {other}")
+            }
+            Self::Remains(error) => {
+                write!(f, "what was removed cannot be deleted: {error}{}", advice(error))
+            }
+        }
+    }
+}
+
 impl Problem {
     /// What came of a setback, if it is one that is worth a line.
     pub fn from_work_error(path: RelPath, work_error: WorkError) -> Option<Self> {
@@ -384,6 +407,16 @@ pub struct LogSettings {
 pub struct Reporting {
     log: Option<WorkerGuard>,
     console: Console,
+    /// Whether the console is for people who watch.
+    is_watched: bool,
+}
+
+impl Reporting {
+    /// The live line of the terminal, where there is one that people watch.
+    pub fn live_line(&self) -> LiveLine {
+        let console = self.is_watched && self.console.has_live_line;
+        LiveLine::new(console.then(|| self.console.clone()))
+    }
 }
 
 impl Drop for Reporting {
@@ -401,18 +434,16 @@ const WAITING_LINES: usize = 8_192;
 /// # Panics
 /// When called twice in a process.
 pub fn start(settings: LogSettings, log: Option<RotatingFile>) -> Reporting {
+    let is_terse = settings.verbosity == 0 && settings.patient_until.is_none();
     let console = Console::start(settings.patient_until);
+    let is_watched = settings.format == Format::Text && settings.verbosity >= 0;
     let level = match settings.verbosity {
         ..=-1 => LevelFilter::WARN,
         0 => LevelFilter::INFO,
         1.. => LevelFilter::DEBUG,
     };
     let on_console = match settings.format {
-        Format::Text => fmt::layer()
-            .event_format(ConsoleFormat::new(&console))
-            .with_writer(console.clone())
-            .with_filter(level)
-            .boxed(),
+        Format::Text => ConsoleLayer::new(console.clone(), is_terse).with_filter(level).boxed(),
         Format::Json => json().with_writer(console.clone()).with_filter(level).boxed(),
     };
     let (writer, guard) = match log {
@@ -434,7 +465,7 @@ pub fn start(settings: LogSettings, log: Option<RotatingFile>) -> Reporting {
     });
     let subscriber = Registry::default().with(on_console).with(in_file);
     tracing::subscriber::set_global_default(subscriber).expect("reporting is started once");
-    Reporting { log: guard, console }
+    Reporting { log: guard, console, is_watched }
 }
 
 #[cfg(test)]

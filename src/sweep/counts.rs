@@ -47,6 +47,11 @@ impl Counts {
         add(&self.watched, 1);
     }
 
+    /// Entries that were compared.
+    pub fn entries(&self) -> u64 {
+        self.entries.load(Ordering::Relaxed)
+    }
+
     /// Bytes that were read for MD5s.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)

@@ -147,6 +147,7 @@ pub struct Summary {
 pub struct Sweep {
     messages: Receiver<Message>,
     cancel: Arc<AtomicBool>,
+    counts: Arc<Counts>,
 }
 
 impl Sweep {
@@ -156,11 +157,18 @@ impl Sweep {
         let (out, messages) = bounded(WAITING);
         let cancel = Arc::new(AtomicBool::new(false));
         let stop = Arc::clone(&cancel);
+        let counts = Arc::<Counts>::default();
+        let counter = Arc::clone(&counts);
         std::thread::Builder::new().name("twindir-sweep".into()).spawn(move || {
             plan.yield_to_others();
-            walk_through(plan, &out, &stop);
+            walk_through(plan, &out, &stop, counter);
         })?;
-        Ok(Self { messages, cancel })
+        Ok(Self { messages, cancel, counts })
+    }
+
+    /// Entries of the source that were compared so far, and bytes that were read.
+    pub fn progress(&self) -> (u64, u64) {
+        (self.counts.entries(), self.counts.bytes())
     }
 
     pub fn messages(&self) -> &Receiver<Message> {
@@ -175,8 +183,13 @@ impl Drop for Sweep {
 }
 
 /// Walks, and tells what it finds; last, how it ended.
-fn walk_through(plan: Plan<impl Trees>, out: &Sender<Message>, cancel: &Arc<AtomicBool>) {
-    let last = match Walker::open(plan, out, cancel) {
+fn walk_through(
+    plan: Plan<impl Trees>,
+    out: &Sender<Message>,
+    cancel: &Arc<AtomicBool>,
+    counts: Arc<Counts>,
+) {
+    let last = match Walker::open(plan, out, cancel, counts) {
         Ok(walker) => walker.run(),
         Err(lost) => Message::Lost(lost),
     };
@@ -188,7 +201,7 @@ fn walk_through(plan: Plan<impl Trees>, out: &Sender<Message>, cancel: &Arc<Atom
 #[cfg(any(test, feature = "parts"))]
 pub fn walked(plan: Plan<impl Trees>) -> impl Iterator<Item = Message> {
     let (out, messages) = crossbeam_channel::unbounded();
-    walk_through(plan, &out, &Arc::default());
+    walk_through(plan, &out, &Arc::default(), Arc::default());
     messages.into_iter()
 }
 
@@ -200,7 +213,7 @@ struct Walker<'a, T: Trees> {
     replica: Option<T::Replica>,
     out: &'a Sender<Message>,
     cancel: &'a Arc<AtomicBool>,
-    counts: Counts,
+    counts: Arc<Counts>,
     bigs: Bigs,
     rate: RateLimiter,
 }
@@ -210,9 +223,10 @@ impl<'a, T: Trees> Walker<'a, T> {
         plan: Plan<T>,
         out: &'a Sender<Message>,
         cancel: &'a Arc<AtomicBool>,
+        counts: Arc<Counts>,
     ) -> Result<Self, Lost> {
         let (source, replica) = plan.trees.open()?;
-        let (counts, bigs) = (Counts::default(), Bigs::default());
+        let bigs = Bigs::default();
         let rate = RateLimiter::new(plan.rate);
         Ok(Self { plan, source, replica, out, cancel, counts, bigs, rate })
     }

@@ -13,7 +13,8 @@ use notify::{Config, EventHandler, RecursiveMode, Watcher, WatcherKind};
 use notify_debouncer_full::{DebounceEventResult, Debouncer, NoCache, new_debouncer_opt};
 
 use super::Change;
-use super::shim::{Classified, depth_of, dirty, relative, shim};
+use super::inotify::FENCE;
+use super::shim::{Classified, SLOT as LONGEST_WAIT, depth_of, dirty, relative, shim};
 use crate::model::check::Depth;
 
 /// After so much silence the debouncer is dropped.
@@ -25,6 +26,8 @@ pub enum Raw {
     Event(Instant, notify::Result<notify::Event>),
     /// The sentinel has come out of the debouncer.
     Rest,
+    /// What stands for a fence has.
+    Fence(u64),
     /// The watch is over.
     End,
 }
@@ -63,6 +66,37 @@ struct Running {
     ending: bool,
 }
 
+/// Fences that are in the debouncer.
+#[derive(Default)]
+struct Fences(Vec<PendingFence>);
+
+struct PendingFence {
+    number: u64,
+    begun: Instant,
+    /// Whether something was fed since.
+    is_disturbed: bool,
+}
+
+impl Fences {
+    fn begin(&mut self, number: u64) {
+        self.0.push(PendingFence { number, begun: Instant::now(), is_disturbed: false });
+    }
+
+    fn disturb(&mut self) {
+        self.0.iter_mut().for_each(|fence| fence.is_disturbed = true);
+    }
+
+    /// Whether nothing can wait any more that was fed before. `longest`: how long that may take.
+    fn is_passed(&self, number: u64, longest: Duration) -> bool {
+        let fence = self.0.iter().find(|fence| fence.number == number);
+        fence.is_none_or(|fence| !fence.is_disturbed || fence.begun.elapsed() >= longest)
+    }
+
+    fn end(&mut self, number: u64) {
+        self.0.retain(|fence| fence.number != number);
+    }
+}
+
 pub struct DebounceThread {
     /// The watched root, as notify spells it.
     pub root: PathBuf,
@@ -79,6 +113,7 @@ impl DebounceThread {
     /// Runs until it is told to end.
     pub fn run(self) {
         let mut stage: Option<Running> = None;
+        let mut fences = Fences::default();
         loop {
             let received = if stage.as_ref().is_some_and(|stage| !stage.ending) {
                 self.raw.recv_timeout(SILENCE)
@@ -86,7 +121,16 @@ impl DebounceThread {
                 self.raw.recv().map_err(|_| RecvTimeoutError::Disconnected)
             };
             match received {
-                Ok(Raw::Event(time, event)) => self.take(time, event, &mut stage),
+                Ok(Raw::Event(_, Ok(event))) if event.info() == Some(FENCE) => {
+                    let number = event.tracker().unwrap_or_default() as u64;
+                    fences.begin(number);
+                    self.feed_fence(number, &mut stage, &mut fences);
+                }
+                Ok(Raw::Fence(number)) => self.pass_fence(number, &mut stage, &mut fences),
+                Ok(Raw::Event(time, event)) => {
+                    fences.disturb();
+                    self.take(time, event, &mut stage);
+                }
                 Ok(Raw::Rest) => stage = stage.filter(|stage| !stage.ending),
                 Err(RecvTimeoutError::Timeout) => {
                     if let Some(stage) = &mut stage {
@@ -146,6 +190,28 @@ impl DebounceThread {
         }
     }
 
+    /// Lets a fence come out behind what waits in the debouncer.
+    fn feed_fence(&self, number: u64, stage: &mut Option<Running>, fences: &mut Fences) {
+        if let Some(stage) = stage {
+            stage.ending = false;
+            self.feed(stage, self.sentinel().join(number.to_string()), Depth::Subtree);
+        } else {
+            fences.end(number);
+            self.say(Change::Fence(number));
+        }
+    }
+
+    /// What stands for a fence has come out. If something was fed since, a path may be among it
+    /// that waited before: it may have to wait until its kind changes, and so has the fence.
+    fn pass_fence(&self, number: u64, stage: &mut Option<Running>, fences: &mut Fences) {
+        if fences.is_passed(number, LONGEST_WAIT.max(self.debounce) + 2 * self.debounce) {
+            fences.end(number);
+            self.say(Change::Fence(number));
+        } else {
+            self.feed_fence(number, stage, fences);
+        }
+    }
+
     fn feed(&self, stage: &mut Running, path: PathBuf, depth: Depth) {
         stage.inlet.handle_event(Ok(dirty(path, depth, self.begun.elapsed(), self.debounce)));
     }
@@ -160,14 +226,22 @@ impl DebounceThread {
         let (root, sentinel) = (self.root.clone(), self.sentinel());
         let (changes, back) = (self.changes.clone(), self.back.clone());
         let sink = move |result: DebounceEventResult| {
+            let mut fences = Vec::new();
             for debounced in result.into_iter().flatten() {
                 let Some(path) = debounced.event.paths.first() else { continue };
                 if *path == sentinel {
                     let _ = back.send(Raw::Rest);
+                } else if path.parent() == Some(&sentinel) {
+                    let number = path.file_name().and_then(|name| name.to_str()?.parse().ok());
+                    fences.extend::<Option<u64>>(number);
                 } else if let Some(path) = relative(path, &root) {
                     let depth = depth_of(&debounced.event);
                     let _ = changes.send(Change::Check { path, depth, since: debounced.time });
                 }
+            }
+            // Behind all that has come out with them.
+            for number in fences {
+                let _ = back.send(Raw::Fence(number));
             }
         };
         let tick = self.debounce / 2;

@@ -5,7 +5,7 @@
 //! overflows. Here that costs one step. A directory is registered by an open descriptor, so that
 //! the path cannot have become another's, or be too long.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CStr, OsStr};
 use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt;
@@ -19,7 +19,7 @@ use notify::event::{
 };
 use notify::{Config, Error, Event, EventHandler, EventKind, RecursiveMode, Watcher, WatcherKind};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
 use rustix::io::Errno;
 
@@ -52,6 +52,9 @@ const SLICE: usize = 512;
 const CLOSE: u32 = 100;
 const BREATH: Duration = Duration::from_millis(1);
 
+/// What an event says that is a fence.
+pub const FENCE: &str = "fence";
+
 /// How long the second half of a rename is waited for. The kernel queues it right after the first.
 const HALF: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
 
@@ -74,6 +77,8 @@ struct WatchState {
     places: Places,
     /// Watches that are of no use any more.
     useless: BTreeSet<Wd>,
+    /// Fences in the kernel's queue, by the watches that stood for them.
+    fences: BTreeMap<Wd, u64>,
 }
 
 impl Watcher for INotify {
@@ -146,6 +151,24 @@ impl Registry {
         let id = |dir: &Dir| dir.entry().map(|entry| entry.inode.id());
         known.put(wd, path, || root.open(path).and_then(|now| id(&now)) == id(dir));
         Ok(())
+    }
+
+    /// Puts a fence into the kernel's queue. A watch that ends is told there, in its turn: this one
+    /// is of nothing that ever changes, and ends at once.
+    ///
+    /// # Errors
+    /// Where the kernel takes no further watch.
+    pub fn fence(&self, number: u64) -> std::io::Result<()> {
+        let nothing = format!("/proc/self/fd/{}", self.end.as_raw_fd());
+        let mut known = self.known();
+        let wd = inotify::add_watch(&self.queue, nothing, WatchFlags::DELETE_SELF)?;
+        known.fences.insert(wd, number);
+        Ok(inotify::remove_watch(&self.queue, wd)?)
+    }
+
+    /// How many directories are watched.
+    pub fn count(&self) -> usize {
+        self.known().places.count()
     }
 
     /// Gives up the watches of a directory and of all below it.
@@ -265,6 +288,13 @@ impl<F: EventHandler> Thread<F> {
     fn take(&mut self, wd: Wd, flags: ReadFlags, cookie: u32, name: Option<&CStr>) {
         if flags.contains(ReadFlags::QUEUE_OVERFLOW) {
             return self.tell(Event::new(EventKind::Other).set_flag(Flag::Rescan));
+        }
+        if flags.contains(ReadFlags::IGNORED) {
+            let fence = self.registry.known().fences.remove(&wd);
+            if let Some(number) = fence.and_then(|number| usize::try_from(number).ok()) {
+                let fence = Event::new(EventKind::Other).set_info(FENCE);
+                return self.tell(fence.set_tracker(number));
+            }
         }
         match name.map(CStr::to_bytes) {
             Some(bytes) => {

@@ -36,6 +36,8 @@ pub enum Change {
     Root,
     /// Anything may have happened anywhere, for this reason: a new watch and a scan of all.
     Everything(&'static str),
+    /// All that the kernel had told before this fence was made has been told.
+    Fence(u64),
 }
 
 /// Why a directory is not watched.
@@ -86,6 +88,15 @@ impl Watch {
 
     pub fn changes(&self) -> &Receiver<Change> {
         &self.changes
+    }
+
+    /// Puts a fence behind what the kernel has told by now: [`Change::Fence`] with this number comes
+    /// after all of it.
+    ///
+    /// # Errors
+    /// Where the kernel takes no further watch.
+    pub fn fence(&self, number: u64) -> std::io::Result<()> {
+        self.watcher.registry().fence(number)
     }
 
     /// Lets scans say what is to be watched.

@@ -83,6 +83,10 @@ impl Places {
         self.root == Some(wd)
     }
 
+    pub fn count(&self) -> usize {
+        self.known.len()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.root.is_none()
     }

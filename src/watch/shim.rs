@@ -16,7 +16,7 @@ use crate::model::check::Depth;
 use crate::model::path::RelPath;
 
 /// How long one kind is in use, at least.
-const SLOT: Duration = Duration::from_millis(100);
+pub const SLOT: Duration = Duration::from_millis(100);
 
 /// What a rename of a directory says of itself beside its kind.
 pub const DIRECTORY: &str = "directory";

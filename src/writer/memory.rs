@@ -441,7 +441,7 @@ impl Writer for MemoryWriter {
     fn forget_given_back(&mut self) {}
 
     fn background(&self) -> BackgroundStatus {
-        BackgroundStatus { free_workers: 1, is_idle: true, is_idle_for_sweep: true }
+        BackgroundStatus { free_workers: 1, is_idle: true, is_idle_for_sweep: true, oldest: None }
     }
 
     fn abandon(&mut self) {}

@@ -115,4 +115,6 @@ pub struct BackgroundStatus {
     pub is_idle: bool,
     /// Whether nothing is that a sweep has asked for.
     pub is_idle_for_sweep: bool,
+    /// Since when the big file is due that has been so for longest.
+    pub oldest: Option<Instant>,
 }

@@ -1,6 +1,7 @@
 //! The program as a whole: each test has a folder of its own, runs the real binary in it, and
 //! compares the trees.
 
+mod ask;
 mod atomic;
 mod attackers;
 mod attributes;
@@ -17,6 +18,7 @@ mod full_disk;
 mod fuse;
 mod guard;
 mod histories;
+mod hooks;
 mod hot;
 mod house;
 mod kinds;

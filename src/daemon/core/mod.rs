@@ -8,8 +8,10 @@ mod outcome;
 mod settle;
 mod space;
 mod stats;
+mod status;
 mod stray_writes;
 mod turn;
+mod waits;
 mod walks;
 mod watching;
 
@@ -21,6 +23,7 @@ use crate::model::check::Detector;
 use crate::model::config::{Config, Mode};
 use crate::model::error::Side;
 use crate::model::path::RelPath;
+use crate::model::status::{Held, WaitResult};
 use crate::plan::failures::Failures;
 use crate::plan::guard::{Occasion, Trust};
 use crate::plan::hard_links::Links;
@@ -36,6 +39,7 @@ use space::OutOfSpace;
 use stats::Stats;
 use stray_writes::StrayWrites;
 pub use turn::Portions;
+use waits::Waits;
 pub use walks::{WalkKind, WalkPlan};
 use watching::Watching;
 
@@ -93,6 +97,13 @@ pub enum Event {
     RootAdopted { side: Side, is_doubted: bool },
     /// Both roots are there again.
     RootsBack,
+    /// Somebody waits, under this number, until every change made before is in the replica. `full`:
+    /// and for a full sweep that begins from now on.
+    Wait { id: u64, full: bool },
+    /// He waits no longer.
+    WaitEnded(u64),
+    /// No fence can be had from the watch.
+    FenceFailed,
 }
 
 /// What is to be done, in this order.
@@ -105,6 +116,10 @@ pub enum Command {
     /// To find out what the file systems that are written to can take.
     FindRooms,
     InspectRoots,
+    /// A fence of this number is to be put behind what the kernel has told by now.
+    Fence(u64),
+    /// An answer to whoever waits under this number.
+    Answer(u64, WaitResult),
     /// The run is over.
     End(End),
     /// So it is, since this walk cannot be done.
@@ -119,6 +134,11 @@ pub struct Core<'a> {
     watching: Watching,
     sync: SyncState,
     stats: Stats,
+    waits: Waits,
+    /// Deletions that the guard holds, as it has said.
+    held: Option<Held>,
+    /// When the run began.
+    begun: Instant,
     portions: Portions,
     /// Counts rounds.
     rounds: u32,
@@ -171,6 +191,9 @@ impl<'a> Core<'a> {
             watching: Watching::new(config.watch, config.debounce),
             sync: SyncState::default(),
             stats: Stats::default(),
+            waits: Waits::default(),
+            held: None,
+            begun: now,
             portions: if config.durable { Portions::DURABLE } else { Portions::DEFAULT },
             rounds: 0,
             next_sweep: now,
@@ -180,6 +203,7 @@ impl<'a> Core<'a> {
                 free_workers: 0,
                 is_idle: true,
                 is_idle_for_sweep: true,
+                oldest: None,
             },
             round: None,
             commands: Vec::new(),
@@ -192,6 +216,7 @@ impl<'a> Core<'a> {
             Event::Changed(change) => self.handle_change(change, now),
             Event::WatchStarted => {
                 self.watching.starts();
+                self.waits.fences_are_lost();
                 self.begin_walks(now);
             }
             Event::WatchFailed(error) => {
@@ -224,13 +249,22 @@ impl<'a> Core<'a> {
                 self.next_sweep = now;
                 self.sync.discard_guard_count();
             }
+            Event::Wait { id, full } => self.begin_wait(id, full, now),
+            Event::WaitEnded(id) => self.end_wait(id),
+            Event::FenceFailed => {
+                self.waits.fences_are_lost();
+                self.hasten_walks(now);
+            }
         }
         std::mem::take(&mut self.commands)
     }
 
     /// Ends a sync where that is possible, and begins what is due otherwise.
     fn rest(&mut self, now: Instant) {
-        match self.finish_sync(now) {
+        let end = self.finish_sync(now);
+        self.note_whether_equal(now);
+        self.answer_waits(now);
+        match end {
             Some(end) => self.commands.push(Command::End(end)),
             None if self.ensure_watch(now) => self.begin_walks(now),
             // Once it stands, the walks register with it.

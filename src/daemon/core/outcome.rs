@@ -226,6 +226,7 @@ impl Core<'_> {
     ) {
         let retry = self.backlog.failures.met(&problem.path, failure, now);
         self.backlog.failures.was_due(&problem.path, check.first);
+        self.backlog.failures.describe(&problem.path, problem.cause.to_string());
         if retry.tell {
             problem.log((!self.is_once()).then_some(retry.after));
             self.sync.mark_active(now);

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{Core, End};
 use crate::model::check::Detector;
+use crate::model::status::Held;
 use crate::model::task::Task;
 use crate::plan::guard::{Count, Trust, judge, log_held};
 use crate::report::log_settled;
@@ -49,6 +50,10 @@ pub(super) struct SyncState {
     said_equal: bool,
     /// Whether a count has been taken for the sweep that is due.
     is_counted: bool,
+    /// Whether a walk over all, with what it has found, has come to an end since the begin or loss.
+    has_ended_once: bool,
+    /// Since when nothing is known to differ.
+    equal_since: Option<Instant>,
 }
 
 impl SyncState {
@@ -72,6 +77,7 @@ impl SyncState {
     fn take_ended(&mut self, watching: bool) -> Option<EndedSweep> {
         let Walk::Ended(ended) = std::mem::take(&mut self.walk) else { return None };
         self.is_complete |= ended.task == Task::Full || !watching;
+        self.has_ended_once = true;
         Some(ended)
     }
 
@@ -101,15 +107,36 @@ impl SyncState {
 
     /// The roots are others now, or may be: the count is to be taken anew.
     pub fn discard_guard_count(&mut self) {
-        self.is_counted = false;
-        self.is_complete = false;
-        self.walk = Walk::None;
+        *self =
+            Self { said_equal: self.said_equal, last_action: self.last_action, ..Self::default() };
     }
 
     /// Something happened: "equal" is worth saying again.
     pub fn mark_active(&mut self, now: Instant) {
         self.said_equal = false;
         self.last_action = Some(now);
+    }
+
+    /// Whether both trees were walked once, and what was found was done.
+    pub fn has_ended_once(&self) -> bool {
+        self.has_ended_once
+    }
+
+    /// Since when the walk over all runs.
+    pub fn walk_since(&self) -> Option<Instant> {
+        match &self.walk {
+            Walk::Begun { since, .. } => Some(*since),
+            Walk::None | Walk::Ended(_) => None,
+        }
+    }
+
+    /// Since when nothing is known to differ; `None` while something is, or nothing is known.
+    pub fn equal_since(&self) -> Option<Instant> {
+        self.equal_since
+    }
+
+    pub fn set_equal(&mut self, is_equal: bool, now: Instant) {
+        self.equal_since = is_equal.then(|| self.equal_since.unwrap_or(now));
     }
 
     /// When it will have been quiet for long enough for a word.
@@ -236,8 +263,11 @@ impl Core<'_> {
         self.trust = trust;
         if trust.told() != before.told() {
             if let Some(doubt) = doubt {
-                log_held(count, &doubt, (limit, occasion), &self.config.rerun);
+                let command = log_held(count, &doubt, (limit, occasion), &self.config.rerun);
+                let deletions = count.deletions;
+                self.held = Some(Held { deletions, doubt: doubt.to_string(), command });
             } else {
+                self.held = None;
                 tracing::info!(op = "trusted", "the source is whole again: deletions are followed");
             }
         }

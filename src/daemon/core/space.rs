@@ -73,6 +73,7 @@ impl Core<'_> {
         } else {
             tracing::debug!(op = "full", path = %path, "{error}; it waits");
         }
+        self.backlog.failures.describe(path, error.to_string());
         let refusal = self.backlog.refusal.get_or_insert(OutOfSpace {
             rooms: Vec::new(),
             asked: now,

@@ -49,6 +49,11 @@ struct Totals {
     took: Duration,
     /// When that began.
     swept: Option<Time>,
+    /// When it came to its end, and how many entries the last walk over all has compared.
+    swept_at: Option<Instant>,
+    entries: Option<u64>,
+    /// Actions that only full sweeps have led to, though there is a watch.
+    missed: u64,
     /// Whether it was said that a sweep takes longer than the interval.
     said_long: bool,
     /// Whether it was said that hard links are not mirrored as such.
@@ -94,6 +99,39 @@ impl Stats {
         self.total.removed
     }
 
+    /// When the last full sweep came to its end.
+    pub fn swept_at(&self) -> Option<Instant> {
+        self.total.swept_at
+    }
+
+    /// Entries and bytes of the last walk over all.
+    pub fn entries_before(&self) -> Option<u64> {
+        self.total.entries
+    }
+
+    pub fn bytes_before(&self) -> Option<u64> {
+        self.total.swept_at.map(|_| self.total.read)
+    }
+
+    /// Since the start of the run: changes that only sweeps have found, actions, and bytes that
+    /// were copied.
+    pub fn missed(&self) -> u64 {
+        self.total.missed
+    }
+
+    pub fn actions(&self) -> u64 {
+        self.total.actions
+    }
+
+    pub fn copied_bytes(&self) -> u64 {
+        self.total.bytes
+    }
+
+    /// Deletions that are held.
+    pub fn held(&self) -> u64 {
+        self.sync.held
+    }
+
     /// Whether something was left as it is that differs.
     pub fn has_left(&self) -> bool {
         self.sync.held + self.sync.waiting + self.sync.kept > 0
@@ -133,14 +171,18 @@ impl Stats {
             sync.bytes += bytes;
             total.bytes += bytes;
             total.actions += 1;
-            sync.missed += u64::from(by_clock && done.detector == Detector::Sweep);
+            let is_missed = u64::from(by_clock && done.detector == Detector::Sweep);
+            sync.missed += is_missed;
+            total.missed += is_missed;
         }
     }
 
     /// A walk over all has come to its end.
-    pub fn walk_ends(&mut self, ended: &EndedSweep) {
+    pub fn walk_ends(&mut self, ended: &EndedSweep, now: Instant) {
+        self.total.entries = Some(ended.summary.entries);
         if ended.task == Task::Full {
             self.total.sweeps += 1;
+            self.total.swept_at = Some(now);
             (self.total.read, self.total.took) = (ended.summary.bytes, ended.summary.took);
         }
     }

@@ -88,6 +88,7 @@ impl Core<'_> {
             self.backlog.links.sweep_begins();
             self.stats.sync_begins();
             self.sync.begins(task, recount && !quick, now);
+            self.waits.walk_begins(task, now);
         }
         if quick && task == Task::Quick {
             self.watching.scan_begins();
@@ -179,7 +180,7 @@ impl Core<'_> {
     }
 
     /// Whether directories wait for a scan because of what was found or done in them.
-    fn wants_scan(&self) -> bool {
+    pub(super) fn wants_scan(&self) -> bool {
         !self.backlog.scans.is_empty() || !self.backlog.moved.is_empty()
     }
 
@@ -275,8 +276,9 @@ impl Core<'_> {
                 if !sweep.is_of_all() {
                     return log_scanned(&sweep, &summary);
                 }
+                self.waits.walk_ends(now);
                 if let Some(ended) = self.sync.ends(summary) {
-                    self.stats.walk_ends(ended);
+                    self.stats.walk_ends(ended, now);
                 }
                 if sweep.task == Task::Quick && self.watching.is_wanted() {
                     self.all_scanned(summary.took, summary.watched, now);

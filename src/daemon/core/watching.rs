@@ -62,6 +62,16 @@ impl Watching {
         self.wanted
     }
 
+    /// Has all scanned once more, unless that is to be done anyway.
+    pub fn want_rescan(&mut self) {
+        self.rescan |= self.mistrusted.is_none();
+    }
+
+    /// Directories that could not be registered.
+    pub fn unwatched(&self) -> u64 {
+        self.unwatched
+    }
+
     pub fn stands(&self) -> bool {
         self.stands
     }
@@ -206,6 +216,7 @@ impl Core<'_> {
                 self.mistrust_watch("the source's directory was moved or replaced");
                 self.commands.push(Command::InspectRoots);
             }
+            Change::Fence(number) => self.pass_fence(number, now),
             Change::Everything(why) => self.mistrust_watch(why),
         }
     }

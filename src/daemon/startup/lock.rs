@@ -1,32 +1,91 @@
 //! The lock on a replica: one twindir at a time.
 
 use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::Path;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use md5::Digest;
+use rustix::event::{PollFd, PollFlags, poll};
 
 use super::Refusal;
-use crate::fs::tree::DirId;
+use crate::daemon::control::Desk;
+use crate::fs::tree::{DirId, Root};
+use crate::model::entry::Md5;
+use crate::model::error::Side;
 
-/// Keeps a second twindir off the replica, for as long as this lives.
+/// Keeps a second twindir off the replica, for as long as this lives, and answers those who ask.
 ///
 /// It is a socket with an abstract name made of the replica's inode: seen by all users of the
 /// machine, bound to no folder that somebody may clean, and given up by the kernel when the
-/// process ends, however it ends. See unix(7).
-#[derive(Debug)]
+/// process ends, however it ends. See unix(7). Further ones have names made of its path, for those
+/// who ask while it is not there.
 pub struct Lock {
     name: String,
-    _socket: UnixListener,
+    sockets: Vec<UnixListener>,
+    desk: Option<Desk>,
+    answering: Option<JoinHandle<()>>,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        for socket in &self.sockets {
+            let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Both);
+        }
+        if let Some(answering) = self.answering.take() {
+            let _ = answering.join();
+        }
+    }
+}
+
+/// The names of the sockets of the twindir that keeps a replica, the likeliest first.
+pub fn socket_names(replica: &Path) -> Vec<String> {
+    let full = std::path::absolute(replica).unwrap_or_else(|_| replica.into());
+    let id = Root::new(&full, Side::Replica).pin().ok();
+    id.map(|id| name_of(&id)).into_iter().chain(path_names(&full)).collect()
+}
+
+fn name_of(replica: &DirId) -> String {
+    format!("twindir-replica-{}", replica.label())
+}
+
+/// Names made of a path, as it is given and without symlinks.
+fn path_names(path: &Path) -> Vec<String> {
+    let name = |path: &Path| {
+        let digest = md5::Md5::digest(path.as_os_str().as_bytes());
+        format!("twindir-path-{}", Md5(digest.into()))
+    };
+    let mut names = vec![name(path)];
+    names.extend(path.canonicalize().ok().map(|real| name(&real)));
+    names.dedup();
+    names
 }
 
 impl Lock {
     /// # Errors
     /// [`Refusal::Locked`] with the pid of the process that has it.
     pub fn take(replica: &DirId, path: &Path) -> Result<Self, Refusal> {
+        let mut lock = Self::take_directory(replica, path)?;
+        lock.bind_path(path);
+        Ok(lock)
+    }
+
+    /// Adds the sockets with names made of the path. Another twindir may have these: then nobody
+    /// can ask by the path, and no more.
+    fn bind_path(&mut self, path: &Path) {
+        self.sockets.extend(path_names(path).into_iter().filter_map(|name| {
+            UnixListener::bind_addr(&SocketAddr::from_abstract_name(name).ok()?).ok()
+        }));
+    }
+
+    fn take_directory(replica: &DirId, path: &Path) -> Result<Self, Refusal> {
         let wrong = |error| Refusal::Lock(path.into(), error);
-        let name = format!("twindir-replica-{}", replica.label());
+        let name = name_of(replica);
         let address = SocketAddr::from_abstract_name(&name).map_err(wrong)?;
         match UnixListener::bind_addr(&address) {
-            Ok(socket) => Ok(Self { name, _socket: socket }),
+            Ok(socket) => Ok(Self { name, sockets: vec![socket], desk: None, answering: None }),
             Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
                 let holder = UnixStream::connect_addr(&address)
                     .ok()
@@ -47,8 +106,47 @@ impl Lock {
     /// As [`Lock::take`].
     pub fn pass_on(&mut self, replica: &DirId, path: &Path) -> Result<(), Refusal> {
         if !self.name.ends_with(&replica.label()) {
-            *self = Self::take(replica, path)?;
+            let other = Self::take_directory(replica, path)?;
+            let desk = self.desk.take();
+            *self = other;
+            self.bind_path(path);
+            if let Some(desk) = desk {
+                self.answer_by(desk);
+            }
         }
         Ok(())
+    }
+
+    /// Has those answered who connect.
+    pub fn answer_by(&mut self, desk: Desk) {
+        let sockets: Vec<_> =
+            self.sockets.iter().filter_map(|socket| socket.try_clone().ok()).collect();
+        self.desk = Some(desk.clone());
+        let builder = std::thread::Builder::new().name("twindir-control".into());
+        // Without a thread nobody is answered, and that is all.
+        self.answering = builder.spawn(move || answer(&sockets, &desk)).ok();
+    }
+}
+
+/// How long no further asker is taken on where none can be.
+const BREATH: Duration = Duration::from_millis(100);
+
+/// Takes on whoever connects, until the sockets are shut down.
+fn answer(sockets: &[UnixListener], desk: &Desk) {
+    loop {
+        let mut fds: Vec<_> =
+            sockets.iter().map(|socket| PollFd::new(socket, PollFlags::IN)).collect();
+        if poll(&mut fds, None).is_err() {
+            continue;
+        }
+        let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+        for (socket, _) in sockets.iter().zip(ready).filter(|(_, is_ready)| *is_ready) {
+            match socket.accept() {
+                Ok((stream, _)) => desk.serve(stream),
+                Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => return,
+                // No descriptor is to be had, perhaps.
+                Err(_) => std::thread::sleep(BREATH),
+            }
+        }
     }
 }

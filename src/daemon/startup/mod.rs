@@ -22,7 +22,7 @@ use crate::model::path::{Name, RelPath, Shown, shown};
 use crate::report::{RotatingFile, advice};
 use crate::writer::fs::backup::Backup;
 use crate::writer::fs::probe::follows_symlinks;
-pub use lock::Lock;
+pub use lock::{Lock, socket_names};
 pub use root_mounts::{NotSameDisk, ReplicaMount, SourceMount};
 
 /// Why a run is refused: what is wrong, and what to do. Exit code 2.

@@ -257,6 +257,18 @@ impl Queue {
         self.sweep.names + self.resting.of_sweep + self.awaiting_worker.len()
     }
 
+    /// Number of all names that wait, for whatever.
+    pub fn count(&self) -> usize {
+        let delayed = self.later.due.len() + self.resting.due.len();
+        let refused = self.out_of_space.len();
+        self.watch.names + self.sweep.names + delayed + self.awaiting_worker.len() + refused
+    }
+
+    /// Whether renames wait that no round has followed.
+    pub fn has_renames(&self) -> bool {
+        !self.hints.is_empty()
+    }
+
     /// Number of names that rest, on the watch's behalf or the sweep's.
     pub fn count_resting(&self) -> usize {
         self.resting.due.len()

@@ -76,6 +76,11 @@ impl InFlight {
         true
     }
 
+    /// Since when the one is due that has been so for longest.
+    pub fn oldest(&self) -> Option<Instant> {
+        self.lock().values().map(|flight| flight.since).min()
+    }
+
     pub fn cancel_within(&self, dir: &RelPath) {
         let in_flight = self.lock();
         in_flight

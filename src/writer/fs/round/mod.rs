@@ -331,6 +331,7 @@ impl Writer for Reconciler {
             free_workers: self.workers.free() + self.given_back.iter().filter(is_big).count(),
             is_idle: self.in_flight.is_empty() && self.pending_trash.is_empty(),
             is_idle_for_sweep: !self.in_flight.any_for(Detector::Sweep),
+            oldest: self.in_flight.oldest(),
         }
     }
 

@@ -195,7 +195,11 @@ impl Rounds {
             }
             Command::Round(work) => self.round(work),
             Command::FindRooms => self.step(Event::Rooms(Vec::new())),
-            Command::InspectRoots | Command::End(_) | Command::Fail(_) => {
+            Command::InspectRoots
+            | Command::Fence(_)
+            | Command::Answer(..)
+            | Command::End(_)
+            | Command::Fail(_) => {
                 unreachable!("nothing leads to this")
             }
         }

@@ -1,0 +1,121 @@
+//! `--status` and `--wait`: asks the twindir that keeps a replica.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixStream};
+use std::path::Path;
+use std::time::Duration;
+
+use crate::app::cli::Inquiry;
+use crate::daemon::control::{Answer, Question};
+use crate::daemon::startup::socket_names;
+use crate::model::config::Format;
+use crate::model::path::shown;
+use crate::model::status::WaitResult;
+use crate::report::time_of_day;
+
+/// How long an answer may take that is there already.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What has come of a question.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Asked {
+    /// In sync; mirrored.
+    Yes,
+    No,
+    /// Nobody answers.
+    Nobody,
+}
+
+/// Asks, and prints what is answered.
+pub fn inquire(inquiry: &Inquiry, format: Format) -> Asked {
+    match inquiry {
+        Inquiry::Status { replica } => print_status(replica, format),
+        Inquiry::Wait { replica, full, timeout } => wait(replica, *full, *timeout, format),
+    }
+}
+
+/// Prints the status of the twindir that keeps `replica`.
+fn print_status(replica: &Path, format: Format) -> Asked {
+    let Some(Answer::Status(status)) = ask(replica, &Question::Status, PATIENCE) else {
+        return nobody(replica);
+    };
+    match format {
+        Format::Json => {
+            say(&serde_json::to_string(&status).unwrap_or_default());
+        }
+        Format::Text => status.lines(&time_of_day).iter().for_each(|line| say(line)),
+    }
+    if status.in_sync { Asked::Yes } else { Asked::No }
+}
+
+/// Waits until every change made before is in the replica.
+fn wait(replica: &Path, full: bool, timeout: Option<Duration>, format: Format) -> Asked {
+    let timeout_seconds = timeout.map_or(f64::MAX, |timeout| timeout.as_secs_f64());
+    let question = Question::Wait { full, timeout_seconds };
+    let patience = timeout.map_or(Duration::MAX, |timeout| timeout.saturating_add(PATIENCE));
+    let Some(Answer::Waited(result)) = ask(replica, &question, patience) else {
+        return nobody(replica);
+    };
+    if format == Format::Json {
+        say(&serde_json::to_string(&result).unwrap_or_default());
+    }
+    match result {
+        WaitResult::Mirrored => return Asked::Yes,
+        WaitResult::TimedOut if format == Format::Text => {
+            complain("timed out: not all is mirrored yet");
+        }
+        WaitResult::Problem(problems) if format == Format::Text => {
+            for problem in &problems {
+                complain(problem);
+            }
+        }
+        WaitResult::TimedOut | WaitResult::Problem(_) => {}
+    }
+    Asked::No
+}
+
+/// The answer; `None` where nobody is there, or he does not answer.
+fn ask(replica: &Path, question: &Question, patience: Duration) -> Option<Answer> {
+    let mut stream = socket_names(replica).iter().find_map(|name| connect(name))?;
+    stream.set_read_timeout(Some(patience).filter(|patience| *patience != Duration::MAX)).ok()?;
+    let mut line = serde_json::to_string(question).ok()?;
+    line.push('\n');
+    stream.write_all(line.as_bytes()).ok()?;
+    let mut answer = String::new();
+    BufReader::new(stream).read_line(&mut answer).ok()?;
+    match serde_json::from_str(&answer).ok()? {
+        Answer::Refused(why) => {
+            complain(&why);
+            None
+        }
+        answer => Some(answer),
+    }
+}
+
+/// Connects to a socket of this name, if it is this user's or root's: another user may have made
+/// one to mislead us.
+fn connect(name: &str) -> Option<UnixStream> {
+    let address = SocketAddr::from_abstract_name(name).ok()?;
+    let stream = UnixStream::connect_addr(&address).ok()?;
+    let keeper = rustix::net::sockopt::socket_peercred(&stream).ok()?;
+    let own = rustix::process::geteuid();
+    (keeper.uid.is_root() || keeper.uid == own || own.is_root()).then_some(stream)
+}
+
+fn nobody(replica: &Path) -> Asked {
+    complain(&format!(
+        "no twindir of this user keeps {}: start one, or name the replica as it was named to it",
+        shown(replica)
+    ));
+    Asked::Nobody
+}
+
+/// One line to stdout. A closed one is no reason to panic.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+fn complain(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}

@@ -1,0 +1,291 @@
+//! Hooks: commands of the user's that are run after changes, and when something goes wrong. They
+//! are never waited for: a thread runs them, one after the other.
+
+use std::ffi::OsString;
+use std::io::{Read, Write};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Sender, TrySendError, bounded};
+
+use crate::model::config::Hooks as Commands;
+use crate::model::path::RelPath;
+use crate::model::status::{State, Status};
+use crate::report::{Done, Operation};
+
+/// A hook is ended after so long.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// How long there is between two runs after changes, at least.
+const APART: Duration = Duration::from_secs(1);
+
+/// How often it is seen whether a hook has ended.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// More changed paths than this are not named, but counted.
+const MOST_PATHS: usize = 100_000;
+
+/// Of what a hook writes to stderr, so many bytes are said where it has failed.
+const SHOWN: usize = 500;
+
+/// What was done since the last run of the hook.
+#[derive(Default)]
+struct Changes {
+    created: u64,
+    updated: u64,
+    removed: u64,
+    renamed: u64,
+    bytes: u64,
+    paths: Vec<RelPath>,
+    are_too_many: bool,
+}
+
+/// One run of a hook.
+struct Run {
+    option: &'static str,
+    command: OsString,
+    variables: Vec<(&'static str, OsString)>,
+    input: Vec<u8>,
+}
+
+/// Runs the hooks that there are.
+pub(super) struct Hooks {
+    commands: Commands,
+    runs: Option<Sender<Run>>,
+    thread: Option<JoinHandle<()>>,
+    roots: [OsString; 2],
+    changes: Changes,
+    last: Option<Instant>,
+    /// What was wrong when that was last told, and what kind it was.
+    trouble: Option<&'static str>,
+    /// Told while a hook ran: what is to be told next.
+    due: Option<Run>,
+}
+
+impl Hooks {
+    pub fn start(commands: Commands, roots: [OsString; 2]) -> std::io::Result<Self> {
+        let is_any = commands.on_sync.is_some() || commands.on_problem.is_some();
+        let (runs, inbox) = bounded::<Run>(1);
+        let builder = std::thread::Builder::new().name("twindir-hook".into());
+        let thread =
+            is_any.then(|| builder.spawn(move || inbox.iter().for_each(Run::run))).transpose()?;
+        let runs = thread.as_ref().map(|_| runs);
+        let changes = Changes::default();
+        Ok(Self { commands, runs, thread, roots, changes, last: None, trouble: None, due: None })
+    }
+
+    /// Notes what a round has done.
+    pub fn note(&mut self, done: &[Done]) {
+        if self.commands.on_sync.is_none() {
+            return;
+        }
+        for done in done {
+            let changes = &mut self.changes;
+            *match done.operation {
+                Operation::Created => &mut changes.created,
+                Operation::Updated => &mut changes.updated,
+                Operation::Removed => &mut changes.removed,
+                Operation::Renamed => &mut changes.renamed,
+            } += 1;
+            changes.bytes += done.bytes.unwrap_or(0);
+            if changes.paths.len() < MOST_PATHS {
+                changes.paths.push(done.path.clone());
+            } else {
+                changes.are_too_many = true;
+            }
+        }
+    }
+
+    /// Whether a hook is to be run soon.
+    pub fn has_changes(&self) -> bool {
+        let Changes { created, updated, removed, renamed, .. } = self.changes;
+        created + updated + removed + renamed > 0
+    }
+
+    /// Runs what is due by now.
+    pub fn run_due(&mut self, status: &Status, now: Instant) {
+        if self.runs.is_none() {
+            return;
+        }
+        self.note_trouble(status);
+        if let Some(run) = self.due.take() {
+            self.due = self.hand_over(run);
+            return;
+        }
+        let is_apart = self.last.is_none_or(|last| now.duration_since(last) >= APART);
+        if let (Some(command), true) = (&self.commands.on_sync, is_apart)
+            && status.in_sync
+            && self.has_changes()
+        {
+            let changes = std::mem::take(&mut self.changes);
+            let run = self.after_changes(command.clone(), &changes);
+            // One that runs takes long: what has changed is told by the next.
+            if self.hand_over(run).is_some() {
+                self.changes = changes;
+            } else {
+                self.last = Some(now);
+            }
+        }
+    }
+
+    /// Runs what is still due at the end of a single run, and waits for it: nobody else does.
+    pub fn finish(&mut self, status: &Status) {
+        self.last = None;
+        self.run_due(status, Instant::now());
+        // What waits for another one comes after that.
+        if let (Some(runs), Some(run)) = (&self.runs, self.due.take()) {
+            let _ = runs.send(run);
+        }
+        self.runs = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+
+    /// Gives it back where a hook runs and another one waits.
+    fn hand_over(&self, run: Run) -> Option<Run> {
+        match self.runs.as_ref()?.try_send(run) {
+            Ok(()) | Err(TrySendError::Disconnected(_)) => None,
+            Err(TrySendError::Full(run)) => Some(run),
+        }
+    }
+
+    fn variables(&self) -> Vec<(&'static str, OsString)> {
+        let [source, replica] = self.roots.clone();
+        vec![("TWINDIR_SOURCE", source), ("TWINDIR_REPLICA", replica)]
+    }
+
+    fn after_changes(&self, command: OsString, changes: &Changes) -> Run {
+        let mut variables = self.variables();
+        let numbers = [
+            ("TWINDIR_CREATED", changes.created),
+            ("TWINDIR_UPDATED", changes.updated),
+            ("TWINDIR_REMOVED", changes.removed),
+            ("TWINDIR_RENAMED", changes.renamed),
+            ("TWINDIR_BYTES", changes.bytes),
+            ("TWINDIR_TRUNCATED", changes.are_too_many.into()),
+        ];
+        variables.extend(numbers.map(|(name, number)| (name, number.to_string().into())));
+        let mut input = Vec::new();
+        for path in &changes.paths {
+            input.extend_from_slice(path.as_bytes());
+            input.push(0);
+        }
+        Run { option: "--on-sync", command, variables, input }
+    }
+
+    /// Has it told when something goes wrong, and when that is over.
+    fn note_trouble(&mut self, status: &Status) {
+        let Some(command) = self.commands.on_problem.clone() else { return };
+        let kind = match status.state {
+            State::Lost => Some("lost"),
+            _ if status.held.is_some() => Some("held"),
+            State::OutOfSpace => Some("full"),
+            _ if status.problems > 0 => Some("problem"),
+            // Nothing is known yet.
+            State::Starting | State::Counting => return,
+            _ => None,
+        };
+        if kind == self.trouble {
+            return;
+        }
+        let before = std::mem::replace(&mut self.trouble, kind);
+        let text = match (&status.lost, &status.held, status.open_problems.first()) {
+            (Some(lost), _, _) => lost.clone(),
+            (_, Some(held), _) => format!("{}: {}", held.doubt, held.command),
+            (_, _, Some(problem)) => format!("{}: {}", problem.path, problem.what),
+            _ => String::new(),
+        };
+        let mut variables = self.variables();
+        let event = if kind.is_some() { "begin" } else { "end" };
+        variables.extend([
+            ("TWINDIR_EVENT", event.into()),
+            ("TWINDIR_KIND", kind.or(before).unwrap_or_default().into()),
+            ("TWINDIR_PROBLEMS", status.problems.to_string().into()),
+            ("TWINDIR_TEXT", text.clone().into()),
+        ]);
+        let input = format!("{text}\n").into_bytes();
+        self.due = Some(Run { option: "--on-problem", command, variables, input });
+    }
+}
+
+impl Run {
+    /// Runs it to its end. What goes wrong is a line.
+    fn run(self) {
+        let mut command = Command::new("/bin/sh");
+        command
+            .arg("-c")
+            .arg(&self.command)
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            // A group of its own, so that all that it starts can be ended with it.
+            .process_group(0);
+        let mut child = match command.spawn() {
+            Ok(child) => child,
+            Err(error) => {
+                tracing::warn!(op = "hook", "cannot run {}: {error}", self.option);
+                return;
+            }
+        };
+        let (stdin, stderr) = (child.stdin.take(), child.stderr.take());
+        let input = self.input;
+        // It may read nothing, and write more than a pipe holds.
+        let feeding = std::thread::spawn(move || {
+            if let Some(mut stdin) = stdin {
+                let _ = stdin.write_all(&input);
+            }
+        });
+        let listening = std::thread::spawn(move || {
+            let mut said = Vec::new();
+            if let Some(mut stderr) = stderr {
+                let mut piece = [0; 4096];
+                while let Ok(read @ 1..) = stderr.read(&mut piece) {
+                    said.extend_from_slice(&piece[..read.min(SHOWN.saturating_sub(said.len()))]);
+                }
+            }
+            said
+        });
+        let ended = wait_for(&mut child);
+        let _ = feeding.join();
+        let said = listening.join().unwrap_or_default();
+        let said = String::from_utf8_lossy(&said).trim().replace('\n', "; ");
+        let said = if said.is_empty() { said } else { format!(": {said}") };
+        match ended {
+            Some(status) if status.success() => {
+                tracing::debug!(op = "hook", "{} has run", self.option);
+            }
+            Some(status) => tracing::warn!(op = "hook", "{} failed, {status}{said}", self.option),
+            None => tracing::warn!(
+                op = "hook",
+                "{} took longer than {} s and was ended{said}",
+                self.option,
+                LIMIT.as_secs()
+            ),
+        }
+    }
+}
+
+/// How it has ended; `None` where it had to be.
+fn wait_for(child: &mut Child) -> Option<std::process::ExitStatus> {
+    let begun = Instant::now();
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) => return Some(status),
+            Ok(None) if begun.elapsed() < LIMIT => std::thread::sleep(LOOK),
+            Ok(None) | Err(_) => {
+                if let Some(group) =
+                    i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw)
+                {
+                    let _ =
+                        rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+                }
+                let _ = child.wait();
+                return None;
+            }
+        }
+    }
+}
