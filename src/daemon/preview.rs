@@ -482,11 +482,16 @@ fn read_pair(
     let (ours, mut source) = source.open_file(name.as_bytes())?;
     let (theirs, mut replica) = replica.open_file(name.as_bytes())?;
     let seen = (source.identity(), replica.identity());
-    let verdict =
-        match check.evidence.as_deref().and_then(|known| known.verdict_on(&source, &replica)) {
-            Some(verdict) => verdict,
-            None => theirs.compare_large(&replica, (&ours, &source), &AtomicBool::new(false))?,
-        };
+    let verdict = match check
+        .evidence
+        .as_deref()
+        .and_then(|known| known.verdict_on(&source, &replica))
+    {
+        Some(verdict) => verdict,
+        None => {
+            theirs.compare_large(&replica, (&ours, &source), &AtomicBool::new(false), &|_| {})?
+        }
+    };
     source.xattrs = Some(ours.xattrs(capabilities.xattrs)?);
     replica.xattrs = Some(theirs.xattrs(capabilities.xattrs)?);
     Ok((source, replica, CachedDigests { source: seen.0, replica: seen.1, verdict }))

@@ -92,7 +92,8 @@ pub enum ReplicaFile {
 }
 
 impl ReplicaFile {
-    /// The MD5s of a pair of large files. `entry`: what this one was when it was opened.
+    /// The MD5s of a pair of large files. `entry`: what this one was when it was opened. `heard` is
+    /// told of the bytes that were read, now and then.
     ///
     /// # Errors
     /// Read errors, and [`WorkError::Cancelled`].
@@ -101,11 +102,12 @@ impl ReplicaFile {
         entry: &Entry,
         source: (&File, &Entry),
         cancel: &AtomicBool,
+        heard: &(dyn Fn(u64) + Sync),
     ) -> Result<DigestPair, WorkError> {
         match self {
-            Self::Readable(file) => digest::compare_large(source, (file, entry), cancel),
+            Self::Readable(file) => digest::compare_large(source, (file, entry), cancel, heard),
             Self::Told { md5, .. } => {
-                let source = digest::md5_of(source.0, source.1.size, cancel)?;
+                let source = digest::md5_heard(source.0, source.1.size, cancel, heard)?;
                 Ok(DigestPair { source, replica: *md5 })
             }
         }

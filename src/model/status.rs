@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::human::{counted, human_bytes, human_duration};
+use crate::model::human::{counted, human_bytes, human_duration, with_separators};
 
 /// The loop comes round at least once a second. One that does not for so long is stalled.
 const STALLED: Duration = Duration::from_secs(3);
@@ -189,8 +189,8 @@ impl Status {
                 let walk = self.walk.as_ref().map(WalkProgress::line);
                 let walk = walk.map_or(String::new(), |walk| format!(", {walk}"));
                 format!(
-                    "first copy: {} done, {} copied{walk}{}",
-                    counted(self.actions, "action", "actions"),
+                    "first copy: {} entries done, {} copied{walk}{}",
+                    with_separators(self.actions),
                     human_bytes(self.copied_bytes),
                     queued(),
                 )
@@ -270,10 +270,11 @@ impl WalkProgress {
             _ => "full sweep",
         };
         let share = self.share();
-        let of = |now: u64, before: Option<u64>| {
-            before
-                .filter(|before| *before > 0)
-                .map_or(now.to_string(), |before| format!("{now} of {}", before.max(now)))
+        let of = |now: u64, before: Option<u64>| match before {
+            Some(before @ 1..) => {
+                format!("{} of {}", with_separators(now), with_separators(before.max(now)))
+            }
+            _ => with_separators(now),
         };
         let mut parts = vec![format!("{name}: {} entries", of(self.entries, self.entries_before))];
         if self.bytes > 0 {
@@ -282,8 +283,9 @@ impl WalkProgress {
             let rate = human_bytes(u64::try_from(rate).unwrap_or(u64::MAX));
             parts.push(format!("{} read at {rate}/s", human_bytes(self.bytes)));
         }
-        if let Some(share) = share.filter(|share| *share > 0.02 && self.seconds >= 2.0) {
-            let left = (self.seconds * (1.0 / share - 1.0)).max(0.0).round();
+        let left = share.map(|share| (self.seconds * (1.0 / share - 1.0)).max(0.0).round());
+        let is_known = |left: &f64| *left >= 1.0 && left.is_finite() && self.seconds >= 2.0;
+        if let Some(left) = left.filter(is_known) {
             parts.push(format!("{} left", human_duration(Duration::from_secs_f64(left))));
         }
         parts.join(", ")

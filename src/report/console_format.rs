@@ -2,6 +2,8 @@
 //! are summed up.
 
 use std::fmt::Write;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use anstyle::{AnsiColor, Style};
 use jiff::Zoned;
@@ -18,12 +20,17 @@ use super::format::{Fields, details};
 /// Columns that the word at the head of a console line takes.
 const WORD: usize = 8;
 
+/// On a terminal, which has a live line, the end of shorter work has no line of its own.
+const LONG: Duration = Duration::from_secs(1);
+
 /// Writes each event to the console.
 pub(super) struct ConsoleLayer {
     console: Console,
     /// Whether bursts of actions are summed up.
     sums_up: bool,
     prefix: Prefix,
+    /// Actions since it was last said that both sides are equal: the first and the last.
+    actions: Mutex<Option<[Instant; 2]>>,
 }
 
 /// What a line begins with.
@@ -39,7 +46,21 @@ impl ConsoleLayer {
     pub fn new(console: Console, is_terse: bool) -> Self {
         let sums_up = is_terse && console.has_live_line;
         let prefix = if is_journal() { Prefix::Priority } else { Prefix::Time };
-        Self { console, sums_up, prefix }
+        Self { console, sums_up, prefix, actions: Mutex::default() }
+    }
+
+    /// Notes an action. Whether what ends the work is worth a line, if it is that.
+    fn is_worth_a_line(&self, op: &str, is_action: bool) -> bool {
+        if !self.sums_up || !(is_action || op == "settled") {
+            return true;
+        }
+        let mut actions = self.actions.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_action {
+            let now = Instant::now();
+            actions.get_or_insert([now, now])[1] = now;
+            return true;
+        }
+        actions.take().is_some_and(|[first, last]| last.duration_since(first) >= LONG)
     }
 
     fn style(&self, level: Level, op: &str) -> Style {
@@ -114,6 +135,9 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for ConsoleLayer {
         let line = self.line(level, &fields);
         let is_action = matches!(fields.op.as_str(), "created" | "updated" | "removed" | "renamed")
             && fields.get("dry_run").is_none();
+        if !self.is_worth_a_line(&fields.op, is_action) {
+            return;
+        }
         if self.sums_up && is_action {
             let number = |key| fields.get(key).and_then(|text| text.parse().ok());
             let path = fields.get("path").unwrap_or_default().to_owned();

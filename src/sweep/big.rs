@@ -74,7 +74,10 @@ impl<T: Trees> Walker<'_, T> {
                 }
             })
         };
-        let read = |bytes| self.rate.wait_after(bytes, self.cancel);
+        let read = |bytes| {
+            self.counts.read(bytes);
+            self.rate.wait_after(bytes, self.cancel);
+        };
         compare_all(&mut next, self.drops_behind(), read, self.cancel, |pair, verdict| {
             let Pair { what: big, source, replica: (file, entry) } = pair;
             let replica = (ReplicaFile::Readable(file), entry);
@@ -84,7 +87,9 @@ impl<T: Trees> Walker<'_, T> {
 
     fn compare_alone(&self, big: BigPair, pair: &OpenedPair) {
         let OpenedPair { source: (file, source), replica: (other, replica) } = pair;
-        let verdict = other.compare_large(replica, (file, source), self.cancel);
+        let verdict = other.compare_large(replica, (file, source), self.cancel, &|bytes| {
+            self.counts.read(bytes);
+        });
         self.rate.wait_after(source.size, self.cancel);
         self.report_big(big, pair, verdict);
     }

@@ -254,6 +254,7 @@ impl<T: Trees> Chunk<'_, T> {
         });
         match result {
             Ok(()) => {
+                walker.counts.read(size);
                 walker.rate.wait_after(size, walker.cancel);
                 if self.batch.is_full() {
                     self.finish();

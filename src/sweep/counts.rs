@@ -9,6 +9,7 @@ use crate::model::entry::Time;
 #[derive(Default)]
 pub(super) struct Counts {
     entries: AtomicU64,
+    read: AtomicU64,
     hashed: AtomicU64,
     bytes: AtomicU64,
     differ: AtomicU64,
@@ -45,6 +46,16 @@ impl Counts {
     /// A directory was registered with the watch.
     pub fn watched(&self) {
         add(&self.watched, 1);
+    }
+
+    /// So many bytes were read.
+    pub fn read(&self, bytes: u64) {
+        add(&self.read, bytes);
+    }
+
+    /// Bytes that were read so far, of pairs that are not compared to their ends too.
+    pub fn read_so_far(&self) -> u64 {
+        self.read.load(Ordering::Relaxed)
     }
 
     /// Entries that were compared.

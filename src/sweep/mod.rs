@@ -168,7 +168,7 @@ impl Sweep {
 
     /// Entries of the source that were compared so far, and bytes that were read.
     pub fn progress(&self) -> (u64, u64) {
-        (self.counts.entries(), self.counts.bytes())
+        (self.counts.entries(), self.counts.read_so_far())
     }
 
     pub fn messages(&self) -> &Receiver<Message> {

@@ -115,6 +115,7 @@ impl SyncState {
     pub fn mark_active(&mut self, now: Instant) {
         self.said_equal = false;
         self.last_action = Some(now);
+        self.equal_since = None;
     }
 
     /// Whether both trees were walked once, and what was found was done.

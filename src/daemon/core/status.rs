@@ -35,8 +35,9 @@ impl Core<'_> {
             last_full_sweep_seconds: self.stats.swept_at().map(age),
             next_full_sweep_seconds: (!self.is_once()
                 && !self.is_lost
-                && self.config.task == Task::Full)
-                .then_some(next.as_secs_f64()),
+                && self.config.task == Task::Full
+                && !self.is_swept_by_clock())
+            .then_some(next.as_secs_f64()),
             missed: self.stats.missed(),
             unwatched: self.watching.unwatched(),
             actions: self.stats.actions(),

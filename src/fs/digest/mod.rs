@@ -45,6 +45,16 @@ pub fn with_buffer<R>(work: impl FnOnce(&mut [u8]) -> R) -> R {
 /// # Errors
 /// A read error, or [`WorkError::Cancelled`] once `cancel` is set.
 pub fn md5_of(file: &File, size: u64, cancel: &AtomicBool) -> Result<Md5, WorkError> {
+    md5_heard(file, size, cancel, &|_| {})
+}
+
+/// The same; `heard` is told of the bytes that were read, now and then.
+pub fn md5_heard(
+    file: &File,
+    size: u64,
+    cancel: &AtomicBool,
+    heard: &(dyn Fn(u64) + Sync),
+) -> Result<Md5, WorkError> {
     let mut hasher = md5::Md5::new();
     with_buffer(|buffer| {
         let mut offset = 0;
@@ -56,6 +66,7 @@ pub fn md5_of(file: &File, size: u64, cancel: &AtomicBool) -> Result<Md5, WorkEr
             let want = usize::try_from(limit - offset).unwrap_or(CHUNK).min(CHUNK);
             let read = file.read_at(&mut buffer[..want], offset)?;
             hasher.update(&buffer[..read]);
+            heard(read as u64);
             if read < want {
                 break;
             }
@@ -90,7 +101,8 @@ pub fn ensure_unchanged((file, before): (&File, &Entry)) -> Result<(), WorkError
     if file.entry()?.identity() == before.identity() { Ok(()) } else { Err(WorkError::Changed) }
 }
 
-/// [`compare`] with a thread a side, for files large enough to be worth it.
+/// [`compare`] with a thread a side, for files large enough to be worth it. `heard` is told of the
+/// bytes that were read, now and then.
 ///
 /// # Errors
 /// As [`compare`].
@@ -98,12 +110,14 @@ pub fn compare_large(
     source: (&File, &Entry),
     replica: (&File, &Entry),
     cancel: &AtomicBool,
+    heard: &(dyn Fn(u64) + Sync),
 ) -> Result<DigestPair, WorkError> {
     let helped = std::thread::scope(|scope| {
         let builder = std::thread::Builder::new().name("twindir-md5".into());
-        let helper =
-            builder.spawn_scoped(scope, || md5_of(replica.0, replica.1.size, cancel)).ok()?;
-        let own = md5_of(source.0, source.1.size, cancel);
+        let helper = builder
+            .spawn_scoped(scope, || md5_heard(replica.0, replica.1.size, cancel, heard))
+            .ok()?;
+        let own = md5_heard(source.0, source.1.size, cancel, heard);
         let other = helper.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         Some(own.and_then(|source| other.map(|replica| DigestPair { source, replica })))
     });

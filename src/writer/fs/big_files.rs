@@ -63,7 +63,7 @@ impl Job {
             JobKind::Compare { replica, replica_entry } => {
                 let (source, replica) =
                     ((&self.source, &self.entry), (replica.as_file(), replica_entry));
-                let verdict = compare_large(source, replica, &self.cancel)?;
+                let verdict = compare_large(source, replica, &self.cancel, &|_| {})?;
                 ensure_unchanged(source).and_then(|()| ensure_unchanged(replica))?;
                 Ok(JobResult::Digests(verdict))
             }
