@@ -17,6 +17,20 @@ use crate::model::config::{
 use crate::model::limit::Limit;
 use crate::model::task::Task;
 
+/// Headings of the help.
+const RUN: &str = "When it runs";
+const WHAT: &str = "What is mirrored";
+const SAFETY: &str = "Safety";
+const SPEED: &str = "Speed";
+const ASK: &str = "Asking a twindir that runs";
+const TELL: &str = "What it says";
+
+const USAGE: &str = "\
+twindir [OPTIONS] <SOURCE> <REPLICA> [INTERVAL] [LOG_FILE]
+       twindir --config <FILE>
+       twindir --status <REPLICA>
+       twindir --wait <REPLICA> [--timeout <TIME>] [--full]";
+
 const EXAMPLES: &str = "\
 Examples:
   twindir ./source ./replica 60 ./logs/twindir.log
@@ -27,6 +41,8 @@ Examples:
           say what differs, by MD5; exit code 0 where nothing does
   twindir ~/photos /mnt/disk/photos -i 1h -l photos.log -q
           say only warnings on the console; the log file has everything
+  twindir --status /mnt/disk/photos
+          from another shell: what it does, and whether it is in sync
 
 Exit codes: 0 done; 1 --once or --dry-run ended with problems or held deletions, --check found a
 difference; 2 wrong use; 130 interrupted before the end; 70 a bug in twindir.";
@@ -34,151 +50,192 @@ difference; 2 wrong use; 130 interrupted before the end; 70 a bug in twindir.";
 /// Keeps REPLICA an exact twin of SOURCE, one way: what changes in SOURCE is copied, what goes
 /// from SOURCE goes from REPLICA.
 #[derive(Parser, Debug)]
-#[command(version, about, after_help = EXAMPLES, max_term_width = 100, args_override_self = true)]
+#[command(version, about, override_usage = USAGE, after_long_help = EXAMPLES)]
+#[command(after_help = "See --help for more, and examples.")]
+#[command(max_term_width = 100, args_override_self = true)]
 #[command(group = ArgGroup::new("single").multiple(true))]
 pub struct Args {
-    /// The directory to mirror; it is never written to
+    /// The directory to mirror
+    ///
+    /// It is never written to.
     #[arg(required_unless_present_any = ["status", "wait", "config", "generate"])]
     pub source: Option<PathBuf>,
 
-    /// The directory to keep equal; created when missing
+    /// The directory to keep equal
+    ///
+    /// It is created when missing.
     #[arg(required_unless_present_any = ["status", "wait", "config", "generate"])]
     pub replica: Option<PathBuf>,
 
-    /// Time from the end of one sync to the next sweep: seconds (60, 0.5), or 90s, 5m, 1h
+    /// Time between full sweeps: 60 (seconds), 90s, 5m, 1h
+    ///
+    /// From the end of one sync to the next full sweep, which compares both trees by MD5.
     #[arg(value_name = "INTERVAL", value_parser = parse_interval, allow_negative_numbers = true)]
     interval: Option<Duration>,
 
-    /// A file to append the log to; kept below 10 MB, the older ones as `LOG_FILE.1` to .10
+    /// A file to append the log to
+    ///
+    /// It is kept below 10 MB; the older ones are `LOG_FILE.1` to `.10`.
     log_file: Option<PathBuf>,
 
-    /// The same as INTERVAL, by name [default: 10m]
-    #[arg(short, long = "interval", value_name = "TIME", value_parser = parse_interval,
-        allow_negative_numbers = true, conflicts_with = "interval")]
-    interval_option: Option<Duration>,
-
-    /// The same as `LOG_FILE`, by name
-    #[arg(short, long = "log-file", value_name = "FILE", conflicts_with = "log_file")]
-    log_file_option: Option<PathBuf>,
-
-    /// Do not watch SOURCE: find changes by the sweeps alone
-    #[arg(long, alias = "no-watch")]
-    interval_only: bool,
-
-    /// How long a path must have rested before a change is followed: 10ms, 0.5 (seconds); 0 for at
-    /// once, 60s at most
-    #[arg(long, value_name = "TIME", value_parser = parse_debounce, default_value = "10ms",
-        allow_negative_numbers = true)]
-    debounce: Duration,
-
     /// Make REPLICA equal once, then exit
-    #[arg(long, group = "single")]
+    #[arg(long, group = "single", help_heading = RUN)]
     once: bool,
 
     /// Say what --once would do, and change nothing
-    #[arg(short = 'n', long, group = "single", conflicts_with = "check")]
+    #[arg(short = 'n', long, group = "single", conflicts_with = "check", help_heading = RUN)]
     dry_run: bool,
 
     /// Compare by MD5 and say what differs, and change nothing
-    #[arg(long, group = "single", conflicts_with = "once")]
+    #[arg(long, group = "single", conflicts_with = "once", help_heading = RUN)]
     check: bool,
 
+    /// With these: read only files that may have changed
+    ///
     /// With --once, --dry-run or --check: read only files that may have changed since they were
-    /// copied, and trust sizes and times for the others
-    #[arg(long, requires = "single")]
+    /// copied, and trust sizes and times for the others.
+    #[arg(long, requires = "single", help_heading = RUN)]
     quick: bool,
 
-    /// Leave alone, on both sides, what matches this pattern, as in a .gitignore file; `!` takes
-    /// back
-    #[arg(long, value_name = "GLOB")]
+    /// INTERVAL by name [default: 10m]
+    #[arg(short, long = "interval", value_name = "TIME", value_parser = parse_interval,
+        allow_negative_numbers = true, conflicts_with = "interval", help_heading = RUN)]
+    interval_option: Option<Duration>,
+
+    /// Do not watch SOURCE: find changes by sweeps alone
+    #[arg(long, alias = "no-watch", help_heading = RUN)]
+    interval_only: bool,
+
+    /// How long a path must have rested [default: 10ms]
+    ///
+    /// Before a change is followed: 10ms, 0.5 (seconds); 0 for at once, 60s at most.
+    #[arg(long, value_name = "TIME", value_parser = parse_debounce, default_value = "10ms",
+        hide_default_value = true, allow_negative_numbers = true, help_heading = RUN)]
+    debounce: Duration,
+
+    /// Read settings from a TOML file
+    ///
+    /// Its keys are the long options, and source and replica. What the command line says wins.
+    #[arg(long, value_name = "FILE", help_heading = RUN)]
+    pub config: Option<PathBuf>,
+
+    /// Leave alone what matches, as in a .gitignore file
+    ///
+    /// On both sides; `!` takes back. The option can be given several times.
+    #[arg(long, value_name = "GLOB", help_heading = WHAT)]
     exclude: Vec<String>,
 
-    /// The same for each line of a file; --exclude comes after it
-    #[arg(long, value_name = "FILE")]
+    /// The same for each line of a file
+    ///
+    /// --exclude comes after it.
+    #[arg(long, value_name = "FILE", help_heading = WHAT)]
     exclude_from: Vec<PathBuf>,
 
-    /// Leave alone what the .gitignore, .ignore and .git/info/exclude files in SOURCE name
-    #[arg(long)]
+    /// Leave alone what SOURCE's .gitignore files name
+    ///
+    /// And its .ignore and .git/info/exclude files.
+    #[arg(long, help_heading = WHAT)]
     gitignore: bool,
 
-    /// Refuse to run where REPLICA does not exist
-    #[arg(long)]
-    no_create: bool,
-
+    /// Hold deletions above this at a start [default: 50%]
+    ///
     /// Hold all deletions where the first look finds more to delete: a number of entries, or a
-    /// share of REPLICA (100% turns the guard off)
-    #[arg(long, value_name = "N|P%", default_value = "50%")]
+    /// share of REPLICA. 100% turns the guard off.
+    #[arg(long, value_name = "N|P%", default_value = "50%", hide_default_value = true,
+        help_heading = SAFETY)]
     max_delete: Limit,
 
-    /// Write to the disk before an entry gets its name, and again before the log says so: it
-    /// survives a power cut
-    #[arg(long)]
-    durable: bool,
-
-    /// Keep what is removed or overwritten in REPLICA: it goes to DIR/twindir-<time>/<path> first
-    #[arg(long, value_name = "DIR")]
+    /// Keep what is deleted or overwritten
+    ///
+    /// It goes to DIR/twindir-<time>/<path> first.
+    #[arg(long, value_name = "DIR", help_heading = SAFETY)]
     backup_dir: Option<PathBuf>,
 
-    /// Remove from --backup-dir what was put there longer ago: 30d, 12h [default: never]
-    #[arg(long, value_name = "TIME", value_parser = parse_keep, requires = "backup_dir", allow_negative_numbers = true)]
+    /// Remove from --backup-dir what is older: 30d, 12h
+    ///
+    /// By when it was put there [default: never].
+    #[arg(long, value_name = "TIME", value_parser = parse_keep, requires = "backup_dir",
+        allow_negative_numbers = true, help_heading = SAFETY)]
     backup_keep: Option<Duration>,
 
-    /// Let sweeps read no more than this in a second: 200MB, 64KiB
-    #[arg(long, value_name = "BYTES", value_parser = parse_rate)]
+    /// What is logged survives a power cut
+    ///
+    /// Write to the disk before an entry gets its name, and again before the log says so.
+    #[arg(long, help_heading = SAFETY)]
+    durable: bool,
+
+    /// Refuse to run where REPLICA does not exist
+    #[arg(long, help_heading = SAFETY)]
+    no_create: bool,
+
+    /// Let sweeps read no more in a second: 200MB, 64KiB
+    #[arg(long, value_name = "BYTES", value_parser = parse_rate, help_heading = SPEED)]
     sweep_rate: Option<u64>,
 
-    /// Threads for walking, hashing and copying [default: one a core]
-    #[arg(long, value_name = "N", value_parser = parse_threads, allow_negative_numbers = true)]
+    /// Threads for walking, hashing, copying [default: one a core]
+    #[arg(long, value_name = "N", value_parser = parse_threads, allow_negative_numbers = true,
+        help_heading = SPEED)]
     threads: Option<NonZeroUsize>,
 
-    /// How lines look, on the console and in the log file
-    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
-    log_format: Format,
+    /// Say what the twindir that keeps REPLICA does
+    ///
+    /// And whether it is in sync. Exit code 0 if it is, 1 if not, 2 if no twindir keeps it.
+    #[arg(long, value_name = "REPLICA", conflicts_with_all = ["source", "wait"],
+        help_heading = ASK)]
+    status: Option<PathBuf>,
 
-    /// Run a command after changes, once in sync: with their paths, each ended by NUL, on stdin; at
-    /// most once a second
-    #[arg(long, value_name = "CMD")]
+    /// Wait until every change made before is in REPLICA
+    ///
+    /// Exit code 0 if it is, 1 if not, 2 if no twindir keeps it.
+    #[arg(long, value_name = "REPLICA", conflicts_with = "source", help_heading = ASK)]
+    wait: Option<PathBuf>,
+
+    /// How long --wait waits at most [default: for ever]
+    ///
+    /// Seconds, or 90s, 5m, 1h.
+    #[arg(long, value_name = "TIME", value_parser = parse_timeout, requires = "wait",
+        conflicts_with = "source", allow_negative_numbers = true, help_heading = ASK)]
+    timeout: Option<Duration>,
+
+    /// With --wait: also for the end of a full sweep
+    #[arg(long, requires = "wait", conflicts_with = "source", help_heading = ASK)]
+    full: bool,
+
+    /// Run a command after changes, once in sync
+    ///
+    /// With their paths, each ended by NUL, on stdin; at most once a second.
+    #[arg(long, value_name = "CMD", help_heading = TELL)]
     on_sync: Option<OsString>,
 
-    /// Run a command when a problem, held deletions or a lost disk begins, and when that ends
-    #[arg(long, value_name = "CMD")]
+    /// Run a command when a problem begins, and when it ends
+    ///
+    /// A problem, held deletions, a full disk or a lost root.
+    #[arg(long, value_name = "CMD", help_heading = TELL)]
     on_problem: Option<OsString>,
 
-    /// Read settings from a TOML file: its keys are the long options, and source and replica; what
-    /// the command line says wins
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
+    /// `LOG_FILE` by name
+    #[arg(short, long = "log-file", value_name = "FILE", conflicts_with = "log_file",
+        help_heading = TELL)]
+    log_file_option: Option<PathBuf>,
+
+    /// How lines look: text or json
+    ///
+    /// On the console and in the log file.
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t, hide_default_value = true,
+        hide_possible_values = true, help_heading = TELL)]
+    log_format: Format,
+
+    /// Say more on the console
+    #[arg(short, long, conflicts_with = "quiet", help_heading = TELL)]
+    verbose: bool,
+
+    /// Say only warnings and errors on the console
+    #[arg(short, long, help_heading = TELL)]
+    quiet: bool,
 
     /// Print a man page, or what completes the command line in a shell
     #[arg(long, value_name = "KIND", value_enum, hide = true)]
     pub generate: Option<Generated>,
-
-    /// Say what the twindir that keeps REPLICA does, and whether it is in sync; exit code 0 if it
-    /// is, 1 if not, 2 if there is none
-    #[arg(long, value_name = "REPLICA", conflicts_with_all = ["source", "wait"])]
-    status: Option<PathBuf>,
-
-    /// Wait until every change made before is in REPLICA; exit code 0 if it is, 1 if not, 2 if no
-    /// twindir keeps it
-    #[arg(long, value_name = "REPLICA", conflicts_with = "source")]
-    wait: Option<PathBuf>,
-
-    /// How long --wait waits at most: seconds, or 90s, 5m, 1h [default: for ever]
-    #[arg(long, value_name = "TIME", value_parser = parse_timeout, requires = "wait",
-        allow_negative_numbers = true)]
-    timeout: Option<Duration>,
-
-    /// With --wait: wait for the end of a full sweep that begins now, too
-    #[arg(long, requires = "wait")]
-    full: bool,
-
-    /// Say more on the console
-    #[arg(short, long, conflicts_with = "quiet")]
-    verbose: bool,
-
-    /// Say only warnings and errors on the console
-    #[arg(short, long)]
-    quiet: bool,
 }
 
 /// What can be generated from the options.

@@ -60,6 +60,9 @@ pub(super) fn details(fields: &Fields) -> Option<String> {
     if let Some(from) = fields.get("from") {
         _ = write!(text, " from {from}");
     }
+    if let Some(target) = fields.get("leads_to") {
+        _ = write!(text, ", symlink to {target}");
+    }
     if let Some(differs) = fields.get("differs") {
         _ = write!(text, ": {differs}");
     }

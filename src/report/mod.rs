@@ -29,7 +29,7 @@ use crate::model::check::{CachedDigests, Check, Detector};
 use crate::model::config::Format;
 use crate::model::entry::{Entry, Kind, Special, Time};
 use crate::model::error::{FsError, FsErrorKind, WorkError};
-use crate::model::path::{Name, RelPath};
+use crate::model::path::{Name, RelPath, Shown};
 use crate::model::reason::Reason;
 use crate::plan::decide::was_copied_soon;
 use crate::plan::failures::Failure;
@@ -74,6 +74,8 @@ pub struct Done {
     /// Where it was, if it was renamed.
     pub from: Option<RelPath>,
     pub kind: &'static str,
+    /// Where a symlink leads to, as it is shown.
+    pub leads_to: Option<String>,
     /// Bytes written into a file.
     pub bytes: Option<u64>,
     pub reason: Reason,
@@ -93,11 +95,18 @@ impl Done {
         reason: Reason,
         check: &Check,
     ) -> Self {
+        let is_put = matches!(operation, Operation::Created | Operation::Updated);
         Self {
             operation,
             path,
             from: None,
             kind: kind_word(&entry.kind),
+            leads_to: match &entry.kind {
+                Kind::Symlink(target) if is_put && reason != Reason::Metadata => {
+                    Some(Shown(target).to_string())
+                }
+                _ => None,
+            },
             bytes: None,
             reason,
             detector: check.detector,
@@ -138,6 +147,7 @@ impl Done {
             path = %self.path,
             from = self.from.as_ref().map(tracing::field::display),
             kind = self.kind,
+            leads_to = self.leads_to,
             bytes = self.bytes,
             entries = self.entries.map(|entries| entries.number),
             at_least = self.entries.filter(|entries| entries.at_least).map(|_| true),

@@ -67,7 +67,11 @@ impl<T: Trees> Walker<'_, T> {
                 match (theirs.find(name), is_dir) {
                     (Some(_), true) => more.push(path),
                     (Some(_), false) => {}
-                    (None, false) => _ = total.fetch_add(1, Ordering::Relaxed),
+                    // What is not mirrored never comes.
+                    (None, false) => {
+                        let kind = hint.resolve(|| source.look(name));
+                        total.fetch_add(self.is_mirrored(kind).into(), Ordering::Relaxed);
+                    }
                     (None, true) => {
                         let below = self.count_below(&self.source, &path, &mut None);
                         total.fetch_add(1 + below, Ordering::Relaxed);

@@ -16,6 +16,7 @@ mod filesystems;
 mod filters;
 mod full_disk;
 mod fuse;
+mod golden;
 mod guard;
 mod histories;
 mod hooks;

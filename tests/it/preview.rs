@@ -171,7 +171,7 @@ fn each_line_of_a_dry_run_is_marked() {
     assert_eq!(lines.len(), 5, "{run}");
     for end in [
         "created  new (new, 4 B)",
-        "created  link (new)",
+        "created  link (new, symlink to target)",
         "updated  sub/size (size, 6 B)",
         "removed  sub/gone (removed)",
         "removed  gone/ (removed, 3 entries)",

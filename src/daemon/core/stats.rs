@@ -260,9 +260,9 @@ impl Stats {
         tracing::info!(
             op = "stopped",
             actions = self.total.actions,
-            "by {name}, after {} sweeps, {} actions, {} copied",
-            self.total.sweeps,
-            self.total.actions,
+            "by {name}, after {}, {}, {} copied",
+            counted(self.total.sweeps, "sweep", "sweeps"),
+            counted(self.total.actions, "action", "actions"),
             human_bytes(self.total.bytes),
         );
     }
