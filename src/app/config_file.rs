@@ -203,6 +203,40 @@ mod tests {
         assert_eq!(args.source, Some("/a b".into()));
     }
 
+    /// Options that are no settings of a lasting run.
+    const NO_KEYS: [&str; 12] = [
+        "once", "dry-run", "check", "quick", "config", "generate", "status", "wait", "timeout",
+        "full", "help", "version",
+    ];
+
+    #[test]
+    fn each_long_option_is_a_key() {
+        use clap::CommandFactory;
+        let known = wrong("no-such-key = 1\n");
+        let command = crate::app::cli::Args::command();
+        for option in command.get_arguments().filter_map(clap::Arg::get_long) {
+            let is_key = known.contains(&format!("`{option}`"));
+            assert_ne!(is_key, NO_KEYS.contains(&option), "--{option}: {known}");
+        }
+    }
+
+    #[test]
+    fn the_example_is_well_formed() {
+        let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/systemd/example.toml");
+        let text = std::fs::read_to_string(&example).unwrap();
+        assert!(read(&example).unwrap().source.is_some());
+        // With all that is commented out, too.
+        let is_setting = |line: &&str| {
+            line.strip_prefix('#').is_some_and(|rest| {
+                rest.starts_with(|first: char| first.is_ascii_lowercase()) && rest.contains(" = ")
+            })
+        };
+        for line in text.lines().filter(is_setting) {
+            toml::from_str::<FileSettings>(&line[1..])
+                .unwrap_or_else(|error| panic!("{line}: {error}"));
+        }
+    }
+
     #[test]
     fn nothing_is_set_that_was_not_said() {
         let args = toml::from_str::<FileSettings>("").unwrap().into_args();
