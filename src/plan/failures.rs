@@ -189,6 +189,13 @@ impl Failures {
         self.problems_due_by(None)
     }
 
+    /// Those of them that were problems before a time.
+    pub fn begun_before(&self, time: Instant) -> impl Iterator<Item = (&RelPath, &str)> {
+        let such = self.paths.iter();
+        let such = such.filter(move |(_, trouble)| trouble.is_problem() && trouble.begun < time);
+        such.map(|(path, trouble)| (path, trouble.what.as_str()))
+    }
+
     /// Those of them that stand for what was due by a time.
     pub fn due_by(&self, time: Instant) -> impl Iterator<Item = (&RelPath, &str)> {
         self.problems_due_by(Some(time))

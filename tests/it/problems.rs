@@ -225,3 +225,18 @@ fn a_part_that_cannot_go_of_a_directory_that_stays_is_one_problem() {
     wait_until("it is over", DEADLINE, || daemon.stdout().contains("resolved"));
     assert!(!scratch.replica().join("d/a").exists() && scratch.replica().join("d/keep.o").exists());
 }
+
+#[test]
+fn what_is_still_open_is_named_again_at_each_full_sweep() {
+    let scratch = if crate::support::is_root() { Scratch::ordinary() } else { Scratch::new() }
+        .with_source(&Tree::new().file("f", "x").file("g", "x"));
+    let daemon = scratch.daemon("0.5");
+    set_mode(&scratch.source().join("f"), 0o000);
+    wait_until("it is a problem", DEADLINE, || daemon.stderr().contains("problem  f: "));
+    wait_until("it is named again", DEADLINE, || {
+        daemon.stderr().matches("still    f: ").count() >= 2
+    });
+    assert_eq!(daemon.stderr().matches("problem  f: ").count(), 1);
+    set_mode(&scratch.source().join("f"), 0o600);
+    wait_until("it is over", DEADLINE, || daemon.stdout().contains("resolved f"));
+}

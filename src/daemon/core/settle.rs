@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{Core, End};
 use crate::model::check::Detector;
+use crate::model::human::counted;
 use crate::model::status::Held;
 use crate::model::task::Task;
 use crate::plan::guard::{Count, Trust, judge, log_held};
@@ -12,6 +13,9 @@ use crate::sweep::Summary;
 
 /// While there is a watch, "equal" is said once nothing has happened for so long.
 const QUIET: Duration = Duration::from_secs(1);
+
+/// Open problems that are named again at each full sweep.
+const STILL: usize = 20;
 
 /// So soon is counted again after changes in a source that is doubted.
 const RECOUNT: Duration = Duration::from_secs(5);
@@ -220,6 +224,7 @@ impl Core<'_> {
         if let Some(ended) = &ended {
             self.stats.log_swept(ended, now, self.backlog.failures.problems(), watching);
             if ended.task == Task::Full && !self.is_once() {
+                self.repeat_what_is_open(ended.since);
                 self.stats.log_if_long(ended.summary.took, self.config.interval);
             }
         }
@@ -242,6 +247,31 @@ impl Core<'_> {
             now.checked_add(self.config.interval).unwrap_or(now + Duration::from_secs(1 << 30));
         let end = if equal { End::Done } else { End::Incomplete };
         self.is_once().then_some(end)
+    }
+
+    /// Says once more what is still open since before a sweep, so that it does not scroll away.
+    fn repeat_what_is_open(&self, begun: Instant) {
+        let failures = &self.backlog.failures;
+        for (path, what) in failures.begun_before(begun).take(STILL) {
+            tracing::warn!(op = "still", path = %path, "{what}");
+        }
+        let more = failures.begun_before(begun).count().saturating_sub(STILL);
+        if more > 0 {
+            tracing::warn!(
+                op = "still",
+                "and {} (see --status)",
+                counted(more as u64, "problem", "problems")
+            );
+        }
+        if let Some(held) = self.held.as_ref().filter(|_| self.trust != Trust::Trusted) {
+            tracing::warn!(
+                op = "still",
+                "{} held, since {}. If they are to go, stop this twindir, run this once, and start it again: {}",
+                counted(held.deletions, "deletion is", "deletions are"),
+                held.doubt,
+                held.command
+            );
+        }
     }
 
     /// Something waits because the source is doubted: it may have become whole again. It is counted
