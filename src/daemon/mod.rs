@@ -81,13 +81,13 @@ pub fn run(
         pruning: config.backup_keep.map(|keep| Pruning::new(keep, in_use.collect())),
     };
     let source = roots.source.path.clone();
+    let named = [&roots.source, &roots.replica].map(|root| root.path.clone().into_os_string());
     let (asked, requests) = unbounded();
     let board = Board::default();
     lock.answer_by(Desk::new(board.clone(), asked));
     let keeper = RootWatch::new(config, source_mount, replica_mount, lock, beside);
     let writer = Reconciler::start(roots, capabilities, filter, options, Arc::clone(&stop))
         .map_err(Failed::Thread)?;
-    let named = [&config.source, &config.replica].map(|path| path.clone().into_os_string());
     let hooks = Hooks::start(config.hooks.clone(), named).map_err(Failed::Thread)?;
     let progress = Progress::new(board, live, Instant::now());
     let face = Face { progress, hooks, service: ServiceManager::start(), requests };

@@ -148,6 +148,7 @@ impl Status {
             parts.push(walk.line());
         } else if let Some(due) = self.next_full_sweep_seconds
             && self.walk.is_none()
+            && matches!(self.state, State::InSync | State::Problems | State::Held)
         {
             parts.push(format!("next full sweep {}", at(-due)));
         }
@@ -169,7 +170,8 @@ impl Status {
     fn headline(&self, at: &dyn Fn(f64) -> String) -> String {
         let queued = || match self.queued {
             0 => String::new(),
-            number => format!(", {} waiting", counted(number as u64, "name", "names")),
+            1 => ", 1 name waiting".to_owned(),
+            number => format!(", {} names waiting", with_separators(number as u64)),
         };
         match self.state {
             State::Starting => "starting".to_owned(),
