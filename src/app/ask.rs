@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
 use std::path::Path;
 use std::time::Duration;
@@ -77,7 +78,7 @@ fn wait(replica: &Path, full: bool, timeout: Option<Duration>, format: Format) -
 
 /// The answer; `None` where nobody is there, or he does not answer.
 fn ask(replica: &Path, question: &Question, patience: Duration) -> Option<Answer> {
-    let mut stream = socket_names(replica).iter().find_map(|name| connect(name))?;
+    let mut stream = socket_names(replica).iter().find_map(|name| connect(name, replica))?;
     stream.set_read_timeout(Some(patience).filter(|patience| *patience != Duration::MAX)).ok()?;
     let mut line = serde_json::to_string(question).ok()?;
     line.push('\n');
@@ -94,13 +95,21 @@ fn ask(replica: &Path, question: &Question, patience: Duration) -> Option<Answer
 }
 
 /// Connects to a socket of this name, if it is this user's or root's: another user may have made
-/// one to mislead us.
-fn connect(name: &str) -> Option<UnixStream> {
+/// one to mislead us. Root also believes whoever owns the replica, or the nearest directory above
+/// it that is there.
+fn connect(name: &str, replica: &Path) -> Option<UnixStream> {
     let address = SocketAddr::from_abstract_name(name).ok()?;
     let stream = UnixStream::connect_addr(&address).ok()?;
     let keeper = rustix::net::sockopt::socket_peercred(&stream).ok()?;
     let own = rustix::process::geteuid();
-    (keeper.uid.is_root() || keeper.uid == own || own.is_root()).then_some(stream)
+    let owner = || {
+        let full = std::path::absolute(replica).ok()?;
+        full.ancestors().find_map(|at| Some(at.metadata().ok()?.uid()))
+    };
+    let is_believed = keeper.uid.is_root()
+        || keeper.uid == own
+        || (own.is_root() && owner() == Some(keeper.uid.as_raw()));
+    is_believed.then_some(stream)
 }
 
 fn nobody(replica: &Path) -> Asked {

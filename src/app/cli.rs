@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::{ArgGroup, CommandFactory, Parser};
+use clap::{ArgGroup, CommandFactory, FromArgMatches, Parser};
 
 use crate::app::config_file::FileArgs;
 use crate::model::config::Format;
@@ -344,6 +344,24 @@ impl Args {
             ));
         }
         Ok(both)
+    }
+
+    /// Reads a command line.
+    ///
+    /// # Errors
+    /// Where it is wrong: with a file of settings, only together with that.
+    pub fn read(words: &[OsString]) -> Result<Self, clap::Error> {
+        let strictly = Self::try_parse_from(words);
+        if strictly.as_ref().is_err_and(clap::Error::use_stderr) {
+            // What is missing may stand in the file.
+            let matches = Self::command().ignore_errors(true).try_get_matches_from(words)?;
+            if let Ok(args) = Self::from_arg_matches(&matches)
+                && args.config.is_some()
+            {
+                return Ok(args);
+            }
+        }
+        strictly
     }
 
     /// What is asked of a twindir that runs, if this is to start none.

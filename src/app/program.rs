@@ -6,7 +6,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use clap::Parser;
 use crossbeam_channel::{Receiver, unbounded};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGXFSZ};
 
@@ -57,7 +56,7 @@ pub fn main() -> ExitCode {
         return Exit::Refused.into();
     }
     let words: Vec<OsString> = std::env::args_os().collect();
-    let args = match Args::try_parse_from(&words) {
+    let args = match Args::read(&words) {
         Ok(args) => args,
         Err(error) => return refuse_arguments(&error, &words),
     };

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 use serde::{Deserialize, Serialize};
 
-use crate::model::status::{Status, WaitResult};
+use crate::model::status::{State, Status, WaitResult};
 
 /// Askers that may be connected at a time.
 const MOST_ASKERS: usize = 64;
@@ -76,6 +76,15 @@ impl Board {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (Instant::now(), status);
     }
 
+    /// Changes are being followed.
+    pub fn mark_busy(&self) {
+        let (_, status) = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        status.in_sync = false;
+        if status.state == State::InSync {
+            status.state = State::Busy;
+        }
+    }
+
     pub fn get(&self) -> Status {
         let (at, status) = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         status.aged(at.elapsed())
@@ -106,6 +115,8 @@ impl Desk {
         }
         if self.askers.fetch_add(1, Ordering::Relaxed) >= MOST_ASKERS {
             self.askers.fetch_sub(1, Ordering::Relaxed);
+            let refused = Answer::Refused("too many ask at a time: try again".to_owned());
+            let _ = write_answer(&stream, &refused);
             return;
         }
         let desk = self.clone();
@@ -135,10 +146,7 @@ impl Desk {
             }
             Err(error) => Answer::Refused(format!("this is no question: {error}")),
         };
-        let mut text = serde_json::to_string(&answer)?;
-        text.push('\n');
-        let mut out = stream;
-        out.write_all(text.as_bytes())
+        write_answer(stream, &answer)
     }
 
     fn wait(
@@ -176,4 +184,11 @@ impl Desk {
         stream.set_nonblocking(false)?;
         result
     }
+}
+
+/// Writes an answer, as far as it is taken at once or within [`PATIENCE`].
+fn write_answer(mut stream: &UnixStream, answer: &Answer) -> std::io::Result<()> {
+    let mut text = serde_json::to_string(answer)?;
+    text.push('\n');
+    stream.write_all(text.as_bytes())
 }

@@ -2,13 +2,16 @@
 //! are never waited for: a thread runs them, one after the other.
 
 use std::ffi::OsString;
-use std::io::{Read, Write};
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use rustix::fs::{MemfdFlags, memfd_create};
+use signal_hook::consts::SIGUSR1;
 
 use crate::model::config::Hooks as Commands;
 use crate::model::path::RelPath;
@@ -110,6 +113,9 @@ impl Hooks {
             return;
         }
         self.note_trouble(status);
+        if self.runs.as_ref().is_some_and(Sender::is_full) {
+            return;
+        }
         if let Some(run) = self.due.take() {
             self.due = self.hand_over(run);
             return;
@@ -130,17 +136,23 @@ impl Hooks {
         }
     }
 
-    /// Runs what is still due at the end of a single run, and waits for it: nobody else does.
-    pub fn finish(&mut self, status: &Status) {
+    /// Runs what is still due at the end of a single run, and waits for it: nobody else does. A
+    /// signal ends the wait.
+    pub fn finish(&mut self, status: &Status, signals: &Receiver<i32>) {
+        let is_stopped = || signals.try_iter().any(|signal| signal != SIGUSR1);
         self.last = None;
-        self.run_due(status, Instant::now());
-        // What waits for another one comes after that.
-        if let (Some(runs), Some(run)) = (&self.runs, self.due.take()) {
-            let _ = runs.send(run);
+        self.note_trouble(status);
+        while self.runs.is_some() && (self.due.is_some() || (status.in_sync && self.has_changes()))
+        {
+            self.run_due(status, Instant::now());
+            if is_stopped() {
+                return;
+            }
+            std::thread::sleep(LOOK);
         }
         self.runs = None;
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+        while self.thread.as_ref().is_some_and(|thread| !thread.is_finished()) && !is_stopped() {
+            std::thread::sleep(LOOK);
         }
     }
 
@@ -214,78 +226,81 @@ impl Hooks {
 impl Run {
     /// Runs it to its end. What goes wrong is a line.
     fn run(self) {
+        let option = self.option;
+        match self.try_run() {
+            Ok((Some(status), _)) if status.success() => {
+                tracing::debug!(op = "hook", "{option} has run");
+            }
+            Ok((Some(status), said)) => {
+                tracing::warn!(op = "hook", "{option} failed, {status}{said}");
+            }
+            Ok((None, said)) => tracing::warn!(
+                op = "hook",
+                "{option} took longer than {} s and was ended{said}",
+                LIMIT.as_secs()
+            ),
+            Err(error) => tracing::warn!(op = "hook", "cannot run {option}: {error}"),
+        }
+    }
+
+    /// How it has ended, `None` where it had to be, and what it has said.
+    fn try_run(self) -> io::Result<(Option<ExitStatus>, String)> {
+        // It may read nothing, and outlive us: a file waits for nobody.
+        let mut input = File::from(memfd_create("twindir-hook", MemfdFlags::CLOEXEC)?);
+        input.write_all(&self.input)?;
+        input.rewind()?;
         let mut command = Command::new("/bin/sh");
         command
             .arg("-c")
             .arg(&self.command)
             .envs(self.variables.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::piped())
+            .stdin(input)
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             // A group of its own, so that all that it starts can be ended with it.
             .process_group(0);
-        let mut child = match command.spawn() {
-            Ok(child) => child,
-            Err(error) => {
-                tracing::warn!(op = "hook", "cannot run {}: {error}", self.option);
-                return;
-            }
-        };
-        let (stdin, stderr) = (child.stdin.take(), child.stderr.take());
-        let input = self.input;
-        // It may read nothing, and write more than a pipe holds.
-        let feeding = std::thread::spawn(move || {
-            if let Some(mut stdin) = stdin {
-                let _ = stdin.write_all(&input);
-            }
-        });
-        let listening = std::thread::spawn(move || {
-            let mut said = Vec::new();
-            if let Some(mut stderr) = stderr {
-                let mut piece = [0; 4096];
-                while let Ok(read @ 1..) = stderr.read(&mut piece) {
-                    said.extend_from_slice(&piece[..read.min(SHOWN.saturating_sub(said.len()))]);
+        // Those are between the service manager and us.
+        for name in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"] {
+            command.env_remove(name);
+        }
+        let mut child = command.spawn()?;
+        let mut stderr = child.stderr.take();
+        if let Some(stderr) = &stderr {
+            rustix::io::ioctl_fionbio(stderr, true)?;
+        }
+        let mut said = Vec::new();
+        let begun = Instant::now();
+        let ended = loop {
+            listen(stderr.as_mut(), &mut said);
+            match child.try_wait() {
+                Ok(Some(status)) => break Some(status),
+                Ok(None) if begun.elapsed() < LIMIT => std::thread::sleep(LOOK),
+                Ok(None) | Err(_) => {
+                    kill(&child);
+                    child.wait()?;
+                    break None;
                 }
             }
-            said
-        });
-        let ended = wait_for(&mut child);
-        let _ = feeding.join();
-        let said = listening.join().unwrap_or_default();
+        };
+        // What it has left in the background is not listened to any more.
+        listen(stderr.as_mut(), &mut said);
         let said = String::from_utf8_lossy(&said).trim().replace('\n', "; ");
-        let said = if said.is_empty() { said } else { format!(": {said}") };
-        match ended {
-            Some(status) if status.success() => {
-                tracing::debug!(op = "hook", "{} has run", self.option);
-            }
-            Some(status) => tracing::warn!(op = "hook", "{} failed, {status}{said}", self.option),
-            None => tracing::warn!(
-                op = "hook",
-                "{} took longer than {} s and was ended{said}",
-                self.option,
-                LIMIT.as_secs()
-            ),
-        }
+        Ok((ended, if said.is_empty() { said } else { format!(": {said}") }))
     }
 }
 
-/// How it has ended; `None` where it had to be.
-fn wait_for(child: &mut Child) -> Option<std::process::ExitStatus> {
-    let begun = Instant::now();
-    loop {
-        match child.try_wait() {
-            Ok(Some(status)) => return Some(status),
-            Ok(None) if begun.elapsed() < LIMIT => std::thread::sleep(LOOK),
-            Ok(None) | Err(_) => {
-                if let Some(group) =
-                    i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw)
-                {
-                    let _ =
-                        rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
-                }
-                let _ = child.wait();
-                return None;
-            }
-        }
+/// Reads what there is, and keeps the first [`SHOWN`] bytes of all.
+fn listen(stderr: Option<&mut ChildStderr>, said: &mut Vec<u8>) {
+    let Some(stderr) = stderr else { return };
+    let mut piece = [0; 4096];
+    while let Ok(read @ 1..) = stderr.read(&mut piece) {
+        said.extend_from_slice(&piece[..read.min(SHOWN.saturating_sub(said.len()))]);
+    }
+}
+
+fn kill(child: &Child) {
+    let group = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
+    if let Some(group) = group {
+        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
     }
 }

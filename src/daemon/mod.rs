@@ -155,7 +155,8 @@ impl<'a, W: Writer, R: RootKeeper<W>> Daemon<'a, W, R> {
             if let Some(end) = self.end.take() {
                 if end.is_ok() {
                     self.writer.finish();
-                    self.face.hooks.finish(&self.status());
+                    let status = self.status();
+                    self.face.hooks.finish(&status, signals);
                 }
                 return end;
             }
@@ -379,6 +380,7 @@ impl<'a, W: Writer, R: RootKeeper<W>> Daemon<'a, W, R> {
     }
 
     fn round(&mut self, work: Work) {
+        self.face.progress.mark_busy();
         let begun = Instant::now();
         match self.writer.round(work, self.core.waiting()) {
             Ok(outcome) => {

@@ -52,6 +52,11 @@ impl Progress {
         self.is_stale = true;
     }
 
+    /// A round begins: somebody who asks meanwhile is not to be told that nothing is to be done.
+    pub fn mark_busy(&self) {
+        self.board.mark_busy();
+    }
+
     /// Whether it is time for a new status. `is_idle`: the loop is about to wait.
     pub fn is_due(&self, is_idle: bool, now: Instant) -> bool {
         let is_old = self.published.is_none_or(|at| now.duration_since(at) >= PUBLISH);

@@ -70,15 +70,15 @@ impl ServiceManager {
         if self.words.is_none() {
             return;
         }
-        if status.has_walked && !std::mem::replace(&mut self.is_ready, true) {
-            self.say(Word::Ready);
+        if status.has_walked && !self.is_ready {
+            // What is not taken is said again.
+            self.is_ready = self.say(Word::Ready);
         }
         if self.last.is_some_and(|last| now.duration_since(last) < SAY) {
             return;
         }
         let line = status.line(&time_of_day);
-        if line != self.said {
-            self.say(Word::Status(line.clone()));
+        if line != self.said && self.say(Word::Status(line.clone())) {
             (self.said, self.last) = (line, Some(now));
         }
     }
@@ -90,10 +90,8 @@ impl ServiceManager {
     }
 
     /// One that does not listen misses something.
-    fn say(&self, word: Word) {
-        if let Some(words) = &self.words {
-            let _ = words.try_send(word);
-        }
+    fn say(&self, word: Word) -> bool {
+        self.words.as_ref().is_some_and(|words| words.try_send(word).is_ok())
     }
 }
 

@@ -107,8 +107,10 @@ pub struct Status {
     /// Since the start of the run.
     pub actions: u64,
     pub copied_bytes: u64,
-    /// Bytes of the last full sweep, or of the walk that runs, that were read.
+    /// Directories that could not be watched.
     pub unwatched: u64,
+    /// Entries that are kept of file systems which are no longer mounted in the source.
+    pub kept: u64,
 }
 
 /// What came of a wait.
@@ -125,6 +127,8 @@ impl Status {
     /// As it is some time later, if nothing has happened meanwhile.
     pub fn aged(mut self, by: Duration) -> Self {
         self.stalled_seconds = (by >= STALLED).then_some(by.as_secs_f64());
+        // What has happened meanwhile nobody knows.
+        self.in_sync &= by < STALLED;
         let by = by.as_secs_f64();
         self.up_seconds += by;
         for age in [&mut self.in_sync_seconds, &mut self.last_full_sweep_seconds] {
@@ -159,6 +163,9 @@ impl Status {
             && self.state != State::Held
         {
             parts.push(format!("{} held", counted(held.deletions, "deletion", "deletions")));
+        }
+        if self.kept > 0 {
+            parts.push("what is no longer mounted in the source is kept".to_owned());
         }
         if let Some(time) = self.stalled_seconds {
             parts.push(format!("one step takes {time:.0} s by now (does a disk not answer?)"));
@@ -198,6 +205,7 @@ impl Status {
                 )
             }
             State::Busy => format!("following changes{}", queued()),
+            State::Problems if self.problems == 0 => "not in sync".to_owned(),
             State::Problems => counted(self.problems as u64, "problem", "problems"),
             State::InSync => match self.in_sync_seconds {
                 Some(age) => format!("in sync since {}", at(age)),

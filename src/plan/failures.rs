@@ -186,26 +186,14 @@ impl Failures {
 
     /// All problems, without those that may be over before anybody needs to know.
     pub fn told(&self) -> impl Iterator<Item = (&RelPath, &str)> {
-        self.problems_due_by(None)
+        let such = self.paths.iter().filter(|(_, trouble)| trouble.is_problem());
+        such.map(|(path, trouble)| (path, trouble.what.as_str()))
     }
 
     /// Those of them that were problems before a time.
     pub fn begun_before(&self, time: Instant) -> impl Iterator<Item = (&RelPath, &str)> {
         let such = self.paths.iter();
         let such = such.filter(move |(_, trouble)| trouble.is_problem() && trouble.begun < time);
-        such.map(|(path, trouble)| (path, trouble.what.as_str()))
-    }
-
-    /// Those of them that stand for what was due by a time.
-    pub fn due_by(&self, time: Instant) -> impl Iterator<Item = (&RelPath, &str)> {
-        self.problems_due_by(Some(time))
-    }
-
-    fn problems_due_by(&self, time: Option<Instant>) -> impl Iterator<Item = (&RelPath, &str)> {
-        let is_one = move |trouble: &Trouble| {
-            trouble.is_problem() && time.is_none_or(|time| trouble.due <= time)
-        };
-        let such = self.paths.iter().filter(move |(_, trouble)| is_one(trouble));
         such.map(|(path, trouble)| (path, trouble.what.as_str()))
     }
 

@@ -113,6 +113,11 @@ impl PendingWiden {
         self.waits.keys()
     }
 
+    /// Whether some are to be looked at once the walk that is under way has ended.
+    pub fn has_after_walk(&self) -> bool {
+        !self.after_walk.is_empty()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.waits.is_empty()
     }

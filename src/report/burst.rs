@@ -48,7 +48,8 @@ pub(super) struct Burst {
 impl Burst {
     /// Takes in an action: its line, if it has one of its own.
     pub fn add(&mut self, action: Action, now: Instant) -> Option<String> {
-        if self.last.is_none_or(|last| now.duration_since(last) >= SILENCE) {
+        if self.sums.is_empty() && self.last.is_none_or(|last| now.duration_since(last) >= SILENCE)
+        {
             *self = Self { summed: Some(now), wait: FIRST, ..Self::default() };
         }
         self.last = Some(now);

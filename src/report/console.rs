@@ -225,6 +225,9 @@ fn write(inbox: &Receiver<ConsoleEvent>, dropped: &AtomicU64) {
         for message in first.into_iter().chain(inbox.try_iter()) {
             match message {
                 ConsoleEvent::Action(action) => {
+                    // Before another burst may begin.
+                    let lines = screen.burst.sum_up_if_due(Instant::now());
+                    _ = screen.out.write_all(lines.concat().as_bytes());
                     let line = screen.burst.add(action, Instant::now());
                     _ = screen.out.write_all(line.unwrap_or_default().as_bytes());
                 }

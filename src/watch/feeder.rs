@@ -73,13 +73,16 @@ struct Fences(Vec<PendingFence>);
 struct PendingFence {
     number: u64,
     begun: Instant,
+    /// When what stands for it was last fed.
+    fed: Instant,
     /// Whether something was fed since.
     is_disturbed: bool,
 }
 
 impl Fences {
     fn begin(&mut self, number: u64) {
-        self.0.push(PendingFence { number, begun: Instant::now(), is_disturbed: false });
+        let now = Instant::now();
+        self.0.push(PendingFence { number, begun: now, fed: now, is_disturbed: false });
     }
 
     fn disturb(&mut self) {
@@ -89,7 +92,15 @@ impl Fences {
     /// Whether nothing can wait any more that was fed before. `longest`: how long that may take.
     fn is_passed(&self, number: u64, longest: Duration) -> bool {
         let fence = self.0.iter().find(|fence| fence.number == number);
-        fence.is_none_or(|fence| !fence.is_disturbed || fence.begun.elapsed() >= longest)
+        fence.is_none_or(|fence| {
+            !fence.is_disturbed || fence.fed.duration_since(fence.begun) >= longest
+        })
+    }
+
+    fn feed(&mut self, number: u64) {
+        for fence in self.0.iter_mut().filter(|fence| fence.number == number) {
+            fence.fed = Instant::now();
+        }
     }
 
     fn end(&mut self, number: u64) {
@@ -194,6 +205,7 @@ impl DebounceThread {
     fn feed_fence(&self, number: u64, stage: &mut Option<Running>, fences: &mut Fences) {
         if let Some(stage) = stage {
             stage.ending = false;
+            fences.feed(number);
             self.feed(stage, self.sentinel().join(number.to_string()), Depth::Subtree);
         } else {
             fences.end(number);

@@ -10,6 +10,7 @@ use std::ffi::{CStr, OsStr};
 use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,7 @@ use notify::{Config, Error, Event, EventHandler, EventKind, RecursiveMode, Watch
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
+use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::Errno;
 
 use super::Unwatched;
@@ -68,6 +70,10 @@ pub struct Registry {
     queue: OwnedFd,
     /// Written to at the end.
     end: OwnedFd,
+    /// A file that nobody writes to, for fences.
+    nothing: OwnedFd,
+    /// How many directories were watched when that was last seen.
+    count: AtomicUsize,
     known: Mutex<WatchState>,
 }
 
@@ -86,7 +92,10 @@ impl Watcher for INotify {
         let queue = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)
             .map_err(std::io::Error::from)?;
         let end = eventfd(0, EventfdFlags::CLOEXEC).map_err(std::io::Error::from)?;
-        let registry = Arc::new(Registry { queue, end, known: Mutex::default() });
+        let nothing = memfd_create("twindir-fence", MemfdFlags::CLOEXEC);
+        let nothing = nothing.map_err(std::io::Error::from)?;
+        let (count, known) = (AtomicUsize::new(0), Mutex::default());
+        let registry = Arc::new(Registry { queue, end, nothing, count, known });
         let thread =
             Thread { registry: Arc::clone(&registry), handler, half: None, pace: Pace::new() };
         std::thread::Builder::new().name("twindir-inotify".into()).spawn(move || thread.run())?;
@@ -159,16 +168,19 @@ impl Registry {
     /// # Errors
     /// Where the kernel takes no further watch.
     pub fn fence(&self, number: u64) -> std::io::Result<()> {
-        let nothing = format!("/proc/self/fd/{}", self.end.as_raw_fd());
+        let nothing = format!("/proc/self/fd/{}", self.nothing.as_raw_fd());
         let mut known = self.known();
         let wd = inotify::add_watch(&self.queue, nothing, WatchFlags::DELETE_SELF)?;
         known.fences.insert(wd, number);
         Ok(inotify::remove_watch(&self.queue, wd)?)
     }
 
-    /// How many directories are watched.
+    /// How many directories are watched, or were a moment ago. Nobody is waited for.
     pub fn count(&self) -> usize {
-        self.known().places.count()
+        if let Ok(known) = self.known.try_lock() {
+            self.count.store(known.places.count(), Ordering::Relaxed);
+        }
+        self.count.load(Ordering::Relaxed)
     }
 
     /// Gives up the watches of a directory and of all below it.

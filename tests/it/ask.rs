@@ -240,3 +240,33 @@ fn sigusr1_prints_the_status_and_ends_nothing() {
     wait_until("it is printed", DEADLINE, || daemon.stdout().contains("status   in sync since"));
     assert!(daemon.is_running());
 }
+
+#[test]
+fn a_wait_beside_a_watch_walks_through_nothing() {
+    let scratch = Scratch::new().with_source(&Tree::new().file("f", "x"));
+    let daemon = scratch.watcher(&["-v"]);
+    let before = daemon.stdout().matches(" scan ").count();
+    for number in 0..5 {
+        fs::write(scratch.source().join("f"), number.to_string()).unwrap();
+        wait(&scratch, "30").expect(0);
+    }
+    assert_eq!(daemon.stdout().matches(" scan ").count(), before, "{}", daemon.stdout());
+}
+
+#[test]
+fn held_deletions_are_no_sync_and_no_wait_ends_well_whatever_sweeps() {
+    let many = (0..150).fold(Tree::new(), |tree, n| tree.file(format!("f{n}"), "x"));
+    let scratch = Scratch::new().with_source(&many);
+    scratch.sync();
+    for n in 1..150 {
+        fs::remove_file(scratch.source().join(format!("f{n}"))).unwrap();
+    }
+    let daemon = scratch.daemon("0.2");
+    wait_until("it is held", DEADLINE, || daemon.stderr().contains(" held "));
+    let sweeps = daemon.sweeps();
+    while daemon.sweeps() < sweeps + 5 {
+        let run = scratch.run(["--status", "replica"]);
+        assert!(run.code == Some(1), "{run}");
+    }
+    wait(&scratch, "20").expect(1);
+}

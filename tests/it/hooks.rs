@@ -83,6 +83,18 @@ fn settings_come_from_a_file_and_the_command_line_wins() {
     let run =
         scratch.run(["--config", "twindir.toml", "--once", "-v", "source", "other"]).expect(0);
     assert!(run.stdout.contains("source -> other"), "{run}");
+    // What the file has may be what an option of the command line needs; and both are checked.
+    fs::write(
+        scratch.path("backup.toml"),
+        format!(
+            "source = \"source\"\nreplica = \"replica\"\nbackup-dir = \"{}\"\n",
+            scratch.path("old").display()
+        ),
+    )
+    .unwrap();
+    scratch.run(["--config", "backup.toml", "--once", "--backup-keep", "30d"]).expect(0);
+    let run = scratch.run(["--config", "backup.toml", "--once", "--no-such"]).expect(2);
+    assert!(run.stderr.contains("--no-such"), "{run}");
     for (text, words) in [
         ("sorce = \"a\"\n", ["line 1, column 1", "sorce"]),
         ("\nthreads = 0\n", ["line 2, column 11", "threads"]),

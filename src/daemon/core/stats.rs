@@ -17,6 +17,9 @@ pub(super) struct Stats {
     sync: SyncStats,
     total: Totals,
     effort: Effort,
+    /// Of the walk over all before the present one, until that has ended.
+    had_left: bool,
+    kept_before: u64,
 }
 
 /// Since the last walk over all began.
@@ -76,6 +79,7 @@ struct Effort {
 impl Stats {
     /// A walk over all begins.
     pub fn sync_begins(&mut self) {
+        (self.had_left, self.kept_before) = (self.has_left(), self.sync.kept);
         self.sync = SyncStats::default();
     }
 
@@ -127,9 +131,15 @@ impl Stats {
         self.total.bytes
     }
 
-    /// Deletions that are held.
-    pub fn held(&self) -> u64 {
-        self.sync.held
+    /// What is kept of file systems that are no longer mounted.
+    pub fn kept(&self) -> u64 {
+        self.sync.kept.max(self.kept_before)
+    }
+
+    /// Whether something is left as it is that differs, or was, as far as the walk that runs has
+    /// not yet seen.
+    pub fn may_have_left(&self) -> bool {
+        self.has_left() || self.had_left
     }
 
     /// Whether something was left as it is that differs.
@@ -150,7 +160,7 @@ impl Stats {
     /// A round was done. `by_clock`: while a full sweep runs.
     pub fn add(&mut self, outcome: &Outcome, by_clock: bool) {
         let Outcome { done, held, waiting, kept, linked, hashed, .. } = outcome;
-        let Self { sync, total, effort } = self;
+        let Self { sync, total, effort, .. } = self;
         sync.held += held;
         sync.waiting += waiting;
         sync.kept += kept;
@@ -190,6 +200,7 @@ impl Stats {
     /// Writes the line that ends a sync.
     pub fn log_swept(&mut self, ended: &EndedSweep, now: Instant, problems: usize, watching: bool) {
         let EndedSweep { task, since, summary, .. } = ended;
+        (self.had_left, self.kept_before) = (false, 0);
         let Self { sync, total, .. } = self;
         if *task == Task::Full {
             total.swept = Some(summary.begun);

@@ -40,6 +40,7 @@ impl Core<'_> {
             .then_some(next.as_secs_f64()),
             missed: self.stats.missed(),
             unwatched: self.watching.unwatched(),
+            kept: self.stats.kept(),
             actions: self.stats.actions(),
             copied_bytes: self.stats.copied_bytes(),
             walk: self.backlog.sweep.as_ref().map(|walk| WalkProgress {
@@ -73,7 +74,9 @@ impl Core<'_> {
             State::InSync
         } else if !self.sync.has_ended_once() {
             State::FirstCopy
-        } else if self.has_work() || self.watching.wants_scan() {
+        } else if self.has_work()
+            || (self.backlog.failures.problems() == 0 && self.stats.kept() == 0)
+        {
             State::Busy
         } else {
             State::Problems
@@ -88,8 +91,20 @@ impl Core<'_> {
             || queue.count_resting() > 0
             || queue.count_sweep_names() > 0
             || !self.background.is_idle
-            || self.wants_scan()
-            || self.backlog.scan.is_some()
+            || self.is_scanning()
+            || !self.backlog.crowds.is_empty()
+            || self.backlog.pending_widen.has_after_walk()
+    }
+
+    /// Whether something looks for what is not known yet, or is to.
+    pub(super) fn is_scanning(&self) -> bool {
+        let rescans = self.backlog.sweep.as_ref().is_some_and(|walk| walk.task != Task::Full);
+        rescans || self.backlog.scan.is_some() || self.wants_scan() || self.watching.wants_scan()
+    }
+
+    /// Whether a walk over both trees runs.
+    pub(super) fn is_walking(&self) -> bool {
+        self.backlog.sweep.is_some()
     }
 
     /// Notes whether anything is known to differ, since when.
@@ -97,10 +112,10 @@ impl Core<'_> {
         let is_equal = !self.is_lost
             && self.sync.has_ended_once()
             && !self.has_work()
-            && !self.watching.wants_scan()
+            && self.trust == Trust::Trusted
             && self.backlog.failures.is_empty()
             && self.backlog.pending_widen.is_empty()
-            && !self.stats.has_left();
+            && !self.stats.may_have_left();
         self.sync.set_equal(is_equal, now);
     }
 }

@@ -2,10 +2,9 @@
 
 use std::time::Instant;
 
-use super::{Command, Core};
+use super::{Backlog, Command, Core};
 use crate::model::check::Detector;
 use crate::model::human::counted;
-use crate::model::path::RelPath;
 use crate::model::status::WaitResult;
 use crate::model::task::Task;
 use crate::plan::guard::Trust;
@@ -141,15 +140,15 @@ impl Core<'_> {
             return;
         }
         self.hasten_walks(now);
-        let ready: Vec<(u64, Instant)> = self
+        let ready: Vec<u64> = self
             .waits
             .waits
             .iter()
             .filter(|wait| wait.needs == Needs::Nothing && self.has_done_all_before(wait.until))
-            .map(|wait| (wait.id, wait.until))
+            .map(|wait| wait.id)
             .collect();
-        for (id, until) in ready {
-            let result = match self.left_due_by(until) {
+        for id in ready {
+            let result = match self.left_undone() {
                 left if left.is_empty() => WaitResult::Mirrored,
                 left => WaitResult::Problem(left),
             };
@@ -161,33 +160,31 @@ impl Core<'_> {
     /// Whether nothing waits or is under way of which was known by a time. What has failed does not
     /// count.
     fn has_done_all_before(&self, time: Instant) -> bool {
-        let queue = &self.backlog.queue;
-        let is_walking =
-            self.backlog.scan.is_some() || self.wants_scan() || self.watching.wants_scan();
+        let Backlog { queue, crowds, failures, pending_widen, .. } = &self.backlog;
         // A full sweep beside a watch looks for what nobody has told of.
-        let is_sweeping = !self.watching.is_wanted()
-            && (self.backlog.sweep.is_some() || queue.has_ready(Detector::Sweep));
-        !is_walking
+        let is_sweeping =
+            !self.watching.is_wanted() && (self.is_walking() || queue.has_ready(Detector::Sweep));
+        !self.is_scanning()
             && !is_sweeping
-            && !queue.comes_first_within(&RelPath::root(), Some(time))
-            && !queue.has_renames()
-            && queue.paths_awaiting_worker(&RelPath::root()).next().is_none()
+            && crowds.is_empty()
+            && !queue.has_known_by(time)
+            && !pending_widen.has_after_walk()
             && self.background.oldest.is_none_or(|oldest| oldest > time)
-            && !self.backlog.failures.has_restless_due_by(time)
-            && self.backlog.pending_widen.paths().all(|path| self.backlog.failures.is_told(path))
+            && !failures.has_restless_due_by(time)
+            && pending_widen.paths().all(|path| failures.is_told(path))
     }
 
-    /// What was to be done by a time and could not be.
-    fn left_due_by(&self, time: Instant) -> Vec<String> {
-        let failures = &self.backlog.failures;
-        let mut left: Vec<String> = failures
-            .due_by(time)
-            .take(NAMED)
-            .map(|(path, what)| format!("{path}: {what}"))
-            .collect();
-        let held = self.stats.held();
-        if held > 0 && self.trust != Trust::Trusted {
-            left.push(format!("{} held", counted(held, "deletion is", "deletions are")));
+    /// What keeps the replica from being equal: open problems, held deletions, what is kept.
+    fn left_undone(&self) -> Vec<String> {
+        let problems = self.backlog.failures.told().take(NAMED);
+        let mut left: Vec<String> =
+            problems.map(|(path, what)| format!("{path}: {what}")).collect();
+        if let Some(held) = self.held.as_ref().filter(|_| self.trust != Trust::Trusted) {
+            let number = counted(held.deletions, "deletion is", "deletions are");
+            left.push(format!("{number} held, since {}", held.doubt));
+        }
+        if self.stats.kept() > 0 {
+            left.push("what was mounted in the source is no longer, and is kept".to_owned());
         }
         left
     }

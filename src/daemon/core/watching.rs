@@ -47,6 +47,8 @@ pub(super) struct Watching {
     not_often: Option<Instant>,
     /// Directories that the last quick scan could not register.
     unwatched: u64,
+    /// The same of the quick scan before, while one runs.
+    were_unwatched: u64,
     /// Where file systems were mounted in the source, and are no longer.
     unmounted: BTreeSet<RelPath>,
     said_unwatched: bool,
@@ -69,7 +71,7 @@ impl Watching {
 
     /// Directories that could not be registered.
     pub fn unwatched(&self) -> u64 {
-        self.unwatched
+        self.unwatched.max(self.were_unwatched)
     }
 
     pub fn stands(&self) -> bool {
@@ -134,6 +136,7 @@ impl Watching {
     pub fn scan_begins(&mut self) {
         self.rescan = false;
         self.poll_due = None;
+        self.were_unwatched = self.unwatched;
         self.unwatched = 0;
     }
 
@@ -170,6 +173,8 @@ impl Core<'_> {
     /// The watch is of no use any more.
     pub(super) fn stop_watch(&mut self) {
         self.watching.stop();
+        // What had not come out by now never does.
+        self.waits.fences_are_lost();
         self.commands.push(Command::StopWatch);
     }
 
@@ -285,6 +290,7 @@ impl Core<'_> {
             self.watching.not_before = Some(now + took.max(BREATH));
         }
         self.watching.not_often = Some(now + 10 * took);
+        self.watching.were_unwatched = 0;
         let unwatched = self.watching.unwatched;
         tracing::debug!(
             op = "watch",

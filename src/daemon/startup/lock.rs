@@ -133,11 +133,14 @@ const BREATH: Duration = Duration::from_millis(100);
 
 /// Takes on whoever connects, until the sockets are shut down.
 fn answer(sockets: &[UnixListener], desk: &Desk) {
-    loop {
+    while !sockets.is_empty() {
         let mut fds: Vec<_> =
             sockets.iter().map(|socket| PollFd::new(socket, PollFlags::IN)).collect();
         if poll(&mut fds, None).is_err() {
             continue;
+        }
+        if fds.iter().any(|fd| fd.revents().contains(PollFlags::HUP)) {
+            return;
         }
         let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
         for (socket, _) in sockets.iter().zip(ready).filter(|(_, is_ready)| *is_ready) {

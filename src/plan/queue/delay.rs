@@ -54,6 +54,11 @@ impl DelayQueue {
         below.filter_map(|(_, key)| self.by_time.get(key)).any(|(_, check)| test(check))
     }
 
+    /// Whether one of those that wait passes a test.
+    pub fn any(&self, test: impl Fn(&Check) -> bool) -> bool {
+        self.by_time.values().any(|(_, check)| test(check))
+    }
+
     pub fn next_due(&self) -> Option<Instant> {
         self.by_time.first_key_value().map(|((at, _), _)| *at)
     }

@@ -264,9 +264,16 @@ impl Queue {
         self.watch.names + self.sweep.names + delayed + self.awaiting_worker.len() + refused
     }
 
-    /// Whether renames wait that no round has followed.
-    pub fn has_renames(&self) -> bool {
-        !self.hints.is_empty()
+    /// Whether anything waits, but for what has failed, of which was known by a time: by the watch,
+    /// or by whoever found it.
+    pub fn has_known_by(&self, time: Instant) -> bool {
+        let is_such =
+            |check: &Check| check.comes_before(Some(time)) || check.since <= time || !check.told;
+        let lanes = [&self.watch, &self.sweep];
+        lanes.iter().any(|lane| lane.has_any(is_such))
+            || self.resting.any(is_such)
+            || self.awaiting_worker.iter().any(|(_, check)| is_such(check))
+            || self.hints.any_since_before(time)
     }
 
     /// Number of names that rest, on the watch's behalf or the sweep's.

@@ -65,6 +65,11 @@ impl Ready {
         found.any(|found| found)
     }
 
+    /// Whether a directory itself is ready, or such a name.
+    pub fn has_any(&self, is_such: impl Fn(&Check) -> bool) -> bool {
+        self.dirs.values().any(|names| names.is_empty() || names.values().any(&is_such))
+    }
+
     /// Takes out one look.
     pub fn pull(&mut self, path: &RelPath) -> Option<Check> {
         let (dir, name) = path.split()?;

@@ -153,6 +153,11 @@ impl PendingRenames {
         !self.at.is_empty() && path.ancestors_and_self().any(|at| self.at.contains_key(&at))
     }
 
+    /// Whether one waits that was told by a time.
+    pub fn any_since_before(&self, time: Instant) -> bool {
+        self.waiting.values().any(|rename| rename.since <= time)
+    }
+
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }

@@ -23,7 +23,13 @@ fn thread() -> (Thread<impl EventHandler>, Receiver<Event>) {
     let queue = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).unwrap();
     let end = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
     let state = WatchState { root: ROOT.into(), ..WatchState::default() };
-    let registry = Arc::new(Registry { queue, end, known: Mutex::new(state) });
+    let registry = Arc::new(Registry {
+        queue,
+        end,
+        nothing: memfd_create("nothing", MemfdFlags::CLOEXEC).unwrap(),
+        count: AtomicUsize::new(0),
+        known: Mutex::new(state),
+    });
     (Thread { registry, handler, half: None, pace: super::Pace::new() }, told)
 }
 
