@@ -14,7 +14,7 @@
 //! start to its end. The memory is the most that was resident, as the kernel keeps it (`VmHWM`), by
 //! the last look before the end; looks come every 2 ms.
 //!
-//! **Start**: with the watch and an interval of an hour; from the start to the first `equal as of`,
+//! **Start**: with the watch and an interval of an hour; from the start to the first `in sync as of`,
 //! for which all directories are watched, all is scanned quickly, then swept in full. Looks at what
 //! it prints come every millisecond. Then, after a second of quiet, the memory that is resident
 //! (`VmRSS`), the most that was, and the CPU that it takes in five seconds of rest.

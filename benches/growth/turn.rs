@@ -109,7 +109,7 @@ fn highest(status: &Path, has_ended: &AtomicBool) -> u64 {
 fn watched(place: &Place) -> Watched {
     let begun = Instant::now();
     let mut program = start(place, &[], "3600");
-    wait_for(place, &mut program, "equal as of", 1);
+    wait_for(place, &mut program, "in sync as of", 1);
     let (seconds, cpu) = (begun.elapsed().as_secs_f64(), program.usage().cpu.as_secs_f64());
     program.settle(QUIET, DEADLINE, || true).expect("it comes to rest");
     let log = said(place);

@@ -51,7 +51,7 @@ impl ConsoleLayer {
 
     /// Notes an action. Whether what ends the work is worth a line, if it is that.
     fn is_worth_a_line(&self, op: &str, is_action: bool) -> bool {
-        if !self.sums_up || !(is_action || op == "settled") {
+        if !self.sums_up || !(is_action || op == "synced") {
             return true;
         }
         let mut actions = self.actions.lock().unwrap_or_else(PoisonError::into_inner);
@@ -73,7 +73,7 @@ impl ConsoleLayer {
         let colour = match (level, op) {
             (Level::ERROR, _) => AnsiColor::Red,
             (Level::WARN, _) | (_, "removed") => AnsiColor::Yellow,
-            (_, "created" | "settled") => AnsiColor::Green,
+            (_, "created" | "synced") => AnsiColor::Green,
             (_, "updated" | "renamed") => AnsiColor::Cyan,
             _ => return style.dimmed(),
         };

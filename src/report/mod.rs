@@ -202,9 +202,9 @@ pub fn log_if_silent(
 }
 
 /// Says that the replica is equal now, by the clock of the system.
-pub fn log_settled() {
+pub fn log_in_sync() {
     let time = Zoned::now().strftime("%H:%M:%S").to_string();
-    tracing::info!(op = "settled", "equal as of {time}");
+    tracing::info!(op = "synced", "in sync as of {time}");
 }
 
 pub fn kind_word(kind: &Kind) -> &'static str {

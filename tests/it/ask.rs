@@ -174,7 +174,7 @@ fn a_full_wait_ends_with_a_full_sweep() {
     wait(&scratch, "30").expect(0);
     scratch.run(["--wait", "replica", "--full", "--timeout", "30"]).expect(0);
     assert_eq!(fs::read_to_string(&copy).unwrap(), "text");
-    assert!(daemon.sweeps() > before);
+    wait_until("the sweep is said", DEADLINE, || daemon.sweeps() > before);
 }
 
 #[test]

@@ -117,7 +117,7 @@ fn a_disk_that_nothing_tells_from_another_is_left_alone_until_twindir_is_restart
         ntfs-3g $use replica
         start $HOW 0.3
         trap 'kill $pid; umount replica; losetup -d $use' EXIT
-        until_true '[ $(count settled out) -ge 1 ]'
+        until_true '[ $(count synced out) -ge 1 ]'
         unmount replica
         until_true '[ $(count "is gone" err) -ge 1 ]'
         change other
@@ -152,7 +152,7 @@ fn a_disk_without_birth_times_is_known_by_its_uuid() {
         mount $use replica
         start $HOW 0.3
         trap 'kill $pid; umount replica; losetup -d $use' EXIT
-        until_true '[ $(count settled out) -ge 1 ]'
+        until_true '[ $(count synced out) -ge 1 ]'
         unmount replica
         cp image own
         change other
@@ -190,7 +190,7 @@ fn two_disks_that_come_back_under_each_others_numbers_are_taken_up_again() {
         echo a >source/a
         start $HOW 0.3
         trap 'kill $pid; umount source replica; losetup -d $one $other' EXIT
-        until_true '[ $(count settled out) -ge 1 ]'
+        until_true '[ $(count synced out) -ge 1 ]'
         unmount source
         unmount replica
         until_true '[ $(count "is unmounted" err) -ge 1 ] && [ $(count "is gone" err) -ge 1 ]'

@@ -57,7 +57,7 @@ fn said(scratch: &Scratch, arguments: &[&str], run: &Run) -> String {
     // Which of what a run finds is said first is chance.
     let rank = |line: &&str| {
         let word = line.split_whitespace().nth(1).unwrap_or_default();
-        ["start", "", "sweep", "settled", "silent", "held"]
+        ["start", "", "sweep", "synced", "silent", "held"]
             .iter()
             .position(|known| *known == word)
             .unwrap_or(1)

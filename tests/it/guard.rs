@@ -33,7 +33,7 @@ fn held(scratch: &Scratch, arguments: &[&str], deletions: usize) -> Run {
     };
     assert!(run.stderr.lines().any(says_so), "not {number}: {run}");
     assert!(run.stderr.contains("--once --max-delete "), "{run}");
-    assert!(!run.stdout.contains("equal as of"), "it is not equal\n{run}");
+    assert!(!run.stdout.contains("in sync as of"), "it is not equal\n{run}");
     assert_eq!(entries(scratch), before, "something was deleted\n{run}");
     run
 }

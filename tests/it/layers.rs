@@ -198,7 +198,7 @@ fn a_replica_that_is_itself_a_directory_of_a_lower_layer_is_mirrored_to_and_lock
                 diff -r --no-dereference source replica/it && echo same
                 touch source/more
                 "$TWINDIR" source replica/it >watched 2>&1 &
-                for _ in $(seq 300); do grep -q settled watched && break; sleep 0.1; done
+                for _ in $(seq 300); do grep -q synced watched && break; sleep 0.1; done
                 run --once source replica/it
                 kill $!
                 wait $! || true

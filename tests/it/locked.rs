@@ -330,7 +330,7 @@ fn an_immutable_entry_of_the_replica_is_a_problem_with_its_name() {
                 problems_of(&run).into_iter().filter(|line| line.contains(&format!(" {name}: ")));
             assert_eq!(about.count(), 1, "{name}\n{run}");
         }
-        assert!(!run.stdout.contains("equal as of"), "{run}");
+        assert!(!run.stdout.contains("in sync as of"), "{run}");
         let read = |name: &str| fs::read(scratch.replica().join(name)).unwrap();
         assert_eq!(read("good"), b"longer than before");
         for name in names {

@@ -104,7 +104,7 @@ fn a_run_that_finds_nothing_logs_only_its_sweep() {
     assert!(run.actions().is_empty(), "{run}");
     assert!(!lines.iter().any(LogLine::is_action), "{lines:?}");
     assert!(lines.iter().any(|line| line.operation == "sweep"));
-    assert!(run.stdout.contains("equal as of "), "{run}");
+    assert!(run.stdout.contains("in sync as of "), "{run}");
 }
 
 #[test]

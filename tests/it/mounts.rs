@@ -167,7 +167,7 @@ fn at_rest_the_disks_of_both_trees_can_be_unmounted() {
         mkdir -p source/d/e
         echo x >source/d/e/x
         start $HOW 3600
-        until_true '[ $(count settled out) -ge 1 ]'
+        until_true '[ $(count synced out) -ge 1 ]'
         rest
         umount source && echo "source unmounted"
         umount replica && echo "replica unmounted"

@@ -38,7 +38,7 @@ fn an_unreadable_file_is_a_problem_and_the_rest_goes_on() {
     set_mode(&scratch.source().join("sub/bad"), 0);
     let run = scratch.once(&["60", "log"]).expect(1);
     assert_problem(&run, "sub/bad");
-    assert!(!run.stdout.contains("equal as of"), "it is not equal\n{run}");
+    assert!(!run.stdout.contains("in sync as of"), "it is not equal\n{run}");
     let kept = ["sub/bad", "sub/good", "z"].map(|name| bytes(&scratch, name));
     assert_eq!(kept, [&b"old"[..], b"newer", b"newer"]);
     assert!(scratch.temporaries().is_empty());

@@ -370,7 +370,7 @@ fn a_disk_on_which_twindir_was_started_can_be_unmounted() {
             trap 'kill $pid' EXIT
         }
         start
-        until_true '[ $(count settled out) -ge 1 ]'
+        until_true '[ $(count synced out) -ge 1 ]'
         rest
         umount source && echo unmounted
         stop

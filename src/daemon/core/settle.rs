@@ -8,7 +8,7 @@ use crate::model::human::counted;
 use crate::model::status::Held;
 use crate::model::task::Task;
 use crate::plan::guard::{Count, Trust, judge, log_held};
-use crate::report::log_settled;
+use crate::report::log_in_sync;
 use crate::sweep::Summary;
 
 /// While there is a watch, "equal" is said once nothing has happened for so long.
@@ -232,7 +232,7 @@ impl Core<'_> {
         let quiet = ended.is_some() || self.sync.quiet_at().is_none_or(|due| due <= now);
         if equal && quiet && !std::mem::replace(&mut self.sync.said_equal, true) {
             self.stats.log_effort();
-            log_settled();
+            log_in_sync();
         }
         let ended = ended?;
         if ended.task == Task::Full || ended.is_recount {

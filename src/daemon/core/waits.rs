@@ -71,6 +71,11 @@ impl Waits {
         }
     }
 
+    /// It comes to no end.
+    pub fn walk_is_lost(&mut self) {
+        self.walk = self.walk.filter(|walk| walk.has_ended);
+    }
+
     /// What was told before the fence of this number has come out of the watch.
     fn fence_passed(&mut self, number: u64, now: Instant) {
         for wait in &mut self.waits {
@@ -187,5 +192,172 @@ impl Core<'_> {
             left.push("what was mounted in the source is no longer, and is kept".to_owned());
         }
         left
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::{BackgroundStatus, Event, WalkKind};
+    use super::*;
+    use crate::model::check::Depth;
+    use crate::model::config::testing::config;
+    use crate::model::path::testing::path;
+    use crate::plan::guard::Count;
+    use crate::sweep::{Message, Summary};
+    use crate::watch::Change;
+    use crate::writer::Outcome;
+
+    const IDLE: BackgroundStatus =
+        BackgroundStatus { free_workers: 1, is_idle: true, is_idle_for_sweep: true, oldest: None };
+
+    /// A core whose walks find nothing, and what it has asked for besides.
+    struct Stepped {
+        core: Core<'static>,
+        now: Instant,
+        asked: Vec<Command>,
+        /// Whether walks come to their ends.
+        walks_end: bool,
+    }
+
+    impl Stepped {
+        /// One that watches, and has found both sides to be equal.
+        fn in_sync() -> Self {
+            let now = Instant::now();
+            let core = Core::new(Box::leak(Box::new(config())), now);
+            let mut stepped = Self { core, now, asked: Vec::new(), walks_end: true };
+            for _ in 0..10 {
+                stepped.rest();
+            }
+            assert!(stepped.core.status(now).in_sync);
+            stepped.asked.clear();
+            stepped
+        }
+
+        fn step(&mut self, event: Event) {
+            for command in self.core.step(self.now, event) {
+                match command {
+                    Command::StartWatch => self.step(Event::WatchStarted),
+                    Command::StartWalk(kind, plan) if self.walks_end => {
+                        let message = match plan.task {
+                            Task::Count => Message::Counted(Count::default()),
+                            Task::Quick | Task::Full => Message::Swept(Summary::default()),
+                        };
+                        self.step(Event::Found(kind, message));
+                    }
+                    other => self.asked.push(other),
+                }
+            }
+        }
+
+        fn rest(&mut self) {
+            self.step(Event::Rest(IDLE));
+        }
+
+        fn change(&mut self, name: &str) {
+            let (path, since) = (path(name), self.now);
+            self.step(Event::Changed(Change::Check { path, depth: Depth::Content, since }));
+        }
+
+        /// Whether a round was begun; it does all that it is to do.
+        fn round(&mut self) -> bool {
+            self.step(Event::Turn { background: IDLE, ended: Vec::new() });
+            let before = self.asked.len();
+            self.asked.retain(|command| !matches!(command, Command::Round(_)));
+            if self.asked.len() == before {
+                return false;
+            }
+            self.step(Event::RoundDone {
+                outcome: Box::new(Outcome::default()),
+                took: Duration::ZERO,
+                rooms: Vec::new(),
+                background: IDLE,
+            });
+            true
+        }
+
+        fn wait(&mut self, id: u64, full: bool) {
+            self.step(Event::Wait { id, full });
+        }
+
+        fn has_asked_for_fence(&self, id: u64) -> bool {
+            self.asked.iter().any(|command| matches!(command, Command::Fence(it) if *it == id))
+        }
+
+        fn answer(&self, id: u64) -> Option<&WaitResult> {
+            self.asked.iter().find_map(|command| match command {
+                Command::Answer(it, result) if *it == id => Some(result),
+                _ => None,
+            })
+        }
+    }
+
+    #[test]
+    fn a_wait_is_over_once_its_fence_has_passed_and_all_before_it_is_done() {
+        let mut stepped = Stepped::in_sync();
+        stepped.wait(1, false);
+        assert!(stepped.has_asked_for_fence(1));
+        stepped.rest();
+        assert_eq!(stepped.answer(1), None, "its fence has not passed");
+        stepped.change("f");
+        stepped.step(Event::Changed(Change::Fence(1)));
+        stepped.rest();
+        assert_eq!(stepped.answer(1), None, "a change before it was not followed");
+        assert!(stepped.round());
+        stepped.rest();
+        assert_eq!(stepped.answer(1), Some(&WaitResult::Mirrored));
+    }
+
+    #[test]
+    fn what_is_told_later_is_not_waited_for() {
+        let mut stepped = Stepped::in_sync();
+        stepped.wait(1, false);
+        stepped.step(Event::Changed(Change::Fence(1)));
+        stepped.now += Duration::from_millis(1);
+        stepped.change("later");
+        stepped.rest();
+        assert_eq!(stepped.answer(1), Some(&WaitResult::Mirrored));
+    }
+
+    #[test]
+    fn a_lost_fence_becomes_a_walk_and_a_lost_walk_another_one() {
+        let mut stepped = Stepped::in_sync();
+        stepped.wait(1, false);
+        stepped.walks_end = false;
+        stepped.step(Event::FenceFailed);
+        stepped.rest();
+        assert_eq!(stepped.answer(1), None, "the walk runs");
+        stepped.step(Event::WalkEnded(WalkKind::Sweep));
+        stepped.walks_end = true;
+        for _ in 0..3 {
+            stepped.rest();
+        }
+        assert_eq!(stepped.answer(1), Some(&WaitResult::Mirrored));
+    }
+
+    #[test]
+    fn a_full_wait_needs_a_full_sweep_that_begins_after_it() {
+        let mut stepped = Stepped::in_sync();
+        stepped.walks_end = false;
+        stepped.wait(1, true);
+        stepped.rest();
+        let full = stepped.asked.iter().any(
+            |command| matches!(command, Command::StartWalk(_, plan) if plan.task == Task::Full),
+        );
+        assert!(full && stepped.answer(1).is_none());
+        stepped.step(Event::Found(WalkKind::Sweep, Message::Swept(Summary::default())));
+        stepped.rest();
+        assert_eq!(stepped.answer(1), Some(&WaitResult::Mirrored));
+    }
+
+    #[test]
+    fn somebody_who_has_gone_is_not_answered() {
+        let mut stepped = Stepped::in_sync();
+        stepped.wait(1, false);
+        stepped.step(Event::WaitEnded(1));
+        stepped.step(Event::Changed(Change::Fence(1)));
+        stepped.rest();
+        assert_eq!(stepped.answer(1), None);
     }
 }

@@ -241,6 +241,9 @@ impl Core<'_> {
                 "cannot start a thread: {error}; will try again in {RETRY:?} (raise the limit on processes, ulimit -u)"
             );
         }
+        if kind == WalkKind::Sweep {
+            self.waits.walk_is_lost();
+        }
         self.no_walk_before = now + RETRY;
         match (kind, self.take_walk(kind)) {
             (WalkKind::Scan, Some(scan)) => self.backlog.scans.extend(scan.scopes),

@@ -82,7 +82,7 @@ impl Live {
     /// behind the other.
     #[track_caller]
     fn wait_log(&self) {
-        let in_log = || self.lines().iter().filter(|line| line.operation == "settled").count();
+        let in_log = || self.lines().iter().filter(|line| line.operation == "synced").count();
         wait_until("the log says it too", DEADLINE, || in_log() >= self.daemon.settled());
     }
 

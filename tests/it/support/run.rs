@@ -128,7 +128,7 @@ impl Daemon {
 
     /// How often it has said that all is equal.
     pub fn settled(&self) -> usize {
-        self.count("equal as of ")
+        self.count("in sync as of ")
     }
 
     fn count(&self, text: &str) -> usize {
@@ -145,7 +145,7 @@ impl Daemon {
 
     #[track_caller]
     pub fn wait_settled(&self, times: usize) {
-        wait_until("it says `equal as of`", DEADLINE, || self.settled() >= times);
+        wait_until("it says `in sync as of`", DEADLINE, || self.settled() >= times);
     }
 
     pub fn signal(&self, signal: Signal) {

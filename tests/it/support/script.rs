@@ -22,7 +22,7 @@ const PRELUDE: &str = r#"
     }
     start_settled() {
         start "$@"
-        until_true '[ $(count settled out) -ge 1 ]'
+        until_true '[ $(count synced out) -ge 1 ]'
     }
     # Makes a loop device of an image: `$loop`. Another script may take the free one first.
     attach() {
