@@ -166,3 +166,15 @@ fn a_service_manager_is_told() {
     wait_for("STOPPING=1");
     assert_eq!(daemon.wait(EXIT_LIMIT).code, Some(0));
 }
+
+#[test]
+fn a_hook_that_leaves_something_in_the_background_runs_again() {
+    let scratch = Scratch::new().with_source(&Tree::new().file("f", "x"));
+    let out = scratch.path("out");
+    let hook = format!("echo ran >> '{}'; sleep 100 &", out.display());
+    let _daemon = scratch.watcher(&["--on-sync", &hook]);
+    let runs = || fs::read_to_string(&out).unwrap_or_default().lines().count();
+    wait_until("it ran after the first copy", DEADLINE, || runs() == 1);
+    fs::write(scratch.source().join("f"), "changed").unwrap();
+    wait_until("it ran again", DEADLINE, || runs() == 2);
+}
