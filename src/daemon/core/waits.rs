@@ -352,6 +352,28 @@ mod tests {
     }
 
     #[test]
+    fn while_lost_events_are_looked_for_nothing_is_in_sync() {
+        let mut stepped = Stepped::in_sync();
+        stepped.walks_end = false;
+        stepped.step(Event::Changed(Change::Everything("events were lost")));
+        stepped.now += Duration::from_secs(5);
+        for _ in 0..3 {
+            stepped.rest();
+        }
+        stepped.wait(1, false);
+        stepped.step(Event::Changed(Change::Fence(1)));
+        stepped.rest();
+        assert_eq!(stepped.answer(1), None, "the quick sweep runs");
+        assert!(!stepped.core.status(stepped.now).in_sync);
+        stepped.step(Event::Found(WalkKind::Sweep, Message::Swept(Summary::default())));
+        for _ in 0..3 {
+            stepped.rest();
+        }
+        assert_eq!(stepped.answer(1), Some(&WaitResult::Mirrored));
+        assert!(stepped.core.status(stepped.now).in_sync);
+    }
+
+    #[test]
     fn somebody_who_has_gone_is_not_answered() {
         let mut stepped = Stepped::in_sync();
         stepped.wait(1, false);
