@@ -96,7 +96,7 @@ impl Progress {
 
     fn draw(&mut self, line: String, now: Instant) {
         if self.drawn.as_ref().is_none_or(|(_, drawn)| *drawn != line) {
-            self.live.show(Some(line.clone()));
+            self.live.show(line.clone());
         }
         self.drawn = Some((now, line));
     }

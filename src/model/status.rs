@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::model::human::{counted, human_bytes, human_duration, with_separators};
+use crate::model::task::Task;
 
 /// The loop comes round at least once a second. One that does not for so long is stalled.
 const STALLED: Duration = Duration::from_secs(3);
@@ -41,8 +42,7 @@ pub enum State {
 /// A walk over both trees that runs.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct WalkProgress {
-    /// `count`, `quick` or `full`.
-    pub task: String,
+    pub task: Task,
     /// Entries of the source that were compared so far.
     pub entries: u64,
     /// How many there were at the last walk, where there was one.
@@ -274,10 +274,10 @@ impl Status {
 impl WalkProgress {
     /// How far it is, of how much, and how long it may take.
     fn line(&self) -> String {
-        let name = match self.task.as_str() {
-            "count" => "count",
-            "quick" => "quick sweep",
-            _ => "full sweep",
+        let name = match self.task {
+            Task::Count => "count",
+            Task::Quick => "quick sweep",
+            Task::Full => "full sweep",
         };
         let share = self.share();
         let of = |now: u64, before: Option<u64>| match before {

@@ -26,12 +26,19 @@ pub(super) enum Stream {
     Err,
 }
 
+impl Stream {
+    /// Warnings and errors go to stderr, all else to stdout.
+    pub(super) fn of(level: Level) -> Self {
+        if level <= Level::WARN { Self::Err } else { Self::Out }
+    }
+}
+
 enum ConsoleEvent {
     Line(Stream, Vec<u8>),
     /// A line that may be summed up with others.
     Action(Action),
-    /// The last line of a terminal from now on; `None` for none.
-    Live(Option<String>),
+    /// The last line of a terminal from now on.
+    Live(String),
     /// Everything before this is written out, and the sender told.
     Finish(Sender<()>),
 }
@@ -106,7 +113,7 @@ impl Console {
     }
 
     /// Shows a live line. Where the console is stuck, it is passed over.
-    fn show(&self, line: Option<String>) {
+    fn show(&self, line: String) {
         let _ = self.lines.try_send(ConsoleEvent::Live(line));
     }
 
@@ -157,8 +164,8 @@ impl LiveLine {
         self.console.is_some()
     }
 
-    /// Shows a line below all others, until another one comes; `None` for none.
-    pub fn show(&self, line: Option<String>) {
+    /// Shows a line below all others, until another one comes.
+    pub fn show(&self, line: String) {
         if let Some(console) = &self.console {
             console.show(line);
         }
@@ -199,6 +206,11 @@ impl Screen {
         _ = self.out.write_all(lines.concat().as_bytes());
     }
 
+    fn sum_up_if_due(&mut self) {
+        let lines = self.burst.sum_up_if_due(Instant::now());
+        _ = self.out.write_all(lines.concat().as_bytes());
+    }
+
     fn draw(&mut self) {
         let Some(text) = &self.live else { return };
         let line: String = text.chars().take(columns() - 1).collect();
@@ -226,8 +238,7 @@ fn write(inbox: &Receiver<ConsoleEvent>, dropped: &AtomicU64) {
             match message {
                 ConsoleEvent::Action(action) => {
                     // Before another burst may begin.
-                    let lines = screen.burst.sum_up_if_due(Instant::now());
-                    _ = screen.out.write_all(lines.concat().as_bytes());
+                    screen.sum_up_if_due();
                     let line = screen.burst.add(action, Instant::now());
                     _ = screen.out.write_all(line.unwrap_or_default().as_bytes());
                 }
@@ -241,7 +252,7 @@ fn write(inbox: &Receiver<ConsoleEvent>, dropped: &AtomicU64) {
                     _ = screen.out.flush();
                     _ = io::stderr().write_all(&line);
                 }
-                ConsoleEvent::Live(line) => screen.live = line,
+                ConsoleEvent::Live(line) => screen.live = Some(line),
                 ConsoleEvent::Finish(told) => {
                     screen.sum_up();
                     screen.live = None;
@@ -257,8 +268,7 @@ fn write(inbox: &Receiver<ConsoleEvent>, dropped: &AtomicU64) {
                 "         ({lost} lines are missing here: the console did not take them)"
             );
         }
-        let lines = screen.burst.sum_up_if_due(Instant::now());
-        _ = screen.out.write_all(lines.concat().as_bytes());
+        screen.sum_up_if_due();
         screen.draw();
         _ = screen.out.flush();
     }
@@ -288,9 +298,7 @@ impl<'a> MakeWriter<'a> for Console {
         ConsoleWriter { console: self, stream: Stream::Out }
     }
 
-    /// Warnings and errors go to stderr, all else to stdout.
     fn make_writer_for(&'a self, meta: &Metadata<'_>) -> ConsoleWriter<'a> {
-        let stream = if *meta.level() <= Level::WARN { Stream::Err } else { Stream::Out };
-        ConsoleWriter { console: self, stream }
+        ConsoleWriter { console: self, stream: Stream::of(*meta.level()) }
     }
 }

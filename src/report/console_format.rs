@@ -145,7 +145,6 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for ConsoleLayer {
             let op = fields.op.clone();
             return self.console.act(Action { op, path, entries, bytes, line });
         }
-        let stream = if level <= Level::WARN { Stream::Err } else { Stream::Out };
-        self.console.send(stream, line.into_bytes());
+        self.console.send(Stream::of(level), line.into_bytes());
     }
 }

@@ -23,6 +23,17 @@ fn wait(scratch: &Scratch, timeout: &str) -> Run {
     scratch.run(["--wait", "replica", "--timeout", timeout])
 }
 
+/// A twin of 150 files, of which the source has one by now.
+fn nearly_emptied() -> Scratch {
+    let many = (0..150).fold(Tree::new(), |tree, n| tree.file(format!("f{n}"), "x"));
+    let scratch = Scratch::new().with_source(&many);
+    scratch.sync();
+    for n in 1..150 {
+        fs::remove_file(scratch.source().join(format!("f{n}"))).unwrap();
+    }
+    scratch
+}
+
 #[test]
 fn nobody_there_is_said() {
     let scratch = Scratch::new().with_source(&Tree::new().file("f", "x"));
@@ -61,12 +72,7 @@ fn a_status_says_whether_it_is_in_sync_and_what_is_wrong() {
 
 #[test]
 fn held_deletions_are_in_the_status_with_the_command_that_lets_them_go() {
-    let many = (0..150).fold(Tree::new(), |tree, n| tree.file(format!("f{n}"), "x"));
-    let scratch = Scratch::new().with_source(&many);
-    scratch.sync();
-    for n in 1..150 {
-        fs::remove_file(scratch.source().join(format!("f{n}"))).unwrap();
-    }
+    let scratch = nearly_emptied();
     let _daemon = scratch.starting_watcher(&[]);
     wait_until("it is held", DEADLINE, || {
         scratch.run(["--status", "replica", "--log-format", "json"]).stdout.contains("\"held\":{")
@@ -255,12 +261,7 @@ fn a_wait_beside_a_watch_walks_through_nothing() {
 
 #[test]
 fn held_deletions_are_no_sync_and_no_wait_ends_well_whatever_sweeps() {
-    let many = (0..150).fold(Tree::new(), |tree, n| tree.file(format!("f{n}"), "x"));
-    let scratch = Scratch::new().with_source(&many);
-    scratch.sync();
-    for n in 1..150 {
-        fs::remove_file(scratch.source().join(format!("f{n}"))).unwrap();
-    }
+    let scratch = nearly_emptied();
     let daemon = scratch.daemon("0.2");
     wait_until("it is held", DEADLINE, || daemon.stderr().contains(" held "));
     let sweeps = daemon.sweeps();

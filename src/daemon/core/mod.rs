@@ -228,12 +228,7 @@ impl<'a> Core<'a> {
             Event::Found(WalkKind::Scan, message) => self.handle_scan(message, now),
             Event::SourceSubmount { path, is_new } => self.note_mount(&path, is_new),
             Event::WalkFailed(kind, error) => self.cannot_walk(kind, error, now),
-            Event::WalkEnded(kind) => {
-                self.take_walk(kind);
-                if kind == WalkKind::Sweep {
-                    self.waits.walk_is_lost();
-                }
-            }
+            Event::WalkEnded(kind) => _ = self.take_walk(kind),
             Event::Turn { background, ended } => {
                 self.background = background;
                 self.turn(ended, now);
@@ -285,7 +280,6 @@ impl<'a> Core<'a> {
             self.take_walk(kind);
         }
         self.backlog = Backlog::default();
-        self.waits.walk_is_lost();
         self.stop_watch();
     }
 

@@ -44,12 +44,7 @@ impl Core<'_> {
             actions: self.stats.actions(),
             copied_bytes: self.stats.copied_bytes(),
             walk: self.backlog.sweep.as_ref().map(|walk| WalkProgress {
-                task: match walk.task {
-                    Task::Count => "count",
-                    Task::Quick => "quick",
-                    Task::Full => "full",
-                }
-                .to_owned(),
+                task: walk.task,
                 entries: 0,
                 entries_before: self.stats.entries_before(),
                 bytes: 0,
@@ -100,11 +95,6 @@ impl Core<'_> {
     pub(super) fn is_scanning(&self) -> bool {
         let rescans = self.backlog.sweep.as_ref().is_some_and(|walk| walk.task != Task::Full);
         rescans || self.backlog.scan.is_some() || self.wants_scan() || self.watching.wants_scan()
-    }
-
-    /// Whether a walk over both trees runs.
-    pub(super) fn is_walking(&self) -> bool {
-        self.backlog.sweep.is_some()
     }
 
     /// Notes whether anything is known to differ, since when.

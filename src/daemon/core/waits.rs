@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::settle::EndedSweep;
 use super::{Backlog, Command, Core};
 use crate::model::check::Detector;
 use crate::model::human::counted;
@@ -31,19 +32,9 @@ enum Needs {
     Nothing,
 }
 
-/// A walk over both trees.
-#[derive(Clone, Copy)]
-struct WholeWalk {
-    task: Task,
-    begun: Instant,
-    /// Whether it has come to its end.
-    has_ended: bool,
-}
-
 #[derive(Default)]
 pub(super) struct Waits {
     waits: Vec<Wait>,
-    walk: Option<WholeWalk>,
 }
 
 impl Waits {
@@ -51,29 +42,16 @@ impl Waits {
         self.waits.is_empty()
     }
 
-    /// A walk over both trees begins.
-    pub fn walk_begins(&mut self, task: Task, now: Instant) {
-        self.walk = Some(WholeWalk { task, begun: now, has_ended: false });
-    }
-
-    /// It has come to its end: what it has found is in the queue.
-    pub fn walk_ends(&mut self, now: Instant) {
-        if let Some(walk) = &mut self.walk {
-            walk.has_ended = true;
-            for wait in &mut self.waits {
-                if let Needs::Walk(task) = wait.needs
-                    && walk.begun >= wait.asked
-                    && (task == Task::Quick || walk.task == Task::Full)
-                {
-                    (wait.needs, wait.until) = (Needs::Nothing, now);
-                }
+    /// A walk over both trees has come to its end: what it has found is in the queue.
+    pub fn walk_ends(&mut self, ended: &EndedSweep, now: Instant) {
+        for wait in &mut self.waits {
+            if let Needs::Walk(task) = wait.needs
+                && ended.since >= wait.asked
+                && (task == Task::Quick || ended.task == Task::Full)
+            {
+                (wait.needs, wait.until) = (Needs::Nothing, now);
             }
         }
-    }
-
-    /// It comes to no end.
-    pub fn walk_is_lost(&mut self) {
-        self.walk = self.walk.filter(|walk| walk.has_ended);
     }
 
     /// What was told before the fence of this number has come out of the watch.
@@ -95,10 +73,9 @@ impl Waits {
         }
     }
 
-    /// Whether somebody waits for a walk that has not begun.
-    fn wants_walk(&self) -> Option<Task> {
-        let is_under_way =
-            |asked| self.walk.is_some_and(|walk| !walk.has_ended && walk.begun >= asked);
+    /// Whether somebody waits for a walk that has not begun. `running`: since when one runs.
+    fn wants_walk(&self, running: Option<Instant>) -> Option<Task> {
+        let is_under_way = |asked| running.is_some_and(|begun| begun >= asked);
         let wanted = self.waits.iter().filter_map(|wait| match wait.needs {
             Needs::Walk(task) if !is_under_way(wait.asked) => Some(task),
             _ => None,
@@ -132,7 +109,9 @@ impl Core<'_> {
 
     /// Has the sweep begin for which somebody waits.
     pub(super) fn hasten_walks(&mut self, now: Instant) {
-        match self.waits.wants_walk() {
+        let sweep = self.backlog.sweep.as_ref();
+        let is_whole = sweep.is_some_and(|walk| walk.task != Task::Count && walk.is_of_all());
+        match self.waits.wants_walk(self.sync.walk_since().filter(|_| is_whole)) {
             Some(Task::Quick) if self.watching.is_wanted() => self.watching.want_rescan(),
             Some(_) => self.next_sweep = self.next_sweep.min(now),
             None => {}
@@ -165,10 +144,10 @@ impl Core<'_> {
     /// Whether nothing waits or is under way of which was known by a time. What has failed does not
     /// count.
     fn has_done_all_before(&self, time: Instant) -> bool {
-        let Backlog { queue, crowds, failures, pending_widen, .. } = &self.backlog;
+        let Backlog { queue, sweep, crowds, failures, pending_widen, .. } = &self.backlog;
         // A full sweep beside a watch looks for what nobody has told of.
         let is_sweeping =
-            !self.watching.is_wanted() && (self.is_walking() || queue.has_ready(Detector::Sweep));
+            !self.watching.is_wanted() && (sweep.is_some() || queue.has_ready(Detector::Sweep));
         !self.is_scanning()
             && !is_sweeping
             && crowds.is_empty()

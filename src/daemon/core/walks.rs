@@ -88,7 +88,6 @@ impl Core<'_> {
             self.backlog.links.sweep_begins();
             self.stats.sync_begins();
             self.sync.begins(task, recount && !quick, now);
-            self.waits.walk_begins(task, now);
         }
         if quick && task == Task::Quick {
             self.watching.scan_begins();
@@ -241,9 +240,6 @@ impl Core<'_> {
                 "cannot start a thread: {error}; will try again in {RETRY:?} (raise the limit on processes, ulimit -u)"
             );
         }
-        if kind == WalkKind::Sweep {
-            self.waits.walk_is_lost();
-        }
         self.no_walk_before = now + RETRY;
         match (kind, self.take_walk(kind)) {
             (WalkKind::Scan, Some(scan)) => self.backlog.scans.extend(scan.scopes),
@@ -279,8 +275,8 @@ impl Core<'_> {
                 if !sweep.is_of_all() {
                     return log_scanned(&sweep, &summary);
                 }
-                self.waits.walk_ends(now);
                 if let Some(ended) = self.sync.ends(summary) {
+                    self.waits.walk_ends(ended, now);
                     self.stats.walk_ends(ended, now);
                 }
                 if sweep.task == Task::Quick && self.watching.is_wanted() {
