@@ -100,9 +100,9 @@ impl Said {
             .iter()
             .map(|word| of(out, word))
             .sum::<usize>();
-        self.sweeps += of(out, "sweep");
+        self.sweeps += out.matches(" sweep    full, ").count();
         self.overflows += of(err, "watch");
-        self.problems += of(err, "problem") + of(err, "full");
+        self.problems += of(err, "problem") + err.matches(" out of space ").count();
         self.resolved += of(out, "resolved");
         self.panics += err.matches("panicked").count();
     }

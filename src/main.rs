@@ -1,4 +1,4 @@
-//! The program: reads the command line, runs, and tells how it ended by its exit code.
+//! The program. Reads the command line, runs, and reports the result by its exit code.
 
 use std::process::ExitCode;
 

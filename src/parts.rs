@@ -1,6 +1,5 @@
-//! Parts of the program, made ready to be run alone by `benches/parts.rs`. It is here with the
-//! feature `parts` only, shows nothing but what the benchmarks need, and is no interface for
-//! anybody else: what is wrong panics.
+//! Parts of the program that `benches/parts.rs` runs alone. They exist only with the feature
+//! `parts`, and are no public interface: every error panics.
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -26,15 +25,15 @@ use crate::writer::fs::probe::{of_process, probe};
 use crate::writer::fs::round::{Reconciler, WriterOptions};
 use crate::writer::{Work, Writer};
 
-/// Names that a sweep reports at once.
+/// Number of names in one directory, which a sweep reports in one batch.
 const BATCH: usize = 100;
 
-/// Has the MD5s of what follows computed in lanes, or by `md-5` alone.
+/// Selects how MD5s are computed from now on: in lanes, or by `md-5` alone.
 pub fn use_lanes(used: bool) {
     digest::use_lanes(used);
 }
 
-/// The MD5s of the contents of small files that a sweep has read.
+/// Computes the MD5s of small files that a sweep has read. Returns their number.
 pub fn digest_together(contents: &[&[u8]]) -> usize {
     black_box(digest::hash_all(contents)).len()
 }
@@ -49,29 +48,29 @@ impl Trees {
     pub fn open(source: &Path, replica: &Path) -> Self {
         let root = |path: &Path, side| Root::new(path, side);
         let (source, replica) = (root(source, Side::Source), root(replica, Side::Replica));
-        let (source_pin, replica_pin) =
-            (source.pin().expect("it is a directory"), replica.pin().expect("it is a directory"));
-        let roots = Roots { source, replica, source_pin, replica_pin: Some(replica_pin) };
+        let (source_id, replica_id) =
+            (source.id().expect("it is a directory"), replica.id().expect("it is a directory"));
+        let roots = Roots { source, replica, source_id, replica_id: Some(replica_id) };
         let (_, replica) = roots.open().expect("both can be opened");
         let capabilities =
             probe(&replica, of_process(true)).expect("the replica can be written to");
         Self { roots, capabilities }
     }
 
-    /// Compares one pair of large files: whether they are the same.
+    /// Compares one pair of large files. Returns whether they are the same.
     pub fn compare_pair(&self, name: &str) -> bool {
         let pair = self.pair(name);
         let ((ours, source), (theirs, replica)) = (&pair.source, &pair.replica);
-        let verdict = digest::compare_large(
+        let digests = digest::compare_large(
             (ours, source),
             (theirs, replica),
             &AtomicBool::new(false),
             &|_| {},
         );
-        verdict.expect("they can be read").same()
+        digests.expect("they can be read").same()
     }
 
-    /// Compares pairs of large files side by side: how many are the same.
+    /// Compares pairs of large files side by side. Returns how many pairs are the same.
     pub fn compare_pairs(&self, names: &[String]) -> usize {
         let mut pairs = names.iter().map(|name| self.pair(name));
         let mut same = 0;
@@ -80,7 +79,7 @@ impl Trees {
             false,
             |_| {},
             &AtomicBool::new(false),
-            |_, verdict| same += usize::from(verdict.expect("they can be read").same()),
+            |_, digests| same += usize::from(digests.expect("they can be read").same()),
         );
         same
     }
@@ -93,8 +92,8 @@ impl Trees {
         digest::Pair { what: (), source: open(&source), replica: open(&replica) }
     }
 
-    /// Walks both trees, which are equal, by a full sweep or a quick scan: how many entries there
-    /// are, and how many pairs of files were read.
+    /// Walks both trees by a full or a quick sweep. They must be in sync. Returns the number of
+    /// entries, and the number of pairs of files that were read.
     pub fn walk(&self, full: bool, threads: usize) -> (u64, u64) {
         let plan = Plan {
             trees: self.roots.clone(),
@@ -116,7 +115,7 @@ impl Trees {
         (summary.entries, summary.hashed)
     }
 
-    /// Makes rounds possible.
+    /// Starts a writer for these trees.
     pub fn rounds(&self, threads: usize) -> RoundBench {
         let (roots, capabilities) = (self.roots.clone(), self.capabilities.clone());
         let options = WriterOptions { threads, ..WriterOptions::default() };
@@ -131,14 +130,14 @@ impl Trees {
     }
 }
 
-/// The writer.
+/// A writer that runs single rounds.
 pub struct RoundBench(Reconciler);
 
-/// What a round is to do.
+/// The work of one round.
 pub struct Due(Work);
 
 impl Due {
-    /// Looks at files below the roots, as if the watch had told of them.
+    /// Makes checks of these paths below the roots, as if the watch had reported them.
     pub fn looks(paths: &[String]) -> Self {
         let mut checks = Checks::new();
         let now = Instant::now();
@@ -159,7 +158,7 @@ impl Due {
 }
 
 impl RoundBench {
-    /// Does one round: how much was done, and how many pairs were read.
+    /// Runs one round. Returns the number of actions, and the number of pairs that were read.
     pub fn round(&mut self, Due(work): Due) -> (usize, u64) {
         let outcome = self.0.round(work, &()).expect("the roots stand");
         assert!(
@@ -170,16 +169,16 @@ impl RoundBench {
     }
 }
 
-/// Who tells the queue where to look.
+/// The detectors that report to the queue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Teller {
     Sweep,
     Watch,
-    /// The sweep finds what the watch tells of soon after.
+    /// The sweep finds what the watch reports soon after.
     Both,
 }
 
-/// Looks that are to go through the queue.
+/// Checks that pass through the queue.
 #[derive(Clone)]
 pub struct QueueEvents {
     swept: Vec<(RelPath, Vec<(Name, Check)>)>,
@@ -189,7 +188,7 @@ pub struct QueueEvents {
 }
 
 impl QueueEvents {
-    /// So many names, a hundred in each directory.
+    /// Makes checks of `names` names, 100 in each directory.
     pub fn new(names: usize, teller: Teller) -> Self {
         let now = Instant::now();
         let check = |detector| Check::new(Depth::Content, detector, now);
@@ -212,8 +211,8 @@ impl QueueEvents {
         Self { swept, watched, teller, now }
     }
 
-    /// Pushes all, as the daemon does, then takes all, a round's portion at a time: how many names
-    /// there were.
+    /// Pushes all checks, as the daemon does. Then takes them out, a round's limit at a time.
+    /// Returns the number of names.
     pub fn pass(self) -> usize {
         let mut queue = Queue::default();
         let rested = self.now + Duration::from_millis(20);

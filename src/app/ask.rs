@@ -1,4 +1,4 @@
-//! `--status` and `--wait`: asks the twindir that keeps a replica.
+//! `--status` and `--wait`: requests to the twindir that keeps a replica.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::linux::net::SocketAddrExt;
@@ -15,20 +15,20 @@ use crate::model::path::shown;
 use crate::model::status::WaitResult;
 use crate::report::time_of_day;
 
-/// How long an answer may take that is there already.
+/// How long to wait for an answer that the other twindir can give at once.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What has come of a question.
+/// The result of a question.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Asked {
-    /// In sync; mirrored.
+    /// In sync (`--status`), or all is mirrored (`--wait`).
     Yes,
     No,
-    /// Nobody answers.
+    /// No twindir answers.
     Nobody,
 }
 
-/// Asks, and prints what is answered.
+/// Asks, and prints the answer.
 pub fn inquire(inquiry: &Inquiry, format: Format) -> Asked {
     match inquiry {
         Inquiry::Status { replica } => print_status(replica, format),
@@ -76,7 +76,8 @@ fn wait(replica: &Path, full: bool, timeout: Option<Duration>, format: Format) -
     Asked::No
 }
 
-/// The answer; `None` where nobody is there, or he does not answer.
+/// Returns the answer. `None` if no twindir is there, if it does not answer within `patience`, or
+/// if it refuses to answer: then its reason is printed.
 fn ask(replica: &Path, question: &Question, patience: Duration) -> Option<Answer> {
     let mut stream = socket_names(replica).iter().find_map(|name| connect(name, replica))?;
     stream.set_read_timeout(Some(patience).filter(|patience| *patience != Duration::MAX)).ok()?;
@@ -94,9 +95,9 @@ fn ask(replica: &Path, question: &Question, patience: Duration) -> Option<Answer
     }
 }
 
-/// Connects to a socket of this name, if it is this user's or root's: another user may have made
-/// one to mislead us. Root also believes whoever owns the replica, or the nearest directory above
-/// it that is there.
+/// Connects to a socket by its abstract name. `None` if it belongs to another user than root and
+/// this one: such a user may have made it to mislead us. Root also trusts the owner of the replica,
+/// or of its nearest existing ancestor.
 fn connect(name: &str, replica: &Path) -> Option<UnixStream> {
     let address = SocketAddr::from_abstract_name(name).ok()?;
     let stream = UnixStream::connect_addr(&address).ok()?;
@@ -120,7 +121,7 @@ fn nobody(replica: &Path) -> Asked {
     Asked::Nobody
 }
 
-/// One line to stdout. A closed one is no reason to panic.
+/// Prints a line to stdout. A closed stdout is no reason to panic.
 fn say(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }

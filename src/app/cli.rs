@@ -1,7 +1,6 @@
 //! The command line.
 
 use std::ffi::OsString;
-use std::io::Write;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,6 +8,7 @@ use std::time::Duration;
 use clap::{ArgGroup, CommandFactory, FromArgMatches, Parser};
 
 use crate::app::config_file::FileArgs;
+use crate::app::generate::Generated;
 use crate::model::config::Format;
 use crate::model::config::{
     Config, DEFAULT_INTERVAL, Hooks, Mode, Rerun, parse_debounce, parse_interval, parse_keep,
@@ -34,11 +34,11 @@ twindir [OPTIONS] <SOURCE> <REPLICA> [INTERVAL] [LOG_FILE]
 const EXAMPLES: &str = "\
 Examples:
   twindir ./source ./replica 60 ./logs/twindir.log
-          keep ./replica equal to ./source: now, and 60 s after the end of each sync
+          keep ./replica in sync with ./source: now, and 60 s after the end of each sync
   twindir --once ~/work /mnt/disk/work
-          make it equal once; exit code 1 where something could not be done
+          sync once; exit code 1 if something could not be done
   twindir --check ~/work /mnt/disk/work
-          say what differs, by MD5; exit code 0 where nothing does
+          say what differs, by MD5; exit code 0 if nothing does
   twindir ~/photos /mnt/disk/photos -i 1h -l photos.log -q
           say only warnings on the console; the log file has everything
   twindir --status /mnt/disk/photos
@@ -61,7 +61,7 @@ pub struct Args {
     #[arg(required_unless_present_any = ["status", "wait", "config", "generate"])]
     pub source: Option<PathBuf>,
 
-    /// The directory to keep equal
+    /// The directory to keep in sync
     ///
     /// It is created when missing.
     #[arg(required_unless_present_any = ["status", "wait", "config", "generate"])]
@@ -78,7 +78,7 @@ pub struct Args {
     /// It is kept below 10 MB; the older ones are `LOG_FILE.1` to `.10`.
     log_file: Option<PathBuf>,
 
-    /// Make REPLICA equal once, then exit
+    /// Sync once, then exit
     #[arg(long, group = "single", help_heading = RUN)]
     once: bool,
 
@@ -106,7 +106,7 @@ pub struct Args {
     #[arg(long, alias = "no-watch", help_heading = RUN)]
     interval_only: bool,
 
-    /// How long a path must have rested [default: 10ms]
+    /// How long a path must have been quiet [default: 10ms]
     ///
     /// Before a change is followed: 10ms, 0.5 (seconds); 0 for at once, 60s at most.
     #[arg(long, value_name = "TIME", value_parser = parse_debounce, default_value = "10ms",
@@ -139,8 +139,7 @@ pub struct Args {
 
     /// Hold deletions above this at a start [default: 50%]
     ///
-    /// Hold all deletions where the first look finds more to delete: a number of entries, or a
-    /// share of REPLICA. 100% turns the guard off.
+    /// Hold all deletions if the count at the start finds more than this: a number of entries, or a share of REPLICA. 100% turns the guard off.
     #[arg(long, value_name = "N|P%", default_value = "50%", hide_default_value = true,
         help_heading = SAFETY)]
     max_delete: Limit,
@@ -164,7 +163,7 @@ pub struct Args {
     #[arg(long, help_heading = SAFETY)]
     durable: bool,
 
-    /// Refuse to run where REPLICA does not exist
+    /// Refuse to run if REPLICA does not exist
     #[arg(long, help_heading = SAFETY)]
     no_create: bool,
 
@@ -238,80 +237,7 @@ pub struct Args {
     pub generate: Option<Generated>,
 }
 
-/// What can be generated from the options.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
-pub enum Generated {
-    Man,
-    CompleteBash,
-    CompleteZsh,
-    CompleteFish,
-}
-
-impl Generated {
-    /// Writes it to stdout.
-    ///
-    /// # Errors
-    /// Where that cannot be written to.
-    pub fn write(self) -> std::io::Result<()> {
-        use clap_complete::Shell;
-        let mut command = Args::command();
-        let mut out = Vec::new();
-        let shell = match self {
-            Self::Man => {
-                clap_mangen::Man::new(command).render(&mut out)?;
-                return std::io::stdout().write_all(&out);
-            }
-            Self::CompleteBash => Shell::Bash,
-            Self::CompleteZsh => Shell::Zsh,
-            Self::CompleteFish => Shell::Fish,
-        };
-        clap_complete::generate(shell, &mut command, "twindir", &mut out);
-        std::io::stdout().write_all(&out)
-    }
-}
-
-/// Options that other tools have for what twindir does anyway.
-const DONE_ANYWAY: [(&[&str], &str); 4] = [
-    (
-        &["--delete", "--delete-after", "--delete-before", "--delete-during", "--mirror"],
-        "deletes from REPLICA what goes from SOURCE",
-    ),
-    (
-        &[
-            "-a",
-            "--archive",
-            "-av",
-            "-avz",
-            "-avh",
-            "-aP",
-            "-rv",
-            "-rav",
-            "--times",
-            "--perms",
-            "--owner",
-            "--group",
-        ],
-        "keeps modes, times, owners where it may, attributes and ACLs",
-    ),
-    (&["-r", "--recursive", "-R"], "mirrors all that SOURCE holds"),
-    (
-        &["--watch", "-w", "--monitor", "--daemon"],
-        "watches SOURCE, unless --once or --interval-only is given",
-    ),
-];
-
-/// What is answered to somebody who gives an option for what twindir does anyway; `None` where no
-/// such option is given.
-pub fn answer_to_habits(args: &[String]) -> Option<String> {
-    let mut given = args.iter().take_while(|arg| *arg != "--");
-    let known = |arg: &String| {
-        let (_, what) = DONE_ANYWAY.iter().find(|(names, _)| names.contains(&arg.as_str()))?;
-        Some(format!("twindir {what} without being asked: leave {arg} out"))
-    };
-    given.find_map(known)
-}
-
-/// What is asked of a twindir that runs.
+/// A question to a running twindir.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Inquiry {
     Status { replica: PathBuf },
@@ -319,10 +245,10 @@ pub enum Inquiry {
 }
 
 impl Args {
-    /// Adds what a file of settings says, as if it stood before the rest of the command line.
+    /// Adds the settings of a file. The words of the command line (`words`) take precedence.
     ///
     /// # Errors
-    /// Where the two together are wrong.
+    /// If the two together are not valid, or a root is missing in both.
     pub fn with_file(self, file: FileArgs, words: &[OsString]) -> Result<Self, clap::Error> {
         let is_given = |word: &OsString| {
             let is = |name: &str| word.as_encoded_bytes().starts_with(name.as_bytes());
@@ -349,11 +275,11 @@ impl Args {
     /// Reads a command line.
     ///
     /// # Errors
-    /// Where it is wrong: with a file of settings, only together with that.
+    /// If it is not valid. With `--config`, errors are left to [`Args::with_file`].
     pub fn read(words: &[OsString]) -> Result<Self, clap::Error> {
         let strictly = Self::try_parse_from(words);
         if strictly.as_ref().is_err_and(clap::Error::use_stderr) {
-            // What is missing may stand in the file.
+            // Missing arguments may be in the file.
             let matches = Self::command().ignore_errors(true).try_get_matches_from(words)?;
             if let Ok(args) = Self::from_arg_matches(&matches)
                 && args.config.is_some()
@@ -364,7 +290,8 @@ impl Args {
         strictly
     }
 
-    /// What is asked of a twindir that runs, if this is to start none.
+    /// Returns the question to a running twindir, and the output format. `None` if this is not
+    /// `--status` or `--wait`.
     pub fn inquiry(&self) -> Option<(Inquiry, Format)> {
         let (full, timeout) = (self.full, self.timeout);
         let inquiry = match (self.status.clone(), self.wait.clone()) {
@@ -375,7 +302,7 @@ impl Args {
         Some((inquiry, self.log_format))
     }
 
-    /// The settings that the arguments amount to.
+    /// Turns the arguments into settings.
     pub fn into_config(self) -> Config {
         let cores = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let single = self.check || self.dry_run || self.once;
@@ -413,11 +340,11 @@ impl Args {
 }
 
 impl Args {
-    /// How to run twindir once more by hand.
+    /// Returns the command for another run by hand.
     fn rerun(&self) -> Rerun {
         let named = std::env::args_os().next().unwrap_or_else(|| "twindir".into());
-        // One that was found by PATH is found again; any other name may lead nowhere from another
-        // folder.
+        // A bare name is found through PATH again. A relative path may be wrong in another
+        // directory.
         let is_path = Path::new(&named).components().count() > 1;
         let program =
             std::env::current_exe().ok().filter(|_| is_path).map_or(named, OsString::from);
@@ -474,7 +401,7 @@ impl Options {
     fn value(&mut self, name: &str, value: impl Into<OsString>) {
         let value = value.into();
         if value.as_encoded_bytes().first() == Some(&b'-') {
-            // It would be taken for an option.
+            // As a word of its own, it would be parsed as an option.
             let mut word = OsString::from(name);
             word.push("=");
             word.push(value);
@@ -483,17 +410,6 @@ impl Options {
             self.0.extend([name.into(), value]);
         }
     }
-}
-
-/// Recognises the order `LOG SOURCE REPLICA INTERVAL`, which some scripts use, from arguments
-/// that could not be read: the right order, to be shown.
-pub fn suggest_order(args: &[String]) -> Option<String> {
-    let [log, source, replica, interval] = args else { return None };
-    let swapped = !args.iter().any(|arg| arg.starts_with('-'))
-        && parse_interval(interval).is_ok()
-        && parse_interval(replica).is_err()
-        && !Path::new(log).is_dir();
-    swapped.then(|| format!("twindir {source} {replica} {interval} {log}"))
 }
 
 #[cfg(test)]
@@ -519,13 +435,13 @@ mod tests {
         }
     }
 
-    /// What a single run does not know of.
+    /// Options for a permanent run only.
     const OF_A_LASTING_RUN: [&str; 3] = ["interval", "interval-only", "debounce"];
 
-    /// What is no run at all.
+    /// Options that start no run, and `--config`.
     const OF_AN_INQUIRY: [&str; 6] = ["status", "wait", "timeout", "full", "config", "generate"];
 
-    /// Each option that clap knows is in use here, but for those that are another way of saying so.
+    /// Uses every option that clap knows, except those of the lists above and of `others`.
     #[test]
     fn the_command_of_a_second_run_says_the_same_as_the_first() {
         let given = [
@@ -565,19 +481,5 @@ mod tests {
         let roots = roots.each_ref().map(|root| root.to_str().unwrap());
         let again = config(&[&["--once", "--max-delete=7"], &words[..], &["--"], &roots].concat());
         assert_eq!(first, again);
-    }
-
-    #[test]
-    fn the_order_of_another_script_is_known() {
-        let order = |args: &[&str]| {
-            suggest_order(&args.iter().map(ToString::to_string).collect::<Vec<_>>())
-        };
-        assert_eq!(
-            order(&["log.txt", "src", "dst", "60"]),
-            Some("twindir src dst 60 log.txt".into())
-        );
-        assert_eq!(order(&["src", "dst", "60", "log.txt"]), None);
-        assert_eq!(order(&["src", "dst", "sixty", "log.txt"]), None);
-        assert_eq!(order(&["src", "dst"]), None);
     }
 }

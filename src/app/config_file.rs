@@ -1,5 +1,5 @@
 //! `--config FILE`: settings from a TOML file. Its keys are the long options, and `source` and
-//! `replica`. What the command line says comes after, and wins.
+//! `replica`. The command line takes precedence.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use serde::de::{Deserializer, Error};
 use crate::model::config::{parse_debounce, parse_interval, parse_keep, parse_rate, parse_threads};
 use crate::model::limit::Limit;
 
-/// Why a file of settings is refused.
+/// The reason why a settings file is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     #[error("cannot read the settings in {}: {}", .0.display(), .1)]
@@ -19,11 +19,11 @@ pub enum ConfigError {
     Wrong(PathBuf, toml::de::Error),
 }
 
-/// A value as it would be written on the command line, if it is one that the option takes.
+/// A value as on the command line, checked by the option's own parser.
 #[derive(Debug)]
 struct Checked<T>(String, std::marker::PhantomData<T>);
 
-/// What an option takes.
+/// The parser of an option's value.
 trait Takes {
     fn check(text: &str) -> Result<(), String>;
 }
@@ -104,18 +104,19 @@ enum LogFormat {
     Json,
 }
 
-/// What a file says, as words of a command line.
+/// The settings of a file, as words of a command line.
 pub struct FileArgs {
     pub options: Vec<OsString>,
     pub source: Option<PathBuf>,
     pub replica: Option<PathBuf>,
 }
 
-/// Reads a file of settings. Paths in it are meant from the folder it was started in, as on the
-/// command line.
+/// Reads a settings file. Relative paths in it start from the current directory, as on the command
+/// line.
 ///
 /// # Errors
-/// Where it cannot be read, or has a key or a value that is none: with line and column.
+/// If the file cannot be read, or a key or value is invalid. The latter error gives line and
+/// column.
 pub fn read(path: &Path) -> Result<FileArgs, ConfigError> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| ConfigError::Unreadable(path.into(), error))?;
@@ -203,7 +204,7 @@ mod tests {
         assert_eq!(args.source, Some("/a b".into()));
     }
 
-    /// Options that are no settings of a lasting run.
+    /// Options that are no settings of a permanent run.
     const NO_KEYS: [&str; 12] = [
         "once", "dry-run", "check", "quick", "config", "generate", "status", "wait", "timeout",
         "full", "help", "version",
@@ -225,7 +226,7 @@ mod tests {
         let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/systemd/example.toml");
         let text = std::fs::read_to_string(&example).unwrap();
         assert!(read(&example).unwrap().source.is_some());
-        // With all that is commented out, too.
+        // Every setting that is commented out must be valid too.
         let is_setting = |line: &&str| {
             line.strip_prefix('#').is_some_and(|rest| {
                 rest.starts_with(|first: char| first.is_ascii_lowercase()) && rest.contains(" = ")

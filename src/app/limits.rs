@@ -1,36 +1,36 @@
-//! What the system lets the process use. A run that could not be carried through is refused at its
-//! start.
+//! Resource limits of the process. A run that could not finish within them is refused at its start.
 
 use std::io;
 use std::thread::Builder;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Threads without which something would not be done: those for signals, console, log, trash thread
-/// and the watch's three, and two that walk. The workers for big files come on top; others help
-/// where they can be had.
+/// Number of threads that the program cannot do without: signals, console, log and trash, three for
+/// the watch, and two that walk. The workers for big files are additional. Other threads only help,
+/// and are started if the system allows it.
 const THREADS: usize = 9;
 
-/// Threads that help, for each of `--threads`: in a round and in two walks.
+/// Number of helping threads for each of `--threads`: one in a round, and one in each of two walks.
 const HELPERS: usize = 3;
 
-/// Address space that a thread may take, in bytes: a stack of 2 MiB, and 64 MiB of which the
-/// allocator uses a little (twice as much for a moment, to align it).
+/// Address space of a thread, in bytes: a stack of 2 MiB, and 64 MiB for the allocator. The
+/// allocator uses a small part of that. For a moment it maps twice as much, to align it.
 const SPACE: u64 = 72 << 20;
 
-/// The stack of a thread and what else it may write to, in bytes.
+/// Writable memory of a thread, in bytes: its stack and some more.
 const STACK: u64 = 9 << 18;
 
-/// What is read, compared and remembered, in bytes.
+/// Memory for buffers and for what the program remembers, in bytes.
 const BUFFERS: u64 = 16 << 20;
 
-/// The stack of the first thread, in bytes.
+/// The smallest stack of the first thread, in bytes.
 const LEAST_STACK: u64 = 512 << 10;
 
-/// Raises the limit on open files as far as that goes, and sees that this and the others will do.
+/// Raises the limit on open files to the hard limit, then checks the limits on open files, address
+/// space, data and threads. `threads`: the value of `--threads`.
 ///
 /// # Errors
-/// A sentence that says what to do.
+/// If a limit is too low: a sentence for the user that says what to do.
 pub fn check(threads: usize) -> Result<(), String> {
     raise_open_files(threads)?;
     check_address_space(threads)?;
@@ -44,12 +44,12 @@ pub fn check(threads: usize) -> Result<(), String> {
     })
 }
 
-/// A round holds a few hundred directories open; the usual soft limit of 1024 leaves little
-/// room, and the hard one is there for being used.
+/// Raises the limit on open files. A round holds a few hundred directories open, so the usual soft
+/// limit of 1024 is close. Fails if the hard limit is too low.
 fn raise_open_files(threads: usize) -> Result<(), String> {
     let limit = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
-    // Both sides of a round's directories, and for each thread its big files and its walk.
+    // The directories of a round on both sides, and for each thread its big files and its walk.
     let need = 64 + 2 * 64 + 24 * threads as u64;
     match getrlimit(Resource::Nofile).current {
         Some(have) if have < need => Err(format!(
@@ -61,8 +61,8 @@ fn raise_open_files(threads: usize) -> Result<(), String> {
     }
 }
 
-/// Past the limit on address space, or on data, an allocation fails, or a stack does not grow:
-/// either ends the process.
+/// Checks the limits on address space and data. Beyond them an allocation fails, or a stack cannot
+/// grow: either ends the process.
 fn check_address_space(threads: usize) -> Result<(), String> {
     let number = (THREADS + threads + HELPERS * threads) as u64;
     let limits = [
@@ -84,10 +84,10 @@ fn check_address_space(threads: usize) -> Result<(), String> {
     Ok(())
 }
 
-/// Sees that the first thread has a stack to speak of. To be called before anything else.
+/// Checks that the stack of the first thread is large enough. Must be called before anything else.
 ///
 /// # Errors
-/// A sentence that says what to do.
+/// If it is too small: a sentence for the user that says what to do.
 pub fn check_stack() -> Result<(), String> {
     match getrlimit(Resource::Stack).current {
         Some(have) if have < LEAST_STACK => Err(format!(
@@ -103,7 +103,7 @@ fn or_fewer(threads: usize) -> &'static str {
     if threads > 1 { " or give fewer --threads" } else { "" }
 }
 
-/// Starts so many threads at once, for a moment.
+/// Starts `number` threads at once, for a moment. Fails if one cannot be started.
 fn try_threads(number: usize) -> io::Result<()> {
     let (hold, wait) = crossbeam_channel::bounded::<()>(0);
     let mut started = Vec::new();

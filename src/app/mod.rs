@@ -1,8 +1,10 @@
-//! From the command line to the exit code.
+//! The way from the command line to the exit code.
 
-mod ask; // --status, --wait: what a twindir that runs is asked
+mod ask; // --status, --wait: questions to a running twindir
 pub mod cli; // arguments to settings
 mod config_file; // settings from a file
+mod generate; // man page, completions
+pub mod habits; // answers to command lines of other tools
 mod limits; // what the system lets the process use
-mod panics; // a bug, said and survived by nobody
-pub mod program; // arguments to exit code
+mod panics; // a panic in any thread is reported
+pub mod program; // main: arguments to exit code

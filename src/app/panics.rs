@@ -1,4 +1,4 @@
-//! A panic in any thread: it is known, and said, and nobody waits for long until it is said.
+//! Panics in any thread: they are noted and reported, and the process does not wait long for that.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::stderr;
@@ -13,22 +13,22 @@ use rustix::io::Errno;
 /// Whether a thread has panicked.
 pub static PANICKED: AtomicBool = AtomicBool::new(false);
 
-/// Whether all was said of the panic.
+/// Whether the report of a panic is complete.
 static SAID: AtomicBool = AtomicBool::new(false);
 
-/// How long a stderr that nobody reads may hold up the end.
+/// How long a stderr that nobody reads may delay the end of the process.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// What a pipe takes at once if it takes anything, in bytes. See pipe(7).
+/// Bytes that a pipe accepts without blocking if it accepts any. See pipe(7).
 const AT_ONCE: usize = 4096;
 
-/// Lets a panic in any thread be said and known. The thread goes on unwinding, which removes its
-/// temporary files.
+/// Installs a hook that notes a panic in any thread, and reports it. The thread then unwinds, which
+/// removes its temporary files.
 pub fn install_hook() {
     std::panic::set_hook(Box::new(|info| {
         let is_first = !PANICKED.swap(true, Ordering::Relaxed);
         let was_taken = say(&text_of(info));
-        // Its lines may take longer to find out than the process waits, and nobody may read them.
+        // A backtrace may take longer than the process waits, and nobody may be reading it.
         if is_first && was_taken {
             let backtrace = Backtrace::capture();
             if backtrace.status() == BacktraceStatus::Captured {
@@ -39,7 +39,8 @@ pub fn install_hook() {
     }));
 }
 
-/// The end of the process would cut off a thread that still says why.
+/// Waits up to `LAST_WORDS` until the panic is reported. Otherwise the end of the process would
+/// cut the report off.
 pub fn await_last_words() {
     let end = Instant::now() + LAST_WORDS;
     while !SAID.load(Ordering::Relaxed) && Instant::now() < end {
@@ -55,8 +56,8 @@ fn text_of(info: &PanicHookInfo<'_>) -> String {
     )
 }
 
-/// Writes to stderr as long as that takes anything: whether it took all. Its lock is not asked for:
-/// whoever has it may be waiting for a reader.
+/// Writes to stderr while it accepts bytes. Returns whether it accepted all. Does not take the lock
+/// of stderr: whoever holds it may be blocked.
 fn say(text: &str) -> bool {
     let (end, stderr) = (Instant::now() + LAST_WORDS, stderr());
     let mut rest = text.as_bytes();
@@ -70,7 +71,7 @@ fn say(text: &str) -> bool {
     rest.is_empty()
 }
 
-/// Waits until writing would not block, at most until `end`.
+/// Waits until writing would not block. Returns false if that is not so by `end`.
 fn takes_more(stderr: BorrowedFd<'_>, end: Instant) -> bool {
     loop {
         let left = end.saturating_duration_since(Instant::now());
@@ -80,7 +81,7 @@ fn takes_more(stderr: BorrowedFd<'_>, end: Instant) -> bool {
             Ok(0) => return false,
             Ok(_) => return true,
             Err(_) if left.is_zero() => return false,
-            // Of a signal: it says nothing.
+            // A signal has interrupted the call: try again.
             Err(_) => {}
         }
     }

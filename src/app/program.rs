@@ -1,4 +1,4 @@
-//! From arguments to exit code.
+//! The main function: from arguments to the exit code.
 
 use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -6,12 +6,14 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use clap::CommandFactory;
 use crossbeam_channel::{Receiver, unbounded};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGXFSZ};
 
 use crate::app::ask::{Asked, inquire};
-use crate::app::cli::{Args, answer_to_habits, suggest_order};
+use crate::app::cli::Args;
 use crate::app::config_file;
+use crate::app::habits::{answer_to_habits, suggest_order};
 use crate::app::limits;
 use crate::app::panics::{self, PANICKED};
 use crate::daemon::core::End;
@@ -34,13 +36,14 @@ use crate::writer::fs::round::MountPoints;
 #[repr(u8)]
 enum Exit {
     Done = 0,
-    /// `--once` or `--dry-run` ended with Problems or held deletions; `--check` found a difference.
+    /// `--once` or `--dry-run` ended with problems or held deletions, `--check` found a difference,
+    /// or `--status` or `--wait` answered no.
     Incomplete = 1,
-    /// Wrong use or configuration.
+    /// Wrong use or configuration, or no twindir answers `--status` or `--wait`.
     Refused = 2,
     /// A bug in twindir: a panic.
     Bug = 70,
-    /// A run that has an end was interrupted before it; also a second signal while stopping.
+    /// A run with an end was interrupted before it. Also a second signal while stopping.
     Interrupted = 130,
 }
 
@@ -61,7 +64,7 @@ pub fn main() -> ExitCode {
         Err(error) => return refuse_arguments(&error, &words),
     };
     if let Some(kind) = args.generate {
-        return match kind.write() {
+        return match kind.write(Args::command()) {
             Ok(()) => Exit::Done.into(),
             Err(error) => {
                 complain(&error.to_string());
@@ -94,7 +97,7 @@ pub fn main() -> ExitCode {
         complain(&refusal);
         return Exit::Refused.into();
     }
-    // A panic in any thread ends the run; what unwinds removes its temporary files.
+    // A panic in any thread ends the run. Unwinding removes temporary files.
     let exit = match catch_unwind(AssertUnwindSafe(|| start(&config))) {
         Ok(Ok(exit)) => exit,
         Ok(Err(error)) => {
@@ -109,7 +112,7 @@ pub fn main() -> ExitCode {
     exit.into()
 }
 
-/// Says what is wrong with the arguments, or prints what they ask for (`--help`).
+/// Reports what is wrong with the arguments, or prints what they ask for (`--help`).
 fn refuse_arguments(error: &clap::Error, words: &[OsString]) -> ExitCode {
     let given: Vec<String> =
         words.iter().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
@@ -134,8 +137,8 @@ fn start(config: &Config) -> Result<Exit, Box<dyn std::error::Error>> {
     match config.mode {
         Mode::Keep | Mode::Once => {
             let prepared = checked.prepare()?;
-            // All paths are absolute by now. The folder it was started in may be on a disk that is
-            // to be unmounted.
+            // All paths are absolute by now. The current directory may be on a disk that somebody
+            // wants to unmount.
             let _ = std::env::set_current_dir("/");
             Ok(report_and_run(config, prepared, &signals))
         }
@@ -205,7 +208,7 @@ fn report_and_run(config: &Config, mut prepared: Prepared, signals: &Receiver<i3
     }
 }
 
-/// Sees that digests are right on this processor, before they are relied on.
+/// Checks that the processor computes correct MD5s in lanes, before they are used. Warns if not.
 fn test_digests() {
     if !digest::test_lanes() {
         tracing::warn!(
@@ -237,19 +240,21 @@ fn log_start(config: &Config, filter: &Filter) {
         tracing::warn!(
             op = "warning",
             path = %dir.join(name),
-            "the log file lies inside the source: it is not mirrored, nor are its numbered elders"
+            "the log file lies inside the source: neither it nor its rotated copies (.1 to .10) are mirrored"
         );
     }
 }
 
-/// An error before there is a console thread. A closed stderr is no reason to panic.
+/// Reports an error before the console thread exists. A closed stderr is no reason to panic.
 fn complain(text: &str) {
     use std::io::Write;
     let _ = writeln!(std::io::stderr(), "error: {text}");
 }
 
-/// Signals come out of a channel; the first one sets the flag, and the second one ends the process
-/// at once. A SIGUSR1 asks for the status, and ends nothing. A SIGHUP that is to be ignored, as nohup has it, is.
+/// Returns a channel that receives signals.
+/// - The first SIGINT, SIGTERM or SIGHUP sets `stopping`; the second one ends the process at once.
+/// - SIGUSR1 asks for the status.
+/// - SIGHUP stays ignored if the process has begun so, as with nohup.
 fn listen_for_signals(
     stopping: &Arc<AtomicBool>,
 ) -> Result<Receiver<i32>, Box<dyn std::error::Error>> {
@@ -260,8 +265,8 @@ fn listen_for_signals(
         signal_hook::flag::register_conditional_shutdown(*signal, exit, Arc::clone(stopping))?;
         signal_hook::flag::register(*signal, Arc::clone(stopping))?;
     }
-    // Past a limit on file sizes (ulimit -f) a write fails with EFBIG, instead of killing the
-    // process.
+    // With a handler, a write beyond the limit on file sizes (ulimit -f) fails with EFBIG. Without
+    // one, it kills the process.
     signal_hook::flag::register(SIGXFSZ, Arc::default())?;
     let mut signals = signal_hook::iterator::Signals::new(all.into_iter().chain([SIGUSR1]))?;
     let (sender, receiver) = unbounded();
@@ -275,7 +280,7 @@ fn listen_for_signals(
     Ok(receiver)
 }
 
-/// Whether this process has begun with a signal ignored. See `proc_pid_status(5)`.
+/// Returns whether this process ignores a signal since its start. See `proc_pid_status(5)`.
 fn is_ignored(signal: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

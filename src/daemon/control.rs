@@ -1,9 +1,8 @@
-//! The control socket: what somebody at another shell asks is answered, whatever the loop is at.
+//! The control socket: answers questions from other processes, even while the loop is busy.
 //!
-//! It is the lock's socket. Each question is one line of JSON, and so is each answer. Root is
-//! answered, and the user who runs this twindir; to others it says nothing. Each asker has a thread
-//! of its own, so that one who never reads, or never asks, keeps nobody else waiting; there are at
-//! most [`MOST_ASKERS`].
+//! The socket is also the lock's. A question is one line of JSON, and so is its answer. Only root
+//! and the user who runs this twindir get answers. Each asker has a thread of its own, so that a
+//! slow one does not delay the others. At most [`MOST_ASKERS`] are connected at a time.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -16,32 +15,32 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::status::{State, Status, WaitResult};
 
-/// Askers that may be connected at a time.
+/// The most askers that may be connected at a time.
 const MOST_ASKERS: usize = 64;
 
-/// How long an asker may take to ask, and to take the answer.
+/// How long an asker may take to send its question, and to receive the answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How often it is seen whether one who waits is still there.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often to check whether an asker that waits is still connected.
+const POLL: Duration = Duration::from_secs(1);
 
-/// A question is no longer than that, in bytes.
+/// The longest question, in bytes.
 const LONGEST: u64 = 4096;
 
-/// What can be asked.
+/// A question.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Question {
     Status,
-    /// Until every change made before is in the replica. `full`: and a full sweep has come to its
-    /// end that began after this.
+    /// Waits until every change made before is in the replica. `full`: also until the end of a full
+    /// sweep that begins after the question.
     Wait {
         full: bool,
         timeout_seconds: f64,
     },
 }
 
-/// What is answered.
+/// An answer.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Answer {
@@ -50,33 +49,33 @@ pub enum Answer {
     Refused(String),
 }
 
-/// What the loop is told by askers.
+/// A request of an asker to the loop.
 pub enum Request {
     Wait {
         id: u64,
         full: bool,
         answer: Sender<WaitResult>,
     },
-    /// He waits no longer.
+    /// The asker of this number no longer waits.
     GiveUp(u64),
 }
 
 /// The last status, for askers to read.
 #[derive(Clone)]
-pub struct Board(Arc<Mutex<(Instant, Status)>>);
+pub struct StatusBoard(Arc<Mutex<(Instant, Status)>>);
 
-impl Default for Board {
+impl Default for StatusBoard {
     fn default() -> Self {
         Self(Arc::new(Mutex::new((Instant::now(), Status::default()))))
     }
 }
 
-impl Board {
+impl StatusBoard {
     pub fn set(&self, status: Status) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (Instant::now(), status);
     }
 
-    /// Changes are being followed.
+    /// Notes that a round runs: until the next status is set, the replica is not in sync.
     pub fn mark_busy(&self) {
         let (_, status) = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         status.in_sync = false;
@@ -91,22 +90,23 @@ impl Board {
     }
 }
 
-/// Answers those who connect.
+/// The service that answers those who connect.
 #[derive(Clone)]
-pub struct Desk {
-    pub board: Board,
+pub struct ControlServer {
+    pub board: StatusBoard,
     pub requests: Sender<Request>,
     askers: Arc<AtomicUsize>,
-    /// Numbers of those who wait.
+    /// The number of the next asker that waits.
     numbers: Arc<AtomicU64>,
 }
 
-impl Desk {
-    pub fn new(board: Board, requests: Sender<Request>) -> Self {
+impl ControlServer {
+    pub fn new(board: StatusBoard, requests: Sender<Request>) -> Self {
         Self { board, requests, askers: Arc::default(), numbers: Arc::default() }
     }
 
-    /// Takes on somebody who has connected.
+    /// Answers a new connection in a thread of its own. Closes it if it comes from another user, or
+    /// if no thread can be started.
     pub fn serve(&self, stream: UnixStream) {
         let Ok(asker) = rustix::net::sockopt::socket_peercred(&stream) else { return };
         let own = rustix::process::geteuid();
@@ -122,7 +122,7 @@ impl Desk {
         let desk = self.clone();
         let thread = std::thread::Builder::new().name("twindir-asker".into());
         let started = thread.spawn(move || {
-            // Who goes away while he is answered is no concern of ours.
+            // The asker may disconnect before the answer. That is no error.
             let _ = desk.answer(&stream);
             desk.askers.fetch_sub(1, Ordering::Relaxed);
         });
@@ -163,8 +163,8 @@ impl Desk {
         let end = Instant::now().checked_add(patience);
         stream.set_nonblocking(true)?;
         let result = loop {
-            let left = end.map_or(LOOK, |end| end.saturating_duration_since(Instant::now()));
-            match answered.recv_timeout(left.min(LOOK)) {
+            let left = end.map_or(POLL, |end| end.saturating_duration_since(Instant::now()));
+            match answered.recv_timeout(left.min(POLL)) {
                 Ok(result) => break Ok(result),
                 Err(RecvTimeoutError::Disconnected) => break Err(is_over()),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -172,7 +172,7 @@ impl Desk {
             if end.is_some_and(|end| Instant::now() >= end) {
                 break Ok(WaitResult::TimedOut);
             }
-            // He has gone away.
+            // The asker has disconnected.
             let mut reader = stream;
             if matches!(reader.read(&mut [0]), Ok(0)) {
                 break Err(is_over());
@@ -186,7 +186,7 @@ impl Desk {
     }
 }
 
-/// Writes an answer, as far as it is taken at once or within [`PATIENCE`].
+/// Writes an answer. Fails if the asker does not receive it within [`PATIENCE`].
 fn write_answer(mut stream: &UnixStream, answer: &Answer) -> std::io::Result<()> {
     let mut text = serde_json::to_string(answer)?;
     text.push('\n');

@@ -1,5 +1,5 @@
-//! Hooks: commands of the user's that are run after changes, and when something goes wrong. They
-//! are never waited for: a thread runs them, one after the other.
+//! Hooks: the user's commands that are run after changes, and when a problem begins or ends. A
+//! thread runs them one after the other, so that the loop never waits for them.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -18,22 +18,22 @@ use crate::model::path::RelPath;
 use crate::model::status::{State, Status};
 use crate::report::{Done, Operation};
 
-/// A hook is ended after so long.
+/// How long a hook may run before it is killed.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// How long there is between two runs after changes, at least.
+/// The least time between two runs of `--on-sync`.
 const APART: Duration = Duration::from_secs(1);
 
-/// How often it is seen whether a hook has ended.
-const LOOK: Duration = Duration::from_millis(20);
+/// How often to check whether a hook has ended.
+const POLL: Duration = Duration::from_millis(20);
 
-/// More changed paths than this are not named, but counted.
+/// The most changed paths that a hook gets by name. Further ones are only counted.
 const MOST_PATHS: usize = 100_000;
 
-/// Of what a hook writes to stderr, so many bytes are said where it has failed.
+/// The most bytes of a hook's stderr that are logged if it fails.
 const SHOWN: usize = 500;
 
-/// What was done since the last run of the hook.
+/// The actions since the last run of `--on-sync`.
 #[derive(Default)]
 struct Changes {
     created: u64,
@@ -53,7 +53,7 @@ struct Run {
     input: Vec<u8>,
 }
 
-/// Runs the hooks that there are.
+/// The hooks of a run, and what they have still to report.
 pub(super) struct Hooks {
     commands: Commands,
     runs: Option<Sender<Run>>,
@@ -61,9 +61,9 @@ pub(super) struct Hooks {
     roots: [OsString; 2],
     changes: Changes,
     last: Option<Instant>,
-    /// What was wrong when that was last told, and what kind it was.
+    /// The kind of problem that `--on-problem` has last reported; `None` for no problem.
     trouble: Option<&'static str>,
-    /// Told while a hook ran: what is to be told next.
+    /// A run of `--on-problem` that the thread has not received yet.
     due: Option<Run>,
 }
 
@@ -79,7 +79,7 @@ impl Hooks {
         Ok(Self { commands, runs, thread, roots, changes, last: None, trouble: None, due: None })
     }
 
-    /// Notes what a round has done.
+    /// Notes the actions of a round, if there is a hook for them.
     pub fn note(&mut self, done: &[Done]) {
         if self.commands.on_sync.is_none() {
             return;
@@ -101,13 +101,13 @@ impl Hooks {
         }
     }
 
-    /// Whether a hook is to be run soon.
+    /// Returns whether there are actions that `--on-sync` has not reported.
     pub fn has_changes(&self) -> bool {
         let Changes { created, updated, removed, renamed, .. } = self.changes;
         created + updated + removed + renamed > 0
     }
 
-    /// Runs what is due by now.
+    /// Runs the hooks that are due. While one runs and another one waits, nothing more is started.
     pub fn run_due(&mut self, status: &Status, now: Instant) {
         if self.runs.is_none() {
             return;
@@ -127,7 +127,7 @@ impl Hooks {
         {
             let changes = std::mem::take(&mut self.changes);
             let run = self.after_changes(command.clone(), &changes);
-            // One that runs takes long: what has changed is told by the next.
+            // If another run came first, the next run reports these changes.
             if self.hand_over(run).is_some() {
                 self.changes = changes;
             } else {
@@ -136,8 +136,8 @@ impl Hooks {
         }
     }
 
-    /// Runs what is still due at the end of a single run, and waits for it: nobody else does. A
-    /// signal ends the wait.
+    /// Runs the hooks that are still due at the end of a single run, and waits for them. A signal
+    /// ends the wait, except SIGUSR1.
     pub fn finish(&mut self, status: &Status, signals: &Receiver<i32>) {
         let is_stopped = || signals.try_iter().any(|signal| signal != SIGUSR1);
         self.last = None;
@@ -148,15 +148,15 @@ impl Hooks {
             if is_stopped() {
                 return;
             }
-            std::thread::sleep(LOOK);
+            std::thread::sleep(POLL);
         }
         self.runs = None;
         while self.thread.as_ref().is_some_and(|thread| !thread.is_finished()) && !is_stopped() {
-            std::thread::sleep(LOOK);
+            std::thread::sleep(POLL);
         }
     }
 
-    /// Gives it back where a hook runs and another one waits.
+    /// Passes a run to the thread. Returns it if another one waits there.
     fn hand_over(&self, run: Run) -> Option<Run> {
         match self.runs.as_ref()?.try_send(run) {
             Ok(()) | Err(TrySendError::Disconnected(_)) => None,
@@ -188,13 +188,14 @@ impl Hooks {
         Run { option: "--on-sync", command, variables, input }
     }
 
-    /// Has it told when something goes wrong, and when that is over.
+    /// Prepares a run of `--on-problem` if the kind of problem has changed. It replaces one that
+    /// the thread has not received yet.
     fn note_trouble(&mut self, status: &Status) {
         let Some(command) = self.commands.on_problem.clone() else { return };
         let kind = match status.state {
             State::Lost => Some("lost"),
             _ if status.held.is_some() => Some("held"),
-            State::OutOfSpace => Some("full"),
+            State::OutOfSpace => Some("out_of_space"),
             _ if status.problems > 0 => Some("problem"),
             // Nothing is known yet.
             State::Starting | State::Counting => return,
@@ -224,7 +225,7 @@ impl Hooks {
 }
 
 impl Run {
-    /// Runs it to its end. What goes wrong is a line.
+    /// Runs the hook to its end. Logs failures.
     fn run(self) {
         let option = self.option;
         match self.try_run() {
@@ -243,9 +244,11 @@ impl Run {
         }
     }
 
-    /// How it has ended, `None` where it had to be, and what it has said.
+    /// Returns the exit status (`None` if it was killed), and what it wrote to stderr as text for
+    /// the log.
     fn try_run(self) -> io::Result<(Option<ExitStatus>, String)> {
-        // It may read nothing, and outlive us: a file waits for nobody.
+        // The hook may read nothing, and may outlive twindir. A file, unlike a pipe, blocks
+        // neither.
         let mut input = File::from(memfd_create("twindir-hook", MemfdFlags::CLOEXEC)?);
         input.write_all(&self.input)?;
         input.rewind()?;
@@ -257,9 +260,9 @@ impl Run {
             .stdin(input)
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
-            // A group of its own, so that all that it starts can be ended with it.
+            // With a process group of its own, its children can be killed too.
             .process_group(0);
-        // Those are between the service manager and us.
+        // Only twindir itself reports to the service manager.
         for name in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"] {
             command.env_remove(name);
         }
@@ -274,7 +277,7 @@ impl Run {
             listen(stderr.as_mut(), &mut said);
             match child.try_wait() {
                 Ok(Some(status)) => break Some(status),
-                Ok(None) if begun.elapsed() < LIMIT => std::thread::sleep(LOOK),
+                Ok(None) if begun.elapsed() < LIMIT => std::thread::sleep(POLL),
                 Ok(None) | Err(_) => {
                     kill(&child);
                     child.wait()?;
@@ -282,14 +285,14 @@ impl Run {
                 }
             }
         };
-        // What it has left in the background is not listened to any more.
+        // Later output of its background processes is ignored.
         listen(stderr.as_mut(), &mut said);
         let said = String::from_utf8_lossy(&said).trim().replace('\n', "; ");
         Ok((ended, if said.is_empty() { said } else { format!(": {said}") }))
     }
 }
 
-/// Reads what there is, and keeps the first [`SHOWN`] bytes of all.
+/// Reads all available output. Keeps the first [`SHOWN`] bytes of the whole.
 fn listen(stderr: Option<&mut ChildStderr>, said: &mut Vec<u8>) {
     let Some(stderr) = stderr else { return };
     let mut piece = [0; 4096];

@@ -1,4 +1,4 @@
-//! The daemon: threads, channels and timers around the [core](core), which says what is to be done.
+//! The daemon: threads, channels and timers around the [core](core), which decides what to do.
 
 pub mod control;
 pub mod core;
@@ -19,7 +19,7 @@ use crossbeam_channel::{Receiver, Sender, never, select, unbounded};
 use signal_hook::consts::SIGUSR1;
 
 use self::core::{Command, Core, End, Event, Portions, WalkKind, WalkPlan};
-use crate::daemon::control::{Board, Desk, Request};
+use crate::daemon::control::{ControlServer, Request, StatusBoard};
 use crate::daemon::startup::Prepared;
 use crate::fs::roots::Lost;
 use crate::fs::tree::FreeSpace;
@@ -27,7 +27,7 @@ use crate::fs::writeback::unseen_seconds_of;
 use crate::model::check::Detector;
 use crate::model::config::Config;
 use crate::model::error::Side;
-use crate::model::status::{Status, WaitResult};
+use crate::model::status::{JobProgress, Status, WaitResult};
 use crate::report::LiveLine;
 use crate::sweep::{Extent, Message, Plan, Sweep};
 use crate::watch::{Change, Watch, kernel_limit};
@@ -39,15 +39,15 @@ use progress::Progress;
 use roots::{RootKeeper, RootWatch, probe_replica};
 use service::ServiceManager;
 
-/// How often the roots are checked, at least.
+/// The longest wait of the loop. The roots are checked at least that often.
 const TICK: Duration = Duration::from_secs(1);
 
-/// How long changes are taken in before the next round, and how many between two looks at the
-/// clock: about as long as a round of renames takes, so that they do not pile up.
+/// How long changes are received before the next round, and how many between two checks of the
+/// time. A round of renames takes about as long, so changes do not pile up.
 const INTAKE: Duration = Duration::from_millis(10);
 const AT_ONCE: usize = 256;
 
-/// Why a run ended that should not have.
+/// The error that ended a run.
 #[derive(Debug, thiserror::Error)]
 pub enum Failed {
     #[error("cannot start a thread: {0}; raise the limit on processes (ulimit -u)")]
@@ -56,10 +56,10 @@ pub enum Failed {
     Panicked,
 }
 
-/// Runs until one sync is done, or until a signal comes.
+/// Runs the daemon until one sync is done (`--once`), or until a signal comes.
 ///
 /// # Errors
-/// [`Failed`], which no state of the two trees can bring about.
+/// [`Failed`]. No state of the two trees can cause it.
 pub fn run(
     config: &Config,
     prepared: Prepared,
@@ -83,26 +83,26 @@ pub fn run(
     let source = roots.source.path.clone();
     let named = [&roots.source, &roots.replica].map(|root| root.path.clone().into_os_string());
     let (asked, requests) = unbounded();
-    let board = Board::default();
-    lock.answer_by(Desk::new(board.clone(), asked));
+    let board = StatusBoard::default();
+    lock.answer_by(ControlServer::new(board.clone(), asked));
     let keeper = RootWatch::new(config, source_mount, replica_mount, lock, beside);
     let writer = Reconciler::start(roots, capabilities, filter, options, Arc::clone(&stop))
         .map_err(Failed::Thread)?;
     let hooks = Hooks::start(config.hooks.clone(), named).map_err(Failed::Thread)?;
     let progress = Progress::new(board, live, Instant::now());
-    let face = Face { progress, hooks, service: ServiceManager::start(), requests };
+    let face = Interfaces { progress, hooks, service: ServiceManager::start(), requests };
     Daemon::new(config, source, (writer, keeper), face, stop).run(signals, panicked)
 }
 
-/// What others see of the run, and ask it.
-struct Face {
+/// The interfaces to users and other programs.
+struct Interfaces {
     progress: Progress,
     hooks: Hooks,
     service: ServiceManager,
     requests: Receiver<Request>,
 }
 
-/// What the core's commands are carried out with.
+/// The core, and all that carries out its commands.
 struct Daemon<'a, W: Writer, R> {
     config: &'a Config,
     /// The path of the source.
@@ -112,15 +112,15 @@ struct Daemon<'a, W: Writer, R> {
     roots: R,
     watch: Option<Watch>,
     sweep: Option<Sweep>,
-    scan: Option<Sweep>,
-    face: Face,
-    /// Those who wait, by their numbers.
+    partial_walk: Option<Sweep>,
+    face: Interfaces,
+    /// The askers that wait, by their numbers.
     waiters: HashMap<u64, Sender<WaitResult>>,
-    /// How many directories the kernel lets this user watch.
+    /// The most directories that the kernel lets this user watch.
     watches_allowed: Option<u64>,
-    /// Ends whatever takes long.
+    /// When set, all long work stops.
     stop: Arc<AtomicBool>,
-    /// How the run has ended.
+    /// The end of the run, once it is known.
     end: Option<Result<End, Failed>>,
 }
 
@@ -129,7 +129,7 @@ impl<'a, W: Writer, R: RootKeeper<W>> Daemon<'a, W, R> {
         config: &'a Config,
         source: PathBuf,
         (writer, roots): (W, R),
-        face: Face,
+        face: Interfaces,
         stop: Arc<AtomicBool>,
     ) -> Self {
         Self {
@@ -140,7 +140,7 @@ impl<'a, W: Writer, R: RootKeeper<W>> Daemon<'a, W, R> {
             roots,
             watch: None,
             sweep: None,
-            scan: None,
+            partial_walk: None,
             face,
             waiters: HashMap::new(),
             watches_allowed: kernel_limit("watches").1.parse().ok(),
@@ -179,7 +179,7 @@ impl<'a, W: Writer, R: RootKeeper<W>> Daemon<'a, W, R> {
         }
     }
 
-    /// Looks at both roots.
+    /// Checks both roots.
     fn inspect_roots(&mut self) {
         for side in [Side::Source, Side::Replica] {
             let (trust, now) = (self.core.trust(), Instant::now());
@@ -191,20 +191,20 @@ impl<'a, W: Writer, R: RootKeeper<W>> Daemon<'a, W, R> {
         self.note_if_back();
     }
 
-    /// Goes on where both roots stand again.
+    /// Reports to the core if both roots are back.
     fn note_if_back(&mut self) {
         if self.core.is_lost() && !self.roots.is_lost() {
             self.step(Event::RootsBack);
         }
     }
 
-    /// A round or a walk met a root that is not what it was.
+    /// Handles a root that a round or a walk has found missing or replaced.
     fn lose(&mut self, lost: Lost) {
         let (side, error) = match lost {
             Lost::Source(error) => (Side::Source, error),
             Lost::Replica(error) => (Side::Replica, error),
             Lost::SourceReplaced | Lost::ReplicaReplaced => {
-                // It may be back already. What was to be looked at is lost all the same.
+                // The old root may be back already. The pending checks are dropped all the same.
                 self.step(Event::RootLost);
                 self.writer.abandon();
                 return self.inspect_roots();
@@ -215,11 +215,11 @@ impl<'a, W: Writer, R: RootKeeper<W>> Daemon<'a, W, R> {
         for event in events {
             self.step(event);
         }
-        // A replica that was deleted is made again at once.
+        // If the replica was deleted, it has been created again by now.
         self.note_if_back();
     }
 
-    /// Tells the core what has happened, and carries out what it says.
+    /// Passes an event to the core, and carries out its commands.
     fn step(&mut self, event: Event) {
         self.face.progress.mark_stale();
         for command in self.core.step(Instant::now(), event) {
@@ -243,7 +243,7 @@ impl<'a, W: Writer, R: RootKeeper<W>> Daemon<'a, W, R> {
             },
             Command::StopWalk(kind) => *self.walk(kind) = None,
             Command::Round(work) => self.round(work),
-            Command::FindRooms => self.step(Event::Rooms(self.writer.free_space())),
+            Command::AskFreeSpace => self.step(Event::FreeSpace(self.writer.free_space())),
             Command::InspectRoots => self.inspect_roots(),
             Command::Fence(number) => {
                 let fence = self.watch.as_ref().map(|watch| watch.fence(number));
@@ -253,7 +253,7 @@ impl<'a, W: Writer, R: RootKeeper<W>> Daemon<'a, W, R> {
             }
             Command::Answer(id, result) => {
                 if let Some(waiter) = self.waiters.remove(&id) {
-                    // He may have gone away meanwhile.
+                    // The asker may have disconnected meanwhile.
                     let _ = waiter.send(result);
                 }
             }
@@ -265,7 +265,7 @@ impl<'a, W: Writer, R: RootKeeper<W>> Daemon<'a, W, R> {
     fn walk(&mut self, kind: WalkKind) -> &mut Option<Sweep> {
         match kind {
             WalkKind::Sweep => &mut self.sweep,
-            WalkKind::Scan => &mut self.scan,
+            WalkKind::Partial => &mut self.partial_walk,
         }
     }
 
@@ -283,20 +283,20 @@ impl<'a, W: Writer, R: RootKeeper<W>> Daemon<'a, W, R> {
             drop_behind,
             detector,
             registry: self.watch.as_ref().map(Watch::registry),
-            // Of directories that are not compared as a whole nothing is to be concluded.
+            // A walk that compares only the names in a directory verifies nothing.
             verified_dirs: self.writer.verified_dirs().filter(|_| extent != Extent::Names).cloned(),
             submounts: self.writer.submounts(),
         }
     }
 
-    /// Waits for something to do, and takes in what has come: a signal, if one has.
+    /// Waits until something happens or is due, and handles it. Returns a signal that ends the run.
     fn wait(&mut self, signals: &Receiver<i32>) -> Option<i32> {
         let messages = |walk: &Option<Sweep>, kind| match walk {
             Some(walk) if self.core.has_capacity_for(kind) => walk.messages().clone(),
             _ => never(),
         };
         let swept = messages(&self.sweep, WalkKind::Sweep);
-        let scanned = messages(&self.scan, WalkKind::Scan);
+        let partial = messages(&self.partial_walk, WalkKind::Partial);
         let changes = self.watch.as_ref().map_or_else(never, |watch| watch.changes().clone());
         let ended = self.writer.ended().clone();
         let now = Instant::now();
@@ -317,15 +317,15 @@ impl<'a, W: Writer, R: RootKeeper<W>> Daemon<'a, W, R> {
             },
             recv(swept) -> message => {
                 self.receive(WalkKind::Sweep, message.ok());
-                // What waits already is taken along, so that rounds are not small ones.
+                // Small rounds are inefficient: receive the messages that wait already.
                 while !self.core.has_full_round() && let Ok(message) = swept.try_recv() {
                     self.receive(WalkKind::Sweep, Some(message));
                 }
             },
-            recv(scanned) -> message => {
-                self.receive(WalkKind::Scan, message.ok());
-                for message in scanned.try_iter().take(Portions::DEFAULT.watch.dirs) {
-                    self.receive(WalkKind::Scan, Some(message));
+            recv(partial) -> message => {
+                self.receive(WalkKind::Partial, message.ok());
+                for message in partial.try_iter().take(Portions::DEFAULT.watch.dirs) {
+                    self.receive(WalkKind::Partial, Some(message));
                 }
             },
             recv(ended) -> one => if let Ok(one) = one {
@@ -339,13 +339,13 @@ impl<'a, W: Writer, R: RootKeeper<W>> Daemon<'a, W, R> {
         None
     }
 
-    /// Takes in a change, and those that wait behind it.
+    /// Handles a change and those that wait behind it, for up to [`INTAKE`].
     fn receive_changes(&mut self, first: Change, changes: &Receiver<Change>) {
         self.step(Event::Changed(first));
         let begun = Instant::now();
         while begun.elapsed() < INTAKE && !changes.is_empty() {
             for change in changes.try_iter().take(AT_ONCE) {
-                // One of them may have been the end of the watch: what it has told besides is void.
+                // A change may have ended the watch. Then its other reports are void.
                 if self.watch.is_none() {
                     return;
                 }
@@ -354,11 +354,11 @@ impl<'a, W: Writer, R: RootKeeper<W>> Daemon<'a, W, R> {
         }
     }
 
-    /// Takes in what a walk has found; `None` where it has ended without a word.
+    /// Handles a message of a walk. `None`: the walk has ended without a final message.
     fn receive(&mut self, kind: WalkKind, message: Option<Message>) {
         match message {
-            Some(Message::SourceSubmount(path, pin)) => {
-                let is_new = self.writer.remember_submount(path.clone(), pin);
+            Some(Message::SourceSubmount(path, id)) => {
+                let is_new = self.writer.remember_submount(path.clone(), id);
                 self.step(Event::SourceSubmount { path, is_new });
             }
             Some(Message::Walked(both)) => {
@@ -368,7 +368,7 @@ impl<'a, W: Writer, R: RootKeeper<W>> Daemon<'a, W, R> {
             }
             Some(Message::Lost(lost)) => {
                 self.step(Event::WalkEnded(WalkKind::Sweep));
-                self.step(Event::WalkEnded(WalkKind::Scan));
+                self.step(Event::WalkEnded(WalkKind::Partial));
                 self.lose(lost);
             }
             Some(message) => self.step(Event::Found(kind, message)),
@@ -386,14 +386,14 @@ impl<'a, W: Writer, R: RootKeeper<W>> Daemon<'a, W, R> {
             Ok(outcome) => {
                 let took = begun.elapsed();
                 self.face.hooks.note(&outcome.done);
-                let is_refused =
-                    outcome.problems.iter().any(|(problem, _)| problem.refusal().is_some());
-                let rooms: Vec<FreeSpace> =
-                    if is_refused { self.writer.free_space() } else { Vec::new() };
+                let is_out_of_space =
+                    outcome.problems.iter().any(|(problem, _)| problem.out_of_space().is_some());
+                let free_space: Vec<FreeSpace> =
+                    if is_out_of_space { self.writer.free_space() } else { Vec::new() };
                 self.step(Event::RoundDone {
                     outcome: Box::new(outcome),
                     took,
-                    rooms,
+                    free_space,
                     background: self.writer.background(),
                 });
             }
@@ -414,7 +414,7 @@ impl<'a, W: Writer, R: RootKeeper<W>> Daemon<'a, W, R> {
         }
     }
 
-    /// How it stands.
+    /// Returns the status, with the facts that the core does not know.
     fn status(&self) -> Status {
         let mut status = self.core.status(Instant::now());
         if let (Some(walk), Some(sweep)) = (&mut status.walk, &self.sweep) {
@@ -422,11 +422,18 @@ impl<'a, W: Writer, R: RootKeeper<W>> Daemon<'a, W, R> {
         }
         status.watches = self.watch.as_ref().map(|watch| watch.registry().count() as u64);
         status.watches_allowed = self.watches_allowed.filter(|_| self.watch.is_some());
+        status.job = self.writer.longest_job().map(|job| JobProgress {
+            task: job.task,
+            path: job.path.map(|path| path.to_string()),
+            done: job.done,
+            total: job.total,
+            seconds: job.begun.elapsed().as_secs_f64(),
+        });
         status.lost = self.roots.what_is_lost();
         status
     }
 
-    /// Shows how it stands, where it is time for that.
+    /// Publishes a new status and runs hooks, if it is time for that. Feeds the watchdog.
     fn publish(&mut self) {
         let now = Instant::now();
         let is_idle = self.core.next_wakeup(now).is_none_or(|due| due > now);
@@ -439,11 +446,11 @@ impl<'a, W: Writer, R: RootKeeper<W>> Daemon<'a, W, R> {
         }
     }
 
-    /// The end by a signal: no new work, nothing temporary left behind.
+    /// Ends the run because of a signal. Starts no new work, and leaves no temporary files behind.
     fn interrupt(&mut self, signal: i32) -> End {
         self.stop.store(true, Ordering::Relaxed);
         self.face.service.stop();
-        (self.sweep, self.scan, self.watch) = (None, None, None);
+        (self.sweep, self.partial_walk, self.watch) = (None, None, None);
         self.writer.abandon();
         self.core.interrupt(signal)
     }

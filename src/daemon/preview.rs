@@ -1,7 +1,7 @@
-//! `--dry-run` and `--check`: what a run would do, and what differs. A reader: it holds no
-//! directory of the replica that could be written to, and creates nothing.
+//! `--dry-run` and `--check`: what a run would do, and what differs. A preview only reads: it holds
+//! no directory of the replica that could be written to, and creates nothing.
 //!
-//! The sweep says where to look, and [`decide`] what would be done, as in a real run.
+//! As in a real run, the sweep says what to check, and [`decide`] what would be done.
 
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
@@ -16,7 +16,7 @@ use crate::fs::view::{ReplicaView, Trees};
 use crate::model::check::{CachedDigests, Check, Depth, Detector};
 use crate::model::config::{Config, Mode};
 use crate::model::entry::{Entry, Observed, Special, XattrKinds};
-use crate::model::error::{FsError, GIVES_NOTHING_BACK, LOCKED, TAKES_NO_METADATA, WorkError};
+use crate::model::error::{APPEND_ONLY_DIR, APPEND_ONLY_METADATA, FsError, LOCKED, WorkError};
 use crate::model::human::{counted, human_bytes};
 use crate::model::path::{Name, RelPath};
 use crate::model::reason::Reason;
@@ -32,19 +32,19 @@ use crate::sweep::{Extent, Message, Plan, Sweep};
 use crate::writer::PreviewRules;
 use crate::writer::fs::round::{COUNTING, count_below};
 
-/// How a look at both trees ended.
+/// The result of a preview.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PreviewResult {
     /// Nothing would be done; nothing differs.
     Equal,
     /// Something would be done, or differs.
     Differs,
-    /// Something could not be looked at, or deletions would be held.
+    /// Something could not be examined, or deletions would be held.
     Incomplete,
     Interrupted,
 }
 
-/// What the two roots and the settings are; there may be no replica yet.
+/// The trees and settings of a preview. There may be no replica yet.
 pub struct Subject<P: PreviewRules> {
     pub trees: P::Trees,
     pub rules: P,
@@ -52,10 +52,10 @@ pub struct Subject<P: PreviewRules> {
     pub capabilities: Capabilities,
 }
 
-/// Looks at both trees once and says what it sees.
+/// Compares both trees once, and logs what it finds.
 ///
 /// # Errors
-/// Where no thread can be started.
+/// If no thread can be started.
 pub fn preview(
     config: &Config,
     subject: Subject<impl PreviewRules>,
@@ -97,7 +97,7 @@ struct Preview<'a, P: PreviewRules> {
     check: bool,
     config: &'a Config,
     source: Dir,
-    /// `None` where there is no replica yet.
+    /// `None` if there is no replica yet.
     replica: Option<<P::Trees as Trees>::Replica>,
     subject: Subject<P>,
     /// Whether the guard would hold deletions.
@@ -106,15 +106,15 @@ struct Preview<'a, P: PreviewRules> {
     holding: u64,
     waiting: u64,
     problems: u64,
-    /// What was said of them.
+    /// The problems that were logged.
     failures: Failures,
-    /// Directories that cannot be made, and nothing below them.
+    /// Directories that a run could not make, and so nothing below them either.
     unmade: Vec<RelPath>,
     entries: u64,
 }
 
 impl<P: PreviewRules> Preview<'_, P> {
-    /// Runs one walk to its end; `false` where a signal ended it.
+    /// Runs one walk to its end; `false` if a signal ended it.
     fn run(&mut self, task: Task, signals: &Receiver<i32>) -> std::io::Result<bool> {
         let sweep = Sweep::start(Plan {
             trees: self.subject.trees.clone(),
@@ -183,7 +183,7 @@ impl<P: PreviewRules> Preview<'_, P> {
         let (limit, occasion) = (self.config.max_delete, Occasion::Start);
         if let Some(doubt) = judge(count, limit, occasion) {
             log_held(count, &doubt, (limit, occasion), &self.config.rerun);
-            let trust = Trust::Unproven(occasion).shaken(count, &doubt, limit);
+            let trust = Trust::Unproven(occasion).after_doubt(count, &doubt, limit);
             self.deletions = trust.deletions(Detector::Sweep);
         }
     }
@@ -195,7 +195,7 @@ impl<P: PreviewRules> Preview<'_, P> {
         }
     }
 
-    /// The metadata of a directory that stands on both sides.
+    /// Compares the metadata of a directory that stands on both sides.
     fn examine_dir(&mut self, dir: &RelPath) {
         let kinds = self.subject.capabilities.xattrs;
         let Some(replica) = &self.replica else { return };
@@ -210,7 +210,7 @@ impl<P: PreviewRules> Preview<'_, P> {
         let check = Check::new(Depth::Content, Detector::Sweep, Instant::now());
         // The mtime of a directory alone is no action; for a check it is a difference.
         if differs.any() && replica.is_locked() && !self.check {
-            self.fail(&Problem { path: dir.clone(), cause: Cause::FsError(TAKES_NO_METADATA) });
+            self.fail(&Problem { path: dir.clone(), cause: Cause::FsError(APPEND_ONLY_METADATA) });
         } else if differs.visible() || (self.check && differs.any()) {
             let mut done =
                 Done::new(Operation::Updated, dir.clone(), &source, Reason::Metadata, &check);
@@ -219,7 +219,7 @@ impl<P: PreviewRules> Preview<'_, P> {
         }
     }
 
-    /// One name that the sweep has found to differ.
+    /// Handles one name that the sweep has found to differ.
     fn see(&mut self, dir: &RelPath, name: &Name, check: &Check) {
         let path = dir.join(name);
         let source = self.source.open(dir);
@@ -233,17 +233,19 @@ impl<P: PreviewRules> Preview<'_, P> {
         let Some((ours, theirs)) = self.subject.trees.see(both, name) else { return };
         let capabilities = &self.subject.capabilities;
         let action = match decide(&ours, &theirs, Contents::Unread, capabilities) {
-            Action::CopyFile(Reason::Size) if !source.ends_as_told(name) => Action::Compare,
+            Action::CopyFile(Reason::Size) if !source.ends_at_reported_size(name) => {
+                Action::Compare
+            }
             action => action,
         };
         let result = match action {
             Action::Compare => {
                 match read_pair((&source, replica.as_ref()), name, check, capabilities) {
-                    Ok((ours, theirs, evidence)) => {
-                        log_if_silent(&path, &evidence, check.detector, None, capabilities.unseen);
+                    Ok((ours, theirs, cached)) => {
+                        log_if_silent(&path, &cached, check.detector, None, capabilities.unseen);
                         let (ours, theirs) = (Observed::Present(ours), Observed::Present(theirs));
                         Ok((
-                            decide(&ours, &theirs, evidence.verdict.into(), capabilities),
+                            decide(&ours, &theirs, cached.digests.into(), capabilities),
                             ours,
                             theirs,
                         ))
@@ -251,7 +253,7 @@ impl<P: PreviewRules> Preview<'_, P> {
                     Err(work_error) => Err(work_error),
                 }
             }
-            // What cannot be read cannot be copied.
+            // A run could not copy a file that cannot be read.
             Action::CopyFile(_) if !self.check => match source.open_file(name.as_bytes()) {
                 Err(error) if !error.is_absence() => Err(error.into()),
                 _ => Ok((action, ours, theirs)),
@@ -321,16 +323,16 @@ impl<P: PreviewRules> Preview<'_, P> {
             self.unmade.extend(matches!(action, Action::MakeDir(_)).then(|| path.clone()));
             return self.fail(&Problem { path, cause: Cause::FsError(LOCKED) });
         }
-        let gives_nothing_back = dir.is_some_and(|dir| dir.inode.append_only);
-        if !is_own && !stands_on && self.stays(operation, &path, theirs, check, gives_nothing_back)
+        let is_append_only_dir = dir.is_some_and(|dir| dir.inode.append_only);
+        if !is_own && !stands_on && self.stays(operation, &path, theirs, check, is_append_only_dir)
         {
             let is_unmade = matches!(action, Action::MakeDir(_)) && *theirs != Observed::Absent;
             self.unmade.extend(is_unmade.then_some(path));
             return;
         }
-        // Directories are made where they are to be, files are not.
-        if gives_nothing_back && *theirs == Observed::Absent && !entry.is_dir() && !self.check {
-            return self.fail(&Problem { path, cause: Cause::FsError(GIVES_NOTHING_BACK) });
+        // Directories are made under their own names. Files are renamed to them, which fails here.
+        if is_append_only_dir && *theirs == Observed::Absent && !entry.is_dir() && !self.check {
+            return self.fail(&Problem { path, cause: Cause::FsError(APPEND_ONLY_DIR) });
         }
         let mut done = Done::new(operation, path.clone(), entry, reason, check);
         if operation != Operation::Removed && entry.is_file() && reason != Reason::Metadata {
@@ -350,14 +352,14 @@ impl<P: PreviewRules> Preview<'_, P> {
         self.say(&done);
     }
 
-    /// Whether a run would leave an entry as it is, or a part of it: that is said.
+    /// Returns whether a run would keep an entry, or a part of it. Logs or counts the reason.
     fn stays(
         &mut self,
         operation: Operation,
         path: &RelPath,
         standing: &Observed,
         check: &Check,
-        gives_nothing_back: bool,
+        is_append_only_dir: bool,
     ) -> bool {
         let removal_kind = if operation == Operation::Removed {
             RemovalKind::Removed
@@ -370,31 +372,31 @@ impl<P: PreviewRules> Preview<'_, P> {
             return waits;
         };
         let Subject { trees, rules, filter, .. } = &self.subject;
-        let how = (removal_kind, gives_nothing_back);
+        let how = (removal_kind, is_append_only_dir);
         match rules.ruling((trees, replica), filter, self.deletions, (path, entry), how) {
-            Ruling::Goes(_) => return false,
-            Ruling::GoesInParts(parts, _) => {
+            Ruling::Allowed(_) => return false,
+            Ruling::AllowedInParts(parts, _) => {
                 Notice::HoldsExcluded.log(path);
                 self.report_parts(parts, check);
             }
-            Ruling::Stays(Stay::Held | Stay::Unmounted(_)) => self.holding += 1,
-            // It differs, whatever would become of it.
-            Ruling::Stays(Stay::FsError(_)) if self.check => return false,
-            Ruling::Stays(Stay::FsError(error)) => {
+            Ruling::Refused(Stay::Held | Stay::Unmounted(_)) => self.holding += 1,
+            // For a check it differs, whatever a run could do.
+            Ruling::Refused(Stay::FsError(_)) if self.check => return false,
+            Ruling::Refused(Stay::FsError(error)) => {
                 self.fail(&Problem { path: path.clone(), cause: Cause::FsError(error) });
             }
         }
         true
     }
 
-    /// What would go of a directory that has to stay.
+    /// Reports the entries that a run would delete in a directory that has to stay.
     fn report_parts(&mut self, parts: Vec<RelPath>, check: &Check) {
         for path in parts {
             let Some((dir, name)) = path.split() else { continue };
             let Some(dir) = self.replica.as_ref().and_then(|root| root.open(&dir).ok()) else {
                 continue;
             };
-            let standing = dir.look(name.as_bytes());
+            let standing = dir.observe(name.as_bytes());
             self.tell(Action::Remove, path, (&Observed::Absent, &standing), Some(&dir), check);
         }
     }
@@ -436,14 +438,15 @@ impl<P: PreviewRules> Preview<'_, P> {
     }
 }
 
-/// Whether an entry cannot be changed so in place, or nothing can be changed in its directory.
+/// Returns whether an entry cannot be changed in place since it is append-only or immutable, or
+/// nothing can be changed in its directory.
 fn is_kept_by_a_lock(action: Action, theirs: &Observed, dir: Option<&Entry>) -> bool {
     let in_place =
         matches!(action, Action::SetMetadata(_)) && theirs.entry().is_some_and(Entry::is_locked);
     in_place || dir.is_some_and(|dir| dir.inode.immutable)
 }
 
-/// Says how far the walk has come.
+/// Logs how far the walk has come.
 fn say_progress(entries: u64, bytes: u64) {
     tracing::info!(
         op = "status",
@@ -453,7 +456,7 @@ fn say_progress(entries: u64, bytes: u64) {
     );
 }
 
-/// Says that a root is not what it was, or cannot be opened.
+/// Logs that a root is another directory now, or cannot be opened.
 fn log_lost(lost: Lost) {
     match lost {
         Lost::Source(error) | Lost::Replica(error) => {
@@ -465,13 +468,13 @@ fn log_lost(lost: Lost) {
     }
 }
 
-/// A directory that stands on a side, with its attributes.
+/// Reads the facts of a directory on one side, with its attributes.
 fn facts(root: &impl ReplicaView, dir: &RelPath, kinds: XattrKinds) -> Result<Entry, FsError> {
     let open = root.open(dir)?;
     Ok(Entry { xattrs: Some(open.xattrs(kinds)?), ..open.entry()? })
 }
 
-/// Both files of a pair with all their facts, and their MD5s.
+/// Compares both files of a pair. Returns their facts, with attributes, and their MD5s.
 fn read_pair(
     (source, replica): (&Dir, Option<&impl ReplicaView>),
     name: &Name,
@@ -482,17 +485,17 @@ fn read_pair(
     let (ours, mut source) = source.open_file(name.as_bytes())?;
     let (theirs, mut replica) = replica.open_file(name.as_bytes())?;
     let seen = (source.identity(), replica.identity());
-    let verdict = match check
-        .evidence
+    let digests = match check
+        .cached
         .as_deref()
-        .and_then(|known| known.verdict_on(&source, &replica))
+        .and_then(|known| known.digests_for(&source, &replica))
     {
-        Some(verdict) => verdict,
+        Some(digests) => digests,
         None => {
             theirs.compare_large(&replica, (&ours, &source), &AtomicBool::new(false), &|_| {})?
         }
     };
     source.xattrs = Some(ours.xattrs(capabilities.xattrs)?);
     replica.xattrs = Some(theirs.xattrs(capabilities.xattrs)?);
-    Ok((source, replica, CachedDigests { source: seen.0, replica: seen.1, verdict }))
+    Ok((source, replica, CachedDigests { source: seen.0, replica: seen.1, digests }))
 }

@@ -1,32 +1,32 @@
-//! What is shown of the state: the last status for those who ask, the live line of a terminal, and
-//! elsewhere a line now and then while something takes long.
+//! The display of the status: for those who ask, and as the live line of a terminal. Without a live
+//! line, long work is logged now and then.
 
 use std::time::{Duration, Instant};
 
-use super::control::Board;
+use super::control::StatusBoard;
 use crate::model::status::{State, Status};
 use crate::report::{LiveLine, time_of_day};
 
-/// How often a new status is worth building while much happens.
+/// The least time between two statuses while much happens.
 const PUBLISH: Duration = Duration::from_millis(50);
 
-/// Work that takes longer than this gets a live line, which is drawn anew so often.
+/// How long work lasts before the live line shows it, and how often the line is drawn.
 const LONG: Duration = Duration::from_secs(2);
 const DRAW: Duration = Duration::from_millis(250);
 
-/// Where there is no live line, a line is written so often while something takes long.
+/// How often long work is logged if there is no live line.
 const SAY: Duration = Duration::from_secs(60);
 
-/// For how long nothing is to be done before the line says so.
+/// How long nothing is done before the live line says so.
 const IDLE: Duration = Duration::from_secs(1);
 
 pub(super) struct Progress {
-    board: Board,
+    board: StatusBoard,
     live: LiveLine,
     published: Option<Instant>,
-    /// Whether something has happened since.
+    /// Whether something has happened since the last status.
     is_stale: bool,
-    /// Whether something is under way, and since when that is so, or is not.
+    /// Whether work is under way, and since when that is so or not so.
     is_busy: bool,
     since: Instant,
     drawn: Option<(Instant, String)>,
@@ -34,7 +34,7 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    pub fn new(board: Board, live: LiveLine, now: Instant) -> Self {
+    pub fn new(board: StatusBoard, live: LiveLine, now: Instant) -> Self {
         Self {
             board,
             live,
@@ -47,28 +47,28 @@ impl Progress {
         }
     }
 
-    /// Something has happened.
+    /// Notes that something has happened since the last status.
     pub fn mark_stale(&mut self) {
         self.is_stale = true;
     }
 
-    /// A round begins: somebody who asks meanwhile is not to be told that nothing is to be done.
+    /// Notes that a round begins. Those who ask meanwhile must not hear that nothing is to be done.
     pub fn mark_busy(&self) {
         self.board.mark_busy();
     }
 
-    /// Whether it is time for a new status. `is_idle`: the loop is about to wait.
+    /// Returns whether it is time for a new status. `is_idle`: the loop is about to wait.
     pub fn is_due(&self, is_idle: bool, now: Instant) -> bool {
         let is_old = self.published.is_none_or(|at| now.duration_since(at) >= PUBLISH);
         is_old || (is_idle && self.is_stale)
     }
 
-    /// How long the loop may wait at most, so that the live line lives.
+    /// Returns the longest wait of the loop that keeps the live line up to date.
     pub fn tick(&self) -> Duration {
         if self.is_busy && self.live.is_shown() { DRAW } else { Duration::from_secs(1) }
     }
 
-    /// Shows how it stands.
+    /// Shows a status.
     pub fn show(&mut self, status: Status, now: Instant) {
         self.published = Some(now);
         self.is_stale = false;
@@ -102,7 +102,7 @@ impl Progress {
     }
 }
 
-/// Writes a line that says how it stands.
+/// Logs a status.
 pub(super) fn say(status: &Status) {
     tracing::info!(op = "status", "{}", status.line(&time_of_day));
 }

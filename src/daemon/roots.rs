@@ -1,4 +1,4 @@
-//! The roots while the program runs: gone, back, replaced, made again.
+//! The roots while the program runs: lost, back, replaced, made again.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -24,18 +24,18 @@ use crate::writer::fs::round::Reconciler;
 /// or a rename may be under way.
 const STANDING: Duration = Duration::from_secs(2);
 
-/// How often the roots are looked at while work is under way.
+/// The time between two checks of the roots while work is being done.
 const CHECK: Duration = Duration::from_millis(250);
 
-/// Who sees to it that both roots are what they were.
+/// A keeper of both roots: it checks that they are still the same directories.
 pub(super) trait RootKeeper<W> {
-    /// Whether it is time to look at them again.
+    /// Returns whether it is time to check them again.
     fn is_due(&self, now: Instant) -> bool;
 
-    /// Looks at one of them, and says what that means for the loop.
+    /// Checks one of them. Returns the events for the loop.
     fn inspect(&mut self, side: Side, writer: &mut W, trust: Trust, now: Instant) -> Vec<Event>;
 
-    /// One could not be opened.
+    /// Handles a root that could not be opened. Returns the events for the loop.
     fn miss(
         &mut self,
         side: Side,
@@ -45,36 +45,36 @@ pub(super) trait RootKeeper<W> {
         now: Instant,
     ) -> Vec<Event>;
 
-    /// Whether one of them is not there. Nothing is done until it is back.
+    /// Returns whether a root is lost. Nothing is done until it is back.
     fn is_lost(&self) -> bool;
 
-    /// What is wrong with those that are not there, in words.
+    /// Returns, in words, what is wrong with a lost root.
     fn what_is_lost(&self) -> Option<String>;
 }
 
-/// What is known of one root's absence.
+/// The state of a lost root.
 #[derive(Default)]
 struct LostRoot {
-    /// What is wrong, as it was said.
+    /// What is wrong, as it was logged.
     what: String,
-    /// Whether the user was told.
+    /// Whether the loss was logged.
     told: bool,
-    /// The disk at the replica's path that is not taken for it, and was told of.
+    /// Why a disk at the replica's path is not taken for the replica, as it was logged.
     disk: Option<NotSameDisk>,
-    /// Why what stands at the path was refused, as it was told.
+    /// Why the directory at the path was refused, as it was logged.
     refusal: Option<String>,
-    /// Another directory at the path, and since when.
+    /// Another directory at the path, and since when it has stood there.
     candidate: Option<(DirId, Instant)>,
 }
 
 impl LostRoot {
-    /// Whether the user is to be told now; once.
-    fn is_news(&mut self) -> bool {
+    /// Returns whether the loss is to be logged now. That is so once.
+    fn should_log(&mut self) -> bool {
         self.candidate = None;
         !std::mem::replace(&mut self.told, true)
     }
 
-    /// Notes why what stands at the path is refused: each reason is news.
+    /// Notes why the directory at the path is refused. Each reason is logged.
     fn is_refused(&mut self, why: &str) {
         if self.refusal.as_deref() != Some(why) {
             self.refusal = Some(why.to_owned());
@@ -82,16 +82,16 @@ impl LostRoot {
         }
     }
 
-    /// Notes why what stands at the replica's path is not taken for it. A disk is news also after
-    /// its absence was told.
-    fn finds_stranger(&mut self, why: NotSameDisk) {
+    /// Notes why the directory at the replica's path is not taken for the replica. A disk is logged
+    /// even if the loss was logged before.
+    fn note_wrong_disk(&mut self, why: NotSameDisk) {
         if why.is_disk() && self.disk.replace(why) != Some(why) {
             self.told = false;
         }
     }
 }
 
-/// The state of both roots.
+/// The keeper of two roots on file systems, with the state of both.
 pub(super) struct RootWatch<'a> {
     config: &'a Config,
     source_mount: SourceMount,
@@ -123,69 +123,69 @@ impl<'a> RootWatch<'a> {
         }
     }
 
-    /// What is known of the absence of one of them, which is noted if it was not.
+    /// Returns the state of a lost root. A root that was not lost is one now.
     fn absence(&mut self, side: Side) -> &mut LostRoot {
         let absence = if side == Side::Source { &mut self.source } else { &mut self.replica };
         absence.get_or_insert_default()
     }
 
-    /// What is at a root's path now. One that was lost is there again when it can be opened; a look
-    /// is enough otherwise.
+    /// Finds out which directory is at a root's path now. A lost root is back only when it can be
+    /// opened; otherwise its identity is enough.
     fn find(&self, side: Side, roots: &Roots) -> Result<DirId, FsError> {
         match (side, &self.source, &self.replica) {
-            (Side::Source, None, _) => roots.source.pin(),
-            (Side::Source, Some(_), _) => roots.source.open_source().map(|(_, pin)| pin),
-            (Side::Replica | Side::Backup, _, None) => roots.replica.pin(),
+            (Side::Source, None, _) => roots.source.id(),
+            (Side::Source, Some(_), _) => roots.source.open_source().map(|(_, id)| id),
+            (Side::Replica | Side::Backup, _, None) => roots.replica.id(),
             (Side::Replica | Side::Backup, _, Some(_)) => {
-                roots.replica.open_replica().map(|(_, pin)| pin)
+                roots.replica.open_replica().map(|(_, id)| id)
             }
         }
     }
 
     fn check_source(&mut self, found: Result<DirId, FsError>, inspection: &mut Inspection<'_>) {
         match found {
-            Ok(pin) if pin == inspection.writer.roots.source_pin => {
+            Ok(id) if id == inspection.writer.roots.source_id => {
                 self.source_mount.follow(&inspection.writer.roots.source);
                 if self.source.take().is_some_and(|absence| absence.told) {
                     tracing::info!(op = "source", "the source is there again");
                 }
             }
-            Ok(pin) => {
+            Ok(id) => {
                 inspection.drop_work();
                 let source = &inspection.writer.roots.source;
                 let absence = self.source.get_or_insert_default();
-                if self.source_mount.is_unmounted(source, &pin) {
+                if self.source_mount.is_unmounted(source, &id) {
                     let path = shown(&source.path);
-                    self.say_missing(
+                    self.log_missing(
                         Side::Source,
                         &format!("the disk of {path} is unmounted"),
                         "a disk is mounted there again",
                         true,
                     );
-                } else if stands(absence, pin, inspection.now) {
-                    self.adopt_source(pin, inspection);
+                } else if stands(absence, id, inspection.now) {
+                    self.adopt_source(id, inspection);
                 }
             }
             Err(error) => self.miss_source(error, inspection),
         }
     }
 
-    fn adopt_source(&mut self, pin: DirId, inspection: &mut Inspection<'_>) {
+    fn adopt_source(&mut self, id: DirId, inspection: &mut Inspection<'_>) {
         let roots = &inspection.writer.roots;
-        // Of one that is lost, another directory may have the numbers by now.
+        // If the replica is lost, another directory may have its numbers by now.
         let replica = match self.replica {
-            Some(_) => roots.replica.pin().ok(),
-            None => roots.replica_pin,
+            Some(_) => roots.replica.id().ok(),
+            None => roots.replica_id,
         };
         let apart =
-            ensure_apart((&roots.source, &pin), (&roots.replica, replica.as_ref()), &self.beside);
-        match apart.and_then(|()| self.beside.log_in_source(&pin)) {
+            ensure_apart((&roots.source, &id), (&roots.replica, replica.as_ref()), &self.beside);
+        match apart.and_then(|()| self.beside.log_in_source(&id)) {
             Ok(log) => inspection.writer.filter.log = log,
             Err(refusal) => return self.refuse(Side::Source, &refusal),
         }
-        let is_doubted = self.source_mount.adopt(&roots.source, pin, inspection.trust);
+        let is_doubted = self.source_mount.adopt(&roots.source, id, inspection.trust);
         self.source = None;
-        inspection.writer.adopt_source(pin);
+        inspection.writer.adopt_source(id);
         inspection.events.push(Event::RootAdopted { side: Side::Source, is_doubted });
         tracing::warn!(
             op = "adopted",
@@ -196,7 +196,7 @@ impl<'a> RootWatch<'a> {
     fn miss_source(&mut self, error: FsError, inspection: &mut Inspection<'_>) {
         inspection.drop_work();
         let path = shown(&inspection.writer.roots.source.path);
-        self.say_missing(
+        self.log_missing(
             Side::Source,
             &format!("{path} cannot be opened ({})", error.reason()),
             "it can be opened",
@@ -206,22 +206,22 @@ impl<'a> RootWatch<'a> {
 
     fn check_replica(&mut self, found: Result<DirId, FsError>, inspection: &mut Inspection<'_>) {
         match found {
-            Ok(pin) if Some(pin) == inspection.writer.roots.replica_pin => {
+            Ok(id) if Some(id) == inspection.writer.roots.replica_id => {
                 if self.replica.take().is_some_and(|absence| absence.told) {
                     tracing::info!(op = "replica", "the replica is there again");
                 }
             }
-            Ok(pin) => {
+            Ok(id) => {
                 inspection.drop_work();
                 let replica = &inspection.writer.roots.replica;
                 let absence = self.replica.get_or_insert_default();
-                if let Err(why) = self.replica_mount.may_adopt(replica, &pin) {
-                    absence.finds_stranger(why);
+                if let Err(why) = self.replica_mount.check_adopt(replica, &id) {
+                    absence.note_wrong_disk(why);
                     let what = format!("{} is not the replica: {why}", shown(&replica.path));
-                    self.say_missing(Side::Replica, &what, why.end(), true);
-                } else if stands(absence, pin, inspection.now) {
+                    self.log_missing(Side::Replica, &what, why.end(), true);
+                } else if stands(absence, id, inspection.now) {
                     self.adopt_replica(
-                        pin,
+                        id,
                         "another directory is the replica now, at the same path",
                         inspection,
                     );
@@ -231,23 +231,23 @@ impl<'a> RootWatch<'a> {
         }
     }
 
-    /// The replica is gone: it is made again where it was deleted, and waited for where its
-    /// disk is gone.
+    /// Handles a missing replica. If it was deleted, it is made again. If its disk is missing, it
+    /// is waited for.
     fn miss_replica(&mut self, error: FsError, inspection: &mut Inspection<'_>) {
         inspection.drop_work();
         let roots = &inspection.writer.roots;
         let path = roots.replica.path.clone();
-        // Where the source is gone too, a directory above both may have been moved.
-        let may_create = self.config.create && roots.source.pin() == Ok(roots.source_pin);
+        // If the source is missing too, a directory above both may have been moved.
+        let may_create = self.config.create && roots.source.id() == Ok(roots.source_id);
         if error.is_absence() && may_create && self.replica_mount.may_create(&path) {
             let made = fs::create_dir_all(&path);
-            if let (Ok(()), Ok(pin)) = (made, inspection.writer.roots.replica.pin()) {
+            if let (Ok(()), Ok(id)) = (made, inspection.writer.roots.replica.id()) {
                 let why = "the replica was deleted: it is made again and filled";
-                return self.adopt_replica(pin, why, inspection);
+                return self.adopt_replica(id, why, inspection);
             }
         }
         let path = shown(&path);
-        self.say_missing(
+        self.log_missing(
             Side::Replica,
             &format!("{path} cannot be opened ({})", error.reason()),
             "it can be opened",
@@ -255,18 +255,19 @@ impl<'a> RootWatch<'a> {
         );
     }
 
-    /// Says once that a root is not there. `back`: when it is there again.
-    fn say_missing(&mut self, side: Side, what: &str, back: &str, may_be_meant: bool) {
+    /// Logs once that a root is lost. `back`: when mirroring continues. `may_be_meant`: whether the
+    /// user may mean the directory that is there now.
+    fn log_missing(&mut self, side: Side, what: &str, back: &str, may_be_meant: bool) {
         let absence = self.absence(side);
         what.clone_into(&mut absence.what);
-        if !absence.is_news() {
+        if !absence.should_log() {
             return;
         }
         let then = if self.config.mode == Mode::Once {
             "this run ends, and nothing more is done".to_owned()
         } else {
             let nothing = if side == Side::Source { "deleted" } else { "written" };
-            format!("nothing is {nothing}, and mirroring goes on by itself when {back}")
+            format!("nothing is {nothing}, and mirroring resumes by itself when {back}")
         };
         let meant = if may_be_meant {
             ". If what is at that path now is meant, restart twindir"
@@ -279,24 +280,24 @@ impl<'a> RootWatch<'a> {
     fn refuse(&mut self, side: Side, refusal: &Refusal) {
         let why = refusal.to_string();
         self.absence(side).is_refused(&why);
-        self.say_missing(side, &why, "that is otherwise", false);
+        self.log_missing(side, &why, "that is otherwise", false);
     }
 
-    fn adopt_replica(&mut self, pin: DirId, why: &str, inspection: &mut Inspection<'_>) {
+    fn adopt_replica(&mut self, id: DirId, why: &str, inspection: &mut Inspection<'_>) {
         let roots = &inspection.writer.roots;
-        let lost = self.source.as_ref().and_then(|_| roots.source.pin().ok());
-        let source = lost.unwrap_or(roots.source_pin);
+        let lost = self.source.as_ref().and_then(|_| roots.source.id().ok());
+        let source = lost.unwrap_or(roots.source_id);
         let apart =
-            ensure_apart((&roots.source, &source), (&roots.replica, Some(&pin)), &self.beside);
+            ensure_apart((&roots.source, &source), (&roots.replica, Some(&id)), &self.beside);
         let fit = apart.and_then(|()| refuse_followed(&roots.replica));
         // The lock is named after the inode.
-        if let Err(refusal) = fit.and_then(|()| self.lock.pass_on(&pin, &roots.replica.path)) {
+        if let Err(refusal) = fit.and_then(|()| self.lock.pass_on(&id, &roots.replica.path)) {
             return self.refuse(Side::Replica, &refusal);
         }
         tracing::warn!(op = "adopted", "{why}");
         self.replica = None;
-        inspection.writer.adopt_replica(pin);
-        self.replica_mount.adopt(&inspection.writer.roots.replica, pin);
+        inspection.writer.adopt_replica(id);
+        self.replica_mount.adopt(&inspection.writer.roots.replica, id);
         inspection.writer.capabilities =
             probe_replica(&mut inspection.writer.roots, unseen_seconds_of(self.config.task));
         self.source_mount.note(inspection.trust);
@@ -353,7 +354,7 @@ impl RootKeeper<Reconciler> for RootWatch<'_> {
     }
 }
 
-/// A look at a root: by whom it is used, what is made of the source, and what comes of it.
+/// A check of a root: its writer, the guard's trust in the source, and the events that come of it.
 struct Inspection<'a> {
     writer: &'a mut Reconciler,
     trust: Trust,
@@ -362,31 +363,31 @@ struct Inspection<'a> {
 }
 
 impl Inspection<'_> {
-    /// Nothing that was found is of use any more.
+    /// Drops all work: nothing that was found is valid any more.
     fn drop_work(&mut self) {
         self.events.push(Event::RootLost);
         self.writer.abandon();
     }
 }
 
-/// Whether the same other directory has stood at the path for long enough.
-fn stands(absence: &mut LostRoot, pin: DirId, now: Instant) -> bool {
+/// Returns whether the same other directory has stood at the path for [`STANDING`].
+fn stands(absence: &mut LostRoot, id: DirId, now: Instant) -> bool {
     match absence.candidate {
-        Some((candidate, since)) if candidate == pin => now.duration_since(since) >= STANDING,
+        Some((candidate, since)) if candidate == id => now.duration_since(since) >= STANDING,
         _ => {
-            absence.candidate = Some((pin, now));
+            absence.candidate = Some((id, now));
             false
         }
     }
 }
 
-/// Finds out what the replica keeps, and says what it does not; and in which ways the source is to
-/// be looked at for that.
+/// Finds out what the replica can store, and logs what it cannot. Then sets how the source has to
+/// be read.
 pub(super) fn probe_replica(roots: &mut Roots, unseen: i64) -> Capabilities {
-    let tells_late = roots.replica.is_remote();
-    let wanted = Capabilities { unseen, tells_late, ..of_process(roots.are_local()) };
+    let reports_late = roots.replica.is_remote();
+    let wanted = Capabilities { unseen, reports_late, ..of_process(roots.are_local()) };
     let probed = roots.replica.open_replica().and_then(|(dir, _)| probe(&dir, wanted.clone()));
-    // Where nothing can be created, each action will say so.
+    // If nothing can be created there, each action will report that.
     let kept = probed.unwrap_or_else(|_| Capabilities {
         symlink_metadata: roots.replica.foreign_file_system().is_none(),
         ..wanted.clone()

@@ -1,5 +1,5 @@
-//! What the service manager is told: ready, the status, that the loop still turns, and the end.
-//! See `sd_notify(3)`. A thread tells it, since one that does not listen must not stop the
+//! Messages to the service manager: ready, the status, the watchdog, and stopping. See
+//! `sd_notify(3)`. A thread sends them, since a manager that does not read must not stop the
 //! mirroring.
 
 use std::time::{Duration, Instant};
@@ -10,27 +10,28 @@ use sd_notify::NotifyState;
 use crate::model::status::Status;
 use crate::report::time_of_day;
 
-/// How often the status is said, at most.
+/// The least time between two messages with a status.
 const SAY: Duration = Duration::from_secs(1);
 
-/// How long the last word may take.
+/// How long to wait until the last message is sent.
 const LAST_WORD: Duration = Duration::from_millis(200);
 
 enum Word {
     Ready,
     Status(String),
     Watchdog,
-    /// The last one; the sender is told when it was said.
+    /// The last message. The sender is notified when it was sent.
     Stopping(Sender<()>),
 }
 
 pub(super) struct ServiceManager {
-    /// `None` where there is none.
+    /// `None` if there is no service manager.
     words: Option<Sender<Word>>,
     is_ready: bool,
     said: String,
     last: Option<Instant>,
-    /// How often it wants to hear that the loop still turns, if it does, and when it last heard.
+    /// The interval of watchdog messages (a third of the manager's timeout), and the last one.
+    /// `None` if the manager expects none.
     watchdog: Option<Duration>,
     fed: Option<Instant>,
 }
@@ -42,7 +43,8 @@ impl ServiceManager {
         let builder = std::thread::Builder::new().name("twindir-notify".into());
         let thread = is_there.then(|| builder.spawn(move || tell(&inbox)));
         Self {
-            // Without a thread nothing is told, and the manager says so.
+            // Without a thread no message is sent. The manager then reports that the start has
+            // failed.
             words: thread.and_then(Result::ok).map(|_| words),
             is_ready: false,
             said: String::new(),
@@ -52,7 +54,7 @@ impl ServiceManager {
         }
     }
 
-    /// The loop has come round once more.
+    /// Sends a watchdog message if one is due. The loop calls this once a turn.
     pub fn turn(&mut self, now: Instant) {
         let Some(watchdog) = self.watchdog else { return };
         if self.fed.is_none_or(|fed| now.duration_since(fed) >= watchdog) {
@@ -61,7 +63,7 @@ impl ServiceManager {
         }
     }
 
-    /// How often the loop has to turn.
+    /// Returns the longest wait of the loop that keeps the watchdog fed.
     pub fn tick(&self) -> Duration {
         self.watchdog.unwrap_or(Duration::MAX)
     }
@@ -71,7 +73,7 @@ impl ServiceManager {
             return;
         }
         if status.has_walked && !self.is_ready {
-            // What is not taken is said again.
+            // A message that is dropped is sent again.
             self.is_ready = self.say(Word::Ready);
         }
         if self.last.is_some_and(|last| now.duration_since(last) < SAY) {
@@ -89,7 +91,8 @@ impl ServiceManager {
         let _ = is_said.recv_timeout(LAST_WORD);
     }
 
-    /// One that does not listen misses something.
+    /// Sends a message. Returns whether that was possible: if the manager does not read, it is
+    /// dropped.
     fn say(&self, word: Word) -> bool {
         self.words.as_ref().is_some_and(|words| words.try_send(word).is_ok())
     }

@@ -1,4 +1,4 @@
-//! The loop with its threads, its watch and its walks, and a replica that is kept in memory.
+//! The loop with its threads, its watch and its walks, on a replica in memory.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,7 +18,7 @@ use crate::writer::memory::{MemoryReplica, MemoryWriter};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Sees whether the replica can be reached.
+/// A keeper that checks whether the replica can be reached.
 struct Keeper {
     replica: MemoryReplica,
     is_lost: bool,
@@ -66,7 +66,7 @@ struct Running {
 }
 
 impl Running {
-    /// Starts one with a source that `plant` has filled.
+    /// Starts a daemon with a source that `plant` has filled.
     fn start(config: Config, plant: impl FnOnce(&Path)) -> Self {
         let top = tempfile::tempdir().unwrap();
         plant(top.path());
@@ -82,9 +82,10 @@ impl Running {
         let source = top.path().to_owned();
         let thread = std::thread::spawn(move || {
             let (_asked, requests) = unbounded();
-            let progress = Progress::new(Board::default(), LiveLine::nowhere(), Instant::now());
+            let progress =
+                Progress::new(StatusBoard::default(), LiveLine::nowhere(), Instant::now());
             let hooks = Hooks::start(config.hooks.clone(), Default::default()).unwrap();
-            let face = Face { progress, hooks, service: ServiceManager::start(), requests };
+            let face = Interfaces { progress, hooks, service: ServiceManager::start(), requests };
             let mut daemon = Daemon::new(&config, source, (writer, keeper), face, Arc::default());
             daemon.run(&inbox, &AtomicBool::new(false))
         });
@@ -95,7 +96,7 @@ impl Running {
         self.top.path().join(path)
     }
 
-    /// What the replica should hold.
+    /// Returns what the replica should hold.
     fn wanted(&self) -> BTreeMap<String, Vec<u8>> {
         let mut found = BTreeMap::new();
         let mut waiting = vec![self.top.path().to_owned()];

@@ -1,4 +1,4 @@
-//! The clock of the system, by which file systems set times.
+//! The system clock, by which file systems set times.
 
 use crate::model::entry::Time;
 

@@ -1,10 +1,10 @@
-//! What the numbers of errors mean. Whoever is above this folder decides by kinds, not by numbers.
+//! Translates errno values. Code above this folder decides by [`FsErrorKind`], never by number.
 
 use rustix::io::Errno;
 
 use crate::model::error::{FsError, FsErrorKind, Side};
 
-/// What a number means, whatever was to be done.
+/// Returns the kind of an error, independent of the operation that failed.
 pub fn kind_of(errno: Errno) -> FsErrorKind {
     match errno {
         Errno::NOENT => FsErrorKind::NotFound,
@@ -35,7 +35,8 @@ pub fn kind_of(errno: Errno) -> FsErrorKind {
     }
 }
 
-/// The error of a system call that failed.
+/// Returns the error of a failed system call. `operation`: its purpose, in words for the user.
 pub fn fs_error(operation: &'static str, side: Side, errno: Errno) -> FsError {
-    FsError { operation, side, kind: kind_of(errno), errno: Some(errno.raw_os_error()) }
+    let (kind, errno) = (kind_of(errno), Some(errno.raw_os_error()));
+    FsError { operation, side, kind, errno, needed: None }
 }

@@ -1,13 +1,14 @@
-//! The file system: the only system calls on entries. What they are for is not known here.
+//! Access to the file system: the only place that makes system calls on entries. It does not know
+//! what the calls are for.
 
-pub mod clock; // the clock of the system
+pub mod clock; // the system clock
 pub mod digest; // MD5 of files
-pub mod errno; // what the numbers of errors mean
-pub mod filter; // what is left alone
-pub mod mounts; // what the kernel says of mounts
-pub mod parallel; // one phase on all cores
-pub mod renamers; // who could have put a directory in its place
-pub mod roots; // where the two trees lie, and whether they still do
-pub mod tree; // the only user of file system calls on entries
-pub mod view; // how both trees are read, wherever the replica is kept
-pub mod writeback; // when the kernel writes back what was changed in memory
+pub mod errno; // errno values as `FsErrorKind`
+pub mod filter; // which entries are excluded
+pub mod mounts; // the kernel's mount table
+pub mod parallel; // runs the tasks of one phase on all cores
+pub mod renamers; // which other users could have moved a directory
+pub mod roots; // both roots, and whether they are still the same directories
+pub mod tree; // the only user of system calls on entries
+pub mod view; // how sweeps and previews read both trees
+pub mod writeback; // how long the kernel keeps changed pages in memory

@@ -1,15 +1,15 @@
-//! Runs the tasks of one phase on all cores, and waits for them.
+//! Runs the tasks of one phase on all cores and waits for them.
 
 use std::sync::Mutex;
 use std::time::Instant;
 
-/// Runs the tasks on up to `threads` threads, the caller's among them, and gives back the
-/// results and the tasks that were not begun before `until`. The first task is always begun, so
-/// that there is progress on the slowest machine. A single task, or the lack of a second thread,
-/// costs no thread.
+/// Runs `tasks` on up to `threads` threads, including the caller's. Returns the results, and the
+/// tasks that were not begun before `until`. At least one task is always begun, so that even the
+/// slowest machine makes progress. A single task starts no thread. If a thread cannot be started,
+/// the others do its work.
 ///
 /// # Panics
-/// As a task panics.
+/// If a task panics.
 pub fn run<T: Send, R: Send>(
     threads: usize,
     tasks: Vec<T>,

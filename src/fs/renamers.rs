@@ -1,27 +1,29 @@
-//! Who could have moved a directory of the replica to where it is: whoever may rename in one of
-//! those above it. A directory may then be another than its name says, and hold what is not for
-//! those to whom it is to be opened.
+//! Which other users could have moved a directory of the replica to its place: those who may rename
+//! entries in a directory above it. If there are any, the directory may not be the one that its
+//! name suggests. Its contents may then not be meant for the users for whom it is to be widened.
 
 use crate::fs::view::ReplicaView;
 use crate::model::entry::Entry;
 use crate::model::path::RelPath;
 use crate::plan::verified_dirs::VerifiedDirs;
 
-/// The mode's bits by which group and others may rename in a directory. Those of an ACL show in the
-/// group's.
+/// The mode bits that let group and others rename entries in a directory. The group bits also cover
+/// the rights in an ACL.
 const WRITABLE: u32 = 0o022;
 
-/// Who besides the one who mirrors.
+/// The other users who can rename entries in a directory, apart from the user that twindir runs as.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Renamers {
     Nobody,
+    /// One user, by uid.
     One(u32),
+    /// Several users, or unknown ones.
     Many,
 }
 
 impl Renamers {
-    /// Who can rename what lies in a directory of the replica, or could before. `user`: who mirrors
-    /// it.
+    /// Returns who can rename entries in `dir`, a directory of the replica, or could do so before.
+    /// `user`: the uid that twindir runs as.
     pub fn within(dir: &Entry, verified_dirs: &VerifiedDirs, user: u32) -> Self {
         if dir.mode & WRITABLE != 0 || verified_dirs.had_other_renamers(dir) {
             Self::Many
@@ -32,6 +34,7 @@ impl Renamers {
         }
     }
 
+    /// Returns those who are among `self` or `other`.
     pub fn and(self, other: Self) -> Self {
         match (self, other) {
             (Self::Nobody, one) | (one, Self::Nobody) => one,
@@ -40,8 +43,9 @@ impl Renamers {
         }
     }
 
-    /// Who could have moved the directory at `path` below the replica's `root` to where it is.
-    /// Many, where one above it cannot be looked at, or where another than `dir` is found there.
+    /// Returns who could have moved the directory `dir`, which was found at `path` below the
+    /// replica's `root`. Returns [`Renamers::Many`] if a directory above it cannot be read, or if
+    /// another directory than `dir` is at `path`.
     pub fn of(
         root: &impl ReplicaView,
         path: &RelPath,
@@ -51,19 +55,20 @@ impl Renamers {
     ) -> Self {
         let follow = || {
             let mut above = root.open(&RelPath::root()).ok()?;
-            let mut movers = Self::Nobody;
+            let mut renamers = Self::Nobody;
             for name in path.as_bytes().split(|byte| *byte == b'/').filter(|name| !name.is_empty())
             {
-                movers = movers.and(Self::within(&above.entry().ok()?, verified_dirs, user));
+                renamers = renamers.and(Self::within(&above.entry().ok()?, verified_dirs, user));
                 above = above.open(&RelPath::new(name)?).ok()?;
             }
-            above.entry().is_ok_and(|found| found.is_inode_of(dir)).then_some(movers)
+            above.entry().is_ok_and(|found| found.is_inode_of(dir)).then_some(renamers)
         };
         follow().unwrap_or(Self::Many)
     }
 
-    /// Whether a directory can be taken for what its name says: only its owner could have moved it,
-    /// and it is his in the source, too. He may show what is in it to whom he likes.
+    /// Whether the directory can be trusted to be the one that its name suggests. This holds if
+    /// nobody else could have moved it. It also holds if only its owner could have, and the same
+    /// user owns the source's directory: that user may show its contents to anybody.
     pub fn are_harmless(self, source: &Entry, replica: &Entry) -> bool {
         match self {
             Self::Nobody => true,
@@ -102,7 +107,7 @@ mod tests {
     #[test]
     fn an_owner_may_show_what_is_his_on_both_sides() {
         let of = |uid| Entry { uid, ..dir() };
-        for (movers, source, replica, harmless) in [
+        for (renamers, source, replica, harmless) in [
             (Renamers::Nobody, 1, 2, true),
             (Renamers::One(1), 1, 1, true),
             (Renamers::One(1), 1, 2, false),
@@ -112,7 +117,7 @@ mod tests {
             (Renamers::Nobody.and(Renamers::One(1)).and(Renamers::Nobody), 1, 1, true),
             (Renamers::Many, 1, 1, false),
         ] {
-            assert_eq!(movers.are_harmless(&of(source), &of(replica)), harmless, "{movers:?}");
+            assert_eq!(renamers.are_harmless(&of(source), &of(replica)), harmless, "{renamers:?}");
         }
     }
 }

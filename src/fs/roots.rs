@@ -1,22 +1,22 @@
-//! The roots of both trees, and whether they are still the directories that they were.
+//! The roots of both trees, and the check that they are still the same directories.
 
 use crate::fs::tree::{Dir, DirId, Quirks, ReplicaDir, Root};
 use crate::model::error::FsError;
 use crate::plan::metadata::Capabilities;
 
-/// Where the two trees lie and which directories they are.
+/// The paths of both roots, and the identities of the directories there.
 #[derive(Clone, Debug)]
 pub struct Roots {
     pub source: Root,
     pub replica: Root,
-    pub source_pin: DirId,
-    /// `None` where there is no replica yet: then it is only read what would be made.
-    pub replica_pin: Option<DirId>,
+    pub source_id: DirId,
+    /// `None` if the replica does not exist yet: a preview then only reads.
+    pub replica_id: Option<DirId>,
 }
 
 impl Roots {
-    /// Finds out in which ways the source is to be looked at. `capabilities`: what the replica
-    /// keeps.
+    /// Detects the quirks of the source's file system and stores them in `source.quirks`.
+    /// `capabilities`: those of the replica.
     pub fn find_quirks(&mut self, capabilities: &Capabilities) {
         let source = self.source.open_source();
         self.source.quirks = Quirks {
@@ -25,29 +25,30 @@ impl Roots {
         };
     }
 
-    /// Whether no other host and no user's program keeps either tree.
+    /// Whether both trees are on local file systems: see [`Root::foreign_file_system`].
     pub fn are_local(&self) -> bool {
         [&self.source, &self.replica].iter().all(|root| root.foreign_file_system().is_none())
     }
 
-    /// Opens both roots, and sees that they are the directories that were pinned.
+    /// Opens both roots and checks that they are still the same directories.
     ///
     /// # Errors
-    /// Where they are not.
+    /// [`Lost`] if a root cannot be opened or is another directory now.
     pub fn open(&self) -> Result<(Dir, ReplicaDir), Lost> {
-        let (source, pin) = self.source.open_source().map_err(Lost::Source)?;
-        if pin != self.source_pin {
+        let (source, id) = self.source.open_source().map_err(Lost::Source)?;
+        if id != self.source_id {
             return Err(Lost::SourceReplaced);
         }
-        let (replica, pin) = self.replica.open_replica().map_err(Lost::Replica)?;
-        if Some(pin) != self.replica_pin {
+        let (replica, id) = self.replica.open_replica().map_err(Lost::Replica)?;
+        if Some(id) != self.replica_id {
             return Err(Lost::ReplicaReplaced);
         }
         Ok((source, replica))
     }
 }
 
-/// Why a round could not begin or was given up: the roots are not what they were.
+/// The reason why a round or a sweep could not begin, or was given up: a root cannot be opened, or
+/// is another directory now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Lost {
     #[error("{0}")]

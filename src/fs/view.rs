@@ -1,5 +1,5 @@
-//! How the two trees are read by whoever compares them: sweeps and previews. The source is always
-//! a directory here; where and how the replica is kept is for whoever implements this.
+//! The interface by which sweeps and previews read both trees. The source is always a directory. An
+//! implementation decides where and how the replica is kept.
 
 use std::ops::ControlFlow;
 use std::sync::atomic::AtomicBool;
@@ -11,32 +11,34 @@ use crate::model::entry::{DigestPair, Entry, Md5, Observed, XattrKinds, Xattrs};
 use crate::model::error::{FsError, WorkError};
 use crate::model::path::{Name, RelPath};
 
-/// Both trees, not open yet.
+/// Both trees, before they are opened.
 pub trait Trees: Clone + Send + Sync + 'static {
     type Replica: ReplicaView;
 
-    /// Opens both roots, and sees that they are what they were. No replica: there is none yet.
+    /// Opens both roots and checks that they are still the same directories. Returns no replica if
+    /// there is none yet.
     ///
     /// # Errors
-    /// Where one cannot be opened, or is another one now.
+    /// [`Lost`] if a root cannot be opened or is another directory now.
     fn open(&self) -> Result<(Dir, Option<Self::Replica>), Lost>;
 
-    /// Whether a directory of the source is the replica's root, mounted there.
+    /// Whether `entry`, a directory of the source, is the replica's root, mounted there.
     fn is_replica(&self, entry: &Entry) -> bool;
 
-    /// Whether a directory of the replica is the source's root, mounted there.
+    /// Whether `entry`, a directory of the replica, is the source's root, mounted there.
     fn is_source(&self, entry: &Entry) -> bool;
 
-    /// Looks at a name on both sides. A reserved name counts as absent in the source (I7).
-    /// `None` where it is one root, mounted inside the other: such a directory is left alone.
+    /// Observes `name` on both sides. A reserved name counts as absent in the source (I7). Returns
+    /// `None` if one root is mounted at this name in the other tree. Such a directory is neither
+    /// mirrored nor deleted.
     fn see(
         &self,
         (source, replica): (&Dir, Option<&Self::Replica>),
         name: &Name,
     ) -> Option<(Observed, Observed)> {
         let bytes = name.as_bytes();
-        let ours = if name.is_reserved() { Observed::Absent } else { source.look(bytes) };
-        let theirs = replica.map_or(Observed::Absent, |replica| replica.look(bytes));
+        let ours = if name.is_reserved() { Observed::Absent } else { source.observe(bytes) };
+        let theirs = replica.map_or(Observed::Absent, |replica| replica.observe(bytes));
         let is_dir = |side: &Observed, test: &dyn Fn(&Entry) -> bool| {
             side.entry().is_some_and(|entry| entry.is_dir() && test(entry))
         };
@@ -46,77 +48,80 @@ pub trait Trees: Clone + Send + Sync + 'static {
     }
 }
 
-/// A directory of the replica, to be read.
+/// A directory of the replica, open for reading.
 pub trait ReplicaView: Sized + Send + Sync {
-    /// The directory at a path below this one. No symlink is followed (I3).
+    /// Opens the directory at the path `dir` below this one. Follows no symlink (I3).
     ///
     /// # Errors
-    /// Where it cannot be opened; see [`FsError::is_dir_absence`].
+    /// If it cannot be opened; see [`FsError::is_dir_absence`].
     fn open(&self, dir: &RelPath) -> Result<Self, FsError>;
 
-    /// The directory itself.
+    /// Returns the facts of the directory itself.
     ///
     /// # Errors
-    /// Where it cannot be looked at.
+    /// If they cannot be read.
     fn entry(&self) -> Result<Entry, FsError>;
 
-    /// The names in it, in their order.
+    /// Lists the names in the directory, sorted.
     ///
     /// # Errors
-    /// Where not all of them can be read: what is not listed is not known to be absent.
+    /// If not all names can be read. A name that is missing in a partial listing would not be known
+    /// to be absent.
     fn list(&self) -> Result<Listing, FsError>;
 
-    /// What stands at a name.
-    fn look(&self, name: &[u8]) -> Observed;
+    /// Observes what stands at `name`.
+    fn observe(&self, name: &[u8]) -> Observed;
 
-    /// The attributes of the directory itself.
+    /// Returns the extended attributes of the directory itself.
     ///
     /// # Errors
-    /// Where they cannot be read.
+    /// If they cannot be read.
     fn xattrs(&self, kinds: XattrKinds) -> Result<Xattrs, FsError>;
 
-    /// A file in it, and what it was when it was opened.
+    /// Opens a file in the directory. Also returns its facts when it was opened.
     ///
     /// # Errors
-    /// Where no file stands at the name, or it cannot be read.
+    /// If `name` is no regular file, or cannot be opened.
     fn open_file(&self, name: &[u8]) -> Result<(ReplicaFile, Entry), FsError>;
 }
 
-/// A file of the replica whose contents are to be compared.
+/// A file of the replica whose contents are compared.
 pub enum ReplicaFile {
-    /// Its contents can be read here.
+    /// A file that can be read here.
     Readable(File),
-    /// Whoever keeps it has told what they are.
+    /// A file that cannot be read here: the keeper of the replica has reported its MD5 and
+    /// attributes.
     #[cfg_attr(not(test), expect(dead_code, reason = "only the replica in memory tells"))]
     Told { md5: Md5, xattrs: Xattrs },
 }
 
 impl ReplicaFile {
-    /// The MD5s of a pair of large files. `entry`: what this one was when it was opened. `heard` is
-    /// told of the bytes that were read, now and then.
+    /// Returns the MD5s of a pair of large files. `entry`: the facts of this file when it was
+    /// opened. Calls `on_read` after each chunk with the number of bytes read.
     ///
     /// # Errors
-    /// Read errors, and [`WorkError::Cancelled`].
+    /// Read errors, and [`WorkError::Cancelled`] once `cancel` is set.
     pub fn compare_large(
         &self,
         entry: &Entry,
         source: (&File, &Entry),
         cancel: &AtomicBool,
-        heard: &(dyn Fn(u64) + Sync),
+        on_read: &(dyn Fn(u64) + Sync),
     ) -> Result<DigestPair, WorkError> {
         match self {
-            Self::Readable(file) => digest::compare_large(source, (file, entry), cancel, heard),
+            Self::Readable(file) => digest::compare_large(source, (file, entry), cancel, on_read),
             Self::Told { md5, .. } => {
-                let source = digest::md5_heard(source.0, source.1.size, cancel, heard)?;
+                let source = digest::md5_with_progress(source.0, source.1.size, cancel, on_read)?;
                 Ok(DigestPair { source, replica: *md5 })
             }
         }
     }
 
-    /// Its attributes.
+    /// Returns the file's extended attributes. `kinds` selects those that are read from a file
+    /// system; attributes that the keeper has reported are returned as they are.
     ///
     /// # Errors
-    /// Where they cannot be read.
+    /// If they cannot be read.
     pub fn xattrs(&self, kinds: XattrKinds) -> Result<Xattrs, FsError> {
         match self {
             Self::Readable(file) => file.xattrs(kinds),
@@ -125,8 +130,9 @@ impl ReplicaFile {
     }
 }
 
-/// Lists the directory `top` below `root`, and then, one after the other, those that `visit` adds to
-/// what it is given. One directory is open at a time. Ends as soon as `visit` breaks.
+/// Lists the directory `top` below `root`, then, one after the other, the directories that `visit`
+/// adds to its last argument. Calls `visit` with an error for a directory that cannot be opened or
+/// listed. Only one directory is open at a time. Ends as soon as `visit` breaks.
 pub fn descend<V: ReplicaView>(
     root: &V,
     top: RelPath,
@@ -159,8 +165,8 @@ impl ReplicaView for Dir {
         Self::list(self)
     }
 
-    fn look(&self, name: &[u8]) -> Observed {
-        Self::look(self, name)
+    fn observe(&self, name: &[u8]) -> Observed {
+        Self::observe(self, name)
     }
 
     fn xattrs(&self, kinds: XattrKinds) -> Result<Xattrs, FsError> {
@@ -176,7 +182,7 @@ impl Trees for Roots {
     type Replica = Dir;
 
     fn open(&self) -> Result<(Dir, Option<Dir>), Lost> {
-        if self.replica_pin.is_none() {
+        if self.replica_id.is_none() {
             return self
                 .source
                 .open_source()
@@ -187,10 +193,10 @@ impl Trees for Roots {
     }
 
     fn is_replica(&self, entry: &Entry) -> bool {
-        self.replica_pin.is_some_and(|pin| entry.inode.id() == (pin.dev, pin.ino))
+        self.replica_id.is_some_and(|id| entry.inode.id() == (id.dev, id.ino))
     }
 
     fn is_source(&self, entry: &Entry) -> bool {
-        entry.inode.id() == (self.source_pin.dev, self.source_pin.ino)
+        entry.inode.id() == (self.source_id.dev, self.source_id.ino)
     }
 }

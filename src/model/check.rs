@@ -1,4 +1,4 @@
-//! What is to be looked at, how closely, and for whom.
+//! Checks: which names the writer examines, how closely, and for which detector.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -6,18 +6,18 @@ use std::time::Instant;
 use crate::model::entry::{DigestPair, Entry, Identity};
 use crate::model::path::{Name, RelPath};
 
-/// How closely to look.
+/// The depth of a check.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Depth {
-    /// The entry's metadata; its contents only where size or mtime differ.
+    /// The entry's metadata; its contents only if size or mtime differ.
     Metadata,
-    /// The entry itself.
+    /// The entry with its contents.
     Content,
-    /// And, where it is a directory, all that lies below it.
+    /// The entry, and everything below it if it is a directory.
     Subtree,
 }
 
-/// Which detector asked.
+/// The detector that asked for a check.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Detector {
     Sweep,
@@ -33,40 +33,39 @@ impl Detector {
     }
 }
 
-/// What the contents of a pair of files were found to be, valid as long as both are in the
-/// states that were read.
+/// MD5s of a pair of files. They are valid while both files are in the states that were read.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CachedDigests {
     pub source: Identity,
     pub replica: Identity,
-    pub verdict: DigestPair,
+    pub digests: DigestPair,
 }
 
 impl CachedDigests {
-    /// The verdict, where both files are still in the states that were read.
-    pub fn verdict_on(&self, source: &Entry, replica: &Entry) -> Option<DigestPair> {
+    /// Returns the MD5s if both files are still in the states that were read.
+    pub fn digests_for(&self, source: &Entry, replica: &Entry) -> Option<DigestPair> {
         let valid = self.source == source.identity() && self.replica == replica.identity();
-        valid.then_some(self.verdict)
+        valid.then_some(self.digests)
     }
 }
 
-/// A wish to look at one name.
+/// A request to examine one name.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Check {
     pub depth: Depth,
     pub detector: Detector,
-    /// When it was first known that a look is due, and no round has looked since.
+    /// When the name first became due. No round has examined it since.
     pub first: Instant,
-    /// When that was last known.
+    /// When it last became due.
     pub since: Instant,
-    pub evidence: Option<Box<CachedDigests>>,
-    /// Whether it is a walk that has found it, and it is no directory: somebody may be writing to
-    /// it this very moment.
+    pub cached: Option<Box<CachedDigests>>,
+    /// Whether a comparison of a walk has found it. If it is a file, somebody may be writing to it
+    /// at this moment.
     pub from_walk: bool,
-    /// Whether a walk has listed it as a file of the source that the replica lacks, and nobody has
-    /// told of it since: it is copied without another look.
+    /// Whether a walk has listed it as a file that the replica lacks, and nothing was reported of
+    /// it since. Then it is copied without another check.
     pub unseen_in_replica: bool,
-    /// Whether the watch has told of this very name.
+    /// Whether the watch has reported this very name.
     pub told: bool,
 }
 
@@ -77,20 +76,20 @@ impl Check {
             detector,
             first: since,
             since,
-            evidence: None,
+            cached: None,
             from_walk: false,
             unseen_in_replica: false,
             told: false,
         }
     }
 
-    /// Whether a walk has led to it, or it was due by a time.
+    /// Returns whether a walk asked for it, or it was due by `time`.
     pub fn comes_before(&self, time: Option<Instant>) -> bool {
         let is_found = self.from_walk || self.detector == Detector::Sweep;
         is_found || time.is_some_and(|time| self.first <= time)
     }
 
-    /// Two wishes for one name become one that serves both.
+    /// Merges another check of the same name, so that one check serves both.
     pub fn merge(&mut self, other: Check) {
         self.depth = self.depth.max(other.depth);
         self.detector = self.detector.max(other.detector);
@@ -98,16 +97,15 @@ impl Check {
         self.since = self.since.max(other.since);
         self.unseen_in_replica &= other.unseen_in_replica;
         self.told |= other.told;
-        // The newer evidence; a round checks it against what it finds.
-        self.evidence = other.evidence.or(self.evidence.take());
+        // The newer MD5s win. A round uses them only if both files are unchanged.
+        self.cached = other.cached.or(self.cached.take());
     }
 }
 
-/// The names to look at, by directory. A directory without names is looked at only for its
-/// own metadata.
+/// The names to check, by directory. If a directory has no names, only its own metadata is checked.
 pub type Checks = BTreeMap<RelPath, BTreeMap<Name, Check>>;
 
-/// Adds one wish. The root, which has no name, is looked at for its metadata.
+/// Adds one check. The root has no name: only its metadata is checked.
 pub fn add(checks: &mut Checks, path: &RelPath, check: Check) {
     match path.split() {
         Some((dir, name)) => add_name(checks.entry(dir).or_default(), name, check),

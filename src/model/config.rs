@@ -13,25 +13,25 @@ use crate::model::limit::Limit;
 use crate::model::path::Shown;
 use crate::model::task::Task;
 
-/// Intervals are between these two.
+/// The shortest and the longest interval.
 pub const SHORTEST: Duration = Duration::from_millis(100);
 pub const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// The longest time that a change may be left to rest.
+/// The longest debounce.
 pub const LONGEST_DEBOUNCE: Duration = Duration::from_secs(60);
 
 pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(600);
 
-/// What a run is for.
+/// The purpose of a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Mode {
-    /// Keeps the replica equal until a signal comes.
+    /// Keeps the replica in sync until a signal comes.
     Keep,
-    /// Makes it equal once.
+    /// Brings the replica in sync once.
     Once,
-    /// Says what [`Mode::Once`] would do, and changes nothing.
+    /// Reports what [`Mode::Once`] would do, and changes nothing.
     DryRun,
-    /// Says what differs, and changes nothing.
+    /// Reports the differences, and changes nothing.
     Check,
 }
 
@@ -41,31 +41,32 @@ pub struct Config {
     pub replica: PathBuf,
     /// Whether the source is watched.
     pub watch: bool,
-    /// How long a path must have rested before it is looked at.
+    /// How long a path must stay unchanged before it is checked.
     pub debounce: Duration,
-    /// From the end of one sweep to the begin of the next.
+    /// Time from the end of one sweep to the start of the next.
     pub interval: Duration,
     pub log_file: Option<PathBuf>,
     pub mode: Mode,
-    /// How a sweep of all compares.
+    /// How sweeps of both trees compare: in full, or quickly.
     pub task: Task,
     pub log_format: Format,
-    /// Patterns of what is left alone, and files that hold such.
+    /// Patterns of excluded entries, and files with such patterns.
     pub exclude: Vec<String>,
     pub exclude_from: Vec<PathBuf>,
-    /// Whether the source's own `.gitignore` files and the like are heeded.
+    /// Whether the source's own `.gitignore` files are obeyed.
     pub gitignore: bool,
     /// Whether a missing replica is created.
     pub create: bool,
     pub max_delete: Limit,
-    /// Whether what is said to be done is safe on the disk.
+    /// Whether an action is on the disk before it is reported.
     pub durable: bool,
-    /// Where what is removed or overwritten in the replica is kept, and for how long.
+    /// The folder that keeps entries which were deleted or overwritten in the replica, and for how
+    /// long.
     pub backup_dir: Option<PathBuf>,
     pub backup_keep: Option<Duration>,
-    /// Bytes that a sweep may read in a second.
+    /// Bytes per second that a sweep may read.
     pub sweep_rate: Option<u64>,
-    /// Threads for walking, hashing and copying, each.
+    /// Number of threads for each of walking, hashing and copying.
     pub threads: usize,
     /// -1 for warnings and errors only, 0 for actions, 1 for details.
     pub verbosity: i8,
@@ -73,16 +74,16 @@ pub struct Config {
     pub rerun: Rerun,
 }
 
-/// Commands of the user's, for a shell.
+/// Shell commands of the user.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Hooks {
-    /// After changes, once in sync.
+    /// Runs when the replica is in sync after changes.
     pub on_sync: Option<OsString>,
-    /// When something goes wrong, and when that is over.
+    /// Runs when a problem begins, and when it ends.
     pub on_problem: Option<OsString>,
 }
 
-/// How the lines of the log look.
+/// The format of the lines in the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
 pub enum Format {
     #[default]
@@ -90,34 +91,33 @@ pub enum Format {
     Json,
 }
 
-/// The command line by which somebody runs twindir once more on the same roots, with the options in
-/// use.
+/// The parts of a command line that runs twindir again on the same roots, with the same options.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Rerun {
     pub program: OsString,
-    /// Those that mean something to a single run. Paths are absolute.
+    /// The options that apply to a single run. Paths are absolute.
     pub options: Vec<OsString>,
     pub roots: [PathBuf; 2],
-    /// Whether this run goes on until it is stopped.
+    /// Whether this run continues until it is stopped.
     pub is_lasting: bool,
 }
 
 impl Rerun {
-    /// The command of one run with this `--max-delete`, quoted for a shell, on one line. It works
-    /// from any folder.
+    /// Returns the command of a single run with this `--max-delete`, quoted for a shell, on one
+    /// line. It works in any folder.
     pub fn once(&self, max_delete: &str) -> String {
         let fixed = ["--once", "--max-delete", max_delete].map(OsStr::new);
         let options = fixed.into_iter().chain(self.options.iter().map(OsString::as_os_str));
         let roots = self.roots.iter().map(PathBuf::as_path).map(Path::as_os_str);
-        // What begins with a dash is no option after this.
+        // After `--`, a word that begins with a dash is not an option.
         let words =
             std::iter::once(&*self.program).chain(options).chain([OsStr::new("--")]).chain(roots);
         words.map(quoted).collect::<Vec<_>>().join(" ")
     }
 }
 
-/// A word for a shell: as POSIX has it; as bash and zsh have it, where it holds what cannot be
-/// shown on one line.
+/// Quotes a word for a shell. Uses the form of bash and zsh if the word is not UTF-8 or cannot be
+/// shown on one line, else the form of POSIX.
 fn quoted(word: &OsStr) -> String {
     let bytes = word.as_bytes();
     let without_backslashes: Vec<u8> =
@@ -130,10 +130,10 @@ fn quoted(word: &OsStr) -> String {
     }
 }
 
-/// Reads an interval: seconds (`60`, `0.5`), or with a unit (`90s`, `5m`, `1h`, `1h 30m`).
+/// Parses an interval: seconds (`60`, `0.5`), or with a unit (`90s`, `5m`, `1h`, `1h 30m`).
 ///
 /// # Errors
-/// A sentence that says what is wrong.
+/// A sentence for the user, if the text is no time from 0.1 s to 365 days.
 pub fn parse_interval(text: &str) -> Result<Duration, String> {
     let wrong = || {
         format!(
@@ -154,10 +154,10 @@ pub fn parse_interval(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Reads a debounce time, from 0 to 60 s: as [`parse_interval`] does.
+/// Parses a debounce time, from 0 to 60 s, in the forms of [`parse_interval`].
 ///
 /// # Errors
-/// A sentence that says what is wrong.
+/// A sentence for the user, if the text is no such time.
 pub fn parse_debounce(text: &str) -> Result<Duration, String> {
     match parse_time(text) {
         Ok(time) if time <= LONGEST_DEBOUNCE => Ok(time),
@@ -169,10 +169,10 @@ pub fn parse_debounce(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Reads how many bytes a second a sweep may read: `200MB`, `1.5GiB`, `500000`.
+/// Parses a rate in bytes per second: `200MB`, `1.5GiB`, `500000`.
 ///
 /// # Errors
-/// A sentence that says what is wrong.
+/// A sentence for the user, if the text is no number of bytes, or less than 1 KiB.
 pub fn parse_rate(text: &str) -> Result<u64, String> {
     let wrong = || format!("{text:?} is no rate: give bytes a second (200MB, 64KiB)");
     match text.trim().trim_end_matches("/s").parse::<ByteSize>().map_err(|_| wrong())?.as_u64() {
@@ -181,26 +181,26 @@ pub fn parse_rate(text: &str) -> Result<u64, String> {
     }
 }
 
-/// Reads a number of threads.
+/// Parses a number of threads.
 ///
 /// # Errors
-/// A sentence that says what is wrong.
+/// A sentence for the user, if the text is no number from 1 on.
 pub fn parse_threads(text: &str) -> Result<NonZeroUsize, String> {
     text.parse().map_err(|_| format!("{text:?} is no number of threads: give 1 or more"))
 }
 
-/// Reads how long is waited at most: as [`parse_interval`] does, and 0.
+/// Parses the longest time to wait, in the forms of [`parse_interval`]; `0` is allowed too.
 ///
 /// # Errors
-/// What is wrong with the text.
+/// Those of [`parse_interval`].
 pub fn parse_timeout(text: &str) -> Result<Duration, String> {
     if text == "0" { Ok(Duration::ZERO) } else { parse_interval(text) }
 }
 
-/// Reads how long backups are kept: as [`parse_interval`] does, and in days (`30d`).
+/// Parses how long backups are kept, in the forms of [`parse_interval`]. Any length is allowed.
 ///
 /// # Errors
-/// A sentence that says what is wrong.
+/// A sentence for the user, if the text is no time, or negative.
 pub fn parse_keep(text: &str) -> Result<Duration, String> {
     match parse_time(text) {
         Ok(time) => Ok(time),
@@ -311,7 +311,7 @@ mod tests {
 pub mod testing {
     use super::*;
 
-    /// The settings of a run that goes on, and of which no sweep is due by the clock.
+    /// Settings of a run that continues, with an interval so long that no sweep becomes due.
     pub fn config() -> Config {
         Config {
             source: PathBuf::new(),

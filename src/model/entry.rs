@@ -1,4 +1,4 @@
-//! What is known of one name on one side: absent, unknown, or present with its facts.
+//! One name on one side: absent, unknown, or present with its metadata.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::model::error::FsError;
 
-/// A point in time as the file system keeps it: seconds since 1970 and nanoseconds.
+/// A point in time as file systems store it: seconds since 1970, and nanoseconds.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub struct Time {
     pub sec: i64,
@@ -18,7 +18,7 @@ impl Time {
         Self { sec: self.sec.saturating_add(sec), ..self }
     }
 
-    /// The time that lies so much before this one.
+    /// Returns the time that lies `span` before this one.
     pub fn before(self, span: Duration) -> Self {
         let sec = self.sec.saturating_sub_unsigned(span.as_secs());
         match self.nsec.checked_sub(span.subsec_nanos()) {
@@ -33,8 +33,8 @@ impl Time {
     pub const FIRST: Self = Self { sec: i64::MIN, nsec: 0 };
     pub const LAST: Self = Self { sec: i64::MAX, nsec: 999_999_999 };
 
-    /// Whether two times are the same to a file system that counts in steps of so many
-    /// nanoseconds, whichever way it rounds.
+    /// Returns whether two times are the same for a file system that stores times in steps of
+    /// `step` nanoseconds, whichever way it rounds.
     pub fn is_within(self, other: Time, step: u64) -> bool {
         let nanos = |time: Time| i128::from(time.sec) * 1_000_000_000 + i128::from(time.nsec);
         (nanos(self) - nanos(other)).abs() < i128::from(step)
@@ -42,7 +42,7 @@ impl Time {
 }
 
 impl Time {
-    /// The day in UTC, as `2038-01-19`; seconds since 1970 where no calendar reaches.
+    /// Returns the day in UTC, as `2038-01-19`, or seconds since 1970 if it is beyond jiff's range.
     pub fn date(self) -> String {
         jiff::Timestamp::from_second(self.sec).map_or_else(
             |_| format!("{} s since 1970", self.sec),
@@ -52,7 +52,7 @@ impl Time {
 }
 
 impl fmt::Display for Time {
-    /// RFC 3339 in UTC, with nanoseconds; seconds since 1970 where no calendar reaches.
+    /// Writes RFC 3339 in UTC with nanoseconds, or seconds since 1970 if it is beyond jiff's range.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match jiff::Timestamp::new(self.sec, i32::try_from(self.nsec).unwrap_or(0)) {
             Ok(time) => write!(f, "{time:.9}"),
@@ -68,7 +68,7 @@ pub enum Special {
     Socket,
     Device,
     Other,
-    /// A symlink, where the replica's file system takes none.
+    /// A symlink that the replica's file system cannot store.
     Symlink,
 }
 
@@ -95,11 +95,11 @@ pub enum Kind {
     Special(Special),
 }
 
-/// The facts of an entry that is there, from one `statx` (and one `readlink`).
+/// The metadata of an entry that exists, from one `statx` (and one `readlink` for a symlink).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Entry {
     pub kind: Kind,
-    /// Length in bytes; means something for files only.
+    /// Length in bytes. Only that of a file has a meaning.
     pub size: u64,
     pub mtime: Time,
     /// Permission bits with setuid, setgid and sticky: `mode & 0o7777`.
@@ -111,27 +111,27 @@ pub struct Entry {
     pub inode: Inode,
 }
 
-/// What identifies an inode, and what its own file system says of it. None of this is mirrored.
+/// The identity of an inode, and further properties that are not mirrored.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Inode {
     pub dev: u64,
     pub ino: u64,
-    /// When it was made; `None` where its file system does not say.
+    /// Time of creation; `None` if the file system does not report it.
     pub birth: Option<Time>,
     pub ctime: Time,
     /// Number of hard links.
     pub links: u32,
     /// Whether another file system is mounted here.
     pub mount_root: bool,
-    /// Whether the kernel lets it only grow (`chattr +a`): what is put into such a directory stays
-    /// there.
+    /// Whether it is append-only (`chattr +a`). Entries of such a directory can be neither deleted
+    /// nor renamed.
     pub append_only: bool,
-    /// Whether it cannot be changed at all (`chattr +i`).
+    /// Whether it is immutable (`chattr +i`).
     pub immutable: bool,
 }
 
 impl Inode {
-    /// Device and number: while it stands, no other inode has both.
+    /// Returns device and inode number. While this inode exists, no other one has both.
     pub fn id(&self) -> (u64, u64) {
         (self.dev, self.ino)
     }
@@ -141,14 +141,14 @@ impl Inode {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Xattrs(pub BTreeMap<Box<[u8]>, Box<[u8]>>);
 
-/// The name of the ACL that says who is let in.
+/// The attribute that holds the access ACL.
 const ACL: &[u8] = b"system.posix_acl_access";
 
 impl Xattrs {
-    /// Whether the ACL lets in others than another one, besides those of whom the mode tells. See
-    /// acl(5) for its entries.
+    /// Returns whether the two access ACLs give different rights to the owning group, or to named
+    /// users and groups. The mode shows the other entries (owner, mask and others); see acl(5).
     pub fn lets_in_others_than(&self, other: &Self) -> bool {
-        // Its version, then of each entry the tag, the rights, and whose they are.
+        // Four bytes of version. Then for each entry the tag, the rights, and the id.
         let entries = |xattrs: &Self| -> Vec<Vec<u8>> {
             let acl = xattrs.0.get(ACL).map_or(&[][..], |acl| acl.get(4..).unwrap_or_default());
             let tells_mode = |entry: &&[u8]| matches!(entry, [0x01 | 0x10 | 0x20, 0, ..]);
@@ -158,12 +158,12 @@ impl Xattrs {
     }
 }
 
-/// Which extended attributes are mirrored.
+/// The kinds of extended attributes that are mirrored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct XattrKinds {
     /// `user.*`
     pub user: bool,
-    /// POSIX ACLs, the default ones of directories too.
+    /// POSIX ACLs, including the default ACLs of directories.
     pub acl: bool,
 }
 
@@ -178,10 +178,10 @@ impl XattrKinds {
     }
 }
 
-/// The rights of group and others.
+/// The permission bits of group and others.
 pub const GROUP_OTHER: u32 = 0o077;
 
-/// Which inode in which state: two looks that agree in this saw the same contents.
+/// An inode and its state. Two observations with the same identity saw the same contents.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Identity {
     pub dev: u64,
@@ -202,27 +202,29 @@ impl Entry {
         }
     }
 
-    /// Whether this is what `other` was seen to be, in whatever state by now.
+    /// Returns whether both entries are the same inode, even if its state has changed.
     pub fn is_inode_of(&self, other: &Entry) -> bool {
         self.inode.id() == other.inode.id()
     }
 
-    /// Whether it can be neither removed, renamed nor given other metadata.
+    /// Returns whether it is append-only or immutable. Such an entry can be neither deleted nor
+    /// renamed, and its metadata cannot be changed.
     pub fn is_locked(&self) -> bool {
         self.inode.append_only || self.inode.immutable
     }
 
-    /// Whether its mode lets in nobody but its owner.
+    /// Returns whether the mode gives no rights to group and others.
     pub fn is_closed(&self) -> bool {
         self.mode & GROUP_OTHER == 0
     }
 
-    /// Whether group and others may do more with it than with another one, by their modes.
+    /// Returns whether the mode gives group or others a right that `other`'s mode does not give.
     pub fn is_wider_than(&self, other: &Entry) -> bool {
         self.mode & !other.mode & GROUP_OTHER != 0
     }
 
-    /// Whether it would show something to others, were they let into the directory that holds it.
+    /// Returns whether group or others have any right to it, once they can enter its directory. A
+    /// symlink shows nothing.
     pub fn shows_something(&self) -> bool {
         !self.is_closed() && !matches!(self.kind, Kind::Symlink(_))
     }
@@ -231,18 +233,19 @@ impl Entry {
         self.kind == Kind::Dir
     }
 
-    /// Whether this is the same file, of which nothing is known but that it has become longer.
+    /// Returns whether this is the same file as `before`, with the same mode and owners, but
+    /// longer.
     pub fn has_grown_from(&self, before: &Entry) -> bool {
         let facts = |entry: &Entry| (entry.inode.id(), entry.mode, entry.uid, entry.gid);
         facts(self) == facts(before) && self.size > before.size
     }
 
-    /// Whether it is a file or symlink with more than one name.
+    /// Returns whether it is a file or symlink with more than one hard link.
     pub fn has_links(&self) -> bool {
         !self.is_dir() && !self.is_special() && self.inode.links > 1
     }
 
-    /// Whether it is a FIFO, socket or device.
+    /// Returns whether it is a FIFO, socket or device, or of an unknown kind.
     pub fn is_special(&self) -> bool {
         matches!(self.kind, Kind::Special(_))
     }
@@ -252,13 +255,13 @@ impl Entry {
     }
 }
 
-/// One name on one side. "Not there" is said by `ENOENT` alone (I5); any other error is
-/// [`Observed::Unknown`], which is never taken for a deletion.
+/// The state of one name on one side. Only `ENOENT` makes it [`Observed::Absent`] (I5). Any other
+/// error makes it [`Observed::Unknown`], which never leads to a deletion.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Observed {
     Absent,
-    /// Nobody has looked: all that is known is what a listing has said, which may be old by now.
-    Unlooked,
+    /// Not examined: only a listing is known, which may be out of date.
+    Unobserved,
     Unknown(FsError),
     Present(Entry),
 }
@@ -267,20 +270,20 @@ impl Observed {
     pub fn entry(&self) -> Option<&Entry> {
         match self {
             Observed::Present(entry) => Some(entry),
-            Observed::Absent | Observed::Unlooked | Observed::Unknown(_) => None,
+            Observed::Absent | Observed::Unobserved | Observed::Unknown(_) => None,
         }
     }
 
-    /// Whether nothing is known to stand there.
-    pub fn is_nothing(&self) -> bool {
-        matches!(self, Observed::Absent | Observed::Unlooked)
+    /// Returns whether nothing is known to be there: it is absent, or was not examined.
+    pub fn is_absent_or_unobserved(&self) -> bool {
+        matches!(self, Observed::Absent | Observed::Unobserved)
     }
 
-    /// Why it could not be looked at.
+    /// Returns the error if the name could not be examined.
     pub fn error(&self) -> Option<FsError> {
         match self {
             Observed::Unknown(error) => Some(*error),
-            Observed::Absent | Observed::Unlooked | Observed::Present(_) => None,
+            Observed::Absent | Observed::Unobserved | Observed::Present(_) => None,
         }
     }
 
@@ -305,7 +308,7 @@ impl fmt::Debug for Md5 {
     }
 }
 
-/// The digests of the two files of a pair.
+/// The MD5s of a pair of files.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct DigestPair {
     pub source: Md5,

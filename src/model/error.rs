@@ -1,8 +1,8 @@
-//! What can go wrong with one entry.
+//! Errors of one entry.
 
 use std::fmt;
 
-/// Which of the two trees, or what was in the replica and is kept.
+/// The source, the replica, or the folder of backups.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Side {
     Source,
@@ -20,10 +20,10 @@ impl Side {
     }
 }
 
-/// What a failed call on an entry means.
+/// The meaning of a failed call on an entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FsErrorKind {
-    /// The name is not there: the only sign of absence (I5).
+    /// The name does not exist: the only proof of absence (I5).
     NotFound,
     Exists,
     /// Mode or ACL forbid it to this user.
@@ -50,9 +50,9 @@ pub enum FsErrorKind {
     /// The directory holds excluded entries.
     HoldsExcluded,
     /// The directory is append-only: nothing in it can be renamed or deleted.
-    GivesNothingBack,
+    AppendOnlyDir,
     /// The directory is append-only: its metadata cannot be changed.
-    TakesNoMetadata,
+    AppendOnlyMetadata,
     /// The entry is append-only or immutable.
     Locked,
     Io,
@@ -62,7 +62,7 @@ pub enum FsErrorKind {
     WouldBlock,
     /// A rename between two file systems, layers or branches.
     CrossDevice,
-    /// A directory that may be opened in one file system only lies in another.
+    /// A directory lies on another file system than its root, where that is not allowed.
     OpensOtherDevice,
     NameTooLong,
     /// The name of a symlink, or what it points to, is too long.
@@ -72,21 +72,21 @@ pub enum FsErrorKind {
     TooManyOpenFiles,
     TooManyLinks,
     TooLarge,
-    /// The contents go on long after the end that the size tells.
+    /// The contents continue far beyond the size of the file.
     Endless,
     NoDevice,
     Other,
 }
 
 impl FsErrorKind {
-    /// The words for errors that twindir has found by itself. Those of a system call have the
-    /// system's.
+    /// Returns the text for errors that twindir itself has found. An error of a system call has the
+    /// system's text.
     fn as_str(self) -> &'static str {
         match self {
             Self::NotFound => "No such file or directory",
             Self::Exists => "File exists",
             Self::Denied => "Permission denied",
-            Self::NotPermitted | Self::GivesNothingBack | Self::TakesNoMetadata | Self::Locked => {
+            Self::NotPermitted | Self::AppendOnlyDir | Self::AppendOnlyMetadata | Self::Locked => {
                 "Operation not permitted"
             }
             Self::NotADirectory => "Not a directory",
@@ -116,16 +116,17 @@ impl FsErrorKind {
     }
 }
 
-/// A system call on an entry that failed.
+/// A failed operation on an entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub struct FsError {
-    /// What was to be done, as in "cannot _open the file_".
+    /// The operation, as in "cannot _open the file_".
     pub operation: &'static str,
     pub side: Side,
     pub kind: FsErrorKind,
-    /// The number that the system gave, for its words; `None` for an error that twindir has found
-    /// by itself.
+    /// The system's number of the error. `None` for an error that twindir itself has found.
     pub errno: Option<i32>,
+    /// The bytes that the entry needs, if it is a file that did not fit.
+    pub needed: Option<u64>,
 }
 
 impl fmt::Display for FsError {
@@ -135,41 +136,42 @@ impl fmt::Display for FsError {
 }
 
 impl FsError {
-    /// An error that twindir has found by itself.
+    /// Makes an error that twindir itself has found.
     pub const fn found(operation: &'static str, side: Side, kind: FsErrorKind) -> Self {
-        Self { operation, side, kind, errno: None }
+        Self { operation, side, kind, errno: None, needed: None }
     }
 
-    /// The same error, where it is of this kind, as one that means more here.
+    /// Replaces the kind `kind` by `means`, which is more precise for this operation. Any other
+    /// kind stays.
     pub fn remap_kind(self, kind: FsErrorKind, means: FsErrorKind) -> Self {
         if self.kind == kind { Self { kind: means, ..self } } else { self }
     }
 
-    /// The system's own words for the error.
+    /// Returns the text of the error: the system's if it has a number, else twindir's.
     pub fn reason(&self) -> String {
         let Some(errno) = self.errno else { return self.kind.as_str().to_owned() };
         let error = std::io::Error::from_raw_os_error(errno).to_string();
         error.split(" (os error").next().unwrap_or_default().to_owned()
     }
 
-    /// Whether the name was not there: the only sign of absence (I5).
+    /// Returns whether the name does not exist: the only proof of absence (I5).
     pub fn is_absence(&self) -> bool {
         self.kind == FsErrorKind::NotFound
     }
 
-    /// Whether this is how a file system answers that does not know a flag of `renameat2`.
+    /// Returns whether the error means that the file system does not know a flag of `renameat2`.
     pub fn is_unknown_flag(&self) -> bool {
         matches!(self.kind, FsErrorKind::Invalid | FsErrorKind::Unsupported)
     }
 
-    /// Whether this user may not do that.
+    /// Returns whether this user has no permission for the operation.
     pub fn is_forbidden(&self) -> bool {
         matches!(self.kind, FsErrorKind::Denied | FsErrorKind::NotPermitted)
     }
 
-    /// Whether the replica's file system (or that of the backups) takes nothing more for now,
-    /// whatever the entry: it is full, the quota is used up, or it is read-only.
-    pub fn is_refusal(&self) -> bool {
+    /// Returns whether the file system of the replica or of the backups is out of space: full, over
+    /// its quota, or read-only. Other entries would fail in the same way.
+    pub fn is_out_of_space(&self) -> bool {
         let is_full = matches!(
             self.kind,
             FsErrorKind::NoSpace
@@ -180,7 +182,7 @@ impl FsError {
         self.side != Side::Source && is_full
     }
 
-    /// Whether a directory was looked for and what stands there is none, or nothing is there.
+    /// Returns whether there is no directory at the path: nothing is there, or something else.
     pub fn is_dir_absence(&self) -> bool {
         matches!(
             self.kind,
@@ -194,42 +196,45 @@ impl FsError {
     }
 }
 
-/// For the removal of an entry: that it has gone already is as good.
-pub fn gone_is_fine(error: FsError) -> Result<(), FsError> {
+/// Accepts that an entry to be deleted does not exist any more.
+///
+/// # Errors
+/// Any other error.
+pub fn ignore_absence(error: FsError) -> Result<(), FsError> {
     if error.is_absence() { Ok(()) } else { Err(error) }
 }
 
-/// Why nothing is put into a directory that lets nothing be renamed or removed: only temporary
-/// entries would come of it.
-pub const GIVES_NOTHING_BACK: FsError = FsError::found(
+/// The error for an append-only directory. Nothing is put into it, since a temporary entry could be
+/// neither renamed nor deleted.
+pub const APPEND_ONLY_DIR: FsError = FsError::found(
     "rename or remove anything in the directory",
     Side::Replica,
-    FsErrorKind::GivesNothingBack,
+    FsErrorKind::AppendOnlyDir,
 );
 
-/// Why such a directory keeps the metadata that it has.
-pub const TAKES_NO_METADATA: FsError = FsError::found(
+/// The error for an append-only directory whose metadata differs: it cannot be changed.
+pub const APPEND_ONLY_METADATA: FsError = FsError::found(
     "change times, mode or owner of the directory",
     Side::Replica,
-    FsErrorKind::TakesNoMetadata,
+    FsErrorKind::AppendOnlyMetadata,
 );
 
-/// Why an entry of the replica stays as it is that is append-only or immutable.
+/// The error for an entry of the replica that is append-only or immutable: it stays as it is.
 pub const LOCKED: FsError =
     FsError::found("change what is append-only or immutable", Side::Replica, FsErrorKind::Locked);
 
-/// Why a file is not copied whose contents go on long after the end that its size tells.
+/// The error for a file whose contents continue far beyond its size: it is not copied.
 pub const ENDLESS: FsError =
     FsError::found("find the end of the file", Side::Source, FsErrorKind::Endless);
 
-/// Why a look at an entry did not come to its end.
+/// The reason why work on an entry did not finish.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum WorkError {
-    /// A system call failed: a Problem, tried again later.
+    /// A system call failed: a problem, retried later.
     FsError(FsError),
-    /// The entry changed while it was worked on: tried again soon.
+    /// The entry changed during the work: retried soon.
     Changed,
-    /// twindir is to stop, or the work was overtaken by another change.
+    /// twindir stops, or another change has made the work obsolete.
     Cancelled,
 }
 

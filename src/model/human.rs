@@ -1,13 +1,13 @@
-//! Numbers, sizes and times as one says them.
+//! Numbers, sizes and times for people.
 
 use std::time::Duration;
 
-/// A number with what is counted.
+/// Formats a number with its noun, `one` in the singular and `more` in the plural.
 pub fn counted(number: u64, one: &str, more: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { more })
 }
 
-/// A number for a person: `2,000`.
+/// Formats a number with thousands separators: `2,000`.
 pub fn with_separators(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
@@ -20,7 +20,7 @@ pub fn with_separators(number: u64) -> String {
     text
 }
 
-/// A number of bytes for a person: `0 B`, `12.3 kB`, `4.0 GB`; powers of 1000.
+/// Formats a number of bytes in powers of 1000: `0 B`, `12.3 kB`, `4.0 GB`.
 pub fn human_bytes(bytes: u64) -> String {
     if bytes < 1000 {
         return format!("{bytes} B");
@@ -38,7 +38,7 @@ pub fn human_bytes(bytes: u64) -> String {
     format!("{value:.1} {unit}")
 }
 
-/// A length of time for a person: `0.3 s`, `60 s`, `10 min`.
+/// Formats a duration: `0.3 s`, `60 s`, `10 min`. Minutes are used from two minutes on.
 pub fn human_duration(time: Duration) -> String {
     let seconds = time.as_secs_f64();
     if time < Duration::from_micros(1) {

@@ -3,10 +3,11 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// How many deletions may pass an unproven source: `--max-delete`.
+/// The limit on deletions while the source is not trusted: `--max-delete`.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Limit {
-    /// So many entries, taken at its word.
+    /// An exact number of entries. One other rule applies then: deletions are held while a
+    /// directory cannot be counted.
     Number(u64),
     /// This share of the replica's entries, in percent; 100 turns the guard off.
     Percent(f64),

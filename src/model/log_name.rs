@@ -1,9 +1,9 @@
 //! The names of a rotated log: `LOG_FILE`, and `LOG_FILE.1` to `LOG_FILE.10`.
 
-/// The numbered files that are kept beside `LOG_FILE`.
+/// Number of rotated logs that are kept beside `LOG_FILE`.
 pub const KEPT: u32 = 10;
 
-/// Whether a file name is that of a log or of one of its numbered elders.
+/// Returns whether `name` is the log's name or that of one of its rotated copies (.1 to .10).
 pub fn is_log_name(name: &[u8], log: &[u8]) -> bool {
     let Some(rest) = name.strip_prefix(log) else { return false };
     match rest {

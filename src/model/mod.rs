@@ -1,13 +1,13 @@
-//! The vocabulary: names, facts, errors, settings. No I/O and no clock.
+//! The vocabulary: names, metadata, errors, settings. No I/O and no clock.
 
-pub mod check; // what is to be looked at, how closely, and for whom
+pub mod check; // which names to check, how closely, and for which detector
 pub mod config; // the settings
-pub mod entry; // what is known of one name on one side
-pub mod error; // what can go wrong with it
-pub mod human; // numbers, sizes and times as one says them
-pub mod limit; // how much may be deleted unasked
+pub mod entry; // one name on one side: absent, unknown, or present
+pub mod error; // errors of one entry
+pub mod human; // numbers, sizes and times for people
+pub mod limit; // `--max-delete`
 pub mod log_name; // the names of a rotated log
 pub mod path; // names and paths of any bytes
-pub mod reason; // why an entry is acted upon
+pub mod reason; // the reasons of actions
 pub mod status;
-pub mod task; // what a walk is for
+pub mod task; // the purpose of a walk

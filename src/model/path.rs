@@ -1,7 +1,7 @@
-//! Names and paths as the file system has them: any bytes but `/` and NUL.
+//! Names and paths as file systems store them: any bytes but `/` and NUL.
 //!
-//! Nothing in twindir opens a path by text. A [`RelPath`] says where a directory
-//! lies below a root, and only `fs::tree` turns it into a descriptor.
+//! A [`RelPath`] says where an entry lies below a root. Nothing below a root is opened by its full
+//! path: only `fs::tree` turns a `RelPath` into a descriptor, relative to that of a directory.
 
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
@@ -11,19 +11,19 @@ use std::sync::Arc;
 /// Length in bytes of a reserved name: `.twindir.` + 16 hex digits + `.tmp` (I7).
 const RESERVED_LEN: usize = 29;
 
-/// One component of a path: not empty, not `.` or `..`, without `/`.
+/// One component of a path: not empty, not `.` or `..`, without `/` and NUL.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Name(Arc<[u8]>);
 
 impl Name {
-    /// Takes one component; `None` where the bytes are no valid one.
+    /// Makes a name of one component. `None` if the bytes are no valid component.
     pub fn new(bytes: &[u8]) -> Option<Self> {
         let bad =
             matches!(bytes, b"" | b"." | b"..") || bytes.iter().any(|b| matches!(b, b'/' | 0));
         (!bad).then(|| Self(bytes.into()))
     }
 
-    /// The name of a temporary entry, made from a number.
+    /// Makes the name of a temporary entry from a number (I7).
     pub fn reserved(number: u64) -> Self {
         Self(format!(".twindir.{number:016x}.tmp").into_bytes().into())
     }
@@ -37,7 +37,7 @@ impl Name {
     }
 }
 
-/// Whether a name has the form that twindir keeps for its temporary entries (I7).
+/// Returns whether a name has the form of twindir's temporary entries (I7).
 pub fn is_reserved(name: &[u8]) -> bool {
     name.len() == RESERVED_LEN
         && name.starts_with(b".twindir.")
@@ -45,15 +45,14 @@ pub fn is_reserved(name: &[u8]) -> bool {
         && name[9..25].iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// A name as file systems compare it to which upper and lower case are one.
+/// Returns the lowercase form of a name, to compare names as file systems do that ignore case.
 pub fn fold_case(name: &[u8]) -> String {
     String::from_utf8_lossy(name).to_lowercase()
 }
 
 /// A path below a root: components joined by `/`; empty for the root itself.
 ///
-/// The order is that of the bytes, in which a directory comes before all that lies
-/// below it.
+/// Paths are ordered by their bytes. A directory comes before everything below it.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RelPath(Arc<[u8]>);
 
@@ -68,7 +67,7 @@ impl RelPath {
         Self(Arc::from(&b""[..]))
     }
 
-    /// Reads a path of valid components; `None` for an absolute path, `..`, `//` and the like.
+    /// Parses a path of valid components. `None` for an absolute path, `..`, `//` and the like.
     pub fn new(bytes: &[u8]) -> Option<Self> {
         let valid = bytes.is_empty() || bytes.split(|b| *b == b'/').all(|c| Name::new(c).is_some());
         valid.then(|| Self(bytes.into()))
@@ -86,7 +85,7 @@ impl RelPath {
         self.join_bytes(name.as_bytes())
     }
 
-    /// The place of `rel` below this path.
+    /// Appends `rel` to this path.
     pub fn below(&self, rel: &RelPath) -> Self {
         if rel.is_root() { self.clone() } else { self.join_bytes(rel.as_bytes()) }
     }
@@ -102,7 +101,7 @@ impl RelPath {
         Self(bytes.into())
     }
 
-    /// The directory that holds this entry, and its name there; `None` for the root.
+    /// Splits the path into its directory and its name in there. `None` for the root.
     pub fn split(&self) -> Option<(Self, Name)> {
         if self.is_root() {
             return None;
@@ -113,13 +112,14 @@ impl RelPath {
         })
     }
 
-    /// The paths from just below the root down to this one, itself included.
+    /// Iterates from the ancestor just below the root down to this path, itself included.
     pub fn ancestors_and_self(&self) -> impl DoubleEndedIterator<Item = RelPath> + '_ {
         let is_end = |end: &usize| self.0.get(*end).is_none_or(|byte| *byte == b'/');
         (1..=self.0.len()).filter(is_end).map(|end| Self(self.0[..end].into()))
     }
 
-    /// The same place below `to` instead of `from`; `None` where it does not lie there.
+    /// Replaces the leading `from` by `to`. `None` if this path is not within `from`, or if `from`
+    /// is the root.
     pub fn rebased(&self, from: &RelPath, to: &RelPath) -> Option<Self> {
         let rest = self
             .0
@@ -128,7 +128,7 @@ impl RelPath {
         Some(Self([to.as_bytes(), rest].concat().into()))
     }
 
-    /// Whether this path is `dir` or lies below it.
+    /// Returns whether this path is `dir` or lies below it.
     pub fn is_within(&self, dir: &RelPath) -> bool {
         dir.is_root()
             || self
@@ -138,7 +138,7 @@ impl RelPath {
     }
 }
 
-/// What is known of a directory, and of all that lies below it, in the order of their paths.
+/// Iterates over the items of `known` at `dir` and below, in the order of their paths.
 pub fn within<'a, V>(
     known: &'a BTreeMap<RelPath, V>,
     dir: &RelPath,
@@ -151,8 +151,8 @@ pub fn within<'a, V>(
         .filter(move |(path, _)| path.is_within(dir))
 }
 
-/// Writes names and paths so that one line stays one line of UTF-8, and so that what was
-/// written can be told back: control characters, invalid bytes and `\` are escaped.
+/// A name or path, shown as one line of UTF-8. Control characters, invalid bytes and `\` are
+/// escaped, so that the original can be restored.
 pub struct Shown<'a>(pub &'a [u8]);
 
 impl fmt::Display for Shown<'_> {
@@ -178,14 +178,14 @@ impl fmt::Display for Shown<'_> {
     }
 }
 
-/// A path of the user's, for a person, on one line.
+/// Shows a path that the user has given, on one line.
 pub fn shown(path: &std::path::Path) -> Shown<'_> {
     use std::os::unix::ffi::OsStrExt;
     Shown(path.as_os_str().as_bytes())
 }
 
-/// C1 controls, line and paragraph separators, and the marks that change the direction of
-/// the text around them.
+/// Returns whether `c` is a control character, separates lines or paragraphs, or changes the
+/// direction of the text around it.
 fn is_unprintable(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -203,7 +203,7 @@ impl fmt::Debug for RelPath {
     }
 }
 
-/// In the order of the bytes, so that a map can be asked without making a name.
+/// Orders as the bytes do, so that a map can be searched without making a name.
 impl Borrow<[u8]> for Name {
     fn borrow(&self) -> &[u8] {
         &self.0
@@ -222,7 +222,7 @@ impl fmt::Debug for Name {
     }
 }
 
-/// Names and paths that a test spells out.
+/// Names and paths for tests, made of text.
 #[cfg(test)]
 pub mod testing {
     use super::{Name, RelPath};

@@ -1,6 +1,6 @@
-//! Why an entry is acted upon.
+//! The reasons of actions.
 
-/// Why an entry is acted upon, as the log says it.
+/// The reason of an action, as the log names it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reason {
     New,

@@ -1,5 +1,4 @@
-//! What a run does, as somebody is told who asks. Times are ages, in seconds: whoever shows them
-//! has a clock.
+//! The status of a run, as it is reported to those who ask. Times are given as ages, in seconds.
 
 use std::time::Duration;
 
@@ -8,48 +7,74 @@ use serde::{Deserialize, Serialize};
 use crate::model::human::{counted, human_bytes, human_duration, with_separators};
 use crate::model::task::Task;
 
-/// The loop comes round at least once a second. One that does not for so long is stalled.
+/// The main loop turns at least once a second. After this time without a turn it counts as stalled.
 const STALLED: Duration = Duration::from_secs(3);
 
-/// At most so many problems are named.
+/// The most problems that a status names.
 pub const MOST_NAMED: usize = 100;
 
-/// What a run is at. The first that is true, in this order.
+/// A job that has taken this long, in seconds, is named in the status line.
+const LONG_JOB: f64 = 2.0;
+
+/// The state of a run: the first of these that applies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     /// Nothing is known yet.
     #[default]
     Starting,
-    /// The source, or the replica, is not there: it is waited for.
+    /// The source or the replica is missing: the run waits for it.
     Lost,
-    /// The guard counts what would be deleted.
+    /// The guard counts the deletions to come.
     Counting,
     /// Deletions are held.
     Held,
-    /// The replica takes no more.
+    /// The replica is out of space.
     OutOfSpace,
-    /// The first walk over both trees since the start, and what it has found.
+    /// The first walk over both trees since the start, and the work that it has found.
     FirstCopy,
-    /// Changes are known and not followed yet.
+    /// Known changes are not mirrored yet.
     Busy,
-    /// Nothing is under way, and some entries could not be mirrored.
+    /// No work is under way, but some entries are not mirrored.
     Problems,
     /// Nothing is known to differ.
     InSync,
 }
 
-/// A walk over both trees that runs.
+/// The progress of a walk over both trees.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct WalkProgress {
     pub task: Task,
-    /// Entries of the source that were compared so far.
+    /// Entries of the source compared so far.
     pub entries: u64,
-    /// How many there were at the last walk, where there was one.
+    /// Their number at the last walk, if there was one.
     pub entries_before: Option<u64>,
-    /// Bytes that were read so far for MD5s, of both sides.
+    /// Bytes of both sides read so far for MD5s.
     pub bytes: u64,
     pub bytes_before: Option<u64>,
+    pub seconds: f64,
+}
+
+/// What a job in the background does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobTask {
+    /// Copies a big file.
+    Copy,
+    /// Reads both sides of a big file for their MD5s.
+    Compare,
+    /// Deletes what a removed directory held.
+    Delete,
+}
+
+/// The job in the background that has run for longest.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct JobProgress {
+    pub task: JobTask,
+    pub path: Option<String>,
+    /// Bytes; entries if it deletes.
+    pub done: u64,
+    pub total: Option<u64>,
     pub seconds: f64,
 }
 
@@ -64,9 +89,9 @@ pub struct OpenProblem {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Held {
     pub deletions: u64,
-    /// Why.
+    /// The reason.
     pub doubt: String,
-    /// What lets them go, for a shell.
+    /// The shell command that lets them pass.
     pub command: String,
 }
 
@@ -77,57 +102,58 @@ pub struct Status {
     pub source: String,
     pub replica: String,
     pub state: State,
-    /// Whether both trees were walked once, and what was found was done.
+    /// Whether a walk over both trees has ended, and the work that it found is done.
     pub has_walked: bool,
     /// Whether nothing is known to differ, now.
     pub in_sync: bool,
-    /// For how long, if so.
+    /// How long it has been in sync, if it is.
     pub in_sync_seconds: Option<f64>,
-    /// How long ago the run began.
+    /// Time since the run began.
     pub up_seconds: f64,
-    /// For how long the loop has not come round, where that is long: a disk may not answer.
+    /// Time since the main loop last turned, if it is stalled. A disk may not answer.
     pub stalled_seconds: Option<f64>,
-    /// What is lost, if something is.
+    /// The missing root, in words, if one is missing.
     pub lost: Option<String>,
-    /// Names that are to be looked at.
+    /// Number of names that wait for a check.
     pub queued: usize,
     pub walk: Option<WalkProgress>,
+    pub job: Option<JobProgress>,
     pub problems: usize,
-    /// Some of them.
+    /// At most [`MOST_NAMED`] of them.
     pub open_problems: Vec<OpenProblem>,
     pub held: Option<Held>,
-    /// How long ago the last full sweep came to its end, and in how long the next one begins.
+    /// Time since the last full sweep ended, and until the next one begins.
     pub last_full_sweep_seconds: Option<f64>,
     pub next_full_sweep_seconds: Option<f64>,
-    /// Changes since the start that sweeps have found and the watch had not told.
+    /// Changes since the start that sweeps have found and the watch had not reported.
     pub missed: u64,
-    /// Directories that are watched, and how many the kernel allows this user.
+    /// Number of watched directories, and the kernel's limit for this user.
     pub watches: Option<u64>,
     pub watches_allowed: Option<u64>,
-    /// Since the start of the run.
+    /// Actions and copied bytes since the start of the run.
     pub actions: u64,
     pub copied_bytes: u64,
-    /// Directories that could not be watched.
+    /// Number of directories that could not be watched.
     pub unwatched: u64,
-    /// Entries that are kept of file systems which are no longer mounted in the source.
+    /// Number of entries kept because their file system is no longer mounted in the source.
     pub kept: u64,
 }
 
-/// What came of a wait.
+/// The result of a wait.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WaitResult {
     Mirrored,
     TimedOut,
-    /// What keeps some of it from the replica.
+    /// The reasons why something is not mirrored.
     Problem(Vec<String>),
 }
 
 impl Status {
-    /// As it is some time later, if nothing has happened meanwhile.
+    /// Adds `by` to all ages. From `STALLED` on, marks the run as stalled and not in sync.
     pub fn aged(mut self, by: Duration) -> Self {
         self.stalled_seconds = (by >= STALLED).then_some(by.as_secs_f64());
-        // What has happened meanwhile nobody knows.
+        // Nobody knows what has changed since.
         self.in_sync &= by < STALLED;
         let by = by.as_secs_f64();
         self.up_seconds += by;
@@ -138,11 +164,14 @@ impl Status {
         if let Some(walk) = &mut self.walk {
             walk.seconds += by;
         }
+        if let Some(job) = &mut self.job {
+            job.seconds += by;
+        }
         self
     }
 
-    /// One line: what it does now. `at`: the time of day so many seconds ago (or, of a negative
-    /// number, ahead).
+    /// Formats the state as one line. `at` formats the time of day that lies the given number of
+    /// seconds ago, or ahead if the number is negative.
     pub fn line(&self, at: &dyn Fn(f64) -> String) -> String {
         let mut parts = vec![self.headline(at)];
         if let Some(walk) = &self.walk
@@ -156,6 +185,9 @@ impl Status {
         {
             parts.push(format!("next full sweep {}", at(-due)));
         }
+        if let Some(job) = self.job.as_ref().filter(|job| job.seconds >= LONG_JOB) {
+            parts.push(job.line());
+        }
         if self.problems > 0 && self.state != State::Problems {
             parts.push(counted(self.problems as u64, "problem", "problems"));
         }
@@ -165,7 +197,10 @@ impl Status {
             parts.push(format!("{} held", counted(held.deletions, "deletion", "deletions")));
         }
         if self.kept > 0 {
-            parts.push("what is no longer mounted in the source is kept".to_owned());
+            parts.push(
+                "entries of file systems that are no longer mounted in the source are kept"
+                    .to_owned(),
+            );
         }
         if let Some(time) = self.stalled_seconds {
             parts.push(format!("one step takes {time:.0} s by now (does a disk not answer?)"));
@@ -173,7 +208,7 @@ impl Status {
         parts.join(", ")
     }
 
-    /// What it is at, in a few words.
+    /// Formats the state in a few words.
     fn headline(&self, at: &dyn Fn(f64) -> String) -> String {
         let queued = || match self.queued {
             0 => String::new(),
@@ -193,7 +228,7 @@ impl Status {
                 let number = self.held.as_ref().map_or(0, |held| held.deletions);
                 format!("{} held", counted(number, "deletion", "deletions"))
             }
-            State::OutOfSpace => format!("the replica is full{}", queued()),
+            State::OutOfSpace => format!("out of space{}", queued()),
             State::FirstCopy => {
                 let walk = self.walk.as_ref().map(WalkProgress::line);
                 let walk = walk.map_or(String::new(), |walk| format!(", {walk}"));
@@ -214,7 +249,7 @@ impl Status {
         }
     }
 
-    /// All of it, a line each.
+    /// Formats the whole status, with one line for each part.
     pub fn lines(&self, at: &dyn Fn(f64) -> String) -> Vec<String> {
         let mut lines = vec![
             format!("{} -> {}", self.source, self.replica),
@@ -258,7 +293,7 @@ impl Status {
                 counted(held.deletions, "deletion", "deletions"),
                 held.doubt
             ));
-            lines.push(format!("           to let them go: {}", held.command));
+            lines.push(format!("           to delete them: {}", held.command));
         }
         for problem in &self.open_problems {
             lines.push(format!("problem    {}: {}", problem.path, problem.what));
@@ -271,15 +306,57 @@ impl Status {
     }
 }
 
+/// Bytes a second, over a second at least.
+fn rate(bytes: u64, seconds: f64) -> String {
+    let millis = Duration::from_secs_f64(seconds).as_millis().max(1_000);
+    let rate = u128::from(bytes) * 1_000 / millis;
+    human_bytes(u64::try_from(rate).unwrap_or(u64::MAX))
+}
+
+/// The time that the rest takes if a share of the work took `seconds`; `None` if that says little.
+fn time_left(share: Option<f64>, seconds: f64) -> Option<String> {
+    let left = (seconds * (1.0 / share? - 1.0)).max(0.0).round();
+    (left >= 1.0 && left.is_finite() && seconds >= 2.0)
+        .then(|| format!("{} left", human_duration(Duration::from_secs_f64(left))))
+}
+
+/// The share that is done; `None` if nobody knows of how much.
+fn share(done: u64, total: Option<u64>) -> Option<f64> {
+    let total = total.filter(|total| *total > 0)?;
+    Some((done as f64 / total as f64).min(1.0))
+}
+
+impl JobProgress {
+    /// What is done with which entry, how far it is, and how long it may take.
+    fn line(&self) -> String {
+        let path = self.path.as_deref().unwrap_or("a file");
+        let word = match self.task {
+            JobTask::Copy => "copying",
+            JobTask::Compare => "hashing",
+            JobTask::Delete => {
+                return format!("deleting: {} entries so far", with_separators(self.done));
+            }
+        };
+        let of = self.total.map(|total| format!(" of {}", human_bytes(total)));
+        let mut parts = vec![format!(
+            "{word} {path}: {}{} at {}/s",
+            human_bytes(self.done),
+            of.unwrap_or_default(),
+            rate(self.done, self.seconds)
+        )];
+        parts.extend(time_left(share(self.done, self.total), self.seconds));
+        parts.join(", ")
+    }
+}
+
 impl WalkProgress {
-    /// How far it is, of how much, and how long it may take.
+    /// Formats the progress: entries done, bytes read, and the estimated time left.
     fn line(&self) -> String {
         let name = match self.task {
             Task::Count => "count",
             Task::Quick => "quick sweep",
             Task::Full => "full sweep",
         };
-        let share = self.share();
         let of = |now: u64, before: Option<u64>| match before {
             Some(before @ 1..) => {
                 format!("{} of {}", with_separators(now), with_separators(before.max(now)))
@@ -288,25 +365,50 @@ impl WalkProgress {
         };
         let mut parts = vec![format!("{name}: {} entries", of(self.entries, self.entries_before))];
         if self.bytes > 0 {
-            let millis = Duration::from_secs_f64(self.seconds).as_millis().max(1_000);
-            let rate = u128::from(self.bytes) * 1_000 / millis;
-            let rate = human_bytes(u64::try_from(rate).unwrap_or(u64::MAX));
+            let rate = rate(self.bytes, self.seconds);
             parts.push(format!("{} read at {rate}/s", human_bytes(self.bytes)));
         }
-        let left = share.map(|share| (self.seconds * (1.0 / share - 1.0)).max(0.0).round());
-        let is_known = |left: &f64| *left >= 1.0 && left.is_finite() && self.seconds >= 2.0;
-        if let Some(left) = left.filter(is_known) {
-            parts.push(format!("{} left", human_duration(Duration::from_secs_f64(left))));
-        }
+        parts.extend(time_left(self.share(), self.seconds));
         parts.join(", ")
     }
 
-    /// How much of it is done, by what the last one had; `None` where nobody knows.
+    /// Returns the share that is done (0 to 1), by the last walk's bytes, else by its entries.
+    /// `None` if neither is known.
     fn share(&self) -> Option<f64> {
-        let share = |now: u64, before: Option<u64>| {
-            before.filter(|before| *before > 0).map(|before| now as f64 / before as f64)
-        };
         let bytes = share(self.bytes, self.bytes_before);
-        bytes.or(share(self.entries, self.entries_before)).map(|share| share.min(1.0))
+        bytes.or(share(self.entries, self.entries_before))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(job: JobProgress) -> String {
+        let status = Status { state: State::Busy, job: Some(job), ..Status::default() };
+        status.line(&|age| format!("{age} s ago"))
+    }
+
+    #[test]
+    fn a_long_job_is_named_with_how_far_it_is() {
+        let job = JobProgress {
+            task: JobTask::Copy,
+            path: Some("big.iso".into()),
+            done: 1_000_000_000,
+            total: Some(3_000_000_000),
+            seconds: 5.0,
+        };
+        assert_eq!(
+            line(job.clone()),
+            "following changes, copying big.iso: 1.0 GB of 3.0 GB at 200.0 MB/s, 10 s left"
+        );
+        assert_eq!(line(JobProgress { seconds: 1.0, ..job.clone() }), "following changes");
+        let hashing = line(JobProgress { task: JobTask::Compare, ..job.clone() });
+        assert!(hashing.contains("hashing big.iso: "), "{hashing}");
+        let deleting = JobProgress { task: JobTask::Delete, path: None, total: None, ..job };
+        assert_eq!(
+            line(JobProgress { done: 12_345, ..deleting }),
+            "following changes, deleting: 12,345 entries so far"
+        );
     }
 }

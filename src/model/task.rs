@@ -1,15 +1,15 @@
-//! What a walk is for.
+//! The purpose of a walk.
 
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Task {
-    /// Names only: how many entries would be deleted.
+    /// Compares names only, to count deletions.
     Count,
-    /// All facts that one look tells, and the MD5 of each pair whose source may have changed since
-    /// it was copied.
+    /// Compares metadata, and the MD5 of each pair whose source may have changed since it was
+    /// copied.
     Quick,
-    /// All facts, and the MD5 of each pair of equal size.
+    /// Compares metadata, and the MD5 of each pair of equal size.
     Full,
 }

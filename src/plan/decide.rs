@@ -1,11 +1,11 @@
-//! What to do about one name, given what stands there on each side. Pure: no file system, no
+//! The action for one name, decided from what is observed on both sides. Pure: no file system, no
 //! clock, no memory (I2).
 
 use crate::model::entry::{DigestPair, Entry, Identity, Kind, Observed, Special, Time};
 use crate::model::reason::Reason;
 use crate::plan::metadata::{Capabilities, MetadataDiff};
 
-/// What is known of the contents of two files.
+/// The result of comparing the contents of two files.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Contents {
     Unread,
@@ -14,36 +14,37 @@ pub enum Contents {
 }
 
 impl From<DigestPair> for Contents {
-    fn from(verdict: DigestPair) -> Self {
-        if verdict.same() { Contents::Same } else { Contents::Differ }
+    fn from(digests: DigestPair) -> Self {
+        if digests.same() { Contents::Same } else { Contents::Differ }
     }
 }
 
-/// The one thing to do about a name.
+/// The action for one name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Action {
     Nothing,
     /// Two files of one size whose contents are not known: read both, then decide again.
     Compare,
-    /// Set the facts that differ, in place.
+    /// Set the metadata that differs, in place.
     SetMetadata(MetadataDiff),
-    /// Build a copy of the source's file, then put it in the place of what is there.
+    /// Copy the source's file to a temporary entry, then rename that over the replica's entry.
     CopyFile(Reason),
     /// The same with a symlink.
     MakeSymlink(Reason),
-    /// Make the directory, in exchange for what is there.
+    /// Make the directory, in exchange for the replica's entry if there is one.
     MakeDir(Reason),
     Remove,
-    /// A FIFO, socket or device in the source: not mirrored; a stale replica entry goes.
+    /// The source has an entry that is not mirrored: a FIFO, socket or device, or a symlink that
+    /// the replica cannot store. A `stale` entry of the replica is deleted.
     NotMirrored {
         special: Special,
         stale: bool,
     },
-    /// Nothing is done, since one side could not be looked at: a Problem.
+    /// No action, since one side could not be examined: a problem.
     Unsure,
 }
 
-/// The table of the design, cell by cell.
+/// Decides the action for one name (I2).
 pub fn decide(
     source: &Observed,
     replica: &Observed,
@@ -51,9 +52,9 @@ pub fn decide(
     capabilities: &Capabilities,
 ) -> Action {
     let source = match (source, replica) {
-        // What a listing lacks need not be absent.
-        (Observed::Unknown(_) | Observed::Unlooked, _)
-        | (Observed::Absent, Observed::Unknown(_) | Observed::Unlooked) => {
+        // A name that a listing lacks need not be absent.
+        (Observed::Unknown(_) | Observed::Unobserved, _)
+        | (Observed::Absent, Observed::Unknown(_) | Observed::Unobserved) => {
             return Action::Unsure;
         }
         (Observed::Absent, Observed::Absent) => return Action::Nothing,
@@ -68,7 +69,7 @@ pub fn decide(
             Action::NotMirrored { special: *special, stale: true }
         }
 
-        // One that stands there shows that it was taken.
+        // The same symlink in the replica shows that its file system can store it.
         (Kind::Symlink(target), replica)
             if !capabilities.symlinks.take(target)
                 && !replica.entry().is_some_and(|replica| replica.kind == source.kind) =>
@@ -80,10 +81,10 @@ pub fn decide(
         (Kind::Symlink(_), Observed::Absent) => Action::MakeSymlink(Reason::New),
         (Kind::Dir, Observed::Absent) => Action::MakeDir(Reason::New),
 
-        // A rename replaces what cannot be looked at, unless it is a directory.
+        // A rename can replace an entry that cannot be examined, unless it is a directory.
         (Kind::File, Observed::Unknown(_)) => Action::CopyFile(Reason::Kind),
         (Kind::Symlink(_), Observed::Unknown(_)) => Action::MakeSymlink(Reason::Kind),
-        (Kind::Dir, Observed::Unknown(_)) | (_, Observed::Unlooked) => Action::Unsure,
+        (Kind::Dir, Observed::Unknown(_)) | (_, Observed::Unobserved) => Action::Unsure,
 
         (kind, Observed::Present(replica)) => match (kind, &replica.kind) {
             (Kind::File, Kind::File) => decide_file(source, replica, contents, capabilities),
@@ -129,7 +130,7 @@ fn decide_file(
         Contents::Unread if is_as_long => Action::Compare,
         Contents::Unread => Action::CopyFile(Reason::Size),
         Contents::Differ => Action::CopyFile(if is_as_long { Reason::Md5 } else { Reason::Size }),
-        // Both were read to their ends, whatever their sizes say.
+        // Both were read to their ends, so that their sizes do not matter here.
         // Another name of this inode (a snapshot made of hard links) must not change with it.
         Contents::Same if differs.any() && replica.inode.links > 1 => {
             Action::CopyFile(Reason::Metadata)
@@ -138,21 +139,20 @@ fn decide_file(
     }
 }
 
-/// Whether the source's entry may have changed after it was copied, to judge by ctimes, which
-/// nobody sets at will. A clock that was set back defeats it: what a quick scan misses for that is
-/// found by a full sweep.
+/// Returns whether the source's entry may have changed after it was copied. Compares ctimes, which
+/// no user can set. If a clock was set back, a quick sweep misses a change; a full sweep finds it.
 pub fn may_be_newer(source: &Entry, replica: &Entry, capabilities: &Capabilities) -> bool {
     !capabilities.ctimes || source.inode.ctime >= replica.inode.ctime
 }
 
-/// The same of what a file holds: through a mapping it may have changed a while after its times
-/// did.
+/// Returns whether the contents of the source's file may have changed after it was copied. Writes
+/// through a mapping may come up to [`Capabilities::unseen`] seconds after its times.
 pub fn may_hold_other(source: &Entry, replica: &Entry, capabilities: &Capabilities) -> bool {
     may_be_newer(source, replica, capabilities)
         || was_copied_soon(&source.identity(), &replica.identity(), capabilities.unseen)
 }
 
-/// Whether a file was copied no more than so many seconds after its source had changed.
+/// Returns whether a file was copied at most `seconds` after the ctime or mtime of its source.
 pub fn was_copied_soon(source: &Identity, replica: &Identity, seconds: i64) -> bool {
     let is_soon = |time: Time| time <= replica.ctime && time.plus_seconds(seconds) >= replica.ctime;
     is_soon(source.ctime) || is_soon(source.mtime)
@@ -199,8 +199,8 @@ mod tests {
         decide(source, replica, Contents::Unread, &KEEPS)
     }
 
-    /// Each row: source; then what to do where the replica has nothing, something that cannot
-    /// be looked at, a file, a directory, a symlink, a FIFO.
+    /// Each row: the source, then the action if the replica has nothing, an entry that cannot be
+    /// examined, a file, a directory, a symlink, a FIFO.
     #[test]
     fn each_kind_against_each_kind() {
         use Action::*;
@@ -320,9 +320,9 @@ mod tests {
     fn files_of_one_size_are_told_apart_by_contents_alone() {
         let older = changed(Kind::File, |e| e.mtime.sec -= 1);
         for replica in [present(Kind::File), older.clone()] {
-            let verdict = |contents| decide(&present(Kind::File), &replica, contents, &KEEPS);
-            assert_eq!(verdict(Contents::Unread), Action::Compare);
-            assert_eq!(verdict(Contents::Differ), Action::CopyFile(Reason::Md5));
+            let digests = |contents| decide(&present(Kind::File), &replica, contents, &KEEPS);
+            assert_eq!(digests(Contents::Unread), Action::Compare);
+            assert_eq!(digests(Contents::Differ), Action::CopyFile(Reason::Md5));
         }
         assert_eq!(
             decide(&present(Kind::File), &older, Contents::Same, &KEEPS),

@@ -1,12 +1,12 @@
-//! Whether what the source lacks may go from the replica.
+//! What a round may delete.
 
-/// Whether what the source lacks may go from the replica.
+/// The permission to delete what the source lacks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Deletions {
     Followed,
-    /// The guard has not (yet) found the source to be trusted: nothing goes. Of new entries so many
-    /// may be created, where that is limited: more would hide how much of the replica is to be
-    /// deleted.
+    /// The guard does not trust the source (yet): nothing is deleted. `create_budget` is the number
+    /// of new entries that may be created, `None` for no limit. More of them would hide how large a
+    /// share of the replica is to be deleted.
     Held {
         create_budget: Option<u64>,
     },
@@ -17,7 +17,7 @@ impl Deletions {
         self != Self::Followed
     }
 
-    /// How many new entries may be created; `None` where that is not limited.
+    /// Returns how many new entries may be created; `None` for no limit.
     pub fn create_budget(self) -> Option<u64> {
         match self {
             Self::Followed => None,

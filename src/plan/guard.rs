@@ -1,8 +1,8 @@
-//! The guard: whether what the source lacks may go from the replica.
+//! The guard: whether the deletions in the source are followed.
 //!
-//! It is about continuity. A source that is trusted is followed, whatever it deletes. At the
-//! start of a run, and after another directory was adopted as the source, nobody knows whether
-//! it is the right one and whole: then a count decides, before the first deletion.
+//! It is about continuity. A trusted source is followed, whatever it deletes. At the start of a
+//! run, and after another root was adopted, the source may be the wrong one, or incomplete. Then a
+//! count decides, before the first deletion.
 
 use std::fmt;
 
@@ -15,48 +15,49 @@ use crate::model::path::RelPath;
 use crate::plan::deletions::Deletions;
 
 /// Fewer deletions than this are never held by a percentage at the start of a run.
-const FEW: u64 = 100;
+const FEWEST_AT_START: u64 = 100;
 
-/// Fewer deletions than this are no question, however little source and replica have in common, and
-/// of an adopted root.
-const STRANGE: u64 = 3;
+/// Fewer deletions than this are never held by a percentage. This applies to adopted roots, to
+/// empty sources, and if source and replica have hardly a name in common.
+const FEWEST_ADOPTED: u64 = 3;
 
 /// Percentage of the replica's entries that must have a counterpart of the same name in the source.
 const IN_COMMON: f64 = 10.0;
 
-/// A source that was doubted is whole again when but one in so many of what it lacked is still
-/// missing.
+/// The divisor of the number of deletions that were first held. Once no more than that is left, the
+/// source is trusted again.
 const RESTORED: u64 = 10;
 
-/// When a count is made. An adopted root is more doubtful than one that the command line names.
+/// The occasion of a count. An adopted root is trusted less than one that the command line names.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Occasion {
     Start,
-    /// Another directory has come to stand at the path of a root.
+    /// Another directory was found at the path of a root.
     Adopted,
 }
 
-/// What a run would delete, counted before the first deletion.
+/// The deletions that a run would make, counted before the first one.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Count {
     /// Entries of the replica, as far as they can be compared.
     pub entries: u64,
-    /// Entries of the source that the replica lacks, with all that they hold. Counted only where
-    /// there may be a doubt ([`Count::asks_for_new`]).
+    /// Entries of the source that the replica lacks, with everything in them. Counted only if
+    /// deletions may be held ([`Count::asks_for_new`]).
     pub new: u64,
-    /// Entries that the source lacks, with all that they hold.
+    /// Entries of the replica that the source lacks, with everything in them.
     pub deletions: u64,
-    /// How many names of the replica the source has too.
+    /// The names of the replica, and how many of them the source has too.
     pub names: NameCount,
     /// Whether the source holds nothing at all.
     pub source_is_empty: bool,
-    /// Empty directories of the source against which the replica's hold [`FEW`] or more.
+    /// Directories that are empty in the source, and whose deletions in the replica are [`FEWEST_AT_START`] or
+    /// more.
     pub emptied: Vec<RelPath>,
-    /// Directories of the replica that hold so much, and are something else in the source.
+    /// Directories of the replica with as many entries that are something else in the source.
     pub turned: Vec<RelPath>,
-    /// Some of the entries that would go.
+    /// Some of the entries to be deleted.
     pub examples: Vec<RelPath>,
-    /// A directory that could not be looked into, by an error that may pass.
+    /// A directory that could not be opened or listed, because of an error that may pass.
     pub unknown: Option<(RelPath, FsError)>,
 }
 
@@ -69,11 +70,11 @@ pub struct NameCount {
 }
 
 impl NameCount {
-    /// Whether so few are shared that the two trees seem to have nothing to do with each other.
-    /// `percent`: the limit on deletions; one of more than 90 % says that less may be shared.
+    /// Returns whether the two trees share so few names that they seem to be unrelated. `percent`
+    /// is the limit on deletions. Above 90 %, fewer names need to be shared.
     fn are_strange(self, percent: f64) -> bool {
         let wanted = IN_COMMON.min(100.0 - percent);
-        self.all - self.shared >= STRANGE
+        self.all - self.shared >= FEWEST_ADOPTED
             && (self.shared as f64) * 100.0 < (self.all as f64) * wanted
     }
 }
@@ -86,9 +87,11 @@ impl std::ops::AddAssign for NameCount {
 }
 
 impl Count {
-    /// Of a directory that could not be looked into. What keeps this user out does so for good, and
-    /// nothing below is deleted; after an error of the disk or the network there may be much to
-    /// delete.
+    /// Makes the count for a directory that could not be opened or listed.
+    ///
+    /// An error that keeps this user out lasts, and then nothing below is deleted. An error of the
+    /// disk or the network may pass. After it there may be many deletions, so the directory is
+    /// `unknown`.
     pub fn unlisted(dir: &RelPath, error: FsError) -> Self {
         let lasts = error.is_dir_absence()
             || error.is_forbidden()
@@ -96,23 +99,23 @@ impl Count {
         Self { unknown: (!lasts).then(|| (dir.clone(), error)), ..Self::default() }
     }
 
-    /// Whether it matters how many new entries there are: deletions may be held.
+    /// Returns whether new entries have to be counted: deletions may be held.
     pub fn asks_for_new(&self) -> bool {
         is_much(self.deletions) || self.names.are_strange(0.0) || 2 * self.deletions > self.entries
     }
 }
 
-/// Why deletions are held.
+/// The reason why deletions are held.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Doubt {
     SourceIsEmpty,
     /// Source and replica have hardly a name in common.
     Strange(NameCount),
     DirectoryIsEmpty(RelPath),
-    DirectoryIsNone(RelPath),
+    NotADirectory(RelPath),
     TooMany,
     Unknown,
-    /// It was doubted, and more than so many entries are still missing.
+    /// Deletions were held before, and more than this number of entries is still missing.
     NotWhole(u64),
 }
 
@@ -125,19 +128,19 @@ impl fmt::Display for Doubt {
                 "this replica shares {shared} of {all} entries with the source: is it the right one?"
             ),
             Doubt::DirectoryIsEmpty(dir) => write!(f, "the source's {dir}/ is empty"),
-            Doubt::DirectoryIsNone(dir) => write!(f, "the source's {dir} is no directory any more"),
-            Doubt::TooMany => write!(f, "that is more than may go unasked"),
+            Doubt::NotADirectory(dir) => write!(f, "the source's {dir} is no directory any more"),
+            Doubt::TooMany => write!(f, "that is more than may be deleted without a question"),
             Doubt::NotWhole(most) => {
-                write!(f, "deletions are followed again once no more than {most} are missing")
+                write!(f, "deletions are mirrored again once at most {most} are missing")
             }
             Doubt::Unknown => {
-                write!(f, "a directory could not be looked into, where there may be more")
+                write!(f, "a directory could not be read, and may hold more")
             }
         }
     }
 }
 
-/// Whether the count gives reason to doubt the source, or the replica.
+/// Returns the reason to hold deletions, if the count gives one.
 pub fn judge(count: &Count, limit: Limit, occasion: Occasion) -> Option<Doubt> {
     let is_off = matches!(limit, Limit::Percent(percent) if percent >= 100.0);
     judge_known(count, limit, occasion)
@@ -148,7 +151,7 @@ fn judge_known(count: &Count, limit: Limit, occasion: Occasion) -> Option<Doubt>
     match limit {
         Limit::Number(number) => (count.deletions > number).then_some(Doubt::TooMany),
         Limit::Percent(percent) if percent >= 100.0 => None,
-        Limit::Percent(_) if count.source_is_empty && count.deletions >= STRANGE => {
+        Limit::Percent(_) if count.source_is_empty && count.deletions >= FEWEST_ADOPTED => {
             Some(Doubt::SourceIsEmpty)
         }
         Limit::Percent(percent) => {
@@ -156,32 +159,32 @@ fn judge_known(count: &Count, limit: Limit, occasion: Occasion) -> Option<Doubt>
                 return Some(Doubt::Strange(count.names));
             }
             let allowed = count.entries as f64 * percent / 100.0;
-            let few = if occasion == Occasion::Adopted { STRANGE } else { FEW };
+            let few = if occasion == Occasion::Adopted { FEWEST_ADOPTED } else { FEWEST_AT_START };
             if count.deletions >= few && count.deletions as f64 > allowed {
                 return Some(Doubt::TooMany);
             }
             let emptied = count.emptied.first().cloned().map(Doubt::DirectoryIsEmpty);
-            emptied.or_else(|| count.turned.first().cloned().map(Doubt::DirectoryIsNone))
+            emptied.or_else(|| count.turned.first().cloned().map(Doubt::NotADirectory))
         }
     }
 }
 
-/// How many new entries may be copied so that the next run has a doubt too, 0 where the source has
-/// more than that; `None` where copies hide nothing.
+/// Returns how many new entries may be copied so that the next run holds deletions, too. 0 if the
+/// source has more new entries than that. `None` if copies do not hide anything.
 fn create_budget(count: &Count, doubt: &Doubt, limit: Limit, occasion: Occasion) -> Option<u64> {
     let hides_nothing = match doubt {
         Doubt::TooMany | Doubt::SourceIsEmpty | Doubt::Strange(_) => false,
-        // Of what is not known there may be little.
+        // Few deletions are known: copies hide nothing of them.
         Doubt::Unknown => !is_much(count.deletions),
-        // However much is copied elsewhere, it stays so.
-        Doubt::DirectoryIsEmpty(_) | Doubt::DirectoryIsNone(_) | Doubt::NotWhole(_) => true,
+        // Copies elsewhere do not change this.
+        Doubt::DirectoryIsEmpty(_) | Doubt::NotADirectory(_) | Doubt::NotWhole(_) => true,
     };
     if hides_nothing || matches!(limit, Limit::Number(_)) {
         return None;
     }
-    // The next run is a start, where less is doubted.
+    // The next run is a start, for which the rules are less strict.
     let occasion = if is_much(count.deletions) { occasion } else { Occasion::Start };
-    // The greatest number with which the share is still too large, bit by bit.
+    // Finds the greatest number with which deletions are still held, bit by bit.
     let is_doubted = |new: u64| {
         let names = NameCount { all: count.names.all + new, shared: count.names.shared + new };
         let entries = count.entries.saturating_add(new);
@@ -191,11 +194,12 @@ fn create_budget(count: &Count, doubt: &Doubt, limit: Limit, occasion: Occasion)
     let budget = (0..48).rev().fold(0, |budget, bit| {
         if is_doubted(budget | 1 << bit) { budget | 1 << bit } else { budget }
     });
-    // Half of that: what is to go may become less before it is counted again.
+    // Only half of that, since there may be fewer deletions at the next count.
     Some(if count.new > budget / 2 { 0 } else { budget / 2 })
 }
 
-/// Says that the guard holds deletions, which, and how to let them pass.
+/// Logs that the guard holds deletions, which ones, and how to let them pass. Returns the command
+/// for that.
 pub fn log_held(
     count: &Count,
     doubt: &Doubt,
@@ -205,8 +209,7 @@ pub fn log_held(
     let Count { deletions, entries, new, .. } = count;
     let what = match (doubt, &count.unknown) {
         (Doubt::Unknown, Some((dir, error))) => format!(
-            "{dir} could not be looked into ({error}), so that nobody knows how much would go: {deletions} of the \
-             replica's entries at least."
+            "{dir} could not be read ({error}), so nobody knows how much would be deleted: at least {deletions} of the replica's entries."
         ),
         (Doubt::Strange(_), _) => {
             format!(
@@ -220,7 +223,7 @@ pub fn log_held(
             "{deletions} of the replica's {entries} entries are not in the source, and {doubt}."
         ),
     };
-    // In words that are true of a dry run, too.
+    // The words have to be true of a dry run, too.
     let meanwhile = if count.new > 0 && create_budget(count, doubt, limit, occasion) == Some(0) {
         let waits = if *new == 1 {
             "entry that is new waits, since its copy"
@@ -241,12 +244,12 @@ pub fn log_held(
     };
     let advice = match doubt {
         Doubt::Unknown => {
-            "Check that disk: they are followed once it can be read. If they are to go unseen"
+            "Check that disk: they are mirrored once it can be read. If they are to be deleted anyway"
         }
-        Doubt::Strange(_) => "If it is, and they are to go",
-        _ => "If they are to go",
+        Doubt::Strange(_) => "If it is, and they are to be deleted",
+        _ => "If they are to be deleted",
     };
-    // What is not known has no number.
+    // An unknown number of deletions needs `100%`.
     let limit = if count.unknown.is_some() { "100%".to_owned() } else { deletions.to_string() };
     let how = if rerun.is_lasting {
         "stop this twindir, run this once, and start it again"
@@ -263,70 +266,73 @@ pub fn log_held(
     command
 }
 
-/// How many entries below one empty directory give reason to doubt it.
+/// Returns whether so large a number of deletions in one directory is a reason to hold them.
 pub fn is_much(entries: u64) -> bool {
-    entries >= FEW
+    entries >= FEWEST_AT_START
 }
 
-/// What the guard makes of the source.
+/// The guard's judgement of the source.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Trust {
     /// Not counted yet.
     Unproven(Occasion),
     Trusted,
-    /// Each sweep counts anew.
+    /// Deletions are held. Each sweep counts again.
     Held(Held),
 }
 
-/// How deletions are held.
+/// The details of held deletions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Held {
     occasion: Occasion,
-    /// The replica's entries when the doubt arose; `None` before it was counted.
+    /// Number of the replica's entries when deletions were first held; `None` before the first
+    /// count.
     baseline: Option<u64>,
-    /// So many new entries may still be copied, where that is limited. With more, the next run
-    /// would find a smaller share to be deleted, and trust the source for its own copies: then what
-    /// is new waits too.
+    /// Number of new entries that may still be copied; `None` for no limit. With more copies, the
+    /// next run would find a smaller share of deletions. It would trust the source because of its
+    /// own copies.
     create_budget: Option<u64>,
     restored: Restored,
     told: Announced,
 }
 
-/// When a source that was doubted is trusted again, besides that a count gives no reason for doubt.
+/// The condition under which the source is trusted again, once a count gives no reason to hold
+/// deletions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Restored {
     AtOnce,
-    /// With no more than so many entries left to be deleted: a source that is being restored is not
-    /// whole yet.
+    /// At most this number of deletions is left. Otherwise a source that is being restored would be
+    /// followed before it is complete.
     AtMost(u64),
-    /// Once it has all that the replica has: the source itself was in doubt before it was counted.
+    /// The source has everything that the replica has. It was not trusted even before the first
+    /// count.
     Whole,
 }
 
-/// What was last said of deletions that are held.
+/// The last report about held deletions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Announced {
     Nothing,
     Held,
-    /// And that what is new waits.
+    /// Deletions are held, and new entries wait.
     Waiting,
-    /// That less is missing, and too much.
+    /// Fewer entries are missing, but still too many.
     NotWhole,
 }
 
 impl Trust {
-    /// What is left of it after a doubt.
-    pub fn shaken(self, count: &Count, doubt: &Doubt, limit: Limit) -> Self {
+    /// Returns the state after a count that gives the reason `doubt` to hold deletions.
+    pub fn after_doubt(self, count: &Count, doubt: &Doubt, limit: Limit) -> Self {
         let occasion = self.occasion();
         let create_budget = create_budget(count, doubt, limit, occasion);
         let restored = match (self, doubt, limit) {
-            // A source that is being restored is counted in between, too: what was missing at first
-            // counts.
+            // A source that is being restored is counted in between. The first count sets the
+            // threshold.
             (Trust::Held(held), ..) if held.restored != Restored::AtOnce => held.restored,
-            // A plain number is taken at its word, and what is not known has none.
+            // A plain number is an exact limit. An unknown number of deletions gives no threshold.
             (_, Doubt::Unknown, _) | (.., Limit::Number(_)) => Restored::AtOnce,
-            // Fewer than are ever a question are none here either.
-            _ => Restored::AtMost((count.deletions / RESTORED).max(STRANGE - 1)),
+            // Fewer than `FEWEST_ADOPTED` deletions are no reason to hold them here either.
+            _ => Restored::AtMost((count.deletions / RESTORED).max(FEWEST_ADOPTED - 1)),
         };
         let waits = count.new > 0 && create_budget == Some(0);
         let told = if waits || self.told() == Announced::Waiting {
@@ -338,8 +344,8 @@ impl Trust {
         Self::Held(Held { occasion, baseline, create_budget, restored, told })
     }
 
-    /// Of a source that is in doubt before it is counted: it has to be whole. A plain number is
-    /// taken at its word all the same, and where the guard is off, it is off.
+    /// Returns the state of a source that is not trusted before it is counted: it has to be
+    /// complete. If `limit` is a plain number, or turns the guard off, it only has to be counted.
     pub fn doubted(limit: Limit) -> Self {
         let (occasion, restored) = (Occasion::Adopted, Restored::Whole);
         match limit {
@@ -354,13 +360,14 @@ impl Trust {
         }
     }
 
-    /// Whether it is that of [`Trust::doubted`]: what a count leads to lets a few deletions pass.
+    /// Returns whether the source has to be complete, as [`Trust::doubted`] demands. After a count
+    /// a few deletions are allowed.
     pub fn is_doubted(self) -> bool {
         matches!(self, Trust::Held(Held { restored: Restored::Whole, .. }))
     }
 
-    /// What is left of it where a count gives no reason for doubt. One that was doubted has to be
-    /// whole first: else this doubt is what is said of it.
+    /// Returns the state after a count that gives no reason to hold deletions. If they were held,
+    /// the source has to meet its condition first. Otherwise the returned doubt is the reason.
     pub fn restored(self, count: &Count) -> (Self, Option<Doubt>) {
         let Trust::Held(held) = self else { return (Trust::Trusted, None) };
         let most = match held.restored {
@@ -375,7 +382,8 @@ impl Trust {
         (Trust::Held(held), Some(Doubt::NotWhole(most)))
     }
 
-    /// When the roots came to be what they are.
+    /// Returns whether the roots are those of the start, or one was adopted. [`Occasion::Start`] if
+    /// the source is trusted.
     pub fn occasion(self) -> Occasion {
         match self {
             Trust::Unproven(occasion) | Trust::Held(Held { occasion, .. }) => occasion,
@@ -383,7 +391,7 @@ impl Trust {
         }
     }
 
-    /// What was last said of it, while deletions are held.
+    /// Returns the last report about held deletions.
     pub fn told(self) -> Announced {
         match self {
             Trust::Held(held) => held.told,
@@ -391,8 +399,8 @@ impl Trust {
         }
     }
 
-    /// The replica's entries when the doubt arose. What is copied meanwhile makes no share of
-    /// deletions smaller: else a wrong source would come to be trusted for its own copies.
+    /// Returns the number of entries of which deletions are a share. Copies made while deletions
+    /// are held do not count. Otherwise a wrong source would be trusted because of its own copies.
     pub fn entries(self, count: &Count) -> u64 {
         match self {
             Trust::Held(Held { baseline: Some(baseline), .. }) => baseline.min(count.entries),
@@ -400,8 +408,9 @@ impl Trust {
         }
     }
 
-    /// What is followed of what a detector asks for. Where new entries are limited, only the sweep
-    /// that follows a count brings them: what the watch tells may have changed what was counted.
+    /// Returns what a round for this detector may delete and create. If new entries are limited,
+    /// only the sweep that follows a count creates them: what the watch reports may have changed
+    /// since that count.
     pub fn deletions(self, detector: Detector) -> Deletions {
         let create_budget = match (self, detector) {
             (Trust::Trusted, _) => return Deletions::Followed,
@@ -412,14 +421,14 @@ impl Trust {
         Deletions::Held { create_budget }
     }
 
-    /// Until it is counted again, nothing new is copied.
+    /// Allows no further new entry until the next count, if they are limited.
     pub fn clear_create_budget(&mut self) {
         if let Trust::Held(Held { create_budget: Some(budget), .. }) = self {
             *budget = 0;
         }
     }
 
-    /// Notes that so many entries were created.
+    /// Notes that `number` entries were created.
     pub fn created(&mut self, number: u64) {
         if let Trust::Held(Held { create_budget: Some(budget), .. }) = self {
             *budget = budget.saturating_sub(number);

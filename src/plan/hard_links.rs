@@ -1,21 +1,22 @@
-//! Which names of the source are one file (hard links). A change through one of them is told for
-//! that name alone; the others have to be looked at too. Pure: no file system, no clock.
+//! Names of the source that are one file (hard links). The watch reports a change only for the name
+//! through which it was made. The other names have to be checked too. Pure: no file system, no
+//! clock.
 //!
-//! What is written through a descriptor is told under the name by which the file was opened, also
-//! when that name is gone, or another file's. So it is remembered which files had a name before.
+//! A write through a descriptor is reported under the name by which the file was opened. That name
+//! may be deleted by now, or belong to another file. So the former names of files are remembered.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use crate::model::entry::{Entry, Time};
 use crate::model::path::{RelPath, within};
 
-/// So many names are remembered. The others are left to the sweeps.
+/// The most names that are remembered. The others are left to the sweeps.
 const MOST: usize = 100_000;
 
-/// Of files that have one name, so many are remembered: those that were looked at last.
+/// The most names of files with a single name that are remembered: those noted last.
 const LATELY: usize = 20_000;
 
-/// So many names are remembered that other files had before, and of each so many files.
+/// The most names that are remembered as former names of files, and the most files for each.
 const FORMER: usize = 10_000;
 const FILES: usize = 8;
 
@@ -30,17 +31,17 @@ pub struct Linked {
     ctime: Time,
     /// How many names the file has, in the source and elsewhere.
     links: u32,
-    /// Whether the replica was changed for it, so that its other names are due too.
+    /// Whether the replica was changed for it, so that its other names have to be checked too.
     pub acted: bool,
 }
 
 impl Linked {
-    /// `None` for a file with one name, and for what is no file.
+    /// Makes one for a file or symlink with several names. `None` for any other entry.
     pub fn of(path: &RelPath, entry: &Entry, acted: bool) -> Option<Self> {
         entry.has_links().then(|| Self::any(path, entry, acted))
     }
 
-    /// Of a file that may have one name.
+    /// Makes one for a file with any number of names.
     pub fn any(path: &RelPath, entry: &Entry, acted: bool) -> Self {
         let (id, ctime, links) = (entry.inode.id(), entry.inode.ctime, entry.inode.links);
         Self { path: path.clone(), id, ctime, links, acted }
@@ -50,16 +51,15 @@ impl Linked {
 #[derive(Default)]
 struct FileNames {
     paths: Vec<RelPath>,
-    /// The state of the file for which the other names were last told.
+    /// The ctime of the file when its other names were last due.
     told: Option<Time>,
-    /// How many names the file had when it was seen last, and when those that are not known were
-    /// last searched.
+    /// Number of names when the file was last seen, and when its unknown names were last searched.
     links: u32,
     searched: u32,
 }
 
 impl FileNames {
-    /// Whether there are names that are not known and were not searched.
+    /// Returns whether some names are neither known nor searched. Marks them as searched.
     fn has_unknown_names(&mut self) -> bool {
         let lacking = self.paths.len() < self.links as usize && self.searched != self.links;
         if lacking {
@@ -69,8 +69,7 @@ impl FileNames {
     }
 }
 
-/// A name when it was seen last: its file, in which sweep, and as the how manyth of those with one
-/// name.
+/// The last observation of a name: its file, the number of the sweep, and the number of its note.
 #[derive(Clone, Copy)]
 struct SeenFile {
     id: Id,
@@ -78,22 +77,23 @@ struct SeenFile {
     noted: u64,
 }
 
-/// All names that are known to be one of several, and those that were looked at lately.
+/// The known names of files with several names, and the names of other files noted last.
 #[derive(Default)]
 pub struct Links {
     by_id: HashMap<Id, FileNames>,
-    /// Names of files that had one name when they were noted, in that order, and as the how manyth.
+    /// Names of files that had a single name when they were noted, in that order, with the numbers
+    /// of their notes.
     lately: VecDeque<(RelPath, u64)>,
     noted: u64,
-    /// Which files a name led to before, the last ones last.
+    /// The files to which a name led before, the latest last.
     former: BTreeMap<RelPath, Vec<Id>>,
     /// Devices of files that were noted.
     devices: BTreeSet<u64>,
     by_path: BTreeMap<RelPath, SeenFile>,
     sweep: u64,
-    /// Whether names are to be searched.
+    /// Whether unknown names have to be searched.
     lacking: bool,
-    /// Names that are being looked at, and the files that they were.
+    /// Names that are being checked, and the files to which they led.
     watched: Vec<(RelPath, Id)>,
 }
 
@@ -102,7 +102,8 @@ impl Links {
         self.by_path.is_empty()
     }
 
-    /// Notes names, all of them before it is asked what is due for what was done to one.
+    /// Notes all these names. Then returns the other names that are due because the replica was
+    /// changed for one.
     pub fn note_all(&mut self, linked: &[Linked]) -> Vec<RelPath> {
         for linked in linked {
             self.see(linked);
@@ -133,7 +134,8 @@ impl Links {
         }
     }
 
-    /// The replica was changed for a name: the other names of the file, where they are due.
+    /// Returns the other names of a file for which the replica was changed, once for each ctime of
+    /// the file.
     fn due(&mut self, Linked { path, id, ctime, .. }: &Linked) -> Vec<RelPath> {
         let Some(names) = self.by_id.get_mut(id) else { return Vec::new() };
         self.lacking |= names.has_unknown_names();
@@ -144,8 +146,8 @@ impl Links {
         names.paths.iter().filter(|other| *other != path).cloned().collect()
     }
 
-    /// These names are about to be looked at: who is one of several still will be seen again, and
-    /// then [`Links::looked`] is to be called.
+    /// Forgets these names, which are about to be checked. The round's names are noted again by
+    /// [`Links::note_all`]. After that, [`Links::looked`] must be called.
     pub fn look_at<'a>(&mut self, paths: impl Iterator<Item = &'a RelPath>) {
         for path in paths {
             if let Some(id) = self.forget(path) {
@@ -154,7 +156,7 @@ impl Links {
         }
     }
 
-    /// A directory has another name now, and so has all in it.
+    /// Updates the names at `from` and below, which were renamed to `to`.
     pub fn renamed(&mut self, from: &RelPath, to: &RelPath) {
         let moves = |path: &RelPath| Some((path.clone(), path.rebased(from, to)?));
         let names: Vec<_> =
@@ -171,7 +173,8 @@ impl Links {
                 self.note_lately(new);
             }
         }
-        // What was told of the name itself goes on being told of that, if it is a file's.
+        // The former files of `from` itself stay: writes to such a file are still reported under
+        // that name.
         let below = within(&self.former, from).filter(|(path, _)| *path != from);
         let former: Vec<_> = below.filter_map(|(path, _)| moves(path)).collect();
         for (old, new) in former {
@@ -181,14 +184,15 @@ impl Links {
         }
     }
 
-    /// A directory is gone, with all names in it.
+    /// Forgets the names in a deleted directory, as [`Links::look_at`] does.
     pub fn gone(&mut self, dir: &RelPath) {
         let within: Vec<_> = within(&self.by_path, dir).map(|(path, _)| path.clone()).collect();
         self.look_at(within.iter());
     }
 
-    /// What was looked at has been seen. Where a name is gone, or is another file, the names that
-    /// are left: through that one they may have been changed before it went.
+    /// Ends the checks that [`Links::look_at`] began. If a name was deleted or leads to another
+    /// file, returns the remaining names of its file: it may have been changed through the lost
+    /// name before.
     pub fn looked(&mut self) -> Vec<RelPath> {
         let mut due = Vec::new();
         for (path, id) in std::mem::take(&mut self.watched) {
@@ -204,8 +208,9 @@ impl Links {
         due
     }
 
-    /// Something was told of this name. The other names of the files to which it led before: it may
-    /// have happened to those.
+    /// Returns the other names of the files to which `path` led before: what was reported for
+    /// `path` may have happened to them. A name `#` with an inode number stands for the file of
+    /// that number.
     pub fn told(&self, path: &RelPath) -> Vec<RelPath> {
         let former = self.former.get(path).into_iter().flatten().copied();
         let unnamed = path.split().and_then(|(_, name)| number_of_unnamed(name.as_bytes()));
@@ -216,19 +221,19 @@ impl Links {
         names.flat_map(|names| &names.paths).filter(|other| *other != path).cloned().collect()
     }
 
-    /// What is told of `path` seems to belong to the file that has the name `other`.
+    /// Notes that what is reported for `path` seems to concern the file that is now named `other`.
     pub fn note_former_name(&mut self, path: &RelPath, other: &RelPath) {
         if let Some(id) = self.by_path.get(other).map(|seen| seen.id).filter(|_| path != other) {
             self.remember(path, id);
         }
     }
 
-    /// Whether it is known to which files a name led before.
+    /// Returns whether files are known to which `path` led before.
     pub fn knows_former(&self, path: &RelPath) -> bool {
         self.former.contains_key(path)
     }
 
-    /// The names of files with one name that were noted last, so many at most.
+    /// Returns up to `number` names of files with a single name, the last noted first.
     pub fn lately(&self, number: usize) -> impl Iterator<Item = &RelPath> {
         self.lately
             .iter()
@@ -253,7 +258,7 @@ impl Links {
         }
     }
 
-    /// A name leads to this file no longer.
+    /// Notes that `path` no longer leads to the file `id`.
     fn remember(&mut self, path: &RelPath, id: Id) {
         if self.former.len() == FORMER && !self.former.contains_key(path) {
             let by_id = &self.by_id;
@@ -270,20 +275,20 @@ impl Links {
         files.push(id);
     }
 
-    /// Whether a file was changed that has names which are not known: one that had a single name
-    /// when it was seen last, and was not told of since. A scan of all is due; it finds them.
+    /// Returns whether a changed file has names that are not known. It may have had a single name
+    /// when it was last seen. A quick sweep of everything is due, which finds them.
     pub fn has_unknown_names(&self) -> bool {
         self.lacking
     }
 
-    /// A sweep of all begins.
+    /// Notes that a sweep of everything begins.
     pub fn sweep_begins(&mut self) {
         self.lacking = false;
         self.sweep += 1;
     }
 
-    /// It has ended: what it has not seen is no longer there. It does not tell of files with one
-    /// name.
+    /// Notes that this sweep has ended. Forgets the names that it has not seen, since they do not
+    /// exist any more. Names of files with a single name stay: sweeps do not report these.
     pub fn swept(&mut self) {
         let has_several = |id: &Id| self.by_id.get(id).is_some_and(|names| names.links > 1);
         let gone = self
@@ -307,8 +312,8 @@ impl Links {
     }
 }
 
-/// The inode number in the name under which the kernel tells of a file that was opened without a
-/// name (`O_TMPFILE`).
+/// Parses the inode number from the name under which the kernel reports a file that was opened
+/// without a name (`O_TMPFILE`), such as `#123`.
 fn number_of_unnamed(name: &[u8]) -> Option<u64> {
     std::str::from_utf8(name.strip_prefix(b"#")?).ok()?.parse().ok()
 }

@@ -1,11 +1,11 @@
-//! Which facts of an entry are mirrored, which of them differ from side to side, and whether
-//! somebody is let in by that. Pure.
+//! Metadata: what is mirrored, what differs between the sides, and whether a difference grants more
+//! access. Pure.
 
 use std::fmt;
 
 use crate::model::entry::{Entry, Kind, Time, XattrKinds, Xattrs};
 
-/// Which symlinks a file system takes.
+/// The symlinks that a file system can store.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Symlinks {
     None,
@@ -28,10 +28,10 @@ impl Symlinks {
     }
 }
 
-/// Which mtimes a file system stores. What lies outside becomes the nearest.
+/// The mtimes that a file system can store. A time out of range becomes the nearest one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TimestampRange {
-    /// In nanoseconds.
+    /// The difference between two neighbouring times, in nanoseconds.
     pub step: u64,
     pub earliest: Time,
     pub latest: Time,
@@ -41,37 +41,37 @@ impl TimestampRange {
     pub const ALL: Self = Self { step: 1, earliest: Time::FIRST, latest: Time::LAST };
 }
 
-/// Which facts are mirrored and compared: what this process may set on this replica.
+/// The metadata that is mirrored and compared: what this process can set and the replica can store.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Capabilities {
-    /// Whether the process may give entries to any user and group.
+    /// Whether the process can set any owner and group.
     pub owner: bool,
-    /// Whose new entries are otherwise.
+    /// The user that owns new entries if their owner cannot be set.
     pub user: u32,
-    /// The groups to which it may give entries all the same: its own.
+    /// The groups of the process. It can always set these.
     pub groups: Vec<u32>,
     pub xattrs: XattrKinds,
     pub modes: bool,
     pub symlinks: Symlinks,
-    /// Whether owner and mtime of a symlink are its own: some file systems set those of what it
-    /// leads to.
+    /// Whether a symlink has an owner and mtime of its own. Some file systems set those of its
+    /// target.
     pub symlink_metadata: bool,
-    /// Which mtimes it stores; `None` where it stores none.
+    /// The mtimes that it stores; `None` if it stores none.
     pub times: Option<TimestampRange>,
     /// Whether `A` and `a` are one name.
     pub folds_case: bool,
-    /// Whether ctimes of both sides are kept, and by one clock.
+    /// Whether both sides keep ctimes, by the same clock.
     pub ctimes: bool,
-    /// For how many seconds after its ctime the contents of a file of the source may yet change
-    /// without a sign, as far as a comparison is to heed that.
+    /// Seconds after its ctime in which a file of the source may still change unnoticed, through a
+    /// mapping. 0 if comparisons ignore that.
     pub unseen: i64,
-    /// Whether it tells of a write that has failed only when all is to be written out: a network
-    /// file system.
-    pub tells_late: bool,
+    /// Whether it reports a failed write only when all is flushed, as network file systems do.
+    pub reports_late: bool,
 }
 
 impl Capabilities {
-    /// A file system that keeps everything but foreign owners.
+    /// Makes the capabilities of a file system that stores everything, for a process that cannot
+    /// set foreign owners.
     pub fn all() -> Self {
         Self {
             owner: false,
@@ -85,45 +85,47 @@ impl Capabilities {
             folds_case: false,
             ctimes: true,
             unseen: 0,
-            tells_late: false,
+            reports_late: false,
         }
     }
 
-    /// Whether two mtimes are the same to the replica's file system.
+    /// Returns whether two mtimes are the same for the replica's file system.
     pub fn is_same_mtime(&self, source: &Entry, replica: &Entry) -> bool {
-        // Where none is stored, any two are the same.
+        // If none is stored, any two are the same.
         self.times.is_none_or(|times| self.mtime_of(source).is_within(replica.mtime, times.step))
     }
 
-    /// The mtime that is mirrored: the nearest to the source's that the replica's file system can
-    /// store.
+    /// Returns the mtime to mirror: the one nearest to the source's that the replica's file system
+    /// can store.
     pub fn mtime_of(&self, source: &Entry) -> Time {
         self.times.map_or(source.mtime, |times| source.mtime.clamp(times.earliest, times.latest))
     }
 
-    /// Whether another mtime is stored for an entry's.
-    pub fn moves_mtime(&self, source: &Entry) -> bool {
+    /// Returns whether the source's mtime is out of the replica's range, so that another one is
+    /// stored.
+    pub fn clamps_mtime(&self, source: &Entry) -> bool {
         self.has_metadata(&source.kind)
             && self.times.is_some()
             && self.mtime_of(source) != source.mtime
     }
 
-    /// Whether owner and mtime of an entry can be set.
+    /// Returns whether owner and mtime can be set for this kind of entry.
     fn has_metadata(&self, kind: &Kind) -> bool {
         self.symlink_metadata || !matches!(kind, Kind::Symlink(_))
     }
 
-    /// Whether the replica's entry could be given the group of the source's.
+    /// Returns whether the process can set this group.
     pub fn may_give_group(&self, gid: u32) -> bool {
         self.owner || self.groups.contains(&gid)
     }
 
-    /// The mode that is mirrored, in a new entry or in the one that stands there. A program that
-    /// runs as its owner, or with its group, must not come to run as another one, since it could
-    /// not be given to its own.
+    /// Returns the mode to mirror. `standing` is the replica's entry; `None` for a new one.
+    ///
+    /// A file loses setuid if its owner cannot be mirrored, and setgid if its group cannot.
+    /// Otherwise the program would run as another user or group.
     pub fn mode_of(&self, source: &Entry, standing: Option<&Entry>) -> u32 {
-        // What stands there may have the bit with the right owner, and group; else the kernel does
-        // not let us set it.
+        // The bit stays if the replica's entry has it already, with the right owner or group.
+        // Otherwise the kernel does not let us set it.
         let is_kept = |bit: u32, is_right: fn(&Entry, &Entry) -> bool| {
             standing.is_some_and(|standing| standing.mode & bit != 0 && is_right(source, standing))
         };
@@ -137,7 +139,7 @@ impl Capabilities {
     }
 }
 
-/// Which facts of two entries of one kind differ.
+/// The metadata that differs between two entries of the same kind.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct MetadataDiff {
     pub mode: bool,
@@ -159,18 +161,18 @@ impl MetadataDiff {
             gid: has_metadata
                 && source.gid != replica.gid
                 && capabilities.may_give_group(source.gid),
-            // What was not read on both sides is not known to differ.
+            // Attributes that were not read on both sides do not count.
             xattrs: matches!((&source.xattrs, &replica.xattrs), (Some(ours), Some(theirs)) if ours != theirs),
         }
     }
 
-    /// The same, where only those attributes count by which somebody is let in. `xattrs`: those of
-    /// both sides.
+    /// Counts only those attributes that grant access, instead of all. The argument holds the
+    /// attributes of both sides.
     pub fn of_rights(self, (ours, theirs): (&Xattrs, &Xattrs)) -> Self {
         Self { xattrs: ours.lets_in_others_than(theirs), ..self }
     }
 
-    /// What a new entry needs: all that can be set.
+    /// Returns what a new entry needs: everything that can be set.
     pub fn of_new(source: &Entry, capabilities: &Capabilities) -> Self {
         let has_metadata = capabilities.has_metadata(&source.kind);
         Self {
@@ -182,12 +184,12 @@ impl MetadataDiff {
         }
     }
 
-    /// Whether anything that is mirrored differs.
+    /// Returns whether any mirrored metadata differs.
     pub fn any(self) -> bool {
         self.mtime || self.visible()
     }
 
-    /// Whether more than the mtime differs.
+    /// Returns whether more than the mtime differs.
     pub fn visible(self) -> bool {
         self.mode || self.uid || self.gid || self.xattrs
     }
@@ -208,8 +210,9 @@ impl fmt::Display for MetadataDiff {
     }
 }
 
-/// Whether a directory, given what the first gives, lets in somebody whom the second does not let
-/// in. `differs`: [of rights](Differs::of_rights).
+/// Returns whether a directory with the rights of `one` may grant access that `other` does not
+/// grant. A different owner, group or ACL counts as such. `differs` comes from
+/// [`MetadataDiff::of_rights`].
 pub fn grants_more(
     one: &Entry,
     other: &Entry,
@@ -220,8 +223,8 @@ pub fn grants_more(
     capabilities.modes && (is_others || one.mode & !other.mode & 0o777 != 0)
 }
 
-/// Whether a directory of the replica lets in more people than the source's does. One that is its
-/// maker's alone does not.
+/// Returns whether a directory of the replica may grant access that the source's does not grant.
+/// One that is open only to twindir's own user does not.
 pub fn is_wider(
     source: &Entry,
     replica: &Entry,
@@ -240,7 +243,7 @@ mod tests {
     fn of_all_attributes_only_the_acl_lets_somebody_in() {
         let xattrs =
             |name: &str, value: &[u8]| Xattrs([(name.as_bytes().into(), value.into())].into());
-        // Version 2, then tag, rights, and whose.
+        // Version 2, then tag, rights and id.
         let acl = |tag| xattrs("system.posix_acl_access", &[2, 0, 0, 0, tag, 0, 4, 0, 1, 0, 0, 0]);
         let (owner, named) = (acl(0x01), acl(0x02));
         let none = Xattrs::default();

@@ -1,14 +1,13 @@
-//! What is decided, by rules that can be tried without a disk: no I/O, and times come in as
-//! arguments.
+//! Decisions, as rules that can be tested without a disk: no I/O, and times are arguments.
 
 pub mod decide; // two entries in, one action out
-pub mod deletions; // whether what the source lacks may go
-pub mod failures; // what failed, and when it is tried again
-pub mod guard; // whether deletions are believed
+pub mod deletions; // what a round may delete
+pub mod failures; // failed paths, and when they are retried
+pub mod guard; // whether the source is trusted with deletions
 pub mod hard_links; // names that are one file
-pub mod metadata; // which facts are mirrored and differ, and whom that lets in
-pub mod pending_widen; // directories that stay closed, and when they are looked into again
-pub mod queue; // where to look, merged
+pub mod metadata; // which metadata is mirrored, what differs, and what grants more access
+pub mod pending_widen; // directories that cannot be widened yet, and when they are checked again
+pub mod queue; // checks, merged and in order
 pub mod removal; // whether an entry may be deleted, replaced or renamed
-pub mod verified_dirs; // directories that are one in two trees
-pub mod widen; // when a directory may let in more people
+pub mod verified_dirs; // directories of the replica that are known to match their source
+pub mod widen; // when a directory may be widened

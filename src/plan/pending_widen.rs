@@ -1,18 +1,18 @@
-//! Directories that stay closed to others, since they hold what those may not see: when that is
-//! looked at again. Pure: times come in.
+//! Directories that cannot be widened yet, since they hold entries that others may not see. Says
+//! when they are checked again. Pure: times are arguments.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::model::path::{RelPath, within};
 
-/// The wait before they are looked into again, doubled each time up to the limit.
+/// The first wait before the next check, doubled each time, and the longest one.
 const FIRST: Duration = Duration::from_millis(100);
 const LAST: Duration = Duration::from_secs(5 * 60);
 
-/// When a directory is to be looked into, and how long it waits before the next time.
+/// The time of the next check of a directory, and the wait before the one after it.
 struct WidenWait {
-    /// `None` while a walk looks into it.
+    /// `None` while a walk compares it.
     due: Option<Instant>,
     next: Duration,
 }
@@ -21,12 +21,12 @@ struct WidenWait {
 pub struct PendingWiden {
     waits: BTreeMap<RelPath, WidenWait>,
     by_time: BTreeSet<(Instant, RelPath)>,
-    /// Those that are to be looked at once the walk that is under way has found all in them.
+    /// Directories to be checked when the current walk has ended.
     after_walk: BTreeSet<RelPath>,
 }
 
 impl PendingWiden {
-    /// Notes that a directory cannot be opened yet. How long it waits now.
+    /// Notes that a directory cannot be widened yet. Returns how long it waits from now.
     pub fn note(&mut self, path: &RelPath, now: Instant) -> Duration {
         let wait = self.waits.entry(path.clone()).or_insert(WidenWait { due: None, next: FIRST });
         let due = *wait.due.get_or_insert_with(|| {
@@ -38,26 +38,26 @@ impl PendingWiden {
         due.saturating_duration_since(now)
     }
 
-    /// Notes that a directory is to be looked at once the walk that is under way has ended: it may
-    /// yet find more in it.
+    /// Notes that a directory is to be checked when the current walk has ended: the walk may find
+    /// more in it.
     pub fn note_after_walk(&mut self, path: RelPath) {
         self.after_walk.insert(path);
     }
 
-    /// A walk has ended: those that are to be looked at now.
+    /// Removes and returns the directories to be checked when a walk has ended.
     pub fn take_after_walk(&mut self) -> BTreeSet<RelPath> {
         std::mem::take(&mut self.after_walk)
     }
 
-    /// It is as open as it is to be.
+    /// Forgets a directory: it does not have to be widened any more.
     pub fn over(&mut self, path: &RelPath) {
         if let Some(WidenWait { due: Some(due), .. }) = self.waits.remove(path) {
             self.by_time.remove(&(due, path.clone()));
         }
     }
 
-    /// What kept directories closed may be over at this path: those above it are looked into at
-    /// once.
+    /// Makes the directories above `path` due at once: the cause that kept them closed may be
+    /// resolved.
     pub fn hasten_above(&mut self, path: &RelPath, now: Instant) {
         for above in
             path.ancestors_and_self().chain([RelPath::root()]).filter(|above| above != path)
@@ -72,7 +72,7 @@ impl PendingWiden {
         }
     }
 
-    /// It has gone, with all below it.
+    /// Forgets a deleted directory, and all below it.
     pub fn gone(&mut self, dir: &RelPath) {
         let gone: Vec<_> = within(&self.waits, dir).map(|(path, _)| path.clone()).collect();
         for path in &gone {
@@ -84,7 +84,7 @@ impl PendingWiden {
         self.by_time.first().map(|(due, _)| *due)
     }
 
-    /// Those that are due, none below another; a walk is to look into them.
+    /// Returns the directories that are due, for a walk to compare. None lies below another.
     pub fn take(&mut self, now: Instant) -> Vec<RelPath> {
         let mut taken = BTreeSet::new();
         while self.next_due().is_some_and(|due| due <= now)
@@ -103,7 +103,8 @@ impl PendingWiden {
         taken.iter().filter(|path| !is_below(path)).cloned().collect()
     }
 
-    /// A walk has looked into a directory. Those below that are to be looked at themselves now.
+    /// Returns the directories at `scope` and below that a walk has now compared. They have to be
+    /// checked themselves now.
     pub fn walked(&self, scope: &RelPath) -> Vec<RelPath> {
         let waits = within(&self.waits, scope).filter(|(_, wait)| wait.due.is_none());
         waits.map(|(path, _)| path.clone()).collect()
@@ -113,7 +114,7 @@ impl PendingWiden {
         self.waits.keys()
     }
 
-    /// Whether some are to be looked at once the walk that is under way has ended.
+    /// Returns whether directories are to be checked when the current walk has ended.
     pub fn has_after_walk(&self) -> bool {
         !self.after_walk.is_empty()
     }

@@ -5,18 +5,18 @@
 //! module gives one (I5).
 
 use crate::model::entry::Entry;
-use crate::model::error::{FsError, FsErrorKind, GIVES_NOTHING_BACK, LOCKED, Side};
+use crate::model::error::{APPEND_ONLY_DIR, FsError, FsErrorKind, LOCKED, Side};
 use crate::model::path::{Name, RelPath};
 use crate::plan::deletions::Deletions;
 
-/// Why a directory that holds excluded entries does not give way to an entry of another kind.
+/// The error for a directory that cannot be replaced or renamed, since it holds excluded entries.
 const EXCLUDED: FsError = FsError::found(
     "replace a directory with excluded entries in it",
     Side::Replica,
     FsErrorKind::HoldsExcluded,
 );
 
-/// Why an entry stays that is mounted there.
+/// The error for an entry that is a mount point: it stays.
 const IS_MOUNT: FsError =
     FsError::found("remove or replace a mount", Side::Replica, FsErrorKind::IsMount);
 
@@ -25,118 +25,125 @@ const IS_MOUNT: FsError =
 pub struct RemovalPermit(());
 
 impl RemovalPermit {
-    /// For an entry under a reserved name: it is twindir's own (I7). `None` for any other name.
+    /// Permits the removal of an entry under a reserved name: it is twindir's own (I7). `None` for
+    /// any other name.
     pub fn for_reserved(name: &Name) -> Option<Self> {
         name.is_reserved().then_some(Self(()))
     }
 
-    /// For an entry of a backup folder, which holds nothing but copies. For `writer::fs::backup` alone.
+    /// Permits removals in a backup folder, which holds only copies. Only `writer::fs::backup` may
+    /// call this.
     pub fn in_backup() -> Self {
         Self(())
     }
 
-    /// For an entry that cannot be looked at. A rename replaces a file, and no directory but an empty one
-    /// by another directory. For the rules on what is replaced alone.
+    /// Permits the replacement of an entry that cannot be examined. A rename can replace anything
+    /// but a directory, and an empty directory by another directory. Only the rules on replacements
+    /// may call this.
     pub fn for_unknown() -> Self {
         Self(())
     }
 }
 
-/// What is to become of an entry that stands in the replica.
+/// The way in which an entry of the replica is to lose its name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RemovalKind {
     /// The source lacks it.
     Removed,
-    /// Another one takes its name.
+    /// Another entry takes its name.
     Replaced,
     /// It gets another name.
     Moved,
 }
 
-/// What the rules say.
+/// The decision of the rules.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Ruling {
-    Goes(RemovalPermit),
-    /// These entries below it may be deleted, with all that they hold. The rest stays, since it
+    Allowed(RemovalPermit),
+    /// These entries below it may be deleted, with everything in them. The rest stays, since it
     /// holds excluded entries.
-    GoesInParts(Vec<RelPath>, RemovalPermit),
-    Stays(Stay),
+    AllowedInParts(Vec<RelPath>, RemovalPermit),
+    Refused(Stay),
 }
 
-/// Why an entry stays.
+/// The reason why an entry stays.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Stay {
     /// The guard holds deletions.
     Held,
-    /// A file system was mounted at this path of the source, and is no longer: what the replica has
-    /// of it is kept.
+    /// The file system that was mounted at this path of the source is not mounted any more. Its
+    /// copy in the replica is kept.
     Unmounted(RelPath),
-    /// It cannot be done: a problem.
+    /// It cannot be removed: a problem.
     FsError(FsError),
 }
 
-/// Which part of a directory may be deleted.
+/// The part of a directory that may be deleted.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Removable {
     Whole,
-    /// These entries, with all that they hold; the rest stays.
+    /// These entries, with everything in them; the rest stays.
     Parts(Vec<RelPath>),
 }
 
-/// What stands in the replica, as far as the rules ask for it. The questions that cost something
-/// come last, and only for directories.
-pub trait Standing {
+/// The facts about an entry of the replica that the rules need. The expensive ones are asked for
+/// last, and only for directories.
+pub trait RemovalFacts {
     fn entry(&self) -> &Entry;
 
-    /// Whether the directory that holds it is append-only.
+    /// Returns whether the directory that holds it is append-only.
     fn is_in_append_only(&self) -> bool;
 
-    /// Where a file system was mounted in the source that is not mounted any more, if the entry is
-    /// at that path, above or below it.
+    /// Returns a mount point of the source that is no longer mounted, if the entry is at that path,
+    /// above it or below it.
     fn lost_mount(&self) -> Option<RelPath>;
 
-    /// Why a directory can be neither renamed nor deleted, if there is a reason: what is mounted in
-    /// it, or lies in it.
-    fn must_stay(&self) -> Option<FsError>;
+    /// Returns why a directory can be neither renamed nor deleted, if so: it holds a mount or the
+    /// source.
+    fn obstacle(&self) -> Option<FsError>;
 
-    /// Which part of a directory may be deleted, for the sake of what is excluded.
+    /// Returns which part of a directory may be deleted. Excluded entries stay.
     fn removable_part(&self) -> Removable;
 }
 
-/// Whether an entry may be removed, replaced or renamed so. Whether its absence in the source is proved (I5) is for
-/// whoever asks.
-pub fn rule(standing: &impl Standing, removal_kind: RemovalKind, deletions: Deletions) -> Ruling {
+/// Decides whether an entry may be removed, replaced or renamed. The caller has to prove that the
+/// source lacks it (I5).
+pub fn rule(
+    standing: &impl RemovalFacts,
+    removal_kind: RemovalKind,
+    deletions: Deletions,
+) -> Ruling {
     let entry = standing.entry();
     let is_dir = entry.is_dir();
-    // A file that is replaced is no deletion.
+    // The replacement of anything but a directory is no deletion.
     let is_deletion = is_dir || removal_kind != RemovalKind::Replaced;
     if deletions.are_held() && is_deletion {
-        return Ruling::Stays(Stay::Held);
+        return Ruling::Refused(Stay::Held);
     }
     if let Some(mount) = is_deletion.then(|| standing.lost_mount()).flatten() {
-        return Ruling::Stays(Stay::Unmounted(mount));
+        return Ruling::Refused(Stay::Unmounted(mount));
     }
     let obstacle = [
         (entry.inode.mount_root, IS_MOUNT),
-        (standing.is_in_append_only(), GIVES_NOTHING_BACK),
+        (standing.is_in_append_only(), APPEND_ONLY_DIR),
         (entry.is_locked(), LOCKED),
     ];
     if let Some((_, error)) = obstacle.into_iter().find(|(is_met, _)| *is_met) {
-        return Ruling::Stays(Stay::FsError(error));
+        return Ruling::Refused(Stay::FsError(error));
     }
     if !is_dir {
-        return Ruling::Goes(RemovalPermit(()));
+        return Ruling::Allowed(RemovalPermit(()));
     }
-    if let Some(error) = standing.must_stay() {
-        return Ruling::Stays(Stay::FsError(error));
+    if let Some(error) = standing.obstacle() {
+        return Ruling::Refused(Stay::FsError(error));
     }
     match (standing.removable_part(), removal_kind) {
-        (Removable::Whole, _) => Ruling::Goes(RemovalPermit(())),
+        (Removable::Whole, _) => Ruling::Allowed(RemovalPermit(())),
         (Removable::Parts(parts), RemovalKind::Removed) => {
-            Ruling::GoesInParts(parts, RemovalPermit(()))
+            Ruling::AllowedInParts(parts, RemovalPermit(()))
         }
         (Removable::Parts(_), RemovalKind::Replaced | RemovalKind::Moved) => {
-            Ruling::Stays(Stay::FsError(EXCLUDED))
+            Ruling::Refused(Stay::FsError(EXCLUDED))
         }
     }
 }
@@ -162,18 +169,18 @@ mod tests {
         entry: Entry,
         is_in_append_only: bool,
         lost_mount: Option<RelPath>,
-        must_stay: Option<FsError>,
+        obstacle: Option<FsError>,
         part: Removable,
     }
 
     impl Fake {
         fn new(kind: Kind) -> Self {
-            let (lost_mount, must_stay, part) = (None, None, Removable::Whole);
-            Self { entry: entry(kind), is_in_append_only: false, lost_mount, must_stay, part }
+            let (lost_mount, obstacle, part) = (None, None, Removable::Whole);
+            Self { entry: entry(kind), is_in_append_only: false, lost_mount, obstacle, part }
         }
     }
 
-    impl Standing for Fake {
+    impl RemovalFacts for Fake {
         fn entry(&self) -> &Entry {
             &self.entry
         }
@@ -183,8 +190,8 @@ mod tests {
         fn lost_mount(&self) -> Option<RelPath> {
             self.lost_mount.clone()
         }
-        fn must_stay(&self) -> Option<FsError> {
-            self.must_stay
+        fn obstacle(&self) -> Option<FsError> {
+            self.obstacle
         }
         fn removable_part(&self) -> Removable {
             self.part.clone()
@@ -195,7 +202,7 @@ mod tests {
         [Kind::File, Kind::Symlink(b"to".as_slice().into()), Kind::Dir].map(Fake::new)
     }
 
-    /// What becomes of each kind of entry by each kind of removal, where something is in the way.
+    /// Applies the rules to each kind of entry and each kind of removal, after `change`.
     fn each(change: impl Fn(&mut Fake), deletions: Deletions) -> Vec<(bool, RemovalKind, Ruling)> {
         let all = kinds()
             .into_iter()
@@ -210,7 +217,7 @@ mod tests {
     #[test]
     fn what_has_nothing_in_its_way_goes() {
         for (_, removal_kind, ruling) in each(|_| {}, Deletions::Followed) {
-            assert_eq!(ruling, Ruling::Goes(RemovalPermit(())), "{removal_kind:?}");
+            assert_eq!(ruling, Ruling::Allowed(RemovalPermit(())), "{removal_kind:?}");
         }
     }
 
@@ -218,7 +225,7 @@ mod tests {
     fn held_deletions_keep_all_but_a_file_that_another_entry_replaces() {
         for (is_dir, removal_kind, ruling) in each(|_| {}, HELD) {
             let is_kept = is_dir || removal_kind != RemovalKind::Replaced;
-            assert_eq!(ruling == Ruling::Stays(Stay::Held), is_kept, "{is_dir} {removal_kind:?}");
+            assert_eq!(ruling == Ruling::Refused(Stay::Held), is_kept, "{is_dir} {removal_kind:?}");
         }
     }
 
@@ -228,7 +235,7 @@ mod tests {
         for (is_dir, removal_kind, ruling) in each(lost, Deletions::Followed) {
             let is_kept = is_dir || removal_kind != RemovalKind::Replaced;
             assert_eq!(
-                ruling == Ruling::Stays(Stay::Unmounted(path("mnt"))),
+                ruling == Ruling::Refused(Stay::Unmounted(path("mnt"))),
                 is_kept,
                 "{removal_kind:?}"
             );
@@ -240,23 +247,23 @@ mod tests {
         type Change = fn(&mut Fake);
         let changes: [(Change, FsError); 4] = [
             (|fake| fake.entry.inode.mount_root = true, IS_MOUNT),
-            (|fake| fake.is_in_append_only = true, GIVES_NOTHING_BACK),
+            (|fake| fake.is_in_append_only = true, APPEND_ONLY_DIR),
             (|fake| fake.entry.inode.append_only = true, LOCKED),
             (|fake| fake.entry.inode.immutable = true, LOCKED),
         ];
         for (change, error) in changes {
             for (_, removal_kind, ruling) in each(change, Deletions::Followed) {
-                assert_eq!(ruling, Ruling::Stays(Stay::FsError(error)), "{removal_kind:?}");
+                assert_eq!(ruling, Ruling::Refused(Stay::FsError(error)), "{removal_kind:?}");
             }
         }
     }
 
     #[test]
     fn a_directory_stays_for_what_is_mounted_in_it_and_a_file_is_not_asked() {
-        let holds = |fake: &mut Fake| fake.must_stay = Some(MUST_STAY);
+        let holds = |fake: &mut Fake| fake.obstacle = Some(MUST_STAY);
         for (is_dir, removal_kind, ruling) in each(holds, Deletions::Followed) {
             assert_eq!(
-                ruling == Ruling::Stays(Stay::FsError(MUST_STAY)),
+                ruling == Ruling::Refused(Stay::FsError(MUST_STAY)),
                 is_dir,
                 "{removal_kind:?}"
             );
@@ -269,12 +276,12 @@ mod tests {
         let holds = |fake: &mut Fake| fake.part = Removable::Parts(vec![path("d/part")]);
         for (is_dir, removal_kind, ruling) in each(holds, Deletions::Followed) {
             let expected = match (is_dir, removal_kind) {
-                (false, _) => Ruling::Goes(RemovalPermit(())),
+                (false, _) => Ruling::Allowed(RemovalPermit(())),
                 (true, RemovalKind::Removed) => {
-                    Ruling::GoesInParts(parts.clone(), RemovalPermit(()))
+                    Ruling::AllowedInParts(parts.clone(), RemovalPermit(()))
                 }
                 (true, RemovalKind::Replaced | RemovalKind::Moved) => {
-                    Ruling::Stays(Stay::FsError(EXCLUDED))
+                    Ruling::Refused(Stay::FsError(EXCLUDED))
                 }
             };
             assert_eq!(ruling, expected, "{is_dir} {removal_kind:?}");

@@ -1,10 +1,11 @@
-//! Which directories of the replica are known to be the twins of which of the source: one was made
-//! for the other and was empty then, or a walk has found that all it holds is in the other too.
-//! Which of them a walk has compared, at least. And in which of them somebody else could move
-//! entries before. Pure: no file system, no clock.
+//! Directories of the replica that are known to match a directory of the source. Either one was
+//! made for the other and was empty then, or a walk has found everything in it in the other too.
 //!
-//! They are known by number and birth time, not by path: whoever puts another directory in the
-//! place of a twin has not put a twin there.
+//! Also known are directories that a walk has at least compared, and those in which other users
+//! could rename entries before. Pure: no file system, no clock.
+//!
+//! Directories are known by device, inode number and birth time, not by path. So another directory
+//! in the place of a verified one is not verified.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -12,32 +13,34 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::model::entry::Entry;
 
-/// So many are remembered; beyond that, twins are found out anew.
+/// The most directories that are remembered. Beyond that, those that were verified or walked are
+/// forgotten, unless others could rename their entries before.
 const MOST: usize = 1 << 19;
 
-/// What a directory of the replica is to the source's directory to which it belongs.
+/// The degree to which a directory of the replica is known to match its source.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 enum Verification {
     #[default]
     None,
-    /// They were twins, and it was moved since: a walk is to look through it.
+    /// It was verified, and moved since: a walk has to compare it again.
     Moved,
-    /// A walk has compared all that the two hold, and told where that differs.
+    /// A walk has compared everything in both directories, and has reported the differences.
     Walked,
-    Twin,
+    Verified,
 }
 
-/// What is known of a directory of the replica.
+/// The knowledge of one directory of the replica.
 #[derive(Default)]
 struct VerifiedDir {
-    /// The source's directory.
+    /// The directory of the source, as a hash.
     source: u64,
-    tie: Verification,
-    /// Whether somebody else could move what it holds, while nobody but us can by now.
+    degree: Verification,
+    /// Whether other users could rename its entries before its owner or mode was changed.
     had_other_renamers: bool,
 }
 
-/// All of them. Each directory is kept as a number of 64 bits that nobody can choose.
+/// All known directories. Each is stored as a 64-bit hash with a secret, so that nobody can choose
+/// it.
 #[derive(Default)]
 pub struct VerifiedDirs {
     known: Mutex<HashMap<u64, VerifiedDir>>,
@@ -45,46 +48,49 @@ pub struct VerifiedDirs {
 }
 
 impl VerifiedDirs {
-    /// Notes that the second is the twin of the first.
+    /// Notes that `replica` is known to match `source`.
     pub fn note(&self, source: &Entry, replica: &Entry) {
         let source = self.number(source);
         self.change(replica, |known| {
-            *known = VerifiedDir { source, tie: Verification::Twin, had_other_renamers: false }
+            *known =
+                VerifiedDir { source, degree: Verification::Verified, had_other_renamers: false }
         });
     }
 
     pub fn are_verified(&self, source: &Entry, replica: &Entry) -> bool {
-        self.tie(source, replica) == Verification::Twin
+        self.degree(source, replica) == Verification::Verified
     }
 
-    /// Notes that a walk has compared all that the two hold, and told where that differs.
+    /// Notes that a walk has compared everything in both directories, and has reported the
+    /// differences. A directory that was moved after it was verified is now verified again.
     pub fn walked(&self, source: &Entry, replica: &Entry) {
-        let tie = match self.tie(source, replica) {
+        let degree = match self.degree(source, replica) {
             Verification::None | Verification::Walked => Verification::Walked,
-            Verification::Moved | Verification::Twin => Verification::Twin,
+            Verification::Moved | Verification::Verified => Verification::Verified,
         };
         let source = self.number(source);
-        self.change(replica, |known| (known.source, known.tie) = (source, tie));
+        self.change(replica, |known| (known.source, known.degree) = (source, degree));
     }
 
-    /// Whether one has, or they are twins.
+    /// Returns whether a walk has compared both directories, or they are verified.
     pub fn are_walked(&self, source: &Entry, replica: &Entry) -> bool {
-        self.tie(source, replica) >= Verification::Walked
+        self.degree(source, replica) >= Verification::Walked
     }
 
-    /// The first's entries are put into the second: whatever that was to another, it is so no more.
+    /// Notes that entries of `source` are put into `replica`. A verification against another
+    /// directory of the source ends.
     pub fn invalidate(&self, source: &Entry, replica: &Entry) {
         if let Some(known) = self.lock().get_mut(&self.number(replica))
             && known.source != self.number(source)
         {
-            known.tie = Verification::None;
+            known.degree = Verification::None;
         }
     }
 
-    /// It was moved to where more people can see it.
+    /// Notes that a directory was moved to where more users can see it.
     pub fn moved(&self, replica: &Entry) {
         if let Some(known) = self.lock().get_mut(&self.number(replica)) {
-            known.tie = if known.tie == Verification::Twin {
+            known.degree = if known.degree == Verification::Verified {
                 Verification::Moved
             } else {
                 Verification::None
@@ -92,7 +98,8 @@ impl VerifiedDirs {
         }
     }
 
-    /// Nobody but us can move its entries from now on; somebody else could.
+    /// Notes that other users could rename entries of this directory before its owner or mode was
+    /// changed.
     pub fn mark_had_other_renamers(&self, replica: &Entry) {
         self.change(replica, |known| known.had_other_renamers = true);
     }
@@ -101,16 +108,16 @@ impl VerifiedDirs {
         self.lock().get(&self.number(replica)).is_some_and(|known| known.had_other_renamers)
     }
 
-    /// Another directory is the replica now.
+    /// Forgets everything: another directory is the replica now.
     pub fn forget(&self) {
         self.lock().clear();
     }
 
-    fn tie(&self, source: &Entry, replica: &Entry) -> Verification {
+    fn degree(&self, source: &Entry, replica: &Entry) -> Verification {
         let known = self.lock();
         let known =
             known.get(&self.number(replica)).filter(|known| known.source == self.number(source));
-        known.map_or(Verification::None, |known| known.tie)
+        known.map_or(Verification::None, |known| known.degree)
     }
 
     fn change(&self, replica: &Entry, change: impl FnOnce(&mut VerifiedDir)) {

@@ -1,38 +1,38 @@
-//! When a directory of the replica may let in more people than it does (I12): one table. Pure:
-//! whoever asks knows the facts.
+//! When a directory of the replica may be widened (I12): one table. Pure: the caller knows the
+//! facts.
 
-/// What is known of a directory that is to let in more people. Some of it costs system calls, so
-/// that each is asked for only where it matters.
+/// The facts about a directory that is to be widened. Some cost system calls, so each is asked for
+/// only if it matters.
 pub trait WidenFacts {
-    /// Whether the directory itself is examined, and not only what lies in it.
+    /// Returns whether the directory itself is checked, and not only entries in it.
     fn is_examined(&self) -> bool;
 
-    /// Whether deletions are held: the source may be a wrong one.
+    /// Returns whether deletions are held: the source may be a wrong one.
     fn deletions_are_held(&self) -> bool;
 
-    /// Whether it is known to match its source.
+    /// Returns whether it is known to match its source.
     fn is_verified(&self) -> bool;
 
-    /// Whether a walk has compared all that it and its source hold.
+    /// Returns whether a walk has compared everything in it with its source.
     fn is_walked(&self) -> bool;
 
-    /// Whether somebody else could have moved it to where it stands.
+    /// Returns whether another user could have moved it to its present path.
     fn could_have_been_moved(&self) -> bool;
 
-    /// Whether this very round has made it: then it holds nothing old.
+    /// Returns whether this round has made it. Then it holds nothing old.
     fn is_made_now(&self) -> bool;
 
-    /// Whether something below it is yet to be examined that was due before.
+    /// Returns whether a check below it waits that was due before.
     fn has_checks_waiting(&self) -> bool;
 
-    /// Whether something below it shows an older state, since a check has failed.
+    /// Returns whether an entry below it shows an older state, since its check has failed.
     fn has_failed(&self) -> bool;
 
-    /// Whether a newer version of something below it is being copied.
+    /// Returns whether a newer version of a file below it is being copied.
     fn has_copy_in_flight(&self) -> bool;
 }
 
-/// Why a directory stays closed for now.
+/// The reason why a directory cannot be widened yet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum WidenBlocker {
     NotExamined,
@@ -44,7 +44,7 @@ pub enum WidenBlocker {
 }
 
 impl WidenBlocker {
-    /// Whether it passes by what is under way, without a walk.
+    /// Returns whether work that is under way removes it, without a walk.
     pub fn passes_soon(self) -> bool {
         match self {
             Self::NotExamined | Self::ChecksWait | Self::CopyInFlight => true,
@@ -53,7 +53,7 @@ impl WidenBlocker {
     }
 }
 
-/// Why nobody may be let into a directory yet, if there is a reason.
+/// Returns the reason why a directory cannot be widened yet, if there is one.
 pub fn widen_blocker(facts: &impl WidenFacts) -> Option<WidenBlocker> {
     if !facts.is_examined() {
         return Some(WidenBlocker::NotExamined);
@@ -134,7 +134,7 @@ mod tests {
         }
     }
 
-    /// `y` and `n`: what the row is for. `.`: it does not matter. In the order of the trait:
+    /// `y` and `n`: the value that the row requires. `.`: any value. In the order of the trait:
     /// examined, held, verified, walked, moved, made, waiting, failed, in flight.
     const TABLE: [(&str, Option<WidenBlocker>); 14] = [
         ("n........", Some(WidenBlocker::NotExamined)),

@@ -1,4 +1,4 @@
-//! The command line: whatever stands there is read or refused.
+//! The command line: any arguments are parsed or refused.
 
 use std::time::Duration;
 
@@ -7,11 +7,12 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::holds;
-use crate::app::cli::{Args, suggest_order};
+use crate::app::cli::Args;
+use crate::app::habits::suggest_order;
 use crate::model::config::{LONGEST, LONGEST_DEBOUNCE, SHORTEST, parse_debounce, parse_interval};
 use crate::model::limit::Limit;
 
-/// Options and values that belong together often enough.
+/// Options and values that are often valid together.
 fn argument() -> impl Strategy<Value = String> {
     let known = [
         "-i",
@@ -79,7 +80,7 @@ fn any_arguments_make_a_config_or_are_refused() {
     });
 }
 
-/// Numbers with units and without, and what only looks like them.
+/// Numbers with and without units, and text that only looks like one.
 fn time() -> impl Strategy<Value = String> {
     prop_oneof![
         "-?[0-9]{0,20}(\\.[0-9]{0,12})?(e[0-9]{1,4})?",
@@ -109,7 +110,7 @@ fn a_time_in_milliseconds_is_read_as_it_was_written() {
         let time = Duration::from_millis(millis);
         let written = [format!("{millis}ms"), format!("{}.{:03}", millis / 1_000, millis % 1_000)];
         for text in written {
-            // Seconds are read as a float.
+            // Seconds are parsed as a float.
             let is_read = |read: Result<Duration, String>| {
                 read.is_ok_and(|read| read.abs_diff(time) < Duration::from_micros(1))
             };

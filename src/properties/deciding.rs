@@ -9,7 +9,7 @@ use crate::model::error::FsError;
 use crate::plan::decide::{Action, Contents, decide};
 use crate::plan::metadata::{Capabilities, MetadataDiff, Symlinks, TimestampRange};
 
-/// Few values, so that they meet.
+/// Makes one of few values, so that two are often the same.
 fn small() -> impl Strategy<Value = u32> {
     0..3_u32
 }
@@ -53,7 +53,7 @@ fn entry() -> impl Strategy<Value = Entry> {
 fn side() -> impl Strategy<Value = Observed> {
     prop_oneof![
         1 => Just(Observed::Absent),
-        1 => Just(Observed::Unlooked),
+        1 => Just(Observed::Unobserved),
         1 => Just(Observed::Unknown(FsError::for_test())),
         4 => entry().prop_map(Observed::Present),
     ]
@@ -81,7 +81,7 @@ fn capabilities() -> impl Strategy<Value = Capabilities> {
             folds_case: false,
             ctimes,
             unseen: 0,
-            tells_late: false,
+            reports_late: false,
         },
     )
 }
@@ -109,7 +109,7 @@ fn only_what_is_known_to_be_absent_or_not_mirrored_goes() {
         |(source, replica, contents, capabilities)| {
             let action = decide(&source, &replica, contents, &capabilities);
             match &source {
-                Observed::Unknown(_) | Observed::Unlooked => assert_eq!(action, Action::Unsure),
+                Observed::Unknown(_) | Observed::Unobserved => assert_eq!(action, Action::Unsure),
                 Observed::Absent => {
                     assert!(matches!(action, Action::Remove | Action::Nothing | Action::Unsure));
                 }
@@ -138,14 +138,17 @@ fn once_an_action_is_done_nothing_is_left_to_do() {
             }
             let after = done(action, &source, replica, &capabilities);
             let next = decide(&source, &after, Contents::Same, &capabilities);
-            let is_nothing =
+            let is_absent_or_unobserved =
                 matches!(next, Action::Nothing | Action::NotMirrored { stale: false, .. });
-            assert!(is_nothing || action == Action::Unsure, "{action:?}, then {next:?}");
+            assert!(
+                is_absent_or_unobserved || action == Action::Unsure,
+                "{action:?}, then {next:?}"
+            );
         },
     );
 }
 
-/// What stands in the replica once the action is done.
+/// Returns what is in the replica once the action is done.
 fn done(
     action: Action,
     source: &Observed,
@@ -180,7 +183,7 @@ fn done(
     }
 }
 
-/// Sets what differs, and times as the file system keeps them.
+/// Sets the metadata that differs. Stores times as the file system would.
 fn set(
     mut entry: Entry,
     source: &Entry,

@@ -1,5 +1,5 @@
-//! MD5 in lanes, against `md-5`: lengths around the borders of blocks and pieces, any number of
-//! messages.
+//! MD5 in lanes, compared with `md-5`: any number of messages, with lengths around the limits of
+//! blocks and pieces.
 
 use std::fs;
 use std::sync::OnceLock;
@@ -18,7 +18,7 @@ fn plain(message: &[u8]) -> Md5 {
     Md5(md5::Md5::digest(message).into())
 }
 
-/// Bytes of which no two places look alike.
+/// Makes bytes of which no two parts are alike.
 fn bytes(length: usize, seed: u8) -> Vec<u8> {
     static POOL: OnceLock<Vec<u8>> = OnceLock::new();
     let pool = POOL.get_or_init(|| {
@@ -27,7 +27,7 @@ fn bytes(length: usize, seed: u8) -> Vec<u8> {
     pool[7 * usize::from(seed)..][..length].to_vec()
 }
 
-/// A length close to a border: of a block of 64 bytes, of its padding, of a piece of 64 KiB.
+/// Makes a length close to a multiple of 64 bytes (a block), of 4 KiB, or of 64 KiB (a piece).
 fn length() -> impl Strategy<Value = usize> {
     let close = |unit: usize, up_to: usize| {
         (0..up_to, 0..20_usize).prop_map(move |(n, off)| (n * unit + off).saturating_sub(10))
@@ -78,7 +78,7 @@ fn messages_in_pieces_that_begin_and_end_at_any_time_have_their_digests() {
     });
 }
 
-/// What a pair of files is, and what becomes of the second before it is read.
+/// A pair of files, and the edit of the second one before it is read.
 type Case = (Vec<u8>, Vec<u8>, FileEdit);
 
 #[derive(Clone, Copy, Debug)]
@@ -130,16 +130,16 @@ fn pairs_of_files_side_by_side_have_their_digests_also_where_they_shrink_or_grow
             true,
             |_| {},
             &AtomicBool::new(false),
-            |pair, verdict| {
+            |pair, digests| {
                 let (one, other, change) = &cases[pair.what];
                 let read = match change {
                     FileEdit::Nothing => other.clone(),
                     FileEdit::Shrinks => other[..other.len() / 2].to_vec(),
-                    // The first byte after the end that was seen shows that there is more.
+                    // One byte beyond the expected end shows that there is more.
                     FileEdit::Grows => [other.as_slice(), b"m"].concat(),
                 };
-                let verdict = verdict.unwrap();
-                assert!((verdict.source, verdict.replica) == (plain(one), plain(&read)));
+                let digests = digests.unwrap();
+                assert!((digests.source, digests.replica) == (plain(one), plain(&read)));
                 told += 1;
             },
         );

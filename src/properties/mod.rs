@@ -1,9 +1,9 @@
-//! What holds of whatever comes in, tried with random cases; those of private parts stand beside
-//! them.
+//! Properties that hold for any input, tried with random cases. Those of private parts are tested
+//! in the modules of these parts.
 //!
-//! `cargo test` tries the same few hundred each time.
-//! `TWINDIR_MINUTES=10 cargo test --lib properties` tries others, for so long each, and prints the
-//! smallest case that fails.
+//! `cargo test` tries the same few hundred cases each time.
+//! `TWINDIR_MINUTES=10 cargo test --lib properties` tries others, each property for 10 minutes, and
+//! prints the smallest case that fails.
 
 mod arguments;
 mod deciding;
@@ -16,9 +16,12 @@ use std::time::{Duration, Instant};
 use proptest::strategy::Strategy;
 use proptest::test_runner::{Config, TestRunner};
 
-/// Tries a property, which panics where it does not hold.
+/// Tries a property with random cases.
+///
+/// # Panics
+/// If the property panics for a case.
 pub fn holds<S: Strategy>(cases: &S, property: impl Fn(S::Value)) {
-    // Time enough to find the smallest case that fails.
+    // Leaves 60 s to find the smallest case that fails.
     let config = Config {
         failure_persistence: None,
         max_shrink_iters: u32::MAX,

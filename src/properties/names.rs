@@ -1,4 +1,4 @@
-//! Names, paths, what people see of them, and patterns.
+//! Names, paths, their form for people, and patterns.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -10,7 +10,7 @@ use crate::fs::tree::Root;
 use crate::model::error::Side;
 use crate::model::path::{Name, RelPath, Shown, is_reserved};
 
-/// Any bytes, those often that mean something.
+/// Makes any bytes, with a preference for those with a meaning.
 fn bytes() -> impl Strategy<Value = Vec<u8>> {
     vec(
         prop_oneof![

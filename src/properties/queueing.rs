@@ -1,4 +1,4 @@
-//! The queue against a plain list of all that was asked for.
+//! The queue, compared with a plain list of all checks that were asked for.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use crate::model::path::RelPath;
 use crate::model::path::testing::path;
 use crate::plan::queue::{BatchLimit, PendingRenames, Queue, Rename, RenameBatch};
 
-/// What is done with a queue.
+/// A step in the use of a queue.
 #[derive(Clone, Debug)]
 enum QueueStep {
     Push(RelPath, Depth, Detector),
@@ -49,7 +49,7 @@ fn steps() -> impl Strategy<Value = Vec<QueueStep>> {
     vec(step, 0..60)
 }
 
-/// Where a wish waits. Two for one name in one place are one.
+/// The place where a check waits. Two checks for one name in one place are merged.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Waits {
     Ready(Detector),
@@ -57,7 +57,7 @@ enum Waits {
     Resting,
 }
 
-/// A wish, and when it is due.
+/// A check, and when it is due.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Wish {
     depth: Depth,
@@ -73,7 +73,7 @@ impl Wish {
     }
 }
 
-/// All that waits, with no order but that of the names.
+/// All checks that wait, ordered only by their names.
 struct Plain {
     now: Instant,
     waiting: BTreeMap<(Waits, RelPath), Wish>,
@@ -108,7 +108,7 @@ impl Plain {
         if let Some(found) = self.waiting.remove(&(Waits::Resting, path.clone())) {
             check.merge(found.check());
         }
-        // What a file that was at rest may use up at once.
+        // The debt up to which a file does not wait.
         let credit = Duration::from_millis(200);
         match self.cooling.get(path).and_then(|rested| rested.checked_sub(credit)) {
             Some(until) if until > self.now => self.add(Waits::Resting, path, &check, until),
@@ -133,7 +133,7 @@ impl Plain {
         self.waiting.keys().any(|(place, _)| *place == Waits::Ready(detector))
     }
 
-    /// Names of the sweep that are ready, or rest, or wait for a worker.
+    /// Counts the names of the sweep that are ready, rest, or wait for a worker.
     fn of_sweep(&self) -> usize {
         let counts = |(place, wish): (Waits, &Wish)| match place {
             Waits::Ready(detector) => detector == Detector::Sweep,
@@ -150,7 +150,7 @@ impl Plain {
         self.waiting.iter().filter(|((place, _), _)| wait(place)).map(|(_, wish)| wish.due).min()
     }
 
-    /// What was given out was asked for, as it is, and is asked for no more.
+    /// Removes the checks that the queue has returned. Each must have been asked for in this form.
     fn given(&mut self, detector: Detector, checks: &Checks) {
         for (path, check) in all(checks) {
             let wish = self.waiting.remove(&(Waits::Ready(detector), path.clone()));
@@ -163,7 +163,7 @@ impl Plain {
         }
     }
 
-    /// Whether the renames are to be followed before these looks.
+    /// Returns whether the renames have to be followed before these checks.
     fn concern(&self, checks: &Checks) -> bool {
         let dirs = checks.keys().cloned();
         all(checks).map(|(path, _)| path).chain(dirs).any(|path| self.renames.concern(&path))
@@ -201,7 +201,7 @@ impl BothQueues {
             }
             QueueStep::Resting(path, depth, detector, millis) => {
                 queue.push_resting(after(millis), path.clone(), check(depth, detector));
-                // One that is found again rests no longer for that.
+                // If it is found again, it keeps its time.
                 let resting =
                     plain.waiting.get(&(Waits::Resting, path.clone())).map(|wish| wish.due);
                 plain.add(
@@ -225,9 +225,9 @@ impl BothQueues {
                 plain.cooling.insert(path, rested + Duration::from_millis((4 * took).max(50)));
             }
             QueueStep::Rename(from, to) => {
-                let hint = Rename::new(from, to, false, now);
-                queue.push_rename(hint.clone());
-                plain.renames.push(hint);
+                let rename = Rename::new(from, to, false, now);
+                queue.push_rename(rename.clone());
+                plain.renames.push(rename);
             }
             QueueStep::Pass(millis) => self.pass(Duration::from_millis(millis)),
             QueueStep::Take(detector, names, dirs) => {
@@ -250,18 +250,18 @@ impl BothQueues {
         self.plain.wake();
     }
 
-    /// Whether anything came out.
+    /// Takes checks from both, and compares them. Returns whether there were any.
     fn take(&mut self, detector: Detector, portion: BatchLimit) -> bool {
         let was_ready = self.plain.is_ready(detector);
         let mut checks = self.queue.take(detector, portion);
         assert!(all(&checks).count() <= portion.names && checks.len() <= portion.dirs);
         self.plain.given(detector, &checks);
         let concern = self.plain.concern(&checks);
-        let hints = self.queue.take_renames(&mut checks, usize::MAX);
+        let renames = self.queue.take_renames(&mut checks, usize::MAX);
         let wanted =
             if concern { self.plain.renames.take(usize::MAX) } else { RenameBatch::default() };
-        assert_eq!(hints.hints(), wanted.hints());
-        for end in hints.hints().iter().flat_map(|hint| [&hint.from, &hint.to]) {
+        assert_eq!(renames.renames(), wanted.renames());
+        for end in renames.renames().iter().flat_map(|rename| [&rename.from, &rename.to]) {
             self.plain.waiting.remove(&(Waits::Ready(Detector::Watch), end.clone()));
             assert!(
                 all(&checks).any(|(path, _)| path == *end),

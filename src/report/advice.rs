@@ -1,8 +1,9 @@
-//! What a user can do about an error.
+//! Advice on errors for users.
 
 use crate::model::error::FsError;
 
-/// What the user can do about an error. What is not known for certain is said with a "perhaps".
+/// Returns what the user can do about an error, or an empty string. A cause that the error does not
+/// prove is given with a "perhaps".
 pub fn advice(error: &FsError) -> &'static str {
     use crate::model::error::{FsErrorKind as Kind, Side};
     match (error.kind, error.side) {
@@ -10,7 +11,7 @@ pub fn advice(error: &FsError) -> &'static str {
             " (give the user who runs twindir the right to read it)"
         }
         (Kind::Denied, Side::Replica) => " (give the user who runs twindir the right to change it)",
-        (Kind::GivesNothingBack | Kind::TakesNoMetadata, _) => {
+        (Kind::AppendOnlyDir | Kind::AppendOnlyMetadata, _) => {
             " (other entries of it wait too, and are not named: perhaps it is append-only, see lsattr)"
         }
         (Kind::NotPermitted | Kind::Locked, Side::Replica) => {
@@ -29,7 +30,7 @@ pub fn advice(error: &FsError) -> &'static str {
         }
         (Kind::Busy, _) => " (perhaps another program or a mount uses it)",
         (Kind::NoSpaceForXattrs, _) => {
-            " (the replica's file system may not take so large attributes)"
+            " (the replica's file system may be unable to store such large attributes)"
         }
         (Kind::NoSpace | Kind::OverQuota, _) => " (free some space there)",
         (Kind::ReadOnly, _) => " (mount that file system for writing)",
@@ -52,10 +53,10 @@ pub fn advice(error: &FsError) -> &'static str {
         }
         (Kind::Stale, _) => " (perhaps it was removed on the server meanwhile)",
         (Kind::SymlinkTooLong, _) => {
-            " (perhaps the symlink's target is longer than the replica's file system takes)"
+            " (perhaps the symlink's target is longer than the replica's file system can store)"
         }
         (Kind::NameTooLong, _) => {
-            " (perhaps the replica's file system does not take so long a name)"
+            " (perhaps the replica's file system cannot store such a long name)"
         }
         (Kind::Endless, _) => {
             " (its size says little, and 64 MiB more were read than that: leave it out with --exclude)"
@@ -64,5 +65,31 @@ pub fn advice(error: &FsError) -> &'static str {
             " (the replica's file system, or a limit on sizes, ulimit -f, does not allow so large a file)"
         }
         _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::error::{FsErrorKind, Side};
+
+    #[test]
+    fn what_an_error_does_not_prove_is_said_with_a_perhaps() {
+        let advice = |kind| advice(&FsError::found("rename", Side::Replica, kind));
+        for kind in [
+            FsErrorKind::CrossDevice,
+            FsErrorKind::Io,
+            FsErrorKind::SymlinkTooLong,
+            FsErrorKind::NameTooLong,
+            FsErrorKind::Stale,
+            FsErrorKind::Busy,
+            FsErrorKind::NotEmpty,
+        ] {
+            assert!(advice(kind).contains("perhaps"), "{kind:?}");
+        }
+        assert!(advice(FsErrorKind::SymlinkTooLong).contains("target"));
+        for kind in [FsErrorKind::OpensOtherDevice, FsErrorKind::HoldsMount] {
+            assert!(!advice(kind).contains("perhaps"), "{kind:?}");
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Actions that come in a burst: the first ones are a line each, the rest one line for all.
+//! Bursts of actions: the first ones have a line each, and one line sums up the rest.
 
 use std::time::{Duration, Instant};
 
@@ -6,17 +6,18 @@ use jiff::Zoned;
 
 use crate::model::human::{human_bytes, with_separators};
 
-/// So many actions of a burst have a line of their own.
+/// Number of actions in a burst that have their own line.
 const SINGLE: usize = 8;
 
-/// After so much silence a burst is over.
+/// The time without an action that ends a burst.
 const SILENCE: Duration = Duration::from_millis(500);
 
-/// A burst that goes on is summed up after so long, then after twice as long, and so on.
+/// The first interval between two sums of a burst that continues, doubled each time, and the
+/// longest one.
 const FIRST: Duration = Duration::from_secs(2);
 const LAST: Duration = Duration::from_secs(60);
 
-/// An action's line, and what a sum of several needs of it.
+/// An action's line, and the facts that a sum of several actions needs.
 pub(super) struct Action {
     pub op: String,
     pub path: String,
@@ -40,13 +41,13 @@ pub(super) struct Burst {
     /// Actions of this burst.
     count: usize,
     last: Option<Instant>,
-    /// When it was last summed up, and how long after that it is again.
+    /// When it was last summed up, and the wait before the next sum.
     summed: Option<Instant>,
     wait: Duration,
 }
 
 impl Burst {
-    /// Takes in an action: its line, if it has one of its own.
+    /// Adds an action. Returns its line if the action has its own.
     pub fn add(&mut self, action: Action, now: Instant) -> Option<String> {
         if self.sums.is_empty() && self.last.is_none_or(|last| now.duration_since(last) >= SILENCE)
         {
@@ -74,7 +75,7 @@ impl Burst {
         None
     }
 
-    /// When it is to be summed up, if nothing comes before.
+    /// Returns when to sum up, if no other action comes before. `None` if all actions have a line.
     pub fn due(&self) -> Option<Instant> {
         if self.sums.is_empty() {
             return None;
@@ -84,7 +85,7 @@ impl Burst {
         rest.into_iter().chain(long).min()
     }
 
-    /// The lines that stand for what has none, where that is due.
+    /// Returns the lines that sum up the actions without their own, if that is due.
     pub fn sum_up_if_due(&mut self, now: Instant) -> Vec<String> {
         if self.due().is_none_or(|due| due > now) {
             return Vec::new();
@@ -94,7 +95,7 @@ impl Burst {
         self.sum_up()
     }
 
-    /// The lines that stand for what has none.
+    /// Returns the lines that sum up the actions without their own.
     pub fn sum_up(&mut self) -> Vec<String> {
         let time = Zoned::now().strftime("%H:%M:%S").to_string();
         let line = |sum: Sum| {
@@ -113,7 +114,7 @@ impl Burst {
     }
 }
 
-/// Shortens a directory's path to what it has in common with another.
+/// Shortens `dir` to the last directory that also holds `other`.
 fn keep_common(dir: &mut String, other: &str) {
     while !dir.is_empty() {
         let is_within = other

@@ -1,5 +1,5 @@
-//! The console: a thread that writes, and a way in that never waits for long. A terminal that
-//! is stopped by Ctrl-S, or a pipe that nobody reads, must not stop the mirroring.
+//! The console: a thread that writes, behind a channel whose senders never wait for long. A
+//! terminal that is stopped by Ctrl-S, or a pipe that nobody reads, must not stop the mirroring.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
@@ -12,13 +12,13 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use super::burst::{Action, Burst};
 
-/// Lines that may wait for the console.
+/// Number of lines that may wait for the console.
 const WAITING_LINES: usize = 8_192;
 
-/// How long a line waits for a place before the console counts as stuck; and less, where there is
-/// no end to that.
+/// How long a line waits for a place in the channel before the console counts as stuck. And the
+/// interval between two checks of `patient_until`, while lines are not dropped.
 const PATIENCE: Duration = Duration::from_millis(800);
-const LOOK: Duration = Duration::from_millis(50);
+const POLL: Duration = Duration::from_millis(50);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stream {
@@ -27,7 +27,7 @@ pub(super) enum Stream {
 }
 
 impl Stream {
-    /// Warnings and errors go to stderr, all else to stdout.
+    /// Returns stderr for warnings and errors, and stdout for all else.
     pub(super) fn of(level: Level) -> Self {
         if level <= Level::WARN { Self::Err } else { Self::Out }
     }
@@ -37,19 +37,19 @@ enum ConsoleEvent {
     Line(Stream, Vec<u8>),
     /// A line that may be summed up with others.
     Action(Action),
-    /// The last line of a terminal from now on.
+    /// Replaces the live line of a terminal.
     Live(String),
-    /// Everything before this is written out, and the sender told.
+    /// Writes all earlier lines and removes the live line, then notifies the sender.
     Finish(Sender<()>),
 }
 
-/// The way to the console; clones share it.
+/// The sending side of the console; clones share it.
 #[derive(Clone)]
 pub struct Console {
     lines: Sender<ConsoleEvent>,
     /// Lines dropped since the console got stuck; 0 while it is not.
     dropped: Arc<AtomicU64>,
-    /// Where it is set, the console is waited for until it says so.
+    /// No line is dropped before this flag is set. `None`: a stuck console loses lines.
     patient_until: Option<Arc<AtomicBool>>,
     pub(super) colour_out: bool,
     pub(super) colour_err: bool,
@@ -62,7 +62,7 @@ impl Console {
         let (lines, inbox) = bounded(WAITING_LINES);
         let dropped = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&dropped);
-        // Without a thread (a limit on processes) the console stays silent; the log file speaks.
+        // If the thread cannot be started (a limit on processes), only the log file gets the lines.
         let _ = std::thread::Builder::new()
             .name("twindir-console".into())
             .spawn(move || write(&inbox, &counter));
@@ -107,22 +107,22 @@ impl Console {
         self.patient_until.as_ref().is_some_and(|over| !over.load(Ordering::Relaxed))
     }
 
-    /// How long to wait before asking that again.
+    /// Returns the timeout for one try to send or receive.
     fn patience(&self) -> Duration {
-        if self.is_patient() { LOOK } else { PATIENCE }
+        if self.is_patient() { POLL } else { PATIENCE }
     }
 
-    /// Shows a live line. Where the console is stuck, it is passed over.
+    /// Shows a live line, or drops it if the channel is full.
     fn show(&self, line: String) {
         let _ = self.lines.try_send(ConsoleEvent::Live(line));
     }
 
-    /// A line to stderr, past `tracing`: for what concerns the reporting itself.
+    /// Writes a line to stderr without `tracing`: for problems of the reporting itself.
     pub(super) fn complain(&self, line: &str) {
         self.send(Stream::Err, format!("twindir: {line}\n").into_bytes());
     }
 
-    /// Waits until what was said has been written, or the console is stuck.
+    /// Waits until all earlier lines are written. Gives up if the console is stuck.
     pub(super) fn finish(&self) {
         let (told, finished) = bounded(1);
         let mut message = ConsoleEvent::Finish(told);
@@ -142,7 +142,7 @@ impl Console {
     }
 }
 
-/// The live line of a terminal; drawn for whoever asks, if there is one.
+/// The live line of a terminal. Without a console, nothing is shown.
 #[derive(Clone)]
 pub struct LiveLine {
     console: Option<Console>,
@@ -153,18 +153,18 @@ impl LiveLine {
         Self { console }
     }
 
-    /// One that nobody sees.
+    /// Makes a live line that is never shown.
     #[cfg(test)]
     pub fn nowhere() -> Self {
         Self { console: None }
     }
 
-    /// Whether what is shown can be seen.
+    /// Returns whether there is a terminal that shows the line.
     pub fn is_shown(&self) -> bool {
         self.console.is_some()
     }
 
-    /// Shows a line below all others, until another one comes.
+    /// Shows a line below all others, until the next call.
     pub fn show(&self, line: String) {
         if let Some(console) = &self.console {
             console.show(line);
@@ -172,24 +172,23 @@ impl LiveLine {
     }
 }
 
-/// What the thread has written and is to write.
+/// The state of the console's thread.
 struct Screen {
     out: io::BufWriter<io::Stdout>,
     burst: Burst,
     live: Option<String>,
-    /// Columns of the live line that stands there.
+    /// Number of columns of the live line on the screen; `None` if there is none.
     drawn: Option<usize>,
 }
 
-/// Columns of the terminal.
+/// Returns the columns of the terminal, 80 if they are unknown.
 fn columns() -> usize {
     let size = rustix::termios::tcgetwinsize(io::stdout());
     size.map_or(80, |size| usize::from(size.ws_col)).max(2)
 }
 
 impl Screen {
-    /// Removes the live line. Since it was drawn, the terminal may have become narrower: then it
-    /// takes several.
+    /// Removes the live line. It may take several rows by now, if the terminal has become narrower.
     fn erase(&mut self) {
         let Some(drawn) = self.drawn.take() else { return };
         let above = drawn.saturating_sub(1) / columns();
@@ -200,7 +199,7 @@ impl Screen {
         _ = self.out.write_all(b"\x1b[J");
     }
 
-    /// Writes what stands for actions that have no line yet: they come before what is said next.
+    /// Writes the sums of actions without their own line. They belong before the next line.
     fn sum_up(&mut self) {
         let lines = self.burst.sum_up();
         _ = self.out.write_all(lines.concat().as_bytes());
@@ -219,7 +218,7 @@ impl Screen {
     }
 }
 
-/// The thread's work. Write errors are passed over: a closed console is no reason to stop.
+/// Runs the thread. Write errors are ignored: a closed console is no reason to stop.
 fn write(inbox: &Receiver<ConsoleEvent>, dropped: &AtomicU64) {
     let out = io::BufWriter::new(io::stdout());
     let mut screen = Screen { out, burst: Burst::default(), live: None, drawn: None };
@@ -237,7 +236,7 @@ fn write(inbox: &Receiver<ConsoleEvent>, dropped: &AtomicU64) {
         for message in first.into_iter().chain(inbox.try_iter()) {
             match message {
                 ConsoleEvent::Action(action) => {
-                    // Before another burst may begin.
+                    // A sum that is due belongs to the previous burst.
                     screen.sum_up_if_due();
                     let line = screen.burst.add(action, Instant::now());
                     _ = screen.out.write_all(line.unwrap_or_default().as_bytes());
@@ -248,7 +247,7 @@ fn write(inbox: &Receiver<ConsoleEvent>, dropped: &AtomicU64) {
                 }
                 ConsoleEvent::Line(Stream::Err, line) => {
                     screen.sum_up();
-                    // In the order in which things were said, should both be one terminal.
+                    // If both streams are one terminal, this keeps the order of the lines.
                     _ = screen.out.flush();
                     _ = io::stderr().write_all(&line);
                 }
@@ -274,7 +273,7 @@ fn write(inbox: &Receiver<ConsoleEvent>, dropped: &AtomicU64) {
     }
 }
 
-/// Takes the lines of one event.
+/// A writer that sends the lines of one event to the console.
 pub struct ConsoleWriter<'a> {
     console: &'a Console,
     stream: Stream,

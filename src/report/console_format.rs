@@ -1,9 +1,7 @@
-//! The console for people: a short, coloured line for each event; on a terminal, bursts of actions
-//! are summed up.
+//! Console lines for people: a short, coloured line for each event. On a terminal, bursts of
+//! actions are summed up.
 
 use std::fmt::Write;
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use anstyle::{AnsiColor, Style};
 use jiff::Zoned;
@@ -17,50 +15,36 @@ use super::burst::Action;
 use super::console::Stream;
 use super::format::{Fields, details};
 
-/// Columns that the word at the head of a console line takes.
+/// Width of the first word of a console line, in columns.
 const WORD: usize = 8;
 
-/// On a terminal, which has a live line, the end of shorter work has no line of its own.
-const LONG: Duration = Duration::from_secs(1);
-
-/// Writes each event to the console.
+/// The layer that writes each event to the console.
 pub(super) struct ConsoleLayer {
     console: Console,
     /// Whether bursts of actions are summed up.
-    sums_up: bool,
+    sums_bursts: bool,
     prefix: Prefix,
-    /// Actions since it was last said that both sides are equal: the first and the last.
-    actions: Mutex<Option<[Instant; 2]>>,
 }
 
-/// What a line begins with.
+/// The beginning of a line.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Prefix {
     Time,
-    /// The journal has its own times, and takes the priority from the line. See sd-daemon(3).
+    /// The journal adds times itself, and reads the priority from the line. See sd-daemon(3).
     Priority,
 }
 
 impl ConsoleLayer {
-    /// `is_terse`: whether not every action is asked for.
+    /// Creates the layer. `is_terse`: bursts may be summed up, if there is a live line.
     pub fn new(console: Console, is_terse: bool) -> Self {
-        let sums_up = is_terse && console.has_live_line;
+        let sums_bursts = is_terse && console.has_live_line;
         let prefix = if is_journal() { Prefix::Priority } else { Prefix::Time };
-        Self { console, sums_up, prefix, actions: Mutex::default() }
+        Self { console, sums_bursts, prefix }
     }
 
-    /// Notes an action. Whether what ends the work is worth a line, if it is that.
-    fn is_worth_a_line(&self, op: &str, is_action: bool) -> bool {
-        if !self.sums_up || !(is_action || op == "synced") {
-            return true;
-        }
-        let mut actions = self.actions.lock().unwrap_or_else(PoisonError::into_inner);
-        if is_action {
-            let now = Instant::now();
-            actions.get_or_insert([now, now])[1] = now;
-            return true;
-        }
-        actions.take().is_some_and(|[first, last]| last.duration_since(first) >= LONG)
+    /// Returns whether its lines stay in view: on a terminal with a live line, or in the journal.
+    pub fn is_kept(&self) -> bool {
+        self.console.has_live_line || self.prefix == Prefix::Priority
     }
 
     fn style(&self, level: Level, op: &str) -> Style {
@@ -80,7 +64,7 @@ impl ConsoleLayer {
         style.fg_color(Some(colour.into()))
     }
 
-    /// `14:03:10 created  docs/guide.md (new, 12.3 kB)`
+    /// Formats a line: `14:03:10 created  docs/guide.md (new, 12.3 kB)`.
     fn line(&self, level: Level, fields: &Fields) -> String {
         let style = self.style(level, &fields.op);
         let mut line = match self.prefix {
@@ -88,7 +72,7 @@ impl ConsoleLayer {
             Prefix::Priority => format!("<{}>", priority(level)),
         };
         let mark = if fields.get("dry_run").is_some() { "(dry run) " } else { "" };
-        let _ = write!(line, "{mark}{style}{:<WORD$}{style:#}", fields.op);
+        let _ = write!(line, "{mark}{style}{:<WORD$}{style:#}", fields.op.replace('_', " "));
         if let Some(path) = fields.get("path") {
             let slash = if fields.get("kind") == Some("dir") { "/" } else { "" };
             let _ = write!(line, " {path}{slash}");
@@ -105,7 +89,7 @@ impl ConsoleLayer {
     }
 }
 
-/// Whether the journal reads what is said. See systemd.exec(5), under `JOURNAL_STREAM`.
+/// Returns whether stdout or stderr is the journal. See systemd.exec(5), under `JOURNAL_STREAM`.
 fn is_journal() -> bool {
     let Ok(named) = std::env::var("JOURNAL_STREAM") else { return false };
     let stat = |stream: std::io::Result<rustix::fs::Stat>| {
@@ -118,7 +102,7 @@ fn is_journal() -> bool {
     both.contains(&Some(named))
 }
 
-/// As in syslog(3).
+/// Returns the priority of a level, as in syslog(3).
 fn priority(level: Level) -> u8 {
     match level {
         Level::ERROR => 3,
@@ -135,10 +119,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for ConsoleLayer {
         let line = self.line(level, &fields);
         let is_action = matches!(fields.op.as_str(), "created" | "updated" | "removed" | "renamed")
             && fields.get("dry_run").is_none();
-        if !self.is_worth_a_line(&fields.op, is_action) {
-            return;
-        }
-        if self.sums_up && is_action {
+        if self.sums_bursts && is_action {
             let number = |key| fields.get(key).and_then(|text| text.parse().ok());
             let path = fields.get("path").unwrap_or_default().to_owned();
             let (entries, bytes) = (number("entries").unwrap_or(1), number("bytes").unwrap_or(0));

@@ -1,4 +1,4 @@
-//! How a line of the log file looks, with all its fields.
+//! The format of lines of the log file, with all their fields.
 
 use std::fmt::{self, Write};
 
@@ -12,7 +12,7 @@ use tracing_subscriber::registry::LookupSpan;
 
 use crate::model::human::human_bytes;
 
-/// The fields of an event, as text, in the order in which they were given.
+/// The fields of an event, as text, in their original order.
 #[derive(Default)]
 pub(super) struct Fields {
     pub op: String,
@@ -54,7 +54,7 @@ impl Visit for Fields {
     }
 }
 
-/// What stands in parentheses behind the path of an action.
+/// Returns the text in parentheses after the path of an action. `None` if the event has no reason.
 pub(super) fn details(fields: &Fields) -> Option<String> {
     let mut text = fields.get("reason")?.to_owned();
     if let Some(from) = fields.get("from") {
@@ -76,7 +76,7 @@ pub(super) fn details(fields: &Fields) -> Option<String> {
     Some(text)
 }
 
-/// The time of day so many seconds ago; with the date, where that is another day.
+/// Returns the time of day `ago` seconds ago, with the date if that was on another day.
 pub fn time_of_day(ago: f64) -> String {
     let now = Zoned::now();
     let ago = SignedDuration::try_from_secs_f64(ago).unwrap_or(SignedDuration::ZERO);
@@ -85,7 +85,7 @@ pub fn time_of_day(ago: f64) -> String {
     then.strftime(format).to_string()
 }
 
-/// RFC 3339 with milliseconds and the offset from UTC.
+/// A timer for log lines: RFC 3339 with milliseconds and the offset from UTC.
 pub(super) struct LocalTime;
 
 impl FormatTime for LocalTime {
@@ -94,7 +94,8 @@ impl FormatTime for LocalTime {
     }
 }
 
-/// `2026-11-20T14:03:10.123+01:00 INFO created path="docs/guide.md" bytes=12300 reason=new ...`
+/// The text format of the log file: `2026-11-20T14:03:10.123+01:00 INFO created
+/// path="docs/guide.md" bytes=12300 reason=new ...`
 pub(super) struct LogFormat;
 
 impl<S, N> FormatEvent<S, N> for LogFormat

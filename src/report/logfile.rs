@@ -1,4 +1,4 @@
-//! The log file: an ordinary file that is appended to, and kept small by renaming.
+//! The log file: an ordinary file. Lines are appended, and renaming keeps it small.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -11,44 +11,44 @@ use super::Console;
 use crate::model::log_name::KEPT;
 use crate::model::path::shown;
 
-/// At this size, in bytes, `LOG_FILE` becomes `LOG_FILE.1`.
+/// The size in bytes at which `LOG_FILE` is renamed to `LOG_FILE.1`.
 const FULL: u64 = 10 * 1024 * 1024;
 
-/// Bytes gathered before a write; they never wait longer than the next pause in the log.
+/// Bytes collected before a write. They wait until the next pause in the log at most.
 const BUFFER: usize = 32 * 1024;
 
-/// After a failure, so many bytes must get through before the log counts as written again: of a
-/// full disk, the last block of the file has room for some lines.
+/// Bytes that must be written after a failure before the log counts as working again. On a full
+/// disk, the last block of the file still has space for some lines.
 const BLOCK: usize = 4096;
 
-/// Appends to a file, and rotates it by size. No file is touched but `LOG_FILE` and `LOG_FILE.1`
-/// to `LOG_FILE.10`.
+/// The log file, which is rotated by size. No other files are touched than `LOG_FILE` and
+/// `LOG_FILE.1` to `LOG_FILE.10`.
 pub struct RotatingFile {
     path: PathBuf,
     file: File,
-    /// What is not written yet: whole lines.
+    /// Lines that are not written yet.
     buffer: Vec<u8>,
     size: u64,
-    /// The size at which it is rotated; more than [`FULL`] where that has failed.
+    /// The size at which it is rotated; more than [`FULL`] if a rotation has failed.
     full: u64,
     console: Option<Console>,
     /// Set while writes fail.
     gap: Option<Gap>,
 }
 
-/// What a log lacks.
+/// The lines that are missing in the log.
 #[derive(Default)]
 struct Gap {
     lines: u64,
-    /// Bytes that got through since the last failure.
+    /// Bytes written since the last failure.
     written: usize,
 }
 
 impl RotatingFile {
-    /// Opens the log, and creates it and its folder where they are missing.
+    /// Opens the log. Creates it and its folder if they are missing.
     ///
     /// # Errors
-    /// Where the folder cannot be made, or the file not be opened for appending.
+    /// If the folder cannot be created, `path` is no regular file, or the file cannot be opened.
     pub fn open(path: &Path) -> io::Result<Self> {
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             fs::create_dir_all(folder)?;
@@ -59,7 +59,7 @@ impl RotatingFile {
             return Err(no_file(&meta));
         }
         let file = append(path, OFlags::empty())?;
-        // Rotation renames the file itself, should LOG_FILE be a symlink to it.
+        // If LOG_FILE is a symlink, rotation renames the file itself.
         let path = fs::canonicalize(path)?;
         let meta = file.metadata()?;
         if !meta.is_file() {
@@ -69,7 +69,7 @@ impl RotatingFile {
         Ok(Self { path, file, buffer, size: meta.len(), full: FULL, console: None, gap: None })
     }
 
-    /// Where to say that the log cannot be written.
+    /// Sets the console that reports a failure to write the log.
     pub(super) fn complain_to(&mut self, console: Console) {
         self.console = Some(console);
     }
@@ -98,8 +98,8 @@ impl RotatingFile {
         self.buffer.clear();
     }
 
-    /// A log that somebody has moved or deleted is begun anew at its path; not through a symlink,
-    /// which may lead to anything that whoever has put it there may not write to.
+    /// Opens a new log at the path if somebody has moved or deleted the file. It does not follow a
+    /// symlink: whoever made it may be unable to write to the target.
     fn open_again_if_gone(&mut self) -> io::Result<()> {
         let own = self.file.metadata()?;
         let is_own = |meta: fs::Metadata| (meta.dev(), meta.ino()) == (own.dev(), own.ino());
@@ -143,7 +143,7 @@ impl RotatingFile {
         let gap = self.gap.get_or_insert_default();
         gap.lines += lost;
         gap.written = 0;
-        // A part of a line may have got through: it goes again.
+        // A part of a line may have been written: remove it.
         let _ = self.file.set_len(self.size);
     }
 
@@ -167,7 +167,7 @@ impl RotatingFile {
     }
 }
 
-/// What stands at the path of a log, where that is no regular file.
+/// Returns the error for a log path that is no regular file.
 fn no_file(meta: &fs::Metadata) -> io::Error {
     use std::os::unix::fs::FileTypeExt;
     let kind = meta.file_type();
@@ -191,8 +191,7 @@ fn append(path: &Path, flags: OFlags) -> io::Result<File> {
 }
 
 impl Write for RotatingFile {
-    /// Takes one line. Never fails, since `tracing_appender` passes over errors in silence:
-    /// they are said on the console instead.
+    /// Takes one line. Never fails: `tracing_appender` ignores errors, so the console reports them.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.buffer.extend_from_slice(line);
         if self.buffer.len() >= BUFFER || self.size + self.buffer.len() as u64 >= self.full {

@@ -12,16 +12,16 @@ use crate::model::entry::{DigestPair, Entry, Md5};
 use crate::model::error::WorkError;
 use crate::model::path::Name;
 
-/// Bytes that are gathered before they are hashed: enough for some hundred small files, and a small
-/// part of the processor's caches.
+/// Bytes to gather before they are hashed: enough for some hundred small files, and a small part of
+/// the processor's caches.
 const FULL: usize = 1024 * 1024;
 
 thread_local! {
-    /// The bytes of the last batch, to be written over by the next.
+    /// The buffer of the last batch, which the next one reuses.
     static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// Both files of some pairs.
+/// The contents of some pairs of files.
 pub(super) struct Batch {
     bytes: Vec<u8>,
     used: usize,
@@ -33,15 +33,15 @@ pub(super) struct Read {
     pub name: Name,
     pub source: Entry,
     pub replica: Entry,
-    /// Whether something differs that is no part of the contents.
+    /// Whether metadata or attributes differ.
     pub differs: bool,
     ours: Range<usize>,
     theirs: Theirs,
 }
 
-/// What is known of the replica's file.
+/// The contents of the replica's file.
 enum Theirs {
-    /// Where its contents are.
+    /// The range of the batch's bytes.
     Read(Range<usize>),
     Told(Md5),
 }
@@ -59,10 +59,11 @@ impl Drop for Batch {
 }
 
 impl Batch {
-    /// Reads a pair. `differs`: whether something differs that is no part of the contents.
+    /// Reads a pair. `differs`: whether metadata or attributes differ. `drop_behind`: as for
+    /// [`append`](Self::append).
     ///
     /// # Errors
-    /// A read error, or [`WorkError::Cancelled`].
+    /// Read errors, and [`WorkError::Cancelled`] once `cancel` is set.
     pub fn read(
         &mut self,
         name: &Name,
@@ -100,8 +101,9 @@ impl Batch {
         Ok((ours, theirs))
     }
 
-    /// Reads a file of `size` bytes, and one byte more if it is longer: where they are. With
-    /// `drop_behind` they leave the page cache again, if they were not in it before.
+    /// Reads a file of `size` bytes, and one byte more if it became longer. Returns the range of
+    /// its bytes in the batch. With `drop_behind`, a file that was not in the page cache before is
+    /// dropped from it again.
     fn append(
         &mut self,
         file: &File,
@@ -126,7 +128,7 @@ impl Batch {
         self.used >= FULL
     }
 
-    /// Hashes all, and begins anew: the pairs and their verdicts.
+    /// Hashes all pairs and empties the batch. Returns the pairs with their digests.
     pub fn take(&mut self) -> impl Iterator<Item = (Read, DigestPair)> + use<> {
         let messages: Vec<&[u8]> = self
             .pairs

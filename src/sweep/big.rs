@@ -1,4 +1,4 @@
-//! Pairs of big files of the full sweep: those of several directories are read side by side.
+//! Comparison of big files. Pairs of several directories are read side by side.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,22 +12,23 @@ use crate::model::entry::DigestPair;
 use crate::model::error::WorkError;
 use crate::model::path::{Name, RelPath};
 
-/// Pairs for which another thread is worth while: with fewer, lanes are idle.
+/// Fewest pairs for which another thread is worthwhile. With fewer, lanes are idle.
 const SHARE: usize = SIDE_BY_SIDE / 2;
 
-/// Pairs that wait for others.
+/// Pairs that wait until there are enough to be read together.
 #[derive(Default)]
-pub(super) struct Bigs(Mutex<Vec<BigPair>>);
+pub(super) struct BigPairs(Mutex<Vec<BigPair>>);
 
-impl Bigs {
-    /// Puts a pair off until there are enough to be read together. Those, then.
+impl BigPairs {
+    /// Adds a pair. Returns all pairs that wait once there are [`SIDE_BY_SIDE`] of them.
     fn put_off(&self, big: BigPair) -> Option<Vec<BigPair>> {
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.push(big);
         (waiting.len() >= SIDE_BY_SIDE).then(|| std::mem::take(&mut *waiting))
     }
 
-    /// What still waits, shared out evenly among as many threads as are worth while.
+    /// Returns the pairs that still wait, in equal shares for up to `threads` threads. Only the
+    /// last share may have fewer than [`SHARE`] pairs.
     pub fn rest(&self, threads: usize) -> Vec<Vec<BigPair>> {
         let mut waiting =
             std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
@@ -49,13 +50,14 @@ impl<T: Trees> Walker<'_, T> {
         more: &mut Vec<Step>,
     ) {
         let big = BigPair { dir: dir.clone(), subtree: Arc::clone(subtree), name };
-        more.extend(self.bigs.put_off(big).map(Step::Bigs));
+        more.extend(self.bigs.put_off(big).map(Step::BigPairs));
     }
 
     pub(super) fn compare_bigs(&self, bigs: Vec<BigPair>) {
-        // With a rate, speed is not what is wanted.
+        // With a rate limit, a second thread would gain nothing.
         let alone = bigs.len() == 1 && self.plan.rate.is_none();
-        // Of what the replica's keeper tells the MD5s, there is one lane each.
+        // A pair whose MD5 the replica's keeper has reported is compared alone: it would fill one
+        // lane.
         let mut bigs = bigs.into_iter();
         let mut next = || {
             bigs.find_map(|big| {
@@ -66,7 +68,7 @@ impl<T: Trees> Walker<'_, T> {
                     {
                         Some(Pair { what: big, source, replica: (file, entry) })
                     }
-                    // Two lanes are little: a thread a side is faster.
+                    // For a single pair, a thread for each side is faster than two lanes.
                     pair => {
                         self.compare_alone(big, &pair);
                         None
@@ -78,23 +80,24 @@ impl<T: Trees> Walker<'_, T> {
             self.counts.read(bytes);
             self.rate.wait_after(bytes, self.cancel);
         };
-        compare_all(&mut next, self.drops_behind(), read, self.cancel, |pair, verdict| {
+        compare_all(&mut next, self.drops_behind(), read, self.cancel, |pair, digests| {
             let Pair { what: big, source, replica: (file, entry) } = pair;
             let replica = (ReplicaFile::Readable(file), entry);
-            self.report_big(big, &OpenedPair { source, replica }, verdict);
+            self.report_big(big, &OpenedPair { source, replica }, digests);
         });
     }
 
     fn compare_alone(&self, big: BigPair, pair: &OpenedPair) {
         let OpenedPair { source: (file, source), replica: (other, replica) } = pair;
-        let verdict = other.compare_large(replica, (file, source), self.cancel, &|bytes| {
+        let digests = other.compare_large(replica, (file, source), self.cancel, &|bytes| {
             self.counts.read(bytes);
         });
         self.rate.wait_after(source.size, self.cancel);
-        self.report_big(big, pair, verdict);
+        self.report_big(big, pair, digests);
     }
 
-    /// Opens a pair; `None` where it cannot be compared, which a round is to see.
+    /// Opens a pair. If it cannot be compared, reports it for a check by a round, and returns
+    /// `None`.
     fn open_big(&self, big: BigPair) -> Option<(BigPair, OpenedPair)> {
         let BigPair { dir, name, subtree } = &big;
         let Some((source, replica)) = self.open_both(dir, ReplicaDirHint::Exists) else {
@@ -117,17 +120,17 @@ impl<T: Trees> Walker<'_, T> {
         }
     }
 
-    fn report_big(&self, big: BigPair, pair: &OpenedPair, verdict: Result<DigestPair, WorkError>) {
-        let judged = verdict.and_then(|verdict| {
-            let differs = self.differ_beside(pair)?;
-            if differs || !verdict.same() {
+    fn report_big(&self, big: BigPair, pair: &OpenedPair, digests: Result<DigestPair, WorkError>) {
+        let judged = digests.and_then(|digests| {
+            let differs = self.metadata_differs(pair)?;
+            if differs || !digests.same() {
                 big.subtree.mark_different();
             }
-            Ok(self.judge(&pair.source.1, &pair.replica.1, verdict, differs))
+            Ok(self.judge(&pair.source.1, &pair.replica.1, digests, differs))
         });
         match judged {
             Ok(None) | Err(WorkError::Cancelled) => {}
-            Ok(Some(evidence)) => self.report_pair(big, Some(evidence)),
+            Ok(Some(cached)) => self.report_pair(big, Some(cached)),
             Err(WorkError::Changed | WorkError::FsError(_)) => {
                 big.subtree.mark_different();
                 self.report_pair(big, None);
@@ -135,8 +138,8 @@ impl<T: Trees> Walker<'_, T> {
         }
     }
 
-    fn report_pair(&self, big: BigPair, evidence: Option<CachedDigests>) {
+    fn report_pair(&self, big: BigPair, cached: Option<CachedDigests>) {
         self.counts.differs();
-        self.send(Message::Differ(big.dir, vec![(big.name, self.found(evidence))]));
+        self.send(Message::Differ(big.dir, vec![(big.name, self.found(cached))]));
     }
 }

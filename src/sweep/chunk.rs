@@ -1,4 +1,4 @@
-//! What one thread compares: some names of one directory.
+//! The part of a comparison that one thread does: some names of one directory.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -19,10 +19,10 @@ use crate::plan::decide::{Action, Contents, decide, may_hold_other};
 use crate::plan::hard_links::Linked;
 use crate::plan::metadata::MetadataDiff;
 
-/// Files of this size, in bytes, and above are a task of their own.
+/// Files of at least this size, in bytes, are compared in steps of their own.
 const BIG: u64 = 1024 * 1024;
 
-/// What one thread has found in one directory.
+/// The part of a directory that one thread compares, and what it has found.
 pub(super) struct Chunk<'a, T: Trees> {
     walker: &'a Walker<'a, T>,
     dir: &'a RelPath,
@@ -67,17 +67,18 @@ impl<T: Trees> Chunk<'_, T> {
                 self.note_excluded(&name);
             }
             if let Some(registry) = &self.walker.plan.registry {
-                // It may have been watched before it came to be excluded.
+                // It may have been watched before it was excluded.
                 registry.forget(&self.dir.join(&name));
             }
         }
     }
 
     fn look_at_replica(&self, name: &[u8]) -> Observed {
-        self.replica.map_or(Observed::Absent, |replica| replica.look(name))
+        self.replica.map_or(Observed::Absent, |replica| replica.observe(name))
     }
 
-    /// What is excluded stays in the replica, and the rules may be anybody's.
+    /// Marks the directory as different if others could see an excluded entry in it. Excluded
+    /// entries stay in the replica, and anybody may have written the rules.
     fn note_excluded(&self, name: &Name) {
         let theirs = self.look_at_replica(name.as_bytes());
         if theirs.entry().is_some_and(Entry::shows_something) {
@@ -85,8 +86,9 @@ impl<T: Trees> Chunk<'_, T> {
         }
     }
 
-    /// A reserved name: what is under way is for its maker alone, what was put aside is as open as
-    /// it was.
+    /// Reports a reserved name. Marks the directory as different if others could see the entry: a
+    /// temporary file is readable by its owner only, but a directory in the trash is as open as it
+    /// was.
     pub(super) fn note_reserved(&mut self, name: &[u8]) {
         let theirs = self.look_at_replica(name);
         let is_closed = |entry: &Entry| match entry.kind {
@@ -97,15 +99,15 @@ impl<T: Trees> Chunk<'_, T> {
         if !theirs.entry().is_none_or(is_closed) {
             self.subtree.mark_different();
         }
-        self.found.extend(Name::new(name).map(|name| (name, self.walker.look())));
+        self.found.extend(Name::new(name).map(|name| (name, self.walker.observe())));
     }
 
-    /// Without a rule, no name is looked at for the sake of one.
+    /// Whether a name is excluded on either side. Without rules, no entry is observed for that.
     fn is_excluded(&self, pair: &ListedPair<'_>) -> bool {
         let name = pair.name;
-        let source = |hint: ListedKind| hint.is_dir_or(|| self.source.look(name).is_dir());
+        let source = |hint: ListedKind| hint.is_dir_or(|| self.source.observe(name).is_dir());
         let other = |hint: ListedKind| {
-            hint.is_dir_or(|| self.replica.is_some_and(|dir| dir.look(name).is_dir()))
+            hint.is_dir_or(|| self.replica.is_some_and(|dir| dir.observe(name).is_dir()))
         };
         !self.walker.plan.filter.is_empty()
             && self.filter.excludes_either(name, [pair.source.map(source), pair.replica.map(other)])
@@ -123,16 +125,16 @@ impl<T: Trees> Chunk<'_, T> {
             (Some(ListedKind::Dir), Some(ListedKind::Dir)) => {
                 self.step_into(&name, self.known, more);
             }
-            // To be named, once; it makes no difference.
-            (Some(ListedKind::Special), None) => self.found.push((name, self.walker.look())),
+            // A round reports it, once. It does not count as a difference.
+            (Some(ListedKind::Special), None) => self.found.push((name, self.walker.observe())),
             (Some(ListedKind::Dir), None) => {
                 self.step_into(&name, ReplicaDirHint::NotListed, more);
                 self.walker.counts.differs();
-                self.found.push((name, self.walker.look()));
+                self.found.push((name, self.walker.observe()));
             }
             (Some(ListedKind::File), None) => self.lacks_file(name),
             (Some(ListedKind::Symlink), None) => self.differs(name, None),
-            (None, _) => self.differs_there(name),
+            (None, _) => self.report_different(name),
             (Some(ListedKind::File), Some(ListedKind::File))
                 if self.walker.plan.task == Task::Full =>
             {
@@ -142,14 +144,15 @@ impl<T: Trees> Chunk<'_, T> {
         }
     }
 
-    /// Compares what both listings say to be files: opened, they tell what a look would.
+    /// Compares a pair that both listings call files. Opening a file gives its facts, so it need
+    /// not be observed by its name before.
     fn compare_listed_files(&mut self, name: Name, more: &mut Vec<Step>) {
         let Ok(pair) = self.open_pair(&name) else {
             return self.compare_entries(name, more);
         };
         self.note_links(&name, &pair.source.1);
         if !pair.are_of_one_size() {
-            self.differs_there(name);
+            self.report_different(name);
         } else if pair.source.1.size >= BIG {
             self.walker.put_off((self.dir, self.subtree), name, more);
         } else {
@@ -158,7 +161,7 @@ impl<T: Trees> Chunk<'_, T> {
     }
 
     fn compare_entries(&mut self, name: Name, more: &mut Vec<Step>) {
-        let source = self.source.look(name.as_bytes());
+        let source = self.source.observe(name.as_bytes());
         let replica = self.look_at_replica(name.as_bytes());
         if let Some(entry) = source.entry() {
             self.note_links(&name, entry);
@@ -172,11 +175,11 @@ impl<T: Trees> Chunk<'_, T> {
         }
         match decide(&source, &replica, Contents::Unread, &self.walker.plan.capabilities) {
             Action::Nothing => {}
-            // A directory compares its own metadata.
+            // The metadata of a directory is compared when the directory itself is.
             Action::SetMetadata(_) if source.is_dir() => {}
             Action::NotMirrored { stale: false, .. } => {
                 replica.error().inspect(|_| self.subtree.mark_different());
-                self.found.push((name, self.walker.look()));
+                self.found.push((name, self.walker.observe()));
             }
             Action::Compare if self.is_settled(&source, &replica) => {}
             Action::Compare if source.entry().is_some_and(|entry| entry.size >= BIG) => {
@@ -190,7 +193,7 @@ impl<T: Trees> Chunk<'_, T> {
             | Action::MakeDir(_)
             | Action::Remove
             | Action::NotMirrored { stale: true, .. }
-            | Action::Unsure => self.differs_there(name),
+            | Action::Unsure => self.report_different(name),
         }
     }
 
@@ -201,13 +204,13 @@ impl<T: Trees> Chunk<'_, T> {
         more.push(Step::Dir(self.dir.join(name), known, Some(Arc::clone(self.subtree))));
     }
 
-    /// A directory that is not stepped into: whoever looks at it scans it, where another one may
-    /// stand here by now.
+    /// Handles a directory that the walk does not enter. Reports it if its metadata differs, or if
+    /// another directory may stand there by now: its check is then followed by a sweep of it.
     fn examine_dir(&mut self, name: &Name) {
         self.subtree.mark_different();
         let theirs = self.look_at_replica(name.as_bytes());
         let (Observed::Present(ours), Observed::Present(theirs)) =
-            (self.source.look(name.as_bytes()), theirs)
+            (self.source.observe(name.as_bytes()), theirs)
         else {
             return;
         };
@@ -218,7 +221,7 @@ impl<T: Trees> Chunk<'_, T> {
         }
     }
 
-    /// Whether a quick scan takes two files of equal size for equal, unread.
+    /// Whether a quick sweep regards two files of equal size as the same without reading them.
     fn is_settled(&self, source: &Observed, replica: &Observed) -> bool {
         let capabilities = &self.walker.plan.capabilities;
         let (Some(source), Some(replica)) = (source.entry(), replica.entry()) else { return false };
@@ -232,8 +235,8 @@ impl<T: Trees> Chunk<'_, T> {
     fn compare_files(&mut self, name: Name) {
         match self.open_pair(&name) {
             Ok(pair) if pair.are_of_one_size() => self.read_pair(name, pair),
-            // Whatever went wrong, a round looks at the name and says it.
-            _ => self.differs_there(name),
+            // A round checks the name and reports the error.
+            _ => self.report_different(name),
         }
     }
 
@@ -243,12 +246,12 @@ impl<T: Trees> Chunk<'_, T> {
         Ok(OpenedPair { source, replica })
     }
 
-    /// Reads a pair, which is compared with others of the directory.
+    /// Reads a pair into the batch, to be hashed together with others of the directory.
     fn read_pair(&mut self, name: Name, pair: OpenedPair) {
         let (walker, size) = (self.walker, pair.source.1.size + pair.replica.1.size);
-        // RACE: one may be written to while it is read. Whoever acts on the evidence sees that;
-        // what was wrongly found equal is found by the next look.
-        let result = walker.differ_beside(&pair).and_then(|differs| {
+        // RACE: a file may be written to while it is read. A round that uses the digests notices
+        // that. Worst case: a pair wrongly seems equal until its next check.
+        let result = walker.metadata_differs(&pair).and_then(|differs| {
             let options = (walker.drops_behind(), &**walker.cancel);
             self.batch.read(&name, pair, differs, options)
         });
@@ -261,38 +264,39 @@ impl<T: Trees> Chunk<'_, T> {
                 }
             }
             Err(WorkError::Cancelled) => {}
-            Err(WorkError::Changed | WorkError::FsError(_)) => self.differs_there(name),
+            Err(WorkError::Changed | WorkError::FsError(_)) => self.report_different(name),
         }
     }
 
-    /// Hashes what was read.
+    /// Hashes the pairs in the batch and reports those that differ.
     fn finish(&mut self) {
-        for (read, verdict) in self.batch.take() {
-            if read.differs || !verdict.same() {
+        for (read, digests) in self.batch.take() {
+            if read.differs || !digests.same() {
                 self.subtree.mark_different();
             }
-            if let Some(evidence) =
-                self.walker.judge(&read.source, &read.replica, verdict, read.differs)
+            if let Some(cached) =
+                self.walker.judge(&read.source, &read.replica, digests, read.differs)
             {
-                self.differs(read.name, Some(evidence));
+                self.differs(read.name, Some(cached));
             }
         }
     }
 
-    fn differs(&mut self, name: Name, evidence: Option<CachedDigests>) {
+    fn differs(&mut self, name: Name, cached: Option<CachedDigests>) {
         self.walker.counts.differs();
-        self.found.push((name, self.walker.found(evidence)));
+        self.found.push((name, self.walker.found(cached)));
     }
 
-    /// The same of what the replica has.
-    fn differs_there(&mut self, name: Name) {
+    /// Reports a name that differs, and marks the directory as different: the replica holds
+    /// something else there, or may do so.
+    fn report_different(&mut self, name: Name) {
         self.subtree.mark_different();
         self.differs(name, None);
     }
 
     fn lacks_file(&mut self, name: Name) {
         self.walker.counts.differs();
-        // Where upper and lower case are one, the file may be there under another name.
+        // If upper and lower case are the same, the replica may have the file under another name.
         let new = !self.walker.plan.capabilities.folds_case;
         self.found.push((name, Check { unseen_in_replica: new, ..self.walker.found(None) }));
     }

@@ -1,6 +1,6 @@
-//! The full sweep and the quick scan: list a directory of each side, join the two by name, look
-//! at both entries of a name, and read the files whose size is equal; the quick scan only those
-//! that may have changed since they were copied.
+//! Full and quick sweeps. They list a directory of each side, join the two listings by name, and
+//! compare the two entries of each name. A full sweep reads all pairs of files of equal size. A
+//! quick sweep reads only those that may have changed since they were copied.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -34,7 +34,7 @@ impl<T: Trees> Walker<'_, T> {
             self.plan.scopes.iter().map(|scope| Step::Dir(scope.clone(), known, None)).collect();
         let threads = self.plan.threads;
         walk(threads, first, |step, more| self.run_step(step, more));
-        let rest = self.bigs.rest(threads).into_iter().map(Step::Bigs).collect();
+        let rest = self.bigs.rest(threads).into_iter().map(Step::BigPairs).collect();
         walk(threads, rest, |step, more| self.run_step(step, more));
     }
 
@@ -49,7 +49,7 @@ impl<T: Trees> Walker<'_, T> {
                 }
             }
             Step::Names(dir, replica, joined, range, subtree) => {
-                // Another task has listed it.
+                // Another task has listed the directory.
                 let Some((source, open)) = self.open_both(&dir, replica) else {
                     return subtree.mark_different();
                 };
@@ -58,11 +58,11 @@ impl<T: Trees> Walker<'_, T> {
                 chunk.compare_names(&joined, range, more);
                 chunk.report();
             }
-            Step::Bigs(bigs) => self.compare_bigs(bigs),
+            Step::BigPairs(bigs) => self.compare_bigs(bigs),
         }
     }
 
-    /// `None` where it could not be looked into.
+    /// Compares one directory. Returns `None` if it could not be opened or listed.
     fn compare_dir(
         &self,
         dir: &RelPath,
@@ -79,7 +79,7 @@ impl<T: Trees> Walker<'_, T> {
         let also = replica.as_ref().map(ReplicaView::list).transpose();
         let (ours, theirs) = match (listed, also) {
             (Ok(ours), Ok(theirs)) => (ours, theirs.unwrap_or_default()),
-            // Removed since it was opened.
+            // The directory was deleted after it was opened.
             (Err(error), _) | (_, Err(error)) if error.is_dir_absence() => {
                 return self.look_at(dir, Depth::Content);
             }
@@ -94,7 +94,8 @@ impl<T: Trees> Walker<'_, T> {
         self.plan.filter.refresh(dir, &source, |name| ours.find(name).is_some());
         let joined = Arc::new(Joined::new(ours, theirs));
         let mut chunk = self.chunk((dir, &subtree), known, &source, replica.as_ref());
-        // Left over in the replica: to be removed. In the source: to be named (I7).
+        // A round deletes those of the replica, which are left over, and reports those of the
+        // source (I7).
         for name in joined.reserved() {
             chunk.note_reserved(name);
         }
@@ -118,7 +119,7 @@ impl<T: Trees> Walker<'_, T> {
         Some(())
     }
 
-    /// Opens a directory on both sides; `None` where there is nothing to compare.
+    /// Opens a directory on both sides. Returns `None` if there is nothing to compare.
     pub(super) fn open_both(
         &self,
         dir: &RelPath,
@@ -126,7 +127,7 @@ impl<T: Trees> Walker<'_, T> {
     ) -> Option<(Dir, Option<T::Replica>)> {
         let source = match self.source.open(dir) {
             Ok(source) => source,
-            // Gone or swapped since its parent was listed: its parent's name is looked at.
+            // Deleted or replaced since its parent was listed: a round checks its name.
             Err(error) if error.is_dir_absence() => return self.look_at(dir, Depth::Content),
             Err(error) => return self.problem(dir, error),
         };
@@ -140,14 +141,14 @@ impl<T: Trees> Walker<'_, T> {
         match replica.open(dir) {
             Ok(replica) => Some((source, Some(replica))),
             Err(error) if error.is_dir_absence() => Some((source, None)),
-            // Its mode locks it: a round opens it up, and then what lies below is looked at.
+            // Its mode denies access. A round changes that, and everything below is then checked.
             Err(error) if error.kind == FsErrorKind::Denied => self.look_at(dir, Depth::Subtree),
             Err(error) => self.problem(dir, error),
         }
     }
 
-    /// Where others can move directories, what was opened by a path need not be what was listed
-    /// there.
+    /// Marks the directory `above` as different if `source` and `replica` are not the entries at
+    /// `dir` in it. If other users can rename there, a path may lead to another directory by now.
     fn verify_parent(
         &self,
         above: &DirVerdict,
@@ -155,7 +156,7 @@ impl<T: Trees> Walker<'_, T> {
         source: &Dir,
         replica: Option<&T::Replica>,
     ) {
-        if above.movers_within() == Renamers::Nobody {
+        if above.renamers_within() == Renamers::Nobody {
             return;
         }
         let lies = || {
@@ -167,8 +168,8 @@ impl<T: Trees> Walker<'_, T> {
                 |seen: Observed, it: &Entry| seen.entry().is_some_and(|seen| seen.is_inode_of(it));
             Some(
                 above.is(&source, &replica)
-                    && is_here(source.look(name.as_bytes()), &ours)
-                    && is_here(replica.look(name.as_bytes()), &theirs),
+                    && is_here(source.observe(name.as_bytes()), &ours)
+                    && is_here(replica.observe(name.as_bytes()), &theirs),
             )
         };
         if lies() != Some(true) {
@@ -176,38 +177,39 @@ impl<T: Trees> Walker<'_, T> {
         }
     }
 
-    pub(super) fn look(&self) -> Check {
-        // Where it does not go below what it finds, whoever looks at that does.
+    pub(super) fn observe(&self) -> Check {
+        // If the walk leaves out everything below the names that it finds, the checks include it.
         let depth = if self.plan.extent == Extent::Names { Depth::Subtree } else { Depth::Content };
         Check::new(depth, self.plan.detector, Instant::now())
     }
 
-    /// A wish to look at a name that a comparison has found.
-    pub(super) fn found(&self, evidence: Option<CachedDigests>) -> Check {
-        Check { evidence: evidence.map(Box::new), from_walk: true, ..self.look() }
+    /// Returns a check of a name that the walk has found.
+    pub(super) fn found(&self, cached: Option<CachedDigests>) -> Check {
+        Check { cached: cached.map(Box::new), from_walk: true, ..self.observe() }
     }
 
-    /// What is to be told of two files that were read; `None` where they are equal in all that is
-    /// mirrored.
+    /// Returns the digests to report for two files that were read; `None` if the files agree in
+    /// everything that is mirrored. `differ`: whether metadata or attributes differ.
     pub(super) fn judge(
         &self,
         source: &Entry,
         replica: &Entry,
-        verdict: DigestPair,
+        digests: DigestPair,
         differ: bool,
     ) -> Option<CachedDigests> {
         self.counts.hashed(source.size + replica.size);
-        // Found equal by a quick scan, it is to be marked so: the next one need not read it.
+        // A quick sweep also reports files that agree: the round marks them by setting their times
+        // again, and the next quick sweep need not read them.
         let mark = self.plan.task == Task::Quick && self.plan.capabilities.ctimes;
-        (!verdict.same() || differ || mark).then(|| CachedDigests {
+        (!digests.same() || differ || mark).then(|| CachedDigests {
             source: source.identity(),
             replica: replica.identity(),
-            verdict,
+            digests,
         })
     }
 
-    /// Whether two files differ in what is no part of their contents.
-    pub(super) fn differ_beside(&self, pair: &OpenedPair) -> Result<bool, WorkError> {
+    /// Whether metadata or attributes of two files differ.
+    pub(super) fn metadata_differs(&self, pair: &OpenedPair) -> Result<bool, WorkError> {
         let OpenedPair { source: (file, source), replica: (other, replica) } = pair;
         let kinds = self.plan.capabilities.xattrs;
         Ok(MetadataDiff::between(source, replica, &self.plan.capabilities).any()
@@ -217,7 +219,7 @@ impl<T: Trees> Walker<'_, T> {
     fn look_at<R>(&self, path: &RelPath, depth: Depth) -> Option<R> {
         if let Some((dir, name)) = path.split() {
             self.counts.differs();
-            self.send(Message::Differ(dir, vec![(name, Check { depth, ..self.look() })]));
+            self.send(Message::Differ(dir, vec![(name, Check { depth, ..self.observe() })]));
         }
         None
     }
@@ -236,15 +238,16 @@ impl<T: Trees> Walker<'_, T> {
         }
     }
 
-    /// Whether a directory of the source may have been moved to where it is since the replica's was
-    /// last touched. A move sets its ctime, and nothing else. (So does a chmod; and an entry that
-    /// is made in it afterwards hides the move from quick scans, until the next sweep.)
+    /// Whether a directory of the source may have been moved to its place since the replica's was
+    /// last changed. A move sets the ctime of a directory and nothing else, as a chmod does. An
+    /// entry that is made in it afterwards hides the move from quick sweeps, until the next full
+    /// sweep.
     pub(super) fn may_be_moved(&self, source: &Entry, replica: &Entry) -> bool {
         source.inode.ctime != source.mtime && may_be_newer(source, replica, &self.plan.capabilities)
     }
 
-    /// Compares the metadata of a directory that stands on both sides, and begins to find out what
-    /// it holds.
+    /// Compares the metadata of a directory that exists on both sides, and begins the verdict on
+    /// its contents.
     fn compare_dir_itself(
         &self,
         dir: &RelPath,
@@ -255,8 +258,8 @@ impl<T: Trees> Walker<'_, T> {
         let capabilities = &self.plan.capabilities;
         let kinds = capabilities.xattrs;
         let ours = facts(source, kinds);
-        // What the replica has of a file system that is no longer mounted is none of the
-        // directories' above.
+        // The file system at this directory is no longer mounted. The replica's copy of it does not
+        // affect the directories above.
         let is_lost = self.plan.submounts.contains(dir)
             && ours.as_ref().is_ok_and(|(entry, _)| !entry.inode.mount_root);
         let above = above.filter(|_| !is_lost);
@@ -273,28 +276,28 @@ impl<T: Trees> Walker<'_, T> {
         let verified_dirs = self.plan.verified_dirs.as_ref().filter(|_| !is_lost);
         let rights = differs.of_rights((&ours.1, &theirs.1));
         let is_closed = grants_more(&ours.0, &theirs.0, rights, capabilities);
-        // What lets somebody in comes after all that lies below.
+        // A directory that is to be widened is reported after everything below it.
         if differs.any() && !(is_closed && verified_dirs.is_some()) {
             self.send(Message::Differ(dir.clone(), Vec::new()));
         }
         let Some(verified_dirs) = verified_dirs else { return subtree };
-        let movers = match above {
-            Some(above) => above.movers_within(),
+        let renamers = match above {
+            Some(above) => above.renamers_within(),
             None => self.replica.as_ref().map_or(Renamers::Many, |root| {
                 Renamers::of(root, dir, &theirs.0, verified_dirs, capabilities.user)
             }),
         };
         let is_wider = is_wider(&ours.0, &theirs.0, rights, capabilities);
         let subtree =
-            subtree.of(ComparedDirs { source: ours.0, replica: theirs.0, movers }, verified_dirs);
+            subtree.of(ComparedDirs { source: ours.0, replica: theirs.0, renamers }, verified_dirs);
         if is_wider {
-            subtree.spoil_above();
+            subtree.mark_parent_different();
         }
         if is_closed { subtree.tell(dir, self.found(None), self.out) } else { subtree }
     }
 }
 
-/// A directory itself, and its attributes.
+/// Reads the facts of a directory, and its attributes.
 fn facts(dir: &impl ReplicaView, kinds: XattrKinds) -> Result<(Entry, Xattrs), FsError> {
     Ok((dir.entry()?, dir.xattrs(kinds)?))
 }

@@ -1,4 +1,4 @@
-//! The count: names only, to judge deletions before the first one.
+//! The count compares names only, to judge deletions before the first one.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -14,11 +14,12 @@ use crate::model::path::{Name, RelPath, fold_case};
 use crate::plan::guard::{Count, is_much};
 use crate::plan::metadata::Symlinks;
 
-/// Entries that are named as examples of what would go.
+/// Most deletions that are given as examples.
 const EXAMPLES: usize = 5;
 
 impl<T: Trees> Walker<'_, T> {
-    /// Counts what the source lacks. What cannot be listed is unknown.
+    /// Counts the entries that the source lacks. A directory that cannot be listed makes the count
+    /// unknown, if its error may pass: see [`Count::unlisted`].
     pub(super) fn count(&self) -> Count {
         let total = Mutex::new(Count::default());
         walk(self.plan.threads, self.plan.scopes.clone(), |dir, more| {
@@ -44,14 +45,14 @@ impl<T: Trees> Walker<'_, T> {
         total
     }
 
-    /// Counts what the replica lacks.
+    /// Counts the entries that the replica lacks.
     fn count_new(&self) -> u64 {
         let total = AtomicU64::new(0);
         walk(self.plan.threads, self.plan.scopes.clone(), |dir, more| {
             let Some(replica_root) = &self.replica else { return };
             let opened =
                 self.source.open(&dir).and_then(|source| Ok((source, replica_root.open(&dir)?)));
-            // What cannot be looked into brings nothing new.
+            // A directory that cannot be opened adds no new entry.
             let Ok((source, replica)) = opened else { return };
             if self.is_cancelled() || self.is_replica(&dir, &source) {
                 return;
@@ -60,16 +61,16 @@ impl<T: Trees> Walker<'_, T> {
             let filter = self.plan.filter.at(&dir);
             for (name, hint) in ours.iter() {
                 let Some(path) = Name::new(name).map(|name| dir.join(&name)) else { continue };
-                let is_dir = hint.is_dir_or(|| source.look(name).is_dir());
+                let is_dir = hint.is_dir_or(|| source.observe(name).is_dir());
                 if filter.excludes(name, is_dir) {
                     continue;
                 }
                 match (theirs.find(name), is_dir) {
                     (Some(_), true) => more.push(path),
                     (Some(_), false) => {}
-                    // What is not mirrored never comes.
+                    // An entry that is not mirrored is never created.
                     (None, false) => {
-                        let kind = hint.resolve(|| source.look(name));
+                        let kind = hint.resolve(|| source.observe(name));
                         total.fetch_add(self.is_mirrored(kind).into(), Ordering::Relaxed);
                     }
                     (None, true) => {
@@ -100,7 +101,7 @@ impl<T: Trees> Walker<'_, T> {
         self.plan.filter.refresh(dir, &open, |name| source.find(name).is_some());
         let filter = self.plan.filter.at(dir);
         let is_dir_there =
-            |name: &[u8], hint: ListedKind| hint.is_dir_or(|| open.look(name).is_dir());
+            |name: &[u8], hint: ListedKind| hint.is_dir_or(|| open.observe(name).is_dir());
         let means_nothing = |name: &[u8], hint| {
             name == LOST_FOUND || filter.excludes(name, is_dir_there(name, hint))
         };
@@ -111,7 +112,7 @@ impl<T: Trees> Walker<'_, T> {
         for (name, hint) in replica.iter() {
             let Some(path) = Name::new(name).map(|name| dir.join(&name)) else { continue };
             let held_dir = hint.is_dir_or(|| replica_root.open(&path).is_ok());
-            let stands = source.find(name).map(|hint| hint.resolve(|| open.look(name)));
+            let stands = source.find(name).map(|hint| hint.resolve(|| open.observe(name)));
             if filter
                 .excludes_either(name, [stands.map(|hint| hint == ListedKind::Dir), Some(held_dir)])
             {
@@ -120,8 +121,7 @@ impl<T: Trees> Walker<'_, T> {
             let is_told = name != LOST_FOUND;
             count.entries += 1;
             count.names.all += u64::from(is_told);
-            // What the replica has under a name that differs by case alone is the twin of the
-            // source's.
+            // A name of the replica that differs by case alone is the twin of the source's.
             if let Some(other) = folded.find(name).filter(|_| stands.is_none()) {
                 count.names.shared += 1;
                 more.extend(held_dir.then(|| dir.join(other)));
@@ -156,7 +156,7 @@ impl<T: Trees> Walker<'_, T> {
         count
     }
 
-    /// Whether an entry of the source has a twin. What has none leaves nothing in the replica.
+    /// Whether an entry of this kind is mirrored. Otherwise the replica has nothing at its name.
     fn is_mirrored(&self, hint: ListedKind) -> bool {
         match hint {
             ListedKind::Special => false,
@@ -165,7 +165,8 @@ impl<T: Trees> Walker<'_, T> {
         }
     }
 
-    /// The entries below a directory, without those that are excluded.
+    /// Counts the entries below a directory, except those that are excluded. `unknown` gets the
+    /// first directory that cannot be listed, if its error may pass.
     fn count_below(
         &self,
         root: &impl ReplicaView,
@@ -188,7 +189,7 @@ impl<T: Trees> Walker<'_, T> {
             filter.refresh(at, open, |name| listing.find(name).is_some());
             let rules = filter.at(at);
             for (name, hint) in listing.iter() {
-                let is_dir = || hint.is_dir_or(|| open.look(name).is_dir());
+                let is_dir = || hint.is_dir_or(|| open.observe(name).is_dir());
                 if !filter.is_empty() && rules.excludes(name, is_dir()) {
                     continue;
                 }
@@ -204,11 +205,11 @@ impl<T: Trees> Walker<'_, T> {
     }
 }
 
-/// The names of a directory, where upper and lower case are one in the replica.
+/// The names of a directory, for a replica where upper and lower case are the same.
 struct Folded(BTreeMap<String, Name>);
 
 impl Folded {
-    /// `folds`: whether they are one; else nothing is found.
+    /// `folds`: whether they are the same in the replica. If not, no name is found.
     fn of(listing: &Listing, folds: bool) -> Self {
         let names = listing.iter().filter(|_| folds).filter_map(|(name, _)| Name::new(name));
         Self(names.map(|name| (fold_case(name.as_bytes()), name)).collect())

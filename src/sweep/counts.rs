@@ -1,4 +1,4 @@
-//! What a walk has seen so far, counted by all of its threads.
+//! The counters of a walk, shared by all of its threads.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -22,53 +22,53 @@ fn add(counter: &AtomicU64, number: u64) {
 }
 
 impl Counts {
-    /// Entries of the source were compared.
+    /// Notes that entries of the source were compared.
     pub fn compared(&self, entries: u64) {
         add(&self.entries, entries);
     }
 
-    /// The MD5s of a pair of files were compared, which have so many bytes together.
+    /// Notes that the MD5s of a pair of files were compared. `bytes`: the size of both together.
     pub fn hashed(&self, bytes: u64) {
         add(&self.hashed, 1);
         add(&self.bytes, bytes);
     }
 
-    /// A name is reported to differ.
+    /// Notes that a name is reported to differ.
     pub fn differs(&self) {
         add(&self.differ, 1);
     }
 
-    /// A file with more than one name was looked at on both sides.
+    /// Notes that a file with more than one name was compared.
     pub fn linked(&self) {
         add(&self.linked, 1);
     }
 
-    /// A directory was registered with the watch.
+    /// Notes that a directory was registered with the watch.
     pub fn watched(&self) {
         add(&self.watched, 1);
     }
 
-    /// So many bytes were read.
+    /// Notes that `bytes` were read.
     pub fn read(&self, bytes: u64) {
         add(&self.read, bytes);
     }
 
-    /// Bytes that were read so far, of pairs that are not compared to their ends too.
+    /// Returns how many bytes were read so far, including those of pairs that are still being read.
     pub fn read_so_far(&self) -> u64 {
         self.read.load(Ordering::Relaxed)
     }
 
-    /// Entries that were compared.
+    /// Returns how many entries of the source were compared.
     pub fn entries(&self) -> u64 {
         self.entries.load(Ordering::Relaxed)
     }
 
-    /// Bytes that were read for MD5s.
+    /// Returns how many bytes were read for MD5s.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// `begun`: when the walk began. `took`: how long ago that is.
+    /// Returns the numbers of the walk. `begun`: when it began. `took`: how long it took.
     pub fn summary(&self, begun: Time, took: Duration) -> Summary {
         let [entries, hashed, bytes, differ, linked, watched] =
             [&self.entries, &self.hashed, &self.bytes, &self.differ, &self.linked, &self.watched]

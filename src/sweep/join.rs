@@ -1,13 +1,13 @@
-//! The names of one directory of both sides, joined, in little memory.
+//! Joins the listings of a directory on both sides by name, in little memory.
 
 use std::cmp::Ordering;
 
 use crate::fs::tree::{ListedKind, Listing};
 
-/// Says that a side has no such name.
+/// The index for a side that has no such name.
 const NONE: u32 = u32::MAX;
 
-/// Two listings and, in the order of the names, the places where a name stands in each.
+/// Two listings and, in the order of the names, the indices of each name in both.
 #[derive(Default)]
 pub(super) struct Joined {
     source: Listing,
@@ -15,7 +15,7 @@ pub(super) struct Joined {
     places: Vec<(u32, u32)>,
 }
 
-/// A name and what the listings say of it on each side.
+/// A name, and its kind as listed on each side; `None` if a side lacks it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct ListedPair<'a> {
     pub name: &'a [u8],
@@ -48,7 +48,7 @@ impl Joined {
         self.places.len()
     }
 
-    /// The pairs from the one place to before the other.
+    /// Returns the pairs of a range of indices.
     pub fn pairs(&self, range: std::ops::Range<usize>) -> impl Iterator<Item = ListedPair<'_>> {
         self.places[range].iter().filter_map(|(ours, theirs)| {
             let (ours, theirs) =
@@ -62,7 +62,7 @@ impl Joined {
         })
     }
 
-    /// Reserved names of both sides (I7).
+    /// Returns the reserved names of both sides (I7).
     pub fn reserved(&self) -> impl Iterator<Item = &[u8]> {
         self.replica.reserved().chain(self.source.reserved())
     }

@@ -1,5 +1,5 @@
-//! Detector two: walks both trees and says where they differ. It never writes: what differs
-//! goes into the same queue as any other change.
+//! Detector two: walks both trees and reports where they differ. It never writes. Differences are
+//! put into the same queue as changes that the watch reports.
 
 mod batch;
 mod big;
@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use big::Bigs;
+use big::BigPairs;
 use counts::Counts;
 use rate::RateLimiter;
 
@@ -39,49 +39,53 @@ use crate::plan::verified_dirs::VerifiedDirs;
 use crate::report::Problem;
 use crate::watch::{Registry, Unwatched};
 
-/// Messages that may wait for the daemon; a batch is at most [`compare::CHUNK`] names.
+/// Most messages that wait for the daemon. One holds at most [`compare::CHUNK`] names, and reserved
+/// names besides.
 const WAITING: usize = 64;
 
-/// The nice value of a sweep beside a watch. See sched(7).
+/// The nice value of a full sweep beside a watch. See sched(7).
 const NICE: i32 = 10;
 
-/// What a sweep is to do.
+/// The task of a walk, and its parameters.
 #[derive(Clone)]
 pub struct Plan<T> {
     pub trees: T,
     pub capabilities: Capabilities,
     pub filter: Filter,
     pub threads: usize,
-    /// The directories below which it looks; the root for all.
+    /// The directories to walk, with everything below; the root for the whole tree. See [`Extent`].
     pub scopes: Vec<RelPath>,
     pub extent: Extent,
     pub task: Task,
-    /// Bytes that it may read in a second; as many as it can where there is none.
+    /// Most bytes to read in a second; `None` for no limit.
     pub rate: Option<u64>,
-    /// Whether what is read for it alone leaves the memory again from the beginning.
+    /// Whether to drop files that only this walk reads from the page cache again, from the
+    /// beginning.
     pub drop_behind: bool,
-    /// On whose behalf it looks.
+    /// The detector for which it walks.
     pub detector: Detector,
-    /// Where each directory is registered before it is listed, while there is a watch.
+    /// The registry of the watch, if there is one. Each directory is registered there before it is
+    /// listed.
     pub registry: Option<Arc<Registry>>,
-    /// Where directories are noted that hold the same on both sides, if they are.
+    /// Where to note the directories that match on both sides; `None` to note none.
     pub verified_dirs: Option<Arc<VerifiedDirs>>,
-    /// Where file systems were mounted in the source.
+    /// The directories of the source where file systems were mounted.
     pub submounts: Vec<RelPath>,
 }
 
 impl<T> Plan<T> {
-    /// Lowers the priority of a sweep by the clock that runs beside a watch: a save comes first.
-    /// Threads inherit it from the one that starts them.
+    /// Lowers the priority of the periodic full sweep while there is a watch: changes that the
+    /// watch reports come first. Threads inherit the priority from the thread that starts them.
     fn yield_to_others(&self) {
         if self.registry.is_some() && self.task == Task::Full && self.detector == Detector::Sweep {
-            // On Linux this is the calling thread's. Where it is refused, the sweep is as before.
+            // On Linux this sets the priority of the calling thread. If it fails, the sweep has the
+            // usual one.
             let _ = rustix::process::setpriority_process(None, NICE);
         }
     }
 }
 
-/// Whether so many bytes are more than half of the machine's memory.
+/// Whether `bytes` are more than half of the machine's memory.
 pub fn is_much_to_read(bytes: u64) -> bool {
     static HALF: OnceLock<u64> = OnceLock::new();
     bytes
@@ -91,31 +95,31 @@ pub fn is_much_to_read(bytes: u64) -> bool {
         })
 }
 
-/// At what of its directories a walk looks, and why.
+/// Which part of its directories a walk compares, and why.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Extent {
-    /// All in them and below.
+    /// Everything in them and below.
     Below,
-    /// The same: they were renamed in the replica, as in the source.
+    /// Everything in them and below. They were renamed in the replica, as in the source.
     Renamed,
-    /// The names in them alone.
+    /// The names in them, and nothing below.
     Names,
 }
 
-/// What a sweep tells.
+/// A message of a walk.
 pub enum Message {
-    /// Names of one directory that differ; none for the directory's own metadata. A directory's
-    /// batch comes before those of what lies below it; its own name comes after all of them where
-    /// it lets somebody in.
+    /// Names of one directory that differ. If there are none, the metadata of the directory itself
+    /// differs. A batch comes before those of the subdirectories found in it. A directory that is
+    /// to be widened is reported by its name after everything below it.
     Differ(RelPath, Vec<(Name, Check)>),
-    /// A directory of both sides which is about to be told of by its own name: all that it holds
-    /// was compared.
+    /// A directory that exists on both sides and whose contents were all compared. The report of
+    /// its own name follows.
     Walked(Box<[Entry; 2]>),
     /// A directory of the source where another file system is mounted.
     SourceSubmount(RelPath, DirId),
-    /// A directory that could not be looked into. What lies below it is not known.
+    /// A directory that could not be opened or listed. Its contents are not known.
     Problem(Problem),
-    /// Names of files that have several, while there is a watch.
+    /// Names of files that have several. Sent only while there is a watch.
     Linked(Vec<Linked>),
     /// A directory that could not be registered with the watch.
     Unwatched(RelPath, Unwatched),
@@ -124,26 +128,27 @@ pub enum Message {
     Lost(Lost),
 }
 
-/// What a sweep has seen.
+/// The numbers of a finished sweep.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Summary {
     /// Entries of the source that were compared.
     pub entries: u64,
-    /// Pairs of files whose MD5s were compared, and their bytes, of both sides.
+    /// Pairs of files whose MD5s were compared.
     pub hashed: u64,
+    /// Bytes of these pairs, of both sides.
     pub bytes: u64,
     /// Names that were reported to differ.
     pub differ: u64,
-    /// Files with more than one name that were looked at on both sides.
+    /// Files with more than one name that were compared.
     pub linked: u64,
     /// Directories that were registered with the watch.
     pub watched: u64,
-    /// When it began, by the clock of the system.
+    /// When it began, by the system clock.
     pub begun: Time,
     pub took: Duration,
 }
 
-/// A sweep that runs. Dropped, it stops.
+/// A running sweep. It stops when it is dropped.
 pub struct Sweep {
     messages: Receiver<Message>,
     cancel: Arc<AtomicBool>,
@@ -151,8 +156,10 @@ pub struct Sweep {
 }
 
 impl Sweep {
+    /// Starts a sweep in a thread of its own.
+    ///
     /// # Errors
-    /// Where no thread can be started.
+    /// If the thread cannot be started.
     pub fn start(plan: Plan<impl Trees>) -> std::io::Result<Self> {
         let (out, messages) = bounded(WAITING);
         let cancel = Arc::new(AtomicBool::new(false));
@@ -166,7 +173,7 @@ impl Sweep {
         Ok(Self { messages, cancel, counts })
     }
 
-    /// Entries of the source that were compared so far, and bytes that were read.
+    /// Returns how many entries of the source were compared so far, and how many bytes were read.
     pub fn progress(&self) -> (u64, u64) {
         (self.counts.entries(), self.counts.read_so_far())
     }
@@ -182,7 +189,7 @@ impl Drop for Sweep {
     }
 }
 
-/// Walks, and tells what it finds; last, how it ended.
+/// Runs a walk and sends what it finds. The last message is its result.
 fn walk_through(
     plan: Plan<impl Trees>,
     out: &Sender<Message>,
@@ -193,11 +200,11 @@ fn walk_through(
         Ok(walker) => walker.run(),
         Err(lost) => Message::Lost(lost),
     };
-    // Nobody listens any more where the sweep was dropped.
+    // Fails if the sweep was dropped and nobody listens any more.
     let _ = out.send(last);
 }
 
-/// All that a walk tells which is done here and now, on the caller's thread.
+/// Runs a walk on the caller's thread. Returns all of its messages.
 #[cfg(any(test, feature = "parts"))]
 pub fn walked(plan: Plan<impl Trees>) -> impl Iterator<Item = Message> {
     let (out, messages) = crossbeam_channel::unbounded();
@@ -209,12 +216,12 @@ pub fn walked(plan: Plan<impl Trees>) -> impl Iterator<Item = Message> {
 struct Walker<'a, T: Trees> {
     plan: Plan<T>,
     source: Dir,
-    /// `None` where there is no replica yet (a dry run).
+    /// `None` if there is no replica yet (a dry run).
     replica: Option<T::Replica>,
     out: &'a Sender<Message>,
     cancel: &'a Arc<AtomicBool>,
     counts: Arc<Counts>,
-    bigs: Bigs,
+    bigs: BigPairs,
     rate: RateLimiter,
 }
 
@@ -226,7 +233,7 @@ impl<'a, T: Trees> Walker<'a, T> {
         counts: Arc<Counts>,
     ) -> Result<Self, Lost> {
         let (source, replica) = plan.trees.open()?;
-        let bigs = Bigs::default();
+        let bigs = BigPairs::default();
         let rate = RateLimiter::new(plan.rate);
         Ok(Self { plan, source, replica, out, cancel, counts, bigs, rate })
     }
@@ -242,7 +249,8 @@ impl<'a, T: Trees> Walker<'a, T> {
         }
     }
 
-    /// Registers an open directory of the source with the watch, before it is listed.
+    /// Registers an open directory of the source with the watch, if there is one. Must come before
+    /// the directory is listed.
     fn register(&self, path: &RelPath, dir: &Dir) {
         let Some(registry) = &self.plan.registry else { return };
         match registry.watch(path, dir, &self.source) {
@@ -251,15 +259,16 @@ impl<'a, T: Trees> Walker<'a, T> {
         }
     }
 
-    /// Sends, and waits for a place. Where nobody listens any more, the walk ends.
+    /// Sends a message. Waits if [`WAITING`] messages are queued. If nobody listens any more, the
+    /// walk is cancelled.
     fn send(&self, message: Message) {
         if self.out.send(message).is_err() {
             self.cancel.store(true, Ordering::Relaxed);
         }
     }
 
-    /// Whether what is read for this walk alone is to leave the memory again: once it is so much
-    /// that it would drive out what others have there.
+    /// Whether to drop files that only this walk reads from the page cache again. Once it has read
+    /// much, they would displace the data of other programs.
     fn drops_behind(&self) -> bool {
         self.plan.drop_behind || is_much_to_read(self.counts.bytes())
     }
@@ -268,14 +277,15 @@ impl<'a, T: Trees> Walker<'a, T> {
         self.cancel.load(Ordering::Relaxed)
     }
 
-    /// Whether a directory of the source is the replica, mounted there. Other mounts are told.
+    /// Whether the directory `rel` of the source is the replica, mounted there. Also reports every
+    /// file system that is mounted in the source.
     fn is_replica(&self, rel: &RelPath, source: &Dir) -> bool {
         let Ok(entry) = source.entry() else { return false };
         if entry.inode.mount_root
             && !rel.is_root()
-            && let Ok(pin) = source.pin()
+            && let Ok(id) = source.id()
         {
-            self.send(Message::SourceSubmount(rel.clone(), pin));
+            self.send(Message::SourceSubmount(rel.clone(), id));
         }
         self.plan.trees.is_replica(&entry)
     }

@@ -1,16 +1,16 @@
-//! How fast a walk may read: `--sweep-rate`.
+//! Limits how fast a walk reads: `--sweep-rate`.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// While it waits, it checks this often whether the walk was cancelled.
+/// How often a waiting walk checks whether it was cancelled.
 const POLL: Duration = Duration::from_millis(50);
 
-/// What is read in this time may be read at once: a pause for each small file would be many pauses.
+/// How far reading may be ahead of the limit. Otherwise there would be a pause for each small file.
 const AHEAD: Duration = Duration::from_millis(20);
 
 pub(super) struct RateLimiter {
-    /// Bytes a second; `None` for as fast as it goes.
+    /// Bytes per second; `None` for no limit.
     limit: Option<u64>,
     begun: Instant,
     read: AtomicU64,
@@ -21,7 +21,7 @@ impl RateLimiter {
         Self { limit, begun: Instant::now(), read: AtomicU64::new(0) }
     }
 
-    /// Notes that `bytes` were read, and waits until more may be.
+    /// Notes that `bytes` were read. Waits until more may be read, or `cancel` is set.
     pub fn wait_after(&self, bytes: u64, cancel: &AtomicBool) {
         let Some(limit) = self.limit else { return };
         let read = self.read.fetch_add(bytes, Ordering::Relaxed) + bytes;

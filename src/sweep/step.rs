@@ -1,4 +1,4 @@
-//! The steps of a walk, and what they hand on.
+//! The steps of a walk, and the data that they pass on.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::fs::view::ReplicaFile;
 use crate::model::entry::Entry;
 use crate::model::path::{Name, RelPath};
 
-/// A pair of files, and what they were when they were opened.
+/// A pair of open files, each with its facts when it was opened.
 pub(super) struct OpenedPair {
     pub source: (File, Entry),
     pub replica: (ReplicaFile, Entry),
@@ -23,23 +23,23 @@ impl OpenedPair {
 }
 
 pub(super) enum Step {
-    /// A directory, and the one that holds it.
+    /// Compare a directory. The last field: the directory that holds it.
     Dir(RelPath, ReplicaDirHint, Option<Arc<DirVerdict>>),
-    /// Some of the names in a wide directory.
+    /// Compare some of the names in a wide directory.
     Names(RelPath, ReplicaDirHint, Arc<Joined>, Range<usize>, Arc<DirVerdict>),
-    /// Pairs of big files.
-    Bigs(Vec<BigPair>),
+    /// Compare pairs of big files.
+    BigPairs(Vec<BigPair>),
 }
 
-/// What is known of the replica's directory before it is opened.
+/// Knowledge about the replica's directory before it is opened.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum ReplicaDirHint {
     Exists,
-    /// The source's directory may have been moved here, with all that it holds. Such entries are as
-    /// old as ever: their ctimes tell nothing, and a quick scan reads them.
+    /// The source's directory may have been moved here with everything in it. A move does not
+    /// change the ctimes of these entries, so a quick sweep has to read them.
     MaybeMoved,
-    /// Its parent was listed without it. What stands there by now was made by rounds after that,
-    /// and needs no reading.
+    /// It was missing when its parent was listed. If it exists by now, rounds have made it since,
+    /// and it need not be read.
     NotListed,
 }
 

@@ -1,4 +1,5 @@
-//! What a walk has found out of a directory as a whole: known once its last entry was compared.
+//! The verdict of a walk on a directory as a whole. It is known once the last entry below was
+//! compared.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,44 +16,46 @@ use crate::model::entry::Entry;
 use crate::model::path::RelPath;
 use crate::plan::verified_dirs::VerifiedDirs;
 
-/// A directory that stands on both sides, when it was opened.
+/// A directory that exists on both sides, with its facts when it was opened.
 pub(super) struct ComparedDirs {
     pub source: Entry,
     pub replica: Entry,
-    /// Who could have moved the replica's to where it is.
-    pub movers: Renamers,
+    /// Who could have moved the replica's directory to its place.
+    pub renamers: Renamers,
 }
 
-/// A directory that is being compared. Each step that has to do with it holds it.
+/// A directory that is being compared. Each step below it holds a reference; the verdict is
+/// complete when the last one is dropped.
 pub(super) struct DirVerdict {
     above: Option<Arc<DirVerdict>>,
-    /// What it is on both sides, and where twins are noted, if they are.
+    /// The facts of both sides, and where to note that they match; `None` if that is not noted.
     both: Option<(ComparedDirs, Arc<VerifiedDirs>)>,
-    /// Who mirrors it.
+    /// The uid that twindir runs as.
     user: u32,
-    /// Where it lets in fewer people than it is to: who is to be told.
+    /// Set if it is to be widened: its path, the check, and where to report it.
     closed: Option<(RelPath, Check, Sender<Message>)>,
-    /// Whether the replica has something in it that the source has not, or not so open, or that
-    /// nobody knows.
+    /// Whether the replica's directory holds anything that others may not be allowed to see: an
+    /// entry that differs from the source, that the source lacks, or that is wider than there. Also
+    /// set if something could not be read.
     is_different: AtomicBool,
     cancel: Arc<AtomicBool>,
 }
 
 impl DirVerdict {
-    /// `above`: `None` where nothing is to be concluded for what holds it.
+    /// Begins the verdict on a directory. `above`: the directory that holds it; `None` if that is
+    /// not affected by the verdict.
     pub fn new(above: Option<Arc<DirVerdict>>, user: u32, cancel: &Arc<AtomicBool>) -> Self {
         let (is_different, cancel) = (AtomicBool::new(false), Arc::clone(cancel));
         Self { above, both: None, user, closed: None, is_different, cancel }
     }
 
-    /// It stands on both sides.
+    /// Adds the facts of both sides. Matching directories are noted in `verified_dirs`.
     pub fn of(mut self, both: ComparedDirs, verified_dirs: &Arc<VerifiedDirs>) -> Self {
         self.both = Some((both, Arc::clone(verified_dirs)));
         self
     }
 
-    /// Has it told, after all that was found in it, that the directory is to be looked at for its
-    /// own sake.
+    /// Has the directory itself reported for a check, after everything that was found in it.
     pub fn tell(mut self, dir: &RelPath, check: Check, out: &Sender<Message>) -> Self {
         self.closed = Some((dir.clone(), check, out.clone()));
         self
@@ -62,54 +65,59 @@ impl DirVerdict {
         self.is_different.store(true, Ordering::Relaxed);
     }
 
-    /// Something is more open than in the source: whoever comes to be let in above it would see it.
-    /// Whoever has this on both sides may show what is in it to whom he likes.
-    pub fn spoil_above(&self) {
-        if let Some(above) = self.above.as_ref().filter(|_| !self.is_somebodys()) {
+    /// Marks the directory above as different, since this one is wider than in the source: users
+    /// who get access above could see its contents. Does nothing if this one belongs to the same
+    /// other user on both sides: that user may show its contents to anybody.
+    pub fn mark_parent_different(&self) {
+        if let Some(above) = self.above.as_ref().filter(|_| !self.has_one_other_owner()) {
             above.mark_different();
         }
     }
 
-    /// Who can move what lies in it.
-    pub fn movers_within(&self) -> Renamers {
+    /// Returns who could have moved an entry of this directory to its place.
+    pub fn renamers_within(&self) -> Renamers {
         self.both.as_ref().map_or(Renamers::Many, |(both, verified_dirs)| {
-            both.movers.and(Renamers::within(&both.replica, verified_dirs, self.user))
+            both.renamers.and(Renamers::within(&both.replica, verified_dirs, self.user))
         })
     }
 
-    /// Whether these directories, opened by its path, are it.
+    /// Whether `source` and `replica`, which were opened by the path of this directory, are this
+    /// directory.
     pub fn is(&self, source: &Dir, replica: &impl ReplicaView) -> bool {
         let Some((both, _)) = &self.both else { return false };
         source.entry().is_ok_and(|now| now.is_inode_of(&both.source))
             && replica.entry().is_ok_and(|now| now.is_inode_of(&both.replica))
     }
 
-    /// What was opened by its path need not be it, where others can move it.
+    /// Marks this directory as different if its path leads to another one now. That is only checked
+    /// if other users can move it or its entries.
     pub fn verify_identity(&self, source: &Dir, replica: Option<&impl ReplicaView>) {
-        if self.movers_within() != Renamers::Nobody
+        if self.renamers_within() != Renamers::Nobody
             && !replica.is_some_and(|replica| self.is(source, replica))
         {
             self.mark_different();
         }
     }
 
-    /// Whether it is the same user's on both sides, and not of the one who mirrors it.
-    fn is_somebodys(&self) -> bool {
+    /// Whether it belongs to the same user on both sides, and that is not the user that twindir
+    /// runs as.
+    fn has_one_other_owner(&self) -> bool {
         self.both.as_ref().is_some_and(|(ComparedDirs { source, replica, .. }, _)| {
             source.uid == replica.uid && source.uid != self.user
         })
     }
 
     fn finish(&mut self) {
-        // What was not compared to its end is not known.
+        // A comparison that was cut short proves nothing.
         let is_known = !self.cancel.load(Ordering::Relaxed) && !std::thread::panicking();
-        let is_even = is_known && !*self.is_different.get_mut();
-        let is_somebodys = self.is_somebodys();
-        let (mut is_twin, mut walked) = (false, None);
+        let is_same = is_known && !*self.is_different.get_mut();
+        let has_one_other_owner = self.has_one_other_owner();
+        let (mut is_verified, mut walked) = (false, None);
         if let Some((ComparedDirs { source, replica, .. }, verified_dirs)) = self.both.take() {
-            // What a twin holds is the source's, up to what is about to be done.
-            is_twin = is_known && verified_dirs.are_verified(&source, &replica);
-            if is_even {
+            // A verified directory holds only entries of the source, except for differences that
+            // are about to be resolved.
+            is_verified = is_known && verified_dirs.are_verified(&source, &replica);
+            if is_same {
                 verified_dirs.note(&source, &replica);
             } else if is_known && self.closed.is_none() {
                 verified_dirs.walked(&source, &replica);
@@ -117,20 +125,20 @@ impl DirVerdict {
                 walked = Some(Box::new([source, replica]));
             }
         }
-        if !is_even && !(is_known && (is_twin || is_somebodys)) {
+        if !is_same && !(is_known && (is_verified || has_one_other_owner)) {
             self.above.iter().for_each(|above| above.mark_different());
         }
         if let Some((dir, check, out)) = self.closed.take() {
-            // It is due from now on: after all that was found in it.
+            // The check is due from now on: after everything that was found in the directory.
             let check = Check { since: Instant::now(), ..check };
             let told = match dir.split() {
-                // By its name, so that it is looked at for its own sake, and not for that of
-                // something in it.
+                // By its name, so that the directory itself is checked, and not only something in
+                // it.
                 Some((above, name)) => Message::Differ(above, vec![(name, check)]),
                 None => Message::Differ(dir, Vec::new()),
             };
             for message in walked.map(Message::Walked).into_iter().chain([told]) {
-                // Nobody listens any more where the walk was dropped.
+                // Fails if the walk was dropped and nobody listens any more.
                 let _ = out.send(message);
             }
         }
@@ -140,7 +148,7 @@ impl DirVerdict {
 impl Drop for DirVerdict {
     fn drop(&mut self) {
         self.finish();
-        // One after the other: a tree may be deeper than a stack.
+        // A loop, since a tree may be deeper than a stack.
         let mut above = self.above.take();
         while let Some(mut subtree) = above.and_then(Arc::into_inner) {
             subtree.finish();

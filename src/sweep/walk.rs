@@ -1,11 +1,11 @@
-//! Shares tasks that beget tasks among threads. The newest go first, so that the number that
-//! waits grows with the depth and the width of the tree, not with its size.
+//! Runs tasks on several threads. A task may add further tasks. The newest run first, so that the
+//! number of waiting tasks grows with the depth and width of the tree, not with its size.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 struct SharedSteps<T> {
     waiting: Vec<T>,
-    /// Tasks that run: they may still beget others.
+    /// The number of running tasks, which may still add others.
     running: usize,
 }
 
@@ -14,9 +14,9 @@ struct Shared<T> {
     changed: Condvar,
 }
 
-/// Runs the `first` tasks and all that come of them, on up to `threads` threads, the caller's among
-/// them. `work` adds the tasks that a task begets to the list it is given, in the order in
-/// which they are to run.
+/// Runs the `first` tasks and all tasks that these add, on up to `threads` threads, including the
+/// caller's. `work` adds further tasks to its second argument, in the order in which they are to
+/// run.
 pub(super) fn walk<T: Send>(threads: usize, first: Vec<T>, work: impl Fn(T, &mut Vec<T>) + Sync) {
     let shared = Shared {
         state: Mutex::new(SharedSteps { waiting: first, running: 0 }),
@@ -24,7 +24,7 @@ pub(super) fn walk<T: Send>(threads: usize, first: Vec<T>, work: impl Fn(T, &mut
     };
     std::thread::scope(|scope| {
         for _ in 1..threads {
-            // Without a further thread (a limit on processes) there are as many as there are.
+            // If a thread cannot be started (a limit on processes), the others do its work.
             let builder = std::thread::Builder::new().name("twindir-walk".into());
             let _ = builder.spawn_scoped(scope, || shared.work(&work));
         }
@@ -34,16 +34,16 @@ pub(super) fn walk<T: Send>(threads: usize, first: Vec<T>, work: impl Fn(T, &mut
 
 impl<T> Shared<T> {
     fn work(&self, work: &impl Fn(T, &mut Vec<T>)) {
-        let mut begotten = Vec::new();
+        let mut new_tasks = Vec::new();
         while let Some(task) = self.next() {
             let ended = Ended(self);
-            work(task, &mut begotten);
-            self.lock().waiting.extend(begotten.drain(..).rev());
+            work(task, &mut new_tasks);
+            self.lock().waiting.extend(new_tasks.drain(..).rev());
             drop(ended);
         }
     }
 
-    /// Waits for a task; `None` once no more can come.
+    /// Waits for a task. Returns `None` once no more can come.
     fn next(&self) -> Option<T> {
         let mut state = self.lock();
         loop {
@@ -63,7 +63,8 @@ impl<T> Shared<T> {
     }
 }
 
-/// Says that a task has ended, also where it panics: else the others would wait for ever.
+/// A guard that notes the end of a task, even if it panics. Otherwise the others would wait for
+/// ever.
 struct Ended<'a, T>(&'a Shared<T>);
 
 impl<T> Drop for Ended<'_, T> {

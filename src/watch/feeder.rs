@@ -1,8 +1,9 @@
-//! The thread between notify and the daemon: raw events in, changes out, by way of the debouncer.
+//! The thread between the watcher and the daemon: raw events come in, go through the debouncer, and
+//! come out as changes.
 //!
-//! The debouncer's thread wakes at every tick for as long as it lives, so it lives only while
-//! events flow. It is made at the first one. After a second of silence a sentinel is fed to it;
-//! once that has come out and nothing was fed since, nothing waits in it, and it is dropped.
+//! The thread of the debouncer wakes at every tick, so a debouncer only lives while events flow. It
+//! is made at the first event. After a second of silence, a sentinel is fed to it. If nothing else
+//! was fed until the sentinel comes out, the debouncer is empty, and is dropped.
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
@@ -17,22 +18,22 @@ use super::inotify::FENCE;
 use super::shim::{Classified, SLOT as LONGEST_WAIT, depth_of, dirty, relative, shim};
 use crate::model::check::Depth;
 
-/// After so much silence the debouncer is dropped.
+/// Silence after which the debouncer is dropped, once it is empty.
 const SILENCE: Duration = Duration::from_secs(1);
 
-/// What comes to the feeder.
+/// A message to the [`DebounceThread`].
 pub enum Raw {
-    /// An event of notify, and when it came.
+    /// An event of the watcher, and when it came.
     Event(Instant, notify::Result<notify::Event>),
     /// The sentinel has come out of the debouncer.
     Rest,
-    /// What stands for a fence has.
+    /// The event that stands for a fence has come out of the debouncer.
     Fence(u64),
-    /// The watch is over.
+    /// The watch was dropped.
     End,
 }
 
-/// A watcher that watches nothing: it hands the debouncer's own handler to whoever made it.
+/// A watcher that watches nothing. It leaves the debouncer's own handler in `HANDLER`.
 struct HandlerCapture;
 
 thread_local! {
@@ -58,7 +59,7 @@ impl Watcher for HandlerCapture {
     }
 }
 
-/// A debouncer that runs, and its inlet. Dropped, it stops at its next tick.
+/// A running debouncer and its inlet. When it is dropped, the debouncer stops at its next tick.
 struct Running {
     _debouncer: Debouncer<HandlerCapture, NoCache>,
     inlet: Box<dyn EventHandler>,
@@ -73,9 +74,9 @@ struct Fences(Vec<PendingFence>);
 struct PendingFence {
     number: u64,
     begun: Instant,
-    /// When what stands for it was last fed.
+    /// When the event that stands for it was last fed.
     fed: Instant,
-    /// Whether something was fed since.
+    /// Whether something was fed since it began.
     is_disturbed: bool,
 }
 
@@ -89,7 +90,8 @@ impl Fences {
         self.0.iter_mut().for_each(|fence| fence.is_disturbed = true);
     }
 
-    /// Whether nothing can wait any more that was fed before. `longest`: how long that may take.
+    /// Whether nothing that was fed before the fence can still wait. `longest`: the longest time
+    /// that a path may wait.
     fn is_passed(&self, number: u64, longest: Duration) -> bool {
         let fence = self.0.iter().find(|fence| fence.number == number);
         fence.is_none_or(|fence| {
@@ -109,19 +111,19 @@ impl Fences {
 }
 
 pub struct DebounceThread {
-    /// The watched root, as notify spells it.
+    /// The watched root, in the spelling of the events.
     pub root: PathBuf,
-    /// Zero: no debouncer at all.
+    /// How long a path must rest before it is reported. If zero, there is no debouncer.
     pub debounce: Duration,
     pub raw: Receiver<Raw>,
-    /// The way back for the sentinel.
+    /// The way back for the sentinel and for fences.
     pub back: Sender<Raw>,
     pub changes: Sender<Change>,
     pub begun: Instant,
 }
 
 impl DebounceThread {
-    /// Runs until it is told to end.
+    /// Runs until [`Raw::End`] comes, or nobody can send any more.
     pub fn run(self) {
         let mut stage: Option<Running> = None;
         let mut fences = Fences::default();
@@ -161,7 +163,7 @@ impl DebounceThread {
         event: notify::Result<notify::Event>,
         stage: &mut Option<Running>,
     ) {
-        // Of a read that failed: what was in the queue is not known.
+        // A read has failed, so the contents of the kernel's queue are not known.
         let Ok(event) = event else {
             return self.say(Change::Everything("the kernel's events could not be read"));
         };
@@ -201,7 +203,7 @@ impl DebounceThread {
         }
     }
 
-    /// Lets a fence come out behind what waits in the debouncer.
+    /// Sends a fence through the debouncer, behind everything that waits there.
     fn feed_fence(&self, number: u64, stage: &mut Option<Running>, fences: &mut Fences) {
         if let Some(stage) = stage {
             stage.ending = false;
@@ -213,8 +215,8 @@ impl DebounceThread {
         }
     }
 
-    /// What stands for a fence has come out. If something was fed since, a path may be among it
-    /// that waited before: it may have to wait until its kind changes, and so has the fence.
+    /// Handles a fence that has come out of the debouncer. If something was fed since it began, a
+    /// path from before may still wait, until its kind changes. The fence then waits once more.
     fn pass_fence(&self, number: u64, stage: &mut Option<Running>, fences: &mut Fences) {
         if fences.is_passed(number, LONGEST_WAIT.max(self.debounce) + 2 * self.debounce) {
             fences.end(number);
@@ -228,12 +230,13 @@ impl DebounceThread {
         stage.inlet.handle_event(Ok(dirty(path, depth, self.begun.elapsed(), self.debounce)));
     }
 
-    /// Nothing below the root has this path.
+    /// Returns a path that nothing below the root has.
     fn sentinel(&self) -> PathBuf {
         self.root.join("..")
     }
 
-    /// `None` where no thread can be started: events go through without being debounced.
+    /// Makes a debouncer. Returns `None` if its thread cannot be started: events then pass without
+    /// being debounced.
     fn make_stage(&self) -> Option<Running> {
         let (root, sentinel) = (self.root.clone(), self.sentinel());
         let (changes, back) = (self.changes.clone(), self.back.clone());
@@ -251,7 +254,7 @@ impl DebounceThread {
                     let _ = changes.send(Change::Check { path, depth, since: debounced.time });
                 }
             }
-            // Behind all that has come out with them.
+            // After everything that has come out with them.
             for number in fences {
                 let _ = back.send(Raw::Fence(number));
             }
@@ -269,7 +272,7 @@ impl DebounceThread {
     }
 
     fn say(&self, change: Change) {
-        // Nobody listens any more where the watch was dropped.
+        // Fails if the watch was dropped and nobody listens any more.
         let _ = self.changes.send(change);
     }
 }

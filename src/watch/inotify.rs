@@ -1,9 +1,10 @@
-//! A watcher of the notify family that knows its directories by number, not by path.
+//! A watcher with the interface of notify, which knows directories by the number of their watch,
+//! not by path.
 //!
-//! notify's own keeps one map of paths and goes through all of it for each directory that is
-//! removed or renamed: in a large tree it is deaf for minutes meanwhile, and the kernel's queue
-//! overflows. Here that costs one step. A directory is registered by an open descriptor, so that
-//! the path cannot have become another's, or be too long.
+//! The watcher of notify keeps one map of paths. It searches the whole map for each directory that
+//! is deleted or renamed. In a large tree it reads no events for minutes meanwhile, and the
+//! kernel's queue overflows. Here that costs one step. A directory is registered by an open
+//! descriptor. So its path cannot be too long, and cannot lead to another directory by now.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CStr, OsStr};
@@ -31,8 +32,8 @@ use super::shim::{DIRECTORY, relative};
 use crate::fs::tree::Dir;
 use crate::model::path::{Name, RelPath};
 
-/// Opening, reading and closing, which we do ourselves, is not asked for. A close after writing is
-/// the only sign of what was stored through a mapping.
+/// The events to report. Opening, reading and closing are left out, since twindir does that itself.
+/// A close after writing is included: it is the only sign of a write through a mapping.
 const MASK: WatchFlags = WatchFlags::CREATE
     .union(WatchFlags::DELETE)
     .union(WatchFlags::DELETE_SELF)
@@ -43,36 +44,36 @@ const MASK: WatchFlags = WatchFlags::CREATE
     .union(WatchFlags::CLOSE_WRITE)
     .union(WatchFlags::ONLYDIR);
 
-/// Bytes that one read takes: some 5,000 events.
+/// Size of the buffer for a read, in bytes: some 5,000 events.
 const BUFFER: usize = 256 * 1024;
 
-/// Watches that are removed between two reads: each leaves an event in the queue.
+/// Most watches that are removed between two reads. Each removal adds an event to the queue.
 const SLICE: usize = 512;
 
-/// Where so many events come within so long, the next read waits for so long. That is a hundredth
-/// of what the kernel keeps, if nobody has changed that.
+/// If more than `CLOSE` events come in each `BREATH`, the next read waits for one `BREATH`. `CLOSE`
+/// is less than a hundredth of the kernel's queue, which holds 16,384 events by default.
 const CLOSE: u32 = 100;
 const BREATH: Duration = Duration::from_millis(1);
 
-/// What an event says that is a fence.
+/// The info text of an event that is a fence.
 pub const FENCE: &str = "fence";
 
-/// How long the second half of a rename is waited for. The kernel queues it right after the first.
+/// How long to wait for the second half of a rename. The kernel queues it right after the first.
 const HALF: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
 
-/// A running watcher. Dropped, it ends.
+/// A running watcher. It ends when it is dropped.
 pub struct INotify {
     registry: Arc<Registry>,
 }
 
-/// The directories that are watched: what the reading thread and those who register have in common.
+/// The watched directories. The reading thread and all who register directories share it.
 pub struct Registry {
     queue: OwnedFd,
-    /// Written to at the end.
+    /// Written to when the watcher is dropped.
     end: OwnedFd,
     /// A file that nobody writes to, for fences.
     nothing: OwnedFd,
-    /// How many directories were watched when that was last seen.
+    /// The number of watched directories, when it was last read.
     count: AtomicUsize,
     known: Mutex<WatchState>,
 }
@@ -81,9 +82,9 @@ pub struct Registry {
 struct WatchState {
     root: PathBuf,
     places: Places,
-    /// Watches that are of no use any more.
+    /// Watches that are not needed any more, and are to be removed.
     useless: BTreeSet<Wd>,
-    /// Fences in the kernel's queue, by the watches that stood for them.
+    /// Numbers of the fences in the kernel's queue, by their watches.
     fences: BTreeMap<Wd, u64>,
 }
 
@@ -149,11 +150,14 @@ impl Registry {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Watches an open directory of the source, which was found at `path` below `root`.
+    /// Watches `dir`, an open directory of the source that was found at `path` below `root`.
     ///
-    /// One that is watched under another path already has been renamed, and it is either the rename
-    /// or this that is not up to date. Where the path still leads to it, it is the rename. After
-    /// that, each further rename has its event, and leads to a look at the new path.
+    /// A directory that is already watched under another path was renamed, and one of the two paths
+    /// is out of date. If `path` still leads to `dir`, the other path is dropped. Each later rename
+    /// has its own event, which leads to a check of the new path.
+    ///
+    /// # Errors
+    /// The reason, if the kernel refuses the watch.
     pub fn watch(&self, path: &RelPath, dir: &Dir, root: &Dir) -> Result<(), Unwatched> {
         let mut known = self.known();
         let wd = inotify::add_watch(&self.queue, dir.magic_link(), MASK).map_err(why)?;
@@ -162,11 +166,11 @@ impl Registry {
         Ok(())
     }
 
-    /// Puts a fence into the kernel's queue. A watch that ends is told there, in its turn: this one
-    /// is of nothing that ever changes, and ends at once.
+    /// Puts a fence into the kernel's queue: adds a watch on a file that never changes, and removes
+    /// it at once. The kernel queues an event for the end of that watch, behind all earlier events.
     ///
     /// # Errors
-    /// Where the kernel takes no further watch.
+    /// If the kernel accepts no further watch.
     pub fn fence(&self, number: u64) -> std::io::Result<()> {
         let nothing = format!("/proc/self/fd/{}", self.nothing.as_raw_fd());
         let mut known = self.known();
@@ -175,7 +179,8 @@ impl Registry {
         Ok(inotify::remove_watch(&self.queue, wd)?)
     }
 
-    /// How many directories are watched, or were a moment ago. Nobody is waited for.
+    /// Returns how many directories are watched, or were a moment ago: it does not wait for the
+    /// lock.
     pub fn count(&self) -> usize {
         if let Ok(known) = self.known.try_lock() {
             self.count.store(known.places.count(), Ordering::Relaxed);
@@ -183,7 +188,8 @@ impl Registry {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Gives up the watches of a directory and of all below it.
+    /// Stops watching a directory and everything below it. Does nothing if the directory itself is
+    /// not watched.
     pub fn forget(&self, path: &RelPath) {
         let mut known = self.known();
         if let Some(wd) = known.places.find(path).filter(|wd| *wd >= 0) {
@@ -193,7 +199,7 @@ impl Registry {
     }
 }
 
-/// Why the kernel refused a watch.
+/// Returns why the kernel refused a watch.
 fn why(errno: Errno) -> Unwatched {
     match errno {
         Errno::NOSPC => Unwatched::Limit,
@@ -202,20 +208,21 @@ fn why(errno: Errno) -> Unwatched {
     }
 }
 
-/// The reading end.
+/// The thread that reads the kernel's events.
 struct Thread<F> {
     registry: Arc<Registry>,
     handler: F,
-    /// The first half of a rename, with its cookie: told when the second half has come or has not.
+    /// The first half of a rename, with its cookie. It is kept until the next event, or until
+    /// [`HALF`] has passed.
     half: Option<(u32, Event)>,
     pace: Pace,
 }
 
-/// How fast events come. Where they come so fast that each would be read by itself, and wake
-/// everybody, some are let come together.
+/// The rate at which events come. If they come fast, the thread waits before it reads. Otherwise
+/// each event would be read by itself, and would wake all threads behind it.
 struct Pace {
     since: Instant,
-    /// Events read since then.
+    /// Events read since `since`.
     count: u32,
 }
 
@@ -224,7 +231,7 @@ impl Pace {
         Self { since: Instant::now(), count: 0 }
     }
 
-    /// All that was there has been read.
+    /// Waits for one [`BREATH`] if events come fast. Called when all queued events have been read.
     fn breathe(&mut self) {
         if self.count < CLOSE {
             return;
@@ -263,7 +270,8 @@ impl<F: EventHandler> Thread<F> {
         }
     }
 
-    /// Waits for events; whether the watcher was dropped.
+    /// Waits for events. Returns whether the watcher was dropped. Reports a first half whose second
+    /// half does not come in time.
     fn is_over(&mut self) -> bool {
         loop {
             let Registry { queue, end, .. } = &*self.registry;
@@ -271,7 +279,7 @@ impl<F: EventHandler> Thread<F> {
             match poll(&mut fds, self.half.is_some().then_some(&HALF)) {
                 Ok(0) => self.report_half(),
                 Ok(_) => return !fds[1].revents().is_empty(),
-                // Of a signal: it says nothing.
+                // Interrupted by a signal, which means nothing here.
                 Err(_) => {}
             }
         }
@@ -281,7 +289,7 @@ impl<F: EventHandler> Thread<F> {
         let mut known = self.registry.known();
         for _ in 0..SLICE {
             let Some(wd) = known.useless.pop_first() else { break };
-            // The kernel may have given it up itself.
+            // Fails if the kernel has removed the watch by itself.
             let _ = inotify::remove_watch(&self.registry.queue, wd);
         }
     }
@@ -310,7 +318,7 @@ impl<F: EventHandler> Thread<F> {
         }
         match name.map(CStr::to_bytes) {
             Some(bytes) => {
-                // What is no name is no entry.
+                // Bytes that are no name belong to no entry.
                 let Some(name) = Name::new(bytes) else { return };
                 self.handle_entry(wd, flags, cookie, &name);
             }
@@ -318,7 +326,7 @@ impl<F: EventHandler> Thread<F> {
         }
     }
 
-    /// Something happened to an entry of a watched directory.
+    /// Handles an event of an entry in a watched directory.
     fn handle_entry(&mut self, wd: Wd, flags: ReadFlags, cookie: u32, name: &Name) {
         let mut known = self.registry.known();
         let Some(path) = known.places.path(wd).map(|dir| dir.join(name)) else { return };
@@ -354,8 +362,8 @@ impl<F: EventHandler> Thread<F> {
         self.tell(Event::new(kind).add_path(full));
     }
 
-    /// A rename is told as one, and its ends only where it is not known as one. (Its first half may
-    /// have been told already.)
+    /// Handles the second half of a rename. Reports the rename as one event if its old path `from`
+    /// is known, else each end by itself. The first half may have been reported already.
     fn handle_second_half(
         &mut self,
         cookie: u32,
@@ -382,8 +390,8 @@ impl<F: EventHandler> Thread<F> {
         self.handler.handle_event(Ok(renamed(RenameMode::To).add_path(to)));
     }
 
-    /// Something happened to a watched directory itself. Its parent's watch tells most of it too,
-    /// but the root has no parent, and neither has the top of another file system.
+    /// Handles an event of a watched directory itself. The watch of its parent reports most of
+    /// these, too. But the root has no parent, and neither has the top of another file system.
     fn handle_directory(&mut self, wd: Wd, flags: ReadFlags) {
         let mut known = self.registry.known();
         let is_root = known.places.is_root(wd);
@@ -414,9 +422,10 @@ impl<F: EventHandler> Thread<F> {
 }
 
 impl WatchState {
-    /// Notes a watch of a directory that was found at `path`.
+    /// Notes that `wd` watches the directory that was found at `path`. `still_stands`: whether it
+    /// is still there; see [`Registry::watch`].
     fn put(&mut self, wd: Wd, path: &RelPath, still_stands: impl FnOnce() -> bool) {
-        // It is back before its watch was removed.
+        // The directory has come back before its watch was removed.
         self.useless.remove(&wd);
         if self.places.register(wd, path) == KnownDir::Elsewhere && still_stands() {
             self.places.reattach(wd, path);

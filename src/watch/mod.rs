@@ -1,8 +1,8 @@
-//! Detector one: notify's events, debounced. The only user of notify.
+//! Detector one: the kernel's events, debounced. The only user of notify.
 //!
-//! It says where to look, as the sweep does. What is watched is decided by whoever scans: each
-//! directory is registered before it is listed, so that nothing can change in it unseen. Whatever
-//! the kernel may have lost becomes [`Change::Everything`].
+//! Like the sweep, it only reports what to check. Sweeps decide what is watched: they register each
+//! directory before they list it, so that no change in it is missed. If the kernel may have lost
+//! events, the watch reports [`Change::Everything`].
 
 mod feeder;
 mod inotify;
@@ -22,25 +22,26 @@ use feeder::{DebounceThread, Raw};
 use inotify::INotify;
 pub use inotify::Registry;
 
-/// What the watch tells.
+/// A report of the watch.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Change {
-    /// Something happened to this path. `since`: when it was told first or, of several times
-    /// within a debounce, last.
+    /// Something happened to this path. `since`: when the event came; of several events within a
+    /// debounce, the last one.
     Check { path: RelPath, depth: Depth, since: Instant },
-    /// An entry was renamed, and both ends are watched. Both are looked at, too.
+    /// An entry was renamed, and both ends are watched. Both ends are also reported as checks.
     Moved { from: RelPath, to: RelPath, is_dir: bool },
-    /// The file system that was mounted here is no longer.
+    /// The file system that was mounted here was unmounted.
     Unmounted(RelPath),
     /// Something happened to the root itself.
     Root,
-    /// Anything may have happened anywhere, for this reason: a new watch and a scan of all.
+    /// Events may have been lost, for this reason. A new watch and a sweep of everything are
+    /// needed.
     Everything(&'static str),
-    /// All that the kernel had told before this fence was made has been told.
+    /// All events that the kernel had queued before this fence was made have been reported.
     Fence(u64),
 }
 
-/// Why a directory is not watched.
+/// The reason why a directory is not watched.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Unwatched {
     /// The kernel's limit on watches is reached.
@@ -49,7 +50,7 @@ pub enum Unwatched {
     Failed(String),
 }
 
-/// A watch on some directories of the source. Dropped, it ends.
+/// A watch on directories of the source. It ends when it is dropped.
 pub struct Watch {
     changes: Receiver<Change>,
     watcher: INotify,
@@ -63,22 +64,23 @@ impl Drop for Watch {
 }
 
 impl Watch {
-    /// Starts with only the root watched. `root`: the source; symlinks in its path are resolved
-    /// once.
+    /// Starts a watch on the root only. `root`: the source; symlinks in its path are resolved once.
+    /// `debounce`: how long a path must rest before it is reported; zero for no debouncing.
     ///
     /// # Errors
-    /// Where the kernel has no further inotify instance for this user, or no thread can be started.
+    /// If `root` cannot be resolved, if the kernel has no further inotify instance for this user,
+    /// or if no thread can be started.
     pub fn start(root: &Path, debounce: Duration) -> std::io::Result<Self> {
         let root = root.canonicalize()?;
         let (events, raw) = unbounded();
         let (out, changes) = unbounded();
         let (back, feeder) = (events.clone(), events.clone());
-        // I9: it only sends, on a channel without a bound.
+        // I9: the handler only sends, on a channel without a bound.
         let handler = move |event| {
             let _ = events.send(Raw::Event(Instant::now(), event));
         };
         let mut watcher = INotify::new(handler, Config::default()).map_err(into_io)?;
-        // Where this fails, so it does when the scan tries it, and says why.
+        // If this fails, the first sweep fails to register the root too, and reports why.
         let _ = watcher.watch(&root, RecursiveMode::NonRecursive);
         let begun = Instant::now();
         let thread = DebounceThread { root, debounce, raw, back, changes: out, begun };
@@ -90,16 +92,16 @@ impl Watch {
         &self.changes
     }
 
-    /// Puts a fence behind what the kernel has told by now: [`Change::Fence`] with this number comes
-    /// after all of it.
+    /// Puts a fence behind the events that the kernel has queued by now. [`Change::Fence`] with
+    /// this number comes after their reports.
     ///
     /// # Errors
-    /// Where the kernel takes no further watch.
+    /// If the kernel accepts no further watch.
     pub fn fence(&self, number: u64) -> std::io::Result<()> {
         self.watcher.registry().fence(number)
     }
 
-    /// Lets scans say what is to be watched.
+    /// Returns the registry, where sweeps register the directories to watch.
     pub fn registry(&self) -> Arc<Registry> {
         self.watcher.registry()
     }
@@ -112,9 +114,10 @@ fn into_io(error: notify::Error) -> std::io::Error {
     }
 }
 
-/// The limit that the kernel sets on a user's `watches` or `instances`: its name for sysctl, its
-/// value now, and where it is set, as one says it. In a user namespace (a container) that is the
-/// smaller one of the namespace's and the machine's. See inotify(7), namespaces(7).
+/// Returns the kernel's limit on a user's inotify `watches` or `instances`; `what` is one of these
+/// words. Returns its name for sysctl, its present value, and " in this container" if it is the
+/// limit of the user namespace. In a user namespace (a container), the smaller limit of the
+/// namespace and the machine applies. See inotify(7), namespaces(7).
 pub fn kernel_limit(what: &str) -> (String, String, &'static str) {
     let names = [format!("fs.inotify.max_user_{what}"), format!("user.max_inotify_{what}")];
     let value = |name: &String| {

@@ -1,23 +1,23 @@
 //! Which watch of the kernel stands for which directory. Pure: no file system.
 //!
-//! An event names a watch, by a number, and an entry in the watched directory. The directories are
-//! kept as a tree: one that is renamed takes all below it along in one step, and one that goes
-//! costs no more in a tree of a hundred thousand than in one of ten.
+//! An event gives the number of a watch, and the name of an entry in the watched directory. The
+//! directories are kept as a tree. So everything below a renamed directory moves along in one step.
+//! A deleted directory costs no more in a tree of a hundred thousand than in a tree of ten.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use crate::model::path::{Name, RelPath};
 
-/// The kernel's number for a watch. Negative ones are ours: directories that are not watched, on
-/// the way to one that is.
+/// The kernel's number of a watch. Negative numbers are our own. They stand for directories that
+/// are not watched, but have a watched one below.
 pub type Wd = i32;
 
-/// Renames that are remembered until the renamed directory itself tells of it. The kernel queues
-/// the three events of one rename together, up to what other renames put between them.
+/// Most renames that are remembered until the renamed directory reports its own move. The kernel
+/// queues the three events of a rename together, apart from events of other renames in between.
 const RENAMES: usize = 256;
 
 struct WatchedDir {
-    /// `None` for the root.
+    /// The watch of the parent, and the name in it; `None` for the root.
     at: Option<(Wd, Name)>,
     below: BTreeMap<Name, Wd>,
 }
@@ -28,33 +28,34 @@ struct WatchedRename {
     to: Option<(Wd, Name)>,
 }
 
-/// Where a directory stood that is registered now.
+/// The former place of a directory that is registered now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum KnownDir {
-    /// Nowhere: it is placed now.
+    /// It was not known, and is placed now.
     New,
-    /// Under this path.
+    /// It was known under this path.
     Unmoved,
-    /// Under another path, and it still does. Either is out of date.
+    /// It is known under another path, and stays there. One of the two is out of date.
     Elsewhere,
 }
 
-/// All watched directories, as of the events that were read.
+/// All watched directories, as of the last event that was read.
 #[derive(Default)]
 pub struct Places {
     root: Option<Wd>,
     known: HashMap<Wd, WatchedDir>,
     renames: VecDeque<WatchedRename>,
-    /// Numbers that were given out to directories that are not watched.
+    /// The last number that was given to a directory that is not watched.
     unwatched: Wd,
 }
 
 impl Places {
-    /// Notes that the watch `wd` stands for the directory at `path`. The root comes first.
+    /// Notes that the watch `wd` stands for the directory at `path`. The root must be registered
+    /// first.
     pub fn register(&mut self, wd: Wd, path: &RelPath) -> KnownDir {
         match self.path(wd) {
             Some(known) if known == *path => {
-                // Another one may have had the name in between.
+                // Another directory may have had the name in between.
                 if self.find(path) != Some(wd) {
                     self.reattach(wd, path);
                 }
@@ -68,7 +69,8 @@ impl Places {
         }
     }
 
-    /// Notes the same of a directory that may have stood elsewhere. All below it comes along.
+    /// Places the directory of `wd` at `path`, wherever it was before. Everything below it comes
+    /// along.
     pub fn reattach(&mut self, wd: Wd, path: &RelPath) {
         if let Some((dir, name)) = path.split() {
             let above = self.find_or_make(&dir);
@@ -83,6 +85,7 @@ impl Places {
         self.root == Some(wd)
     }
 
+    /// Returns the number of known directories, including those above that are not watched.
     pub fn count(&self) -> usize {
         self.known.len()
     }
@@ -91,13 +94,13 @@ impl Places {
         self.root.is_none()
     }
 
-    /// Where a watched directory lies; `None` for one that is not known (any more).
+    /// Returns the path of a watched directory; `None` if it is not known (any more).
     pub fn path(&self, wd: Wd) -> Option<RelPath> {
         let (mut names, mut at) = (Vec::new(), wd);
         while let Some((above, name)) = &self.known.get(&at)?.at {
             names.push(name);
             at = *above;
-            // Of events that are older than a scan, a directory may seem to lie in itself for a
+            // If events are older than the last sweep, a directory may seem to lie in itself for a
             // while.
             if names.len() > self.known.len() {
                 return None;
@@ -107,7 +110,7 @@ impl Places {
         self.is_root(at).then(|| RelPath::new(&bytes)).flatten()
     }
 
-    /// An entry of a watched directory was renamed: the first half of it.
+    /// Notes the first half of a rename: the entry `name` of a watched directory got another name.
     pub fn renamed_from(&mut self, cookie: u32, wd: Wd, name: Name) {
         if self.renames.len() == RENAMES {
             self.renames.pop_front();
@@ -115,12 +118,14 @@ impl Places {
         self.renames.push_back(WatchedRename { cookie, from: (wd, name), to: None });
     }
 
-    /// The second half. Where it came from, if that is watched too. What is no directory does not
-    /// tell of itself.
+    /// Notes the second half of a rename. Returns the old path, if its directory is watched too.
+    /// Only directories report their own move afterwards: the renames of other entries are
+    /// forgotten.
     pub fn renamed_to(&mut self, cookie: u32, wd: Wd, name: Name, is_dir: bool) -> Option<RelPath> {
         let to = (wd, name);
         if is_dir {
-            // What left this name before was not watched then, or it has told of itself.
+            // An earlier rename from this name is done: its directory was not watched, or has
+            // reported its move.
             self.renames.retain(|rename| rename.cookie == cookie || rename.from != to);
         }
         let index = self.renames.iter().rposition(|rename| rename.cookie == cookie)?;
@@ -133,9 +138,9 @@ impl Places {
         Some(self.path(above)?.join(&name))
     }
 
-    /// A watched directory was renamed: it says so itself, last. Which of two that exchange their
-    /// names it is can be told by nothing else. The watches of what has left the tree, to be
-    /// removed.
+    /// Handles the event by which a watched directory reports its own move. It comes after the two
+    /// halves of the rename. Only this event shows which of two exchanged directories was moved.
+    /// Returns the watches of directories that have left the tree; they are to be removed.
     pub fn self_moved(&mut self, wd: Wd) -> Vec<Wd> {
         let Some(at) = self.known.get(&wd).and_then(|place| place.at.as_ref()) else {
             return Vec::new();
@@ -153,7 +158,7 @@ impl Places {
         }
     }
 
-    /// The kernel has given up a watch.
+    /// Notes that the kernel has ended a watch.
     pub fn watch_ended(&mut self, wd: Wd) {
         self.detach(wd);
         if self.is_root(wd) {
@@ -161,12 +166,13 @@ impl Places {
         }
         let below = self.known.remove(&wd).map(|place| place.below);
         for wd in below.into_iter().flat_map(BTreeMap::into_values) {
-            // What it held is nowhere now; the kernel gives up that too, or a scan finds it.
+            // The directories in it have no path now. The kernel ends their watches too, or a sweep
+            // finds them.
             self.remove(wd);
         }
     }
 
-    /// Takes out a directory and all below it: their watches.
+    /// Removes a directory and everything below it. Returns their watches.
     pub fn remove(&mut self, wd: Wd) -> Vec<Wd> {
         self.detach(wd);
         let (mut waiting, mut out) = (vec![wd], Vec::new());
@@ -181,7 +187,7 @@ impl Places {
         out
     }
 
-    /// The watch of the directory at `path`.
+    /// Returns the number of the directory at `path`; negative if it is not watched itself.
     pub fn find(&self, path: &RelPath) -> Option<Wd> {
         let mut at = self.root?;
         for name in names(path) {
@@ -206,18 +212,20 @@ impl Places {
         at
     }
 
-    /// Gives a directory its place. Another one that stood there is on its way elsewhere.
+    /// Places a directory under a name of the directory `above`. Another directory that had the
+    /// name is being moved elsewhere.
     fn attach(&mut self, wd: Wd, (above, name): (Wd, Name)) {
         self.detach(wd);
         let Some(parent) = self.known.get_mut(&above) else {
-            // RACE: what it was moved into has gone meanwhile. Its own events will tell.
+            // RACE: the directory into which it was moved was deleted meanwhile. That has events of
+            // its own.
             return drop(self.remove(wd));
         };
         let before = parent.below.insert(name.clone(), wd);
         let place =
             self.known.entry(wd).or_insert_with(|| WatchedDir { at: None, below: BTreeMap::new() });
         place.at = Some((above, name));
-        // One that was not watched is now.
+        // The name was kept by a number of our own: the directory is watched now.
         let Some(stand_in) = before.filter(|before| *before < 0 && *before != wd) else { return };
         let below = self.known.remove(&stand_in).map(|place| place.below).unwrap_or_default();
         for (name, child) in below {
@@ -225,7 +233,8 @@ impl Places {
         }
     }
 
-    /// Takes a directory off the one that holds it, and that too where it is there for no other.
+    /// Detaches a directory from its parent. Also removes a parent that is not watched and has no
+    /// other directory.
     fn detach(&mut self, wd: Wd) {
         let at = self.known.get(&wd).and_then(|place| place.at.clone());
         let Some((above, name)) = at else { return };
@@ -249,7 +258,7 @@ mod tests {
     use super::*;
     use crate::model::path::testing::{name, path};
 
-    /// Watches 1, 2, 3 and so on for these directories, after 0 for the root.
+    /// Returns places with watch 0 for the root, and watches 1, 2, 3 and so on for `dirs`.
     fn places(dirs: &[&str]) -> Places {
         let mut places = Places::default();
         places.register(0, &RelPath::root());
@@ -327,7 +336,7 @@ mod tests {
         let mut places = places(&[]);
         places.renamed_from(1, 0, name("a"));
         places.renamed_to(1, 0, name("b"), true);
-        // It was opened before that.
+        // A sweep had opened it before that rename.
         places.register(1, &path("a"));
         places.renamed_from(2, 0, name("b"));
         places.renamed_to(2, 0, name("a"), true);
@@ -342,7 +351,7 @@ mod tests {
         places.reattach(2, &path("b"));
         places.register(3, &path("a/c"));
         assert_eq!(places.register(1, &path("a")), KnownDir::Unmoved);
-        // One that was opened before, and has gone since.
+        // A directory that was opened before, and deleted since.
         places.register(4, &path("a"));
         places.watch_ended(4);
         assert_eq!(shown(&places, 1..4), ["a", "b", "a/c"]);
@@ -352,7 +361,7 @@ mod tests {
     fn a_removed_directory_leaves_its_name_to_the_next() {
         let mut places = places(&["a"]);
         assert_eq!(places.register(5, &path("a")), KnownDir::New);
-        // The first one's end is told late.
+        // The end of the first watch is reported late.
         places.watch_ended(1);
         assert_eq!(places.find(&path("a")), Some(5));
         places.watch_ended(5);
@@ -364,7 +373,7 @@ mod tests {
     fn below_a_directory_that_is_not_watched_one_may_be() {
         let mut places = places(&["a/b/c"]);
         assert_eq!(shown(&places, [1]), ["a/b/c"]);
-        // What is watched later takes the place that was kept for it.
+        // A directory that is watched later takes the place that was kept for it.
         assert_eq!(places.register(2, &path("a")), KnownDir::New);
         assert_eq!(shown(&places, [1, 2]), ["a/b/c", "a"]);
         places.watch_ended(1);

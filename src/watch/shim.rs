@@ -1,8 +1,9 @@
-//! What a raw event of notify becomes. Pure: no file system, no clock.
+//! Classifies the raw events of notify. Pure: no file system, no clock.
 //!
-//! The stock debouncer folds renames and removals, and loses paths by it; and it lets a path wait
-//! for ever that never rests. So it gets to see nothing but "this path is dirty", of a kind that
-//! changes with time: events of one kind and one path replace each other, those of another do not.
+//! The stock debouncer merges renames and removals, and loses paths by that. It also holds a path
+//! back for ever if it never rests. So it only gets events that mean "this path is dirty". The kind
+//! of these events changes with time. Events of one kind and one path replace each other; those of
+//! another kind do not.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -15,22 +16,22 @@ use super::Change;
 use crate::model::check::Depth;
 use crate::model::path::RelPath;
 
-/// How long one kind is in use, at least.
+/// The shortest time for which one kind is in use.
 pub const SLOT: Duration = Duration::from_millis(100);
 
-/// What a rename of a directory says of itself beside its kind.
+/// The info text of an event that renames a directory.
 pub const DIRECTORY: &str = "directory";
 
-/// What is to be done with a raw event.
+/// How a raw event is handled.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Classified {
-    /// To be debounced.
+    /// Debounce the path.
     Dirty(PathBuf, Depth),
-    /// Not to wait for anything.
+    /// Report the change at once.
     Urgent(Change),
-    /// The same, and its two ends are to be debounced.
+    /// Report the rename at once, and debounce its two ends.
     Moved(Change, [PathBuf; 2]),
-    /// Of no interest.
+    /// Ignore the event.
     Nothing,
 }
 
@@ -51,7 +52,7 @@ pub fn shim(event: Event, root: &Path) -> Classified {
             | AccessKind::Other,
         ) => return Classified::Nothing,
         EventKind::Modify(ModifyKind::Metadata(_)) => Depth::Metadata,
-        // Also what the kernel says of a directory whose mtime alone was set.
+        // The kernel also reports this for a directory of which only the mtime was set.
         EventKind::Modify(ModifyKind::Data(_)) | EventKind::Access(AccessKind::Close(_)) => {
             Depth::Content
         }
@@ -63,7 +64,7 @@ pub fn shim(event: Event, root: &Path) -> Classified {
     };
     let Some(path) = event.paths.into_iter().next() else {
         return Classified::Urgent(Change::Everything(
-            "the kernel told of a change and not where it was",
+            "the kernel reported a change without its place",
         ));
     };
     match relative(&path, root) {
@@ -83,9 +84,9 @@ fn moved(event: Event, root: &Path) -> Classified {
     }
 }
 
-/// The place below the root; `None` for what lies elsewhere.
+/// Returns the path relative to the root; `None` if it lies elsewhere.
 pub fn relative(path: &Path, root: &Path) -> Option<RelPath> {
-    // By bytes: it is asked for each event, and both are spelled by us.
+    // Compares bytes, since this runs for each event, and both paths are spelled by us.
     let rest = path.as_os_str().as_bytes().strip_prefix(root.as_os_str().as_bytes())?;
     match rest {
         [] => Some(RelPath::root()),
@@ -95,8 +96,9 @@ pub fn relative(path: &Path, root: &Path) -> Option<RelPath> {
     }
 }
 
-/// The event that stands for "dirty", at a time since some beginning. A path that is never at
-/// rest is let through when the kind has changed and the timeout has passed.
+/// Returns the event that stands for "dirty". `time`: the time since a fixed moment. The kind of
+/// event changes every `timeout`, and no faster than every [`SLOT`]. So a path that never rests
+/// comes out when the kind has changed and the timeout has passed.
 pub fn dirty(path: PathBuf, depth: Depth, time: Duration, timeout: Duration) -> Event {
     let slot = (time.as_millis() / SLOT.max(timeout).as_millis() % 4) as usize;
     let kind = match depth {
@@ -123,7 +125,7 @@ pub fn dirty(path: PathBuf, depth: Depth, time: Duration, timeout: Duration) -> 
     Event::new(kind).add_path(path)
 }
 
-/// How closely to look at a path for which a dirty event has come out.
+/// Returns the depth of the check for a dirty event that has come out.
 pub fn depth_of(event: &Event) -> Depth {
     match event.kind {
         EventKind::Modify(ModifyKind::Metadata(_)) => Depth::Metadata,

@@ -1,5 +1,5 @@
-//! A replica in memory: the second implementation of the seam, for tests of the loop. It knows no
-//! descriptor and no inode of the replica, and tells the MD5s of its files, as a store does.
+//! A replica in memory: the second implementation of [`Writer`], for tests of the loop. It uses no
+//! descriptors of the replica, and it reports the MD5s of its files, as an object store does.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -10,7 +10,7 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, never};
 use md5::Digest;
 
-use super::{BackgroundStatus, Outcome, Waiting, Work, Writer};
+use super::{BackgroundStatus, LongJob, Outcome, Waiting, Work, Writer};
 use crate::fs::filter::Filter;
 use crate::fs::roots::Lost;
 use crate::fs::tree::{Dir, DirId, FreeSpace, ListedKind, Listing, Root};
@@ -30,7 +30,7 @@ const NO_DIR: FsError = FsError::found("open the directory", Side::Replica, FsEr
 const NO_FILE: FsError = FsError::found("open the file", Side::Replica, FsErrorKind::NotFound);
 const FULL: FsError = FsError::found("store the file", Side::Replica, FsErrorKind::NoSpace);
 
-/// An entry of the replica; `bytes` of files alone.
+/// An entry of the replica. Only files have `bytes`.
 #[derive(Clone)]
 struct Node {
     entry: Entry,
@@ -40,11 +40,11 @@ struct Node {
 #[derive(Default)]
 struct Store {
     nodes: Mutex<BTreeMap<RelPath, Node>>,
-    /// Numbers that were given to entries.
+    /// The inode number of the next entry.
     numbers: AtomicU64,
-    /// Whether it takes no more.
+    /// Whether it is out of space.
     is_full: AtomicBool,
-    /// Whether it cannot be reached, and how often that was seen.
+    /// Whether it cannot be reached, and how often a daemon has found it so.
     is_away: AtomicBool,
     misses: AtomicU64,
 }
@@ -54,12 +54,12 @@ impl Store {
         self.nodes.lock().unwrap()
     }
 
-    fn look(&self, path: &RelPath) -> Observed {
+    fn observe(&self, path: &RelPath) -> Observed {
         let node = self.nodes().get(path).map(|node| node.entry.clone());
         node.map_or(Observed::Absent, Observed::Present)
     }
 
-    /// Puts an entry with the facts of the source's in the place of what stands there.
+    /// Stores an entry with the source's facts, in place of what is at `path`.
     fn put(&self, path: &RelPath, source: &Entry, bytes: Vec<u8>) {
         let ino = self.numbers.fetch_add(1, Ordering::Relaxed);
         let inode = Inode {
@@ -81,30 +81,30 @@ impl Store {
         nodes.insert(path.clone(), Node { entry, bytes });
     }
 
-    /// Removes an entry with all that it holds.
+    /// Removes an entry and all below it.
     fn remove(&self, path: &RelPath) {
         self.nodes().retain(|other, _| !other.is_within(path));
     }
 }
 
-/// What a test sees of the replica, and does to it, while a daemon keeps it.
+/// A handle by which a test reads and changes the replica while a daemon writes to it.
 #[derive(Clone)]
 pub struct MemoryReplica(Arc<Store>);
 
 impl MemoryReplica {
-    /// All paths, and the contents of files.
+    /// Returns all paths but the root, with the contents of files.
     pub fn contents(&self) -> BTreeMap<String, Vec<u8>> {
         let nodes = self.0.nodes();
         let named = nodes.iter().filter(|(path, _)| !path.is_root());
         named.map(|(path, node)| (path.to_string(), node.bytes.clone())).collect()
     }
 
-    /// Changes a file's contents, and nothing that a look would show.
+    /// Flips a bit of a file's contents. No metadata changes.
     pub fn rot(&self, path: &RelPath) {
         self.0.nodes().get_mut(path).unwrap().bytes[0] ^= 1;
     }
 
-    /// Who goes on with this replica in another run.
+    /// Makes a writer that continues with this replica in another run.
     pub fn writer(&self, source: Root) -> MemoryWriter {
         MemoryWriter::with(source, Arc::clone(&self.0))
     }
@@ -117,14 +117,14 @@ impl MemoryReplica {
         self.0.is_away.store(is_away, Ordering::Relaxed);
     }
 
-    /// Whether it cannot be reached, as a daemon sees it.
+    /// Returns whether it cannot be reached. If so, counts it for [`misses`](Self::misses).
     pub fn is_away(&self) -> bool {
         let is_away = self.0.is_away.load(Ordering::Relaxed);
         self.0.misses.fetch_add(u64::from(is_away), Ordering::Relaxed);
         is_away
     }
 
-    /// How often it was seen to be away.
+    /// Returns how often the daemon has found it unreachable.
     pub fn misses(&self) -> u64 {
         self.0.misses.load(Ordering::Relaxed)
     }
@@ -183,12 +183,12 @@ impl MemoryDir {
 impl ReplicaView for MemoryDir {
     fn open(&self, dir: &RelPath) -> Result<Self, FsError> {
         let path = self.path.below(dir);
-        let is_dir = self.store.look(&path).is_dir();
+        let is_dir = self.store.observe(&path).is_dir();
         if is_dir { Ok(Self { store: Arc::clone(&self.store), path }) } else { Err(NO_DIR) }
     }
 
     fn entry(&self) -> Result<Entry, FsError> {
-        self.store.look(&self.path).entry().cloned().ok_or(NO_DIR)
+        self.store.observe(&self.path).entry().cloned().ok_or(NO_DIR)
     }
 
     fn list(&self) -> Result<Listing, FsError> {
@@ -208,7 +208,7 @@ impl ReplicaView for MemoryDir {
         })))
     }
 
-    fn look(&self, name: &[u8]) -> Observed {
+    fn observe(&self, name: &[u8]) -> Observed {
         self.node(name).map_or(Observed::Absent, |node| Observed::Present(node.entry))
     }
 
@@ -228,7 +228,7 @@ fn md5_of(bytes: &[u8]) -> Md5 {
     Md5(md5::Md5::digest(bytes).into())
 }
 
-/// Mirrors to a replica in memory. Everything is done in the round, nothing in the background.
+/// A writer of a replica in memory. It does everything in the round, and nothing in the background.
 pub struct MemoryWriter {
     trees: MemoryTrees,
     capabilities: Capabilities,
@@ -237,7 +237,7 @@ pub struct MemoryWriter {
 }
 
 impl MemoryWriter {
-    /// One with an empty replica.
+    /// Makes one with an empty replica.
     pub fn new(source: Root) -> Self {
         let store = Arc::<Store>::default();
         let entry = source.open_source().unwrap().0.entry().unwrap();
@@ -259,7 +259,7 @@ impl MemoryWriter {
         MemoryReplica(Arc::clone(&self.trees.store))
     }
 
-    /// Looks at one name, and does what is to be done about it.
+    /// Checks one name, and makes the replica match the source there.
     fn work_on(
         &self,
         source: &Dir,
@@ -272,21 +272,21 @@ impl MemoryWriter {
         let store = &self.trees.store;
         let open = match source.open(&dir) {
             Ok(open) => open,
-            // What is above it is what has changed.
+            // A directory above it has changed: that is checked instead.
             Err(error) if error.is_dir_absence() => {
                 return self.work_on(source, &dir, check, terms, out);
             }
             Err(error) => return out.record_failure(path.clone(), check.clone(), error.into()),
         };
-        let ours = match open.look(name.as_bytes()) {
+        let ours = match open.observe(name.as_bytes()) {
             Observed::Present(entry) => match self.with_xattrs(&open, &name, entry) {
                 Ok(entry) => Observed::Present(entry),
                 Err(error) => Observed::Unknown(error),
             },
             other => other,
         };
-        let theirs = store.look(path);
-        if ours != Observed::Absent && !store.look(&dir).is_dir() {
+        let theirs = store.observe(path);
+        if ours != Observed::Absent && !store.observe(&dir).is_dir() {
             self.work_on(source, &dir, check, terms, out);
         }
         let mut contents = Contents::Unread;
@@ -307,7 +307,7 @@ impl MemoryWriter {
         self.act(action, path, (&ours, &theirs), bytes, (check, terms), out);
     }
 
-    /// The attributes of files and directories are mirrored, those of symlinks are not.
+    /// Adds the extended attributes of a file or directory. Those of symlinks are not mirrored.
     fn with_xattrs(&self, dir: &Dir, name: &Name, entry: Entry) -> Result<Entry, FsError> {
         let kinds = self.capabilities.xattrs;
         let xattrs = match entry.kind {
@@ -346,7 +346,7 @@ impl MemoryWriter {
         else {
             return;
         };
-        // A directory that gives way takes all along that it holds.
+        // Replacing a directory deletes all that it holds.
         let replaces_dir = theirs.is_dir() && !entry.is_dir();
         if deletions.are_held() && (is_removal || replaces_dir) {
             return out.hold(path);
@@ -365,13 +365,13 @@ impl MemoryWriter {
         store.put(path, entry, bytes);
         let is_new = *theirs == Observed::Absent;
         if entry.is_dir() && !theirs.is_dir() {
-            out.scans.push(path.clone());
+            out.to_walk.push(path.clone());
         }
         let operation = if is_new { Operation::Created } else { Operation::Updated };
         out.act(Done::new(operation, path.clone(), entry, reason, check));
     }
 
-    /// The facts of a directory are those of the source's once all in it is done.
+    /// Gives a directory the metadata of the source's, after all its entries are done.
     fn finish_dir(&self, source: &Dir, dir: &RelPath) {
         let entry = || {
             let open = source.open(dir)?;
@@ -389,7 +389,7 @@ impl MemoryWriter {
     }
 }
 
-/// The contents of a file of the source.
+/// Reads a file of the source.
 fn read(dir: &Dir, name: &Name) -> Result<Vec<u8>, WorkError> {
     let (file, before) = dir.open_file(name.as_bytes())?;
     let mut bytes = vec![0; usize::try_from(before.size).unwrap() + 1];
@@ -406,10 +406,10 @@ impl Writer for MemoryWriter {
     fn round(&mut self, work: Work, _: &dyn Waiting) -> Result<Outcome, Lost> {
         let source = self.trees.open_source()?;
         let Work { moves, mut checks, detector, deletions, .. } = work;
-        // There is no rename here: what is gone goes, and what has come is copied.
-        for hint in moves.hints() {
-            for path in [&hint.from, &hint.to] {
-                add(&mut checks, path, Check::new(Depth::Subtree, detector, hint.since));
+        // This replica cannot rename: the old name is deleted, and the new one is copied.
+        for rename in moves.renames() {
+            for path in [&rename.from, &rename.to] {
+                add(&mut checks, path, Check::new(Depth::Subtree, detector, rename.since));
             }
         }
         let mut out = Outcome::default();
@@ -442,6 +442,10 @@ impl Writer for MemoryWriter {
 
     fn background(&self) -> BackgroundStatus {
         BackgroundStatus { free_workers: 1, is_idle: true, is_idle_for_sweep: true, oldest: None }
+    }
+
+    fn longest_job(&self) -> Option<LongJob> {
+        None
     }
 
     fn abandon(&mut self) {}

@@ -1,12 +1,12 @@
-//! The one writer: all that becomes visible in the replica is done here (I1).
+//! The one writer: it makes every change that becomes visible in the replica (I1).
 //!
-//! [`Writer`] is all that the daemon knows of it. Nothing above it knows descriptors, inodes or
-//! error numbers of the replica, so that a replica may be kept elsewhere than on a file system.
+//! The daemon knows it only as a [`Writer`]. Nothing above that trait uses descriptors, inodes or
+//! error numbers of the replica, so a replica need not be on a file system.
 
 pub mod fs; // a replica on a file system
 #[cfg(test)]
-pub mod memory; // one in memory, for tests of the loop
-mod work; // what goes into a round, and what comes of it
+pub mod memory; // a replica in memory, for tests of the loop
+mod work; // the input and the outcome of a round
 
 pub use work::{Outcome, Requeue, Waiting, Work};
 
@@ -21,81 +21,88 @@ use crate::fs::tree::{DirId, FreeSpace};
 use crate::fs::view::Trees;
 use crate::model::entry::Entry;
 use crate::model::path::RelPath;
+use crate::model::status::JobTask;
 use crate::plan::deletions::Deletions;
 use crate::plan::metadata::Capabilities;
 use crate::plan::removal::{RemovalKind, Ruling};
 use crate::plan::verified_dirs::VerifiedDirs;
 
-/// What keeps the replica. It does rounds, one at a time, and goes on with what takes long in the
-/// background; what has ended there is published by a later round.
+/// A writer of the replica. It does rounds, one at a time, and does long work in the background. A
+/// later round publishes the results of that work.
 pub trait Writer {
-    /// Something that has ended in the background.
+    /// The result of some work in the background.
     type Ended;
-    /// How what it writes is read.
+    /// Both trees, for those that read what it writes.
     type Trees: Trees;
 
-    /// Does one round, and takes up all that was [given back](Self::give_back).
+    /// Does one round. It also handles all results that were [given back](Self::give_back).
     ///
     /// # Errors
-    /// Where a root is not what it was. What the round was to look at is lost then, and so is what
-    /// is on its way: a sweep is due as soon as the roots stand again.
+    /// If a root cannot be opened or is another directory now. The checks of this round and the
+    /// results that were given back are lost then. A sweep is due as soon as both roots are back.
     fn round(&mut self, work: Work, waiting: &dyn Waiting) -> Result<Outcome, Lost>;
 
-    /// Where comes out what has ended in the background.
+    /// Returns the channel that delivers the results of work in the background.
     fn ended(&self) -> &Receiver<Self::Ended>;
 
-    /// Gives back something that has come out there, for the next round to take up.
+    /// Gives back a result from that channel. The next round handles it.
     fn give_back(&mut self, ended: Self::Ended);
 
-    /// The paths of what was given back since the last round.
+    /// Returns the paths of the results that were given back since the last round.
     fn paths_given_back(&self) -> Vec<RelPath>;
 
-    /// Forgets what was given back: a root is lost, and nothing can be done with it.
+    /// Drops the results that were given back, because a root is lost.
     fn forget_given_back(&mut self);
 
-    /// What goes on in the background.
+    /// Returns the state of the work in the background.
     fn background(&self) -> BackgroundStatus;
 
-    /// Gives up all that goes on in the background, and what it has left half done. For the end, or
+    /// Returns the job in the background that has run for longest, if one runs.
+    fn longest_job(&self) -> Option<LongJob>;
+
+    /// Gives up all work in the background, and removes its temporary files. Called at the end, and
     /// after a root was lost.
     fn abandon(&mut self);
 
-    /// What can still be written to each place that is written to; none where that cannot be told.
+    /// Returns the free space of each place that it writes to. A place whose free space is unknown
+    /// is left out.
     fn free_space(&self) -> Vec<FreeSpace>;
 
-    /// What the replica can keep.
+    /// Returns the facts that the replica can store.
     fn capabilities(&self) -> &Capabilities;
 
-    /// Both trees, for walks.
+    /// Returns both trees, for walks.
     fn trees(&self) -> Self::Trees;
 
-    /// What is left alone on both sides.
+    /// Returns the filter of entries that are excluded on both sides.
     fn filter(&self) -> &Filter;
 
-    /// Where directories are noted that are known to match their source, if they are.
+    /// Returns the directories that are known to match their source; `None` if it does not record
+    /// them.
     fn verified_dirs(&self) -> Option<&Arc<VerifiedDirs>>;
 
-    /// Notes that a file system is mounted in the source at `path`. Should it go away, what the
-    /// replica has of it is kept. Whether it was not known.
+    /// Notes that a file system is mounted in the source at `path`. If it is unmounted later, its
+    /// entries in the replica are kept. Returns whether this mount is new.
     fn remember_submount(&mut self, path: RelPath, id: DirId) -> bool;
 
-    /// Where file systems were mounted in the source.
+    /// Returns the paths at which file systems were mounted in the source.
     fn submounts(&self) -> Vec<RelPath>;
 
-    /// Does what is due now and then, beside all else.
+    /// Starts periodic work that is due, such as the removal of old backups.
     fn tend(&mut self, now: Instant);
 
-    /// Waits for what [`tend`](Self::tend) has begun, so that a single run does all of its work.
+    /// Waits for the work that [`tend`](Self::tend) has started, so that a single run completes it.
     fn finish(&mut self);
 }
 
-/// What a preview asks in the writer's place.
+/// The rules of removal for previews, which have no writer.
 pub trait PreviewRules {
     type Trees: Trees;
 
-    /// Whether the entry that stands at a path of the replica may be removed or replaced.
+    /// Decides whether the entry at a path of the replica may be removed or replaced.
     ///
-    /// `is_in_append_only`: whether the directory that holds it is append-only.
+    /// `standing`: its path and facts. `how`: what is to become of it, and whether the directory
+    /// that holds it is append-only.
     fn ruling(
         &self,
         both: (&Self::Trees, &<Self::Trees as Trees>::Replica),
@@ -106,15 +113,28 @@ pub trait PreviewRules {
     ) -> Ruling;
 }
 
-/// What the writer does beside rounds.
+/// A job in the background that runs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LongJob {
+    pub task: JobTask,
+    /// The entry that it is for; `None` if that has no name any more.
+    pub path: Option<RelPath>,
+    /// Bytes that were copied or read, or entries that were deleted.
+    pub done: u64,
+    /// Of how many; `None` if nobody knows.
+    pub total: Option<u64>,
+    pub begun: Instant,
+}
+
+/// The state of the work outside rounds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BackgroundStatus {
-    /// Big files that could be taken on, once those are published that have ended.
+    /// How many big files the workers can accept, once the finished ones are published.
     pub free_workers: usize,
-    /// Whether nothing is on its way.
+    /// Whether no big file is in flight, and no trash waits to be emptied.
     pub is_idle: bool,
-    /// Whether nothing is that a sweep has asked for.
+    /// Whether no big file is in flight for a sweep.
     pub is_idle_for_sweep: bool,
-    /// Since when the big file is due that has been so for longest.
+    /// The earliest time at which a big file in flight was due; `None` if none is in flight.
     pub oldest: Option<Instant>,
 }

@@ -1,4 +1,4 @@
-//! What goes into a round, and what comes of it.
+//! The input and the outcome of a round.
 
 use std::time::{Duration, Instant};
 
@@ -14,32 +14,33 @@ use crate::plan::removal::Stay;
 use crate::plan::widen::WidenBlocker;
 use crate::report::{Done, Notice, Problem};
 
-/// What a round is to do.
+/// The work for one round.
 pub struct Work {
-    /// Renames, in their order. Their ends are among the looks, unless further ones concern them.
+    /// Renames, in their order. Their ends are among `checks`, unless later renames concern them.
     pub moves: RenameBatch,
     pub checks: Checks,
-    /// Who asked for the looks.
+    /// The detector that asked for the checks.
     pub detector: Detector,
     pub deletions: Deletions,
-    /// How long the contents phase begins further tasks.
+    /// For how long the contents phase may begin tasks; `None` for no limit.
     pub budget: Option<Duration>,
-    /// Files above this size, in bytes, go to a worker.
+    /// Files above this size, in bytes, are handed to a worker.
     pub big: u64,
-    /// When the last full sweep began that has come to its end.
+    /// When the last completed full sweep began.
     pub swept: Option<Time>,
     /// When the round begins.
     pub now: Instant,
 }
 
-/// What waits outside of rounds and makes a directory of the replica another than the source's.
+/// Work that is still pending outside rounds: until it is done, a directory of the replica may
+/// differ from its source.
 pub trait Waiting: Sync {
-    /// Whether something is yet to be looked at in a directory or below: what a walk has found, or
-    /// what was due by a time.
+    /// Returns whether a check waits in `dir` or below that a walk has led to, or that was due by
+    /// `since`.
     fn comes_first_within(&self, dir: &RelPath, since: Option<Instant>) -> bool;
 
-    /// Whether a path at a directory or below, at which something has failed, did not rest by a
-    /// time, or waits for a worker, passes a test.
+    /// Returns whether `test` accepts a path at or below `dir` that has failed, waits for a worker,
+    /// or was due by `since` and keeps changing.
     fn has_failed_within(
         &self,
         dir: &RelPath,
@@ -64,62 +65,64 @@ impl Waiting for () {
     }
 }
 
-/// When a look that came to no end is to be taken up again.
+/// Why a check did not complete, and when it is repeated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Requeue {
-    /// As soon as there is time: the round had none left.
+    /// At once: the round had no time left for it.
     Now,
-    /// The same, and no lack of time: it was taken for new unseen, and something is otherwise.
+    /// At once: a walk has listed the entry as new, and a round has found something else.
     StaleListing,
-    /// When a worker is free.
+    /// Once a worker is free.
     Worker,
-    /// After a short wait: the entry changes.
+    /// After a short wait: the entry is changing.
     Changing,
-    /// In its turn: it was copied, and has changed since.
+    /// As a new change: the entry was copied, and has changed since.
     ChangedSinceCopy,
-    /// Once others may be let into a directory, which stays closed until then.
+    /// Once the directory may be widened. It stays closed until then.
     Widen(WidenBlocker),
-    /// After a rest: the directory has gone, and the watch has yet to tell where to.
+    /// After a short wait: the directory is missing, and the watch may yet report its new name.
     ParentGone,
 }
 
-/// What came of a round.
+/// The outcome of a round.
 #[derive(Default)]
 pub struct Outcome {
     pub done: Vec<Done>,
     pub again: Vec<(RelPath, Check, Requeue)>,
     pub problems: Vec<(Problem, Check)>,
-    /// Directories below which all is to be looked at.
-    pub scans: Vec<RelPath>,
-    /// Directories that were renamed: what lies below should be as it was.
+    /// Directories that a walk has to compare in full, with all below them.
+    pub to_walk: Vec<RelPath>,
+    /// Directories that were renamed. A quick sweep checks what is below them.
     pub moved: Vec<RelPath>,
-    /// Files with more than one name in the source that were copied for the first time.
+    /// Number of created entries whose source has more than one hard link.
     pub linked: u64,
-    /// Names of files that have several; where the watch asked, of all files.
+    /// Names of files that have several hard links; if the watch asked, names of all files.
     pub names: Vec<Linked>,
-    /// Names of which was told that something was written, and that was not where they lead to by
+    /// Names for which the watch reported a write that did not change the file that has the name
     /// now.
     pub stray_writes: Vec<RelPath>,
-    /// Renames that are to be followed once the watch has told where the entry went from there.
+    /// Renames to retry once the watch has reported where the entry was renamed to next.
     pub renames: Vec<Rename>,
-    /// Names of files that may have taken the place of others.
+    /// Names of files that may have replaced others.
     pub replaced: Vec<RelPath>,
-    /// Pairs of files that were read for their MD5s.
+    /// Number of pairs of files that were compared by MD5.
     pub hashed: u64,
-    /// How long the work on files took.
+    /// The time that the work on each file took.
     pub busy: Vec<(RelPath, Duration)>,
-    /// Entries that the guard has kept from going; a directory counts as one.
+    /// Number of entries whose deletion the guard holds; a directory counts as one.
     pub held: u64,
-    /// New entries that wait while deletions are held.
+    /// Number of new entries that wait while deletions are held.
     pub waiting: u64,
-    /// Looks at what is left as it is, since its file system is no longer mounted in the source.
+    /// Number of checks that kept an entry because its file system is no longer mounted in the
+    /// source.
     pub kept: u64,
-    /// What could not be looked at, in directories that another look concerns.
+    /// Checks that were not done because the round did not open their directory. It has recorded
+    /// why.
     pub put_off: Vec<(RelPath, Check)>,
-    /// What was looked at and is not at its end: held, or in the hands of a worker or the trash
+    /// Paths that were checked but are not finished: held, or handed to a worker or the trash
     /// thread.
     pub open: Vec<RelPath>,
-    /// What is said once for each path.
+    /// Notices that are logged once for each path.
     pub(super) notices: Vec<(RelPath, Notice)>,
 }
 
@@ -128,7 +131,7 @@ impl Outcome {
         self.done.extend(other.done);
         self.again.extend(other.again);
         self.problems.extend(other.problems);
-        self.scans.extend(other.scans);
+        self.to_walk.extend(other.to_walk);
         self.moved.extend(other.moved);
         self.names.extend(other.names);
         self.stray_writes.extend(other.stray_writes);
@@ -144,12 +147,13 @@ impl Outcome {
         self.notices.extend(other.notices);
     }
 
-    /// Changes whenever something was done, or was tried.
+    /// Returns numbers that change whenever something was done or tried.
     pub(super) fn worked(&self) -> (usize, u64, usize) {
         (self.done.len(), self.hashed, self.again.len() + self.problems.len())
     }
 
-    /// Notes why a look at `path` came to no end.
+    /// Records why the check of `path` did not complete: as a retry if something has changed, as a
+    /// problem if a system call has failed.
     pub(super) fn record_failure(&mut self, path: RelPath, check: Check, work_error: WorkError) {
         let again = if check.unseen_in_replica { Requeue::StaleListing } else { Requeue::Changing };
         let check = Check { unseen_in_replica: false, ..check };
@@ -164,52 +168,56 @@ impl Outcome {
         }
     }
 
-    /// Notes an entry that cannot be mirrored. That symlinks are not is said once, at the start.
-    pub(super) fn name_special(&mut self, path: &RelPath, special: Special) {
+    /// Notes an entry that cannot be mirrored. Symlinks need no note: the start of the run logs
+    /// that they are not mirrored.
+    pub(super) fn note_special(&mut self, path: &RelPath, special: Special) {
         if special != Special::Symlink {
             self.notices.push((path.clone(), Notice::Special(special)));
         }
     }
 
-    /// Notes where an entry got another mtime than its source's, since the replica cannot store
-    /// that.
+    /// Notes an entry whose mtime differs from its source's, because the replica cannot store that
+    /// time.
     pub(super) fn note_time(
         &mut self,
         path: &RelPath,
         source: &Entry,
         capabilities: &Capabilities,
     ) {
-        if capabilities.moves_mtime(source) {
+        if capabilities.clamps_mtime(source) {
             self.notices.push((path.clone(), Notice::Time));
         }
     }
 
-    /// Notes that a file's contents do not end where its size says.
+    /// Notes that a file's contents do not end at its reported size.
     pub(super) fn note_size(&mut self, path: &RelPath) {
         self.notices.push((path.clone(), Notice::Size));
     }
 
-    /// Notes that the guard keeps something from going.
+    /// Notes a deletion that the guard holds.
     pub(super) fn hold(&mut self, path: &RelPath) {
         self.held += 1;
         self.open.push(path.clone());
     }
 
-    /// Notes that something new waits while deletions are held.
+    /// Notes a new entry that waits while deletions are held.
     pub(super) fn wait(&mut self, path: &RelPath) {
         self.waiting += 1;
         self.open.push(path.clone());
     }
 
-    /// Notes that what the replica has of a file system is left as it is: that was mounted at
-    /// `mount`, and is no longer.
+    /// Notes an entry that is kept because its file system, which was mounted at `mount` in the
+    /// source, is no longer mounted.
     pub(super) fn keep(&mut self, mount: RelPath, path: &RelPath) {
         self.kept += 1;
         self.open.push(path.clone());
         self.notices.push((mount, Notice::Unmounted));
     }
 
-    /// Notes that an entry stays, where that is not for an error.
+    /// Notes why an entry stays.
+    ///
+    /// # Errors
+    /// The reason, if it is an error.
     pub(super) fn stays(&mut self, stay: Stay, path: &RelPath) -> Result<(), WorkError> {
         match stay {
             Stay::Held => self.hold(path),
@@ -223,12 +231,13 @@ impl Outcome {
         self.done.push(done);
     }
 
-    /// Writes the lines of what was done.
+    /// Logs the actions.
     pub(super) fn log_done(&self) {
         self.done.iter().for_each(Done::log);
     }
 
-    /// What was done may not be safe on the disk: it is to be looked at again.
+    /// Records all actions as failed, so that they are checked again: they may not be safe on the
+    /// disk.
     pub(super) fn doubt(&mut self, error: FsError) {
         for done in std::mem::take(&mut self.done) {
             let check = Check::new(Depth::Content, done.detector, done.since);

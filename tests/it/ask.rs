@@ -251,12 +251,12 @@ fn sigusr1_prints_the_status_and_ends_nothing() {
 fn a_wait_beside_a_watch_walks_through_nothing() {
     let scratch = Scratch::new().with_source(&Tree::new().file("f", "x"));
     let daemon = scratch.watcher(&["-v"]);
-    let before = daemon.stdout().matches(" scan ").count();
+    let before = daemon.stdout().matches(" sweep    quick, ").count();
     for number in 0..5 {
         fs::write(scratch.source().join("f"), number.to_string()).unwrap();
         wait(&scratch, "30").expect(0);
     }
-    assert_eq!(daemon.stdout().matches(" scan ").count(), before, "{}", daemon.stdout());
+    assert_eq!(daemon.stdout().matches(" sweep    quick, ").count(), before, "{}", daemon.stdout());
 }
 
 #[test]

@@ -37,7 +37,7 @@ fn sweeps_are_an_interval_apart() {
     let log = fs::read_to_string(scratch.log()).unwrap();
     let times: Vec<f64> = log
         .lines()
-        .filter(|line| line.split(' ').nth(2) == Some("sweep"))
+        .filter(|line| line.contains(" sweep task=full "))
         .map(|line| {
             // 2026-11-20T14:03:10.123+01:00
             let minutes: f64 = line[14..16].parse().unwrap();

@@ -387,7 +387,7 @@ fn a_pattern_of_the_source_that_cannot_be_heeded_is_named_once() {
     let scratch = Scratch::new().with_source(&tree());
     fs::write(scratch.source().join(".gitignore"), format!("*.o\n{}\n", "*a".repeat(70))).unwrap();
     let run = scratch.once(&["--gitignore"]).expect(0);
-    let said = "warning  .gitignore: the pattern in line 2 is not heeded, since it has more than 63 groups of stars";
+    let said = "warning  .gitignore: the pattern in line 2 is ignored, since it has more than 63 groups of stars";
     assert_eq!(run.stderr.matches(said).count(), 1, "{run}");
     assert!(!scratch.replica().join("src/main.o").exists());
 }

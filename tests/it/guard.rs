@@ -404,7 +404,7 @@ fn a_source_that_is_being_restored_is_trusted_only_once_little_is_missing() {
     assert_eq!(entries(&scratch), 200);
     restore(179..180);
     wait_until("the last twenty are gone", DEADLINE, || entries(&scratch) == 180);
-    wait_until("it says so", DEADLINE, || daemon.stdout().contains("whole again"));
+    wait_until("it says so", DEADLINE, || daemon.stdout().contains("complete again"));
 }
 
 #[test]

@@ -6,7 +6,8 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use crate::support::{
-    DEADLINE, Daemon, EXIT_LIMIT, LogLine, Run, Scratch, Tree, set_mode, set_mtime, wait_until,
+    DEADLINE, Daemon, EXIT_LIMIT, Live, LogLine, Run, Scratch, Tree, set_mode, set_mtime,
+    wait_until,
 };
 use rustix::process::Signal;
 
@@ -358,4 +359,18 @@ fn a_log_that_somebody_replaces_by_a_symlink_is_not_written_through_it() {
     fs::remove_file(scratch.log()).unwrap();
     fs::write(scratch.source().join("f"), "changed again").unwrap();
     wait_until("it is begun anew", DEADLINE, || scratch.log().exists());
+}
+
+#[test]
+fn the_log_has_no_line_in_sync_for_each_save() {
+    let live = Live::of(&Tree::new().file("f", "text"));
+    let in_log = || live.lines().iter().filter(|line| line.operation == "synced").count();
+    wait_until("the first sync is in the log", DEADLINE, || in_log() == 1);
+    for number in 0..3 {
+        let before = live.daemon.settled();
+        let changed = live.actions_of(|| fs::write(live.at("f"), number.to_string()).unwrap());
+        assert!(!changed.is_empty());
+        live.daemon.wait_settled(before + 1);
+    }
+    assert_eq!(in_log(), 1, "{:?}", live.lines());
 }

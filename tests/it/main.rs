@@ -12,6 +12,7 @@ mod contents;
 mod crash;
 mod daemon;
 mod disks;
+mod docs;
 mod filesystems;
 mod filters;
 mod full_disk;

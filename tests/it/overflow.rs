@@ -61,7 +61,7 @@ fn overflows(live: &Live) -> usize {
 
 /// Quick scans of everything that have ended.
 fn scans(live: &Live) -> usize {
-    said(&live.daemon.stdout(), " scan ")
+    said(&live.daemon.stdout(), " sweep    quick, ")
 }
 
 fn live() -> Live {
@@ -270,5 +270,9 @@ fn second_churn(root: PathBuf) -> Background<Churn> {
 fn longest_scan(live: &Live) -> f64 {
     let stdout = live.daemon.stdout();
     let took = |line: &str| line.split(" in ").nth(1)?.split(' ').next()?.parse().ok();
-    stdout.lines().filter(|line| line.contains(" scan ")).filter_map(took).fold(0.0, f64::max)
+    stdout
+        .lines()
+        .filter(|line| line.contains(" sweep    quick, "))
+        .filter_map(took)
+        .fold(0.0, f64::max)
 }

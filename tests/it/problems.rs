@@ -199,8 +199,9 @@ fn a_full_disk_is_a_problem_for_what_does_not_fit() {
     command.args(["-m", "sh", "-c", script]).arg(scratch.program());
     let run = Daemon::run(command).expect(1);
     let full: Vec<&str> =
-        run.stderr.lines().filter(|line| line.contains(" full     big: ")).collect();
+        run.stderr.lines().filter(|line| line.contains(" out of space big: ")).collect();
     assert_eq!(full.len(), 1, "{run}");
+    assert!(full[0].contains(" big: needs 12.6 MB, ") && full[0].contains(" are free: "), "{run}");
     let names: Vec<&str> = run.stdout.lines().filter(|line| !line.contains(' ')).collect();
     assert_eq!(names, ["a", "z"], "{run}");
 }

@@ -297,7 +297,7 @@ fn what_the_owner_of_a_directory_excludes_does_not_open_it() {
     let copy = scratch.replica().join("d");
     let daemon = scratch.starting_watcher(&["--gitignore"]);
     wait_until("it is told of", DEADLINE, || {
-        daemon.stderr().contains("d: others are not let into it")
+        daemon.stderr().contains("d: it stays restricted in the replica")
     });
     assert_eq!((mode(&copy), fs::read(copy.join("secret")).unwrap()), (0o700, SECRET.to_vec()));
     drop(daemon);
@@ -477,6 +477,6 @@ fn a_single_run_that_leaves_a_directory_closed_sweeps_once() {
     let run = scratch
         .once(&["--exclude", "secret"])
         .expect(1)
-        .stderr_has("d: others are not let into it");
+        .stderr_has("d: it stays restricted in the replica");
     assert_eq!(run.stdout.matches(" sweep ").count(), 1, "{run}");
 }

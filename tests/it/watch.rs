@@ -582,11 +582,11 @@ fn what_changes_during_the_first_scan_is_not_lost() {
     scratch.assert_twins();
 }
 
-/// Files copied and pairs hashed since the last time that this was said.
+/// Files copied and MD5s computed since this was last reported.
 fn effort(said: &str) -> Option<(usize, usize)> {
     let line = said.lines().rfind(|line| line.contains(" effort "))?;
     let before = |word: &str| line.split(word).next()?.split_whitespace().last()?.parse().ok();
-    Some((before(" files copied")?, before(" pairs hashed")?))
+    Some((before(" files copied")?, before(" MD5s")?))
 }
 
 #[test]

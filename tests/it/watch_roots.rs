@@ -98,7 +98,7 @@ fn an_emptied_source_that_comes_back_by_renames_with_one_file_more() {
     fs::create_dir(live.scratch.source()).unwrap();
     wait_until("deletions are held", DEADLINE, || live.lines("held") == 1);
     wait_until("a sweep has ended", DEADLINE, || {
-        live.daemon.stdout().lines().filter(|line| line.contains(" sweep ")).count() == 2
+        live.daemon.stdout().lines().filter(|line| line.contains(" sweep    full, ")).count() == 2
     });
     for name in ["d", "f"] {
         fs::rename(away.join(name), live.scratch.source().join(name)).unwrap();

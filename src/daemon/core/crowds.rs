@@ -1,5 +1,5 @@
-//! Directories of which so many names wait to be looked at that all names in them are looked at
-//! instead. Pure: times come in.
+//! Directories with too many waiting names. All names in them are checked by a walk instead. Pure:
+//! times are arguments.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use crate::model::path::RelPath;
 #[derive(Default)]
 pub(super) struct Crowds {
     dirs: BTreeSet<RelPath>,
-    /// Not before this are they looked into, so that this takes half of the time at most.
+    /// No walk of them starts before this time, so that they take half of the time at most.
     not_before: Option<Instant>,
 }
 
@@ -22,19 +22,19 @@ impl Crowds {
         self.dirs.is_empty()
     }
 
-    /// When they are to be looked into.
+    /// Returns when to walk them; `None` if there are none.
     pub fn next_due(&self, now: Instant) -> Option<Instant> {
         (!self.is_empty()).then(|| self.not_before.unwrap_or(now))
     }
 
-    /// Those that are due, at most so many.
+    /// Removes and returns the first `most` directories.
     pub fn take(&mut self, most: usize) -> Vec<RelPath> {
         let rest = self.dirs.iter().nth(most).cloned();
         let rest = rest.map(|first| self.dirs.split_off(&first)).unwrap_or_default();
         std::mem::replace(&mut self.dirs, rest).into_iter().collect()
     }
 
-    /// Looking into some took so long.
+    /// Notes how long a walk of some directories took. The next one waits as long.
     pub fn note_duration(&mut self, took: Duration, now: Instant) {
         self.not_before = Some(now + took);
     }

@@ -1,7 +1,7 @@
-//! The loop's core: what is done about what has happened. It has no threads or channels, and no
-//! clocks, save for the texts of its log lines. Events come in with their times, and commands go
-//! out. Whoever drives it carries them out: the daemon with threads, and tests in an order that a
-//! seed says.
+//! The loop's core: decides what to do about each event. It has no threads or channels, and no
+//! clocks except for the texts of its log lines. Events come in with their times, and commands go
+//! out. Its driver carries them out: the daemon with threads, and tests in an order that a seed
+//! determines.
 
 mod crowds;
 mod outcome;
@@ -43,90 +43,91 @@ use waits::Waits;
 pub use walks::{WalkKind, WalkPlan};
 use watching::Watching;
 
-/// While so many names of a walk wait, it is not listened to.
+/// The number of waiting names of a walk at which its messages are no longer received.
 const ENOUGH: usize = 10_000;
 
-/// How a run ended.
+/// The end of a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum End {
-    /// As asked: after one sync that left nothing to do, or by a signal.
+    /// As requested: after one sync that left nothing to do, or by a signal.
     Done,
-    /// One sync, after which something is still different.
+    /// After one sync that left differences.
     Incomplete,
-    /// One sync, interrupted by a signal.
+    /// A single run was interrupted by a signal.
     Interrupted,
 }
 
-/// What has happened.
+/// An event.
 pub enum Event {
-    /// The watch tells of a change.
+    /// The watch reports a change.
     Changed(Change),
-    /// A watch stands where there was none: only the source's root is registered yet.
+    /// A new watch was started. Only the source's root is registered so far.
     WatchStarted,
-    /// None can be had.
+    /// No watch can be started.
     WatchFailed(std::io::Error),
-    /// The watch tells nothing any more.
+    /// The watch reports nothing any more.
     WatchEnded,
     /// A walk has found something.
     Found(WalkKind, Message),
-    /// A walk has met a file system that is mounted in the source. `is_new`: which was not known.
+    /// A walk has met a file system that is mounted in the source. `is_new`: it was not known
+    /// before.
     SourceSubmount { path: RelPath, is_new: bool },
     /// No thread could be started for a walk.
     WalkFailed(WalkKind, std::io::Error),
-    /// A walk, if there is one of this kind, comes to no end: a root seemed to be lost.
+    /// The walk of this kind, if there is one, will not complete. A root seems to be lost.
     WalkEnded(WalkKind),
-    /// There is time for a round. `ended`: the paths of what has ended beside rounds, which the
-    /// round is to take back.
+    /// There is time for a round. `ended`: paths whose background work has ended. The round handles
+    /// their results.
     Turn { background: BackgroundStatus, ended: Vec<RelPath> },
-    /// The round is over. `rooms`: what the file systems that are written to can take, where an
-    /// entry may have been refused for that.
+    /// The round has ended. `free_space`: the free space of the replica and of the backups, if an entry
+    /// may have failed for lack of it.
     RoundDone {
         outcome: Box<Outcome>,
         took: Duration,
-        rooms: Vec<FreeSpace>,
+        free_space: Vec<FreeSpace>,
         background: BackgroundStatus,
     },
-    /// What the file systems that are written to can take.
-    Rooms(Vec<FreeSpace>),
-    /// The turn is over: a sync may have come to its end, and walks may be due.
+    /// The free space of the replica and of the backups.
+    FreeSpace(Vec<FreeSpace>),
+    /// The turn is over: a sync may have ended, and walks may be due.
     Rest(BackgroundStatus),
-    /// A root is not what it was: all that was found out about it is void.
+    /// A root is missing or was replaced. All that is known about it is void.
     RootLost,
-    /// Another directory is this root now. `is_doubted`: it has to be whole before deletions are
-    /// followed.
+    /// Another directory was adopted as this root. `is_doubted`: deletions are held until the
+    /// source is complete.
     RootAdopted { side: Side, is_doubted: bool },
-    /// Both roots are there again.
+    /// Both roots are present again.
     RootsBack,
-    /// Somebody waits, under this number, until every change made before is in the replica. `full`:
-    /// and for a full sweep that begins from now on.
+    /// An asker of this number waits until every change made before is in the replica. `full`: also
+    /// until the end of a full sweep that begins from now on.
     Wait { id: u64, full: bool },
-    /// He waits no longer.
+    /// The asker of this number no longer waits.
     WaitEnded(u64),
-    /// No fence can be had from the watch.
+    /// The watch cannot put a fence.
     FenceFailed,
 }
 
-/// What is to be done, in this order.
+/// A command. Commands are carried out in their order.
 pub enum Command {
     StartWatch,
     StopWatch,
     StartWalk(WalkKind, WalkPlan),
     StopWalk(WalkKind),
     Round(Work),
-    /// To find out what the file systems that are written to can take.
-    FindRooms,
+    /// Find out the free space of the replica and of the backups.
+    AskFreeSpace,
     InspectRoots,
-    /// A fence of this number is to be put behind what the kernel has told by now.
+    /// Put a fence of this number behind all events that the kernel has queued by now.
     Fence(u64),
-    /// An answer to whoever waits under this number.
+    /// Send an answer to the asker of this number.
     Answer(u64, WaitResult),
-    /// The run is over.
+    /// End the run.
     End(End),
-    /// So it is, since this walk cannot be done.
+    /// End the run with an error: no thread can be started for a walk.
     Fail(std::io::Error),
 }
 
-/// Everything that the loop knows.
+/// The state of the loop.
 pub struct Core<'a> {
     config: &'a Config,
     trust: Trust,
@@ -135,51 +136,53 @@ pub struct Core<'a> {
     sync: SyncState,
     stats: Stats,
     waits: Waits,
-    /// Deletions that the guard holds, as it has said.
+    /// The deletions that the guard holds, as it has reported them.
     held: Option<Held>,
     /// When the run began.
     begun: Instant,
     portions: Portions,
-    /// Counts rounds.
+    /// Number of turns, for `whose_turn`.
     rounds: u32,
     next_sweep: Instant,
-    /// After no thread could be started for a walk.
+    /// No walk starts before this time: no thread could be started for the last one.
     no_walk_before: Instant,
-    /// Whether a root is not there. Nothing is done until it is back.
+    /// Whether a root is missing. Nothing is done until it is back.
     is_lost: bool,
     background: BackgroundStatus,
-    /// The round that is under way.
+    /// The current round.
     round: Option<RoundPlan>,
     commands: Vec<Command>,
 }
 
-/// What was found out about the present roots, and what is under way because of it. When a root is
-/// lost, all of it is dropped: a sweep finds it anew.
+/// What is known about the present roots, and the work that follows from it. If a root is lost, all
+/// of it is dropped: the next sweep finds it again.
 #[derive(Default)]
 pub struct Backlog {
     queue: Queue,
     failures: Failures,
-    /// The walk over all of both trees that runs: a sweep, a quick scan or a count.
+    /// The current walk over both trees: a full or quick sweep, or a count. Or the full comparison
+    /// of renamed directories.
     sweep: Option<WalkPlan>,
-    /// The scan of some directories that runs.
-    scan: Option<WalkPlan>,
-    /// Directories below which all is to be looked at.
-    scans: BTreeSet<RelPath>,
-    /// Directories that were renamed here as in the source: below them a quick scan sees what was
-    /// changed about that time.
+    /// The current walk of some directories, or of unwatched ones.
+    partial_walk: Option<WalkPlan>,
+    /// Directories to compare in full, with everything below.
+    to_walk: BTreeSet<RelPath>,
+    /// Directories that were renamed in the replica as in the source. A quick sweep below them
+    /// finds changes made about that time.
     moved: BTreeSet<RelPath>,
-    /// The same after that: their entries are as old as ever, and only their MD5s prove them to be
-    /// what they should. That has time.
+    /// The same directories after that sweep. Their entries have old ctimes, so only MD5s prove
+    /// that both sides are equal. This comparison waits until there is no other work.
     needs_full_compare: BTreeSet<RelPath>,
     pending_widen: PendingWiden,
     stray_writes: StrayWrites,
     crowds: Crowds,
     links: Links,
-    /// Names that a round of sweep work could do in its time, of late; `None` before the first.
+    /// Number of names that recent rounds of sweep work could handle in time; `None` before the
+    /// first.
     sweep_batch: Option<usize>,
-    /// When a source that is doubted is counted again before the next sweep.
+    /// When to count again before the next sweep, if the source is not trusted.
     next_count: Option<Instant>,
-    refusal: Option<OutOfSpace>,
+    out_of_space: Option<OutOfSpace>,
 }
 
 impl<'a> Core<'a> {
@@ -210,7 +213,7 @@ impl<'a> Core<'a> {
         }
     }
 
-    /// Takes in what has happened, and says what is to be done about it.
+    /// Handles an event. Returns the commands that follow from it.
     pub fn step(&mut self, now: Instant, event: Event) -> Vec<Command> {
         match event {
             Event::Changed(change) => self.handle_change(change, now),
@@ -223,9 +226,9 @@ impl<'a> Core<'a> {
                 self.watching.fails(&error, now);
                 self.begin_walks(now);
             }
-            Event::WatchEnded => self.mistrust_watch("the watch has broken down"),
+            Event::WatchEnded => self.mistrust_watch("the watch has failed"),
             Event::Found(WalkKind::Sweep, message) => self.handle_sweep(message, now),
-            Event::Found(WalkKind::Scan, message) => self.handle_scan(message, now),
+            Event::Found(WalkKind::Partial, message) => self.handle_partial_walk(message, now),
             Event::SourceSubmount { path, is_new } => self.note_mount(&path, is_new),
             Event::WalkFailed(kind, error) => self.cannot_walk(kind, error, now),
             Event::WalkEnded(kind) => _ = self.take_walk(kind),
@@ -233,11 +236,11 @@ impl<'a> Core<'a> {
                 self.background = background;
                 self.turn(ended, now);
             }
-            Event::RoundDone { outcome, took, rooms, background } => {
+            Event::RoundDone { outcome, took, free_space, background } => {
                 self.background = background;
-                self.end_round(*outcome, took, &rooms, now);
+                self.end_round(*outcome, took, &free_space, now);
             }
-            Event::Rooms(rooms) => self.receive_rooms(&rooms, now),
+            Event::FreeSpace(free_space) => self.receive_free_space(&free_space, now),
             Event::Rest(background) => {
                 self.background = background;
                 self.rest(now);
@@ -259,24 +262,24 @@ impl<'a> Core<'a> {
         std::mem::take(&mut self.commands)
     }
 
-    /// Ends a sync where that is possible, and begins what is due otherwise.
+    /// Ends the sync if its work is done. Begins the walks that are due, unless the run ends.
     fn rest(&mut self, now: Instant) {
         let end = self.finish_sync(now);
-        self.note_whether_equal(now);
+        self.note_whether_in_sync(now);
         self.answer_waits(now);
         match end {
             Some(end) => self.commands.push(Command::End(end)),
             None if self.ensure_watch(now) => self.begin_walks(now),
-            // Once it stands, the walks register with it.
+            // Walks register directories with the watch: they begin once it is started.
             None => {}
         }
     }
 
-    /// Nothing that was found is of use any more.
+    /// Drops all work: what is known about the roots is void.
     fn drop_work(&mut self) {
         self.is_lost = true;
         self.round = None;
-        for kind in [WalkKind::Sweep, WalkKind::Scan] {
+        for kind in [WalkKind::Sweep, WalkKind::Partial] {
             self.take_walk(kind);
         }
         self.backlog = Backlog::default();
@@ -284,7 +287,8 @@ impl<'a> Core<'a> {
     }
 
     fn adopt_root(&mut self, side: Side, is_doubted: bool, now: Instant) {
-        // One that is doubted stays so, whatever becomes of the replica, until it is counted.
+        // A source that is not trusted stays so until it is counted, even if only the replica is
+        // new.
         self.trust = if is_doubted {
             Trust::doubted(self.config.max_delete)
         } else {
@@ -301,31 +305,31 @@ impl<'a> Core<'a> {
         self.is_lost
     }
 
-    /// What is made of the source.
+    /// Returns the guard's judgement of the source.
     pub fn trust(&self) -> Trust {
         self.trust
     }
 
-    /// What waits outside of rounds.
+    /// Returns the work that waits outside rounds.
     pub fn waiting(&self) -> &impl Waiting {
         &self.backlog
     }
 
-    /// Whether what this walk finds is to be taken in, or has to wait since enough waits already.
+    /// Returns whether to receive messages of this walk: fewer than `ENOUGH` of its names wait.
     pub fn has_capacity_for(&self, kind: WalkKind) -> bool {
         let queue = &self.backlog.queue;
         match kind {
             WalkKind::Sweep => queue.count_sweep_names() < ENOUGH,
-            WalkKind::Scan => queue.count_resting() < ENOUGH,
+            WalkKind::Partial => queue.count_resting() < ENOUGH,
         }
     }
 
-    /// Whether the next round of sweep work is a full one already.
+    /// Returns whether enough names of the sweep wait for a full round.
     pub fn has_full_round(&self) -> bool {
         self.backlog.queue.count_sweep_names() >= self.measure(Detector::Sweep).0.names
     }
 
-    /// When something is due by itself, if nothing happens before; `None` where nothing is.
+    /// Returns when something is due without a further event; `None` if nothing is.
     pub fn next_wakeup(&self, now: Instant) -> Option<Instant> {
         if self.is_lost {
             return None;
@@ -335,21 +339,20 @@ impl<'a> Core<'a> {
             return Some(now);
         }
         let walk = self.next_walk(now).map(|due| due.max(self.no_walk_before));
-        let quiet = self.is_equal().then(|| self.sync.quiet_at()).flatten();
-        let room = self
-            .backlog
-            .refusal
-            .as_ref()
-            .and_then(|refusal| refusal.next_due(self.backlog.queue.has_out_of_space()));
-        [walk, quiet, queue.next_due(), room].into_iter().flatten().min()
+        let quiet = self.is_in_sync().then(|| self.sync.quiet_at()).flatten();
+        let space =
+            self.backlog.out_of_space.as_ref().and_then(|out_of_space| {
+                out_of_space.next_due(self.backlog.queue.has_out_of_space())
+            });
+        [walk, quiet, queue.next_due(), space].into_iter().flatten().min()
     }
 
-    /// Whether this run is a single one.
+    /// Returns whether this is a single run (`--once`).
     fn is_once(&self) -> bool {
         self.config.mode == Mode::Once
     }
 
-    /// The end by a signal: what was done.
+    /// Logs the end of the run by a signal. Returns how the run has ended.
     pub fn interrupt(&self, signal: i32) -> End {
         self.stats.log_end(signal);
         if self.is_once() { End::Interrupted } else { End::Done }

@@ -1,10 +1,9 @@
-//! What a round has left: what failed and comes again, what is over, and what is to be looked at
-//! because of it.
+//! The outcome of a round: failures and retries, resolved problems, and the checks that follow.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use super::space::is_refused;
+use super::space::is_out_of_space;
 use super::{Backlog, Core};
 use crate::fs::tree::FreeSpace;
 use crate::model::check::{Check, Detector};
@@ -14,23 +13,24 @@ use crate::plan::guard::Trust;
 use crate::report::{Cause, Done, Operation, Problem};
 use crate::writer::{Outcome, Requeue, Waiting};
 
-/// How long the rest of what was found in a directory is waited for, before others are let into it.
+/// The wait before a directory is checked again that cannot be widened yet, because other work in
+/// it comes first.
 const CONTENTS: Duration = Duration::from_millis(100);
 
-/// A directory that is looked into no more often than that has been closed for minutes.
+/// The wait between two checks of a directory that has been closed for minutes.
 const LONG: Duration = Duration::from_secs(60);
 
-/// A round of sweep work takes at least so many names, however slow the machine: what it looked at
-/// and had no time for is looked at again.
+/// The fewest names in a round of sweep work, even on a slow machine. Names for which the round has
+/// no time are observed twice.
 const LEAST: usize = 32;
 
-/// A round that is under way.
+/// The current round.
 pub struct RoundPlan {
     pub detector: Detector,
-    /// How many names it looks at.
+    /// Number of names that it checks.
     pub names: usize,
-    /// All paths that it looks at, where something is remembered of any path.
-    pub looked_at: Vec<RelPath>,
+    /// All paths that it checks. Empty if nothing is remembered that a check may change.
+    pub checked_paths: Vec<RelPath>,
 }
 
 impl Waiting for Backlog {
@@ -52,18 +52,19 @@ impl Waiting for Backlog {
 }
 
 impl Core<'_> {
-    /// Takes up what the round that was under way has left.
+    /// Applies the outcome of the current round. `took`: its duration. `free_space`: the free space
+    /// after it.
     pub(super) fn end_round(
         &mut self,
         outcome: Outcome,
         took: Duration,
-        rooms: &[FreeSpace],
+        free_space: &[FreeSpace],
         now: Instant,
     ) {
-        let Some(RoundPlan { detector, names, looked_at }) = self.round.take() else { return };
+        let Some(RoundPlan { detector, names, checked_paths }) = self.round.take() else { return };
         let (done, again) = (outcome.done.len(), outcome.again.len());
         let left = outcome.again.iter().filter(|(_, _, again)| *again == Requeue::Now).count();
-        self.stats.looked(names);
+        self.stats.checked(names);
         if detector == Detector::Sweep {
             self.backlog.sweep_batch = Some(match left {
                 0 => (2 * self.measure(detector).0.names).min(self.portions.sweep.names),
@@ -83,14 +84,14 @@ impl Core<'_> {
         {
             self.recount_soon(now);
         }
-        self.apply_outcome(outcome, &looked_at, rooms, now);
+        self.apply_outcome(outcome, &checked_paths, free_space, now);
     }
 
     fn apply_outcome(
         &mut self,
         outcome: Outcome,
-        looked_at: &[RelPath],
-        rooms: &[FreeSpace],
+        checked_paths: &[RelPath],
+        free_space: &[FreeSpace],
         now: Instant,
     ) {
         let removed = self.stats.removed();
@@ -107,9 +108,9 @@ impl Core<'_> {
         let mut open: BTreeSet<RelPath> = outcome.open.into_iter().collect();
         for (problem, check) in outcome.problems {
             open.insert(problem.path.clone());
-            match problem.refusal() {
-                Some(error) if is_refused(&error, rooms) => {
-                    self.defer_for_space(&problem.path, check, &error, (removed, rooms), now);
+            match problem.out_of_space() {
+                Some(error) if is_out_of_space(&error, free_space) => {
+                    self.defer_for_space(&problem.path, check, &error, (removed, free_space), now);
                 }
                 _ => self.record_failure(&problem, check, problem.failure_kind(), now),
             }
@@ -117,8 +118,8 @@ impl Core<'_> {
         self.backlog.queue.put_back_renames(outcome.renames);
         for (path, check, again) in outcome.again {
             if again == Requeue::ChangedSinceCopy && self.watching.is_wanted() {
-                // It was copied: whatever was wrong with it is over, and what it was due for is
-                // done.
+                // It was copied: an earlier problem is resolved, and the check is done. The change
+                // since then needs a new check.
                 self.look_at(&path, Check { first: now, ..check }, now);
             } else {
                 open.insert(path.clone());
@@ -131,9 +132,9 @@ impl Core<'_> {
             }
             open.insert(path);
         }
-        self.note_resolved(&outcome.done, looked_at, &open, now);
+        self.note_resolved(&outcome.done, checked_paths, &open, now);
         self.note_if_space_is_back(now);
-        self.want_scans(outcome.scans);
+        self.want_walks(outcome.to_walk);
         self.backlog.moved.extend(outcome.moved);
         for (from, done) in outcome.done.iter().filter_map(|done| Some((done.from.as_ref()?, done)))
         {
@@ -151,10 +152,10 @@ impl Core<'_> {
             Requeue::ParentGone => {
                 self.backlog.queue.push_resting(now + self.watching.rest(), path, check);
             }
-            // The walk may yet find more in it.
+            // The walk may find more entries in it.
             Requeue::Widen(_)
                 if check.detector == Detector::Sweep
-                    && (self.backlog.sweep.is_some() || self.backlog.scan.is_some()) =>
+                    && (self.backlog.sweep.is_some() || self.backlog.partial_walk.is_some()) =>
             {
                 self.backlog.pending_widen.note_after_walk(path);
             }
@@ -163,17 +164,18 @@ impl Core<'_> {
             }
             Requeue::Widen(_) => self.note_pending_widen(path, now),
             Requeue::Changing | Requeue::ChangedSinceCopy => {
-                let problem = Problem { path, cause: Cause::Restless };
-                self.record_failure(&problem, check, Failure::Restless, now);
+                let problem = Problem { path, cause: Cause::Changing };
+                self.record_failure(&problem, check, Failure::Changing, now);
             }
         }
     }
 
-    /// A directory has to stay closed for now. That is worth a word when it does so for long
-    /// although nothing else is to be done that may change it, or for very long.
+    /// Notes that a directory cannot be widened yet. Reports a problem only if no pending work
+    /// could change that, or if it has lasted for minutes.
     fn note_pending_widen(&mut self, path: RelPath, now: Instant) {
         if self.trust != Trust::Trusted {
-            // What is held stays, and so does this. The walk after the next count sees to it again.
+            // Held deletions keep the directory closed. The walk after the next count checks it
+            // again.
             return;
         }
         let wait = self.backlog.pending_widen.note(&path, now);
@@ -187,11 +189,12 @@ impl Core<'_> {
         }
     }
 
-    /// Says of what a round has looked at, and of what has gone, that there is no problem any more.
+    /// Notes the paths without a failure, and logs those that were problems. These are the checked
+    /// paths that are not in `open`, and the deleted entries with everything below.
     fn note_resolved(
         &mut self,
         done: &[Done],
-        looked_at: &[RelPath],
+        checked_paths: &[RelPath],
         open: &BTreeSet<RelPath>,
         now: Instant,
     ) {
@@ -202,7 +205,7 @@ impl Core<'_> {
             self.backlog.pending_widen.hasten_above(&dir.path, now);
             self.backlog.failures.gone(&dir.path).iter().for_each(log_resolved);
         }
-        for path in looked_at.iter().chain(gone().map(|done| &done.path)) {
+        for path in checked_paths.iter().chain(gone().map(|done| &done.path)) {
             if open.contains(path) {
                 continue;
             }
@@ -216,7 +219,7 @@ impl Core<'_> {
         }
     }
 
-    /// Notes what failed, says it where it is new, and lets it be tried again.
+    /// Notes a failure, reports it if it is new, and schedules the retry.
     pub(super) fn record_failure(
         &mut self,
         problem: &Problem,

@@ -1,81 +1,90 @@
-//! When the replica's file system takes no more, since it is full or read-only: one line for all
-//! that has to wait, and when that is tried again.
+//! The replica or the backup is out of space: full, over its quota, or read-only. It is logged once
+//! for all entries that wait, and they are retried.
 
 use std::time::{Duration, Instant};
 
 use super::{Command, Core};
 use crate::fs::tree::FreeSpace;
 use crate::model::check::Check;
-use crate::model::error::FsError;
-use crate::model::error::FsErrorKind;
+use crate::model::error::{FsError, FsErrorKind, Side};
+use crate::model::human::human_bytes;
 use crate::model::path::RelPath;
 use crate::plan::failures::Failure;
 use crate::report::advice;
 
-/// How often the file system is asked whether there is more room.
+/// How often to ask for the free space.
 const ASK: Duration = Duration::from_secs(1);
 
-/// More than the attributes of one file take, in bytes.
+/// An upper limit for the attributes of one file, in bytes.
 const LARGEST_ATTRIBUTES: u64 = 1 << 20;
 
-/// When it is tried again although there is not, so far as the file system tells: it tells nothing
-/// of quotas, nor of room that came between the refusal and the question. What is tried in vain may
-/// be many gigabytes, so the wait is doubled each time up to the limit.
+/// The first wait before a retry without a sign of more space, doubled each time, and the longest
+/// one: in general, and for a quota. The reported free space does not show quotas, nor space that
+/// became free between the failure and the question. The waits are long because a vain try may
+/// write many gigabytes.
 const FIRST_TRY: Duration = Duration::from_secs(1);
 const LAST_TRY: Duration = Duration::from_secs(60);
 const LAST_TRY_OF_QUOTA: Duration = Duration::from_secs(3);
 
-/// A file system that takes no more.
+/// A replica or backup that is out of space.
 pub(super) struct OutOfSpace {
-    /// What it (and that of the backups) could take when something was last refused.
-    rooms: Vec<FreeSpace>,
+    /// The free space of the replica and of the backups when an entry last failed.
+    free_space: Vec<FreeSpace>,
     asked: Instant,
     tried: Instant,
-    /// How long until it is tried without a sign.
+    /// The wait before the next retry without a sign of more space.
     wait: Duration,
     is_quota: bool,
-    /// Entries that this run had removed when it was last tried.
+    /// Number of entries that this run had deleted at the last try.
     removed: u64,
-    /// Since when nothing waits any more. What is written to all the time may fit at one moment,
-    /// and not at the next.
+    /// Since when no entry waits any more. A file that is written to all the time may fit at one
+    /// moment and not at the next.
     over: Option<Instant>,
 }
 
 impl OutOfSpace {
-    /// When it is asked whether there is more room, where something waits for that, or said that
-    /// all was taken. What was refused may be held by now, and no matter of room.
+    /// Returns when to ask for the free space, or to log that all entries were mirrored.
+    /// `is_waited_for`: a check waits for space. Without one, the failed entries may be held by the
+    /// guard.
     pub fn next_due(&self, is_waited_for: bool) -> Option<Instant> {
         self.over.or_else(|| is_waited_for.then_some(self.asked)).map(|since| since + ASK)
     }
 }
 
 impl Core<'_> {
-    /// Notes an entry that the replica's file system does not take. `removed`: what this run had
-    /// removed before the round in which it was tried. `rooms`: what could be taken after that.
+    /// Notes an entry that is out of space. `removed`: number of entries that this run had deleted
+    /// before the round of the try. `free_space`: the free space after that round.
     pub(super) fn defer_for_space(
         &mut self,
         path: &RelPath,
         check: Check,
         error: &FsError,
-        (removed, rooms): (u64, &[FreeSpace]),
+        (removed, free_space): (u64, &[FreeSpace]),
         now: Instant,
     ) {
-        if self.backlog.failures.met(path, Failure::Refused, now).tell
-            && self.backlog.refusal.is_none()
+        if self.backlog.failures.met(path, Failure::OutOfSpace, now).tell
+            && self.backlog.out_of_space.is_none()
         {
-            let advice = advice(error);
+            let (advice, free) = (advice(error), free_for(error, free_space));
+            let space = match (error.needed.map(human_bytes), free.map(human_bytes)) {
+                (Some(needed), Some(free)) => format!("needs {needed}, {free} are free: "),
+                (None, Some(free)) => format!("{free} are free: "),
+                (_, None) => String::new(),
+            };
             tracing::error!(
-                op = "full",
+                op = "out_of_space",
                 path = %path,
-                "{error}; it waits, with all else that is not taken, and the old versions stay{advice}",
+                needed = error.needed,
+                free,
+                "{space}{error}; it waits, and so does everything else that does not fit; the old versions stay{advice}",
             );
             self.sync.mark_active(now);
         } else {
-            tracing::debug!(op = "full", path = %path, "{error}; it waits");
+            tracing::debug!(op = "out_of_space", path = %path, "{error}; it waits");
         }
         self.backlog.failures.describe(path, error.to_string());
-        let refusal = self.backlog.refusal.get_or_insert(OutOfSpace {
-            rooms: Vec::new(),
+        let out_of_space = self.backlog.out_of_space.get_or_insert(OutOfSpace {
+            free_space: Vec::new(),
             asked: now,
             tried: now,
             wait: FIRST_TRY,
@@ -83,76 +92,94 @@ impl Core<'_> {
             removed,
             over: None,
         });
-        refusal.over = None;
-        refusal.rooms = rooms.to_vec();
-        refusal.is_quota = error.kind == FsErrorKind::OverQuota;
+        out_of_space.over = None;
+        out_of_space.free_space = free_space.to_vec();
+        out_of_space.is_quota = error.kind == FsErrorKind::OverQuota;
         self.backlog.queue.push_out_of_space(path, check);
     }
 
-    /// Says so when all is taken that was not, and has been for a while.
+    /// Logs that all entries were mirrored that were out of space. A permanent run waits for
+    /// [`ASK`] first, in case one is out of space again.
     pub(super) fn note_if_space_is_back(&mut self, now: Instant) {
         let is_once = self.is_once();
-        let Some(refusal) =
-            self.backlog.refusal.as_mut().filter(|_| !self.backlog.failures.has_out_of_space())
+        let Some(out_of_space) = self
+            .backlog
+            .out_of_space
+            .as_mut()
+            .filter(|_| !self.backlog.failures.has_out_of_space())
         else {
             return;
         };
-        let since = *refusal.over.get_or_insert(now);
+        let since = *out_of_space.over.get_or_insert(now);
         if is_once || now.duration_since(since) >= ASK {
-            self.backlog.refusal = None;
-            tracing::info!(op = "resolved", "all that had to wait was taken");
+            self.backlog.out_of_space = None;
+            tracing::info!(op = "resolved", "everything that had to wait is in the replica");
         }
     }
 
-    /// Asks, now and then, whether there is more room where something has to wait for that.
-    pub(super) fn check_room(&mut self, now: Instant) {
+    /// Asks for the free space if an entry waits for it, and [`ASK`] has passed since the last
+    /// time.
+    pub(super) fn check_free_space(&mut self, now: Instant) {
         self.note_if_space_is_back(now);
-        if let Some(refusal) = &mut self.backlog.refusal
-            && now >= refusal.asked + ASK
+        if let Some(out_of_space) = &mut self.backlog.out_of_space
+            && now >= out_of_space.asked + ASK
         {
-            refusal.asked = now;
-            self.commands.push(Command::FindRooms);
+            out_of_space.asked = now;
+            self.commands.push(Command::AskFreeSpace);
         }
     }
 
-    /// Tries what has to wait again, now and then, and at once where there is more room.
-    pub(super) fn receive_rooms(&mut self, rooms: &[FreeSpace], now: Instant) {
-        let Some(refusal) = &mut self.backlog.refusal else { return };
-        let is_more =
-            rooms.iter().zip(&refusal.rooms).any(|(room, before)| room.has_gained_over(before));
+    /// Retries all entries that wait for space: at once if there is more free space, else when
+    /// their wait is over.
+    pub(super) fn receive_free_space(&mut self, free_space: &[FreeSpace], now: Instant) {
+        let Some(out_of_space) = &mut self.backlog.out_of_space else { return };
+        let is_more = free_space
+            .iter()
+            .zip(&out_of_space.free_space)
+            .any(|(space, before)| space.has_gained_over(before));
         if is_more {
-            refusal.wait = FIRST_TRY;
-            self.try_refused(now);
-        } else if now >= refusal.tried + refusal.wait {
-            let last = if refusal.is_quota { LAST_TRY_OF_QUOTA } else { LAST_TRY };
-            refusal.wait = (2 * refusal.wait).min(last);
-            self.try_refused(now);
+            out_of_space.wait = FIRST_TRY;
+            self.retry_out_of_space(now);
+        } else if now >= out_of_space.tried + out_of_space.wait {
+            let last = if out_of_space.is_quota { LAST_TRY_OF_QUOTA } else { LAST_TRY };
+            out_of_space.wait = (2 * out_of_space.wait).min(last);
+            self.retry_out_of_space(now);
         }
     }
 
-    /// Tries what has to wait again where this run has removed something since the last time.
-    /// Whether it has.
-    pub(super) fn try_with_what_went(&mut self, now: Instant) -> bool {
+    /// Retries all entries that wait for space if this run has deleted entries since the last try.
+    /// Returns whether it has.
+    pub(super) fn retry_after_deletions(&mut self, now: Instant) -> bool {
         let removed = self.stats.removed();
-        let is_more =
-            self.backlog.refusal.as_ref().is_some_and(|refusal| removed > refusal.removed);
+        let is_more = self
+            .backlog
+            .out_of_space
+            .as_ref()
+            .is_some_and(|out_of_space| removed > out_of_space.removed);
         if is_more {
-            self.try_refused(now);
+            self.retry_out_of_space(now);
         }
         is_more
     }
 
-    fn try_refused(&mut self, now: Instant) {
-        if let Some(refusal) = &mut self.backlog.refusal {
-            (refusal.tried, refusal.removed) = (now, self.stats.removed());
+    fn retry_out_of_space(&mut self, now: Instant) {
+        if let Some(out_of_space) = &mut self.backlog.out_of_space {
+            (out_of_space.tried, out_of_space.removed) = (now, self.stats.removed());
             self.backlog.queue.wake_out_of_space();
         }
     }
 }
 
-/// Whether this answer means that the file system takes no more. One that has room says so of
-/// attributes, too, if they are larger than it can store.
-pub(super) fn is_refused(error: &FsError, rooms: &[FreeSpace]) -> bool {
-    let has_room = |room: &FreeSpace| room.bytes >= LARGEST_ATTRIBUTES;
-    !(error.kind == FsErrorKind::NoSpaceForXattrs && rooms.first().is_some_and(has_room))
+/// Returns the free bytes where an entry failed, if it failed for lack of them. `None` for a quota,
+/// which they do not show.
+fn free_for(error: &FsError, free_space: &[FreeSpace]) -> Option<u64> {
+    let space = free_space.get(usize::from(error.side == Side::Backup))?;
+    (error.kind == FsErrorKind::NoSpace).then_some(space.bytes)
+}
+
+/// Returns whether the error means that the file system is out of space. A file system with free
+/// space reports the same for attributes that are larger than it can store.
+pub(super) fn is_out_of_space(error: &FsError, free_space: &[FreeSpace]) -> bool {
+    let has_room = |space: &FreeSpace| space.bytes >= LARGEST_ATTRIBUTES;
+    !(error.kind == FsErrorKind::NoSpaceForXattrs && free_space.first().is_some_and(has_room))
 }

@@ -1,4 +1,4 @@
-//! What has been done: counted for the lines that end a sync and a run.
+//! Counts of actions and work, for the lines that end a sync and a run.
 
 use std::time::{Duration, Instant};
 
@@ -17,12 +17,13 @@ pub(super) struct Stats {
     sync: SyncStats,
     total: Totals,
     effort: Effort,
-    /// Of the walk over all before the present one, until that has ended.
+    /// The same of the sweep before the current one, until that has ended: whether it left
+    /// differences, and how many entries it kept.
     had_left: bool,
     kept_before: u64,
 }
 
-/// Since the last walk over all began.
+/// The counts since the last full or quick sweep began.
 #[derive(Default)]
 struct SyncStats {
     created: u64,
@@ -32,140 +33,143 @@ struct SyncStats {
     bytes: u64,
     held: u64,
     waiting: u64,
-    /// Looks at what is kept of file systems that are no longer mounted.
+    /// Number of checks that kept an entry because its file system is no longer mounted.
     kept: u64,
-    /// Files with more than one name that were copied.
+    /// Number of copied files with more than one name.
     linked: u64,
-    /// Actions that only the full sweep has led to, though there is a watch.
+    /// Number of actions that a full sweep led to. With a watch, it did not report them.
     missed: u64,
 }
 
-/// Since the start of the run.
+/// The counts since the start of the run.
 #[derive(Default)]
 struct Totals {
     actions: u64,
     removed: u64,
     bytes: u64,
     sweeps: u64,
-    /// Bytes that the last full sweep has read, and how long it took.
+    /// Bytes that the last full sweep has read, and its duration.
     read: u64,
     took: Duration,
-    /// When that began.
+    /// When it began, by the system clock.
     swept: Option<Time>,
-    /// When it came to its end, and how many entries the last walk over all has compared.
+    /// When it ended, and how many entries the last full or quick sweep has compared.
     swept_at: Option<Instant>,
     entries: Option<u64>,
-    /// Actions that only full sweeps have led to, though there is a watch.
+    /// Number of actions that full sweeps led to. With a watch, it did not report them.
     missed: u64,
-    /// Whether it was said that a sweep takes longer than the interval.
-    said_long: bool,
-    /// Whether it was said that hard links are not mirrored as such.
-    said_linked: bool,
+    /// Whether it was logged that a sweep takes longer than the interval.
+    logged_long: bool,
+    /// Whether it was logged that hard links are not mirrored as such.
+    logged_linked: bool,
 }
 
-/// What it took since "equal" was last said.
+/// The work since `in sync` was last logged.
 #[derive(Default)]
 struct Effort {
-    /// Changes that the watch has told.
-    told: usize,
-    /// Names that rounds have taken.
-    looked: usize,
-    /// Files that were copied.
+    /// Number of changes that the watch has reported.
+    reported: usize,
+    /// Number of names that rounds have checked.
+    checked: usize,
+    /// Number of copied files.
     copied: usize,
-    /// Pairs of files that rounds have read for their MD5s.
+    /// Number of MD5s that rounds have computed.
     hashed: u64,
 }
 
 impl Stats {
-    /// A walk over all begins.
+    /// Notes that a full or quick sweep begins.
     pub fn sync_begins(&mut self) {
         (self.had_left, self.kept_before) = (self.has_left(), self.sync.kept);
         self.sync = SyncStats::default();
     }
 
-    /// When the last full sweep began that has come to its end.
+    /// Returns when the last full sweep that has ended began.
     pub fn last_swept(&self) -> Option<Time> {
         self.total.swept
     }
 
-    /// How long the last full sweep took.
+    /// Returns how long the last full sweep took.
     pub fn sweep_took(&self) -> Duration {
         self.total.took
     }
 
-    /// Whether a sweep reads more than half of the memory holds.
+    /// Returns whether the last full sweep read more than half of the memory can hold.
     pub fn has_read_much(&self) -> bool {
         is_much_to_read(self.total.read)
     }
 
-    /// Entries that were removed since the start of the run.
+    /// Returns the number of entries deleted since the start of the run.
     pub fn removed(&self) -> u64 {
         self.total.removed
     }
 
-    /// When the last full sweep came to its end.
+    /// Returns when the last full sweep ended.
     pub fn swept_at(&self) -> Option<Instant> {
         self.total.swept_at
     }
 
-    /// Entries and bytes of the last walk over all.
+    /// Returns the number of entries in the last full or quick sweep.
     pub fn entries_before(&self) -> Option<u64> {
         self.total.entries
     }
 
+    /// Returns the bytes that the last full sweep has read.
     pub fn bytes_before(&self) -> Option<u64> {
         self.total.swept_at.map(|_| self.total.read)
     }
 
-    /// Since the start of the run: changes that only sweeps have found, actions, and bytes that
-    /// were copied.
+    /// Returns the number of actions since the start of the run that full sweeps led to. With a
+    /// watch, it did not report them.
     pub fn missed(&self) -> u64 {
         self.total.missed
     }
 
+    /// Returns the number of actions since the start of the run.
     pub fn actions(&self) -> u64 {
         self.total.actions
     }
 
+    /// Returns the number of bytes copied since the start of the run.
     pub fn copied_bytes(&self) -> u64 {
         self.total.bytes
     }
 
-    /// What is kept of file systems that are no longer mounted.
+    /// Returns how often an entry was kept because its file system is no longer mounted.
     pub fn kept(&self) -> u64 {
         self.sync.kept.max(self.kept_before)
     }
 
-    /// Whether something is left as it is that differs, or was, as far as the walk that runs has
-    /// not yet seen.
+    /// Returns whether a difference is left, as far as is known: the current sweep may not have
+    /// reached one that the last one has left.
     pub fn may_have_left(&self) -> bool {
         self.has_left() || self.had_left
     }
 
-    /// Whether something was left as it is that differs.
+    /// Returns whether a difference was left since the last sweep began.
     pub fn has_left(&self) -> bool {
         self.sync.held + self.sync.waiting + self.sync.kept > 0
     }
 
-    /// A change was told by the watch.
-    pub fn told(&mut self) {
-        self.effort.told += 1;
+    /// Counts a change that the watch has reported.
+    pub fn reported(&mut self) {
+        self.effort.reported += 1;
     }
 
-    /// A round has taken so many names.
-    pub fn looked(&mut self, names: usize) {
-        self.effort.looked += names;
+    /// Counts the names of a round.
+    pub fn checked(&mut self, names: usize) {
+        self.effort.checked += names;
     }
 
-    /// A round was done. `by_clock`: while a full sweep runs.
-    pub fn add(&mut self, outcome: &Outcome, by_clock: bool) {
+    /// Counts the outcome of a round. `in_full_sweep`: it came during a full sweep.
+    pub fn add(&mut self, outcome: &Outcome, in_full_sweep: bool) {
         let Outcome { done, held, waiting, kept, linked, hashed, .. } = outcome;
         let Self { sync, total, effort, .. } = self;
         sync.held += held;
         sync.waiting += waiting;
         sync.kept += kept;
         sync.linked += linked;
-        effort.hashed += hashed;
+        effort.hashed += 2 * hashed;
         effort.copied += done.iter().filter(|done| done.bytes.is_some()).count();
         for done in done {
             match done.operation {
@@ -181,13 +185,13 @@ impl Stats {
             sync.bytes += bytes;
             total.bytes += bytes;
             total.actions += 1;
-            let is_missed = u64::from(by_clock && done.detector == Detector::Sweep);
+            let is_missed = u64::from(in_full_sweep && done.detector == Detector::Sweep);
             sync.missed += is_missed;
             total.missed += is_missed;
         }
     }
 
-    /// A walk over all has come to its end.
+    /// Notes that a full or quick sweep has ended.
     pub fn walk_ends(&mut self, ended: &EndedSweep, now: Instant) {
         self.total.entries = Some(ended.summary.entries);
         if ended.task == Task::Full {
@@ -197,16 +201,24 @@ impl Stats {
         }
     }
 
-    /// Writes the line that ends a sync.
-    pub fn log_swept(&mut self, ended: &EndedSweep, now: Instant, problems: usize, watching: bool) {
-        let EndedSweep { task, since, summary, .. } = ended;
+    /// Logs the end of a sync.
+    ///
+    /// `worked`: its duration, without the wait for retries.
+    pub fn log_swept(
+        &mut self,
+        ended: &EndedSweep,
+        worked: Duration,
+        problems: usize,
+        watching: bool,
+    ) {
+        let EndedSweep { task, summary, .. } = ended;
         (self.had_left, self.kept_before) = (false, 0);
         let Self { sync, total, .. } = self;
         if *task == Task::Full {
             total.swept = Some(summary.begun);
         }
         let linked = sync.linked + summary.linked;
-        if linked > 0 && !std::mem::replace(&mut total.said_linked, true) {
+        if linked > 0 && !std::mem::replace(&mut total.logged_linked, true) {
             tracing::info!(
                 op = "links",
                 linked,
@@ -214,12 +226,14 @@ impl Stats {
                  as a file of its own"
             );
         }
-        let took = now.duration_since(*since).as_secs_f64();
-        let word = if watching && *task == Task::Quick { "scan" } else { "sweep" };
+        let md5s = 2 * summary.hashed;
+        let task = if *task == Task::Full { "full" } else { "quick" };
+        let took = worked.as_secs_f64();
         tracing::info!(
-            op = word,
+            op = "sweep",
+            task,
             entries = summary.entries,
-            hashed = summary.hashed,
+            hashed = md5s,
             hashed_bytes = summary.bytes,
             differ = summary.differ,
             created = sync.created,
@@ -233,39 +247,40 @@ impl Stats {
             problems,
             compare_seconds = summary.took.as_secs_f64(),
             seconds = took,
-            "{}, {} MD5s in {took:.2} s: {}",
+            "{task}, {}, {} in {took:.2} s: {}",
             counted(summary.entries, "entry", "entries"),
-            2 * summary.hashed,
+            counted(md5s, "MD5", "MD5s"),
             sync.in_words(problems, watching).join(", "),
         );
     }
 
-    /// Says once that sweeps take longer than the time between them.
-    pub fn log_if_long(&mut self, took: Duration, interval: Duration) {
-        if took > interval && !std::mem::replace(&mut self.total.said_long, true) {
+    /// Logs once that a sweep takes longer than the interval.
+    pub fn log_if_long(&mut self, took: Duration, interval: Duration, has_rate: bool) {
+        if took > interval && !std::mem::replace(&mut self.total.logged_long, true) {
             let [took, interval] = [took, interval].map(human_duration);
+            let advice = if has_rate { ", or a higher --sweep-rate" } else { "" };
             tracing::warn!(
                 op = "warning",
-                "a sweep has taken {took}, longer than the interval of {interval}, which is counted from its end: the \
-                 trees are read most of the time (give a longer interval, or --sweep-rate)"
+                "a full sweep has taken {took}, longer than the interval of {interval}: the trees are read most of \
+                 the time (give a longer interval{advice})"
             );
         }
     }
 
-    /// Writes what it took since that was last written.
+    /// Logs the work since the last call.
     pub fn log_effort(&mut self) {
-        let Effort { told, looked, copied, hashed } = std::mem::take(&mut self.effort);
+        let Effort { reported, checked, copied, hashed } = std::mem::take(&mut self.effort);
         tracing::debug!(
             op = "effort",
-            told,
-            looked,
+            reported = reported,
+            checked = checked,
             copied,
             hashed,
-            "{told} changes told, {looked} names looked at, {copied} files copied, {hashed} pairs hashed"
+            "{reported} changes reported, {checked} names checked, {copied} files copied, {hashed} MD5s"
         );
     }
 
-    /// The last line of a run.
+    /// Logs the last line of a run.
     pub fn log_end(&self, signal: i32) {
         let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
         tracing::info!(
@@ -280,7 +295,7 @@ impl Stats {
 }
 
 impl SyncStats {
-    /// What was done, and what was left.
+    /// Returns in words what was done, and what was left.
     fn in_words(&self, problems: usize, watching: bool) -> Vec<String> {
         let numbers = [
             (self.created, "created"),
@@ -309,10 +324,10 @@ impl SyncStats {
             words.push(format!("{} new waiting", self.waiting));
         }
         if self.kept > 0 {
-            words.push("what is not mounted kept".to_owned());
+            words.push("entries of unmounted file systems kept".to_owned());
         }
         if watching && self.missed > 0 {
-            words.push(format!("{} of them not told by the watch", self.missed));
+            words.push(format!("{} of them not reported by the watch", self.missed));
         }
         words
     }

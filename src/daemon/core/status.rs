@@ -1,4 +1,4 @@
-//! What somebody is told who asks how it stands.
+//! The status of the run.
 
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ use crate::model::task::Task;
 use crate::plan::guard::Trust;
 
 impl Core<'_> {
-    /// How it stands. What is known outside of the core is for whoever drives it to add.
+    /// Returns the status. The driver of the core adds the facts that only it knows.
     pub fn status(&self, now: Instant) -> Status {
         let age = |at: Instant| now.saturating_duration_since(at).as_secs_f64();
         let next = self.next_sweep.saturating_duration_since(now);
@@ -23,8 +23,8 @@ impl Core<'_> {
             replica: shown(&self.config.replica).to_string(),
             state: self.state(),
             has_walked: self.sync.has_ended_once(),
-            in_sync: self.sync.equal_since().is_some(),
-            in_sync_seconds: self.sync.equal_since().map(age),
+            in_sync: self.sync.in_sync_since().is_some(),
+            in_sync_seconds: self.sync.in_sync_since().map(age),
             up_seconds: age(self.begun),
             queued: self.backlog.queue.count(),
             problems,
@@ -36,7 +36,7 @@ impl Core<'_> {
             next_full_sweep_seconds: (!self.is_once()
                 && !self.is_lost
                 && self.config.task == Task::Full
-                && !self.is_swept_by_clock())
+                && !self.runs_full_sweep())
             .then_some(next.as_secs_f64()),
             missed: self.stats.missed(),
             unwatched: self.watching.unwatched(),
@@ -63,9 +63,9 @@ impl Core<'_> {
             State::Counting
         } else if self.trust != Trust::Trusted && self.held.is_some() {
             State::Held
-        } else if self.backlog.refusal.is_some() {
+        } else if self.backlog.out_of_space.is_some() {
             State::OutOfSpace
-        } else if self.sync.equal_since().is_some() {
+        } else if self.sync.in_sync_since().is_some() {
             State::InSync
         } else if !self.sync.has_ended_once() {
             State::FirstCopy
@@ -78,7 +78,8 @@ impl Core<'_> {
         }
     }
 
-    /// Whether changes are known that were not followed yet, whatever a sweep may still find.
+    /// Returns whether known changes are not mirrored yet. Differences that the current full sweep
+    /// may still find do not count.
     fn has_work(&self) -> bool {
         let queue = &self.backlog.queue;
         queue.has_ready(Detector::Watch)
@@ -86,26 +87,30 @@ impl Core<'_> {
             || queue.count_resting() > 0
             || queue.count_sweep_names() > 0
             || !self.background.is_idle
-            || self.is_scanning()
+            || self.is_looking_for_changes()
             || !self.backlog.crowds.is_empty()
             || self.backlog.pending_widen.has_after_walk()
     }
 
-    /// Whether something looks for what is not known yet, or is to.
-    pub(super) fn is_scanning(&self) -> bool {
-        let rescans = self.backlog.sweep.as_ref().is_some_and(|walk| walk.task != Task::Full);
-        rescans || self.backlog.scan.is_some() || self.wants_scan() || self.watching.wants_scan()
+    /// Returns whether any walk is due or under way, except a full sweep and the full comparison of
+    /// renamed directories.
+    pub(super) fn is_looking_for_changes(&self) -> bool {
+        let is_quick = self.backlog.sweep.as_ref().is_some_and(|walk| walk.task != Task::Full);
+        is_quick
+            || self.backlog.partial_walk.is_some()
+            || self.wants_partial_walk()
+            || self.watching.wants_walk()
     }
 
-    /// Notes whether anything is known to differ, since when.
-    pub(super) fn note_whether_equal(&mut self, now: Instant) {
-        let is_equal = !self.is_lost
+    /// Notes whether the replica is in sync, and since when.
+    pub(super) fn note_whether_in_sync(&mut self, now: Instant) {
+        let is_in_sync = !self.is_lost
             && self.sync.has_ended_once()
             && !self.has_work()
             && self.trust == Trust::Trusted
             && self.backlog.failures.is_empty()
             && self.backlog.pending_widen.is_empty()
             && !self.stats.may_have_left();
-        self.sync.set_equal(is_equal, now);
+        self.sync.set_in_sync(is_in_sync, now);
     }
 }

@@ -1,6 +1,6 @@
-//! Writes that were told for a name at which the written file does not stand, and of which it is
-//! not known where it does: its other names are looked for in the directory, and among those that
-//! came last.
+//! Stray writes: the watch reports a write for a name that no longer leads to the written file. If
+//! the file's other names are not known, they are searched: in the directory, and among the names
+//! that were noted last.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -12,49 +12,49 @@ use crate::plan::hard_links::Linked;
 use crate::report::{Done, Operation};
 use crate::sweep::Summary;
 
-/// The wait after a directory in which nothing was found, doubled each time up to the limit:
-/// somebody may go on and on writing to a file that has no name any more.
+/// The wait after a walk of a directory that found nothing, doubled each time, and the longest one.
+/// Somebody may write for hours to a file that has no name any more.
 const FIRST: Duration = Duration::from_millis(100);
 const LAST: Duration = Duration::from_secs(10);
 
-/// Looking into them takes no more than such a part of the time.
+/// The divisor of the time that these walks may take.
 const PART: u32 = 10;
 
-/// Of the names that were noted last, so many are looked at, wherever they are.
+/// The most names that are checked wherever they are: those noted last.
 const LATELY: usize = 1_000;
 
-/// For so long after a name was replaced what is told of it may be meant for another file.
+/// How long after a name was replaced a report for it may concern the former file.
 const DOUBT: Duration = Duration::from_secs(1);
 
-/// Of so many names at a time it is found out to which other ones they belong.
+/// The most names whose files are searched at a time.
 const SOUGHT: usize = 4;
 
-/// So many directories are remembered, and so many names.
+/// The most directories that are remembered, and the most names.
 const MOST: usize = 1_000;
 
-/// When a directory is looked into, and how long it waits then if nothing was found.
+/// When to walk a directory, and the wait after that if nothing is found.
 struct StrayWait {
     due: Option<Instant>,
     not_before: Instant,
     next: Duration,
 }
 
-/// The directories that are to be looked into for such files. Pure: times come in.
+/// The directories in which written files are searched. Pure: times are arguments.
 #[derive(Default)]
 pub(super) struct StrayWrites {
     waits: BTreeMap<RelPath, StrayWait>,
-    /// Names that other files have taken, and when.
+    /// Names that lead to another file by now, and since when.
     doubted: HashMap<RelPath, Instant>,
-    /// The names of which something was told that belongs to others, and which are looked for now.
+    /// The names for which a write was reported, and whose files are searched now.
     sought: Vec<RelPath>,
-    /// And since when.
+    /// When that search began.
     sought_since: Option<Instant>,
-    /// Not before this is any looked into.
+    /// No walk starts before this time.
     not_before: Option<Instant>,
 }
 
 impl StrayWrites {
-    /// A name was replaced by that of another file, and which one had it before is not known.
+    /// Notes that a name leads to another file now, and that its former file is not known.
     pub fn doubt(&mut self, path: RelPath, now: Instant) {
         if self.doubted.len() == MOST {
             self.doubted.clear();
@@ -62,8 +62,8 @@ impl StrayWrites {
         self.doubted.insert(path, now);
     }
 
-    /// Something was told of this name, not that it came or went. So soon after it was replaced it
-    /// may be the former file's, and its ctime does not say so.
+    /// Notes a report for a name, other than that it was created or deleted. Soon after the name
+    /// was replaced, the report may concern the former file, even if the ctime does not show that.
     pub fn told(&mut self, path: &RelPath, now: Instant) {
         let since = self.doubted.get(path);
         if since.is_some_and(|since| now.duration_since(*since) < DOUBT) {
@@ -71,7 +71,7 @@ impl StrayWrites {
         }
     }
 
-    /// What was told of this name belongs to another one, perhaps in the same directory.
+    /// Notes that a report for a name concerns another name, perhaps in the same directory.
     pub fn note(&mut self, path: &RelPath, now: Instant) {
         let Some((dir, _)) = path.split() else { return };
         if self.waits.len() == MOST && !self.waits.contains_key(&dir) {
@@ -88,8 +88,7 @@ impl StrayWrites {
         }
     }
 
-    /// A file was updated. Where that was in the course of looking, the names that may be former
-    /// ones of it.
+    /// Returns the names that an updated file may have had before. Empty if no search is under way.
     pub fn former_name_candidates(&mut self, now: Instant) -> &[RelPath] {
         if self.sought_since.is_some_and(|since| now.duration_since(since) >= DOUBT) {
             self.sought_since = None;
@@ -98,7 +97,8 @@ impl StrayWrites {
         if self.sought_since.is_some() { &self.sought } else { &[] }
     }
 
-    /// What was sought was found, wherever that is: there is reason to look as soon the next time.
+    /// Notes that a searched file was found, wherever that is. The next walks are due at once, with
+    /// short waits.
     pub fn found(&mut self, now: Instant) {
         for (dir, _) in self.sought.iter().filter_map(RelPath::split) {
             if let Some(wait) = self.waits.get_mut(&dir) {
@@ -113,7 +113,7 @@ impl StrayWrites {
         Some(self.not_before.map_or(due, |time| time.max(due)))
     }
 
-    /// The directories that are due, at most so many.
+    /// Removes and returns up to `most` directories that are due.
     pub fn take(&mut self, now: Instant, most: usize) -> Vec<RelPath> {
         if self.next_due().is_none_or(|due| due > now) {
             return Vec::new();
@@ -128,8 +128,8 @@ impl StrayWrites {
             .collect()
     }
 
-    /// A directory was looked into.
-    pub fn looked_into(&mut self, dir: &RelPath, found: bool, now: Instant) {
+    /// Notes that a directory was walked. `found`: whether a difference was found.
+    pub fn note_walked(&mut self, dir: &RelPath, found: bool, now: Instant) {
         let Some(wait) = self.waits.get_mut(dir) else { return };
         if found {
             wait.next = FIRST;
@@ -140,17 +140,17 @@ impl StrayWrites {
         wait.next = LAST.min(2 * wait.next);
     }
 
-    /// Looking into some took so long.
+    /// Notes how long a walk of some directories took. The next one waits [`PART`] times as long.
     pub fn note_duration(&mut self, took: Duration, now: Instant) {
         self.not_before = Some(now + PART * took);
     }
 }
 
 impl Core<'_> {
-    /// Something was written that stands elsewhere than it was told. Where it is known by which
-    /// other names, these are looked at as soon as it is told.
+    /// Notes reports of writes that concern files under other names. If these names are known, the
+    /// report itself makes them due: nothing is searched.
     ///
-    /// `stray_writes`, `replaced`: of a round, which has seen that `names` are there.
+    /// `stray_writes`, `replaced`: from the outcome of a round, which has seen that `names` exist.
     pub(super) fn note_stray_writes(
         &mut self,
         stray_writes: &[RelPath],
@@ -174,8 +174,8 @@ impl Core<'_> {
         }
     }
 
-    /// What was updated while a stray was looked for may be it: from now on it is looked at as soon
-    /// as that is told.
+    /// Notes that updated files may be those that are searched. From now on, a report for the old
+    /// name makes them due at once.
     pub(super) fn note_updated(&mut self, done: &[Done], now: Instant) {
         let Backlog { links, stray_writes, .. } = &mut self.backlog;
         let mut is_found = false;
@@ -190,7 +190,7 @@ impl Core<'_> {
         }
     }
 
-    pub(super) fn look_at_lately(&mut self, now: Instant) {
+    pub(super) fn check_latest_names(&mut self, now: Instant) {
         let lately: Vec<RelPath> = self.backlog.links.lately(LATELY).cloned().collect();
         for path in lately {
             self.look_at(&path, Check::new(Depth::Metadata, Detector::Watch, now), now);
@@ -201,7 +201,7 @@ impl Core<'_> {
         self.backlog.crowds.note_duration(summary.took, now);
         self.backlog.stray_writes.note_duration(summary.took, now);
         for dir in dirs {
-            self.backlog.stray_writes.looked_into(dir, summary.differ > 0, now);
+            self.backlog.stray_writes.note_walked(dir, summary.differ > 0, now);
         }
     }
 }
@@ -220,18 +220,18 @@ mod tests {
             now = stray_writes.next_due().unwrap();
             assert_eq!(stray_writes.take(now, 10), [path("d")]);
             assert_eq!(stray_writes.next_due(), None);
-            stray_writes.looked_into(&path("d"), false, now);
+            stray_writes.note_walked(&path("d"), false, now);
             stray_writes.note(&path("d/f"), now);
             let wait = stray_writes.next_due().unwrap() - now;
             assert_eq!(wait, LAST.min(FIRST * 2_u32.pow(round)));
         }
         stray_writes.note(&path("other/f"), now);
         assert_eq!(stray_writes.take(now, 10), [path("other")], "others do not wait for that");
-        stray_writes.looked_into(&path("d"), true, now);
-        stray_writes.looked_into(&path("d"), false, now);
+        stray_writes.note_walked(&path("d"), true, now);
+        stray_writes.note_walked(&path("d"), false, now);
         now = stray_writes.next_due().unwrap();
         stray_writes.take(now, 10);
-        stray_writes.looked_into(&path("d"), false, now);
+        stray_writes.note_walked(&path("d"), false, now);
         stray_writes.note(&path("d/f"), now);
         assert!(
             stray_writes.next_due().unwrap() - now <= 2 * FIRST,
@@ -240,7 +240,7 @@ mod tests {
         stray_writes.found(now);
         assert_eq!(stray_writes.next_due(), Some(now), "also what was found elsewhere");
         assert_eq!(stray_writes.take(now, 10), [path("d")]);
-        stray_writes.looked_into(&path("d"), false, now);
+        stray_writes.note_walked(&path("d"), false, now);
         stray_writes.note(&path("d/f"), now);
         assert_eq!(stray_writes.next_due(), Some(now + FIRST));
     }

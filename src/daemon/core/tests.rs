@@ -1,3 +1,3 @@
-//! The core, driven by tests.
+//! Tests that drive the core.
 
 mod model;

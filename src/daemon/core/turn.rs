@@ -1,4 +1,4 @@
-//! One turn of the loop: what is ready goes into a round.
+//! A turn of the loop: ready checks go into a round.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -10,12 +10,12 @@ use crate::model::path::RelPath;
 use crate::plan::queue::BatchLimit;
 use crate::writer::Work;
 
-/// What one round takes at most.
+/// The most work of a round.
 #[derive(Clone, Copy, Debug)]
 pub struct Portions {
     pub watch: BatchLimit,
     pub sweep: BatchLimit,
-    /// Renames that it follows: with their looks they take about as long as other work does.
+    /// Number of renames. With their checks they take about as long as other work.
     pub renames: usize,
 }
 
@@ -25,31 +25,31 @@ impl Portions {
         sweep: BatchLimit { names: 256, dirs: 64 },
         renames: 100,
     };
-    /// Where each round waits for the disk: many names share a wait.
+    /// The limits for `--durable`. Each round waits for the disk, so a larger one saves time.
     pub const DURABLE: Self = {
         let portion = BatchLimit { names: 4096, dirs: 128 };
         Self { watch: portion, sweep: portion, ..Self::DEFAULT }
     };
 }
 
-/// How long a round of sweep work begins new tasks, so that it holds up nothing for long.
+/// How long a round begins new tasks. Sweep work must not delay the watch's.
 const SWEEP_ROUND: Duration = Duration::from_millis(5);
 const WATCH_ROUND: Duration = Duration::from_millis(20);
 
-/// It waits for the disk, however little it does.
+/// The same for `--durable`: each round waits for the disk, however little it does.
 const DURABLE_ROUND: Duration = Duration::from_millis(200);
 
-/// Files above this size, in bytes, are no matter for a round of sweep work.
+/// Files above this size, in bytes, are compared and copied outside rounds.
 const BIG_FOR_SWEEP: u64 = 1024 * 1024;
 const BIG_FOR_WATCH: u64 = 8 * 1024 * 1024;
 
-/// Of so many rounds one is of sweep work, however much the watch has told.
+/// One of this number of turns is for sweep work, however much the watch has reported.
 const TURNS: u32 = 8;
 
 impl Core<'_> {
-    /// Begins a round, where there is work for one. `ended`: paths of what it is to take back.
+    /// Begins a round if there is work for one. `ended`: paths whose background work has ended.
     pub(super) fn turn(&mut self, ended: Vec<RelPath>, now: Instant) {
-        self.check_room(now);
+        self.check_free_space(now);
         if self.is_lost {
             return;
         }
@@ -66,10 +66,10 @@ impl Core<'_> {
         let remembered = !self.backlog.failures.is_empty()
             || !self.backlog.links.is_empty()
             || !self.backlog.pending_widen.is_empty();
-        let looked_at = if remembered { paths(&checks, ended) } else { Vec::new() };
-        self.backlog.links.look_at(looked_at.iter());
+        let checked_paths = if remembered { paths(&checks, ended) } else { Vec::new() };
+        self.backlog.links.look_at(checked_paths.iter());
         let names: usize = checks.values().map(BTreeMap::len).sum();
-        self.round = Some(RoundPlan { detector, names, looked_at });
+        self.round = Some(RoundPlan { detector, names, checked_paths });
         self.commands.push(Command::Round(Work {
             moves,
             checks,
@@ -82,7 +82,7 @@ impl Core<'_> {
         }));
     }
 
-    /// What a round takes, and how long it begins new tasks.
+    /// Returns the limits of a round: its work, and how long it begins new tasks.
     pub(super) fn measure(&self, detector: Detector) -> (BatchLimit, Duration) {
         let Portions { watch, sweep, .. } = self.portions;
         match detector {
@@ -96,7 +96,8 @@ impl Core<'_> {
         }
     }
 
-    /// The watch's work comes first, and the sweep's is never shut out.
+    /// Returns whose checks the next round takes. The watch's come first, but the sweep's always
+    /// have their turn.
     fn whose_turn(&mut self) -> Detector {
         self.rounds = self.rounds.wrapping_add(1);
         let swept = self.backlog.queue.has_ready(Detector::Sweep);
@@ -109,7 +110,7 @@ impl Core<'_> {
     }
 }
 
-/// All that a round will look at.
+/// Returns all paths that a round will check.
 fn paths(checks: &Checks, ended: Vec<RelPath>) -> Vec<RelPath> {
     let named = checks.iter().flat_map(|(dir, names)| names.keys().map(|name| dir.join(name)));
     let dirs = checks.keys().cloned();

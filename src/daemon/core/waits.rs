@@ -1,4 +1,4 @@
-//! Those who wait until every change made before is in the replica.
+//! Askers that wait until every change made before is in the replica.
 
 use std::time::Instant;
 
@@ -10,24 +10,25 @@ use crate::model::status::WaitResult;
 use crate::model::task::Task;
 use crate::plan::guard::Trust;
 
-/// Problems that are named to somebody who waits.
+/// The most problems that are named to an asker.
 const NAMED: usize = 20;
 
-/// Somebody who waits.
+/// An asker that waits.
 struct Wait {
     id: u64,
     asked: Instant,
-    /// What was known by then is to be in the replica: once nothing is needed any more.
+    /// The wait ends once all work known by this time is done, and `needs` is `Nothing`.
     until: Instant,
     needs: Needs,
 }
 
-/// What has to come first, so that all such changes are known.
+/// The condition under which all changes made before are known.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Needs {
-    /// A fence has to come out of the watch: what the kernel told before came out before.
+    /// A fence has to come out of the watch. All events that the kernel had queued before come out
+    /// before it.
     Fence,
-    /// A walk over all that has begun since.
+    /// A sweep of this task has to begin, after the question, and to end.
     Walk(Task),
     Nothing,
 }
@@ -42,7 +43,7 @@ impl Waits {
         self.waits.is_empty()
     }
 
-    /// A walk over both trees has come to its end: what it has found is in the queue.
+    /// Notes that a sweep has ended: all that it found is in the queue.
     pub fn walk_ends(&mut self, ended: &EndedSweep, now: Instant) {
         for wait in &mut self.waits {
             if let Needs::Walk(task) = wait.needs
@@ -54,17 +55,18 @@ impl Waits {
         }
     }
 
-    /// What was told before the fence of this number has come out of the watch.
+    /// Notes that the fence of this number has come out of the watch.
     fn fence_passed(&mut self, number: u64, now: Instant) {
         for wait in &mut self.waits {
             if wait.id == number && wait.needs == Needs::Fence {
-                // Of a path that was told again meanwhile, only the later time is known.
+                // A path may have been reported again meanwhile. Then only the later time is known.
                 (wait.needs, wait.until) = (Needs::Nothing, now);
             }
         }
     }
 
-    /// No fence that is under way comes out any more. A walk that begins from now on finds all.
+    /// Notes that no pending fence will come out any more. A sweep that begins from now on finds
+    /// all changes.
     pub fn fences_are_lost(&mut self) {
         for wait in &mut self.waits {
             if wait.needs == Needs::Fence {
@@ -73,7 +75,8 @@ impl Waits {
         }
     }
 
-    /// Whether somebody waits for a walk that has not begun. `running`: since when one runs.
+    /// Returns the sweep that askers wait for, if it has not begun. `running`: when the current one
+    /// began.
     fn wants_walk(&self, running: Option<Instant>) -> Option<Task> {
         let is_under_way = |asked| running.is_some_and(|begun| begun >= asked);
         let wanted = self.waits.iter().filter_map(|wait| match wait.needs {
@@ -85,7 +88,7 @@ impl Waits {
 }
 
 impl Core<'_> {
-    /// Somebody waits. `full`: also for a full sweep that begins from now on.
+    /// Adds an asker that waits. `full`: also for a full sweep that begins from now on.
     pub(super) fn begin_wait(&mut self, id: u64, full: bool, now: Instant) {
         let needs = if full {
             Needs::Walk(Task::Full)
@@ -107,18 +110,18 @@ impl Core<'_> {
         self.waits.fence_passed(number, now);
     }
 
-    /// Has the sweep begin for which somebody waits.
+    /// Makes the sweep due at once for which an asker waits.
     pub(super) fn hasten_walks(&mut self, now: Instant) {
         let sweep = self.backlog.sweep.as_ref();
         let is_whole = sweep.is_some_and(|walk| walk.task != Task::Count && walk.is_of_all());
         match self.waits.wants_walk(self.sync.walk_since().filter(|_| is_whole)) {
-            Some(Task::Quick) if self.watching.is_wanted() => self.watching.want_rescan(),
+            Some(Task::Quick) if self.watching.is_wanted() => self.watching.want_quick_sweep(),
             Some(_) => self.next_sweep = self.next_sweep.min(now),
             None => {}
         }
     }
 
-    /// Answers those whose changes are all in the replica, or cannot be.
+    /// Answers the askers whose changes are all in the replica, or cannot be.
     pub(super) fn answer_waits(&mut self, now: Instant) {
         if self.waits.is_empty() || self.is_lost || !self.sync.has_ended_once() {
             return;
@@ -141,24 +144,25 @@ impl Core<'_> {
         }
     }
 
-    /// Whether nothing waits or is under way of which was known by a time. What has failed does not
-    /// count.
+    /// Returns whether all work is done that was known by `time`. Failures that were reported do
+    /// not count.
     fn has_done_all_before(&self, time: Instant) -> bool {
         let Backlog { queue, sweep, crowds, failures, pending_widen, .. } = &self.backlog;
-        // A full sweep beside a watch looks for what nobody has told of.
+        // With a watch, a full sweep only finds changes that were not reported.
         let is_sweeping =
             !self.watching.is_wanted() && (sweep.is_some() || queue.has_ready(Detector::Sweep));
-        !self.is_scanning()
+        !self.is_looking_for_changes()
             && !is_sweeping
             && crowds.is_empty()
             && !queue.has_known_by(time)
             && !pending_widen.has_after_walk()
             && self.background.oldest.is_none_or(|oldest| oldest > time)
-            && !failures.has_restless_due_by(time)
+            && !failures.has_changing_due_by(time)
             && pending_widen.paths().all(|path| failures.is_told(path))
     }
 
-    /// What keeps the replica from being equal: open problems, held deletions, what is kept.
+    /// Returns what differs in the replica: open problems, held deletions, and entries of file
+    /// systems that are no longer mounted.
     fn left_undone(&self) -> Vec<String> {
         let problems = self.backlog.failures.told().take(NAMED);
         let mut left: Vec<String> =
@@ -168,7 +172,9 @@ impl Core<'_> {
             left.push(format!("{number} held, since {}", held.doubt));
         }
         if self.stats.kept() > 0 {
-            left.push("what was mounted in the source is no longer, and is kept".to_owned());
+            left.push(
+                "a file system is no longer mounted in the source: its entries are kept".to_owned(),
+            );
         }
         left
     }
@@ -191,17 +197,17 @@ mod tests {
     const IDLE: BackgroundStatus =
         BackgroundStatus { free_workers: 1, is_idle: true, is_idle_for_sweep: true, oldest: None };
 
-    /// A core whose walks find nothing, and what it has asked for besides.
+    /// A core whose walks find nothing, and its other commands.
     struct Stepped {
         core: Core<'static>,
         now: Instant,
         asked: Vec<Command>,
-        /// Whether walks come to their ends.
+        /// Whether walks end at once.
         walks_end: bool,
     }
 
     impl Stepped {
-        /// One that watches, and has found both sides to be equal.
+        /// Makes a core that watches, and is in sync.
         fn in_sync() -> Self {
             let now = Instant::now();
             let core = Core::new(Box::leak(Box::new(config())), now);
@@ -239,7 +245,7 @@ mod tests {
             self.step(Event::Changed(Change::Check { path, depth: Depth::Content, since }));
         }
 
-        /// Whether a round was begun; it does all that it is to do.
+        /// Runs a turn. Returns whether a round was begun. The round does all its work.
         fn round(&mut self) -> bool {
             self.step(Event::Turn { background: IDLE, ended: Vec::new() });
             let before = self.asked.len();
@@ -250,7 +256,7 @@ mod tests {
             self.step(Event::RoundDone {
                 outcome: Box::new(Outcome::default()),
                 took: Duration::ZERO,
-                rooms: Vec::new(),
+                free_space: Vec::new(),
                 background: IDLE,
             });
             true

@@ -1,5 +1,5 @@
-//! The walks that the loop has done for it: the interval's sweeps, the guard's counts, quick
-//! scans of all, and scans of directories that are new or moved.
+//! The walks that the core starts: sweeps by the interval, counts for the guard, quick sweeps after
+//! lost events, and walks of new or renamed directories.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -13,42 +13,43 @@ use crate::plan::failures::Failure;
 use crate::plan::guard::Trust;
 use crate::sweep::{Extent, Message, Summary};
 
-/// Directories that one scan takes on.
+/// The most directories for one walk.
 const SCOPES: usize = 256;
 
-/// How long no walk is tried after no thread could be started for one.
+/// The wait for the next walk if no thread could be started for one.
 const RETRY: Duration = Duration::from_secs(10);
 
-/// So many directories may wait for a scan of their own.
+/// The most directories that may wait for a walk. Beyond that, the whole tree is walked.
 const MOST: usize = 50_000;
 
-/// The two walks that may be under way at a time.
+/// The two kinds of walks. One of each may run at a time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum WalkKind {
-    /// Over all of both trees: a sweep, a quick scan or a count. Or the full comparison of what was
-    /// renamed, when nothing else is to be done.
+    /// A full or quick sweep, or a count, of both trees. Or the full comparison of renamed
+    /// directories, if there is no other work.
     Sweep,
-    /// Of some directories, because of what has happened.
-    Scan,
+    /// A walk of some directories, because of reports or actions. Or a quick sweep for the
+    /// directories that are not watched.
+    Partial,
 }
 
-/// What a walk is to do.
+/// The parameters of a walk.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct WalkPlan {
     pub task: Task,
     pub extent: Extent,
-    /// The directories below which it looks; the root for all.
+    /// The directories to walk; the root for everything.
     pub scopes: Vec<RelPath>,
-    /// On whose behalf it looks.
+    /// The detector for which it walks.
     pub detector: Detector,
-    /// Which of the walks it is, since several may be under way.
+    /// Its number among all walks.
     pub number: u64,
-    /// Whether what is read for it alone leaves the memory again.
+    /// Whether to drop files that only this walk reads from the page cache again.
     pub drop_behind: bool,
 }
 
 impl WalkPlan {
-    /// Whether it looks at both trees as a whole.
+    /// Returns whether it covers both trees as a whole.
     pub fn is_of_all(&self) -> bool {
         self.extent != Extent::Names && self.scopes.iter().any(RelPath::is_root)
     }
@@ -57,17 +58,17 @@ impl WalkPlan {
 impl Core<'_> {
     /// Begins the walks that are due.
     pub(super) fn begin_walks(&mut self, now: Instant) {
-        self.begin_scan(now);
+        self.begin_partial_walk(now);
         self.begin_sweep(now);
-        self.begin_proof(now);
+        self.begin_full_compare(now);
     }
 
-    /// Begins the sweep, quick scan or count whose time has come.
+    /// Begins the full sweep, quick sweep or count that is due.
     fn begin_sweep(&mut self, now: Instant) {
-        let quick = self.watching.wants_rescan();
-        let by_clock = now >= self.next_sweep && !self.has_its_sweep();
-        let recount = self.backlog.next_count.is_some_and(|due| now >= due) && !by_clock;
-        let due = quick || (self.is_swept() && (by_clock || recount));
+        let quick = self.watching.wants_quick_sweep();
+        let in_full_sweep = now >= self.next_sweep && !self.single_sweep_ended();
+        let recount = self.backlog.next_count.is_some_and(|due| now >= due) && !in_full_sweep;
+        let due = quick || (self.is_swept() && (in_full_sweep || recount));
         if !due || !self.may_walk(now) || !self.gives_way(quick, now) {
             return;
         }
@@ -90,7 +91,7 @@ impl Core<'_> {
             self.sync.begins(task, recount && !quick, now);
         }
         if quick && task == Task::Quick {
-            self.watching.scan_begins();
+            self.watching.note_quick_sweep_begun();
         }
         self.begin_walk(
             WalkKind::Sweep,
@@ -100,11 +101,11 @@ impl Core<'_> {
         );
     }
 
-    /// Whether no walk runs, or what runs gives way. A sweep by the clock does so to a quick scan,
-    /// which is wanted since something may have been missed; it begins anew after that.
+    /// Returns whether no sweep or count runs. If `quick`, a full sweep gives way to a quick one,
+    /// because events were lost. It begins again after that.
     fn gives_way(&mut self, quick: bool, now: Instant) -> bool {
         if quick
-            && self.is_swept_by_clock()
+            && self.runs_full_sweep()
             && let Some(sweep) = self.take_walk(WalkKind::Sweep)
         {
             if sweep.is_of_all() {
@@ -116,21 +117,25 @@ impl Core<'_> {
         self.backlog.sweep.is_none()
     }
 
-    /// Whether a full sweep runs, or a full comparison of what was renamed.
-    pub(super) fn is_swept_by_clock(&self) -> bool {
+    /// Returns whether a full sweep runs, or the full comparison of renamed directories.
+    pub(super) fn runs_full_sweep(&self) -> bool {
         self.backlog.sweep.as_ref().is_some_and(|sweep| sweep.task == Task::Full)
     }
 
-    /// Begins a scan of the directories below which something was found to be new; where there are
-    /// none, a quick one of those that were renamed; where there are none of these, a quick one of
-    /// all, for the sake of what is not watched.
-    fn begin_scan(&mut self, now: Instant) {
-        if self.backlog.scan.is_some() || !self.may_walk(now) {
+    /// Begins a walk of kind [`WalkKind::Partial`], the first of these that is due:
+    /// - directories to compare in full;
+    /// - renamed directories, by a quick sweep;
+    /// - directories with too many waiting names;
+    /// - directories that cannot be widened yet;
+    /// - directories in which files of stray writes are searched;
+    /// - everything, by a quick sweep, because of directories or names that are not watched.
+    fn begin_partial_walk(&mut self, now: Instant) {
+        if self.backlog.partial_walk.is_some() || !self.may_walk(now) {
             return;
         }
         let is_due = |due: Option<Instant>| due.is_some_and(|due| due <= now);
-        let (task, extent, scopes) = if !self.backlog.scans.is_empty() {
-            (Task::Full, Extent::Below, take_scopes(&mut self.backlog.scans))
+        let (task, extent, scopes) = if !self.backlog.to_walk.is_empty() {
+            (Task::Full, Extent::Below, take_scopes(&mut self.backlog.to_walk))
         } else if !self.backlog.moved.is_empty() {
             (Task::Quick, Extent::Renamed, take_scopes(&mut self.backlog.moved))
         } else if is_due(self.backlog.crowds.next_due(now)) {
@@ -138,65 +143,67 @@ impl Core<'_> {
         } else if is_due(self.backlog.pending_widen.next_due()) {
             (Task::Quick, Extent::Below, self.backlog.pending_widen.take(now))
         } else if is_due(self.backlog.stray_writes.next_due()) {
-            self.look_at_lately(now);
+            self.check_latest_names(now);
             (Task::Quick, Extent::Names, self.backlog.stray_writes.take(now, SCOPES))
         } else if self.watching.wants_poll(now) {
-            self.watching.scan_begins();
+            self.watching.note_quick_sweep_begun();
             self.backlog.links.sweep_begins();
             (Task::Quick, Extent::Below, vec![RelPath::root()])
         } else {
             return;
         };
         let detector = if self.watching.is_wanted() { Detector::Watch } else { Detector::Sweep };
-        self.begin_walk(WalkKind::Scan, (task, extent), scopes, detector);
+        self.begin_walk(WalkKind::Partial, (task, extent), scopes, detector);
     }
 
-    /// When a walk is due that waits for its time, or a new watch.
+    /// Returns when a walk or a new watch is due; `None` if its time depends on an event.
     pub(super) fn next_walk(&self, now: Instant) -> Option<Instant> {
-        // While something is under way, its end wakes the loop, and not the next sweep's time.
+        // While work is under way, its end wakes the loop. The time of the next sweep must not.
         let next =
             self.backlog.next_count.map_or(self.next_sweep, |count| count.min(self.next_sweep));
-        let sweep = (self.is_swept() && !self.has_its_sweep()).then_some(next);
-        let watch =
-            self.watching.next_due(self.backlog.sweep.is_some(), self.backlog.scan.is_some());
+        let sweep = (self.is_swept() && !self.single_sweep_ended()).then_some(next);
+        let watch = self
+            .watching
+            .next_due(self.backlog.sweep.is_some(), self.backlog.partial_walk.is_some());
         let Backlog { crowds, pending_widen, stray_writes, .. } = &self.backlog;
-        let scans = [crowds.next_due(now), pending_widen.next_due(), stray_writes.next_due()];
-        let scan = scans.into_iter().flatten().min().filter(|_| self.backlog.scan.is_none());
-        // Only where no thread was to be had for it.
-        let is_left = (self.backlog.scan.is_none() && self.wants_scan())
-            || (self.backlog.sweep.is_none() && self.watching.wants_rescan())
-            || self.wants_proof();
-        [sweep, watch, scan, is_left.then_some(now)].into_iter().flatten().min()
+        let to_walk = [crowds.next_due(now), pending_widen.next_due(), stray_writes.next_due()];
+        let partial_walk =
+            to_walk.into_iter().flatten().min().filter(|_| self.backlog.partial_walk.is_none());
+        // Such a walk still waits only if no thread could be started for it.
+        let is_left = (self.backlog.partial_walk.is_none() && self.wants_partial_walk())
+            || (self.backlog.sweep.is_none() && self.watching.wants_quick_sweep())
+            || self.wants_full_compare();
+        [sweep, watch, partial_walk, is_left.then_some(now)].into_iter().flatten().min()
     }
 
-    /// Begins, when nothing else is to be done, the full comparison of what was renamed.
-    fn begin_proof(&mut self, now: Instant) {
-        if !self.wants_proof() || !self.may_walk(now) {
+    /// Begins the full comparison of renamed directories, if there is no other work.
+    fn begin_full_compare(&mut self, now: Instant) {
+        if !self.wants_full_compare() || !self.may_walk(now) {
             return;
         }
         let scopes = take_scopes(&mut self.backlog.needs_full_compare);
         self.begin_walk(WalkKind::Sweep, (Task::Full, Extent::Below), scopes, Detector::Sweep);
     }
 
-    /// Whether directories wait for a scan because of what was found or done in them.
-    pub(super) fn wants_scan(&self) -> bool {
-        !self.backlog.scans.is_empty() || !self.backlog.moved.is_empty()
+    /// Returns whether directories wait for a full comparison, or for a quick sweep after a rename.
+    pub(super) fn wants_partial_walk(&self) -> bool {
+        !self.backlog.to_walk.is_empty() || !self.backlog.moved.is_empty()
     }
 
-    /// Whether nothing is to be done but the full comparison of what was renamed.
-    fn wants_proof(&self) -> bool {
+    /// Returns whether the full comparison of renamed directories is the only work.
+    fn wants_full_compare(&self) -> bool {
         !self.backlog.needs_full_compare.is_empty()
-            && self.backlog.scan.is_none()
-            && !self.wants_scan()
+            && self.backlog.partial_walk.is_none()
+            && !self.wants_partial_walk()
             && self.is_swept()
     }
 
-    /// Has these directories scanned, or all where they are many.
-    pub(super) fn want_scans(&mut self, scans: impl IntoIterator<Item = RelPath>) {
-        self.backlog.scans.extend(scans);
-        if self.backlog.scans.len() > MOST {
-            self.backlog.scans.clear();
-            self.backlog.scans.insert(RelPath::root());
+    /// Schedules a full comparison of these directories, or of everything if too many wait.
+    pub(super) fn want_walks(&mut self, to_walk: impl IntoIterator<Item = RelPath>) {
+        self.backlog.to_walk.extend(to_walk);
+        if self.backlog.to_walk.len() > MOST {
+            self.backlog.to_walk.clear();
+            self.backlog.to_walk.insert(RelPath::root());
         }
     }
 
@@ -208,7 +215,7 @@ impl Core<'_> {
         detector: Detector,
     ) {
         let drop_behind = self.stats.has_read_much();
-        let number = self.backlog.failures.scan_begins();
+        let number = self.backlog.failures.begin_walk();
         let plan = WalkPlan { task, extent, scopes, detector, number, drop_behind };
         *self.walk(kind) = Some(plan.clone());
         self.commands.push(Command::StartWalk(kind, plan));
@@ -217,23 +224,24 @@ impl Core<'_> {
     fn walk(&mut self, kind: WalkKind) -> &mut Option<WalkPlan> {
         match kind {
             WalkKind::Sweep => &mut self.backlog.sweep,
-            WalkKind::Scan => &mut self.backlog.scan,
+            WalkKind::Partial => &mut self.backlog.partial_walk,
         }
     }
 
-    /// The walk of this kind is over, or is to end.
+    /// Removes the walk of this kind, and stops it if it still runs.
     pub(super) fn take_walk(&mut self, kind: WalkKind) -> Option<WalkPlan> {
         let walk = self.walk(kind).take()?;
         self.commands.push(Command::StopWalk(kind));
         Some(walk)
     }
 
-    /// A walk could not be begun. A lasting run tries again after a while.
+    /// Notes that no thread could be started for a walk. A permanent run tries again after
+    /// [`RETRY`]; a single run ends with the error.
     pub(super) fn cannot_walk(&mut self, kind: WalkKind, error: std::io::Error, now: Instant) {
         if self.is_once() {
             return self.commands.push(Command::Fail(error));
         }
-        // The other walk may have met the same just now.
+        // The other walk may have failed for the same reason just now.
         if now >= self.no_walk_before {
             tracing::error!(
                 op = "error",
@@ -242,7 +250,9 @@ impl Core<'_> {
         }
         self.no_walk_before = now + RETRY;
         match (kind, self.take_walk(kind)) {
-            (WalkKind::Scan, Some(scan)) => self.backlog.scans.extend(scan.scopes),
+            (WalkKind::Partial, Some(partial_walk)) => {
+                self.backlog.to_walk.extend(partial_walk.scopes);
+            }
             (WalkKind::Sweep, Some(sweep)) if sweep.task == Task::Full => {
                 self.backlog.needs_full_compare.extend(sweep.scopes);
             }
@@ -250,7 +260,7 @@ impl Core<'_> {
                 if self.sync.is_recount() {
                     self.backlog.next_count = Some(now);
                 } else {
-                    self.watching.scan_is_due();
+                    self.watching.want_quick_sweep_now();
                 }
             }
             _ => {}
@@ -261,7 +271,7 @@ impl Core<'_> {
         !self.is_lost && now >= self.no_walk_before
     }
 
-    /// Takes in what the walk over all has found.
+    /// Handles a message of the walk of kind [`WalkKind::Sweep`].
     pub(super) fn handle_sweep(&mut self, message: Message, now: Instant) {
         match message {
             Message::Differ(dir, names) => self.receive_differences(dir, names, now),
@@ -273,14 +283,14 @@ impl Core<'_> {
                 let Some(sweep) = self.take_walk(WalkKind::Sweep) else { return };
                 self.end_of_walk(&sweep, now);
                 if !sweep.is_of_all() {
-                    return log_scanned(&sweep, &summary);
+                    return log_walked(&sweep, &summary);
                 }
-                if let Some(ended) = self.sync.ends(summary) {
+                if let Some(ended) = self.sync.ends(summary, now) {
                     self.waits.walk_ends(ended, now);
                     self.stats.walk_ends(ended, now);
                 }
                 if sweep.task == Task::Quick && self.watching.is_wanted() {
-                    self.all_scanned(summary.took, summary.watched, now);
+                    self.note_all_walked(summary.took, summary.watched, now);
                 } else {
                     self.backlog.links.swept();
                 }
@@ -289,9 +299,9 @@ impl Core<'_> {
         }
     }
 
-    /// Takes in what an event scan has found. Files may be written to this very moment: they
-    /// rest, and the watch, which stands by now, tells when they change.
-    pub(super) fn handle_scan(&mut self, message: Message, now: Instant) {
+    /// Handles a message of the walk of kind [`WalkKind::Partial`]. With a watch, files that it has
+    /// found rest first: somebody may be writing to them, which the watch would report.
+    pub(super) fn handle_partial_walk(&mut self, message: Message, now: Instant) {
         match message {
             Message::Differ(dir, names) if self.watching.is_wanted() && !names.is_empty() => {
                 let at = now + self.watching.rest();
@@ -309,16 +319,16 @@ impl Core<'_> {
                 self.backlog.queue.push(detector, dir, names);
             }
             Message::Swept(summary) => {
-                let Some(scan) = self.take_walk(WalkKind::Scan) else { return };
-                log_scanned(&scan, &summary);
-                self.end_of_walk(&scan, now);
-                match (scan.task, scan.extent) {
-                    (_, Extent::Names) => self.end_names_walk(&scan.scopes, &summary, now),
-                    (Task::Quick, Extent::Below) if scan.is_of_all() => {
-                        self.all_scanned(summary.took, summary.watched, now);
+                let Some(partial_walk) = self.take_walk(WalkKind::Partial) else { return };
+                log_walked(&partial_walk, &summary);
+                self.end_of_walk(&partial_walk, now);
+                match (partial_walk.task, partial_walk.extent) {
+                    (_, Extent::Names) => self.end_names_walk(&partial_walk.scopes, &summary, now),
+                    (Task::Quick, Extent::Below) if partial_walk.is_of_all() => {
+                        self.note_all_walked(summary.took, summary.watched, now);
                     }
                     (Task::Quick, Extent::Renamed) => {
-                        self.backlog.needs_full_compare.extend(scan.scopes);
+                        self.backlog.needs_full_compare.extend(partial_walk.scopes);
                     }
                     _ => {}
                 }
@@ -331,12 +341,12 @@ impl Core<'_> {
         match message {
             Message::Problem(problem) => {
                 let check = Check::new(Depth::Subtree, detector, now);
-                self.record_failure(&problem, check, Failure::Scan, now);
+                self.record_failure(&problem, check, Failure::Unreadable, now);
             }
             Message::Linked(linked) => self.note_links(&linked, now),
 
             Message::Unwatched(path, why) => self.note_unwatched(&path, &why, now),
-            // The first three are for who drives the core.
+            // The driver of the core handles the first three, and the callers the others.
             Message::SourceSubmount(..)
             | Message::Walked(_)
             | Message::Lost(_)
@@ -346,10 +356,10 @@ impl Core<'_> {
         }
     }
 
-    /// Differences that a sweep by the clock has found while there is a watch are the watch's to
-    /// tell: they wait for that, so that those that it has missed can be counted.
+    /// Queues differences that a sweep has found. While there is a watch, those of a full sweep
+    /// rest first: the watch may report them. Those that it does not report are counted as missed.
     fn receive_differences(&mut self, dir: RelPath, names: Vec<(Name, Check)>, now: Instant) {
-        if !self.is_swept_by_clock() || !self.watching.stands() {
+        if !self.runs_full_sweep() || !self.watching.stands() {
             return self.backlog.queue.push(Detector::Sweep, dir, names);
         }
         let at = now + self.watching.grace();
@@ -375,11 +385,11 @@ impl Core<'_> {
             return;
         }
         for scope in &walk.scopes {
-            // What it has not told of may be right by now.
+            // The walk has reported nothing for these paths: they may be right by now.
             for path in self.backlog.pending_widen.walked(scope) {
                 self.backlog.queue.push_path(&path, check());
             }
-            for path in self.backlog.failures.scanned(scope, walk.number) {
+            for path in self.backlog.failures.end_walk(scope, walk.number) {
                 self.backlog.pending_widen.hasten_above(&path, now);
                 log_resolved(&path);
             }
@@ -387,13 +397,13 @@ impl Core<'_> {
     }
 }
 
-/// Some of the directories that wait for a scan, none below another.
+/// Removes and returns up to [`SCOPES`] of the directories that wait, none below another.
 fn take_scopes(waiting: &mut BTreeSet<RelPath>) -> Vec<RelPath> {
     let mut scopes: Vec<RelPath> = Vec::new();
     while scopes.len() < SCOPES
         && let Some(scope) = waiting.pop_first()
     {
-        // In their order, what lies below a directory comes after it.
+        // In this order, entries below a directory come after it.
         if !scopes.iter().rev().any(|above| scope.is_within(above)) {
             scopes.push(scope);
         }
@@ -401,7 +411,7 @@ fn take_scopes(waiting: &mut BTreeSet<RelPath>) -> Vec<RelPath> {
     scopes
 }
 
-fn log_scanned(walk: &WalkPlan, Summary { entries, hashed, differ, took, .. }: &Summary) {
+fn log_walked(walk: &WalkPlan, Summary { entries, hashed, differ, took, .. }: &Summary) {
     let scopes = walk.scopes.len();
     tracing::debug!(
         op = "look",
@@ -409,6 +419,6 @@ fn log_scanned(walk: &WalkPlan, Summary { entries, hashed, differ, took, .. }: &
         entries,
         hashed,
         differ,
-        "below {scopes} directories: {entries} entries, {hashed} pairs hashed, {differ} differ, {took:.1?}"
+        "below {scopes} directories: {entries} entries, {hashed} MD5s, {differ} differ, {took:.1?}"
     );
 }

@@ -1,5 +1,5 @@
-//! The watch while the program runs: started, believed, and replaced where it may have lost
-//! something.
+//! The watch while the program runs: when it is started, and when it is replaced because it may
+//! have lost events.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -10,49 +10,50 @@ use crate::model::human::human_duration;
 use crate::model::path::RelPath;
 use crate::model::task::Task;
 use crate::plan::hard_links::Linked;
-use crate::plan::queue::{Instead, Rename};
+use crate::plan::queue::{CoarseCheck, Rename};
 use crate::watch::{Change, Unwatched, kernel_limit};
 
-/// How often what is not watched is scanned, at most; and no more than a tenth of the time.
+/// The least wait between two quick sweeps for directories that are not watched. They take no more
+/// than a tenth of the time.
 const POLL: Duration = Duration::from_secs(5);
 
-/// After a scan of all the watch is not replaced for so long, and no less than the scan took: under
-/// a storm it goes on telling what it hears.
+/// The least wait after a quick sweep before the watch is replaced. It is no shorter than the sweep
+/// was. So a storm of events does not stop the watch from reporting.
 const BREATH: Duration = Duration::from_secs(1);
 
-/// A file that an event scan has found may be written to this very moment. It rests for at least
-/// so long, or until the watch tells of it.
+/// The least time that a file rests which a walk has found. Somebody may be writing to it at this
+/// moment.
 const REST: Duration = Duration::from_millis(5);
 
-/// How long a difference that a sweep has found may wait for the watch to tell of it.
+/// How long a difference that a full sweep has found waits for the watch to report it.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// What is known of the watch, and what is due because of it.
+/// The state of the watch, and the walks that are due because of it.
 #[derive(Default)]
 pub(super) struct Watching {
     wanted: bool,
     debounce: Duration,
-    /// Whether there is one.
+    /// Whether there is a watch.
     stands: bool,
-    /// Whether all is to be scanned, since something may have been missed.
-    rescan: bool,
-    /// When all is to be scanned again for the sake of a few.
+    /// Whether a quick sweep is due, because changes may have been missed.
+    quick_sweep_due: bool,
+    /// When a quick sweep is due for directories or names that are not watched.
     poll_due: Option<Instant>,
-    /// Why the present watch is to be replaced, after the scan that runs.
+    /// Why the watch is to be replaced, once the current quick sweep has ended.
     mistrusted: Option<&'static str>,
-    /// Not before this is it replaced again.
+    /// The watch is not started or replaced before this time.
     not_before: Option<Instant>,
-    /// Not before this is all scanned again for the sake of a few: no more than a tenth of the
-    /// time.
+    /// No quick sweep for unknown names of files begins before this time, so that they take no more
+    /// than a tenth of the time.
     not_often: Option<Instant>,
-    /// Directories that the last quick scan could not register.
+    /// Number of directories that the last quick sweep could not register.
     unwatched: u64,
-    /// The same of the quick scan before, while one runs.
+    /// The same number of the quick sweep before, while one runs.
     were_unwatched: u64,
-    /// Where file systems were mounted in the source, and are no longer.
+    /// Directories where file systems were mounted in the source, and are no longer.
     unmounted: BTreeSet<RelPath>,
-    said_unwatched: bool,
-    said_failed: bool,
+    logged_unwatched: bool,
+    logged_failed: bool,
 }
 
 impl Watching {
@@ -64,12 +65,12 @@ impl Watching {
         self.wanted
     }
 
-    /// Has all scanned once more, unless that is to be done anyway.
-    pub fn want_rescan(&mut self) {
-        self.rescan |= self.mistrusted.is_none();
+    /// Makes a quick sweep due, unless the watch is to be replaced, which leads to one.
+    pub fn want_quick_sweep(&mut self) {
+        self.quick_sweep_due |= self.mistrusted.is_none();
     }
 
-    /// Directories that could not be registered.
+    /// Returns the number of directories that could not be registered.
     pub fn unwatched(&self) -> u64 {
         self.unwatched.max(self.were_unwatched)
     }
@@ -78,20 +79,19 @@ impl Watching {
         self.stands
     }
 
-    /// There is one now. What happened before is scanned for.
+    /// Notes that a watch was started. A quick sweep finds earlier changes.
     pub fn starts(&mut self) {
         self.stands = true;
-        self.rescan = true;
+        self.quick_sweep_due = true;
     }
 
-    /// There can be none: the source is scanned now and then.
+    /// Notes that no watch can be started, and logs it once. Quick sweeps find changes instead.
     pub fn fails(&mut self, error: &std::io::Error, now: Instant) {
-        if !std::mem::replace(&mut self.said_failed, true) {
+        if !std::mem::replace(&mut self.logged_failed, true) {
             let (name, most, at) = kernel_limit("instances");
             tracing::error!(
                 op = "watch",
-                "cannot watch the source: {error}; changes are found by a scan every {} and by the \
-                 sweeps (perhaps {name} is reached, now {most}. To raise it, as root{at}: sysctl {name}=1024)",
+                "cannot watch the source: {error}; a quick sweep every {} and the full sweeps find changes (perhaps {name} is reached, now {most}. To raise it, as root{at}: sysctl {name}=1024)",
                 human_duration(POLL),
             );
         }
@@ -99,61 +99,63 @@ impl Watching {
         self.poll_due.get_or_insert(now);
     }
 
-    /// Whether all is to be scanned before anything else is.
-    pub fn wants_rescan(&self) -> bool {
-        self.rescan
+    /// Returns whether a quick sweep is due, before any other walk.
+    pub fn wants_quick_sweep(&self) -> bool {
+        self.quick_sweep_due
     }
 
-    /// Whether all is to be scanned, now or once it is time for a new watch: events were lost.
-    pub fn wants_scan(&self) -> bool {
-        self.rescan || self.mistrusted.is_some()
+    /// Returns whether events were lost: a quick sweep is due, now or once a new watch may be
+    /// started.
+    pub fn wants_walk(&self) -> bool {
+        self.quick_sweep_due || self.mistrusted.is_some()
     }
 
-    /// Whether all is to be scanned beside whatever else goes on.
+    /// Returns whether a quick sweep for directories or names that are not watched is due.
     pub fn wants_poll(&self, now: Instant) -> bool {
-        !self.rescan && self.poll_due.is_some_and(|due| due <= now)
+        !self.quick_sweep_due && self.poll_due.is_some_and(|due| due <= now)
     }
 
-    /// When something is due by itself, while a sweep runs and while a scan does.
-    pub fn next_due(&self, sweeps: bool, scans: bool) -> Option<Instant> {
+    /// Returns when a quick sweep or a new watch is due. `sweeps`, `is_walking`: whether a walk of that
+    /// kind runs.
+    pub fn next_due(&self, sweeps: bool, is_walking: bool) -> Option<Instant> {
         let replaced = self.mistrusted.and(self.not_before).filter(|_| !sweeps);
-        let poll = self.poll_due.filter(|_| !scans && !self.rescan);
+        let poll = self.poll_due.filter(|_| !is_walking && !self.quick_sweep_due);
         poll.into_iter().chain(replaced).min()
     }
 
     fn stop(&mut self) {
         self.stands = false;
         self.mistrusted = None;
-        self.rescan = false;
+        self.quick_sweep_due = false;
         self.poll_due = None;
     }
 
-    /// A scan of all was not to be had.
-    pub fn scan_is_due(&mut self) {
-        self.rescan = true;
+    /// Notes that a quick sweep could not be started: it is still due.
+    pub fn want_quick_sweep_now(&mut self) {
+        self.quick_sweep_due = true;
     }
 
-    pub fn scan_begins(&mut self) {
-        self.rescan = false;
+    pub fn note_quick_sweep_begun(&mut self) {
+        self.quick_sweep_due = false;
         self.poll_due = None;
         self.were_unwatched = self.unwatched;
         self.unwatched = 0;
     }
 
-    /// How long what an event scan has found is left to rest.
+    /// Returns how long a file rests that a walk has found.
     pub fn rest(&self) -> Duration {
         (2 * self.debounce).max(REST)
     }
 
-    /// How long the watch is given to tell what a sweep has found.
+    /// Returns how long the watch has to report a difference that a full sweep has found.
     pub fn grace(&self) -> Duration {
         GRACE + self.debounce
     }
 }
 
 impl Core<'_> {
-    /// Has the watch started where there is none, and replaced where it is not believed. Whether
-    /// nothing is to be waited for because of it.
+    /// Starts a watch if there is none, and replaces one that is not trusted. Returns whether walks
+    /// need not wait for it.
     pub(super) fn ensure_watch(&mut self, now: Instant) -> bool {
         let busy = self.backlog.sweep.as_ref().is_some_and(|sweep| sweep.task == Task::Quick);
         let waits = self.watching.not_before.is_some_and(|time| now < time);
@@ -161,7 +163,10 @@ impl Core<'_> {
             return true;
         }
         if let Some(why) = self.watching.mistrusted.filter(|_| !busy) {
-            tracing::warn!(op = "watch", "{why}: all is watched and scanned anew");
+            tracing::warn!(
+                op = "watch",
+                "{why}: a new watch begins, and a quick sweep checks everything"
+            );
             self.stop_watch();
         }
         if !self.watching.stands {
@@ -170,29 +175,29 @@ impl Core<'_> {
         self.watching.stands
     }
 
-    /// The watch is of no use any more.
+    /// Stops the watch.
     pub(super) fn stop_watch(&mut self) {
         self.watching.stop();
-        // What had not come out by now never does.
+        // Fences that have not come out by now never will.
         self.waits.fences_are_lost();
         self.commands.push(Command::StopWatch);
     }
 
-    /// Has a path looked at, as if the watch had told of it.
+    /// Queues a check of a path, as if the watch had reported it.
     pub(super) fn look_at(&mut self, path: &RelPath, check: Check, now: Instant) {
         match self.backlog.queue.push_watched(path, check, now) {
-            Some(Instead::Names(dir)) => self.backlog.crowds.push(dir),
-            Some(Instead::Below(dir)) => self.want_scans([dir]),
+            Some(CoarseCheck::Names(dir)) => self.backlog.crowds.push(dir),
+            Some(CoarseCheck::Below(dir)) => self.want_walks([dir]),
             None => {}
         }
     }
 
-    /// Takes in a change.
+    /// Handles a report of the watch.
     pub(super) fn handle_change(&mut self, change: Change, now: Instant) {
-        self.stats.told();
+        self.stats.reported();
         match change {
             Change::Check { path, depth, since } => {
-                // What could not be read may be readable now, with all that lies below it.
+                // A directory that could not be read may be readable now, with everything below it.
                 let wider =
                     if self.backlog.failures.is_met(&path) { Depth::Subtree } else { depth };
                 for other in self.backlog.links.told(&path) {
@@ -217,7 +222,7 @@ impl Core<'_> {
                 self.look_at(&path, check, now);
             }
             Change::Root => {
-                // The paths that the watch goes by may be wrong from now on.
+                // The watch may report wrong paths from now on.
                 self.mistrust_watch("the source's directory was moved or replaced");
                 self.commands.push(Command::InspectRoots);
             }
@@ -226,8 +231,8 @@ impl Core<'_> {
         }
     }
 
-    /// Notes names that are one file. A change is told by the watch for the name through which it
-    /// was made; the others are looked at here.
+    /// Notes names of files. The watch reports a change only for the name through which it was
+    /// made. So checks of the other names are queued here.
     pub(super) fn note_links(&mut self, linked: &[Linked], now: Instant) {
         if !self.watching.wanted {
             return;
@@ -245,11 +250,12 @@ impl Core<'_> {
         }
     }
 
-    /// A sweep has met a file system that is mounted in the source. One that was not there when its
-    /// directory was registered is not watched: the watch goes by the directory beneath it.
+    /// Notes that a walk has met a mounted file system in the source. If it was mounted after its
+    /// directory was registered, it is not watched: the watch still refers to the directory
+    /// beneath. Then the watch is replaced.
     pub(super) fn note_mount(&mut self, path: &RelPath, is_new: bool) {
         let is_back = self.watching.unmounted.remove(path);
-        if (is_new || is_back) && self.is_swept_by_clock() && self.watching.stands {
+        if (is_new || is_back) && self.runs_full_sweep() && self.watching.stands {
             self.mistrust_watch("a file system was mounted in the source");
         }
     }
@@ -258,11 +264,12 @@ impl Core<'_> {
         self.watching.mistrusted = Some(why);
     }
 
-    /// A directory could not be registered: what lies in it is scanned now and then.
+    /// Notes a directory that could not be registered, and logs the first one. Quick sweeps find
+    /// changes in it.
     pub(super) fn note_unwatched(&mut self, path: &RelPath, why: &Unwatched, now: Instant) {
         self.watching.unwatched += 1;
         self.watching.poll_due.get_or_insert(now + POLL);
-        if std::mem::replace(&mut self.watching.said_unwatched, true) {
+        if std::mem::replace(&mut self.watching.logged_unwatched, true) {
             return;
         }
         let rhythm = human_duration(POLL);
@@ -271,20 +278,20 @@ impl Core<'_> {
                 let (name, most, at) = kernel_limit("watches");
                 tracing::warn!(
                     op = "watch",
-                    "the limit on watches is reached ({name} = {most}): what is not watched is scanned every {rhythm}. To \
+                    "the limit on watches is reached ({name} = {most}): a quick sweep checks what is not watched every {rhythm}. To \
                      raise it, as root{at}: sysctl {name}=1048576"
                 );
             }
             Unwatched::Failed(what) => tracing::warn!(
                 op = "watch",
                 path = %path,
-                "this directory cannot be watched ({what}): it is scanned every {rhythm}"
+                "this directory cannot be watched ({what}): a quick sweep checks it every {rhythm}"
             ),
         }
     }
 
-    /// A quick scan of all has ended.
-    pub(super) fn all_scanned(&mut self, took: Duration, watched: u64, now: Instant) {
+    /// Notes that a quick sweep of everything has ended.
+    pub(super) fn note_all_walked(&mut self, took: Duration, watched: u64, now: Instant) {
         self.backlog.links.swept();
         if self.watching.stands {
             self.watching.not_before = Some(now + took.max(BREATH));
@@ -300,7 +307,7 @@ impl Core<'_> {
         );
         if unwatched > 0 || !self.watching.stands {
             self.watching.poll_due = Some(now + POLL.max(10 * took));
-        } else if std::mem::take(&mut self.watching.said_unwatched) {
+        } else if std::mem::take(&mut self.watching.logged_unwatched) {
             tracing::info!(op = "watch", "all directories are watched again");
         }
     }

@@ -11,21 +11,22 @@ use md5::Digest;
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::Refusal;
-use crate::daemon::control::Desk;
+use crate::daemon::control::ControlServer;
 use crate::fs::tree::{DirId, Root};
 use crate::model::entry::Md5;
 use crate::model::error::Side;
 
-/// Keeps a second twindir off the replica, for as long as this lives, and answers those who ask.
+/// The lock that keeps a second twindir off the replica, for as long as this lives. It also answers
+/// requests.
 ///
-/// It is a socket with an abstract name made of the replica's inode: seen by all users of the
-/// machine, bound to no folder that somebody may clean, and given up by the kernel when the
-/// process ends, however it ends. See unix(7). Further ones have names made of its path, for those
-/// who ask while it is not there.
+/// It is a socket with an abstract name, made of the replica's inode. All users of the machine see
+/// it, and it lies in no folder that somebody may clean. The kernel releases it when the process
+/// ends, however it ends. See unix(7). Further sockets have names made of the replica's path, for
+/// requests while the replica is missing.
 pub struct Lock {
     name: String,
     sockets: Vec<UnixListener>,
-    desk: Option<Desk>,
+    desk: Option<ControlServer>,
     answering: Option<JoinHandle<()>>,
 }
 
@@ -40,10 +41,10 @@ impl Drop for Lock {
     }
 }
 
-/// The names of the sockets of the twindir that keeps a replica, the likeliest first.
+/// Returns the socket names of the twindir that keeps a replica, the likeliest first.
 pub fn socket_names(replica: &Path) -> Vec<String> {
     let full = std::path::absolute(replica).unwrap_or_else(|_| replica.into());
-    let id = Root::new(&full, Side::Replica).pin().ok();
+    let id = Root::new(&full, Side::Replica).id().ok();
     id.map(|id| name_of(&id)).into_iter().chain(path_names(&full)).collect()
 }
 
@@ -51,7 +52,7 @@ fn name_of(replica: &DirId) -> String {
     format!("twindir-replica-{}", replica.label())
 }
 
-/// Names made of a path, as it is given and without symlinks.
+/// Returns names made of a path, as it is given and without symlinks.
 fn path_names(path: &Path) -> Vec<String> {
     let name = |path: &Path| {
         let digest = md5::Md5::digest(path.as_os_str().as_bytes());
@@ -64,16 +65,19 @@ fn path_names(path: &Path) -> Vec<String> {
 }
 
 impl Lock {
+    /// Locks the replica, which is at `path`.
+    ///
     /// # Errors
-    /// [`Refusal::Locked`] with the pid of the process that has it.
+    /// [`Refusal::Locked`] with the pid and the user of the process that holds the lock;
+    /// [`Refusal::Lock`] if no socket can be made.
     pub fn take(replica: &DirId, path: &Path) -> Result<Self, Refusal> {
         let mut lock = Self::take_directory(replica, path)?;
         lock.bind_path(path);
         Ok(lock)
     }
 
-    /// Adds the sockets with names made of the path. Another twindir may have these: then nobody
-    /// can ask by the path, and no more.
+    /// Adds the sockets with names made of the path. If another twindir has one of these names,
+    /// only requests by this path fail.
     fn bind_path(&mut self, path: &Path) {
         self.sockets.extend(path_names(path).into_iter().filter_map(|name| {
             UnixListener::bind_addr(&SocketAddr::from_abstract_name(name).ok()?).ok()
@@ -99,8 +103,9 @@ impl Lock {
         }
     }
 
-    /// Takes the lock for another directory; the old one is given up then. A directory that was
-    /// made anew may have the label of the old one, where its file system keeps no birth times.
+    /// Locks another directory, and then releases the old one. A directory that was made again may
+    /// have the label of the old one, if its file system stores no birth times: then nothing
+    /// changes.
     ///
     /// # Errors
     /// As [`Lock::take`].
@@ -117,22 +122,22 @@ impl Lock {
         Ok(())
     }
 
-    /// Has those answered who connect.
-    pub fn answer_by(&mut self, desk: Desk) {
+    /// Answers requests by `desk`, in a thread of its own.
+    pub fn answer_by(&mut self, desk: ControlServer) {
         let sockets: Vec<_> =
             self.sockets.iter().filter_map(|socket| socket.try_clone().ok()).collect();
         self.desk = Some(desk.clone());
         let builder = std::thread::Builder::new().name("twindir-control".into());
-        // Without a thread nobody is answered, and that is all.
+        // If no thread can be started, only requests are not answered.
         self.answering = builder.spawn(move || answer(&sockets, &desk)).ok();
     }
 }
 
-/// How long no further asker is taken on where none can be.
+/// The pause after a request that could not be accepted.
 const BREATH: Duration = Duration::from_millis(100);
 
-/// Takes on whoever connects, until the sockets are shut down.
-fn answer(sockets: &[UnixListener], desk: &Desk) {
+/// Accepts requests until the sockets are shut down.
+fn answer(sockets: &[UnixListener], desk: &ControlServer) {
     while !sockets.is_empty() {
         let mut fds: Vec<_> =
             sockets.iter().map(|socket| PollFd::new(socket, PollFlags::IN)).collect();
@@ -147,7 +152,7 @@ fn answer(sockets: &[UnixListener], desk: &Desk) {
             match socket.accept() {
                 Ok((stream, _)) => desk.serve(stream),
                 Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => return,
-                // No descriptor is to be had, perhaps.
+                // Perhaps no descriptor is free.
                 Err(_) => std::thread::sleep(BREATH),
             }
         }

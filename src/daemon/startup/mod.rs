@@ -1,5 +1,5 @@
-//! The start of a run: resolves both roots, refuses what cannot be mirrored safely, and pins
-//! what will be.
+//! The start of a run: resolves both roots, refuses those that cannot be mirrored safely, and
+//! records which directories they are.
 
 mod lock;
 mod root_mounts;
@@ -46,7 +46,7 @@ pub enum Refusal {
     Same(PathBuf),
     #[error("the replica {} lies inside the source {}: it would be copied into itself; put it elsewhere", shown(.0), shown(.1))]
     ReplicaInSource(PathBuf, PathBuf),
-    #[error("the source {} lies inside the replica {}: it would be deleted as a stranger there; put the replica elsewhere", shown(.0), shown(.1))]
+    #[error("the source {} lies inside the replica {}: it would be deleted there; put the replica elsewhere", shown(.0), shown(.1))]
     SourceInReplica(PathBuf, PathBuf),
     #[error("{} goes on from a directory that does not exist, by `..`: give the path without that", shown(.0))]
     Dots(PathBuf),
@@ -101,7 +101,7 @@ pub enum Refusal {
     Path(PathBuf, std::io::Error),
 }
 
-/// What a run begins with.
+/// The result of [`Checked::prepare`], with which a run begins.
 pub struct Prepared {
     pub roots: Roots,
     pub source_mount: SourceMount,
@@ -113,26 +113,27 @@ pub struct Prepared {
     pub beside: ExtraPaths,
 }
 
-/// What must not lie inside a root: the log file and the backup folder. Absolute paths.
+/// The absolute paths of the log file, which must not lie in the replica, and of the backup folder,
+/// which must not lie in a root.
 #[derive(Clone, Default, Debug)]
 pub struct ExtraPaths {
     pub log: Option<PathBuf>,
     backup: Option<PathBuf>,
 }
 
-/// Roots that were found to be fit, before anything is created.
+/// Roots that may be mirrored. Nothing was created yet.
 pub struct Checked {
     source: Root,
     replica: Root,
-    source_pin: DirId,
-    /// `None` where the replica does not exist yet.
+    source_id: DirId,
+    /// `None` if the replica does not exist yet.
     existing: Option<DirId>,
     beside: ExtraPaths,
     filter: Filter,
     durable: bool,
 }
 
-/// Refuses what cannot be mirrored safely; creates and changes nothing.
+/// Refuses roots and other paths that are not safe. Creates and changes nothing.
 ///
 /// # Errors
 /// A [`Refusal`].
@@ -142,14 +143,14 @@ pub fn check(config: &Config) -> Result<Checked, Refusal> {
     let replica = Root::new(full(&config.replica)?, Side::Replica);
     for root in [&source, &replica] {
         if fs::symlink_metadata(&root.path).is_ok_and(|meta| meta.is_symlink())
-            && root.pin().is_err_and(|error| error.is_absence())
+            && root.id().is_err_and(|error| error.is_absence())
         {
             return Err(Refusal::Dangling(root.side.as_str(), root.path.clone()));
         }
     }
-    let source_pin = source.pin().map_err(|error| source_refusal(&source.path, error))?;
-    let existing = match replica.pin() {
-        Ok(pin) => Some(pin),
+    let source_id = source.id().map_err(|error| source_refusal(&source.path, error))?;
+    let existing = match replica.id() {
+        Ok(id) => Some(id),
         Err(error) if error.is_absence() => None,
         Err(error) if error.kind == FsErrorKind::NotADirectory => {
             return Err(Refusal::ReplicaNoDir(replica.path));
@@ -163,48 +164,48 @@ pub fn check(config: &Config) -> Result<Checked, Refusal> {
     if let Some(log) = beside.log.as_ref().filter(|log| is_open_file(log)) {
         return Err(Refusal::LogIsOpen(log.clone()));
     }
-    ensure_apart((&source, &source_pin), (&replica, existing.as_ref()), &beside)?;
+    ensure_apart((&source, &source_id), (&replica, existing.as_ref()), &beside)?;
     if existing.is_none() && !config.create {
         return Err(Refusal::NoReplica(replica.path));
     }
     let mut filter = filter_of(config)?;
-    filter.log = beside.log_in_source(&source_pin)?;
-    Ok(Checked { source, replica, source_pin, existing, beside, filter, durable: config.durable })
+    filter.log = beside.log_in_source(&source_id)?;
+    Ok(Checked { source, replica, source_id, existing, beside, filter, durable: config.durable })
 }
 
-/// Refuses roots that are one directory or lie one in the other, and a log file or a backup folder
-/// inside of one.
+/// Refuses roots that are one directory or lie one in the other, a log file in the replica, and a
+/// backup folder in a root.
 ///
 /// # Errors
 /// A [`Refusal`].
 pub fn ensure_apart(
-    (source, source_pin): (&Root, &DirId),
+    (source, source_id): (&Root, &DirId),
     (replica, existing): (&Root, Option<&DirId>),
     beside: &ExtraPaths,
 ) -> Result<(), Refusal> {
-    refuse_nesting(&source.path, source_pin, &replica.path, existing)?;
+    refuse_nesting(&source.path, source_id, &replica.path, existing)?;
     if let Some(log) = &beside.log {
         refuse_log_in_replica(log, &replica.path, existing)?;
     }
     if let Some(backup) = &beside.backup {
-        refuse_backup_within(backup, &source.path, Some(source_pin))?;
+        refuse_backup_within(backup, &source.path, Some(source_id))?;
         refuse_backup_within(backup, &replica.path, existing)?;
     }
     Ok(())
 }
 
 impl ExtraPaths {
-    /// Where the log file lies in the source, if it does.
+    /// Returns where the log file lies in the source; `None` if it does not lie there.
     ///
     /// # Errors
-    /// Where that cannot be found out.
+    /// If this cannot be found out.
     pub fn log_in_source(&self, source: &DirId) -> Result<Option<(RelPath, Name)>, Refusal> {
         self.log.as_deref().map_or(Ok(None), |log| log_in_source(log, source))
     }
 }
 
-/// Refuses paths that are written as other programs write places on another machine, unless the
-/// source exists.
+/// Refuses paths in the form that other programs use for places on another machine. A source that
+/// exists is accepted.
 fn refuse_remote(config: &Config) -> Result<(), Refusal> {
     let refuse = |what, path: &Path, is_remote: fn(&Path) -> bool| match path {
         _ if !is_remote(path) => Ok(()),
@@ -225,27 +226,27 @@ fn refuse_remote(config: &Config) -> Result<(), Refusal> {
         .map_or(Ok(()), |path| refuse("log file", path, |path| is_url(path) || has_user(path)))
 }
 
-/// Whether a path has the form `host:path`, `user@host:path` or `scheme://...`: a colon before the
-/// first slash.
+/// Returns whether a path has the form `host:path`, `user@host:path` or `scheme://...`: a colon
+/// before the first slash.
 fn is_remote(path: &Path) -> bool {
     let first = path.as_os_str().as_bytes().split(|byte| *byte == b'/').next().unwrap_or_default();
     first.iter().position(|byte| *byte == b':').is_some_and(|at| at > 0)
 }
 
-/// Whether a path has the form `user@host:path`.
+/// Returns whether a path has the form `user@host:path`.
 fn has_user(path: &Path) -> bool {
     let before = path.as_os_str().as_bytes().split(|byte| *byte == b':').next().unwrap_or_default();
     is_remote(path) && before.contains(&b'@')
 }
 
-/// Whether a path has the form `scheme://...`.
+/// Returns whether a path has the form `scheme://...`.
 fn is_url(path: &Path) -> bool {
     let bytes = path.as_os_str().as_bytes();
     is_remote(path)
         && bytes.windows(3).position(|part| part == b"://") == bytes.iter().position(|b| *b == b':')
 }
 
-/// The filter that the command line asks for.
+/// Builds the filter from the command line.
 fn filter_of(config: &Config) -> Result<Filter, Refusal> {
     let mut given = Patterns::default();
     for file in &config.exclude_from {
@@ -269,22 +270,23 @@ fn filter_of(config: &Config) -> Result<Filter, Refusal> {
 }
 
 impl Checked {
-    /// What a reader needs, which creates nothing and may run beside a writer.
+    /// Returns what a preview needs. It creates nothing, and may run beside a writer.
     pub fn into_read_only(self) -> (Roots, Filter) {
-        let Self { source, replica, source_pin, existing, filter, .. } = self;
-        let replica_pin = existing.map(|pin| replica.pin_when_written_to(pin));
-        (Roots { source, replica, source_pin, replica_pin }, filter)
+        let Self { source, replica, source_id, existing, filter, .. } = self;
+        let replica_id = existing.map(|id| replica.id_after_write(id));
+        (Roots { source, replica, source_id, replica_id }, filter)
     }
 
     /// Creates what is missing, and locks the replica.
     ///
     /// # Errors
-    /// A [`Refusal`]; nothing was created then, unless creating was what failed.
+    /// A [`Refusal`]. The log file and the backup folder may have been created by then. A replica
+    /// that was created and is then refused is removed again.
     pub fn prepare(self) -> Result<Prepared, Refusal> {
-        let Self { source, replica, source_pin, existing, beside, filter, durable } = self;
+        let Self { source, replica, source_id, existing, beside, filter, durable } = self;
         let ExtraPaths { log: log_path, backup: backup_path } = beside.clone();
-        let existing = existing.map(|pin| replica.pin_when_written_to(pin));
-        let held = existing.map(|pin| Lock::take(&pin, &replica.path)).transpose()?;
+        let existing = existing.map(|id| replica.id_after_write(id));
+        let held = existing.map(|id| Lock::take(&id, &replica.path)).transpose()?;
         let log = log_path
             .map(|path| RotatingFile::open(&path).map_err(|error| Refusal::Log(path, error)))
             .transpose()?;
@@ -294,12 +296,12 @@ impl Checked {
             create(&source, &replica)
                 .map_err(|error| Refusal::Create(replica.path.clone(), error))?;
         }
-        let replica_pin =
-            replica.pin().map_err(|error| Refusal::FsError(replica.path.clone(), error))?;
+        let replica_id =
+            replica.id().map_err(|error| Refusal::FsError(replica.path.clone(), error))?;
         let apart = match existing {
             Some(_) => Ok(()),
-            // It may not be what its path had seemed to be.
-            None => ensure_apart((&source, &source_pin), (&replica, Some(&replica_pin)), &beside),
+            // It may lie elsewhere than its path has suggested.
+            None => ensure_apart((&source, &source_id), (&replica, Some(&replica_id)), &beside),
         };
         if let Err(refusal) = apart.and_then(|()| refuse_followed(&replica)) {
             if existing.is_none() {
@@ -309,18 +311,18 @@ impl Checked {
         }
         let lock = match held {
             Some(lock) => lock,
-            None => Lock::take(&replica_pin, &replica.path)?,
+            None => Lock::take(&replica_id, &replica.path)?,
         };
-        let replica_mount = ReplicaMount::of(&replica, replica_pin)
+        let replica_mount = ReplicaMount::of(&replica, replica_id)
             .map_err(|error| Refusal::FsError(replica.path.clone(), error))?;
-        let source_mount = SourceMount::of(&source, source_pin);
-        let roots = Roots { source, replica, source_pin, replica_pin: Some(replica_pin) };
+        let source_mount = SourceMount::of(&source, source_id);
+        let roots = Roots { source, replica, source_id, replica_id: Some(replica_id) };
         Ok(Prepared { roots, source_mount, replica_mount, lock, log, filter, backup, beside })
     }
 }
 
-/// Refuses a replica in which symlinks are followed, where a program serves it: the kernel's own
-/// file systems follow none.
+/// Refuses a replica in which symlinks are followed. Only file systems that a program serves are
+/// tried: the kernel's own follow none.
 ///
 /// # Errors
 /// [`Refusal::FollowsSymlinks`].
@@ -332,13 +334,14 @@ pub fn refuse_followed(replica: &Root) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Makes the replica, with the source's mode, and what is missing above it.
+/// Makes the replica with the source's mode, and the missing directories above it.
 fn create(source: &Root, replica: &Root) -> std::io::Result<()> {
     fs::create_dir_all(&replica.path)?;
     fs::set_permissions(&replica.path, fs::metadata(&source.path)?.permissions())
 }
 
-/// The path from `/`. What comes after a `..` may be anywhere, unless what comes before it exists.
+/// Makes a path absolute. A `..` is refused if the part before it does not exist: it could lead
+/// anywhere.
 fn full(path: &Path) -> Result<PathBuf, Refusal> {
     let full = absolute(path).map_err(|error| Refusal::Path(path.into(), error))?;
     let components: Vec<Component> = full.components().collect();
@@ -358,38 +361,38 @@ fn source_refusal(path: &Path, error: FsError) -> Refusal {
     }
 }
 
-/// Refuses roots that are one directory or lie one in the other, by whatever names.
+/// Refuses roots that are one directory or lie one in the other, by whatever paths.
 fn refuse_nesting(
     source: &Path,
-    source_pin: &DirId,
+    source_id: &DirId,
     replica: &Path,
     existing: Option<&DirId>,
 ) -> Result<(), Refusal> {
-    if existing.is_some_and(|pin| pin.same_inode(source_pin)) {
+    if existing.is_some_and(|id| id.same_inode(source_id)) {
         return Err(Refusal::Same(source.into()));
     }
     let (standing, _) = nearest_existing(replica, Side::Replica)
         .map_err(|error| Refusal::FsError(replica.into(), error))?;
-    if is_within(&standing, source, source_pin, Side::Replica)? {
+    if is_within(&standing, source, source_id, Side::Replica)? {
         return Err(Refusal::ReplicaInSource(replica.into(), source.into()));
     }
-    if let Some(pin) = existing
-        && is_within(source, replica, pin, Side::Source)?
+    if let Some(id) = existing
+        && is_within(source, replica, id, Side::Source)?
     {
         return Err(Refusal::SourceInReplica(source.into(), replica.into()));
     }
     Ok(())
 }
 
-/// Refuses a backup folder that is a root or lies inside of one.
-fn refuse_backup_within(backup: &Path, root: &Path, pin: Option<&DirId>) -> Result<(), Refusal> {
+/// Refuses a backup folder that is a root or lies in one.
+fn refuse_backup_within(backup: &Path, root: &Path, id: Option<&DirId>) -> Result<(), Refusal> {
     let (standing, _) =
         nearest_existing(backup, Side::Backup).map_err(|error| match error.kind {
             FsErrorKind::NotADirectory => Refusal::BackupNoDir(backup.into()),
             _ => Refusal::FsError(backup.into(), error),
         })?;
-    let lies_in_it = pin.map(|pin| is_within(&standing, root, pin, Side::Backup)).transpose()?;
-    let is_mounted_in_it = pin.is_some() && mounts::is_seen_below(&standing, root);
+    let lies_in_it = id.map(|id| is_within(&standing, root, id, Side::Backup)).transpose()?;
+    let is_mounted_in_it = id.is_some() && mounts::is_seen_below(&standing, root);
     if lies_in_it == Some(true)
         || is_mounted_in_it
         || real_path(backup)?.starts_with(real_path(root)?)
@@ -400,7 +403,7 @@ fn refuse_backup_within(backup: &Path, root: &Path, pin: Option<&DirId>) -> Resu
     }
 }
 
-/// Makes the backup folder where it is missing, for this user alone.
+/// Opens the backup folder. Makes it if it is missing, for this user alone.
 fn open_backup(path: PathBuf, roots: [&Root; 2], durable: bool) -> Result<Arc<Backup>, Refusal> {
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
     made.map_err(|error| Refusal::Backup(path.clone(), error.to_string()))?;
@@ -409,11 +412,11 @@ fn open_backup(path: PathBuf, roots: [&Root; 2], durable: bool) -> Result<Arc<Ba
     Ok(Arc::new(backup))
 }
 
-fn is_within(dir: &Path, root: &Path, pin: &DirId, side: Side) -> Result<bool, Refusal> {
-    lies_within(dir, root, pin, side).map_err(|error| Refusal::FsError(dir.into(), error))
+fn is_within(dir: &Path, root: &Path, id: &DirId, side: Side) -> Result<bool, Refusal> {
+    lies_within(dir, root, id, side).map_err(|error| Refusal::FsError(dir.into(), error))
 }
 
-/// The nearest directory that exists above the log file, where the log file really lies.
+/// Returns the real path of the log file, and the nearest directory above it that exists.
 fn log_folder(log: &Path) -> Result<(PathBuf, PathBuf), Refusal> {
     // A symlink at LOG_FILE is followed when it is opened.
     let real = fs::canonicalize(log).unwrap_or_else(|_| log.to_path_buf());
@@ -423,7 +426,7 @@ fn log_folder(log: &Path) -> Result<(PathBuf, PathBuf), Refusal> {
     Ok((real, standing))
 }
 
-/// The path without symlinks and `..`, as far as it exists.
+/// Resolves symlinks and `..` in a path, as far as it exists.
 fn real_path(path: &Path) -> Result<PathBuf, Refusal> {
     let wrong = |error| Refusal::Path(path.into(), error);
     let (standing, _) = nearest_existing(path, Side::Replica)
@@ -437,20 +440,20 @@ fn refuse_log_in_replica(
     replica: &Path,
     existing: Option<&DirId>,
 ) -> Result<(), Refusal> {
-    // Where a file would come to lie that is created through it nobody can say beforehand.
+    // It is unknown beforehand where a dangling symlink would create the file.
     if fs::symlink_metadata(log).is_ok() && !fs::exists(log).unwrap_or(false) {
         return Err(Refusal::LogNowhere(log.into()));
     }
     let (real, standing) = log_folder(log)?;
     let inside = match existing {
-        Some(pin) => is_within(&standing, replica, pin, Side::Replica)?,
+        Some(id) => is_within(&standing, replica, id, Side::Replica)?,
         None => real_path(real.parent().unwrap_or(&real))?.starts_with(real_path(replica)?),
     };
     if inside { Err(Refusal::LogInReplica(log.into())) } else { Ok(()) }
 }
 
-/// Whether a path leads to a file by way of `/proc`, as `/dev/stdout` does: another one writes to
-/// that, too.
+/// Returns whether a path leads through `/proc` to a file that is open already, as `/dev/stdout`
+/// does: something else writes to it, too.
 fn is_open_file(path: &Path) -> bool {
     let mut at = path.to_path_buf();
     // As many symlinks as the kernel follows.
@@ -465,10 +468,11 @@ fn is_open_file(path: &Path) -> bool {
     false
 }
 
-/// A log file inside the source is not mirrored, nor are its numbered elders.
-fn log_in_source(log: &Path, source_pin: &DirId) -> Result<Option<(RelPath, Name)>, Refusal> {
+/// Returns the directory and the name of a log file that lies in the source. Neither it nor its
+/// rotated copies are mirrored.
+fn log_in_source(log: &Path, source_id: &DirId) -> Result<Option<(RelPath, Name)>, Refusal> {
     let (real, standing) = log_folder(log)?;
-    let steps = enclosing(&standing, source_pin, Side::Source);
+    let steps = enclosing(&standing, source_id, Side::Source);
     let Some(steps) = steps.map_err(|error| Refusal::FsError(standing.clone(), error))? else {
         return Ok(None);
     };

@@ -1,8 +1,8 @@
-//! Many MD5s at once, each in a lane of the processor's vector registers: one MD5 is a chain of
-//! steps that wait for each other, and leaves most of a core idle.
+//! Computes many MD5s at once, each in one lane of the processor's vector registers. A single MD5
+//! is a chain of steps that wait for each other. It leaves most of a core idle.
 //!
-//! The lanes are those of the crate `md5-many`. Without the feature `lanes`, and where they fail
-//! the test at the start, the same is done by `md-5`, one message after the other.
+//! The crate `md5-many` provides the lanes. Without the feature `lanes`, or if they fail the test
+//! at the start, `md-5` hashes one message after the other instead.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -13,19 +13,19 @@ use crate::model::entry::Md5;
 #[cfg(feature = "lanes")]
 use md5_many::{Md5Many, Md5State};
 
-/// Set where the lanes gave a wrong digest.
+/// Set if the lanes gave a wrong digest.
 static UNSOUND: AtomicBool = AtomicBool::new(false);
 
-/// Lengths around the borders of MD5's blocks of 64 bytes, where the last 9 are padding, and
-/// beyond.
+/// Lengths of test messages, around the borders of MD5's blocks and beyond. A block has 64 bytes.
+/// At least 9 bytes of padding follow the message.
 const LENGTHS: [usize; 12] = [0, 1, 55, 56, 63, 64, 65, 119, 120, 128, 1_000, 4_097];
 
-/// Compares what the lanes give with what `md-5` gives, and gives them up for this run where they
-/// differ. Whether they are as they should be.
+/// Compares the digests of the lanes with those of `md-5`, and disables the lanes for this run if
+/// they differ. Returns whether they agree.
 pub fn test_lanes() -> bool {
     let bytes: Vec<u8> =
         (0..4_097_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
-    // As many as fill all lanes there are, and some more.
+    // Enough messages to fill all lanes, and some more.
     let messages: Vec<&[u8]> = (0..61)
         .map(|at| &bytes[at..][..LENGTHS[at % LENGTHS.len()].min(bytes.len() - at)])
         .collect();
@@ -48,7 +48,7 @@ pub fn test_lanes() -> bool {
     sound
 }
 
-/// Uses the lanes from now on, or `md-5` alone.
+/// Enables the lanes from now on, or disables them.
 #[cfg(feature = "parts")]
 pub fn use_lanes(used: bool) {
     UNSOUND.store(!used, Ordering::Relaxed);
@@ -58,7 +58,7 @@ fn one(message: &[u8]) -> Md5 {
     Md5(md5::Md5::digest(message).into())
 }
 
-/// The MD5s of many messages.
+/// Computes the MD5s of many messages, in their order.
 pub fn hash_all(messages: &[&[u8]]) -> Vec<Md5> {
     #[cfg(feature = "lanes")]
     if !UNSOUND.load(Ordering::Relaxed) {
@@ -67,7 +67,7 @@ pub fn hash_all(messages: &[&[u8]]) -> Vec<Md5> {
     messages.iter().map(|message| one(message)).collect()
 }
 
-/// Messages of about the same length side by side, so that no lane is idle for long.
+/// Hashes messages of similar length side by side, so that no lane is idle for long.
 #[cfg(feature = "lanes")]
 fn in_lanes(messages: &[&[u8]]) -> Vec<Md5> {
     let mut order: Vec<usize> = (0..messages.len()).collect();
@@ -82,7 +82,7 @@ fn in_lanes(messages: &[&[u8]]) -> Vec<Md5> {
     result
 }
 
-/// Messages that come in pieces.
+/// Several messages that come in pieces, and are hashed at once.
 pub enum Streams {
     #[cfg(feature = "lanes")]
     Lanes(Vec<Md5State>),
@@ -100,7 +100,7 @@ impl Default for Streams {
 }
 
 impl Streams {
-    /// Begins one more.
+    /// Begins another message.
     pub fn push(&mut self) {
         match self {
             #[cfg(feature = "lanes")]
@@ -109,7 +109,7 @@ impl Streams {
         }
     }
 
-    /// Adds a piece to each, in their order. A piece may be empty.
+    /// Adds a piece to each message, in the order of the messages. A piece may be empty.
     pub fn update(&mut self, pieces: &[&[u8]]) {
         match self {
             #[cfg(feature = "lanes")]
@@ -120,7 +120,7 @@ impl Streams {
         }
     }
 
-    /// Ends one: its digest. The last takes its place.
+    /// Ends the message with index `at` and returns its MD5. The last message takes its index.
     pub fn end(&mut self, at: usize) -> Md5 {
         match self {
             #[cfg(feature = "lanes")]

@@ -1,5 +1,5 @@
-//! MD5 of files: one by one, read in chunks, so that memory does not grow with the file; or many at
-//! once.
+//! MD5 of files. A single file is read in chunks, so that memory does not grow with the file. Many
+//! files can be hashed at once.
 
 mod lanes;
 mod pairs;
@@ -20,18 +20,20 @@ use crate::fs::tree::File;
 use crate::model::entry::{DigestPair, Entry, Md5};
 use crate::model::error::WorkError;
 
-/// Bytes read at once. A thread keeps one buffer of this size for as long as it lives.
+/// Bytes per read. Each thread keeps one buffer of this size until it ends.
 const CHUNK: usize = 256 * 1024;
 
 thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// How far beyond its size the contents of a file are read, in bytes, where a file system makes
-/// sizes up.
+/// Most bytes that are read past the reported size of a file. Some file systems report wrong sizes.
 pub const MAX_READ_PAST_SIZE: u64 = 64 * 1024 * 1024;
 
-/// Lends the thread's buffer of [`CHUNK`] bytes. Not to be nested.
+/// Lends the thread's buffer of [`CHUNK`] bytes to `work`.
+///
+/// # Panics
+/// If `work` calls this function again.
 pub fn with_buffer<R>(work: impl FnOnce(&mut [u8]) -> R) -> R {
     BUFFER.with_borrow_mut(|buffer| {
         buffer.resize(CHUNK, 0);
@@ -39,21 +41,21 @@ pub fn with_buffer<R>(work: impl FnOnce(&mut [u8]) -> R) -> R {
     })
 }
 
-/// The MD5 of the contents, which should be `size` bytes: up to where they end, but no more than
-/// [`MAX_READ_PAST_SIZE`] after that.
+/// Computes the MD5 of a file. Its size should be `size` bytes. The file is read to its real end,
+/// but at most [`MAX_READ_PAST_SIZE`] bytes past `size`.
 ///
 /// # Errors
-/// A read error, or [`WorkError::Cancelled`] once `cancel` is set.
+/// Read errors, and [`WorkError::Cancelled`] once `cancel` is set.
 pub fn md5_of(file: &File, size: u64, cancel: &AtomicBool) -> Result<Md5, WorkError> {
-    md5_heard(file, size, cancel, &|_| {})
+    md5_with_progress(file, size, cancel, &|_| {})
 }
 
-/// The same; `heard` is told of the bytes that were read, now and then.
-pub fn md5_heard(
+/// Does the same as [`md5_of`], and calls `on_read` after each chunk with the number of bytes read.
+pub fn md5_with_progress(
     file: &File,
     size: u64,
     cancel: &AtomicBool,
-    heard: &(dyn Fn(u64) + Sync),
+    on_read: &(dyn Fn(u64) + Sync),
 ) -> Result<Md5, WorkError> {
     let mut hasher = md5::Md5::new();
     with_buffer(|buffer| {
@@ -66,7 +68,7 @@ pub fn md5_heard(
             let want = usize::try_from(limit - offset).unwrap_or(CHUNK).min(CHUNK);
             let read = file.read_at(&mut buffer[..want], offset)?;
             hasher.update(&buffer[..read]);
-            heard(read as u64);
+            on_read(read as u64);
             if read < want {
                 break;
             }
@@ -77,11 +79,11 @@ pub fn md5_heard(
     Ok(Md5(hasher.finalize().into()))
 }
 
-/// The digests of a pair of files, valid for the states that `source` and
-/// `replica` show, if they are still in them: see [`ensure_unchanged`].
+/// Computes the digests of a pair of files. They are valid for the states in `source` and
+/// `replica`, if both files are still in these states: see [`ensure_unchanged`].
 ///
 /// # Errors
-/// Read errors, and [`WorkError::Cancelled`].
+/// Read errors, and [`WorkError::Cancelled`] once `cancel` is set.
 pub fn compare(
     source: (&File, &Entry),
     replica: (&File, &Entry),
@@ -93,16 +95,16 @@ pub fn compare(
     })
 }
 
-/// Sees that a file is still in the state that it was in before it was read.
+/// Checks that a file is still in the state `before`, which was observed before it was read.
 ///
 /// # Errors
-/// [`WorkError::Changed`] where it was written to meanwhile.
+/// [`WorkError::Changed`] if it has changed; an error of the file system if that cannot be read.
 pub fn ensure_unchanged((file, before): (&File, &Entry)) -> Result<(), WorkError> {
     if file.entry()?.identity() == before.identity() { Ok(()) } else { Err(WorkError::Changed) }
 }
 
-/// [`compare`] with a thread a side, for files large enough to be worth it. `heard` is told of the
-/// bytes that were read, now and then.
+/// Does the same as [`compare`] with one thread a side, for large files. Calls `on_read` after each
+/// chunk with the number of bytes read. If no second thread can be started, `on_read` is not called.
 ///
 /// # Errors
 /// As [`compare`].
@@ -110,18 +112,18 @@ pub fn compare_large(
     source: (&File, &Entry),
     replica: (&File, &Entry),
     cancel: &AtomicBool,
-    heard: &(dyn Fn(u64) + Sync),
+    on_read: &(dyn Fn(u64) + Sync),
 ) -> Result<DigestPair, WorkError> {
     let helped = std::thread::scope(|scope| {
         let builder = std::thread::Builder::new().name("twindir-md5".into());
         let helper = builder
-            .spawn_scoped(scope, || md5_heard(replica.0, replica.1.size, cancel, heard))
+            .spawn_scoped(scope, || md5_with_progress(replica.0, replica.1.size, cancel, on_read))
             .ok()?;
-        let own = md5_heard(source.0, source.1.size, cancel, heard);
+        let own = md5_with_progress(source.0, source.1.size, cancel, on_read);
         let other = helper.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         Some(own.and_then(|source| other.map(|replica| DigestPair { source, replica })))
     });
-    // Without a second thread (a limit on processes) one does both.
+    // No second thread can be started (a limit on processes): this one reads both files.
     helped.unwrap_or_else(|| compare(source, replica, cancel))
 }
 

@@ -1,5 +1,5 @@
-//! Pairs of big files, read side by side, chunk by chunk, so that their MD5s fill the lanes. Where
-//! one pair ends, the next takes its place.
+//! Compares pairs of big files. Several pairs are read side by side, piece by piece, so that their
+//! MD5s fill the lanes. When one pair ends, the next one takes its place.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -8,36 +8,38 @@ use crate::fs::tree::File;
 use crate::model::entry::{DigestPair, Entry};
 use crate::model::error::WorkError;
 
-/// Pairs that are read side by side: as many as fill the 16 lanes of AVX-512. With twice as many
-/// the registers are used a little better, but the pairs are spread over fewer threads.
+/// Number of pairs that are read side by side: they fill the 16 lanes of AVX-512. Twice as many
+/// would use the registers a little better, but would spread the pairs over fewer threads.
 pub const SIDE_BY_SIDE: usize = 8;
 
-/// Bytes that are read of one file at once.
+/// Bytes per read of one file.
 const PIECE: usize = 64 * 1024;
 
-/// A pair of files of equal size, and what it is to whoever asks.
+/// A pair of files of equal size. `what`: the caller's name for it.
 pub struct Pair<T> {
     pub what: T,
     pub source: (File, Entry),
     pub replica: (File, Entry),
 }
 
-/// A pair that is under way, and how many bytes of it have been read.
+/// A pair that is being read. `offset`: how many bytes of each file have been read.
 struct RunningPair<T> {
     pair: Pair<T>,
-    /// Whether what is read of each leaves the page cache again.
+    /// For source and replica: whether to drop what was read from the page cache again.
     drops: [bool; 2],
     offset: u64,
 }
 
-/// Compares all pairs that `next` gives, and tells each verdict as soon as it is known; `heard` is
-/// told of the bytes that were read, now and then. With `drop_behind` what was not in the page
-/// cache before leaves it again. As with [`compare`](super::compare), a verdict holds for the
-/// states that were seen when the files were opened.
+/// Compares all pairs that `next` gives, and passes each result to `tell` as soon as it is known.
+/// Calls `on_read` after each round of reads with the number of bytes read. With `drop_behind`, files
+/// that were not in the page cache before are dropped from it again. As with
+/// [`compare`](super::compare), a result holds for the states in which the files were opened.
+///
+/// Once `cancel` is set it returns, without a result for the pairs that are left.
 pub fn compare_all<T>(
     mut next: impl FnMut() -> Option<Pair<T>>,
     drop_behind: bool,
-    heard: impl Fn(u64),
+    on_read: impl Fn(u64),
     cancel: &AtomicBool,
     mut tell: impl FnMut(Pair<T>, Result<DigestPair, WorkError>),
 ) {
@@ -72,16 +74,16 @@ pub fn compare_all<T>(
             })
             .collect();
         streams.update(&pieces);
-        heard(pieces.iter().map(|piece| piece.len() as u64).sum());
+        on_read(pieces.iter().map(|piece| piece.len() as u64).sum());
         for (at, lengths) in lengths.into_iter().enumerate().rev() {
             running[at].offset += PIECE as u64;
             let is_over = running[at].offset > running[at].pair.source.1.size;
             match lengths {
-                // A file that is shorter than it was says so by its digest.
+                // A file that became shorter has another digest.
                 Ok((source, replica)) if !is_over && source.max(replica) == PIECE => {}
                 lengths => {
-                    // The last pair takes the place of this one, its second stream that of the
-                    // second.
+                    // The last pair takes the place of this one. The same holds for its two
+                    // streams.
                     let replica = streams.end(2 * at + 1);
                     let source = streams.end(2 * at);
                     let RunningPair { pair, .. } = running.swap_remove(at);
@@ -93,10 +95,10 @@ pub fn compare_all<T>(
 }
 
 impl<T> RunningPair<T> {
-    /// Reads the next piece of both files: how many bytes of each.
+    /// Reads the next piece of both files. Returns the number of bytes read of each.
     fn read(&self, piece: &mut [u8]) -> Result<(usize, usize), WorkError> {
         let (ours, theirs) = piece.split_at_mut(PIECE);
-        // One byte more than there should be shows the end.
+        // One byte more than expected, to notice a file that became longer.
         let want = |entry: &Entry| {
             usize::try_from((entry.size + 1).saturating_sub(self.offset))
                 .unwrap_or(PIECE)

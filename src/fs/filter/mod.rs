@@ -1,8 +1,8 @@
-//! What is left alone: neither mirrored from the source, nor removed from the replica, nor walked,
-//! nor watched.
+//! Which entries are excluded: neither mirrored from the source nor deleted from the replica,
+//! neither walked nor watched.
 //!
-//! Patterns are those of gitignore(5). What the command line says comes first; then, on request,
-//! what the source's own files say, the deeper ones first.
+//! Patterns are those of gitignore(5). Patterns of the command line take precedence. On request,
+//! files of patterns in the source come next, the deeper ones first.
 
 mod patterns;
 
@@ -22,22 +22,23 @@ const IGNORE: &[u8] = b".ignore";
 const GITIGNORE: &[u8] = b".gitignore";
 const GIT: &[u8] = b".git";
 
-/// Of a longer file of patterns, in bytes, only so much is read.
+/// Most bytes that are read of a file of patterns. The rest of it is not read.
 const LONGEST: usize = 16 * 1024 * 1024;
 
-/// So many patterns of a file that are not heeded are named, the rest counted.
+/// How many patterns of a file that are ignored are logged. The others are only counted.
 const MOST_NAMED: usize = 5;
 
-/// All rules. Cheap to clone; the clones share what was read from the source.
+/// All rules. A filter is cheap to clone, and clones share the rules that were read from the
+/// source.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
-    /// Where the log file lies, if that is inside the source: its directory and its name.
+    /// Directory and name of the log file, if that lies inside the source.
     pub log: Option<(RelPath, Name)>,
     /// `--exclude` and `--exclude-from`.
     given: Option<Arc<Patterns>>,
-    /// `--gitignore`: the rules of the source's directories that have some.
+    /// `--gitignore`: the rules of those directories of the source that have some.
     nested: Option<Arc<RwLock<Nested>>>,
-    /// The files of patterns of which was said that they cannot be followed to the letter.
+    /// Files of patterns for which patterns that are ignored were logged.
     named: Arc<Mutex<BTreeSet<RelPath>>>,
 }
 
@@ -46,12 +47,13 @@ type Nested = BTreeMap<RelPath, Arc<DirRules>>;
 /// The rules that one directory of the source holds.
 #[derive(Debug)]
 struct DirRules {
+    /// Contents of the three files, to notice changes.
     texts: [Vec<u8>; 3],
     ignore: Patterns,
     gitignore: Patterns,
     /// `.git/info/exclude`
     exclude: Patterns,
-    /// Whether a repository begins here: what git reads above does not count below.
+    /// Whether a git repository begins here: the files that git reads above it do not apply below.
     is_repository: bool,
 }
 
@@ -61,12 +63,12 @@ impl Filter {
         Self { log: None, given, nested: nested.then(Arc::default), named: Arc::default() }
     }
 
-    /// Whether there is any rule at all.
+    /// Whether there is no rule at all.
     pub fn is_empty(&self) -> bool {
         self.log.is_none() && self.given.is_none() && self.nested.is_none()
     }
 
-    /// The same, with a memory of its own for what it reads from now on.
+    /// Returns a copy that does not share the rules that it reads from now on.
     pub fn detached(&self) -> Self {
         let copy = |nested: &Arc<RwLock<Nested>>| {
             Arc::new(RwLock::new(nested.read().unwrap_or_else(PoisonError::into_inner).clone()))
@@ -74,15 +76,15 @@ impl Filter {
         Self { nested: self.nested.as_ref().map(copy), ..self.clone() }
     }
 
-    /// Where a directory of the source holds rules that lie in a directory of their own, which may
-    /// itself be excluded.
+    /// Returns `.git/info` below `dir`, if `dir` is a repository: it holds rules, and may itself be
+    /// excluded.
     pub fn dir_of_rules(&self, dir: &RelPath) -> Option<RelPath> {
         let nested = self.nested.as_ref()?.read().unwrap_or_else(PoisonError::into_inner);
         let info = [&b".git"[..], b"info"].into_iter().filter_map(Name::new);
         nested.get(dir)?.is_repository.then(|| info.fold(dir.clone(), |at, name| at.join(&name)))
     }
 
-    /// The rules as they are for the names in one directory.
+    /// Returns the rules that apply to the names in `dir` now.
     pub fn at(&self, dir: &RelPath) -> DirFilter<'_> {
         let mut chain = Vec::new();
         if let Some(nested) = &self.nested {
@@ -98,7 +100,7 @@ impl Filter {
         DirFilter { filter: self, dir: dir.clone(), chain }
     }
 
-    /// Whether a directory or one above it is left alone.
+    /// Whether a directory, or one above it, is excluded.
     pub fn excludes_dir(&self, dir: &RelPath) -> bool {
         let excluded = |at: RelPath| {
             at.split().is_some_and(|(above, name)| self.at(&above).excludes(name.as_bytes(), true))
@@ -106,7 +108,7 @@ impl Filter {
         !self.is_empty() && dir.ancestors_and_self().any(excluded)
     }
 
-    /// The directory whose rules change with this entry, if it holds rules.
+    /// Returns the directory whose rules the entry `name` in `dir` holds; `None` if it holds none.
     pub fn governed_by(&self, dir: &RelPath, name: &Name) -> Option<RelPath> {
         self.nested.as_ref()?;
         match name.as_bytes() {
@@ -120,9 +122,9 @@ impl Filter {
         }
     }
 
-    /// Reads the rules that an open directory holds; whether they are others than before.
-    /// `has`: whether there may be an entry of this name. What cannot be read leaves the rules as
-    /// they were: copying it is a Problem that will be told.
+    /// Reads the rules that the directory `dir`, opened as `open`, holds. Returns whether they have
+    /// changed. `has`: whether the directory may have an entry of this name. If a file cannot be
+    /// read, the rules stay as they are: the round that copies it reports a problem.
     pub fn refresh(
         &self,
         dir: &RelPath,
@@ -130,7 +132,7 @@ impl Filter {
         has: impl Fn(&[u8]) -> bool,
     ) -> bool {
         let Some(nested) = &self.nested else { return false };
-        let is_repository = has(GIT) && open.look(GIT) != Observed::Absent;
+        let is_repository = has(GIT) && open.observe(GIT) != Observed::Absent;
         let info = RelPath::new(b".git/info").filter(|_| is_repository);
         let info = info.and_then(|info| open.open(&info).ok());
         let read = |name: &[u8]| if has(name) { text_of(open, name) } else { Some(Vec::new()) };
@@ -154,7 +156,7 @@ impl Filter {
         for ((text, patterns), name) in
             texts.iter().zip(&read).zip([".ignore", ".gitignore", ".git/info/exclude"])
         {
-            self.name_unheeded(dir, name, patterns, text.len() >= LONGEST);
+            self.log_unsupported(dir, name, patterns, text.len() >= LONGEST);
         }
         let [ignore, gitignore, exclude] = read;
         let rules = DirRules { texts, ignore, gitignore, exclude, is_repository };
@@ -167,30 +169,32 @@ impl Filter {
         true
     }
 
-    /// Says of a file of patterns, once, that it cannot be followed to the letter.
-    fn name_unheeded(&self, dir: &RelPath, name: &str, patterns: &Patterns, is_cut: bool) {
-        let unheeded = patterns.unheeded();
-        if unheeded.is_empty() && !is_cut {
+    /// Logs which patterns of a file are ignored, once for each file. `is_cut`: whether the file
+    /// is longer than [`LONGEST`].
+    fn log_unsupported(&self, dir: &RelPath, name: &str, patterns: &Patterns, is_cut: bool) {
+        let unsupported = patterns.unsupported();
+        if unsupported.is_empty() && !is_cut {
             return;
         }
         let Some(path) = RelPath::new(name.as_bytes()).map(|name| dir.below(&name)) else { return };
         if !self.named.lock().unwrap_or_else(PoisonError::into_inner).insert(path.clone()) {
             return;
         }
-        for (line, flaw) in unheeded.iter().take(MOST_NAMED) {
-            tracing::warn!(op = "warning", path = %path, line, "the pattern in line {line} is not heeded, since {flaw}");
+        for (line, flaw) in unsupported.iter().take(MOST_NAMED) {
+            tracing::warn!(op = "warning", path = %path, line, "the pattern in line {line} is ignored, since {flaw}");
         }
-        if let Some(more) = unheeded.len().checked_sub(MOST_NAMED).filter(|more| *more > 0) {
+        if let Some(more) = unsupported.len().checked_sub(MOST_NAMED).filter(|more| *more > 0) {
             let more = counted(more as u64, "more pattern is", "more patterns are");
-            tracing::warn!(op = "warning", path = %path, "{more} not heeded");
+            tracing::warn!(op = "warning", path = %path, "{more} ignored");
         }
         if is_cut {
-            tracing::warn!(op = "warning", path = %path, "only the first {} MiB are heeded", LONGEST >> 20);
+            tracing::warn!(op = "warning", path = %path, "only the first {} MiB are read", LONGEST >> 20);
         }
     }
 }
 
-/// A file of patterns; empty where there is none, `None` where it cannot be read.
+/// Reads a file of patterns, up to [`LONGEST`] bytes. Returns an empty text if `name` is absent or
+/// no regular file, and `None` if it cannot be read.
 fn text_of(dir: &impl ReplicaView, name: &[u8]) -> Option<Vec<u8>> {
     let (file, entry) = match dir.open_file(name) {
         Ok((ReplicaFile::Readable(file), entry)) => (file, entry),
@@ -211,11 +215,12 @@ fn text_of(dir: &impl ReplicaView, name: &[u8]) -> Option<Vec<u8>> {
 pub struct DirFilter<'a> {
     filter: &'a Filter,
     dir: RelPath,
-    /// The directories above with rules of their own, the deepest first.
+    /// The directories with rules of their own, from `dir` upwards: the deepest first.
     chain: Vec<(RelPath, Arc<DirRules>)>,
 }
 
 impl DirFilter<'_> {
+    /// Whether the entry `name` of the directory is excluded.
     pub fn excludes(&self, name: &[u8], is_dir: bool) -> bool {
         if self.filter.is_empty() {
             return false;
@@ -232,7 +237,8 @@ impl DirFilter<'_> {
         given.or_else(|| self.by_nested(&path, is_dir)) == Some(true)
     }
 
-    /// Whether either side's entry of this name is left alone. What stands on neither is not.
+    /// Whether the entry of this name is excluded on either side. `sides`: for source and replica,
+    /// whether the entry is a directory; `None` if it is absent.
     pub fn excludes_either(&self, name: &[u8], sides: [Option<bool>; 2]) -> bool {
         sides.into_iter().flatten().any(|is_dir| self.excludes(name, is_dir))
     }
@@ -271,7 +277,7 @@ mod tests {
         patterns
     }
 
-    /// Asks for a path; one that ends in `/` is a directory.
+    /// Whether a path is excluded. One that ends in `/` is a directory.
     fn excludes(filter: &Filter, path: &str) -> bool {
         let is_dir = path.ends_with('/');
         let path = RelPath::new(path.trim_end_matches('/').as_bytes()).unwrap();
@@ -321,7 +327,7 @@ mod tests {
         assert!(!excludes(&Filter::new(Patterns::default(), true), "a/b"));
     }
 
-    /// A source with these files, and a filter that has read their rules.
+    /// Returns a filter that has read the rules of a source with these files.
     fn nested(files: &[(&str, &str)], given: &[&str]) -> Filter {
         let top = tempfile::tempdir().unwrap();
         let filter = Filter::new(patterns(given), true);

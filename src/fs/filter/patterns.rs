@@ -1,14 +1,14 @@
-//! Patterns as in gitignore(5): what a line says, and whether it matches a path. The wildcards
-//! themselves are matched by `gix-glob`, which does that as git does.
+//! Patterns as in gitignore(5): parses lines, and matches paths. The wildcards are matched by the
+//! crate `gix-glob`, in the same way as by git.
 
 use std::collections::BTreeMap;
 
 use gix_glob::wildmatch::Mode;
 
-/// So many groups of stars in a pattern are more than the matcher follows.
+/// Fewest groups of stars in a pattern that the matcher does not support.
 const MANY_STARS: usize = 64;
 
-/// What wildcards, and escapes, begin with.
+/// The bytes with which wildcards and escapes begin.
 const SPECIAL: &[u8] = b"*?[\\";
 
 const CLASSES: [&[u8]; 12] = [
@@ -16,31 +16,34 @@ const CLASSES: [&[u8]; 12] = [
     b"space", b"upper", b"xdigit",
 ];
 
-/// Lines of patterns, in their order: the last one that matches decides.
+/// Patterns in the order of their lines: the last one that matches decides.
 #[derive(Clone, Debug, Default)]
 pub struct Patterns {
     all: Vec<Pattern>,
-    /// The numbers of those that match only what ends with this byte.
+    /// Indices of patterns that only match paths that end with this byte.
     by_last: BTreeMap<u8, Vec<usize>>,
-    /// The numbers of the rest.
+    /// Indices of the other patterns.
     others: Vec<usize>,
-    /// The lines that git would follow and the matcher does not, counted from 1, and why.
-    unheeded: Vec<(usize, Flaw)>,
+    /// Numbers of the lines that git would follow and the matcher does not, from 1, each with the
+    /// reason.
+    unsupported: Vec<(usize, Flaw)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Pattern {
-    /// Without what is said by the other fields.
+    /// The pattern without the parts that the other fields represent.
     text: Vec<u8>,
-    /// How many of its first bytes stand for themselves.
+    /// Number of bytes at its beginning that are no wildcards.
     literal: usize,
-    takes_back: bool,
+    /// The line begins with `!`: a path that matches is not excluded.
+    negated: bool,
+    /// The line ends with `/`: it matches directories only.
     for_dirs: bool,
-    /// It has no slash within: it is a name's, in whatever directory.
+    /// It contains no slash: it matches names, in any directory.
     for_names: bool,
 }
 
-/// Why a pattern would never match, or not as git has it.
+/// The reason why a pattern never matches, or not in the same way as in git.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Flaw {
     #[error("the class that begins with `[` is not closed by a `]`")]
@@ -58,22 +61,23 @@ pub enum Flaw {
 }
 
 impl Patterns {
-    /// Reads a file of patterns, in which those that never match are passed over, as git does it.
+    /// Parses a file of patterns. Patterns that can never match have no effect, as in git. Those
+    /// that git would follow and the matcher does not are noted: see [`unsupported`](Self::unsupported()).
     pub fn read(text: &[u8]) -> Self {
         let mut patterns = Self::default();
         for (number, line) in (1..).zip(lines(text)) {
             let Some(pattern) = Pattern::parse(line) else { continue };
             let flaw = pattern.flaw().filter(|flaw| matches!(flaw, Flaw::Stars | Flaw::Slashes));
-            patterns.unheeded.extend(flaw.map(|flaw| (number, flaw)));
+            patterns.unsupported.extend(flaw.map(|flaw| (number, flaw)));
             patterns.push(pattern);
         }
         patterns
     }
 
-    /// Adds one line.
+    /// Adds the pattern of one line.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The [`Flaw`] of a pattern that would never match, or not as in git.
     pub fn add(&mut self, line: &[u8]) -> Result<(), Flaw> {
         if let Some(pattern) = Pattern::parse(line) {
             pattern.flaw().map_or(Ok(()), Err)?;
@@ -95,8 +99,8 @@ impl Patterns {
         self.all.is_empty()
     }
 
-    /// Whether a path, relative to where the patterns hold, is left alone; `None` where no pattern
-    /// says anything.
+    /// Whether `path` is excluded; `None` if no pattern matches it. `path` is relative to the
+    /// directory of the patterns.
     pub fn excludes(&self, path: &[u8], is_dir: bool) -> Option<bool> {
         let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path);
         let last_of = |numbers: &[usize]| {
@@ -105,45 +109,46 @@ impl Patterns {
         };
         let by_last = path.last().and_then(|byte| self.by_last.get(byte));
         let last = by_last.and_then(|numbers| last_of(numbers)).max(last_of(&self.others));
-        last.map(|number| !self.all[number].takes_back)
+        last.map(|number| !self.all[number].negated)
     }
 
-    /// The lines of the file that git would follow and the matcher does not, counted from 1, and
-    /// why.
-    pub fn unheeded(&self) -> &[(usize, Flaw)] {
-        &self.unheeded
+    /// Returns the numbers of the lines that git would follow and the matcher does not, from 1, each
+    /// with the reason.
+    pub fn unsupported(&self) -> &[(usize, Flaw)] {
+        &self.unsupported
     }
 }
 
-/// The lines of a file of patterns.
+/// Splits a file of patterns into its lines. A byte order mark, and a carriage return at the end of
+/// a line, are dropped.
 pub fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     text.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line))
 }
 
 impl Pattern {
-    /// `None` for an empty line and a comment.
+    /// Parses a line. Returns `None` for an empty line and a comment.
     fn parse(line: &[u8]) -> Option<Self> {
         if line.first() == Some(&b'#') {
             return None;
         }
-        // To git, a string ends there.
+        // For git, a string ends at NUL.
         let line = line.split(|byte| *byte == 0).next().unwrap_or(line);
         let text = without_trailing_blanks(line);
-        let (takes_back, text) = text.strip_prefix(b"!").map_or((false, text), |text| (true, text));
+        let (negated, text) = text.strip_prefix(b"!").map_or((false, text), |text| (true, text));
         let (for_dirs, text) = text.strip_suffix(b"/").map_or((false, text), |text| (true, text));
         let for_names = !text.contains(&b'/');
         let text = text.strip_prefix(b"/").unwrap_or(text).to_vec();
         let literal = text.iter().position(|byte| SPECIAL.contains(byte)).unwrap_or(text.len());
-        (!text.is_empty()).then_some(Self { text, literal, takes_back, for_dirs, for_names })
+        (!text.is_empty()).then_some(Self { text, literal, negated, for_dirs, for_names })
     }
 
-    /// The byte with which all ends that it matches, where that is plain.
+    /// Returns the byte with which every path that matches ends, if there is such a byte.
     fn last_byte(&self) -> Option<u8> {
         self.text.last().copied().filter(|byte| !b"*?]\\".contains(byte))
     }
 
-    /// Whether it matches the path of an entry whose name is given too.
+    /// Whether it matches the entry at `path`. `name`: the last component of `path`.
     fn matches(&self, path: &[u8], name: &[u8], is_dir: bool) -> bool {
         if self.for_dirs && !is_dir {
             return false;
@@ -153,8 +158,8 @@ impl Pattern {
         } else {
             (path, Mode::NO_MATCH_SLASH_LITERAL)
         };
-        // Also in git the wildcards begin here, so that a `**` right after a name counts as one
-        // after a slash.
+        // In git too, wildcards begin here. So a `**` right after a name counts as one after a
+        // slash.
         let (literal, wild) = self.text.split_at(self.literal);
         match (at.strip_prefix(literal), wild) {
             (None, _) => false,
@@ -194,7 +199,10 @@ impl Pattern {
     }
 }
 
-/// What follows a class in brackets, of which the first one is gone.
+/// Returns the bytes after a class in brackets. `class`: the bytes after its `[`.
+///
+/// # Errors
+/// The [`Flaw`] of the class.
 fn skip_class(class: &[u8]) -> Result<&[u8], Flaw> {
     let mut rest = class.strip_prefix(b"!").or(class.strip_prefix(b"^")).unwrap_or(class);
     let mut begin = None;
@@ -231,7 +239,7 @@ fn skip_class(class: &[u8]) -> Result<&[u8], Flaw> {
     }
 }
 
-/// Blanks at the end of a line are not of its pattern, unless a backslash stands before them.
+/// Strips blanks at the end of a line, except for one after a backslash.
 fn without_trailing_blanks(line: &[u8]) -> &[u8] {
     let mut end = 0;
     let mut is_escaped = false;

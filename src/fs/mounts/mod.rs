@@ -1,5 +1,5 @@
-//! What `/proc/self/mountinfo` knows: where on its file system a directory lies, whatever bind
-//! mounts lead to it. See `proc_pid_mountinfo(5)`.
+//! Reads `/proc/self/mountinfo`, which shows where on its file system a directory lies, whatever
+//! bind mounts lead to it. See `proc_pid_mountinfo(5)`.
 
 use std::ffi::OsString;
 use std::fs;
@@ -13,17 +13,17 @@ use crate::fs::tree::DirId;
 /// One mounted file system, or a part of one.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Mount {
-    /// Unique among those that are mounted; given out again once it has gone.
+    /// Unique among current mounts. The kernel reuses it after an unmount.
     id: u64,
     /// `major:minor` of the file system's device.
     device: String,
-    /// The directory of that file system which is mounted.
+    /// The directory of that file system that is mounted.
     root: PathBuf,
     pub point: PathBuf,
 }
 
 impl Mount {
-    /// Reads a line; `None` where it has another form.
+    /// Parses a line; `None` if it has another form.
     fn parse(line: &[u8]) -> Option<Self> {
         let mut fields = line.split(|byte| *byte == b' ');
         let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
@@ -32,40 +32,39 @@ impl Mount {
         Some(Self { id, device, root, point })
     }
 
-    /// All that are seen from here; none where the kernel does not say.
+    /// Returns all mounts that this process sees; none if mountinfo cannot be read.
     fn all() -> Vec<Self> {
         let text = fs::read("/proc/self/mountinfo").unwrap_or_default();
         text.split(|byte| *byte == b'\n').filter_map(Mount::parse).collect()
     }
 
-    /// The one that `path` lies on; `None` where the kernel does not say.
+    /// Returns the mount that `path` lies on; `None` if that cannot be determined.
     pub fn of(path: &Path) -> Option<Self> {
         let stat = statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID).ok()?;
         Self::all().into_iter().find(|mount| mount.id == stat.stx_mnt_id)
     }
 
-    /// Whether it, whose root has this pin, is mounted somewhere else below `dir` now, as where a
-    /// directory above it was renamed.
-    pub fn has_moved_below(&self, dir: &Path, pin: &DirId) -> bool {
+    /// Whether this mount, whose root directory is `id`, is now mounted somewhere else below
+    /// `dir`. That happens if a directory above it was renamed.
+    pub fn has_moved_below(&self, dir: &Path, id: &DirId) -> bool {
         let Ok(dir) = fs::canonicalize(dir) else { return false };
         Self::all().into_iter().any(|mount| {
             let is_it = Self { point: self.point.clone(), ..mount.clone() } == *self;
             let is_elsewhere = mount.point != self.point && mount.point != dir;
-            // Another one may have got all its numbers, but for one.
-            is_it
-                && is_elsewhere
-                && mount.point.starts_with(&dir)
-                && pin.is_mounted_at(&mount.point)
+            // A later mount may have reused the id and the device number. The unique id in `id`
+            // differs then.
+            is_it && is_elsewhere && mount.point.starts_with(&dir) && id.is_mounted_at(&mount.point)
         })
     }
 
-    /// Whether it is still mounted, where it was, or another one there that got its numbers.
+    /// Whether it is still mounted at its place. This does not notice if a later mount there reuses
+    /// its id and device number.
     pub fn stands(&self) -> bool {
         Self::all().contains(self)
     }
 }
 
-/// Undoes `\040` and the like: space, tab, newline and backslash are written in octal.
+/// Decodes `\040` and the like: the kernel writes space, tab, newline and backslash in octal.
 fn unescape(field: &[u8]) -> PathBuf {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;
@@ -84,7 +83,7 @@ fn unescape(field: &[u8]) -> PathBuf {
     OsString::from_vec(bytes).into()
 }
 
-/// Whether the directory `inner` is also seen below `dir`, through something that is mounted there.
+/// Whether the directory `inner` can also be reached below `dir`, through a mount there.
 pub fn is_seen_below(inner: &Path, dir: &Path) -> bool {
     let (Some(place), Ok(dir)) = (MountPlace::of(inner), fs::canonicalize(dir)) else {
         return false;
@@ -96,12 +95,12 @@ pub fn is_seen_below(inner: &Path, dir: &Path) -> bool {
         .any(|mount| mount.point != dir && mount.point.starts_with(&dir) && leads_there(mount))
 }
 
-/// All mount points that are seen from here; none where the kernel does not say.
+/// Returns all mount points that this process sees; none if mountinfo cannot be read.
 pub fn points() -> Vec<PathBuf> {
     Mount::all().into_iter().map(|mount| mount.point).collect()
 }
 
-/// A directory's place on its file system.
+/// The position of a directory on its file system.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MountPlace {
     device: String,
@@ -109,7 +108,7 @@ pub struct MountPlace {
 }
 
 impl MountPlace {
-    /// Where the directory `path` lies; `None` where the kernel does not say.
+    /// Returns where the directory `path` lies; `None` if that cannot be determined.
     pub fn of(path: &Path) -> Option<Self> {
         let mount = Mount::of(path)?;
         let real = fs::canonicalize(path).ok()?;

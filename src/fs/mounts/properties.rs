@@ -1,4 +1,4 @@
-//! Any line, and lines of any mount point.
+//! Random lines, and lines with random mount points.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::properties::holds;
 
-/// Any bytes, those often that mean something.
+/// Any byte. Bytes with a meaning in mountinfo come often.
 fn byte() -> impl Strategy<Value = u8> {
     prop_oneof![Just(b' '), Just(b'\\'), Just(b'\n'), b'0'..=b'9', any::<u8>()]
 }
@@ -23,7 +23,7 @@ fn any_mount_point_is_read_as_it_is() {
         let mut line = format!("{id} 35 98:0 / /").into_bytes();
         for byte in &point {
             match byte {
-                // As the kernel writes them.
+                // Escaped as the kernel does.
                 b' ' | b'\t' | b'\n' | b'\\' => line.extend(format!("\\{byte:03o}").bytes()),
                 byte => line.push(*byte),
             }

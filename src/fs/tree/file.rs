@@ -1,4 +1,4 @@
-//! Open files: reading on both sides, filling new ones in the replica.
+//! Open files: read on both sides, written in the replica only.
 
 use rustix::fd::OwnedFd;
 use std::io::IoSliceMut;
@@ -21,26 +21,28 @@ pub struct File {
 }
 
 impl File {
-    /// The facts of the open file, whatever stands under its name by now.
+    /// Returns the facts of the open file, even if another entry has its name by now.
     pub fn entry(&self) -> Result<Entry> {
-        let stat = stat_fd(&self.fd, FACTS).during(self.side, "look at the file")?;
+        let stat = stat_fd(&self.fd, FACTS).during(self.side, "examine the file")?;
         Ok(self.quirks.seen(entry_of(&stat, Box::default()), || xattr::acl(&self.fd)))
     }
 
-    /// Whether the page cache has the beginning of the file. Where that cannot be told, it has.
+    /// Whether the first byte of the file is in the page cache. Returns `true` if that is not
+    /// known.
     pub fn is_cached(&self) -> bool {
         let mut byte = [0];
         let mut buffers = [IoSliceMut::new(&mut byte)];
         rustix::io::preadv2(&self.fd, &mut buffers, 0, ReadWriteFlags::NOWAIT) != Err(Errno::AGAIN)
     }
 
-    /// Lets the page cache forget a range, as far as nobody else uses it; `len` in bytes.
+    /// Asks the kernel to drop `len` bytes from `offset` on from the page cache. Pages in use stay.
     pub fn drop_cached(&self, offset: u64, len: u64) {
-        // Advice: where it is not taken, nothing is lost.
+        // Only advice: nothing is lost if the kernel ignores it.
         let _ = rustix::fs::fadvise(&self.fd, offset, NonZeroU64::new(len), Advice::DontNeed);
     }
 
-    /// Reads at a byte offset until the buffer is full or the file ends; the number of bytes read.
+    /// Reads from a byte offset until the buffer is full or the file ends. Returns the number of
+    /// bytes read.
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
         let mut done = 0;
         while done < buffer.len() {
@@ -54,16 +56,16 @@ impl File {
         Ok(done)
     }
 
-    /// Whether the contents end where a size says. Some file systems make sizes up (procfs, sysfs,
-    /// some behind FUSE).
+    /// Whether the contents end exactly after `size` bytes. Some file systems report wrong sizes
+    /// (procfs, sysfs, some behind FUSE).
     pub fn ends_at(&self, size: u64) -> Result<bool> {
         let mut byte = [0];
         let has = |byte: &mut [u8], offset| Ok(self.read_at(byte, offset)? == 1);
         Ok((size == 0 || has(&mut byte, size - 1)?) && !has(&mut byte, size)?)
     }
 
-    /// The next range of data at or after `offset`: where it begins and ends, in bytes. `None`
-    /// where only a hole follows. A file system without holes shows one range.
+    /// Returns where the next range of data at or after `offset` begins and ends, in bytes. Returns
+    /// `None` if only a hole follows. On a file system without holes, the range has no end.
     pub fn next_data(&self, offset: u64) -> Result<Option<(u64, Option<u64>)>> {
         let begin = match sys::seek(&self.fd, SeekFrom::Data(offset)) {
             Ok(begin) => begin,
@@ -75,7 +77,7 @@ impl File {
         Ok(Some((begin, Some(end))))
     }
 
-    /// The mirrored ones of its extended attributes.
+    /// Returns those of its extended attributes that `kinds` selects.
     pub fn xattrs(&self, kinds: XattrKinds) -> Result<Xattrs> {
         xattr::read(&self.fd, kinds, self.quirks).during(self.side, "read the extended attributes")
     }
@@ -85,14 +87,14 @@ impl File {
     }
 }
 
-/// A file of the replica that may be changed: a temporary one to be filled, or an existing one
+/// A file of the replica that may be changed: a temporary file to be filled, or an existing file
 /// whose metadata is set in place.
 #[derive(Debug)]
 pub struct NewFile(pub(super) File);
 
-/// How a range of bytes went over.
+/// The result of [`NewFile::copy_range`].
 pub enum Ranged {
-    /// So many bytes went over; 0 where the source has ended.
+    /// The number of bytes that were copied; 0 at the end of the source.
     Copied(usize),
     /// The two file systems cannot copy ranges between them.
     Unsupported,
@@ -103,12 +105,12 @@ impl NewFile {
         &self.0
     }
 
-    /// Shares the source's blocks (btrfs, XFS, bcachefs): `false` where that cannot be.
+    /// Shares the source's blocks (btrfs, XFS, bcachefs). Returns `false` if that fails.
     pub fn reflink(&self, source: &File) -> bool {
         sys::ioctl_ficlone(&self.0.fd, &source.fd).is_ok()
     }
 
-    /// Lets the kernel copy at most `len` bytes at `offset`, of both files.
+    /// Copies at most `len` bytes in the kernel, from `offset` in `source` to the same offset here.
     pub fn copy_range(&self, source: &File, offset: u64, len: usize) -> Result<Ranged> {
         let (mut from, mut to) = (offset, offset);
         let result = retry_on_intr(|| {
@@ -142,23 +144,26 @@ impl NewFile {
         Ok(())
     }
 
-    /// A failed copy of a range says not which side failed: an error of the disk is taken for that
-    /// of what is copied, anything else (space, quota, limits) for the copy's.
+    /// Returns the side to blame for a failed copy of a range, since the kernel does not report it.
+    /// `EIO` is blamed on the source. Other errors (space, quota, limits) are blamed on this file.
     fn blame(&self, errno: Errno, source: &File) -> Side {
         if errno == Errno::IO { source.side } else { self.0.side }
     }
 
-    /// Sets the length in bytes; what was not written reads as zeros and takes no space.
+    /// Sets the length in bytes. Ranges that were not written read as zeros and take no space.
     pub fn set_len(&self, len: u64) -> Result<()> {
         sys::ftruncate(&self.0.fd, len).during(self.0.side, "write the file")
     }
 
-    /// Waits until what was written is safe on the disk, and tells whether that has failed.
+    /// Waits until the contents are safe on the disk.
+    ///
+    /// # Errors
+    /// Also errors of earlier writes that only show now.
     pub fn flush(&self) -> Result<()> {
         sys::fdatasync(&self.0.fd).during(self.0.side, "write to the disk")
     }
 
-    /// Sets what is given.
+    /// Sets the metadata that `settings` contains.
     pub fn set(&self, settings: &Settings<'_>) -> Result<()> {
         settings.apply(&self.0.fd, self.0.side)
     }
@@ -180,7 +185,7 @@ mod tests {
         assert!(file.is_cached());
         file.drop_cached(0, 100_000);
         if file.is_cached() {
-            // In memory alone, as tmpfs is, or of a kind that cannot tell.
+            // tmpfs, which is in memory alone, or a file system that does not report this.
             return println!("skipped: this file system has no page cache that can be asked");
         }
         assert_eq!(file.read_at(&mut [0; 10], 0), Ok(10));

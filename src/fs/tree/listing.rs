@@ -7,7 +7,7 @@ use super::sys::RawDir;
 use crate::model::entry::{Kind, Observed};
 use crate::model::path::is_reserved;
 
-/// What a listing says of an entry's kind without a look at it. Some file systems say nothing.
+/// The kind of an entry as the listing of its directory gives it. Some file systems give none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ListedKind {
     File,
@@ -17,7 +17,7 @@ pub enum ListedKind {
     Unknown,
 }
 
-/// The directory that a new file system of the ext family holds.
+/// The directory that mkfs creates in a file system of the ext family.
 pub const LOST_FOUND: &[u8] = b"lost+found";
 
 struct Item {
@@ -26,7 +26,7 @@ struct Item {
     hint: ListedKind,
 }
 
-/// The names in a directory, in the order of their bytes. Reserved names stand apart (I7).
+/// The names in a directory, in the order of their bytes. Reserved names are kept separately (I7).
 #[derive(Default)]
 pub struct Listing {
     bytes: Vec<u8>,
@@ -35,7 +35,7 @@ pub struct Listing {
 }
 
 impl ListedKind {
-    /// Whether it is a directory; `look` is asked where the listing did not tell.
+    /// Whether it is a directory. Calls `look` if the listing gave no kind.
     pub fn is_dir_or(self, look: impl FnOnce() -> bool) -> bool {
         match self {
             ListedKind::Dir => true,
@@ -44,7 +44,8 @@ impl ListedKind {
         }
     }
 
-    /// The same, with the help of a look where the listing did not tell.
+    /// Returns the kind. If the listing gave none, observes the entry by `look`. Remains `Unknown`
+    /// if there is no entry, or it cannot be read.
     pub fn resolve(self, look: impl FnOnce() -> Observed) -> Self {
         if self != ListedKind::Unknown {
             return self;
@@ -76,7 +77,8 @@ impl Listing {
         Ok(listing)
     }
 
-    /// One of a directory that is not on a file system. The names come in their order.
+    /// Returns a listing of `names`, for a directory that is not on a file system. They must be
+    /// sorted.
     #[cfg(test)]
     pub fn of(names: impl Iterator<Item = (crate::model::path::Name, ListedKind)>) -> Self {
         let mut listing = Self::default();
@@ -86,7 +88,7 @@ impl Listing {
         listing
     }
 
-    /// Whether a directory holds anything at all.
+    /// Whether a directory holds any entry, reserved names included.
     pub(super) fn has_any(fd: impl AsFd) -> rustix::io::Result<bool> {
         let mut buffer = Vec::<u8>::with_capacity(1024);
         let mut entries = RawDir::new(fd, buffer.spare_capacity_mut());
@@ -103,7 +105,7 @@ impl Listing {
             self.reserved.push(name.into());
             return;
         }
-        // 4 GiB of names in one directory: more than any file system's directory holds.
+        // No file system holds 4 GiB of names in one directory.
         let start = u32::try_from(self.bytes.len()).unwrap_or(u32::MAX);
         let len = u16::try_from(name.len()).unwrap_or(u16::MAX);
         self.bytes.extend_from_slice(name);
@@ -114,12 +116,12 @@ impl Listing {
         self.items.iter().map(|item| (name_in(&self.bytes, item), item.hint))
     }
 
-    /// The name at a place in the order; `None` past the end.
+    /// Returns the name with index `at`; `None` past the end.
     pub fn get(&self, at: usize) -> Option<(&[u8], ListedKind)> {
         self.items.get(at).map(|item| (name_in(&self.bytes, item), item.hint))
     }
 
-    /// What is said of a name; `None` where it is not in the directory.
+    /// Returns the listed kind of a name; `None` if the directory does not have it.
     pub fn find(&self, name: &[u8]) -> Option<ListedKind> {
         let at = self.items.binary_search_by(|item| name_in(&self.bytes, item).cmp(name)).ok()?;
         Some(self.items[at].hint)
@@ -129,7 +131,8 @@ impl Listing {
         self.reserved.iter().map(|name| &**name)
     }
 
-    /// Whether there is nothing in it but what mkfs makes.
+    /// Whether the directory holds nothing but `lost+found`, which mkfs creates. Reserved names do
+    /// not count.
     pub fn is_bare(&self) -> bool {
         self.iter().all(|(name, _)| name == LOST_FOUND)
     }

@@ -1,8 +1,8 @@
 //! The only user of file system calls on entries, and the only holder of descriptors.
 //!
-//! Every call is relative to a directory descriptor and one name, and follows no symlink (I3).
-//! What can be written to has a type of its own: a [`ReplicaDir`] reads as a [`Dir`] does and
-//! changes entries besides; nothing that changes anything exists for the source.
+//! Every call is relative to a directory descriptor and one name, and follows no symlink (I3). A
+//! directory that may be changed has a type of its own: a [`ReplicaDir`] can do all that a [`Dir`]
+//! can, and can change entries. Nothing that changes anything exists for the source.
 
 mod dir;
 mod file;
@@ -29,7 +29,7 @@ use crate::model::error::{FsError, Side};
 
 pub type Result<T> = std::result::Result<T, FsError>;
 
-/// Adds to a bare error what was being done, and where.
+/// Adds the operation and the side to an errno.
 trait During<T> {
     fn during(self, side: Side, operation: &'static str) -> Result<T>;
 }
@@ -40,20 +40,20 @@ impl<T> During<T> for rustix::io::Result<T> {
     }
 }
 
-/// In which ways the file system of a root is other than usual: what is opened below the root knows
-/// of it.
+/// Peculiarities of a root's file system. Everything that is opened below the root gets a copy.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Quirks {
-    /// Calls for extended attributes fail for files that have none, with whatever error.
+    /// The file system rejects calls for extended attributes by various errors. Its entries then
+    /// count as having none.
     pub refuses_xattrs: bool,
-    /// Modes are to be seen as they would be without an ACL, since the other side has none: where
-    /// there is one, the bits of the group are its mask, and say nothing of the group.
+    /// Modes are shown as they would be without an ACL, since the replica stores no ACLs. The group
+    /// bits of an entry with an ACL are the ACL's mask, and not the rights of the group.
     pub modes_without_acl: bool,
 }
 
 impl Quirks {
-    /// An entry as it is to be seen. `acl`: reads its ACL; of one that is not known, the group gets
-    /// nothing.
+    /// Returns `entry` as it appears with these quirks. `acl`: reads its ACL. If the ACL cannot be
+    /// read, or has another form, the group gets no rights.
     fn seen(self, entry: Entry, acl: impl FnOnce() -> Option<Vec<u8>>) -> Entry {
         let is_asked = self.modes_without_acl
             && entry.mode & 0o070 != 0
@@ -67,8 +67,9 @@ impl Quirks {
     }
 }
 
-/// What an ACL gives to the owning group, as bits of a mode; `None` where it has another form. See
-/// acl(5) and `linux/posix_acl_xattr.h`: after the version, entries of tag, permissions and id.
+/// Returns the rights that an ACL grants to the owning group, as bits of a mode; `None` if it has
+/// another form. See acl(5) and `linux/posix_acl_xattr.h`: after the version, entries of tag,
+/// permissions and id.
 fn group_bits(acl: &[u8]) -> Option<u32> {
     let entries = acl.get(4..)?.chunks_exact(8);
     let of = |tag: u8| {
@@ -78,7 +79,7 @@ fn group_bits(acl: &[u8]) -> Option<u32> {
     Some((group & mask) << 3)
 }
 
-/// Looks at an entry itself, never at what a symlink there points to.
+/// Flags that read an entry itself, never the target of a symlink, and mount nothing.
 const LOOK: AtFlags = AtFlags::SYMLINK_NOFOLLOW.union(AtFlags::NO_AUTOMOUNT);
 
 fn time(stamp: StatxTimestamp) -> Time {
@@ -89,7 +90,7 @@ fn device(stat: &Statx) -> u64 {
     rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor)
 }
 
-/// The facts of an entry; `target` is what a symlink points to.
+/// Returns the facts of an entry. `target`: the target of a symlink; empty for other kinds.
 fn entry_of(stat: &Statx, target: Box<[u8]>) -> Entry {
     let kind = match FileType::from_raw_mode(stat.stx_mode.into()) {
         FileType::RegularFile => Kind::File,
@@ -121,16 +122,16 @@ fn entry_of(stat: &Statx, target: Box<[u8]>) -> Entry {
     }
 }
 
-/// What an entry's facts are made of.
+/// The fields of `statx` that an [`Entry`] is made of.
 const FACTS: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME);
 
-/// `statx` of an open descriptor.
+/// Calls `statx` on an open descriptor.
 fn stat_fd(fd: impl rustix::fd::AsFd, flags: StatxFlags) -> rustix::io::Result<Statx> {
     sys::statx(fd, c"", AtFlags::EMPTY_PATH, flags)
 }
 
-/// For tests, in debug builds only: the thread that `TWINDIR_PANICS_IN` names panics where it meets
-/// an entry of this name.
+/// Panics for tests, in debug builds only: in the thread that `TWINDIR_PANICS_IN` names, if `name`
+/// is `panic here`.
 fn provoke_panic(name: &[u8]) {
     if cfg!(debug_assertions) && name == b"panic here" {
         let wanted = std::env::var("TWINDIR_PANICS_IN").ok();

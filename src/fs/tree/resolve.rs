@@ -1,4 +1,4 @@
-//! From a path below a root to a descriptor, without following a symlink anywhere (I3).
+//! Opens a path below a root, without following a symlink anywhere (I3).
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -17,16 +17,18 @@ pub(super) const DIR_FLAGS: OFlags = OFlags::RDONLY
     .union(OFlags::CLOEXEC)
     .union(OFlags::NONBLOCK);
 
-/// Bytes of a path that go to the kernel in one piece; `PATH_MAX` is 4096 with the final NUL.
+/// Most bytes of a path that are given to the kernel in one piece. `PATH_MAX` is 4096 with the
+/// final NUL.
 const PIECE: usize = 4000;
 
-/// A kernel before 5.6, or a sandbox, has no `openat2`: found at the first call.
+/// Set once a call has shown that `openat2` is missing: in a kernel before 5.6, or in a sandbox.
 static NO_OPENAT2: AtomicBool = AtomicBool::new(false);
 
 /// Opens the directory at `rel` below `root`, which must be an open directory.
 ///
-/// In the replica a mount point on the way is `EXDEV`. A symlink on the way is `ELOOP` or
-/// `ENOTDIR`.
+/// # Errors
+/// `EXDEV` for a mount point on the way, except in the source. `ELOOP` or `ENOTDIR` for a symlink
+/// on the way.
 pub(super) fn open_beneath(root: impl AsFd, rel: &RelPath, side: Side) -> Result<OwnedFd> {
     let mut at: Option<OwnedFd> = None;
     for piece in pieces(rel.as_bytes()) {
@@ -49,8 +51,8 @@ fn open_piece(base: impl AsFd, piece: &[u8], side: Side) -> Result<OwnedFd> {
     if side != Side::Source {
         resolve |= ResolveFlags::NO_XDEV;
     }
-    // EAGAIN: a rename somewhere in the system ran beside the resolution (openat2(2)). EXDEV, where
-    // mounts may be entered: what was reached was moved out of the tree just then.
+    // EAGAIN: a rename somewhere in the system ran during the resolution (openat2(2)). EXDEV in the
+    // source, where mounts may be entered: the directory was moved out of the tree just then.
     let mut tries = 0;
     loop {
         match openat2(base.as_fd(), piece, DIR_FLAGS, Mode::empty(), resolve) {
@@ -66,13 +68,13 @@ fn open_piece(base: impl AsFd, piece: &[u8], side: Side) -> Result<OwnedFd> {
     }
 }
 
-/// Whether `openat2` fails even for `.`: seccomp filters answer EPERM where they mean ENOSYS.
+/// Whether `openat2` fails even for `.`. Seccomp filters answer EPERM instead of ENOSYS.
 fn probe_missing(base: impl AsFd) -> bool {
     openat2(base, c".", DIR_FLAGS, Mode::empty(), ResolveFlags::BENEATH).is_err()
 }
 
-/// The same without `openat2`: one `O_NOFOLLOW` open a component. A component is one name, so
-/// that nothing can lead out of the root.
+/// Opens `piece` below `base` without `openat2`: one `O_NOFOLLOW` open for each component. A
+/// component is one name, so nothing can lead out of the root.
 fn open_by_component(base: impl AsFd, piece: &[u8], side: Side) -> Result<OwnedFd> {
     let mut at: Option<OwnedFd> = None;
     for name in piece.split(|b| *b == b'/') {
@@ -86,13 +88,13 @@ fn open_by_component(base: impl AsFd, piece: &[u8], side: Side) -> Result<OwnedF
     at.ok_or(Errno::NOENT)
 }
 
-/// The mount and device that a descriptor lies on.
+/// Returns the mount and device that a descriptor lies on.
 fn mount_of(fd: impl AsFd) -> Result<(u64, u32, u32)> {
     let stat = stat_fd(fd, StatxFlags::BASIC_STATS | StatxFlags::MNT_ID)?;
     Ok((stat.stx_mnt_id, stat.stx_dev_major, stat.stx_dev_minor))
 }
 
-/// Cuts a path at slashes into pieces that the kernel takes.
+/// Cuts a path at slashes into pieces of at most [`PIECE`] bytes.
 fn pieces(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = path;
     std::iter::from_fn(move || {

@@ -1,4 +1,4 @@
-//! The two roots: where they lie, and how to tell that they are still the same directories.
+//! The two roots: their paths, and how to recognise that they are still the same directories.
 
 use std::path::{Path, PathBuf};
 
@@ -11,27 +11,27 @@ use crate::model::entry::Time;
 use crate::model::error::FsErrorKind;
 use crate::model::error::{FsError, Side};
 
-/// `STATX_MNT_ID_UNIQUE` (Linux 6.8): a mount id that is never given out again.
+/// `STATX_MNT_ID_UNIQUE` (Linux 6.8): a mount id that is never reused.
 const MNT_ID_UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
 
 const FUSE: &str = "FUSE";
 
-/// Ext2 to ext4, and btrfs, whose ids the kernel makes of their UUIDs. That of others may be the
-/// number of the device. See statfs(2).
+/// Magic numbers of ext2 to ext4, and of btrfs. The kernel makes the ids of these file systems from
+/// their UUIDs. The id of another one may be its device number. See statfs(2).
 const WITH_UUID: [i128; 2] = [0xef53, 0x9123_683e];
 
-/// Which directory it is. Inode numbers come back after a re-creation or a new mount; birth
-/// time and mount id do not.
+/// The identity of a directory. Inode numbers are reused after a re-creation or a new mount. Birth
+/// times are not, nor are mount ids since Linux 6.8.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct DirId {
     pub dev: u64,
     pub ino: u64,
     birth: Option<Time>,
-    /// The id of its file system, made of a UUID, where the birth time alone does not tell the disk
-    /// from another.
+    /// The id of its file system, made from a UUID. Set only if the birth time alone does not
+    /// distinguish the disk from others.
     disk: Option<u64>,
     mount: Option<u64>,
-    /// Whether that number is greater for each mount than for those before it.
+    /// Whether `mount` is greater than the number of each earlier mount.
     is_ordered: bool,
     pub is_mount_root: bool,
 }
@@ -50,10 +50,10 @@ impl DirId {
         }
     }
 
-    /// With the id of its disk, for which is asked only where it counts.
+    /// Adds the id of its file system, if that is needed. `ask`: gets it from the system.
     fn with_disk(self, ask: impl FnOnce() -> rustix::io::Result<(StatFs, StatVfs)>) -> Self {
-        // What has neither birth times nor a device of its own has no such id, and a server may
-        // have to be asked.
+        // A file system with neither birth times nor a device of its own has no such id. To ask for
+        // it may take a request to a server.
         let is_wanted =
             !self.has_exact_birth() && (self.birth.is_some() || rustix::fs::major(self.dev) != 0);
         let asked = is_wanted.then(ask).and_then(std::result::Result::ok);
@@ -62,78 +62,80 @@ impl DirId {
         Self { disk: known.map(|(_, by)| by.f_fsid), ..self }
     }
 
-    /// Whether the birth time is that of no other directory. The root of an ext4 or btrfs has that
-    /// of its mkfs, in whole seconds.
+    /// Whether no other directory has this birth time. The root of an ext4 or btrfs has the time of
+    /// its mkfs, in whole seconds.
     fn has_exact_birth(&self) -> bool {
         self.birth.is_some_and(|birth| birth.nsec != 0)
     }
 
-    /// The same for each path and each mount that leads to it; another for a directory that got the
-    /// inode number of one that is gone, or of one on another disk, as far as the file system tells
-    /// them apart.
+    /// Returns a label that is the same for each path and each mount that leads to the directory. A
+    /// directory that reuses the inode number of a deleted one has another label. So has a
+    /// directory on another disk, as far as its file system distinguishes them.
     pub fn label(&self) -> String {
         let birth = self.birth.unwrap_or_default();
         let disk = self.disk.map_or(String::new(), |id| format!("-{id:x}"));
         format!("{:x}-{:x}-{:x}.{:x}{disk}", self.dev, self.ino, birth.sec, birth.nsec)
     }
 
-    /// Whether both lie on one mounted file system.
+    /// Whether both lie on the same mount.
     pub fn same_mount(&self, other: &DirId) -> bool {
         self.dev == other.dev && self.mount == other.mount
     }
 
-    /// Whether this lies on a file system that was mounted before that of the other: what comes to
-    /// light when that one goes. Not known before Linux 6.8.
+    /// Whether this lies on an earlier mount than `other`: it appears when that mount is unmounted.
+    /// Returns `false` before Linux 6.8, where this is not known.
     pub fn was_mounted_before(&self, other: &DirId) -> bool {
         self.is_ordered && other.is_ordered && self.mount < other.mount
     }
 
-    /// Whether its file system tells it from the same directory of another disk.
+    /// Whether birth time or file system id distinguish it from the same directory on another disk.
     pub fn is_distinct(&self) -> bool {
         self.has_exact_birth() || self.disk.is_some()
     }
 
-    /// Whether its file system is mounted at `point`. Numbers of mounts that are given out again
-    /// prove nothing: `false` before Linux 6.8.
+    /// Whether its file system is mounted at `point`. Returns `false` before Linux 6.8, since mount
+    /// ids that are reused prove nothing.
     pub fn is_mounted_at(&self, point: &Path) -> bool {
         let is_it = |now: DirId| {
             now.is_mount_root && now.is_ordered && self.is_ordered && now.mount == self.mount
         };
-        pin_of(point, Side::Source).is_ok_and(is_it)
+        id_of(point, Side::Source).is_ok_and(is_it)
     }
 
     pub fn same_inode(&self, other: &DirId) -> bool {
         (self.dev, self.ino) == (other.dev, other.ino)
     }
 
-    /// Whether it is the same directory on the same disk for certain, mounted a second time
-    /// perhaps, under another number of the device. `false` where the file system has no means to
-    /// tell.
+    /// Whether both are certainly the same directory on the same disk. The disk may have been
+    /// mounted again, with another device number. Returns `false` if the file system gives nothing
+    /// to recognise it by.
     pub fn is_same_on_disk(&self, other: &DirId) -> bool {
         let is_alike = (self.ino, self.birth, self.disk) == (other.ino, other.birth, other.disk);
         is_alike && self.is_distinct()
     }
 }
 
-/// What a file system can take.
+/// The free space of a file system.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FreeSpace {
     pub bytes: u64,
+    /// Free inodes.
     pub entries: u64,
     pub read_only: bool,
 }
 
 impl FreeSpace {
-    /// Whether what was refused then may be taken now.
+    /// Whether a write that failed at the time of `before` may succeed now: there is more space, or
+    /// the file system is no longer read-only.
     pub fn has_gained_over(&self, before: &FreeSpace) -> bool {
         let is_open = before.read_only && !self.read_only;
         is_open || self.bytes > before.bytes || self.entries > before.entries
     }
 }
 
-/// Where a root lies: an absolute path, and no descriptor, so that its disk can be unmounted.
+/// The place of a root: an absolute path. No descriptor is kept, so that its disk can be unmounted.
 ///
-/// Symlinks in the path are followed, once, when the root is opened: they are the user's.
+/// Symlinks in the path belong to the user. They are followed whenever the root is opened.
 #[derive(Clone, Debug)]
 pub struct Root {
     pub path: PathBuf,
@@ -151,8 +153,8 @@ impl Root {
         let fd =
             openat(CWD, &self.path, flags, Mode::empty()).during(self.side, "open the root")?;
         let dir = Dir { fd, side: self.side, quirks: self.quirks };
-        let pin = dir.pin()?;
-        Ok((dir, pin))
+        let id = dir.id()?;
+        Ok((dir, id))
     }
 
     pub fn open_source(&self) -> Result<(Dir, DirId)> {
@@ -160,17 +162,17 @@ impl Root {
         self.open_dir()
     }
 
-    /// Also for a backup folder.
+    /// Opens the replica's root, or a backup folder.
     pub fn open_replica(&self) -> Result<(ReplicaDir, DirId)> {
         debug_assert_ne!(self.side, Side::Source);
-        self.open_dir().map(|(dir, pin)| (ReplicaDir(dir), pin))
+        self.open_dir().map(|(dir, id)| (ReplicaDir(dir), id))
     }
 
-    /// What the file system at the path can take now.
+    /// Returns the free space of the file system at the path.
     ///
     /// # Errors
-    /// Where nothing stands at the path.
-    pub fn room(&self) -> Result<FreeSpace> {
+    /// If `statvfs` fails, for example since nothing stands at the path.
+    pub fn free_space(&self) -> Result<FreeSpace> {
         let stat = rustix::fs::statvfs(&self.path).during(self.side, "ask for the free space")?;
         Ok(FreeSpace {
             bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
@@ -179,8 +181,9 @@ impl Root {
         })
     }
 
-    /// The kind of file system, where other hosts or a user's program may change what it holds
-    /// without this kernel's knowledge. Magic numbers: statfs(2).
+    /// Returns the kind of file system, if other hosts or a user's program may change it without
+    /// this kernel's knowledge. Returns `None` for a local one, and if it is not known. Magic
+    /// numbers: statfs(2).
     pub fn foreign_file_system(&self) -> Option<&'static str> {
         let kind = rustix::fs::statfs(&self.path).ok()?.f_type;
         let known = [
@@ -195,37 +198,39 @@ impl Root {
         known.into_iter().find(|(magic, _)| i128::from(kind) == *magic).map(|(_, name)| name)
     }
 
-    /// Whether another host keeps it.
+    /// Whether it lies on a network file system. FUSE does not count as one.
     pub fn is_remote(&self) -> bool {
         self.foreign_file_system().is_some_and(|kind| kind != FUSE)
     }
 
-    /// What stands at the path now, following symlinks as [`Root::open_source`] does.
+    /// Returns the identity of the directory at the path. Follows symlinks, as
+    /// [`Root::open_source`] does.
     ///
     /// # Errors
-    /// `ENOTDIR` where it is no directory.
-    pub fn pin(&self) -> Result<DirId> {
-        pin_of(&self.path, self.side)
+    /// `NotADirectory` if it is no directory.
+    pub fn id(&self) -> Result<DirId> {
+        id_of(&self.path, self.side)
     }
 
-    /// The pin of the replica, which was `before`, from when something was created in it: overlayfs
-    /// copies a directory of a lower layer then, with a birth time of its own. A file without a
-    /// name does it, and leaves nothing.
-    pub fn pin_when_written_to(&self, before: DirId) -> DirId {
+    /// Returns the identity of the replica after something was created in it; it was `before` until
+    /// then. overlayfs copies a directory of a lower layer at that moment, with a new birth time. A
+    /// file without a name is enough, and leaves nothing. If that fails, or the path leads to
+    /// another directory by now, `before` is returned.
+    pub fn id_after_write(&self, before: DirId) -> DirId {
         let written = self.open_replica().and_then(|(dir, _)| dir.create_unnamed());
-        let now = written.and_then(|_| self.pin());
+        let now = written.and_then(|_| self.id());
         now.ok().filter(|now| now.same_inode(&before) && now.same_mount(&before)).unwrap_or(before)
     }
 }
 
-fn pin_flags() -> StatxFlags {
+fn id_flags() -> StatxFlags {
     StatxFlags::BASIC_STATS | StatxFlags::BTIME | StatxFlags::MNT_ID | MNT_ID_UNIQUE
 }
 
-fn pin_of(path: &Path, side: Side) -> Result<DirId> {
+fn id_of(path: &Path, side: Side) -> Result<DirId> {
     let operation = "open the root";
     let stat =
-        statx(CWD, path, rustix::fs::AtFlags::empty(), pin_flags()).during(side, operation)?;
+        statx(CWD, path, rustix::fs::AtFlags::empty(), id_flags()).during(side, operation)?;
     if rustix::fs::FileType::from_raw_mode(stat.stx_mode.into()).is_dir() {
         let ask = || Ok((rustix::fs::statfs(path)?, rustix::fs::statvfs(path)?));
         Ok(DirId::of(&stat).with_disk(ask))
@@ -235,49 +240,49 @@ fn pin_of(path: &Path, side: Side) -> Result<DirId> {
 }
 
 impl Dir {
-    /// Which directory it is.
-    pub fn pin(&self) -> Result<DirId> {
+    /// Returns the identity of this directory.
+    pub fn id(&self) -> Result<DirId> {
         let ask = || Ok((rustix::fs::fstatfs(&self.fd)?, rustix::fs::fstatvfs(&self.fd)?));
-        Ok(DirId::of(&self.stat(pin_flags())?).with_disk(ask))
+        Ok(DirId::of(&self.stat(id_flags())?).with_disk(ask))
     }
 }
 
-/// The nearest directory at or above `path` that exists, and its pin.
+/// Returns the nearest existing directory at or above `path`, and its identity.
 pub fn nearest_existing(path: &Path, side: Side) -> Result<(PathBuf, DirId)> {
     let mut at = path;
     loop {
-        match (pin_of(at, side), at.parent()) {
+        match (id_of(at, side), at.parent()) {
             (Err(error), Some(parent)) if error.is_absence() => at = parent,
-            (result, _) => return result.map(|pin| (at.to_path_buf(), pin)),
+            (result, _) => return result.map(|id| (at.to_path_buf(), id)),
         }
     }
 }
 
-/// Whether the directory `dir` is `root`, whose pin is given, or lies below it: upwards by `..`,
-/// and by the places on the file system, which bind mounts do not hide.
-pub fn lies_within(dir: &Path, root: &Path, pin: &DirId, side: Side) -> Result<bool> {
+/// Whether the directory `dir` is `root`, whose identity is `id`, or lies below it. This is
+/// checked upwards by `..`, and by the positions on the file system, which bind mounts do not hide.
+pub fn lies_within(dir: &Path, root: &Path, id: &DirId, side: Side) -> Result<bool> {
     let places = (MountPlace::of(root), MountPlace::of(dir));
     let is_below = matches!(places, (Some(root), Some(dir)) if dir.is_within(&root));
-    Ok(is_below || enclosing(dir, pin, side)?.is_some())
+    Ok(is_below || enclosing(dir, id, side)?.is_some())
 }
 
-/// Goes from the directory `path` up to `/`, by `..`: how many steps up the directory `root`
-/// stands, 0 for `path` itself; `None` where it is not on the way. Bind mounts and symlinks
-/// are seen through, since inodes are compared and not names.
+/// Searches for the directory `root` from `path` upwards to `/`, by `..`. Returns how many steps
+/// above `path` it lies, 0 for `path` itself; `None` if it is not on the way. Bind mounts and
+/// symlinks do not matter, since inodes are compared and not names.
 pub fn enclosing(path: &Path, root: &DirId, side: Side) -> Result<Option<usize>> {
-    let operation = "look at the directories above";
+    let operation = "examine the directories above";
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let mut at = openat(CWD, path, flags, Mode::empty()).during(side, operation)?;
     let mut below: Option<DirId> = None;
     for steps in 0.. {
-        let pin = DirId::of(&stat_fd(&at, pin_flags()).during(side, operation)?);
-        if pin.same_inode(root) {
+        let id = DirId::of(&stat_fd(&at, id_flags()).during(side, operation)?);
+        if id.same_inode(root) {
             return Ok(Some(steps));
         }
-        if below.is_some_and(|below| below == pin) {
+        if below.is_some_and(|below| below == id) {
             break; // `/..` is `/`.
         }
-        below = Some(pin);
+        below = Some(id);
         at = openat(&at, c"..", flags, Mode::empty()).during(side, operation)?;
     }
     Ok(None)
@@ -287,14 +292,14 @@ pub fn enclosing(path: &Path, root: &DirId, side: Side) -> Result<Option<usize>>
 mod tests {
     use super::*;
 
-    fn pin(birth: Option<(i64, u32)>, disk: Option<u64>) -> DirId {
+    fn id(birth: Option<(i64, u32)>, disk: Option<u64>) -> DirId {
         let birth = birth.map(|(sec, nsec)| Time { sec, nsec });
         DirId { dev: 1, ino: 2, birth, disk, mount: None, is_ordered: false, is_mount_root: false }
     }
 
     #[test]
     fn a_directory_is_known_by_its_exact_birth_or_by_its_disk() {
-        let same = |birth, one, other| pin(birth, one).is_same_on_disk(&pin(birth, other));
+        let same = |birth, one, other| id(birth, one).is_same_on_disk(&id(birth, other));
         for birth in [None, Some((1, 0))] {
             assert!(same(birth, Some(7), Some(7)));
             assert!(
@@ -304,8 +309,8 @@ mod tests {
             );
         }
         assert!(same(Some((1, 5)), None, None));
-        assert!(!pin(Some((1, 5)), None).is_same_on_disk(&pin(Some((1, 6)), None)));
-        let other_device = DirId { dev: 9, ..pin(Some((1, 5)), None) };
-        assert!(other_device.is_same_on_disk(&pin(Some((1, 5)), None)));
+        assert!(!id(Some((1, 5)), None).is_same_on_disk(&id(Some((1, 6)), None)));
+        let other_device = DirId { dev: 9, ..id(Some((1, 5)), None) };
+        assert!(other_device.is_same_on_disk(&id(Some((1, 5)), None)));
     }
 }

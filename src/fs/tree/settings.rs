@@ -1,6 +1,5 @@
-//! Owner, mode, times and attributes, set through a descriptor in the one order in which they
-//! do not undo each other: a change of owner clears setuid and setgid, and an ACL changes the
-//! mode.
+//! Sets owner, mode, times and attributes through a descriptor, in the only order in which they do
+//! not undo each other: a change of owner clears setuid and setgid, and an ACL changes the mode.
 
 use rustix::fd::AsFd;
 use rustix::fs::{Gid, Mode, Timespec, Timestamps, Uid};
@@ -13,10 +12,10 @@ use crate::model::error::FsError;
 use crate::model::error::FsErrorKind;
 use crate::model::error::Side;
 
-/// What to set, each where given.
+/// Metadata to set. Fields that are `None` are left alone.
 #[derive(Clone, Default, Debug)]
 pub struct Settings<'a> {
-    /// What the entry has, and what it is to have.
+    /// The attributes that the entry has, and those that it is to have.
     pub xattrs: Option<(&'a Xattrs, &'a Xattrs)>,
     pub uid: Option<u32>,
     pub gid: Option<u32>,
@@ -51,8 +50,9 @@ impl Settings<'_> {
     }
 }
 
-/// The given mtime, and now for the atime, which is not mirrored. To leave it alone would be
-/// kinder, but file systems on libfuse 2 (exFAT, ...) drop such a call in silence.
+/// Returns the times to set: `mtime`, and now for the atime, which is not mirrored. Leaving the
+/// atime alone would be kinder. But file systems on libfuse 2 (exFAT, ...) silently ignore such a
+/// call.
 pub(super) fn times(mtime: Time) -> Timestamps {
     Timestamps {
         last_access: Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW },
@@ -60,7 +60,8 @@ pub(super) fn times(mtime: Time) -> Timestamps {
     }
 }
 
-/// A full file system, or a quota, may still have space for contents.
+/// Changes the kind of an error that means "no space": only the space for attributes may have run
+/// out, and not that for contents.
 fn for_xattrs(error: FsError) -> FsError {
     let means = FsErrorKind::NoSpaceForXattrs;
     error.remap_kind(FsErrorKind::NoSpace, means).remap_kind(FsErrorKind::OverQuota, means)

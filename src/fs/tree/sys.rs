@@ -1,4 +1,4 @@
-//! The system calls on entries: rustix's own. In unit tests a plan may have them fail.
+//! The system calls on entries: those of rustix. In unit tests, a plan can make them fail.
 
 #[cfg(not(test))]
 pub use rustix::fs::{

@@ -10,22 +10,22 @@ use super::Quirks;
 use super::sys::{fgetxattr, flistxattr, fremovexattr, fsetxattr, lgetxattr};
 use crate::model::entry::{XattrKinds, Xattrs};
 
-/// The kernel's limit on a list of names, and on a value, in bytes.
+/// The kernel's limit, in bytes, on a list of names and on a value.
 const LIMIT: usize = 64 * 1024;
 
-/// The ACL that says who may do what; directories have another one for new entries.
+/// The access ACL. Directories may also have a default ACL, for new entries.
 const ACL: &[u8] = b"system.posix_acl_access";
 
-/// What a first try has room for: most entries have no attribute at all.
+/// Size of the buffer for a first try, in bytes. Most entries have no attribute at all.
 const USUAL: usize = 512;
 
-/// The ACL of an open entry; `None` where it has none, or cannot have one, and empty where that is
-/// not known.
+/// Returns the access ACL of an open entry. Returns `None` if it has none or cannot have one, and
+/// an empty ACL if the ACL cannot be read.
 pub(super) fn acl(fd: impl AsFd) -> Option<Vec<u8>> {
     known(sized(|buffer| fgetxattr(fd.as_fd(), ACL, buffer)))
 }
 
-/// The same of a name in an open directory; a symlink there is not followed.
+/// Does the same as [`acl`] for a name in an open directory. A symlink there is not followed.
 pub(super) fn acl_at(dir: impl AsFd, name: &[u8]) -> Option<Vec<u8>> {
     let mut path = format!("/proc/self/fd/{}/", dir.as_fd().as_raw_fd()).into_bytes();
     path.extend_from_slice(name);
@@ -39,13 +39,14 @@ fn known(acl: Result<Vec<u8>>) -> Option<Vec<u8>> {
     }
 }
 
-/// Whether a file system takes no calls for attributes, to judge by a call for an open entry.
+/// Whether the file system rejects calls for attributes, judged by one call for an open entry.
 pub(super) fn is_refused(fd: impl AsFd) -> bool {
     let listed = sized(|buffer| flistxattr(fd.as_fd(), buffer));
     matches!(listed, Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::IO | Errno::PERM | Errno::INVAL))
 }
 
-/// Reads the attributes of an open entry. A file system without any has none.
+/// Reads those attributes of an open entry that `kinds` selects. Returns none if the file system
+/// does not support attributes.
 pub(super) fn read(fd: impl AsFd, kinds: XattrKinds, quirks: Quirks) -> Result<Xattrs> {
     let mut xattrs = Xattrs::default();
     if kinds == XattrKinds::NONE {
@@ -67,7 +68,8 @@ pub(super) fn read(fd: impl AsFd, kinds: XattrKinds, quirks: Quirks) -> Result<X
     Ok(xattrs)
 }
 
-/// Calls with a small buffer, and again with a large one where that was too small.
+/// Makes `call` with a buffer of [`USUAL`] bytes, and again with [`LIMIT`] bytes if that was too
+/// small.
 fn sized(call: impl Fn(&mut [u8]) -> Result<usize>) -> Result<Vec<u8>> {
     let mut buffer = vec![0; USUAL];
     let len = match call(&mut buffer) {
@@ -81,14 +83,14 @@ fn sized(call: impl Fn(&mut [u8]) -> Result<usize>) -> Result<Vec<u8>> {
     Ok(buffer)
 }
 
-/// Which attributes to set: those of users before the owner is set, ACLs after it.
+/// Which attributes to set: `user.*` before the owner is set, ACLs after it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum XattrPart {
     User,
     Acl,
 }
 
-/// Makes the attributes of one part that an entry has those that it is to have.
+/// Changes the attributes of one part from `have` to `want`.
 pub(super) fn write(fd: impl AsFd, have: &Xattrs, want: &Xattrs, part: XattrPart) -> Result<()> {
     let concerns = |name: &[u8]| name.starts_with(b"user.") == (part == XattrPart::User);
     for name in have.0.keys().filter(|name| concerns(name) && !want.0.contains_key(*name)) {

@@ -22,7 +22,7 @@ fn copies_from_a_doubted_source_are_limited_only_where_they_hide_something() {
 
 const START: Trust = Trust::Unproven(Occasion::Start);
 
-/// Of a replica in which all that does not go has a counterpart.
+/// Makes a count of a replica in which the source has everything that is not to be deleted.
 fn count(entries: u64, deletions: u64) -> Count {
     Count {
         entries,
@@ -48,7 +48,7 @@ fn what_is_held_is_told_again_only_where_copies_wait_too() {
         [(23, 0, 1), (24, 1, 0), (24, 1, 0), (24, 1, 500), (24, 1, 0)].map(|(all, shared, new)| {
             let count = strange(all, shared, new);
             let doubt = judge(&count, Limit::default(), Occasion::Adopted).unwrap();
-            trust = trust.shaken(&count, &doubt, Limit::default());
+            trust = trust.after_doubt(&count, &doubt, Limit::default());
             trust.told()
         });
     assert_eq!(
@@ -57,15 +57,15 @@ fn what_is_held_is_told_again_only_where_copies_wait_too() {
     );
 }
 
-/// The table of the guide, cell by cell: entries of the replica, how many of them the source
-/// lacks, and what is held at the start and where a root was adopted.
+/// The table of the guide, cell by cell: entries of the replica, how many of them the source lacks,
+/// and the doubt at a start and for an adopted root.
 #[test]
 fn each_share_against_each_number() {
     let strange = |all, shared| Some(Doubt::Strange(NameCount { all, shared }));
     for (entries, deletions, at_start, adopted) in [
         (0, 0, None, None),
         (1, 0, None, None),
-        // A file that has another name each night.
+        // One file, with another name each night.
         (1, 1, None, None),
         (2, 2, None, None),
         (3, 2, None, None),
@@ -74,7 +74,7 @@ fn each_share_against_each_number() {
         (3, 3, strange(3, 0), strange(3, 0)),
         (92, 92, strange(92, 0), strange(92, 0)),
         (21, 20, strange(21, 1), strange(21, 1)),
-        // A tenth is shared: that is enough at a start.
+        // A tenth is shared, which is enough at a start.
         (10, 9, None, Some(Doubt::TooMany)),
         (20, 18, None, Some(Doubt::TooMany)),
         (20, 10, None, None),
@@ -153,22 +153,22 @@ fn an_emptied_directory_is_held() {
 fn a_large_directory_that_became_something_else_is_held() {
     let dir = RelPath::new(b"photos").unwrap();
     let turned = Count { turned: vec![dir.clone()], ..count(100_000, 100) };
-    assert_eq!(judged(&turned), Some(Doubt::DirectoryIsNone(dir)));
+    assert_eq!(judged(&turned), Some(Doubt::NotADirectory(dir)));
     assert_eq!(judge(&turned, Limit::Number(100), Occasion::Start), None);
 }
 
 #[test]
 fn a_source_that_was_doubted_is_trusted_once_a_tenth_of_what_it_lacked_is_missing() {
     let after = |limit, missing| {
-        let held = START.shaken(&count(300, 200), &Doubt::TooMany, limit);
+        let held = START.after_doubt(&count(300, 200), &Doubt::TooMany, limit);
         held.restored(&count(300, missing)).0
     };
     assert_eq!(after(Limit::default(), 20), Trust::Trusted);
     assert!(matches!(after(Limit::default(), 21), Trust::Held(Held { create_budget: None, .. })));
     assert_eq!(after(Limit::Number(100), 100), Trust::Trusted, "a number is taken at its word");
-    let unknown = START.shaken(&count(300, 3), &Doubt::Unknown, Limit::default());
+    let unknown = START.after_doubt(&count(300, 3), &Doubt::Unknown, Limit::default());
     assert_eq!(unknown.restored(&count(300, 99)).0, Trust::Trusted);
-    let small = START.shaken(&count(5, 5), &judged(&count(5, 5)).unwrap(), Limit::default());
+    let small = START.after_doubt(&count(5, 5), &judged(&count(5, 5)).unwrap(), Limit::default());
     assert_eq!(small.restored(&count(5, 2)).0, Trust::Trusted);
     assert!(matches!(small.restored(&count(5, 3)), (Trust::Held(_), Some(Doubt::NotWhole(2)))));
 }
@@ -177,7 +177,7 @@ fn a_source_that_was_doubted_is_trusted_once_a_tenth_of_what_it_lacked_is_missin
 fn a_source_that_is_counted_while_it_is_restored_has_to_be_no_more_whole_for_that() {
     let held = |trust: Trust, missing| {
         let count = count(300, missing);
-        trust.shaken(&count, &judged(&count).unwrap(), Limit::default())
+        trust.after_doubt(&count, &judged(&count).unwrap(), Limit::default())
     };
     let trust = held(held(held(START, 300), 200), 160);
     assert_eq!(trust.restored(&count(300, 31)).1, Some(Doubt::NotWhole(30)));
@@ -189,7 +189,7 @@ fn a_doubted_source_has_to_be_whole_unless_the_limit_says_otherwise() {
     let after = |limit, missing| {
         let doubted = Trust::doubted(limit);
         match judge(&count(300, missing), limit, Occasion::Adopted) {
-            Some(doubt) => doubted.shaken(&count(300, missing), &doubt, limit),
+            Some(doubt) => doubted.after_doubt(&count(300, missing), &doubt, limit),
             None => doubted.restored(&count(300, missing)).0,
         }
     };
@@ -199,7 +199,7 @@ fn a_doubted_source_has_to_be_whole_unless_the_limit_says_otherwise() {
     assert_eq!(after(Limit::Percent(100.0), 299), Trust::Trusted);
     assert_eq!(after(Limit::Number(299), 299), Trust::Trusted);
     assert!(matches!(after(Limit::Number(298), 299), Trust::Held(_)));
-    assert!(!START.shaken(&count(300, 200), &Doubt::TooMany, Limit::default()).is_doubted());
+    assert!(!START.after_doubt(&count(300, 200), &Doubt::TooMany, Limit::default()).is_doubted());
 }
 
 #[test]

@@ -1,7 +1,7 @@
-//! Where to look, merged and in order. No file system and no clock: times come in.
+//! Checks that wait, merged and in order. No file system and no clock: times are arguments.
 //!
-//! A change says where to look, never what to do; merging is union, so that duplicates, wrong
-//! orders and wrong reports cost only work.
+//! A report asks for a check, never for an action. Checks of the same name are merged. So
+//! duplicate, late and wrong reports only cost work.
 
 mod throttle;
 mod renames;
@@ -19,7 +19,7 @@ use delay::DelayQueue;
 use ready::Ready;
 use throttle::Throttle;
 
-/// How much one round takes.
+/// The most work that one round takes.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchLimit {
     pub names: usize,
@@ -27,43 +27,43 @@ pub struct BatchLimit {
     pub dirs: usize,
 }
 
-/// So many names the watch may have waiting, and so many of one directory. Beyond, directories are
-/// scanned instead.
+/// The most names reported by the watch that may wait, in total and in one directory. Beyond that,
+/// whole directories are checked instead.
 const MOST: usize = 200_000;
 const CROWD: usize = 20_000;
 
-/// What is to be done instead of looking at names of which too many wait.
+/// The check to make instead when too many names wait.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Instead {
-    /// To look at all names in a directory.
+pub enum CoarseCheck {
+    /// Check all names in a directory.
     Names(RelPath),
-    /// To look at all in it and below.
+    /// Check everything in a directory and below.
     Below(RelPath),
 }
 
-/// All work that waits.
+/// All checks that wait.
 #[derive(Default)]
 pub struct Queue {
     watch: Ready,
     sweep: Ready,
-    /// What has failed, until it is tried again.
+    /// Failed checks, until their retry.
     later: DelayQueue,
-    /// What a scan has found, until its source may have come to rest, or until the watch would
-    /// have told of it: then it is the watch's. And hot files, until it is their turn.
+    /// Names that a walk has found, until they may have stopped changing, or until the watch has
+    /// had time to report them. Also hot files, until their wait is over.
     resting: DelayQueue,
-    /// What was worked on just now and has to wait.
+    /// Files that were worked on lately, and may have to wait.
     cooling: Throttle,
     /// Renames that no round has followed yet.
-    hints: PendingRenames,
-    /// Looks that wait for a worker to be free.
+    renames: PendingRenames,
+    /// Checks that wait for a free worker.
     awaiting_worker: VecDeque<(RelPath, Check)>,
-    /// What the replica's file system does not take, until it may.
+    /// Checks that wait for space in the replica.
     out_of_space: BTreeMap<RelPath, Check>,
 }
 
 impl Queue {
-    /// Adds names of one directory to the lane of their detector. No names: the directory's own
-    /// metadata.
+    /// Adds checks for names of one directory to those of their detector. Without names, only the
+    /// directory's own metadata is checked.
     pub fn push(
         &mut self,
         detector: Detector,
@@ -81,28 +81,29 @@ impl Queue {
         }
     }
 
-    /// Lets a path be looked at again at a time. It waits once: a newer time takes the place of
-    /// an older one.
+    /// Adds a check that becomes ready at `at`. A path waits only once: a newer time replaces an
+    /// older one.
     pub fn push_later(&mut self, at: Instant, path: RelPath, check: Check) {
         self.later.push(at, path, check);
     }
 
-    /// Lets a path that a scan has found rest until a time, or until the watch tells of it. One
-    /// that rests already and is found again rests no longer for that: walks may come faster than
-    /// it.
+    /// Adds a check for a path that a walk has found. It becomes ready at `at`, or when the watch
+    /// reports the path. A path that rests already keeps its time: otherwise frequent walks would
+    /// delay it for ever.
     pub fn push_resting(&mut self, at: Instant, path: RelPath, check: Check) {
         let at = self.resting.due.get(&path).map_or(at, |(due, _)| *due);
         self.resting.push(at, path, check);
     }
 
-    /// Adds what the watch has told; it takes the place of what a scan has found there. Where too
-    /// much waits, something else is to be done instead.
+    /// Adds a check that the watch asks for, merged with one that rests at the same path. The check
+    /// of a hot file waits for its turn. If too many names wait, drops some, and returns the check
+    /// to make instead.
     pub fn push_watched(
         &mut self,
         path: &RelPath,
         mut check: Check,
         now: Instant,
-    ) -> Option<Instead> {
+    ) -> Option<CoarseCheck> {
         if let Some(found) = self.resting.remove(path) {
             check.merge(found);
         }
@@ -114,44 +115,46 @@ impl Queue {
             && self.watch.count_names_in(&dir) > CROWD
         {
             self.watch.give_up(&dir);
-            return Some(Instead::Names(dir));
+            return Some(CoarseCheck::Names(dir));
         }
         (self.watch.names > MOST).then(|| self.watch.coarsen())
     }
 
-    /// Notes how long it took to work on a file: one that is worked on again and again waits in
-    /// between, so that none takes more than its share.
+    /// Notes how long work on a file took. A hot file then waits, so that it does not take more
+    /// than its share.
     pub fn cool(&mut self, path: RelPath, took: Duration, now: Instant) {
         self.cooling.push(path, took, now);
     }
 
-    /// Adds a rename. It is followed by the round that first looks at one of its ends, or below.
-    pub fn push_rename(&mut self, hint: Rename) {
-        self.hints.push(hint);
+    /// Adds a rename. The first round that checks one of its ends, or a path below, follows it.
+    pub fn push_rename(&mut self, rename: Rename) {
+        self.renames.push(rename);
     }
 
     /// Puts back renames that could not be followed yet.
-    pub fn put_back_renames(&mut self, hints: Vec<Rename>) {
-        for hint in hints.into_iter().rev() {
-            self.hints.put_back(hint);
+    pub fn put_back_renames(&mut self, renames: Vec<Rename>) {
+        for rename in renames.into_iter().rev() {
+            self.renames.put_back(rename);
         }
     }
 
-    /// The renames that have to be followed before these looks, so many at most. Their ends are
-    /// added to the looks; what has to come after further ones is put back.
+    /// Removes and returns the first `most` renames, if they have to be followed before these
+    /// checks. Adds their ends to `checks`. Checks that have to come after later renames are put
+    /// back.
     pub fn take_renames(&mut self, checks: &mut Checks, most: usize) -> RenameBatch {
         let concerned = |(dir, names): (&RelPath, &BTreeMap<Name, Check>)| {
-            self.hints.concern(dir) || names.keys().any(|name| self.hints.concern(&dir.join(name)))
+            self.renames.concern(dir)
+                || names.keys().any(|name| self.renames.concern(&dir.join(name)))
         };
-        if self.hints.is_empty() || !checks.iter().any(concerned) {
+        if self.renames.is_empty() || !checks.iter().any(concerned) {
             return RenameBatch::default();
         }
-        let renames = self.hints.take(most);
+        let renames = self.renames.take(most);
         self.put_back_concerned(checks);
-        for hint in renames.hints() {
-            for end in [&hint.from, &hint.to] {
-                if !self.hints.concern(end) {
-                    let own = Check::new(Depth::Subtree, Detector::Watch, hint.since);
+        for rename in renames.renames() {
+            for end in [&rename.from, &rename.to] {
+                if !self.renames.concern(end) {
+                    let own = Check::new(Depth::Subtree, Detector::Watch, rename.since);
                     add(checks, end, self.watch.pull(end).unwrap_or(own));
                 }
             }
@@ -159,16 +162,16 @@ impl Queue {
         renames
     }
 
-    /// Puts back the looks that would see the traces of renames which are not followed yet.
+    /// Puts back the checks of paths that are concerned by renames not followed yet.
     fn put_back_concerned(&mut self, checks: &mut Checks) {
-        if self.hints.is_empty() {
+        if self.renames.is_empty() {
             return;
         }
         for (dir, names) in std::mem::take(checks) {
-            let is_below = self.hints.concern(&dir);
+            let is_below = self.renames.concern(&dir);
             let (later, now): (BTreeMap<_, _>, BTreeMap<_, _>) = names
                 .into_iter()
-                .partition(|(name, _)| is_below || self.hints.concern(&dir.join(name)));
+                .partition(|(name, _)| is_below || self.renames.concern(&dir.join(name)));
             let is_itself = later.is_empty() && now.is_empty();
             if is_itself && is_below {
                 self.push(Detector::Watch, dir.clone(), []);
@@ -186,8 +189,8 @@ impl Queue {
         self.awaiting_worker.push_back((path, check));
     }
 
-    /// Whether something in a directory or below is to be looked at first: a walk has found it, or
-    /// it was due by a time.
+    /// Returns whether a check in `dir` or below comes first: a walk asked for it, or it was due by
+    /// `since`.
     pub fn comes_first_within(&self, dir: &RelPath, since: Option<Instant>) -> bool {
         let comes_first = |check: &Check| check.comes_before(since);
         let is_ready =
@@ -195,12 +198,12 @@ impl Queue {
         is_ready || self.resting.any_below(dir, comes_first)
     }
 
-    /// What waits for a worker at a directory or below.
+    /// Returns the paths at `dir` or below whose checks wait for a worker.
     pub fn paths_awaiting_worker(&self, dir: &RelPath) -> impl Iterator<Item = &RelPath> {
         self.awaiting_worker.iter().map(|(path, _)| path).filter(|path| path.is_within(dir))
     }
 
-    /// Lets so many of the looks that wait for a worker be tried again.
+    /// Makes up to `number` checks ready that wait for a worker.
     pub fn requeue_awaiting_workers(&mut self, number: usize) {
         for _ in 0..number {
             let Some((path, check)) = self.awaiting_worker.pop_front() else { break };
@@ -208,7 +211,7 @@ impl Queue {
         }
     }
 
-    /// Lets a path wait until the replica's file system may take more.
+    /// Adds a check that waits until the replica may have space again.
     pub fn push_out_of_space(&mut self, path: &RelPath, check: Check) {
         match self.out_of_space.get_mut(path) {
             Some(waiting) => waiting.merge(check),
@@ -216,31 +219,31 @@ impl Queue {
         }
     }
 
-    /// Whether something waits for the replica's file system to take more.
+    /// Returns whether any check waits for space in the replica.
     pub fn has_out_of_space(&self) -> bool {
         !self.out_of_space.is_empty()
     }
 
-    /// Lets all that the replica's file system did not take be tried again.
+    /// Makes all checks ready that wait for space in the replica.
     pub fn wake_out_of_space(&mut self) {
         for (path, check) in std::mem::take(&mut self.out_of_space) {
             self.push_path(&path, check);
         }
     }
 
-    /// Moves what is due by `now` to its lane.
+    /// Makes all checks ready that are due by `now`.
     pub fn wake(&mut self, now: Instant) {
         while let Some((path, check)) = self.later.pop(now).or_else(|| self.resting.pop(now)) {
             self.push_path(&path, check);
         }
     }
 
-    /// When the next look that waits for a time is due.
+    /// Returns when the next check is due that waits for a time.
     pub fn next_due(&self) -> Option<Instant> {
         [&self.later, &self.resting].iter().filter_map(|later| later.next_due()).min()
     }
 
-    /// Takes work for one round; an empty map where none is ready.
+    /// Removes checks for one round. Returns an empty map if none is ready.
     pub fn take(&mut self, detector: Detector, portion: BatchLimit) -> Checks {
         self.lane(detector).take(portion)
     }
@@ -252,20 +255,21 @@ impl Queue {
         }
     }
 
-    /// Number of the sweep's names that wait, for a round, for rest or for a worker.
+    /// Counts the sweep's names that wait: for a round, for rest, or for a worker.
     pub fn count_sweep_names(&self) -> usize {
         self.sweep.names + self.resting.of_sweep + self.awaiting_worker.len()
     }
 
-    /// Number of all names that wait, for whatever.
+    /// Counts all names that wait, for any reason.
     pub fn count(&self) -> usize {
         let delayed = self.later.due.len() + self.resting.due.len();
         let refused = self.out_of_space.len();
         self.watch.names + self.sweep.names + delayed + self.awaiting_worker.len() + refused
     }
 
-    /// Whether anything waits, but for what has failed, of which was known by a time: by the watch,
-    /// or by whoever found it.
+    /// Returns whether a check or rename waits that was known by `time`. Checks that a walk asked
+    /// for, or whose name the watch has not reported, always count. Those that have failed, or wait
+    /// for space, never count.
     pub fn has_known_by(&self, time: Instant) -> bool {
         let is_such =
             |check: &Check| check.comes_before(Some(time)) || check.since <= time || !check.told;
@@ -273,10 +277,10 @@ impl Queue {
         lanes.iter().any(|lane| lane.has_any(is_such))
             || self.resting.any(is_such)
             || self.awaiting_worker.iter().any(|(_, check)| is_such(check))
-            || self.hints.any_since_before(time)
+            || self.renames.any_since_before(time)
     }
 
-    /// Number of names that rest, on the watch's behalf or the sweep's.
+    /// Counts the names that rest, for either detector.
     pub fn count_resting(&self) -> usize {
         self.resting.due.len()
     }

@@ -1,18 +1,18 @@
-//! Work of one detector that is ready, by directory.
+//! Checks of one detector that are ready, by directory.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use super::{BatchLimit, Instead};
+use super::{BatchLimit, CoarseCheck};
 use crate::model::check::{Check, Checks, add_name};
 use crate::model::path::{Name, RelPath};
 
-/// A directory with fewer waiting names is not worth a scan of its own.
+/// The least number of waiting names for which one check of their directory replaces them.
 const WIDE: usize = 64;
 
-/// So many names of a directory are taken before it is another one's turn.
+/// The most names that are taken from one directory before the next one has its turn.
 const TURN: usize = 128;
 
-/// Work of one detector: directories in the order of their first report.
+/// Ready checks of one detector. The directories are in the order of their first report.
 #[derive(Default)]
 pub struct Ready {
     dirs: HashMap<RelPath, BTreeMap<Name, Check>>,
@@ -41,23 +41,24 @@ impl Ready {
         self.names -= self.dirs.remove(dir).map_or(0, |names| names.len());
     }
 
-    /// Gives up the names of the widest directory, or of all where none is wide: what is to be done
-    /// for it.
-    pub fn coarsen(&mut self) -> Instead {
+    /// Drops the checks of the directory with the most names, or all checks if it has fewer than
+    /// `WIDE` names. Returns the check to make instead.
+    pub fn coarsen(&mut self) -> CoarseCheck {
         let widest = self.dirs.iter().max_by_key(|(_, names)| names.len());
         match widest.map(|(dir, _)| dir.clone()) {
             Some(dir) if self.dirs[&dir].len() >= WIDE => {
                 self.give_up(&dir);
-                Instead::Names(dir)
+                CoarseCheck::Names(dir)
             }
             _ => {
                 *self = Self::default();
-                Instead::Below(RelPath::root())
+                CoarseCheck::Below(RelPath::root())
             }
         }
     }
 
-    /// Whether directories below one are ready, or such names in it or below.
+    /// Returns whether a directory below `dir` is itself due, or a check at `dir` or below passes
+    /// the test.
     pub fn has_within(&self, dir: &RelPath, is_such: impl Fn(&Check) -> bool) -> bool {
         let within = self.dirs.iter().filter(|(at, _)| at.is_within(dir));
         let mut found = within
@@ -65,12 +66,12 @@ impl Ready {
         found.any(|found| found)
     }
 
-    /// Whether a directory itself is ready, or such a name.
+    /// Returns whether a directory is itself due, or any check passes the test.
     pub fn has_any(&self, is_such: impl Fn(&Check) -> bool) -> bool {
         self.dirs.values().any(|names| names.is_empty() || names.values().any(&is_such))
     }
 
-    /// Takes out one look.
+    /// Removes the check of one path.
     pub fn pull(&mut self, path: &RelPath) -> Option<Check> {
         let (dir, name) = path.split()?;
         let check = self.dirs.get_mut(&dir)?.remove(&name)?;
@@ -78,7 +79,7 @@ impl Ready {
         Some(check)
     }
 
-    /// Takes the directories in turn, and of each so many names that the others have theirs soon.
+    /// Removes checks for one round. The directories take turns, with at most `TURN` names each.
     pub fn take(&mut self, portion: BatchLimit) -> Checks {
         let mut taken = Checks::new();
         let mut left = portion.names;

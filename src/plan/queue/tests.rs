@@ -156,7 +156,7 @@ fn a_hot_file_waits_and_others_do_not() {
     assert_eq!(queue.next_due(), Some(millis(100)), "it is told all the time, and waits no longer");
     queue.wake(millis(100));
     assert_eq!(queue.take(Detector::Watch, ALL).len(), 1);
-    // What is quickly done waits for a while, too.
+    // Quick work leads to a wait, too.
     queue.cool(path("log"), Duration::ZERO, millis(100));
     assert_eq!(told(&mut queue, "log", millis(149)), 0);
     assert_eq!(told(&mut queue, "log", millis(150)), 1);
@@ -195,15 +195,15 @@ fn too_many_names_become_a_scan_of_the_widest_directory_and_then_of_all() {
         assert_eq!(watched(&mut queue, &format!("{number}/narrow")), None);
     }
     assert!(
-        matches!(watched(&mut queue, "one/more"), Some(Instead::Names(wide)) if wide.to_string().starts_with("wide"))
+        matches!(watched(&mut queue, "one/more"), Some(CoarseCheck::Names(wide)) if wide.to_string().starts_with("wide"))
     );
     for _ in 1..MOST / 2 / CROWD {
-        assert!(matches!(queue.watch.coarsen(), Instead::Names(_)));
+        assert!(matches!(queue.watch.coarsen(), CoarseCheck::Names(_)));
     }
     for number in 0..MOST / 2 - 1 {
         assert_eq!(watched(&mut queue, &format!("{number}/second")), None);
     }
-    assert_eq!(watched(&mut queue, "last/straw"), Some(Instead::Below(RelPath::root())));
+    assert_eq!(watched(&mut queue, "last/straw"), Some(CoarseCheck::Below(RelPath::root())));
     assert!(!queue.has_ready(Detector::Watch) || queue.take(Detector::Watch, ALL).is_empty());
 }
 
@@ -218,7 +218,7 @@ fn too_many_names_of_one_directory_become_a_look_at_that() {
     for number in 0..CROWD {
         assert_eq!(watched(&mut queue, &format!("d/{number}")), None);
     }
-    assert_eq!(watched(&mut queue, "d/more"), Some(Instead::Names(path("d"))));
+    assert_eq!(watched(&mut queue, "d/more"), Some(CoarseCheck::Names(path("d"))));
     assert_eq!(queue.watch.names, 1);
     let left = queue.take(Detector::Watch, ALL);
     assert_eq!(left.keys().collect::<Vec<_>>(), [&path("other")]);

@@ -1,30 +1,28 @@
-//! Hot files: what is worked on again and again waits in between.
+//! The throttle: hot files wait between two copies.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use crate::model::path::RelPath;
 
-/// A file that has used up its credit gets a quarter of a thread: it waits three times as long as
-/// the work on it takes, so that its twin is never further behind than five copies take.
+/// The debt for each second of work on a file, in seconds. A hot file waits three times as long as
+/// its copies take, and so uses a quarter of a thread. Its twin is behind by five copies at most.
 const SHARE: u32 = 4;
 
-/// Each piece of work costs at least so much: in the long run no more than twenty lines a second in
-/// the log.
+/// The least debt of one piece of work. It limits a hot file to about 20 log lines a second.
 const LEAST: Duration = Duration::from_millis(50);
 
-/// What a file that was at rest may use up at once: a few saves in a row are followed without a
-/// wait.
+/// The debt up to which a file does not wait. So a few saves in a row are followed at once.
 const CREDIT: Duration = Duration::from_millis(200);
 
-/// Beyond so many, those that are at rest again are forgotten.
+/// The least number of paths at which those without a debt are forgotten.
 const MANY: usize = 4_096;
 
-/// When what was used up by paths is made good.
+/// The paths that were worked on lately, and when their debts are paid off.
 #[derive(Default)]
 pub struct Throttle {
     rested: HashMap<RelPath, Instant>,
-    /// How many there may be before the next cleaning.
+    /// The number of paths at which those without a debt are forgotten next.
     limit: usize,
 }
 
@@ -34,14 +32,14 @@ impl Throttle {
             self.rested.retain(|_, rested| *rested > now);
             self.limit = MANY.max(2 * self.rested.len());
         }
-        // Not all work waits for its turn here: what is owed from before is no more than the
-        // credit.
+        // Some work has not waited for its turn here. So the debt from before counts up to `CREDIT`
+        // only.
         let begun = now.checked_sub(took).unwrap_or(now);
         let rested = self.rested.entry(path).or_insert(begun);
         *rested = (*rested).clamp(begun, begun + CREDIT) + LEAST.max(SHARE * took);
     }
 
-    /// The time for which this path has to wait, if that is still to come.
+    /// Returns when the path has waited long enough, if that is after `now`.
     pub fn until(&self, path: &RelPath, now: Instant) -> Option<Instant> {
         if self.rested.is_empty() {
             return None;

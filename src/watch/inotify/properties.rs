@@ -1,4 +1,5 @@
-//! The watcher and the shim, told what the kernel would tell of a tree, and what it never would.
+//! Random tests of watcher and shim: with events that the kernel would report of a tree, and with
+//! events that it never would.
 
 mod follower;
 mod kernel;
@@ -16,7 +17,7 @@ use kernel::Record;
 
 const ROOT: &str = "/s";
 
-/// A reading end that reads nothing by itself, and what it tells.
+/// Returns a thread that reads nothing by itself, and the channel on which it reports.
 fn thread() -> (Thread<impl EventHandler>, Receiver<Event>) {
     let (out, told) = unbounded();
     let handler = move |event: notify::Result<Event>| _ = out.send(event.unwrap());
@@ -33,7 +34,7 @@ fn thread() -> (Thread<impl EventHandler>, Receiver<Event>) {
     (Thread { registry, handler, half: None, pace: super::Pace::new() }, told)
 }
 
-/// What people and programs do to a tree, and what goes on beside that.
+/// A change of the tree, or a step of the program while the tree changes.
 #[derive(Clone, Debug)]
 enum TestStep {
     Create(u8, Name),
@@ -44,9 +45,9 @@ enum TestStep {
     Exchange(u8, u8),
     Removable(u8),
     Return(u8, u8, Name),
-    /// So many of the kernel's records are read.
+    /// Read this many of the kernel's records.
     Read(usize),
-    /// One look, or one step of a walk.
+    /// Do one check, or one step of a walk.
     Act(u8),
 }
 
@@ -82,7 +83,8 @@ fn whatever_happens_no_path_is_lost_and_each_directory_is_known_by_its_own() {
     });
 }
 
-/// Few watches, names and cookies, so that they meet; and all flags.
+/// Returns any record. Watches, names and cookies are few, so that they coincide. Any flags are
+/// set.
 fn record() -> impl Strategy<Value = Record> {
     let flags = [
         ReadFlags::CREATE,

@@ -1,4 +1,4 @@
-//! Raw events of any kind, on any paths.
+//! Random tests: raw events of any kind, on any paths.
 
 use notify::event::{CreateKind, Flag, RemoveKind};
 use proptest::collection::vec;
@@ -40,7 +40,7 @@ fn kind() -> impl Strategy<Value = EventKind> {
     ]
 }
 
-/// Whether nothing was changed.
+/// Whether an event of this kind changes nothing.
 fn is_reading(kind: EventKind) -> bool {
     match kind {
         EventKind::Access(AccessKind::Close(mode)) => {
@@ -95,8 +95,8 @@ fn the_depth_comes_out_as_it_went_in_at_any_time() {
     });
 }
 
-/// Whether the debouncer would take it for more than "dirty": it folds what is created, removed,
-/// renamed.
+/// Whether the debouncer would handle it as more than "dirty": it merges creations, removals and
+/// renames.
 fn is_known_otherwise(event: &Event) -> bool {
     matches!(
         event.kind,

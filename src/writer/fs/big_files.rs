@@ -1,7 +1,7 @@
-//! Carriers: threads that compare and fill big files, so that no round waits for one.
+//! Workers: threads that compare and copy big files, so that no round waits for one.
 //!
-//! A worker works on descriptors that a round gave it and changes nothing that is visible
-//! (I1). What comes of it is published, or thrown away, by a later round.
+//! A worker uses descriptors that a round gave it, and changes nothing that is visible (I1). A
+//! later round publishes its result, or discards it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -19,27 +19,29 @@ use crate::model::error::WorkError;
 use crate::model::path::{Name, RelPath};
 use crate::model::reason::Reason;
 use crate::writer::fs::copy::{ensure_whole, fill};
+use crate::writer::fs::progress::Progress;
 
-/// What a worker is to do.
+/// The kind of work that a worker does.
 pub enum JobKind {
-    /// Read both files and say whether they are equal.
+    /// Read both files, and compare their MD5s.
     Compare { replica: NewFile, replica_entry: Entry },
-    /// Fill the temporary file `name`, to be published for `reason`. `flush`: and write it to the
-    /// disk. A round that waits for the disk may begin long after the first writing, and would not
-    /// be told of what had failed by then: see syncfs(2).
+    /// Fill the temporary file `name`, which a round publishes for `reason`. `flush`: also write it
+    /// to the disk. A later `syncfs` may not report an error that occurred before the round began:
+    /// see syncfs(2).
     Fill { temp: NewFile, name: Name, reason: Reason, flush: bool },
 }
 
-/// One big file on its way.
+/// One big file in flight.
 pub struct Job {
     pub path: RelPath,
     pub check: Check,
     pub source: File,
     pub entry: Entry,
-    pub load: JobKind,
-    /// Set where the work is overtaken.
+    pub kind: JobKind,
+    /// Set if a newer change has made the work useless.
     pub cancel: Arc<AtomicBool>,
-    /// Given back when the job is dropped.
+    pub progress: Arc<Progress>,
+    /// Returned when the job is dropped.
     _permit: Permit,
 }
 
@@ -48,10 +50,19 @@ impl Job {
         path: RelPath,
         check: Check,
         (source, entry): (File, Entry),
-        load: JobKind,
-        slot: Permit,
+        kind: JobKind,
+        permit: Permit,
     ) -> Self {
-        Self { path, check, source, entry, load, cancel: Arc::default(), _permit: slot }
+        Self {
+            path,
+            check,
+            source,
+            entry,
+            kind,
+            cancel: Arc::default(),
+            progress: Arc::default(),
+            _permit: permit,
+        }
     }
 
     pub fn identity(&self) -> Identity {
@@ -59,16 +70,18 @@ impl Job {
     }
 
     fn run(&self) -> Result<JobResult, WorkError> {
-        match &self.load {
+        self.progress.begin();
+        let note = |bytes| self.progress.add(bytes);
+        match &self.kind {
             JobKind::Compare { replica, replica_entry } => {
                 let (source, replica) =
                     ((&self.source, &self.entry), (replica.as_file(), replica_entry));
-                let verdict = compare_large(source, replica, &self.cancel, &|_| {})?;
+                let digests = compare_large(source, replica, &self.cancel, &note)?;
                 ensure_unchanged(source).and_then(|()| ensure_unchanged(replica))?;
-                Ok(JobResult::Digests(verdict))
+                Ok(JobResult::Digests(digests))
             }
             JobKind::Fill { temp, flush, .. } => {
-                let length = fill(&self.source, &self.entry, temp, &self.cancel)?;
+                let length = fill(&self.source, &self.entry, temp, &self.cancel, &note)?;
                 if *flush {
                     temp.flush()?;
                 }
@@ -79,16 +92,16 @@ impl Job {
     }
 }
 
-/// What a job has come to.
+/// The result of a job.
 #[derive(Clone, Copy, Debug)]
 pub enum JobResult {
-    /// Of [`JobKind::Compare`].
+    /// Of [`JobKind::Compare`]: both MD5s.
     Digests(DigestPair),
-    /// Of [`JobKind::Fill`]: how many bytes were copied.
+    /// Of [`JobKind::Fill`]: the number of bytes that were copied.
     Length(u64),
 }
 
-/// A job that has come to its end.
+/// A finished job.
 pub struct Finished {
     pub job: Job,
     pub result: Result<JobResult, WorkError>,
@@ -96,7 +109,7 @@ pub struct Finished {
     pub took: Duration,
 }
 
-/// The right to hand in one job; given back when the job is dropped.
+/// The right to hand in one job. It is returned when the job is dropped.
 pub struct Permit(Arc<AtomicUsize>);
 
 impl Drop for Permit {
@@ -105,7 +118,7 @@ impl Drop for Permit {
     }
 }
 
-/// Jobs that may be under way for each worker.
+/// How many jobs may be in flight for each worker.
 const JOBS: usize = 8;
 
 /// The workers for big files. Their threads end when this is dropped.
@@ -117,11 +130,12 @@ pub struct BigFileWorkers {
 }
 
 impl BigFileWorkers {
-    /// Starts `threads` workers for big files. What they have ended is told to `done`, which says whether anybody still listens. Several times as many jobs may be under way, so that
-    /// none is idle while a round publishes, and a round publishes several.
+    /// Starts `threads` workers. They call `done` with each finished job, and end when that returns
+    /// `false`. `JOBS` jobs may be in flight for each, so that no worker is idle while a round
+    /// publishes, and a round publishes several.
     ///
     /// # Errors
-    /// Where no thread can be started.
+    /// If no thread can be started.
     pub fn start(
         threads: usize,
         done: impl Fn(Finished) -> bool + Clone + Send + 'static,
@@ -150,28 +164,28 @@ impl BigFileWorkers {
         })
     }
 
-    /// The right to hand in a job; `None` while all workers for big files have enough to do.
-    pub fn slot(&self) -> Option<Permit> {
+    /// Takes the right to hand in a job; `None` while `JOBS` jobs are in flight for each worker.
+    pub fn take_permit(&self) -> Option<Permit> {
         let taken = self
             .free
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |free| free.checked_sub(1));
         taken.ok().map(|_| Permit(Arc::clone(&self.free)))
     }
 
-    /// How many jobs are under way, or were not dropped yet.
+    /// Returns how many permits are in use: jobs in flight, and finished jobs that were not dropped
+    /// yet.
     #[cfg(test)]
     pub fn count_taken(&self) -> usize {
         self.most - self.free()
     }
 
-    /// How many jobs could be handed in now.
+    /// Returns how many jobs could be handed in now.
     pub fn free(&self) -> usize {
         self.free.load(Ordering::Relaxed)
     }
 
     pub fn hand_over(&self, job: Job) {
-        // The workers for big files live as long as this sender; a panic in one of them ends the
-        // process.
+        // The workers live as long as this sender; a panic in one of them ends the process.
         let _ = self.jobs.send(job);
     }
 }

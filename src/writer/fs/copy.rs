@@ -8,7 +8,7 @@ use crate::fs::digest::{MAX_READ_PAST_SIZE, with_buffer};
 use crate::fs::tree::{File, NewFile, Ranged, ReplicaDir, Settings};
 use crate::model::entry::{Entry, Observed, Xattrs};
 use crate::model::error::FsErrorKind;
-use crate::model::error::{ENDLESS, FsError, GIVES_NOTHING_BACK, WorkError};
+use crate::model::error::{APPEND_ONLY_DIR, ENDLESS, FsError, WorkError};
 use crate::model::path::Name;
 use crate::plan::metadata::{Capabilities, MetadataDiff};
 use crate::plan::removal::RemovalPermit;
@@ -16,16 +16,17 @@ use crate::plan::removal::RemovalPermit;
 /// Files up to this size, in bytes, are copied by one read and one write.
 const SMALL: u64 = 64 * 1024;
 
-/// Bytes that the kernel is asked to copy at once: a shutdown waits for no more than that.
+/// How many bytes the kernel is asked to copy in one call. A shutdown waits for one call at most.
 const STEP: u64 = 8 * 1024 * 1024;
 
-/// Gives out reserved names, and knows of temporary entries that could not be removed. The names
-/// start at a random number, so that those of a run that was killed are not met again.
+/// A generator of reserved names. It also remembers temporary entries that could not be removed.
+/// The names start at a random number, so that they do not collide with those of a run that was
+/// killed.
 pub struct TempNames {
     next: AtomicU64,
-    /// What was left behind, by the inode of its directory.
+    /// Entries that were left behind, by the inode of their directory.
     left: Mutex<HashMap<(u64, u64), Vec<Name>>>,
-    /// Whether there is any.
+    /// Whether `left` holds any.
     has_left: AtomicBool,
 }
 
@@ -42,11 +43,11 @@ impl TempNames {
         Name::reserved(self.next.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Whether a temporary entry may be made in a directory: not while one lies there that cannot
-    /// be removed. That is tried once more.
+    /// Ensures that a temporary entry may be made in `dir`. First tries again to remove those that
+    /// were left there.
     ///
     /// # Errors
-    /// [`GIVES_NOTHING_BACK`].
+    /// [`APPEND_ONLY_DIR`] if one of them still cannot be removed.
     pub fn may_make_in(&self, dir: &ReplicaDir) -> Result<(), FsError> {
         if !self.has_left.load(Ordering::Relaxed) {
             return Ok(());
@@ -56,14 +57,14 @@ impl TempNames {
         let Some(names) = left.get_mut(&key) else { return Ok(()) };
         names.retain(|name| dir.remove_reserved(name).is_err_and(|error| !error.is_absence()));
         if !names.is_empty() {
-            return Err(GIVES_NOTHING_BACK);
+            return Err(APPEND_ONLY_DIR);
         }
         left.remove(&key);
         self.has_left.store(!left.is_empty(), Ordering::Relaxed);
         Ok(())
     }
 
-    /// Whether a reserved name is that of something which could not be removed.
+    /// Returns whether `name` is that of a temporary entry that could not be removed.
     pub fn have_left(&self, name: &Name) -> bool {
         self.has_left.load(Ordering::Relaxed)
             && self.lock().values().any(|names| names.contains(name))
@@ -85,8 +86,8 @@ fn key_of(dir: &ReplicaDir) -> Option<(u64, u64)> {
     dir.entry().ok().map(|entry| entry.inode.id())
 }
 
-/// A temporary file or symlink in a directory of the replica. Unless it is published, it is
-/// removed when this goes.
+/// A temporary file or symlink in a directory of the replica. It is removed when this is dropped,
+/// unless it was published.
 pub struct Temp<'a> {
     dir: &'a ReplicaDir,
     name: Name,
@@ -105,23 +106,23 @@ impl<'a> Temp<'a> {
         &self.name
     }
 
-    /// Notes that the entry has left its reserved name.
+    /// Notes that the entry has left its reserved name, and need not be removed.
     pub fn leave(mut self) {
         self.is_gone = true;
     }
 
-    /// Puts the entry under `name`. `permit`: to replace what stands there, which is no directory;
-    /// `None` where nothing does.
+    /// Renames the entry to `name`. With a `permit` it replaces what is there, unless that is a
+    /// directory. Without one, `name` must be free.
     ///
     /// # Errors
-    /// [`WorkError::Changed`] where something else stands there by now.
+    /// [`WorkError::Changed`] if an entry is there by now that may not be replaced.
     pub fn publish(mut self, name: &Name, permit: Option<&RemovalPermit>) -> Result<(), WorkError> {
         let renamed = match permit {
             Some(permit) => self.dir.rename(&self.name, name, permit),
             None => self.dir.publish(&self.name, name),
         };
         renamed.map_err(|error| match error.kind {
-            // RACE: something appeared after the look, or a directory. Worst case one more check.
+            // RACE: an entry or a directory has appeared since the check. At worst, one more check.
             FsErrorKind::IsADirectory
             | FsErrorKind::NotADirectory
             | FsErrorKind::Exists
@@ -138,7 +139,7 @@ impl Drop for Temp<'_> {
         if self.is_gone {
             return;
         }
-        // What cannot be removed now is removed by a later sweep (I7).
+        // A later sweep removes what cannot be removed now (I7).
         match self.dir.remove_reserved(&self.name) {
             Err(error) if error.is_forbidden() => {
                 self.names.leave(self.dir, self.name.clone());
@@ -148,13 +149,13 @@ impl Drop for Temp<'_> {
     }
 }
 
-/// Puts `new` in the place of `old` in one step; the reserved name under which `old` is now.
+/// Exchanges `new` for `old` in one step. Returns the reserved name that `old` has now.
 ///
-/// Where the file system knows no exchange, or cannot exchange what lies on two of its layers,
-/// `old` is put aside first: for an instant nothing stands under the name.
+/// If the file system has no exchange, or cannot exchange entries of two layers, `old` is renamed
+/// away first. Then the name is missing for an instant.
 ///
 /// # Errors
-/// [`WorkError::Changed`] where `old` has gone; `CrossDevice` where it is a directory that cannot be
+/// [`WorkError::Changed`] if `old` is missing; `CrossDevice` if it is a directory that cannot be
 /// renamed at all.
 pub fn swap(
     dir: &ReplicaDir,
@@ -163,18 +164,18 @@ pub fn swap(
     names: &TempNames,
     permit: &RemovalPermit,
 ) -> Result<Name, WorkError> {
-    // In this order: fuse-overlayfs sees of the first one only that it cannot be renamed, and loses
-    // what is below the other.
+    // The order matters: fuse-overlayfs checks only whether the first one can be renamed, and loses
+    // what is below the second.
     match dir.exchange(old, new, permit) {
         Ok(()) => Ok(new.clone()),
         Err(error) if error.kind == FsErrorKind::NotFound => Err(WorkError::Changed),
         Err(error) if error.is_unknown_flag() || error.kind == FsErrorKind::CrossDevice => {
-            let aside = names.next();
-            rename_away(dir, old, &aside, permit)?;
+            let trash = names.next();
+            rename_away(dir, old, &trash, permit)?;
             match dir.rename(new, old, permit) {
-                Ok(()) => Ok(aside),
+                Ok(()) => Ok(trash),
                 Err(error) => {
-                    dir.rename(&aside, old, permit)?;
+                    dir.rename(&trash, old, permit)?;
                     Err(error.into())
                 }
             }
@@ -183,52 +184,70 @@ pub fn swap(
     }
 }
 
-/// Renames an entry to a reserved name. A network file system may do that and report an error all
-/// the same: then it is taken for done.
+/// Renames an entry to a reserved name. A network file system may do so and still report an error.
+/// If both names show that the rename was done, the error is ignored.
 fn rename_away(
     dir: &ReplicaDir,
     old: &Name,
-    aside: &Name,
+    trash: &Name,
     permit: &RemovalPermit,
 ) -> Result<(), WorkError> {
-    let renamed = dir.rename(old, aside, permit);
-    let stands = |name: &Name| dir.look(name.as_bytes());
+    let renamed = dir.rename(old, trash, permit);
+    let stands = |name: &Name| dir.observe(name.as_bytes());
     match renamed {
-        Err(_) if stands(old) == Observed::Absent && stands(aside).entry().is_some() => Ok(()),
+        Err(_) if stands(old) == Observed::Absent && stands(trash).entry().is_some() => Ok(()),
         other => Ok(other?),
     }
 }
 
-/// Copies the contents, holes kept as holes: how many bytes. That is `entry.size`, the size first
-/// seen, also where the file has grown since. Where the contents end elsewhere although nothing has
-/// changed, they are read once more, to their end; if that is no race, the file system makes sizes
-/// up, and what was read is the copy.
+/// Copies the contents of `source` to `temp`, and keeps holes. Calls `on_copied` with the bytes of
+/// each step. Returns the number of bytes. That is
+/// `entry.size`, even if the file has grown since.
+///
+/// If the contents do not end at that size although the file has not changed, its file system
+/// reports wrong sizes. Then the file is read again to its real end.
 ///
 /// # Errors
-/// Read and write errors, [`WorkError::Cancelled`], [`WorkError::Changed`] where the source has
-/// become shorter, and [`ENDLESS`] where no end is found.
+/// Read and write errors; [`WorkError::Cancelled`]; [`WorkError::Changed`] if the source has become
+/// shorter; [`ENDLESS`] if no end is found within `MAX_READ_PAST_SIZE` bytes after its size.
 pub fn fill(
     source: &File,
     entry: &Entry,
     temp: &NewFile,
     cancel: &AtomicBool,
+    on_copied: &dyn Fn(u64),
+) -> Result<u64, WorkError> {
+    let copied = fill_as_sized(source, entry, temp, cancel, on_copied);
+    copied.map_err(|error| match error {
+        WorkError::FsError(error) => FsError { needed: Some(entry.size), ..error }.into(),
+        other => other,
+    })
+}
+
+/// Does the work of [`fill`].
+fn fill_as_sized(
+    source: &File,
+    entry: &Entry,
+    temp: &NewFile,
+    cancel: &AtomicBool,
+    on_copied: &dyn Fn(u64),
 ) -> Result<u64, WorkError> {
     let size = entry.size;
     let length = match size {
         0 => 0,
-        _ if size <= SMALL => copy_by_hand(source, temp, 0, size, cancel)?,
+        _ if size <= SMALL => copy_by_hand(source, temp, (0, size), cancel, on_copied)?,
         _ if temp.reflink(source) => return Ok(size),
-        _ => fill_ranges(source, size, temp, cancel)?,
+        _ => fill_ranges(source, size, temp, cancel, on_copied)?,
     };
     if length == size && source.ends_at(size)? {
         return Ok(size);
     }
     if source.entry()?.identity() != entry.identity() {
-        // Whether it has only grown is for the caller to see.
+        // The caller checks whether it has only grown.
         return if length == size { Ok(size) } else { Err(WorkError::Changed) };
     }
     let limit = size.saturating_add(MAX_READ_PAST_SIZE);
-    let length = copy_by_hand(source, temp, 0, limit, cancel)?;
+    let length = copy_by_hand(source, temp, (0, limit), cancel, on_copied)?;
     if length == limit {
         return Err(WorkError::FsError(ENDLESS));
     }
@@ -236,12 +255,13 @@ pub fn fill(
     Ok(length)
 }
 
-/// As [`copy_by_hand`], of a whole file.
+/// Copies a whole file, and leaves holes out. Returns where the copy ends.
 fn fill_ranges(
     source: &File,
     size: u64,
     temp: &NewFile,
     cancel: &AtomicBool,
+    on_copied: &dyn Fn(u64),
 ) -> Result<u64, WorkError> {
     let mut offset = 0;
     while let Some((begin, end)) = source.next_data(offset)? {
@@ -249,7 +269,7 @@ fn fill_ranges(
         if begin >= end {
             break;
         }
-        offset = copy_range(source, temp, begin, end, cancel)?;
+        offset = copy_range(source, temp, (begin, end), cancel, on_copied)?;
         if offset < end {
             return Ok(offset);
         }
@@ -258,13 +278,13 @@ fn fill_ranges(
     Ok(size)
 }
 
-/// As [`copy_by_hand`], by the kernel.
+/// Copies the bytes from `begin` to `end` in the kernel. Returns where the copy ends.
 fn copy_range(
     source: &File,
     temp: &NewFile,
-    begin: u64,
-    end: u64,
+    (begin, end): (u64, u64),
     cancel: &AtomicBool,
+    on_copied: &dyn Fn(u64),
 ) -> Result<u64, WorkError> {
     let mut offset = begin;
     while offset < end {
@@ -273,23 +293,27 @@ fn copy_range(
         }
         let step = usize::try_from((end - offset).min(STEP)).unwrap_or(usize::MAX);
         match temp.copy_range(source, offset, step)? {
-            // Some file systems report an end where there is none (procfs, old FUSE): by hand.
+            // Some file systems report a false end (procfs, old FUSE): copy by hand.
             Ranged::Copied(0) | Ranged::Unsupported => {
-                return copy_by_hand(source, temp, offset, end, cancel);
+                return copy_by_hand(source, temp, (offset, end), cancel, on_copied);
             }
-            Ranged::Copied(copied) => offset += copied as u64,
+            Ranged::Copied(copied) => {
+                on_copied(copied as u64);
+                offset += copied as u64;
+            }
         }
     }
     Ok(offset)
 }
 
-/// Copies the bytes from `begin` to `end`, or to where the source ends before: where that is.
+/// Copies the bytes from `begin` to `end`, or to the end of the source if that comes first. Returns
+/// where the copy ends.
 fn copy_by_hand(
     source: &File,
     temp: &NewFile,
-    begin: u64,
-    end: u64,
+    (begin, end): (u64, u64),
     cancel: &AtomicBool,
+    on_copied: &dyn Fn(u64),
 ) -> Result<u64, WorkError> {
     with_buffer(|buffer| {
         let mut offset = begin;
@@ -303,18 +327,19 @@ fn copy_by_hand(
                 break;
             }
             temp.write_all_at(&buffer[..read], offset)?;
+            on_copied(read as u64);
             offset += read as u64;
         }
         Ok(offset)
     })
 }
 
-/// Sees that what was copied is what the source held at one time: nothing has changed since, or it
-/// has only grown, and what was copied is still the same when it is read again. A change between
-/// the two readings shows in one of them.
+/// Ensures that the copy shows the source as it was at one time. Either the source has not changed
+/// since. Or it has only grown, and the copied part is the same when it is read again. A change
+/// between the two readings would show in one of them.
 ///
 /// # Errors
-/// [`WorkError::Changed`] where it is not.
+/// [`WorkError::Changed`] if neither is the case; [`WorkError::Cancelled`]; read errors.
 pub fn ensure_whole(
     source: &File,
     entry: &Entry,
@@ -327,7 +352,7 @@ pub fn ensure_whole(
     if whole { Ok(()) } else { Err(WorkError::Changed) }
 }
 
-/// Whether two files agree in their first `size` bytes.
+/// Returns whether two files agree in their first `size` bytes.
 fn begin_alike(
     one: &File,
     other: &File,
@@ -353,7 +378,8 @@ fn begin_alike(
     })
 }
 
-/// Gives a filled temporary file the source's attributes, owner, mode and times.
+/// Sets the source's attributes, owner, mode and mtime on a filled temporary file. Also flushes it
+/// if the file system reports write errors late.
 pub fn seal(
     source: &File,
     entry: &Entry,
@@ -365,14 +391,14 @@ pub fn seal(
     let have = temp.as_file().xattrs(capabilities.xattrs)?;
     let all = MetadataDiff { xattrs: have != want, ..MetadataDiff::of_new(entry, capabilities) };
     temp.set(&settings(entry, all, Some((&have, &want)), capabilities))?;
-    if capabilities.tells_late {
+    if capabilities.reports_late {
         temp.flush()?;
     }
     Ok(())
 }
 
-/// What to set where `differs` differs. A change of owner or ACL changes the mode, which is set
-/// again after it. `xattrs`: what the replica's entry has, and what the source's has.
+/// Builds the settings for the facts that differ. A change of owner or ACL also changes the mode,
+/// so the mode is set again after it. `xattrs`: those of the replica's entry and of the source's.
 pub fn settings<'a>(
     source: &Entry,
     differs: MetadataDiff,

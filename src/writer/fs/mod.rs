@@ -1,9 +1,10 @@
 //! A replica on a file system.
 
-pub mod backup; // what leaves the replica is kept
-pub mod big_files; // big files, outside rounds
+pub mod backup; // keeps entries that are deleted or overwritten
+pub mod big_files; // compares and copies big files, outside rounds
 pub mod copy; // one file or symlink, atomically
-pub mod probe; // what the replica's file system keeps
-pub mod pruning; // old backups are removed
+pub mod probe; // finds out what the replica's file system can store
+pub mod progress; // how far work in the background is
+pub mod pruning; // removes old backups
 pub mod round; // what one round does
-pub mod trash; // trees put aside, outside rounds
+pub mod trash; // empties trash, outside rounds

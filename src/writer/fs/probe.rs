@@ -1,7 +1,8 @@
-//! What the replica's file system keeps: found by trying, once, at the start.
+//! Finds out, by trying, what the replica's file system can store. Done at the start, and whenever
+//! another directory is adopted as the replica.
 //!
-//! What it does not keep is named, not mirrored, and compared as kept: else each sweep would
-//! find it again.
+//! What it cannot store is logged, and neither mirrored nor compared: each sweep would report it
+//! again.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,17 +15,19 @@ use crate::model::path::Name;
 use crate::plan::metadata::{Capabilities, Symlinks, TimestampRange};
 use crate::writer::fs::copy::{Temp, TempNames};
 
-/// A time that no file system stores by rounding: an odd second and all nine digits.
+/// A time that only steps of a nanosecond store unchanged: an odd second, and all nine digits.
 const ODD: Time = Time { sec: 1_000_000_001, nsec: 123_456_789 };
 
-/// The steps in which file systems count time, in nanoseconds: ext4, NTFS, exFAT, ext3, FAT.
+/// The steps in which file systems store times, in nanoseconds. Among them are ext4 (1), NTFS
+/// (100), exFAT (10 ms), ext3 (1 s) and FAT (2 s).
 const STEPS: [u64; 6] = [1, 100, 1_000, 10_000_000, 1_000_000_000, 2_000_000_000];
 
-/// A time beyond those that file systems with a limit store, in seconds, and before.
+/// A time that is later than all limits of file systems, in seconds since 1970; its negative is
+/// earlier than all.
 const FAR: i64 = 1 << 40;
 
-/// The last seconds that some formats hold: NTFS, four digits of a year, XFS, ext4, nanoseconds in
-/// 64 bits, FAT, seconds in 32 bits without a sign and with one.
+/// The last seconds that some formats store. In this order: NTFS, four-digit years, XFS, ext4,
+/// nanoseconds in 64 bits, FAT, seconds in 32 bits without a sign and with one.
 const LAST_SECONDS: [i64; 8] = [
     910_692_730_085,
     253_402_300_799,
@@ -36,16 +39,16 @@ const LAST_SECONDS: [i64; 8] = [
     2_147_483_647,
 ];
 
-/// The first ones: the year 1, NTFS, nanoseconds in 64 bits, seconds in 32, none before 1970,
-/// SFTP by sshfs (0 is for now), FAT.
+/// The first seconds. In this order: the year 1, NTFS, nanoseconds in 64 bits, seconds in 32 bits,
+/// none before 1970, SFTP by sshfs (where 0 means now), FAT.
 const FIRST_SECONDS: [i64; 7] =
     [-62_135_596_800, -11_644_473_600, -9_223_372_036, -2_147_483_648, 0, 1, 315_532_800];
 
-/// A range of mtimes is named at the start if it does not hold all of these seconds: from the
-/// second day of 1970 to 2100.
+/// The usual mtimes, in seconds since 1970: from the second day of 1970 to 2100. If the replica
+/// cannot store all of them, its range is logged.
 const USUAL: [i64; 2] = [86_400, 4_102_444_800];
 
-/// An ACL that no mode can say, as the kernel takes it: version 2, then tag, permissions and id
+/// An ACL that no mode can express, in the kernel's format: version 2, then tag, permissions and id
 /// of owner, user 1, group, mask and others. See acl(5) and `linux/posix_acl_xattr.h`.
 const ACL: [u8; 44] = [
     2, 0, 0, 0, //
@@ -56,8 +59,8 @@ const ACL: [u8; 44] = [
     0x20, 0, 0, 0, 0xff, 0xff, 0xff, 0xff,
 ];
 
-/// What this process may set, on a file system that keeps all. `local`: whether no other host
-/// and no other clock is concerned.
+/// Returns what this process may set on a file system that can store everything. `local`: whether
+/// this host alone keeps both trees, by one clock.
 pub fn of_process(local: bool) -> Capabilities {
     use rustix::process::{Gid, getegid, geteuid, getgroups};
     use rustix::thread::{CapabilitySet, capabilities};
@@ -72,26 +75,26 @@ pub fn of_process(local: bool) -> Capabilities {
     }
 }
 
-/// Tries what the file system of an open root keeps, with entries under reserved names that are
-/// gone afterwards. `wanted`: what this process may set at best.
+/// Finds out what the file system of an open root can store. It makes entries under reserved names
+/// for that, and removes them. `wanted`: what this process may set at best.
 ///
 /// # Errors
-/// Where no file can be created there.
+/// If no file can be created there, or if it cannot be removed again.
 pub fn probe(replica: &ReplicaDir, wanted: Capabilities) -> Result<Capabilities, FsError> {
     let before = replica.entry()?;
     if before.inode.append_only {
-        // What is put into it stays.
+        // An entry that is made in it cannot be removed.
         return Ok(probe_unseen(replica, wanted));
     }
     let capabilities = try_names(replica, wanted);
-    // The directory is as it was, but for its ctime.
+    // The directory is as it was, except for its ctime.
     let _ = replica.set(&Settings { mtime: Some(before.mtime), ..Settings::default() });
     capabilities
 }
 
-/// The same by a file without a name, so that nothing changes in the directory. Where the file
-/// system knows no such files it is taken for a simple one, which keeps names, kinds, contents
-/// and rough times.
+/// Finds out the same with an unnamed file, so that the directory does not change. A file system
+/// without such files is taken for a simple one, which stores names, kinds, contents and rough
+/// times.
 pub fn probe_unseen(replica: &Dir, wanted: Capabilities) -> Capabilities {
     match replica.create_unnamed() {
         Ok(file) => try_file(&file, wanted.clone()).unwrap_or(wanted),
@@ -107,27 +110,28 @@ pub fn probe_unseen(replica: &Dir, wanted: Capabilities) -> Capabilities {
             folds_case: false,
             ctimes: false,
             unseen: wanted.unseen,
-            tells_late: false,
+            reports_late: false,
         },
-        // No right to write there, or a read-only file system: what a run would compare by.
+        // No permission to write there, or a read-only file system: assume what a run would
+        // compare.
         Err(_) => wanted,
     }
 }
 
-/// Whether what serves the replica's file system follows its symlinks (sshfs with
-/// `follow_symlinks`): what is deleted there may lie anywhere then. Found by a symlink to a file,
-/// both under reserved names; one that leads nowhere could never be removed again.
+/// Returns whether the program that serves the replica's file system follows its symlinks (sshfs
+/// with `follow_symlinks`): a deletion could then hit any place. Tried with a symlink to a file,
+/// both under reserved names. One that leads nowhere could not be removed again.
 pub fn follows_symlinks(replica: &ReplicaDir) -> bool {
     let names = Arc::new(TempNames::default());
     let [target, link] = [names.next(), names.next()];
-    if replica.gives_nothing_back() || replica.create_file(&target).is_err() {
+    if replica.is_append_only_dir() || replica.create_file(&target).is_err() {
         return false;
     }
     let _target = Temp::adopt(replica, target.clone(), &names);
-    // There may be one also where the call has failed.
+    // The symlink may exist even if the call fails.
     let _link = Temp::adopt(replica, link.clone(), &names);
     let _ = replica.make_symlink(&link, target.as_bytes());
-    replica.look(link.as_bytes()).entry().is_some_and(Entry::is_file)
+    replica.observe(link.as_bytes()).entry().is_some_and(Entry::is_file)
 }
 
 fn try_names(replica: &ReplicaDir, wanted: Capabilities) -> Result<Capabilities, FsError> {
@@ -138,9 +142,9 @@ fn try_names(replica: &ReplicaDir, wanted: Capabilities) -> Result<Capabilities,
     let mut capabilities = try_file(&file, wanted)?;
     let upper = Name::new(&name.as_bytes().to_ascii_uppercase());
     capabilities.folds_case =
-        upper.is_some_and(|upper| replica.look(upper.as_bytes()).entry().is_some());
+        upper.is_some_and(|upper| replica.observe(upper.as_bytes()).entry().is_some());
     drop(temp);
-    // Where the file stays, so would the symlinks.
+    // If the file could not be removed, the symlinks could not be either.
     names.may_make_in(replica)?;
     let links = ProbeLinks { replica, names: &names };
     capabilities.symlinks = links.which();
@@ -156,7 +160,7 @@ struct ProbeLinks<'a> {
 }
 
 impl ProbeLinks<'_> {
-    /// Which symlinks are taken, and can be read afterwards.
+    /// Finds out which symlinks can be made, and read afterwards.
     fn which(&self) -> Symlinks {
         if !self.is_taken(b"") {
             Symlinks::None
@@ -167,23 +171,25 @@ impl ProbeLinks<'_> {
         }
     }
 
-    /// Whether a symlink is taken whose target begins with this, and can be read afterwards.
+    /// Returns whether a symlink whose target begins with `begin` can be made, and read afterwards.
     fn is_taken(&self, begin: &[u8]) -> bool {
         let target = self.target(begin);
         match self.make(&target) {
             Ok((name, _temp)) => {
-                let standing = self.replica.look(name.as_bytes());
+                let standing = self.replica.observe(name.as_bytes());
                 standing.entry().is_some_and(|entry| entry.kind == Kind::Symlink(target.into()))
             }
             Err(error) => !is_unsupported(error.kind),
         }
     }
 
-    /// Whether a symlink can be given an owner and an mtime of its own. Where that goes to the
-    /// target instead, there is none.
+    /// Returns whether a symlink can have an owner and an mtime of its own. A file system that sets
+    /// those of the target fails here, since there is no target.
     fn have_metadata(&self, capabilities: &Capabilities) -> bool {
         let Ok((name, _temp)) = self.make(&self.target(b"")) else { return true };
-        let Some(own) = self.replica.look(name.as_bytes()).entry().cloned() else { return false };
+        let Some(own) = self.replica.observe(name.as_bytes()).entry().cloned() else {
+            return false;
+        };
         let (uid, gid) = (own.uid ^ 1, own.gid ^ 1);
         let settings = Settings {
             uid: capabilities.owner.then_some(uid),
@@ -196,7 +202,7 @@ impl ProbeLinks<'_> {
                 && capabilities.times.is_none_or(|times| ODD.is_within(now.mtime, times.step))
         };
         self.replica.set_symlink(&name, &settings).is_ok()
-            && self.replica.look(name.as_bytes()).entry().is_some_and(is_set)
+            && self.replica.observe(name.as_bytes()).entry().is_some_and(is_set)
     }
 
     fn target(&self, begin: &[u8]) -> Vec<u8> {
@@ -210,7 +216,7 @@ impl ProbeLinks<'_> {
     }
 }
 
-/// What can be tried on one file.
+/// Finds out what one file can show.
 fn try_file(file: &NewFile, wanted: Capabilities) -> Result<Capabilities, FsError> {
     let entry = || file.as_file().entry();
     let mut capabilities = wanted;
@@ -221,7 +227,8 @@ fn try_file(file: &NewFile, wanted: Capabilities) -> Result<Capabilities, FsErro
     });
     capabilities.times = try_times(file)?;
     let now = entry()?;
-    // Simple file systems have no ctimes, or forget them; their times are coarse, too.
+    // File systems without ctimes, or that lose them, have no modes either, or coarse times, or a
+    // ctime that is the mtime.
     capabilities.ctimes &= capabilities.modes
         && capabilities.times.is_some_and(|times| times.step == 1)
         && now.inode.ctime != now.mtime;
@@ -231,13 +238,13 @@ fn try_file(file: &NewFile, wanted: Capabilities) -> Result<Capabilities, FsErro
         capabilities.owner = try_owner(file, &entry()?);
     }
     if !capabilities.owner && !capabilities.modes {
-        // Where there are no modes there are no groups.
+        // Without modes there are no groups.
         capabilities.groups.clear();
     }
     Ok(capabilities)
 }
 
-/// Which mtimes are stored. The file has the odd one afterwards.
+/// Finds out which mtimes are stored; `None` if none can be set. The file has [`ODD`] afterwards.
 fn try_times(file: &NewFile) -> Result<Option<TimestampRange>, FsError> {
     let set = |time| file.set(&Settings { mtime: Some(time), ..Settings::default() });
     let stored = |sec| {
@@ -255,18 +262,18 @@ fn try_times(file: &NewFile) -> Result<Option<TimestampRange>, FsError> {
     Ok(Some(TimestampRange { step: time_step(file.as_file().entry()?.mtime), earliest, latest }))
 }
 
-/// The last second that is stored as it is, in the direction of `far`; `None` where that is one,
-/// and there is no limit.
+/// Finds the last second, in the direction of `far`, that is stored unchanged; `None` if there is
+/// no limit.
 ///
-/// What is stored for `far` is the limit where the file system stores the nearest time. Others
-/// forget bits of it: so the limits of the usual formats are tried too.
+/// Some file systems store the nearest time instead of `far`: that is their limit. Others lose bits
+/// of it. For those, the limits of the `usual` formats are tried too. `farther` picks one of two.
 fn limit(
     far: i64,
     usual: &[i64],
     farther: fn(i64, i64) -> i64,
     stored: impl Fn(i64) -> Option<Time>,
 ) -> Option<i64> {
-    // Those that count in steps may round.
+    // File systems that store times in steps may round.
     let is_stored = |sec| stored(sec).is_some_and(|time| (time.sec - sec).abs() < 2);
     let nearest = stored(far).map(|time| time.sec);
     if nearest == Some(far) {
@@ -276,14 +283,14 @@ fn limit(
     Some(tried.reduce(farther).unwrap_or(ODD.sec))
 }
 
-/// Whether the answer was that such a thing is not to be had here. Any other error (a full
-/// disk) says nothing of that.
+/// Returns whether the error means that the file system does not support this. Any other error,
+/// such as a full disk, does not.
 fn is_refused(result: Result<(), FsError>) -> bool {
     result.is_err_and(|error| is_unsupported(error.kind))
 }
 
-/// Whether a call that fails so on a fresh file of one's own is one that the file system does not
-/// take. Programs behind FUSE answer what they like.
+/// Returns whether a call that fails in this way, on a new file of our own, is one that the file
+/// system does not support. Programs behind FUSE answer with any of these errors.
 fn is_unsupported(kind: FsErrorKind) -> bool {
     matches!(
         kind,
@@ -294,7 +301,7 @@ fn is_unsupported(kind: FsErrorKind) -> bool {
     )
 }
 
-/// Whether an attribute is taken, and is there afterwards.
+/// Returns whether an attribute can be set, and is there afterwards.
 fn try_xattr(file: &NewFile, name: &[u8], value: &[u8]) -> bool {
     let none = Xattrs::default();
     let mut want = Xattrs::default();
@@ -308,7 +315,8 @@ fn try_xattr(file: &NewFile, name: &[u8], value: &[u8]) -> bool {
     }
 }
 
-/// Gives the file to another user and back. A file system without owners refuses, or forgets.
+/// Returns whether a file can be given to another user and group; gives it back afterwards. A file
+/// system without owners returns an error, or keeps the old ones.
 fn try_owner(file: &NewFile, own: &Entry) -> bool {
     let (uid, gid) = (own.uid ^ 1, own.gid ^ 1);
     let given = file.set(&Settings { uid: Some(uid), gid: Some(gid), ..Settings::default() });
@@ -317,12 +325,12 @@ fn try_owner(file: &NewFile, own: &Entry) -> bool {
     given.is_ok() && kept
 }
 
-/// The smallest step that explains what became of [`ODD`].
+/// Returns the smallest step, in nanoseconds, in which [`ODD`] is stored as `kept`.
 fn time_step(kept: Time) -> u64 {
     STEPS.into_iter().find(|step| ODD.is_within(kept, *step)).unwrap_or(STEPS[STEPS.len() - 1])
 }
 
-/// What is lacking, as one says it; empty where all is kept.
+/// The facts that the replica cannot store, in words; empty if it can store all.
 pub struct MissingCapabilities<'a> {
     pub wanted: &'a Capabilities,
     pub kept: &'a Capabilities,
@@ -391,7 +399,7 @@ mod tests {
         let earliest =
             |stored: &dyn Fn(i64) -> Option<Time>| limit(-FAR, &FIRST_SECONDS, i64::min, stored);
         assert_eq!((latest(&seconds), earliest(&seconds)), (None, None));
-        // ext4; 128-byte inodes; a limit that nobody has heard of.
+        // ext4; 128-byte inodes; a limit of no known format.
         for (low, high) in [
             (-2_147_483_648, 15_032_385_535),
             (-2_147_483_648, 2_147_483_647),

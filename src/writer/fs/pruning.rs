@@ -1,4 +1,4 @@
-//! Old backups are removed now and then, beside everything else.
+//! Removes old backups once an hour, in a thread of its own.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use super::backup::Backup;
 
-/// How often.
+/// The time from the start of one pruning to the next.
 const EVERY: Duration = Duration::from_secs(3600);
 
-/// For how long backups are kept, and the pruning that runs.
+/// The schedule for removing old backups, and the thread that does it now.
 pub struct Pruning {
     keep: Duration,
     /// Paths that are not removed, whatever their age.
@@ -38,15 +38,15 @@ impl Pruning {
         let (backup, stop) = (Arc::clone(backup), Arc::clone(stop));
         let (keep, in_use) = (self.keep, self.in_use.clone());
         let builder = std::thread::Builder::new().name("twindir-prune".into());
-        // Without a thread it waits for the next time.
+        // If no thread can be started, the next try comes an hour later.
         self.running = builder.spawn(move || backup.prune(keep, &in_use, &stop)).ok();
         self.due = Some(now + EVERY);
     }
 
-    /// Waits for what runs.
+    /// Waits for the pruning that is running, if any.
     pub(super) fn finish(&mut self) {
         if let Some(running) = self.running.take() {
-            // A panic in it has been noticed by the hook.
+            // The panic hook has already noticed a panic in it.
             let _ = running.join();
         }
     }

@@ -78,12 +78,12 @@ impl Live {
         self.scratch.log_lines()
     }
 
-    /// Waits until the log says what the console does: they have a writer each, and one may be
-    /// behind the other.
+    /// Waits until the log has the actions that the console has: they have a writer each, and one
+    /// may be behind the other.
     #[track_caller]
     fn wait_log(&self) {
-        let in_log = || self.lines().iter().filter(|line| line.operation == "synced").count();
-        wait_until("the log says it too", DEADLINE, || in_log() >= self.daemon.settled());
+        let in_log = || self.lines().iter().filter(|line| line.is_action()).count();
+        wait_until("the log has it too", DEADLINE, || in_log() >= self.daemon.actions());
     }
 
     /// Does something in the source; the actions that the log has of it once all is equal and at

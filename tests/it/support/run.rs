@@ -123,7 +123,14 @@ impl Daemon {
     }
 
     pub fn sweeps(&self) -> usize {
-        self.count("sweep")
+        self.count(" sweep    full, ")
+    }
+
+    /// How many actions it has reported.
+    pub fn actions(&self) -> usize {
+        let stdout = self.stdout();
+        let words = stdout.lines().filter_map(|line| line.split_whitespace().nth(1));
+        words.filter(|word| ["created", "updated", "removed", "renamed"].contains(word)).count()
     }
 
     /// How often it has said that all is equal.

@@ -43,8 +43,8 @@ const PRELUDE: &str = r#"
     count() { grep -c "$1" "$2" || true; }
     # After two sweeps more, one of them began after the call.
     sweeps() {
-        goal=$(($(count ' sweep ' out) + $1))
-        until_true '[ $(count " sweep " out) -ge $goal ]'
+        goal=$(($(count ' sweep    full, ' out) + $1))
+        until_true '[ $(count " sweep    full, " out) -ge $goal ]'
     }
     # A sweep may be under way, and then it has something open: at rest it has not.
     unmount() { until_true "umount $1 2>umount.log"; }

@@ -1,8 +1,8 @@
-//! Random histories against the core and the rounds, without threads, a watch or a clock: what the
-//! watch would tell is told late, twice, in another order, and wrong.
+//! Random histories against the core and the rounds, without threads, a watch or a clock. The
+//! watch's reports come late, twice, in another order, and wrong.
 //!
-//! In some of them system calls fail at random: nothing may go for that which the source has, and
-//! once nothing fails any more, all comes right.
+//! In some of them system calls fail at random. Nothing that the source has may be deleted for
+//! that. Once calls no longer fail, both sides become equal.
 //!
 //! A failure prints its seed; `TWINDIR_SEED=<seed> cargo test --lib one_seed -- --ignored` runs it
 //! alone.
@@ -22,32 +22,32 @@ use crate::plan::deletions::Deletions;
 use crate::plan::queue::Rename;
 use crate::sweep::Extent;
 use crate::writer::fs::round::tests::Fixture;
-use kept::KeptDirs;
+use kept::KeptEntries;
 use rounds::Rounds;
 use source::{Source, Story, WatchEvent};
 
-/// Turns after which what still goes on goes on for ever.
+/// The number of turns after which a history counts as endless.
 const MOST_TURNS: usize = 5_000;
 
-/// Something told that has not arrived.
+/// A report of the watch that has not arrived yet.
 struct HeldCheck {
     /// Before which operation it arrives.
     due: usize,
-    /// When it was known to the watch.
+    /// When the watch knew of it.
     since: Instant,
     told: WatchEvent,
 }
 
-/// What the histories have come to.
+/// The totals of the histories.
 #[derive(Default)]
 struct ModelStats {
     renames: usize,
     followed: usize,
-    /// Seeds that were equal only after what was renamed was compared once more.
+    /// Seeds whose trees were equal only after renamed entries were compared in full.
     proved: Vec<u64>,
-    /// System calls that have failed.
+    /// How many system calls have failed.
     faults: usize,
-    /// Times that a root seemed to be lost.
+    /// How often a root seemed to be lost.
     losses: usize,
 }
 
@@ -57,18 +57,18 @@ struct History {
     held: Vec<HeldCheck>,
     /// When the last rename arrives: those after it arrive no sooner.
     last_rename_due: usize,
-    /// Whether what is told arrives at once, as it happened.
+    /// Whether reports arrive at once, and as it happened.
     is_faithful: bool,
-    /// Whether it was equal only after what was renamed was compared once more.
+    /// Whether the trees were equal only after renamed entries were compared in full.
     is_proved: bool,
-    /// While system calls fail.
+    /// The injected errors, while system calls fail.
     faults: Option<InjectedErrors>,
-    /// Whether they do so at some time.
+    /// Whether system calls fail at some time.
     is_faulty: bool,
     /// How many have failed.
     met: usize,
-    kept: KeptDirs,
-    /// Renames that were told, for telling them again.
+    kept: KeptEntries,
+    /// Renames that were reported, so that they can be reported again.
     renames: Vec<(String, String)>,
     operations: usize,
     story: Story,
@@ -93,14 +93,14 @@ impl History {
             faults: None,
             is_faulty: false,
             met: 0,
-            kept: KeptDirs::default(),
+            kept: KeptEntries::default(),
             renames: Vec::new(),
             operations: 0,
             story,
         }
     }
 
-    /// From trees that are equal to trees that are equal.
+    /// Runs the history, from equal trees to equal trees.
     fn run(&mut self) -> Result<(), String> {
         self.source.plant();
         self.observe_source();
@@ -167,7 +167,7 @@ impl History {
         Ok(())
     }
 
-    /// Sends off what was told. Renames keep their order.
+    /// Sends the watch's reports on their way. Renames keep their order.
     fn post(&mut self) {
         let since = self.rounds.now();
         for told in std::mem::take(&mut self.source.told) {
@@ -194,7 +194,7 @@ impl History {
         }
     }
 
-    /// Now and then tells of a rename that never was, or long ago, or the other way.
+    /// Sometimes reports a rename that never was, is stale, or is reversed.
     fn forge(&mut self) {
         if self.is_faithful || self.source.rng.u8(..8) != 0 {
             return;
@@ -217,7 +217,7 @@ impl History {
         }
     }
 
-    /// Lets arrive what is due, with turns in between.
+    /// Delivers the reports that are due, with turns in between.
     fn deliver(&mut self) -> Result<(), String> {
         let (mut due, held): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.held).into_iter().partition(|held| held.due < self.operations);
@@ -234,7 +234,7 @@ impl History {
         Ok(())
     }
 
-    /// Another order among the looks; renames stay where they are among what is due.
+    /// Changes the order of the checks that are due. Renames keep their places.
     fn shuffle(&mut self, due: &mut [HeldCheck]) {
         for index in 0..due.len() {
             let other = self.source.rng.usize(..due.len());
@@ -246,14 +246,14 @@ impl History {
         }
     }
 
-    /// A round, and perhaps the walk that is due.
+    /// Does a round, and perhaps the walk that is due.
     fn turn(&mut self) -> Result<(), String> {
         if self.rounds.rng.bool() {
             self.begin_walk();
         }
         let round = self.rounds.turn();
         if self.rounds.take_new_watch() {
-            // What the former one has not told is lost with it.
+            // Reports that the former watch has not delivered are lost with it.
             self.source.watch_anew();
             self.held.clear();
         }
@@ -263,8 +263,8 @@ impl History {
         }
     }
 
-    /// Does a walk that is due, which registers the directories that it lists. Whether there was
-    /// one.
+    /// Does a walk that is due, which registers the directories that it lists. Returns whether
+    /// there was one.
     fn begin_walk(&mut self) -> bool {
         let Some((kind, plan)) = self.rounds.due_walk() else { return false };
         if plan.extent != Extent::Names {
@@ -283,7 +283,7 @@ impl History {
         self.kept.replica_is(&replica, &source, moves, deletions)
     }
 
-    /// Turns until nothing waits but the full comparison of what was renamed.
+    /// Takes turns until nothing waits but the full comparison of renamed entries.
     fn settle(&mut self) -> Result<(), String> {
         for _ in 0..MOST_TURNS {
             self.turn()?;
@@ -294,7 +294,7 @@ impl History {
         Err("it does not come to rest".to_owned())
     }
 
-    /// Compares what was renamed once more, as is done when nothing else is to be done.
+    /// Compares renamed entries in full, as the daemon does when nothing else is to be done.
     fn prove(&mut self) -> Result<(), String> {
         self.story.tell("    proof".to_owned());
         self.settle()?;
@@ -312,7 +312,7 @@ impl History {
     }
 }
 
-/// Says which seed it was that panics.
+/// A guard that prints its seed if the history panics.
 struct RunningSeed(u64);
 
 impl Drop for RunningSeed {
@@ -323,7 +323,7 @@ impl Drop for RunningSeed {
     }
 }
 
-/// What was wrong, and the whole story of it.
+/// The failure of a seed, and its whole story.
 struct SeedFailure {
     why: String,
     story: String,
@@ -343,7 +343,7 @@ fn history(seed: u64, is_faulty: bool, stats: &mut ModelStats) -> Result<(), See
     Ok(())
 }
 
-/// Prints what is wrong with each that fails, and the story of the first.
+/// Runs histories. Prints what is wrong with each that fails, and the story of the first.
 fn histories(seeds: std::ops::Range<u64>, is_faulty: bool) -> ModelStats {
     let (mut stats, mut failed) = (ModelStats::default(), Vec::new());
     let number = seeds.end - seeds.start;
@@ -365,7 +365,7 @@ fn histories(seeds: std::ops::Range<u64>, is_faulty: bool) -> ModelStats {
     stats
 }
 
-/// Copying would end equal, too.
+/// Ensures that renames were followed. Copying would make the trees equal, too.
 fn assert_followed(ModelStats { renames, followed, .. }: &ModelStats) {
     assert!(followed * 10 > *renames, "only {followed} of {renames} renames were followed");
 }
@@ -382,8 +382,8 @@ fn whatever_fails_nothing_is_lost_and_all_comes_right_afterwards() {
     assert!(stats.losses > 10, "only {} roots were lost", stats.losses);
 }
 
-/// Each once ended with a temporary name left behind, with old contents, or with a directory's time
-/// that a rename had left which was tried and taken back.
+/// Each once left a temporary name behind, or old contents, or a directory's time that a rename had
+/// changed which was tried and undone.
 #[test]
 fn seeds_that_failed_once_do_so_no_more() {
     for seed in [18, 25, 1308, 1643, 1648, 2913, 3171, 4408, 4668, 6276, 6821, 8060, 9400] {

@@ -54,11 +54,14 @@ fn stars_beyond_what_the_matcher_follows_are_refused() {
     assert!(is_matched(&stars(MANY_STARS - 1), &"a".repeat(MANY_STARS - 1), false));
     assert_eq!(Patterns::default().add(stars(MANY_STARS).as_bytes()), Err(Flaw::Stars));
     let text = format!("*.o\n{}\n", stars(MANY_STARS));
-    let unheeded = |text: &[u8]| Patterns::read(text).unheeded().to_vec();
-    assert_eq!(unheeded(text.as_bytes()), [(2, Flaw::Stars)]);
-    assert_eq!(unheeded(b"b**//\n# two\n\na\nc**//\n"), [(1, Flaw::Slashes), (5, Flaw::Slashes)]);
-    assert_eq!(unheeded(b"b**/\n**/\n"), []);
-    assert_eq!(unheeded(b"*.o\n[z-a]\na[\n"), []);
+    let unsupported = |text: &[u8]| Patterns::read(text).unsupported().to_vec();
+    assert_eq!(unsupported(text.as_bytes()), [(2, Flaw::Stars)]);
+    assert_eq!(
+        unsupported(b"b**//\n# two\n\na\nc**//\n"),
+        [(1, Flaw::Slashes), (5, Flaw::Slashes)]
+    );
+    assert_eq!(unsupported(b"b**/\n**/\n"), []);
+    assert_eq!(unsupported(b"*.o\n[z-a]\na[\n"), []);
 }
 
 #[test]
@@ -72,15 +75,15 @@ fn lines_end_as_git_has_it() {
     assert_eq!(patterns.all.len(), 7);
 }
 
-/// A work tree with entries of many names, and the git that is installed.
+/// A git work tree with entries of many names, to compare with the installed git.
 struct Git {
     top: tempfile::TempDir,
-    /// Files, and directories with a slash at the end.
+    /// Paths of files, and of directories with a slash at the end.
     paths: Vec<Vec<u8>>,
 }
 
 impl Git {
-    /// None where there is no git.
+    /// Returns `None` if git is not installed.
     fn new() -> Option<Self> {
         let top = tempfile::tempdir().unwrap();
         let mut paths = Vec::new();
@@ -123,7 +126,7 @@ impl Git {
         Some(child.wait_with_output().unwrap().stdout)
     }
 
-    /// Those of the paths that a pattern of git's excludes, or takes back.
+    /// Returns the paths that the pattern matches in git, as excluded or as not excluded (`!`).
     fn matched(&self, pattern: &[u8]) -> Vec<&[u8]> {
         std::fs::write(self.top.path().join("tree/.git/info/exclude"), [pattern, b"\n"].concat())
             .unwrap();
@@ -146,7 +149,7 @@ impl Git {
         self.paths.iter().zip(told).filter(|(_, told)| *told).map(|(path, _)| &path[..]).collect()
     }
 
-    /// The same by the patterns here: a path is matched, or a directory above it.
+    /// Does the same by [`Patterns`]. A path also counts if a directory above it is excluded.
     fn matched_here(&self, pattern: &[u8]) -> Vec<&[u8]> {
         let patterns = Patterns::read(pattern);
         let is_matched = |path: &[u8]| {
@@ -160,7 +163,7 @@ impl Git {
         self.paths.iter().map(Vec::as_slice).filter(|path| is_matched(path)).collect()
     }
 
-    /// The patterns of which git says something else.
+    /// Returns the patterns that match other paths in git, and both results.
     fn differences(&self, patterns: impl IntoIterator<Item = Vec<u8>>) -> Vec<String> {
         let shown = |paths: Vec<&[u8]>| {
             paths.iter().map(|path| String::from_utf8_lossy(path).into_owned()).collect::<Vec<_>>()
@@ -198,7 +201,7 @@ const PATHS: [&str; 34] = [
 
 fn patterns() -> Vec<Vec<u8>> {
     let mut all: Vec<String> = Vec::new();
-    // By themselves, anchored, for directories, within and after other parts, and taken back.
+    // Each part alone, anchored, for directories, with `!`, and within and after other parts.
     #[rustfmt::skip]
     let parts = [
     "a", "foo", "?", "??", "*", "**", "***", "*o", "f*", "*a*", "**o", "a**b", "f?o", "[abc]", "[!abc]", "[^abc]",
@@ -266,7 +269,7 @@ fn they_match_what_git_matches() {
     );
 }
 
-/// Patterns of a few pieces, as they come.
+/// Returns patterns of one to seven random pieces, if the matcher supports them.
 fn random_patterns(seed: u64, number: usize) -> Vec<Vec<u8>> {
     #[rustfmt::skip]
     const PIECES: [&str; 30] = [
@@ -279,7 +282,7 @@ fn random_patterns(seed: u64, number: usize) -> Vec<Vec<u8>> {
     let patterns = lengths
         .into_iter()
         .map(|length| (0..length).map(|_| piece()).collect::<String>().into_bytes());
-    patterns.filter(|pattern| Patterns::read(pattern).unheeded().is_empty()).collect()
+    patterns.filter(|pattern| Patterns::read(pattern).unsupported().is_empty()).collect()
 }
 
 #[test]

@@ -1,6 +1,5 @@
-//! The same calls, each with the errors that it may meet. That a name is not there is said by the
-//! kernel alone where it is the proof of an absence (I5): of a look, and of opening a directory of
-//! the source.
+//! The same calls, each with the errors that it may meet. `ENOENT` is not injected if it would
+//! prove an absence (I5): when an entry is observed, or a directory of the source is opened.
 
 use std::mem::MaybeUninit;
 
@@ -21,7 +20,7 @@ const MAKING: [Errno; 5] = [Errno::NOSPC, Errno::DQUOT, Errno::IO, Errno::ACCESS
 const SETTING: [Errno; 4] = [Errno::PERM, Errno::ACCESS, Errno::IO, Errno::ROFS];
 const REMOVING: [Errno; 4] = [Errno::ACCESS, Errno::BUSY, Errno::IO, Errno::STALE];
 
-/// Of a call that was done all the same.
+/// Errors of calls that were done all the same.
 const MADE: [Errno; 2] = [Errno::EXIST, Errno::IO];
 const GONE: [Errno; 2] = [Errno::NOENT, Errno::IO];
 const SET: [Errno; 1] = [Errno::IO];
@@ -30,7 +29,7 @@ pub fn openat<P: Arg, Fd: AsFd>(dir: Fd, path: P, flags: OFlags, mode: Mode) -> 
     let gone = [&LOOKING[..], &[Errno::NOENT]].concat();
     let (before, after) = match () {
         () if flags.contains(OFlags::CREATE) => (&MAKING[..], &MADE[..]),
-        // A file that goes between the look and this.
+        // A file that was deleted between the check and this call.
         () if !flags.intersects(OFlags::DIRECTORY | OFlags::TMPFILE) => (&gone[..], &[][..]),
         () => (&LOOKING[..], &[][..]),
     };
@@ -94,7 +93,7 @@ pub fn renameat_with<P: Arg, Q: Arg>(
     new: Q,
     flags: RenameFlags,
 ) -> Result<()> {
-    // EINVAL: the file system knows no exchange.
+    // EINVAL: the file system does not support the flags.
     let before = [&MAKING[..], &[Errno::INVAL, Errno::XDEV]].concat();
     attempt("renameat2", &before, &GONE, || rustix::fs::renameat_with(from, name, to, new, flags))
 }
@@ -204,7 +203,7 @@ pub fn pwrite<Fd: AsFd>(fd: Fd, bytes: &[u8], offset: u64) -> Result<usize> {
     attempt("pwrite", &WRITING, &[], || rustix::io::pwrite(fd, &bytes[..len], offset))
 }
 
-/// A listing that may break off at any name.
+/// A reader of a directory that may fail at any name.
 pub struct RawDir<'a, Fd: AsFd>(rustix::fs::RawDir<'a, Fd>);
 
 impl<'a, Fd: AsFd> RawDir<'a, Fd> {

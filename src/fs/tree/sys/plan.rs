@@ -1,4 +1,4 @@
-//! Which of the coming system calls of a thread fail, and how: by a seed.
+//! Decides by a seed which system calls of a thread fail, and how.
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -13,17 +13,17 @@ thread_local! {
 
 struct FaultPlan {
     rng: Rng,
-    /// One call in so many fails.
+    /// On average, one call in `one_in` fails.
     one_in: u32,
     met: usize,
     tale: Vec<String>,
 }
 
-/// Has system calls on entries fail, on this thread, for as long as it lives.
+/// A guard that makes system calls on entries fail on this thread, as long as it lives.
 pub struct InjectedErrors(Rc<RefCell<FaultPlan>>);
 
 impl InjectedErrors {
-    /// One call in `one_in` fails.
+    /// Begins to inject errors: on average, one call in `one_in` fails.
     pub fn begin(seed: u64, one_in: u32) -> Self {
         let plan = FaultPlan { rng: Rng::with_seed(seed), one_in, met: 0, tale: Vec::new() };
         let plan = Rc::new(RefCell::new(plan));
@@ -31,17 +31,17 @@ impl InjectedErrors {
         Self(plan)
     }
 
-    /// The seeds to be tried: so many, or as many as `TWINDIR_SEEDS` says.
+    /// Returns the seeds to try. Their number is `usual`, or the value of `TWINDIR_SEEDS`.
     pub fn seeds(usual: u64) -> Range<u64> {
         0..std::env::var("TWINDIR_SEEDS").map_or(usual, |seeds| seeds.parse().unwrap())
     }
 
-    /// How many calls have failed.
+    /// Returns how many calls have failed or were cut short.
     pub fn met(&self) -> usize {
         self.0.borrow().met
     }
 
-    /// Those that have failed since this was asked last.
+    /// Returns the calls that have failed or were cut short since this was called last.
     pub fn tale(&self) -> Vec<String> {
         std::mem::take(&mut self.0.borrow_mut().tale)
     }
@@ -64,13 +64,14 @@ impl FaultPlan {
     }
 }
 
-/// What the plan says, if there is one.
+/// Asks the plan of this thread, if there is one.
 fn asked<T>(ask: impl FnOnce(&mut FaultPlan) -> Option<T>) -> Option<T> {
     PLAN.with_borrow(|plan| plan.as_ref().and_then(|plan| ask(&mut plan.borrow_mut())))
 }
 
-/// Does a call, or has it fail: with one of the errors `before`, and nothing is done; or with one
-/// of those `after` it was done, as a server answers whose first answer was lost.
+/// Makes a system call by `work`, or makes it fail. With an error of `before`, nothing is done.
+/// With an error of `after`, the call is done all the same, as on a server whose first answer was
+/// lost.
 pub fn attempt<T>(
     call: &str,
     before: &[Errno],
@@ -91,7 +92,7 @@ pub fn attempt<T>(
     }
 }
 
-/// How many of `len` bytes a call gets to: now and then not all, but one at least.
+/// Returns how many of `len` bytes a call handles: sometimes fewer than `len`, but at least one.
 pub fn shortened(call: &str, len: usize) -> usize {
     let short = asked(|plan| {
         let short = (len > 1 && plan.is_due()).then(|| plan.rng.usize(1..len))?;

@@ -1,5 +1,5 @@
-//! What the daemon does with what it is told, in whatever order: it looks, and it walks. In the end
-//! its twin is that of the tree.
+//! A model of the daemon: it handles what is reported by checks and walks, in any order. In the end
+//! its twin must equal the tree.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,10 +14,10 @@ use crate::model::check::Depth;
 use crate::model::path::RelPath;
 use crate::watch::shim::{Classified, relative, shim};
 
-/// What waits to be done.
+/// A task that waits.
 enum FollowerTask {
     Check(RelPath, Depth),
-    /// Of a walk: open a directory, register it, list it.
+    /// The steps of a walk: open a directory, register it, list it.
     Open(RelPath),
     Register(RelPath, Inode),
     List(RelPath, Inode),
@@ -75,14 +75,14 @@ impl<F: EventHandler> Follower<F> {
         }
     }
 
-    /// Some entry of a tree.
+    /// Returns some entry of a tree.
     fn place(&self, which: u8, top: Inode) -> Option<NamedInode> {
         let places: Vec<_> =
             self.kernel.entries(top).into_values().map(|(place, _)| place).collect();
         places.get(usize::from(which) % places.len().max(1)).cloned()
     }
 
-    /// Some directory of the source.
+    /// Returns some directory of the source.
     fn dir(&self, which: u8) -> Inode {
         let mut dirs = vec![ROOT];
         dirs.extend(
@@ -101,7 +101,7 @@ impl<F: EventHandler> Follower<F> {
         }
     }
 
-    /// Reads records, and takes in what is told of them.
+    /// Reads up to `number` records, and queues checks for what is reported.
     fn read(&mut self, number: usize) {
         for _ in 0..number {
             let Some(record) = self.kernel.records.pop_front() else {
@@ -134,11 +134,11 @@ impl<F: EventHandler> Follower<F> {
 
     fn act(&mut self, task: FollowerTask) {
         match task {
-            FollowerTask::Check(path, depth) => self.look(&path, depth),
+            FollowerTask::Check(path, depth) => self.observe(&path, depth),
             FollowerTask::Open(path) => {
                 match self.kernel.find(&path).filter(|at| self.kernel.is_dir(*at)) {
                     Some(at) => self.tasks.push(FollowerTask::Register(path, at)),
-                    None => self.look(&path, Depth::Content),
+                    None => self.observe(&path, Depth::Content),
                 }
             }
             FollowerTask::Register(path, at) => {
@@ -151,7 +151,7 @@ impl<F: EventHandler> Follower<F> {
         }
     }
 
-    /// Wants a look at each name that is not the same in the twin.
+    /// Queues a check of each name that differs from the twin, and opens each directory.
     fn list(&mut self, dir: &RelPath, at: Inode) {
         let is_child = |path: &&RelPath| path.split().is_some_and(|(above, _)| above == *dir);
         let mut paths: Vec<_> = self.twin.keys().filter(is_child).cloned().collect();
@@ -171,16 +171,16 @@ impl<F: EventHandler> Follower<F> {
         }
     }
 
-    /// What a round does. Where the directory has gone, the highest that has is looked at; where
-    /// the twin lacks it, those above are.
-    fn look(&mut self, path: &RelPath, depth: Depth) {
+    /// Does what a round does. If a directory above the path was deleted, the highest deleted one
+    /// is checked instead. Directories above it that the twin lacks are checked first.
+    fn observe(&mut self, path: &RelPath, depth: Depth) {
         let Some((dir, _)) = path.split() else { return };
         for above in dir.ancestors_and_self() {
             if !self.kernel.find(&above).is_some_and(|at| self.kernel.is_dir(at)) {
-                return self.look(&above, Depth::Subtree);
+                return self.observe(&above, Depth::Subtree);
             }
             if self.twin.get(&above) != Some(&What::Dir) {
-                self.look(&above, Depth::Subtree);
+                self.observe(&above, Depth::Subtree);
             }
         }
         let what = self.kernel.find(path).map(|at| self.kernel.what(at));
@@ -193,7 +193,7 @@ impl<F: EventHandler> Follower<F> {
         }
     }
 
-    /// Until nothing is left to read and to do.
+    /// Runs until nothing is left to read or to do.
     pub fn settle(&mut self) {
         for _ in 0..100_000 {
             self.read(usize::MAX);
@@ -213,7 +213,7 @@ impl<F: EventHandler> Follower<F> {
         assert_eq!(self.twin, wanted);
     }
 
-    /// All directories are watched, and known by the paths that they have.
+    /// Asserts that all directories are watched, and known by their paths.
     pub fn verify_places(&self) {
         let known = self.thread.registry.known();
         for (path, (_, at)) in self.kernel.entries(ROOT) {

@@ -1,4 +1,5 @@
-//! A tree, and what inotify(7) tells of it: of watched directories, in the order of the changes.
+//! A model of a tree, and of the events that inotify(7) reports for its watched directories, in the
+//! order of the changes.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ffi::CString;
@@ -6,7 +7,7 @@ use std::ffi::CString;
 use super::super::{EventHandler, ReadFlags, Thread, Wd};
 use crate::model::path::{Name, RelPath};
 
-/// A record as it is read.
+/// A record of an event, as it is read.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Record {
     pub wd: Wd,
@@ -22,7 +23,7 @@ impl Record {
     }
 }
 
-/// What a name stands for.
+/// The kind of an entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum What {
     Dir,
@@ -32,7 +33,7 @@ pub enum What {
 
 pub type Inode = usize;
 
-/// The tops of the two trees: the source, and what lies elsewhere.
+/// The roots of two trees: the source, and a tree outside it.
 pub const ROOT: Inode = 0;
 pub const ELSEWHERE: Inode = 1;
 
@@ -91,7 +92,7 @@ impl Kernel {
         matches!(self.nodes[at], Node::Dir(_))
     }
 
-    /// All entries below a directory, by their paths from it.
+    /// Returns all entries below a directory, by their paths from it.
     pub fn entries(&self, top: Inode) -> BTreeMap<RelPath, (NamedInode, Inode)> {
         let (mut all, mut waiting) = (BTreeMap::new(), vec![(RelPath::root(), top)]);
         while let Some((path, dir)) = waiting.pop() {
@@ -106,7 +107,7 @@ impl Kernel {
         all
     }
 
-    /// What stands at a path of the source.
+    /// Returns the entry at a path of the source.
     pub fn find(&self, path: &RelPath) -> Option<Inode> {
         let mut at = ROOT;
         for above in path.ancestors_and_self() {
@@ -119,7 +120,7 @@ impl Kernel {
     fn tell(&mut self, of: Inode, flags: ReadFlags, cookie: u32, name: Option<&Name>) {
         let Some(wd) = self.watches.get(&of).copied() else { return };
         let record = Record { wd, flags, cookie, name: name.map(ToString::to_string) };
-        // Two of a kind in a row are one.
+        // The kernel merges two equal records in a row.
         if self.records.back() != Some(&record) {
             self.records.push_back(record);
         }
@@ -178,8 +179,8 @@ impl Kernel {
         }
     }
 
-    /// Removes an entry with all that it holds. The directory itself tells of it before the one
-    /// that it lay in, or after that.
+    /// Removes an entry with everything in it. `first`: whether a directory's own watch reports
+    /// that before the watch of its parent.
     pub fn remove(&mut self, place: &NamedInode, first: bool) {
         let Some(at) = self.at(place) else { return };
         let is_dir = self.is_dir(at);
@@ -194,20 +195,20 @@ impl Kernel {
         self.end(at);
     }
 
-    /// A directory is no more.
+    /// Ends the watch of a deleted directory.
     fn end(&mut self, at: Inode) {
         self.tell(at, ReadFlags::DELETE_SELF, 0, None);
         self.tell(at, ReadFlags::IGNORED, 0, None);
         self.watches.remove(&at);
     }
 
-    /// Whether a directory has gone, and only those who have it open see it.
+    /// Whether a directory was deleted. Those who have it open still see it.
     pub fn is_gone(&self, at: Inode) -> bool {
         let stands = |top| at == top || self.entries(top).values().any(|(_, other)| *other == at);
         !stands(ROOT) && !stands(ELSEWHERE)
     }
 
-    /// Ends a watch that was begun on a directory that had gone.
+    /// Ends a watch that was set on a directory after it was deleted.
     pub fn end_watch_if_gone(&mut self, at: Inode) {
         if self.is_gone(at) {
             self.end(at);
@@ -218,7 +219,7 @@ impl Kernel {
         at == top || (self.is_dir(top) && self.entries(top).values().any(|(_, other)| *other == at))
     }
 
-    /// Renames, over a file or an empty directory that stands there.
+    /// Renames an entry. A file may replace a file, and a directory an empty directory.
     pub fn rename(&mut self, from: &NamedInode, to: &NamedInode) {
         let Some(at) = self.at(from) else { return };
         let replaced = self.at(to);

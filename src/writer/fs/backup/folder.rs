@@ -9,16 +9,16 @@ use crate::model::error::FsError;
 use crate::model::error::FsErrorKind;
 use crate::model::path::Name;
 
-/// Local time, to the millisecond, and its distance from UTC.
+/// Local time, to the millisecond, and its offset from UTC.
 const FORMAT: &str = "twindir-%Y-%m-%dT%H-%M-%S%.3f%z";
 
-/// Makes the folder of this moment. Nobody else may look into it: what lies there was hidden,
-/// perhaps, by the mode of a directory above it.
+/// Makes a folder that is named after the current time. No other user may look into it: its entries
+/// may have been hidden by the mode of a directory above them.
 pub(super) fn begin(root: &ReplicaDir) -> Result<Name, FsError> {
     loop {
         let name = name_of(&Zoned::now());
         match root.make_dir(&name) {
-            // Another one of this very millisecond.
+            // Another one was made in this millisecond.
             Err(error) if error.kind == FsErrorKind::Exists => {
                 std::thread::sleep(Duration::from_millis(1));
             }
@@ -32,7 +32,8 @@ fn name_of(time: &Zoned) -> Name {
     Name::new(name.as_bytes()).expect("a time has no slash")
 }
 
-/// How long ago a folder was begun; `None` where this is no name that was given by [`begin`].
+/// Returns how long ago a folder was begun; `None` if [`begin`] has not given this name, or its
+/// time is in the future.
 pub(super) fn age(name: &Name) -> Option<Duration> {
     let text = std::str::from_utf8(name.as_bytes()).ok()?;
     let begun = Zoned::strptime(FORMAT, text).ok()?;

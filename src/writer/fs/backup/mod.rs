@@ -1,9 +1,9 @@
-//! What leaves the replica, or is overwritten there, is kept where that is asked for: it goes to
-//! `DIR/twindir-<time>/<path>` first. Where it cannot, the change is not made.
+//! `--backup-dir`: an entry that is to be deleted or overwritten in the replica is first kept as
+//! `DIR/twindir-<time>/<path>`. If it cannot be kept, the change is not made.
 //!
-//! A folder takes each path once. When a path comes a second time, and after an hour, a new folder
-//! is begun with the time of that moment: its entries left the replica after that, and before the
-//! next folder's time.
+//! A folder holds each path once. A new one is begun after an hour, or when a path comes a second
+//! time, and is named after that moment. Its entries left the replica between its own time and the
+//! next folder's.
 
 mod folder;
 mod tree_copy;
@@ -24,26 +24,26 @@ use crate::plan::metadata::Capabilities;
 use crate::plan::removal::RemovalPermit;
 use crate::writer::fs::copy::TempNames;
 use crate::writer::fs::probe::{of_process, probe};
+use crate::writer::fs::progress::Progress;
 use crate::writer::fs::trash::delete_contents;
 use tree_copy::copy_entry;
 
-/// So long a folder takes entries: as finely as that does pruning know their age.
+/// How long a folder takes entries. Pruning knows the age of an entry no more precisely.
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// After so long nothing is put into a folder any more: what is being put there when its hour is
-/// over may take its time.
-const PUTTING: Duration = Duration::from_secs(2 * 3600);
+/// The age at which a folder is complete: a copy that began within its hour may end later.
+const COMPLETE_AFTER: Duration = Duration::from_secs(2 * 3600);
 
-/// New folders that are begun for one entry, at most. The second is empty but for what other
-/// threads do.
+/// How many folders are tried for one entry, at most. A new one is empty but for the entries of
+/// other threads.
 const TRIES: usize = 4;
 
-/// Where entries of the replica are kept.
+/// The folder in which entries of the replica are kept.
 pub struct Backup {
     root: Root,
-    /// By which it, or its disk, is known again.
-    pin: DirId,
-    /// In neither of them may its path come to lead.
+    /// Identifies the folder, or the disk on which it lies.
+    id: DirId,
+    /// The source and the replica. Its path must not come to lead into either.
     apart_from: [Root; 2],
     capabilities: Capabilities,
     durable: bool,
@@ -57,30 +57,31 @@ struct Current {
     begun: Instant,
 }
 
-/// What became of an entry that is to give way.
+/// How an entry was kept that is to be deleted or replaced.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BackupOutcome {
-    /// It is gone from where it stood.
+    /// Its name is free: it was moved to the backup, or had been deleted already.
     Moved,
-    /// The new entry stands in its place.
+    /// It was exchanged for the new entry, which has its name now.
     Exchanged,
-    /// It still stands there as well.
+    /// It was copied to the backup, and still has its name.
     Copied,
 }
 
-/// An entry that is kept, and still stands where it stood; or none.
+/// The link or copy in the backup of an entry that is to be overwritten; or none.
 #[derive(Default)]
 pub struct Kept(Option<(ReplicaDir, Name)>);
 
 impl Kept {
-    /// It was not overwritten after all, as an error says: then it still stands at `name` in `dir`, as
-    /// `before`. What may have been overwritten in spite of the error stays kept.
+    /// Removes the link or copy after an error: the entry was not overwritten. It stays if the
+    /// entry at `name` in `dir` is not `before` any more, since an error may be reported although
+    /// it was overwritten.
     pub fn undo(self, dir: &ReplicaDir, name: &Name, before: &Observed) {
         let identity = |observed: &Observed| observed.entry().map(Entry::identity);
-        let stands =
-            identity(before).is_some() && identity(&dir.look(name.as_bytes())) == identity(before);
+        let stands = identity(before).is_some()
+            && identity(&dir.observe(name.as_bytes())) == identity(before);
         if let Some((dir, name)) = self.0.filter(|_| stands) {
-            // What stays is one entry too many in the backup.
+            // If this fails, the backup holds one entry too many.
             let _ = dir.remove_file(name.as_bytes(), &RemovalPermit::in_backup());
         }
     }
@@ -90,22 +91,22 @@ impl Backup {
     /// Opens the folder, which must exist. `apart_from`: the source and the replica.
     ///
     /// # Errors
-    /// Where it cannot be written to.
+    /// If it cannot be opened or written to.
     pub fn open(path: PathBuf, apart_from: [Root; 2], durable: bool) -> Result<Self, FsError> {
         let root = Root::new(path, Side::Backup);
-        let (dir, pin) = root.open_replica()?;
+        let (dir, id) = root.open_replica()?;
         let wanted = of_process(root.foreign_file_system().is_none());
-        let capabilities = probe(&dir, Capabilities { tells_late: root.is_remote(), ..wanted })?;
+        let capabilities = probe(&dir, Capabilities { reports_late: root.is_remote(), ..wanted })?;
         let (names, current) = (TempNames::default(), Mutex::default());
-        Ok(Self { root, pin, apart_from, capabilities, durable, names, current })
+        Ok(Self { root, id, apart_from, capabilities, durable, names, current })
     }
 
     pub fn root(&self) -> &Root {
         &self.root
     }
 
-    /// Keeps a file or symlink that is about to be overwritten, and leaves it where it is: by a
-    /// link on one file system, else by a copy.
+    /// Keeps a file or symlink that is about to be overwritten, and leaves it in its place. On one
+    /// file system it makes a link, else a copy.
     pub fn keep(
         &self,
         from: &ReplicaDir,
@@ -119,14 +120,14 @@ impl Backup {
                 Err(error) if cannot_link(error.kind) => {
                     self.copy(from, name, &to, leaf, cancel)?;
                 }
-                other => other.map_err(|error| blamed(error, &to))?,
+                other => other.map_err(|error| with_side(error, &to))?,
             }
             Ok(Kept(Some((to, leaf.clone()))))
         })
     }
 
-    /// Takes an entry out of the replica: by a rename on one file system; else it is copied, and
-    /// stays.
+    /// Moves an entry from the replica to the backup. If they lie on two file systems, it is
+    /// copied, and stays in the replica.
     pub fn take(
         &self,
         from: &ReplicaDir,
@@ -143,13 +144,14 @@ impl Backup {
                 Err(error) if error.kind == FsErrorKind::CrossDevice => {
                     self.copy(from, name, &to, leaf, cancel).map(|()| BackupOutcome::Copied)
                 }
-                Err(error) => Err(blamed(error, &to).into()),
+                Err(error) => Err(with_side(error, &to).into()),
             }
         })
     }
 
-    /// Puts an entry in the place of the directory `at`, in one step: it waits in the backup for
-    /// the exchange. Where that cannot be, the directory is taken as by [`Backup::take`].
+    /// Exchanges the entry `new` for the directory `at` in one step. For that, `new` is moved to
+    /// the backup first. If an exchange is impossible, the directory is kept as by
+    /// [`Backup::take`].
     pub fn replace(
         &self,
         new: (&ReplicaDir, &Name),
@@ -164,7 +166,7 @@ impl Backup {
                 return if error.kind == FsErrorKind::CrossDevice {
                     Ok(false)
                 } else {
-                    Err(blamed(error, &to).into())
+                    Err(with_side(error, &to).into())
                 };
             }
             let exchanged = at.0.exchange_with(at.1, &to, leaf, permit);
@@ -176,7 +178,7 @@ impl Backup {
                 Err(error) if error.is_unknown_flag() || error.kind == FsErrorKind::CrossDevice => {
                     Ok(false)
                 }
-                Err(error) => Err(blamed(error, &to).into()),
+                Err(error) => Err(with_side(error, &to).into()),
             }
         })?;
         if exchanged {
@@ -186,8 +188,8 @@ impl Backup {
         }
     }
 
-    /// Finds the place of a path, and puts an entry there. Where the place is taken, a new folder
-    /// is begun.
+    /// Finds the place of a path, and calls `put` for it. If the place is taken, begins a new
+    /// folder.
     fn put<T>(
         &self,
         path: &RelPath,
@@ -212,27 +214,28 @@ impl Backup {
     }
 
     fn open_root(&self) -> Result<ReplicaDir, FsError> {
-        let (dir, pin) = self.root.open_replica()?;
-        // It may have been made anew.
-        let is_it = pin == self.pin
-            || pin.is_same_on_disk(&self.pin)
-            || (pin.same_mount(&self.pin) && self.lies_apart());
+        let (dir, id) = self.root.open_replica()?;
+        // It may have been made or mounted again.
+        let is_it = id == self.id
+            || id.is_same_on_disk(&self.id)
+            || (id.same_mount(&self.id) && self.lies_apart());
         if is_it {
             return Ok(dir);
         }
-        // Its disk is gone, and this is the directory beneath, or another disk; or its path leads
-        // into a root.
+        // Its disk is unmounted, and this is the directory beneath, or another disk. Or its path
+        // leads into a root.
         Err(FsError::found("keep what goes", Side::Backup, FsErrorKind::Stale))
     }
 
     fn lies_apart(&self) -> bool {
         self.apart_from.iter().all(|root| {
-            let lies = |pin| lies_within(&self.root.path, &root.path, &pin, Side::Backup);
-            root.pin().and_then(lies) == Ok(false)
+            let lies = |id| lies_within(&self.root.path, &root.path, &id, Side::Backup);
+            root.id().and_then(lies) == Ok(false)
         })
     }
 
-    /// The folder that takes entries now; a new one where there is none, or where it is old.
+    /// Returns the folder that takes entries now. Begins a new one if there is none, or if its hour
+    /// is over.
     fn folder(&self, root: &ReplicaDir) -> Result<Name, FsError> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(Current { name, begun }) = &*current
@@ -251,13 +254,14 @@ impl Backup {
         Ok(name)
     }
 
-    /// Whether a folder takes entries now; clocks may jump.
+    /// Returns whether `folder` takes entries now. Its age does not show this, since clocks may
+    /// jump.
     fn is_current(&self, folder: &Name) -> bool {
         let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         current.as_ref().is_some_and(|current| current.name == *folder)
     }
 
-    /// A folder in which a path is taken takes no more.
+    /// Ends a folder in which a path is taken.
     fn leave(&self, folder: &Name) {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if current.as_ref().is_some_and(|current| current.name == *folder) {
@@ -265,15 +269,15 @@ impl Backup {
         }
     }
 
-    /// Whether one of these directories is a folder or lies in it, by whatever names. What cannot
-    /// be found out may be so.
+    /// Returns whether one of `dirs` is the folder or lies in it, by whatever path. `true` if this
+    /// cannot be found out.
     fn is_in_use(&self, folder: &Name, dirs: &[PathBuf]) -> bool {
         let path = self.root.path.join(OsStr::from_bytes(folder.as_bytes()));
-        let Ok(pin) = Root::new(path.clone(), Side::Backup).pin() else { return true };
-        dirs.iter().any(|dir| lies_within(dir, &path, &pin, Side::Backup) != Ok(false))
+        let Ok(id) = Root::new(path.clone(), Side::Backup).id() else { return true };
+        dirs.iter().any(|dir| lies_within(dir, &path, &id, Side::Backup) != Ok(false))
     }
 
-    /// Copies an entry with all that it holds. The copy is there as a whole or not at all.
+    /// Copies an entry with all that it holds. The copy appears only when it is complete.
     fn copy(
         &self,
         from: &ReplicaDir,
@@ -283,11 +287,11 @@ impl Backup {
         cancel: &AtomicBool,
     ) -> Result<(), WorkError> {
         // A FIFO, socket or device holds nothing.
-        if from.look(name.as_bytes()).entry().is_some_and(Entry::is_special) {
+        if from.observe(name.as_bytes()).entry().is_some_and(Entry::is_special) {
             return Ok(());
         }
-        // Better known before all of it is copied.
-        if to.look(leaf.as_bytes()) != Observed::Absent {
+        // Fail before all of it is copied.
+        if to.observe(leaf.as_bytes()) != Observed::Absent {
             return Err(FsError::found("copy it", Side::Backup, FsErrorKind::Exists).into());
         }
         let temp = self.names.next();
@@ -301,15 +305,16 @@ impl Backup {
         copied
     }
 
-    /// Removes the folders whose entries were put there longer than `keep` ago. Whatever else lies
-    /// beside them stays, and so does a folder in which one of the directories in use lies:
-    /// somebody may mirror from it, or to it.
+    /// Removes the folders whose entries were all put there longer than `keep` ago. Other entries
+    /// of the backup stay. So does a folder in which a directory of `in_use` lies: somebody may
+    /// mirror from it, or to it.
     pub fn prune(&self, keep: Duration, in_use: &[PathBuf], stop: &AtomicBool) {
         let Ok(root) = self.open_root() else { return };
         let Ok(listing) = root.open(&RelPath::root()).and_then(|root| root.list()) else { return };
         for name in listing.iter().filter_map(|(name, _)| Name::new(name)) {
-            let is_old = folder::age(&name).is_some_and(|age| age > keep.saturating_add(PUTTING));
-            if !is_old || self.is_current(&name) || !root.look(name.as_bytes()).is_dir() {
+            let is_old =
+                folder::age(&name).is_some_and(|age| age > keep.saturating_add(COMPLETE_AFTER));
+            if !is_old || self.is_current(&name) || !root.observe(name.as_bytes()).is_dir() {
                 continue;
             }
             if self.is_in_use(&name, in_use) {
@@ -317,8 +322,10 @@ impl Backup {
                 continue;
             }
             match root
-                .open_unlocked(name.as_bytes())
-                .and_then(|dir| delete_contents(&dir, stop, &RemovalPermit::in_backup()))
+                .open_and_grant(name.as_bytes())
+                .and_then(|dir| {
+                    delete_contents(&dir, stop, &RemovalPermit::in_backup(), &Progress::default())
+                })
                 .and_then(|()| root.remove_dir(name.as_bytes(), &RemovalPermit::in_backup()))
             {
                 Ok(()) => {
@@ -333,7 +340,7 @@ impl Backup {
     }
 }
 
-/// Opens the directory at `path`, and makes what is missing. Nobody else may look into it.
+/// Opens the directory at `path`, and makes what is missing. No other user may look into it.
 fn make_dirs(root: &ReplicaDir, path: &RelPath) -> Result<ReplicaDir, FsError> {
     match root.open(path) {
         Err(error) if error.is_absence() => {}
@@ -349,30 +356,30 @@ fn make_dirs(root: &ReplicaDir, path: &RelPath) -> Result<ReplicaDir, FsError> {
     root.open(path)
 }
 
-/// Removes what there is of a copy that has failed.
+/// Removes the remains of a failed copy.
 fn remove(dir: &ReplicaDir, name: &Name, cancel: &AtomicBool) {
-    if dir.look(name.as_bytes()).is_dir() {
-        let _ = dir
-            .open_unlocked(name.as_bytes())
-            .and_then(|top| delete_contents(&top, cancel, &RemovalPermit::in_backup()));
+    if dir.observe(name.as_bytes()).is_dir() {
+        let _ = dir.open_and_grant(name.as_bytes()).and_then(|top| {
+            delete_contents(&top, cancel, &RemovalPermit::in_backup(), &Progress::default())
+        });
         let _ = dir.remove_dir(name.as_bytes(), &RemovalPermit::in_backup());
     } else {
         let _ = dir.remove_file(name.as_bytes(), &RemovalPermit::in_backup());
     }
 }
 
-/// A directory that its mode locks to its owner. To go elsewhere, it must be writable; it gets its
-/// mode back, wherever it is.
+/// A directory whose mode locks out its owner, and that mode. It can be moved to another directory
+/// only while it is writable. When this is dropped, it gets its mode back, wherever it is.
 struct Unlocked(ReplicaDir, u32);
 
 impl Unlocked {
-    /// `None` where nothing has to be done for that.
+    /// Makes a locked directory writable; `None` if it is not locked, or if that is not permitted.
     fn open(dir: &ReplicaDir, name: &Name) -> Option<Self> {
-        let side = dir.look(name.as_bytes());
+        let side = dir.observe(name.as_bytes());
         let is_locked =
             side.entry().is_some_and(|entry| entry.is_dir() && entry.mode & 0o300 != 0o300);
-        // Where that is not permitted, what is done with it will say so.
-        let (opened, mode) = is_locked.then(|| dir.open_up(name.as_bytes()))?.ok()?;
+        // If it is not permitted, the move fails and reports it.
+        let (opened, mode) = is_locked.then(|| dir.open_denied(name.as_bytes()))?.ok()?;
         Some(Self(opened, mode))
     }
 }
@@ -383,21 +390,21 @@ impl Drop for Unlocked {
     }
 }
 
-/// Whether there is nothing (any more) to be kept.
+/// Returns whether the entry that is to be kept does not exist (any more).
 fn is_gone(error: &FsError, dir: &ReplicaDir, name: &Name) -> bool {
-    error.is_absence() && dir.look(name.as_bytes()) == Observed::Absent
+    error.is_absence() && dir.observe(name.as_bytes()) == Observed::Absent
 }
 
-/// A missing right is said of the folder to which an entry was to go. If that can be written to,
-/// the entry may not leave its place.
-fn blamed(error: FsError, to: &ReplicaDir) -> FsError {
+/// Sets the side on which a permission is missing. That is the backup, unless its directory `to`
+/// can be written to: then the entry may not leave the replica.
+fn with_side(error: FsError, to: &ReplicaDir) -> FsError {
     let is_open = || to.entry().is_ok_and(|entry| entry.mode & 0o300 == 0o300);
     let is_of_entry = error.is_forbidden() && is_open();
     if is_of_entry { FsError { side: Side::Replica, ..error } } else { error }
 }
 
-/// Whether something else stands at the place, or above it: a directory that was kept, perhaps,
-/// with a mode that lets nothing in.
+/// Returns whether another entry is at the place, or above it: for example a directory that was
+/// kept, with a mode that lets nothing in.
 fn is_taken(error: &FsError) -> bool {
     let taken = [
         FsErrorKind::Exists,
@@ -411,8 +418,8 @@ fn is_taken(error: &FsError) -> bool {
     error.side == Side::Backup && taken.contains(&error.kind)
 }
 
-/// Whether the file system, or this user, cannot link it there: other file systems, links forbidden
-/// or unknown, too many.
+/// Returns whether the entry has to be copied, since it cannot be linked there: another file
+/// system, links that are forbidden or unsupported, too many links.
 fn cannot_link(kind: FsErrorKind) -> bool {
     let unlinkable = [
         FsErrorKind::CrossDevice,

@@ -1,4 +1,4 @@
-//! Copies what cannot be renamed to the backup, since that lies on another file system.
+//! Copies entries to a backup on another file system, to which they cannot be renamed.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -9,11 +9,11 @@ use crate::model::path::{Name, RelPath};
 use crate::plan::metadata::{Capabilities, MetadataDiff};
 use crate::writer::fs::copy::{fill, seal, settings};
 
-/// How to copy: what the backup's file system keeps, and what ends it.
+/// What the backup's file system can store, and the flag that cancels the copy.
 type CopyOptions<'a> = (&'a Capabilities, &'a AtomicBool);
 
-/// Copies one entry, a directory with all that it holds. FIFOs, sockets and devices hold nothing:
-/// they are left out.
+/// Copies one entry, and a directory with all that it holds. FIFOs, sockets and devices hold
+/// nothing: they are left out.
 pub(super) fn copy_entry(
     from: &Dir,
     name: &Name,
@@ -21,8 +21,8 @@ pub(super) fn copy_entry(
     new: &Name,
     options: CopyOptions<'_>,
 ) -> Result<(), WorkError> {
-    match from.look(name.as_bytes()) {
-        Observed::Absent | Observed::Unlooked => Err(WorkError::Changed),
+    match from.observe(name.as_bytes()) {
+        Observed::Absent | Observed::Unobserved => Err(WorkError::Changed),
         Observed::Unknown(error) => Err(error.into()),
         Observed::Present(entry) if entry.is_dir() => copy_tree(from, name, to, new, options),
         Observed::Present(entry) => copy_leaf(from, (name, &entry), to, new, options),
@@ -40,7 +40,7 @@ fn copy_leaf(
         Kind::File => {
             let (file, entry) = from.open_file(name.as_bytes())?;
             let copy = to.create_file(new)?;
-            if fill(&file, &entry, &copy, cancel)? != entry.size {
+            if fill(&file, &entry, &copy, cancel, &|_| {})? != entry.size {
                 return Err(WorkError::Changed);
             }
             seal(&file, &entry, &copy, capabilities)
@@ -56,8 +56,8 @@ fn copy_leaf(
     }
 }
 
-/// Top down what it holds, then, bottom up, what belongs to the directories themselves. One
-/// directory is open at a time on each side, so that a tree may be as deep as it likes.
+/// Copies the entries top down, and then sets the metadata of the directories bottom up. One
+/// directory is open at a time on each side, so that a tree may have any depth.
 fn copy_tree(
     from: &Dir,
     name: &Name,
@@ -78,8 +78,8 @@ fn copy_tree(
                 return Err(WorkError::Cancelled);
             }
             let Some(name) = Name::new(name) else { continue };
-            match ours.look(name.as_bytes()) {
-                Observed::Absent | Observed::Unlooked => {}
+            match ours.observe(name.as_bytes()) {
+                Observed::Absent | Observed::Unobserved => {}
                 Observed::Unknown(error) => return Err(error.into()),
                 Observed::Present(entry) if entry.is_dir() => {
                     copy.make_dir(&name)?;

@@ -1,4 +1,4 @@
-//! Jobs on the test's own thread, in which system calls fail.
+//! Jobs that run on the test's own thread while system calls fail.
 
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -13,10 +13,11 @@ use crate::model::check::{Depth, Detector};
 use crate::model::error::Side;
 use crate::model::path::testing::{name, path};
 
-/// Longer than one chunk, and than what is copied by one read and one write.
+/// The size limit of test files, in bytes: more than one chunk, and more than [`fill`] copies by
+/// one read and one write.
 const LONGEST: usize = 700 * 1024;
 
-/// A file in each of two directories, and a worker's slot.
+/// A source and a replica for one file each, and workers that give permits.
 struct Bench {
     top: tempfile::TempDir,
     workers: BigFileWorkers,
@@ -58,9 +59,9 @@ impl Bench {
         Root::new(self.top.path().join("replica"), Side::Replica).open_replica().unwrap().0
     }
 
-    fn job(&self, load: JobKind) -> Job {
+    fn job(&self, kind: JobKind) -> Job {
         let check = Check::new(Depth::Content, Detector::Watch, Instant::now());
-        Job::new(path("file"), check, self.source(), load, self.workers.slot().unwrap())
+        Job::new(path("file"), check, self.source(), kind, self.workers.take_permit().unwrap())
     }
 }
 
@@ -116,8 +117,8 @@ fn two_files_are_not_said_to_be_equal_for_what_has_failed() {
         let faults = InjectedErrors::begin(seed, 10);
         let result = job.run();
         drop(faults);
-        if let Ok(JobResult::Digests(verdict)) = result {
-            assert_eq!(verdict.same(), !differs, "seed {seed}");
+        if let Ok(JobResult::Digests(digests)) = result {
+            assert_eq!(digests.same(), !differs, "seed {seed}");
         }
         result.is_ok()
     });

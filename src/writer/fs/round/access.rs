@@ -1,11 +1,12 @@
-//! Who is let into a directory that stands on both sides.
+//! The permissions of directories that stand on both sides.
 //!
-//! What its source gives to nobody any more is taken at once, from the root down, before anything
-//! is put into it. What its source gives besides is given when the directory itself is looked at,
-//! which a walk asks for after all that it has found in it; only while nothing in it waits or has
-//! failed; and only where the directory is what its name says. That is a twin: it was made for the
-//! source's, or a walk has found that all it holds is in that, too. Or a walk has compared the two,
-//! and nobody else could have moved it there.
+//! Revoked permissions are removed first, from the root down, before anything is written into the
+//! directory. New permissions are given when the directory itself is checked. A walk asks for that
+//! after all other checks in it. There are two conditions:
+//!
+//! - Nothing in the directory waits or has failed.
+//! - The directory is verified: it was made for its source, or a walk has found all its entries in
+//!   the source. Otherwise a walk has compared the two, and nobody else could have moved it there.
 
 use super::contents::changed_if_no_dir;
 use super::in_place::{common_rights, lies_here_alone};
@@ -20,16 +21,16 @@ use crate::model::error::{FsError, WorkError};
 use crate::model::path::RelPath;
 use crate::plan::metadata::MetadataDiff;
 
-/// The rights by which everybody can look into a directory.
+/// The bits of a mode by which everybody can look into a directory.
 const OTHERS_LOOK: u32 = 0o005;
 
 impl Round<'_> {
-    /// Restricts a directory of the replica and each one above it. Both sides are opened from name
-    /// to name, so that each is compared with the one that holds the next.
+    /// Restricts a directory of the replica and each one above it. Both sides are opened name by
+    /// name, so that each is compared with the directory that holds the next.
     ///
     /// # Errors
-    /// Where one of them stays too open; or where others than `source` and `replica` are found at
-    /// its path: changed.
+    /// If one of them stays too open. [`WorkError::Changed`] if `source` and `replica` are not the
+    /// directories at its path.
     pub(super) fn restrict_down_to(
         &mut self,
         path: &RelPath,
@@ -63,13 +64,14 @@ impl Round<'_> {
         if are_they { Ok(()) } else { Err(WorkError::Changed) }
     }
 
-    /// Other directories may have their paths now.
+    /// Forgets the restricted directories: others may have their paths now.
     pub(super) fn forget_restricted(&mut self) {
         self.restricted = RestrictedDirs::default();
     }
 
-    /// Both sides of a directory that this round has restricted, with all above it: then what lies
-    /// below need not be walked to from the root. `None` where others stand there by now.
+    /// Opens both sides of a directory that this round has restricted, with all above it.
+    /// Directories below it need not be opened from the root then. `None` if others stand there by
+    /// now.
     pub(super) fn restricted_pair(&mut self, path: &RelPath) -> Option<(Dir, ReplicaDir)> {
         if !self.dir_pairs.contains_key(path)
             && self.restricted.near.as_ref().is_none_or(|(near, _)| near != path)
@@ -89,15 +91,16 @@ impl Round<'_> {
         Some((source.open(&here).ok()?, replica.open(&here).ok()?))
     }
 
-    /// Takes from a directory of the replica the rights that the source's gives no more. Where it
-    /// is another's there, another group's, or has another ACL, group and others are kept out until
-    /// `finish_dirs`, and its former owner too.
+    /// Removes the permissions of a directory of the replica that its source does not give any
+    /// more. If owner, group or ACL differ, group and others get none until `finish_dirs`. Neither
+    /// does the former owner.
     ///
-    /// `wanted`: what the source's is; its `source` cannot always be opened.
+    /// `wanted`: the facts of the source's directory. `source`: that directory, if it can be
+    /// opened.
     ///
     /// # Errors
-    /// Where it stays too open, or is a stranger's. Not so the replica itself, which the user has
-    /// chosen: `finish_dirs` says it.
+    /// If the directory stays too open, or belongs to another user. The replica's root is exempt,
+    /// since the user has chosen it: `finish_dirs` reports it.
     pub(super) fn restrict(
         &mut self,
         path: &RelPath,
@@ -121,7 +124,7 @@ impl Round<'_> {
         let allowed = 0o7700 | if is_given { 0 } else { wanted.mode };
         let uid =
             (is_given && differs.uid && now.uid != capabilities.user).then_some(capabilities.user);
-        // Its owner decides who is let in, whatever its mode is now.
+        // The owner can let in anybody, whatever the mode is now.
         let is_strangers =
             !capabilities.owner && ![capabilities.user, wanted.uid, 0].contains(&now.uid);
         let is_too_open =
@@ -135,7 +138,7 @@ impl Round<'_> {
         }
     }
 
-    /// Sets an owner, and a mode that lets in fewer people, until `finish_dirs`.
+    /// Sets an owner, and a mode with fewer permissions, until `finish_dirs`.
     fn close_to_others(
         &mut self,
         path: &RelPath,
@@ -150,13 +153,13 @@ impl Round<'_> {
         Ok(())
     }
 
-    /// A directory got this owner and this mode: remembers that others could move its entries
-    /// before, where they cannot now.
+    /// Notes that others could rename entries in a directory before it got this owner and mode, if
+    /// they cannot any more.
     pub(super) fn note_former_renamers(&self, before: &Entry, uid: u32, mode: u32) {
         let (verified_dirs, user) = (&self.shared.verified_dirs, self.shared.capabilities.user);
-        let movers = |dir: &Entry| Renamers::within(dir, verified_dirs, user);
-        if movers(before) != Renamers::Nobody
-            && movers(before) != movers(&Entry { mode, uid, ..before.clone() })
+        let renamers = |dir: &Entry| Renamers::within(dir, verified_dirs, user);
+        if renamers(before) != Renamers::Nobody
+            && renamers(before) != renamers(&Entry { mode, uid, ..before.clone() })
         {
             verified_dirs.mark_had_other_renamers(before);
         }
@@ -168,7 +171,7 @@ impl Round<'_> {
         acls[0].lets_in_others_than(&acls[1])
     }
 
-    /// One that holds nothing hides nothing.
+    /// Notes an empty directory as verified: it holds nothing of another source.
     pub(super) fn note_if_empty(&self, source: &Entry, now: &Entry, replica: &Dir) {
         let verified_dirs = &self.shared.verified_dirs;
         if !verified_dirs.are_verified(source, now) && replica.is_empty().unwrap_or(false) {
@@ -176,9 +179,9 @@ impl Round<'_> {
         }
     }
 
-    /// What is to be moved is first made as closed as the source's is at its `end`; and a directory
-    /// that comes from where fewer people could see it is closed until a walk has been through it.
-    /// `None` where that cannot be.
+    /// Restricts an entry, before it is renamed, to what its source at `end` permits. A directory
+    /// that fewer people could see at its old place is closed until a walk has compared it. `None`
+    /// if this fails.
     pub(super) fn restrict_moving(
         &mut self,
         from: &ReplicaName,
@@ -222,7 +225,7 @@ impl Round<'_> {
         end: &RelPath,
     ) -> Option<()> {
         let dir = match from.dir.open(&RelPath::new(from.name.as_bytes())?) {
-            // It is locked, also for its owner.
+            // Its mode locks out even its owner.
             Err(error) if error.kind == FsErrorKind::Denied => return Some(()),
             other => other.ok()?,
         };

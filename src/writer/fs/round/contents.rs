@@ -1,4 +1,4 @@
-//! The contents phase: files and symlinks are copied, replaced, removed, in parallel.
+//! The `contents` phase: copies, replaces and removes files and symlinks, in parallel.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -13,7 +13,7 @@ use crate::fs::tree::{File, NewFile, ReplicaDir};
 use crate::model::check::{CachedDigests, Check, Depth};
 use crate::model::entry::{DigestPair, Entry, Kind, Observed};
 use crate::model::error::FsErrorKind;
-use crate::model::error::{FsError, GIVES_NOTHING_BACK, Side, WorkError, gone_is_fine};
+use crate::model::error::{APPEND_ONLY_DIR, FsError, Side, WorkError, ignore_absence};
 use crate::model::path::{Name, RelPath};
 use crate::model::reason::Reason;
 use crate::plan::decide::{Action, Contents, decide, may_hold_other};
@@ -36,7 +36,7 @@ impl Round<'_> {
     pub(super) fn contents(&mut self, budget: Option<Duration>) {
         let mut dir_pairs = std::mem::take(&mut self.dir_pairs);
         let mut tasks = tasks(&mut dir_pairs);
-        // Publishing is quick, and what is published frees a worker: it waits for no time.
+        // Publishing is quick and frees a worker, so it has no time limit.
         tasks.sort_by_key(|task| task.finished.is_empty());
         let publishing = tasks.partition_point(|task| !task.finished.is_empty());
         let rest = tasks.split_off(publishing);
@@ -64,7 +64,8 @@ impl Round<'_> {
         self.dir_pairs = dir_pairs;
     }
 
-    /// Works on some names of one directory; what is finished, and has to wait for the disk.
+    /// Works on some names of one directory. Returns the finished entries that have to wait for the
+    /// disk.
     fn work_on<'a>(&self, task: ContentsTask<'a>, out: &mut RoundOutput) -> Vec<Publishable<'a>> {
         let ContentsTask { rel, dir_pair, replica, observations, finished } = task;
         let mut waiting = Vec::new();
@@ -103,7 +104,7 @@ impl Round<'_> {
             };
             let (before, begun) = (out.worked(), Instant::now());
             let is_big = source.entry().is_some_and(|entry| entry.size > self.terms.big);
-            // Its copying may take long.
+            // Copying it may take long: the old file must not stay too open meanwhile.
             let restricted =
                 if is_big { here.restrict_file(&name, &source, &standing) } else { None };
             let standing = restricted.unwrap_or(standing);
@@ -116,7 +117,7 @@ impl Round<'_> {
             let is_file = check.unseen_in_replica || source.entry().is_some_and(Entry::is_file);
             if let Err(work_error) = finish(ready, out) {
                 let _ = here.restrict_file(&name, &source, &standing);
-                let work_error = here.told_as(work_error);
+                let work_error = here.error_to_report(work_error);
                 out.record_failure(path.clone(), check, work_error);
             }
             if is_file && (is_ready || out.worked() != before) {
@@ -127,7 +128,7 @@ impl Round<'_> {
     }
 }
 
-/// Cuts the work into tasks.
+/// Splits the work into tasks.
 fn tasks<'a>(dir_pairs: &'a mut BTreeMap<RelPath, DirPair<'_>>) -> Vec<ContentsTask<'a>> {
     let mut tasks = Vec::new();
     for (rel, dir_pair) in dir_pairs {
@@ -151,7 +152,7 @@ fn tasks<'a>(dir_pairs: &'a mut BTreeMap<RelPath, DirPair<'_>>) -> Vec<ContentsT
     tasks
 }
 
-/// Where one name is being worked on. What is finished outlives it.
+/// The context of the work on one name. A finished entry outlives it.
 pub(super) struct EntryContext<'h, 'a> {
     pub round: &'h Round<'h>,
     pub rel: &'h RelPath,
@@ -161,7 +162,7 @@ pub(super) struct EntryContext<'h, 'a> {
     pub check: &'h Check,
 }
 
-/// What is ready to be published, if anything.
+/// An entry that is ready to be published, if any.
 pub(super) type Worked<'a> = Result<Option<Publishable<'a>>, WorkError>;
 
 impl<'a> EntryContext<'_, 'a> {
@@ -174,8 +175,8 @@ impl<'a> EntryContext<'_, 'a> {
     ) -> Worked<'a> {
         let capabilities = &self.round.shared.capabilities;
         let action = match decide(source, standing, Contents::Unread, capabilities) {
-            // Then they may be equal all the same.
-            Action::CopyFile(Reason::Size) if !self.dir_pair.source.ends_as_told(name) => {
+            // The file system reports a wrong size: they may be equal.
+            Action::CopyFile(Reason::Size) if !self.dir_pair.source.ends_at_reported_size(name) => {
                 out.note_size(self.path);
                 Action::Compare
             }
@@ -183,23 +184,23 @@ impl<'a> EntryContext<'_, 'a> {
         };
         match action {
             Action::Compare => match self.read_pair(name, out)? {
-                Compared::Read(both, verdict) => {
+                Compared::Read(both, digests) => {
                     let [source, replica] = *both;
-                    let read = verdict.map(|verdict| {
+                    let read = digests.map(|digests| {
                         Box::new(CachedDigests {
                             source: source.identity(),
                             replica: replica.identity(),
-                            verdict,
+                            digests,
                         })
                     });
-                    let contents = verdict.map_or(Contents::Same, Contents::from);
-                    let check = Check { evidence: read, ..self.check.clone() };
+                    let contents = digests.map_or(Contents::Same, Contents::from);
+                    let check = Check { cached: read, ..self.check.clone() };
                     let is_newer = may_hold_other(&source, &replica, capabilities);
                     let (source, standing) =
                         (Observed::Present(source), Observed::Present(replica));
                     let action = decide(&source, &standing, contents, capabilities);
                     if let (Action::Nothing, Some(_), true, Some(replica)) =
-                        (action, verdict, is_newer, standing.entry())
+                        (action, digests, is_newer, standing.entry())
                     {
                         self.renew(name, replica);
                     }
@@ -230,7 +231,7 @@ impl<'a> EntryContext<'_, 'a> {
             Action::MakeSymlink(reason) => self.make_symlink(source, standing, reason, out),
             Action::Remove => self.remove(name, standing, out).map(|()| None),
             Action::NotMirrored { special, stale } => {
-                out.name_special(self.path, special);
+                out.note_special(self.path, special);
                 if stale { self.remove(name, standing, out).map(|()| None) } else { Ok(None) }
             }
             Action::Unsure => {
@@ -239,14 +240,14 @@ impl<'a> EntryContext<'_, 'a> {
         }
     }
 
-    /// Reads both files, their attributes too.
+    /// Compares both files, and reads their attributes.
     fn read_pair(&self, name: &Name, out: &mut RoundOutput) -> Result<Compared, WorkError> {
         let bytes = name.as_bytes();
         let mut source = self.dir_pair.source.open_file(bytes).map_err(changed_if_gone)?;
         let mut replica = match self.replica.open_existing(name) {
-            // What cannot be read can be replaced.
+            // A file that cannot be read can be replaced.
             Err(error) if error.kind == FsErrorKind::Denied => {
-                return Ok(Compared::Unreadable(self.replica.look(bytes)));
+                return Ok(Compared::Unreadable(self.replica.observe(bytes)));
             }
             other => other.map_err(changed_if_gone)?,
         };
@@ -255,13 +256,10 @@ impl<'a> EntryContext<'_, 'a> {
             return Err(WorkError::Changed);
         }
         // The sweep or a worker may have read this pair already.
-        let known = self
-            .check
-            .evidence
-            .as_deref()
-            .and_then(|known| known.verdict_on(&source.1, &replica.1));
-        let verdict = match known {
-            Some(verdict) => Some(verdict),
+        let known =
+            self.check.cached.as_deref().and_then(|known| known.digests_for(&source.1, &replica.1));
+        let digests = match known {
+            Some(digests) => Some(digests),
             None if self.check.depth == Depth::Metadata
                 && is_as_long
                 && self.round.shared.capabilities.is_same_mtime(&source.1, &replica.1)
@@ -271,30 +269,30 @@ impl<'a> EntryContext<'_, 'a> {
             }
             None if source.1.size <= self.round.terms.big => {
                 let (ours, theirs) = ((&source.0, &source.1), (replica.0.as_file(), &replica.1));
-                let verdict = match digest::compare(ours, theirs, &self.round.shared.stop) {
-                    // A disk that fails may take another copy.
+                let digests = match digest::compare(ours, theirs, &self.round.shared.stop) {
+                    // A failing disk may still store another copy.
                     Err(WorkError::FsError(error))
                         if error.side == Side::Replica && error.kind == FsErrorKind::Io =>
                     {
                         let advice = advice(&error);
                         tracing::warn!(op = "warning", path = %self.path, "{error}; it is copied anew{advice}");
-                        return Ok(Compared::Unreadable(self.replica.look(bytes)));
+                        return Ok(Compared::Unreadable(self.replica.observe(bytes)));
                     }
                     other => other?,
                 };
                 out.hashed += 1;
                 digest::ensure_unchanged(ours).and_then(|()| digest::ensure_unchanged(theirs))?;
-                Some(verdict)
+                Some(digests)
             }
             None => {
-                let load = JobKind::Compare { replica: replica.0, replica_entry: replica.1 };
-                return self.hand_over(source, out, |_| Ok(load)).map(|()| Compared::Finished);
+                let kind = JobKind::Compare { replica: replica.0, replica_entry: replica.1 };
+                return self.hand_over(source, out, |_| Ok(kind)).map(|()| Compared::Finished);
             }
         };
         let kinds = self.round.shared.capabilities.xattrs;
         source.1.xattrs = Some(source.0.xattrs(kinds)?);
         replica.1.xattrs = Some(replica.0.as_file().xattrs(kinds)?);
-        Ok(Compared::Read(Box::new([source.1, replica.1]), verdict))
+        Ok(Compared::Read(Box::new([source.1, replica.1]), digests))
     }
 
     pub(super) fn copy_file(
@@ -310,30 +308,30 @@ impl<'a> EntryContext<'_, 'a> {
             self.dir_pair.source.open_file(name.as_bytes()).map_err(changed_if_gone)?;
         if entry.size > self.round.terms.big {
             if self.check.unseen_in_replica
-                && self.replica.look(name.as_bytes()) != Observed::Absent
+                && self.replica.observe(name.as_bytes()) != Observed::Absent
             {
                 return Err(WorkError::Changed);
             }
-            let load = |here: &Self| {
+            let kind = |here: &Self| {
                 let (temp, name) = here.try_big_file()?;
-                let flush = shared.durable || shared.capabilities.tells_late;
+                let flush = shared.durable || shared.capabilities.reports_late;
                 Ok(JobKind::Fill { temp, name, reason, flush })
             };
-            return self.hand_over((source, entry), out, load).map(|()| None);
+            return self.hand_over((source, entry), out, kind).map(|()| None);
         }
         self.may_make_temp()?;
         let temp_name = shared.names.next();
         let temp_file = self.replica.create_file(&temp_name)?;
         let temp = Temp::adopt(self.replica, temp_name, &shared.names);
-        let length = fill(&source, &entry, &temp_file, &shared.stop)?;
+        let length = fill(&source, &entry, &temp_file, &shared.stop, &|_| {})?;
         seal(&source, &entry, &temp_file, &shared.capabilities)?;
         ensure_whole(&source, &entry, temp_file.as_file(), &shared.stop)?;
         Ok(Some(self.ready(temp, (entry, length), (standing.clone(), place), reason)))
     }
 
-    /// How a setback is told. Where something was left behind that cannot be removed, that is what
-    /// is wrong.
-    fn told_as(&self, work_error: WorkError) -> WorkError {
+    /// Chooses the error to report. If a temporary entry in this directory cannot be removed, that
+    /// is the cause.
+    fn error_to_report(&self, work_error: WorkError) -> WorkError {
         match work_error {
             WorkError::FsError(_) => {
                 self.may_make_temp().map_or_else(WorkError::FsError, |()| work_error)
@@ -342,15 +340,16 @@ impl<'a> EntryContext<'_, 'a> {
         }
     }
 
-    /// Whether a temporary entry may be made here, that can be given its name.
+    /// Ensures that a temporary entry can be made here, and given its name.
     fn may_make_temp(&self) -> Result<(), FsError> {
-        if self.dir_pair.gives_nothing_back {
-            return Err(GIVES_NOTHING_BACK);
+        if self.dir_pair.is_append_only_dir {
+            return Err(APPEND_ONLY_DIR);
         }
         self.round.shared.names.may_make_in(self.replica)
     }
 
-    /// A temporary file for a big one. That it can be renamed is tried while it is empty.
+    /// Makes a temporary file for a big one. It is renamed while it is empty, to find out whether
+    /// that works.
     fn try_big_file(&self) -> Result<(NewFile, Name), WorkError> {
         self.may_make_temp()?;
         let names = &self.round.shared.names;
@@ -362,7 +361,7 @@ impl<'a> EntryContext<'_, 'a> {
         Ok((file, name))
     }
 
-    /// What is to be published: a copy of `entry`, and how many bytes that has.
+    /// Describes a finished copy of `entry` that is to be published. It has `length` bytes.
     fn ready(
         &self,
         temp: Temp<'a>,
@@ -379,22 +378,22 @@ impl<'a> EntryContext<'_, 'a> {
         Publishable { dir_pair, replica, temp, path, check, entry, length, standing, place, reason }
     }
 
-    /// Gives a big file to a worker, once one is free.
+    /// Hands a big file to a worker. If none is free, its check waits for one.
     fn hand_over(
         &self,
         source: (File, Entry),
         out: &mut RoundOutput,
-        load: impl FnOnce(&Self) -> Result<JobKind, WorkError>,
+        kind: impl FnOnce(&Self) -> Result<JobKind, WorkError>,
     ) -> Result<(), WorkError> {
         out.open.push(self.path.clone());
         let shared = self.round.shared;
         if shared.in_flight.has(self.path, &source.1, self.check) {
             return Ok(());
         }
-        match shared.workers.slot() {
-            Some(slot) => {
+        match shared.workers.take_permit() {
+            Some(permit) => {
                 let job =
-                    Job::new(self.path.clone(), self.check.clone(), source, load(self)?, slot);
+                    Job::new(self.path.clone(), self.check.clone(), source, kind(self)?, permit);
                 shared.in_flight.begin(&job);
                 out.jobs.push(job);
             }
@@ -403,28 +402,28 @@ impl<'a> EntryContext<'_, 'a> {
         Ok(())
     }
 
-    /// Finishes a big file, if its source is still what was copied.
+    /// Prepares the copy of a big file for publishing, if it is still a copy of the source's file.
     fn publish_finished(&self, finished: &Finished, out: &mut RoundOutput) -> Worked<'a> {
         let Some((_, name)) = self.path.split() else { return Ok(None) };
-        let Job { source, entry, load, .. } = &finished.job;
-        let JobKind::Fill { temp: temp_file, name: temp_name, reason, .. } = load else {
+        let Job { source, entry, kind, .. } = &finished.job;
+        let JobKind::Fill { temp: temp_file, name: temp_name, reason, .. } = kind else {
             return Ok(None);
         };
         let Ok(JobResult::Length(length)) = finished.result else { return Ok(None) };
         let temp = Temp::adopt(self.replica, temp_name.clone(), &self.round.shared.names);
-        // A round has put a newer copy in place meanwhile.
+        // The job was overtaken: for example, a round has published a newer copy.
         if finished.job.cancel.load(Ordering::Relaxed) {
             return Err(WorkError::Changed);
         }
-        // What was copied is whole; it has to be that of the file that has the name now.
-        let now = self.dir_pair.source.look(name.as_bytes());
+        // The copy is whole. It also has to be a copy of the file that has the name now.
+        let now = self.dir_pair.source.observe(name.as_bytes());
         if !now
             .entry()
             .is_some_and(|now| now.identity() == entry.identity() || now.has_grown_from(entry))
         {
             return Err(WorkError::Changed);
         }
-        let standing = self.replica.look(name.as_bytes());
+        let standing = self.replica.observe(name.as_bytes());
         if self.check.unseen_in_replica && standing != Observed::Absent {
             return Err(WorkError::Changed);
         }
@@ -463,20 +462,21 @@ impl<'a> EntryContext<'_, 'a> {
     ) -> Result<(), WorkError> {
         let Some(entry) = standing.entry() else { return Ok(()) };
         if name.is_reserved() {
-            return Ok(self.replica.remove_reserved(name).or_else(gone_is_fine)?);
+            return Ok(self.replica.remove_reserved(name).or_else(ignore_absence)?);
         }
         let ruling = self.round.rules().on(
             self.path,
             entry,
             RemovalKind::Removed,
-            self.dir_pair.gives_nothing_back,
+            self.dir_pair.is_append_only_dir,
         );
-        if ruling != Ruling::Stays(Stay::Held) && !self.dir_pair.is_standing(self.round, self.rel) {
+        if ruling != Ruling::Refused(Stay::Held) && !self.dir_pair.is_standing(self.round, self.rel)
+        {
             return Err(WorkError::Changed);
         }
         let permit = match ruling {
-            Ruling::Goes(permit) | Ruling::GoesInParts(_, permit) => permit,
-            Ruling::Stays(stay) => return out.stays(stay, self.path),
+            Ruling::Allowed(permit) | Ruling::AllowedInParts(_, permit) => permit,
+            Ruling::Refused(stay) => return out.stays(stay, self.path),
         };
         self.round.remove_file_at(self.replica, self.path, name, &permit)?;
         out.act(Done::new(
@@ -489,41 +489,43 @@ impl<'a> EntryContext<'_, 'a> {
         Ok(())
     }
 
-    /// Where a new entry can be published; `None` where what stands there has to stay, or nothing
-    /// new may come, since the guard does not trust the source.
+    /// Decides where a new entry can be published. `None` if the entry that stands there has to
+    /// stay, or if the guard allows no new entries.
     ///
     /// # Errors
-    /// Where it cannot be replaced.
+    /// If the entry that stands there cannot be replaced.
     fn may_publish(
         &self,
         standing: &Observed,
         out: &mut RoundOutput,
     ) -> Result<Option<Place>, WorkError> {
         let ruling =
-            self.round.rules().on_replacing(self.path, standing, self.dir_pair.gives_nothing_back);
+            self.round.rules().on_replacing(self.path, standing, self.dir_pair.is_append_only_dir);
         match ruling {
             None if !self.round.may_create() => out.wait(self.path),
             None => return Ok(Some(Place::Free)),
-            Some(Ruling::Goes(permit) | Ruling::GoesInParts(_, permit)) => {
+            Some(Ruling::Allowed(permit) | Ruling::AllowedInParts(_, permit)) => {
                 return Ok(Some(Place::Over(permit)));
             }
-            Some(Ruling::Stays(stay)) => out.stays(stay, self.path)?,
+            Some(Ruling::Refused(stay)) => out.stays(stay, self.path)?,
         }
         Ok(None)
     }
 }
 
-/// What reading both files has shown.
+/// The result of comparing both files.
 enum Compared {
-    /// What both sides show now, and their MD5s; none where only metadata has changed.
+    /// The facts of both files, and their MD5s; no MD5s if only metadata has changed.
     Read(Box<[Entry; 2]>, Option<DigestPair>),
-    /// They are big: a worker reads them.
+    /// They are big: a worker compares them.
     Finished,
-    /// The replica's, which stands there so, cannot be read.
+    /// The replica's file, which cannot be read.
     Unreadable(Observed),
 }
 
-/// RACE: looked at, then opened: where it has gone or become something else, one more check.
+/// Maps an error to [`WorkError::Changed`] if the entry is missing, or is of another kind.
+///
+/// RACE: it may be deleted or replaced between the check and the opening. At worst, one more check.
 pub(super) fn changed_if_gone(error: FsError) -> WorkError {
     match error.kind {
         FsErrorKind::NotFound
@@ -534,7 +536,9 @@ pub(super) fn changed_if_gone(error: FsError) -> WorkError {
     }
 }
 
-/// RACE: opened by its path: where something else has come to stand on the way, one more check.
+/// Maps an error to [`WorkError::Changed`] if a directory on the path is missing.
+///
+/// RACE: it may be deleted or replaced meanwhile. At worst, one more check.
 pub(super) fn changed_if_no_dir(error: FsError) -> WorkError {
     if error.is_dir_absence() { WorkError::Changed } else { WorkError::FsError(error) }
 }

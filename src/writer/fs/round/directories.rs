@@ -1,4 +1,4 @@
-//! The phase `directories`: directories are made, exchanged and put aside, top down, on one thread.
+//! The `directories` phase: makes, exchanges and removes directories, top down, on one thread.
 
 use std::sync::atomic::Ordering;
 
@@ -22,25 +22,26 @@ impl Round<'_> {
     pub(super) fn directories(&mut self) {
         let all: Vec<RelPath> = self.dir_pairs.keys().cloned().collect();
         for rel in all {
-            // A pair of directories is lifted out while those below it may be given their replica.
+            // The pair is taken out, so that pairs below it can get their replica's directory.
             let Some(mut dir_pair) = self.dir_pairs.remove(&rel) else { continue };
             let observations = std::mem::take(&mut dir_pair.observations);
             dir_pair.observations = observations
                 .into_iter()
-                .filter_map(|s| self.shape_one(&rel, &dir_pair, s))
+                .filter_map(|s| self.handle_dir(&rel, &dir_pair, s))
                 .collect();
             self.dir_pairs.insert(rel, dir_pair);
         }
     }
 
-    /// Does what concerns directories; gives back what the contents phase has to do.
-    fn shape_one(
+    /// Does the work on a name if that is for this phase. Otherwise returns the observation, for
+    /// the `contents` phase.
+    fn handle_dir(
         &mut self,
         rel: &RelPath,
         dir_pair: &DirPair<'_>,
         observation: Observation,
     ) -> Option<Observation> {
-        // Its making has failed, and that is known; the retry looks at all below it.
+        // The directory could not be made, which is recorded. The retry checks all below it.
         let replica = dir_pair.replica.as_ref()?;
         if observation.check.unseen_in_replica {
             return Some(observation);
@@ -50,8 +51,8 @@ impl Round<'_> {
         let wide = check.depth == Depth::Subtree;
         let action = decide(source, standing, Contents::Unread, &self.shared.capabilities);
         match (action, source.entry(), standing.entry()) {
-            // It has gone on from where this round has moved it to, and the watch is about to tell
-            // where.
+            // This round has renamed it to here, and the source has renamed it again since. The
+            // watch is about to report where it is now.
             (Action::Remove, ..) if self.moved.contains(&path) => {
                 self.out.again.push((path, observation.check, Requeue::ParentGone));
                 None
@@ -67,7 +68,7 @@ impl Round<'_> {
                             if old.is_some() { Operation::Updated } else { Operation::Created };
                         self.out.act(Done::new(operation, path.clone(), entry, reason, check));
                         if wide {
-                            self.out.scans.push(path);
+                            self.out.to_walk.push(path);
                         }
                     }
                     Err(work_error) => {
@@ -81,10 +82,10 @@ impl Round<'_> {
                 if old.is_dir() =>
             {
                 if let Action::NotMirrored { special, .. } = action {
-                    self.out.name_special(&path, special);
+                    self.out.note_special(&path, special);
                 }
                 let old = old.clone();
-                self.put_aside(rel, dir_pair, &path, &old, observation);
+                self.trash_dir(rel, dir_pair, &path, &old, observation);
                 None
             }
             (Action::Nothing | Action::SetMetadata(_), Some(entry), Some(_)) if entry.is_dir() => {
@@ -100,7 +101,7 @@ impl Round<'_> {
                 }
                 self.touch(path.clone(), Some(check.since));
                 if wide && !self.moved.contains(&path) {
-                    self.out.scans.push(path);
+                    self.out.to_walk.push(path);
                 }
                 None
             }
@@ -119,7 +120,7 @@ impl Round<'_> {
     ) -> Result<(), WorkError> {
         if reason == Reason::New {
             replica.make_dir(name).map_err(|error| match error.kind {
-                // RACE: somebody else made it. Worst case one more check.
+                // RACE: somebody else has made it. At worst, one more check.
                 FsErrorKind::Exists => WorkError::Changed,
                 _ => WorkError::FsError(error),
             })?;
@@ -129,8 +130,9 @@ impl Round<'_> {
         self.shared.cancel_within(path);
         self.made.insert(path.clone());
         self.touch(path.clone(), None);
-        // RACE: what holds it was put aside in this very round, or somebody has put something else
-        // in its place: that is not empty, or it hides nothing. Worst case one more check.
+        // RACE: this round may have renamed its parent away, or somebody may have put another
+        // directory in its place. That one is not empty, or it hides nothing. At worst, one more
+        // check.
         let made = self.replica.open(path).map_err(changed_if_no_dir)?;
         self.note_if_empty(source, &made.entry()?, &made);
         if let Some(below) = self.dir_pairs.get_mut(path) {
@@ -139,7 +141,7 @@ impl Round<'_> {
         Ok(())
     }
 
-    /// Puts an empty directory in the place of an entry that is none.
+    /// Exchanges an entry that is not a directory for an empty directory.
     fn exchange_for_dir(
         &self,
         replica: &ReplicaDir,
@@ -148,11 +150,11 @@ impl Round<'_> {
         old: &Entry,
     ) -> Result<(), WorkError> {
         let permit =
-            match self.rules().on(path, old, RemovalKind::Replaced, replica.gives_nothing_back()) {
-                Ruling::Goes(permit) | Ruling::GoesInParts(_, permit) => permit,
-                Ruling::Stays(Stay::FsError(error)) => return Err(error.into()),
-                // Of what is no directory only deletions are held, and this is none.
-                Ruling::Stays(Stay::Held | Stay::Unmounted(_)) => return Err(WorkError::Changed),
+            match self.rules().on(path, old, RemovalKind::Replaced, replica.is_append_only_dir()) {
+                Ruling::Allowed(permit) | Ruling::AllowedInParts(_, permit) => permit,
+                Ruling::Refused(Stay::FsError(error)) => return Err(error.into()),
+                // Of an entry that is not a directory only deletions are held. This is none.
+                Ruling::Refused(Stay::Held | Stay::Unmounted(_)) => return Err(WorkError::Changed),
             };
         self.shared.names.may_make_in(replica)?;
         let temp = self.shared.names.next();
@@ -162,8 +164,8 @@ impl Round<'_> {
                 .inspect_err(|_| kept.undo(replica, name, &Observed::Present(old.clone())))
         });
         match swapped {
-            // RACE: what is deleted may be newer than what was seen; it is the replica's own.
-            Ok(aside) => Ok(replica.remove_reserved(&aside)?),
+            // RACE: the deleted entry may be newer than the observed one. Only the replica had it.
+            Ok(trash) => Ok(replica.remove_reserved(&trash)?),
             Err(work_error) => {
                 let _ = replica.remove_reserved_dir(&temp);
                 Err(work_error)
@@ -171,34 +173,34 @@ impl Round<'_> {
         }
     }
 
-    /// Notes what has left the replica, and under which name it lies if it is a directory.
-    pub(super) fn gone(&mut self, dir: RelPath, aside: Option<Name>, done: Done) {
+    /// Records a removal. `trash`: the reserved name that a directory has now, in `dir`.
+    pub(super) fn gone(&mut self, dir: RelPath, trash: Option<Name>, done: Done) {
         self.shared.cancel_within(&done.path);
-        self.out.asides.extend(aside.and_then(|name| Trash::new(dir, name)));
+        self.out.trash.extend(trash.and_then(|name| Trash::new(dir, name)));
         self.out.act(done);
     }
 
-    /// Removes the empty tops of trees that were put aside.
+    /// Removes trash that the trash thread has emptied.
     pub(super) fn remove_emptied(&mut self, emptied_trash: Vec<Emptied>) {
-        for Emptied { aside, result } in emptied_trash {
-            let dir = self.shared.pending_trash.end(&aside);
-            if dir != aside.dir && result.is_err() {
-                // Its directory was renamed before the trash thread came.
-                self.out.asides.extend(Trash::new(dir, aside.name));
+        for Emptied { trash, result } in emptied_trash {
+            let dir = self.shared.pending_trash.end(&trash);
+            if dir != trash.dir && result.is_err() {
+                // Its directory was renamed before the trash thread opened it.
+                self.out.trash.extend(Trash::new(dir, trash.name));
                 continue;
             }
-            let Some(aside) = Trash::new(dir, aside.name) else { continue };
-            let parent = match self.open_replica(&aside.dir) {
-                // Its directory was put aside too, and has it.
+            let Some(trash) = Trash::new(dir, trash.name) else { continue };
+            let parent = match self.open_replica(&trash.dir) {
+                // Its directory became trash too, and holds it.
                 Err(error) if error.is_dir_absence() => continue,
                 other => other,
             };
-            let removed = result.and_then(|()| parent?.remove_reserved_dir(&aside.name));
-            self.touch(aside.dir.clone(), None);
+            let removed = result.and_then(|()| parent?.remove_reserved_dir(&trash.name));
+            self.touch(trash.dir.clone(), None);
             match removed {
                 Err(error) if !error.is_absence() && !self.shared.stop.load(Ordering::Relaxed) => {
                     let check = Check::new(Depth::Content, self.terms.detector, self.terms.now);
-                    let problem = Problem { path: aside.path(), cause: Cause::Remains(error) };
+                    let problem = Problem { path: trash.path(), cause: Cause::TrashRemains(error) };
                     self.out.problems.push((problem, check));
                 }
                 _ => {}
@@ -206,8 +208,9 @@ impl Round<'_> {
         }
     }
 
-    /// Takes a directory out of the replica by one rename (I6), and leaves it to the trash thread.
-    fn put_aside(
+    /// Removes a directory from the replica by one rename (I6), as far as the rules of removal
+    /// allow, and hands it to the trash thread.
+    fn trash_dir(
         &mut self,
         rel: &RelPath,
         dir_pair: &DirPair<'_>,
@@ -218,23 +221,23 @@ impl Round<'_> {
         let Some(replica) = &dir_pair.replica else { return };
         let Observation { name, check, .. } = observation;
         if name.is_reserved() {
-            // Left over from a run that was killed, or not emptied at once: it is aside already.
+            // It is trash already: a run was killed, or it could not be emptied completely.
             self.shut(replica, &name);
             self.out.open.push(path.clone());
-            self.out.asides.extend(Trash::new(rel.clone(), name));
+            self.out.trash.extend(Trash::new(rel.clone(), name));
             return;
         }
-        let ruling = self.rules().on(path, old, RemovalKind::Removed, dir_pair.gives_nothing_back);
-        if ruling != Ruling::Stays(Stay::Held) && !dir_pair.is_standing(self, rel) {
+        let ruling = self.rules().on(path, old, RemovalKind::Removed, dir_pair.is_append_only_dir);
+        if ruling != Ruling::Refused(Stay::Held) && !dir_pair.is_standing(self, rel) {
             return self.out.again.push((path.clone(), check, Requeue::Changing));
         }
         let permit = match ruling {
-            Ruling::Goes(permit) => permit,
-            Ruling::GoesInParts(parts, permit) => {
+            Ruling::Allowed(permit) => permit,
+            Ruling::AllowedInParts(parts, permit) => {
                 self.out.notices.push((path.clone(), Notice::HoldsExcluded));
                 return self.remove_subpaths(parts, &permit, &check);
             }
-            Ruling::Stays(stay) => {
+            Ruling::Refused(stay) => {
                 if let Err(work_error) = self.out.stays(stay, path) {
                     self.out.record_failure(path.clone(), check, work_error);
                 }
@@ -242,9 +245,9 @@ impl Round<'_> {
             }
         };
         match self.take_dir(replica, path, &name, old, (&check, &permit)) {
-            Ok(Some((done, aside))) => self.gone(rel.clone(), aside, done),
+            Ok(Some((done, trash))) => self.gone(rel.clone(), trash, done),
             Ok(None) => self.out.again.push((path.clone(), check, Requeue::Now)),
-            // Gone already. Not so the folder where it is to be kept.
+            // The directory does not exist any more. A missing backup folder is an error.
             Err(WorkError::FsError(error)) if error.is_absence() && error.side == Side::Replica => {
             }
             Err(work_error) => self.out.record_failure(path.clone(), check, work_error),

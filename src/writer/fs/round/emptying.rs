@@ -1,6 +1,6 @@
-//! Directories that cannot be renamed: their file system has them on another layer or branch
-//! (overlayfs, mergerfs). They are emptied where they stand, bottom up, so that they do not go in
-//! one piece (I6). What may go is asked before, as ever.
+//! Directories that cannot be renamed, since their file system has them on another layer or branch
+//! (overlayfs, mergerfs). They are emptied in place, bottom up, and so not removed in one piece
+//! (I6). The rules of removal are applied before, as to all directories.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 use super::Round;
 use crate::fs::tree::ReplicaDir;
 use crate::model::error::FsErrorKind;
-use crate::model::error::{FsError, WorkError, gone_is_fine};
+use crate::model::error::{FsError, WorkError, ignore_absence};
 use crate::model::path::{Name, RelPath};
 use crate::plan::removal::RemovalPermit;
 
-/// How long a round removes entries of such a directory before others have their turn.
+/// How long a round empties such a directory before other work has its turn.
 pub(super) const A_TURN: Duration = Duration::from_millis(20);
 
-/// Of each such directory that is not empty yet, how many entries have gone.
+/// The directories that are not empty yet, with the number of their deleted entries.
 #[derive(Default)]
 pub(super) struct Emptying(Mutex<HashMap<RelPath, u64>>);
 
@@ -34,23 +34,25 @@ impl Emptying {
 /// How far a directory was emptied.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum EmptiedInPlace {
-    /// It is gone, with so many entries since the first turn, itself included.
+    /// It was deleted. The number of entries since the first turn, itself included.
     Wholly(u64),
-    /// There was no time for more.
+    /// There was no time to delete all of it.
     InPart,
 }
 
-/// Whether a directory cannot be renamed, nor exchanged, for where it lies.
+/// Returns whether the error means that a directory can be neither renamed nor exchanged where it
+/// lies.
 pub(super) fn cannot_be_renamed(error: &FsError) -> bool {
     error.kind == FsErrorKind::CrossDevice
 }
 
 impl Round<'_> {
-    /// Removes the directory `name` in `dir`, which lies at `path`, with all that it holds, as far
-    /// as it gets in a `turn`.
+    /// Deletes the directory `name` in `dir`, which lies at `path`, with all that it holds. Stops
+    /// after `turn`, if one is given.
     ///
     /// # Errors
-    /// What cannot be removed, and [`WorkError::Cancelled`]. What was removed by then is gone.
+    /// If an entry cannot be deleted; [`WorkError::Cancelled`]. Some entries may be deleted by
+    /// then.
     pub(super) fn empty_in_place(
         &self,
         dir: &ReplicaDir,
@@ -59,7 +61,7 @@ impl Round<'_> {
         turn: Option<Duration>,
         permit: &RemovalPermit,
     ) -> Result<EmptiedInPlace, WorkError> {
-        // What is being removed is nobody's to see.
+        // Nobody else may look into it while it is being deleted.
         self.shut(dir, name);
         let mut removed = self.shared.emptied.lock().remove(path).unwrap_or_default();
         let result = self.empty_from(dir, RelPath::root().join(name), (turn, permit), &mut removed);
@@ -70,7 +72,8 @@ impl Round<'_> {
         result.map(|_| EmptiedInPlace::InPart)
     }
 
-    /// Whether all is gone. One directory is open at a time: a tree may be as deep as it likes.
+    /// Returns whether all is deleted. Only a directory and its parent are open at a time, so that
+    /// a tree may have any depth.
     fn empty_from(
         &self,
         dir: &ReplicaDir,
@@ -83,7 +86,7 @@ impl Round<'_> {
         let mut waiting = vec![top];
         while let Some((above, name)) = waiting.last().and_then(RelPath::split) {
             let parent = dir.open(&above)?;
-            let open = match parent.open_unlocked(name.as_bytes()) {
+            let open = match parent.open_and_grant(name.as_bytes()) {
                 Err(error) if error.is_absence() => {
                     waiting.pop();
                     continue;
@@ -95,10 +98,10 @@ impl Round<'_> {
             listing_took += listed.elapsed();
             let here = above.join(&name);
             let before = waiting.len();
-            let reserved = listing.reserved().map(|name| (name, open.look(name).is_dir()));
+            let reserved = listing.reserved().map(|name| (name, open.observe(name).is_dir()));
             let all = listing
                 .iter()
-                .map(|(name, hint)| (name, hint.is_dir_or(|| open.look(name).is_dir())));
+                .map(|(name, hint)| (name, hint.is_dir_or(|| open.observe(name).is_dir())));
             for (entry, is_dir) in all.chain(reserved) {
                 if self.shared.stop.load(Ordering::Relaxed) {
                     return Err(WorkError::Cancelled);
@@ -107,16 +110,16 @@ impl Round<'_> {
                     waiting.extend(Name::new(entry).map(|name| here.join(&name)));
                     continue;
                 }
-                open.remove_file(entry, permit).or_else(gone_is_fine)?;
+                open.remove_file(entry, permit).or_else(ignore_absence)?;
                 *removed += 1;
-                // What was listed is listed again in the next turn: that should not be most of the
-                // work.
+                // The next turn lists these directories again. A turn is at least three times as
+                // long as the listing, so that listing is not most of the work.
                 if turn.is_some_and(|turn| begun.elapsed() >= turn.max(3 * listing_took)) {
                     return Ok(false);
                 }
             }
             if waiting.len() == before {
-                parent.remove_dir(name.as_bytes(), permit).or_else(gone_is_fine)?;
+                parent.remove_dir(name.as_bytes(), permit).or_else(ignore_absence)?;
                 *removed += 1;
                 waiting.pop();
             }

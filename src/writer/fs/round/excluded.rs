@@ -1,6 +1,6 @@
-//! Directories of the replica that the source lacks, and that hold what is excluded: that stays,
-//! and with it the directories it lies in, and their files of patterns. Everything else in them
-//! goes.
+//! Directories of the replica that the source lacks, and that hold excluded entries. Those stay,
+//! and so do the directories in which they lie, and the pattern files there. All other entries are
+//! deleted.
 
 use std::ops::ControlFlow;
 
@@ -15,13 +15,13 @@ use crate::model::reason::Reason;
 use crate::plan::removal::{Removable, RemovalPermit};
 use crate::report::{Done, Operation};
 
-/// Finds out what may go of a directory of the replica that the source lacks. Of its own files of
-/// patterns the replica has the last copy: they still count.
+/// Finds out which part of a directory of the replica may be deleted if the source lacks it. Its
+/// own pattern files still count, although only the replica has them.
 pub fn removable_part(replica: &Dir, dir: &RelPath, filter: &Filter) -> Removable {
     if filter.is_empty() { Removable::Whole } else { look_into(replica, dir, &filter.detached()) }
 }
 
-/// Goes down and up again without recursion: a tree may be deeper than a stack.
+/// Walks without recursion: a tree may be deeper than the stack allows.
 fn look_into(replica: &Dir, dir: &RelPath, filter: &Filter) -> Removable {
     let mut above = Vec::new();
     let mut level = Level::open(replica, dir.clone(), filter);
@@ -38,12 +38,12 @@ fn look_into(replica: &Dir, dir: &RelPath, filter: &Filter) -> Removable {
     }
 }
 
-/// A directory that is being looked into.
+/// A directory that is being walked.
 struct Level {
     dir: RelPath,
-    /// The directories in it that were not looked into yet.
+    /// Its directories that were not walked yet.
     dirs: Vec<RelPath>,
-    /// What may go, and whether something stays.
+    /// The entries that may be deleted, and whether another one stays.
     parts: Vec<RelPath>,
     stays: bool,
 }
@@ -54,7 +54,7 @@ impl Level {
         let listed =
             replica.open(&level.dir).and_then(|open| open.list().map(|listing| (open, listing)));
         let Ok((open, listing)) = listed else {
-            // What cannot be looked into may hold anything.
+            // A directory that cannot be listed may hold anything.
             level.stays = true;
             return level;
         };
@@ -62,7 +62,7 @@ impl Level {
         let rules = filter.at(&level.dir);
         for (name, hint) in listing.iter() {
             let Some(path) = Name::new(name).map(|name| level.dir.join(&name)) else { continue };
-            let is_dir = hint.is_dir_or(|| open.look(name).is_dir());
+            let is_dir = hint.is_dir_or(|| open.observe(name).is_dir());
             if rules.excludes(name, is_dir) {
                 level.stays = true;
             } else if is_dir {
@@ -88,7 +88,7 @@ impl Level {
         if !self.stays {
             return Removable::Whole;
         }
-        // The patterns stay with what they exclude: else the next look would not know of it.
+        // Pattern files stay with the entries that they exclude: the next check needs them.
         let holds_rules = |path: &RelPath| {
             path.split().is_some_and(|(above, name)| {
                 above == self.dir && filter.governed_by(&above, &name).is_some()
@@ -100,8 +100,8 @@ impl Level {
 }
 
 impl Round<'_> {
-    /// Whether something in the replica's directory `from` would be left alone at `to`, where the
-    /// source has it now. What cannot be looked into may hold anything.
+    /// Returns whether an entry in the replica's directory `from` would be excluded at `to`, where
+    /// the source has the directory now. A directory that cannot be listed may hold anything.
     pub(super) fn changes_exclusion(&self, from: &RelPath, to: &RelPath) -> bool {
         let filter = &self.shared.filter;
         if filter.is_empty() {
@@ -116,7 +116,7 @@ impl Round<'_> {
             let Ok((open, listing)) = opened else { return ControlFlow::Break(()) };
             let rules = filter.at(&here);
             for (name, hint) in listing.iter() {
-                let is_dir = hint.is_dir_or(|| open.look(name).is_dir());
+                let is_dir = hint.is_dir_or(|| open.observe(name).is_dir());
                 if rules.excludes(name, is_dir) {
                     return ControlFlow::Break(());
                 }
@@ -127,8 +127,8 @@ impl Round<'_> {
         seen.is_break()
     }
 
-    /// Removes some entries below a directory that the source lacks. The guard, the mounts and the
-    /// absence were seen to by whoever asks.
+    /// Removes some entries below a directory that the source lacks. The caller has checked the
+    /// guard, the mounts, and the absence in the source.
     pub(super) fn remove_subpaths(
         &mut self,
         parts: Vec<RelPath>,
@@ -138,7 +138,7 @@ impl Round<'_> {
         for path in parts {
             let Some((dir, name)) = path.split() else { continue };
             match self.remove_part(&dir, &path, &name, (check, permit)) {
-                Ok(PartRemoval::Gone(done, aside)) => self.gone(dir, aside, done),
+                Ok(PartRemoval::Gone(done, trash)) => self.gone(dir, trash, done),
                 Ok(PartRemoval::Absent) => {}
                 Ok(PartRemoval::Left) => self.out.again.push((path, check.clone(), Requeue::Now)),
                 Err(work_error) => self.out.record_failure(path, check.clone(), work_error),
@@ -154,13 +154,13 @@ impl Round<'_> {
         (check, permit): (&Check, &RemovalPermit),
     ) -> Result<PartRemoval, WorkError> {
         let dir = self.open_replica(dir)?;
-        let Some(entry) = dir.look(name.as_bytes()).entry().cloned() else {
+        let Some(entry) = dir.observe(name.as_bytes()).entry().cloned() else {
             return Ok(PartRemoval::Absent);
         };
         if entry.is_dir() {
             let taken = self.take_dir(&dir, path, name, &entry, (check, permit))?;
             return Ok(
-                taken.map_or(PartRemoval::Left, |(done, aside)| PartRemoval::Gone(done, aside))
+                taken.map_or(PartRemoval::Left, |(done, trash)| PartRemoval::Gone(done, trash))
             );
         }
         self.remove_file_at(&dir, path, name, permit)?;
@@ -169,12 +169,12 @@ impl Round<'_> {
     }
 }
 
-/// What became of an entry in a directory of which a part stays.
+/// The result of removing an entry of a directory that stays in part.
 enum PartRemoval {
-    /// What was done, and the reserved name under which it lies, if it is a directory.
+    /// The action, and the reserved name that a directory has now.
     Gone(Done, Option<Name>),
     Absent,
-    /// There was no time for all of it.
+    /// There was no time to remove all of it.
     Left,
 }
 

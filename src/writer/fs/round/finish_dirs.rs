@@ -1,5 +1,5 @@
-//! The phase `finish_dirs`: modes, owners and times of the directories in which a name was looked
-//! at, bottom up, after all that changes them.
+//! The `finish_dirs` phase: sets modes, owners and times of the directories in which a name was
+//! checked. It runs bottom up, after all that changes them.
 
 use super::Round;
 use super::in_place::common_rights;
@@ -7,7 +7,7 @@ use super::open_dirs::DirPair;
 use super::widening::Widening;
 use crate::fs::tree::Settings;
 use crate::model::check::{Check, Depth};
-use crate::model::error::{FsError, TAKES_NO_METADATA};
+use crate::model::error::{APPEND_ONLY_METADATA, FsError};
 use crate::model::path::RelPath;
 use crate::model::reason::Reason;
 use crate::plan::metadata::{MetadataDiff, grants_more};
@@ -22,18 +22,18 @@ impl Round<'_> {
             let is_asked = since.is_some() || rel.is_root() || self.made.contains(rel);
             let since = since.unwrap_or(self.terms.now);
             let check = Check::new(Depth::Content, self.terms.detector, since);
-            if let Err(error) = self.close_one(rel, &check, is_asked) {
-                // Gone meanwhile: another look concerns it.
+            if let Err(error) = self.finish_dir(rel, &check, is_asked) {
+                // If it was deleted meanwhile, another check concerns it.
                 if !error.is_dir_absence() {
                     self.out.record_failure(rel.clone(), check, error.into());
                 }
-                self.lock_again(rel);
+                self.restore_lock(rel);
             }
         }
     }
 
-    fn close_one(&mut self, rel: &RelPath, check: &Check, is_asked: bool) -> Result<(), FsError> {
-        // One that its mode locks is opened up first.
+    fn finish_dir(&mut self, rel: &RelPath, check: &Check, is_asked: bool) -> Result<(), FsError> {
+        // A directory that is locked by its mode is opened up first.
         let replica_opened = match self.dir_pairs.get(rel) {
             Some(DirPair { replica: Some(_), .. }) => None,
             _ => Some(self.open_replica(rel)?),
@@ -51,7 +51,7 @@ impl Round<'_> {
         else {
             return Ok(());
         };
-        // RACE: the source directory may change after this. Then a later look finds it.
+        // RACE: the source's directory may change after this. A later check finds that.
         let capabilities = &self.shared.capabilities;
         let xattrs = (replica.xattrs(capabilities.xattrs)?, source.xattrs(capabilities.xattrs)?);
         let entry = source.entry()?;
@@ -61,7 +61,7 @@ impl Round<'_> {
             ..MetadataDiff::between(&entry, &now, capabilities)
         };
         if differs.any() && now.inode.append_only {
-            return Err(TAKES_NO_METADATA);
+            return Err(APPEND_ONLY_METADATA);
         }
         let widening = Widening {
             round: self,
@@ -76,7 +76,7 @@ impl Round<'_> {
         {
             let mtime = differs.mtime.then(|| capabilities.mtime_of(&entry));
             replica.set(&Settings { mtime, ..Settings::default() })?;
-            // One that was opened up stays open to its owner, so that a walk can look into it.
+            // A directory that was opened up stays open to its owner, so that a walk can read it.
             self.defer_widen(rel, check, why);
             return Ok(());
         }
@@ -96,7 +96,7 @@ impl Round<'_> {
         if visible && !self.made.contains(rel) {
             let mut done =
                 Done::new(Operation::Updated, rel.clone(), &entry, Reason::Metadata, check);
-            // Its mtime may differ only through what this round did in it.
+            // Its mtime may differ only because of this round's own work in it.
             done.differs = MetadataDiff {
                 mode: capabilities.modes && mode_before != entry.mode,
                 mtime: false,
@@ -107,9 +107,9 @@ impl Round<'_> {
         Ok(())
     }
 
-    /// Takes what `finish_dirs` could not set from a directory that was opened up. One that was
-    /// closed stays so.
-    fn lock_again(&self, rel: &RelPath) {
+    /// Takes back the permissions of a directory that was opened up, if `finish_dirs` has failed. A
+    /// directory that was restricted stays so.
+    fn restore_lock(&self, rel: &RelPath) {
         if let (Some(mode), Ok(dir)) = (self.saved_modes.get(rel), self.replica.open(rel))
             && let Ok(now) = dir.entry()
         {

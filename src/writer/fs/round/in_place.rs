@@ -1,5 +1,5 @@
-//! What is set on a file or a symlink of the replica in place: metadata, where nobody gains by it
-//! what he should not.
+//! Sets metadata on files and symlinks of the replica in place, unless somebody would gain rights
+//! by this that they must not have.
 
 use super::RoundOutput;
 use super::contents::{EntryContext, Worked, changed_if_gone};
@@ -14,12 +14,12 @@ use crate::plan::metadata::MetadataDiff;
 use crate::report::{Done, Operation};
 use crate::writer::fs::copy::settings;
 
-/// What is not set in place, but by a copy.
+/// The error for metadata that must not be set in place: the file is copied anew.
 const UNSETTABLE: FsError =
     FsError::found("set metadata", Side::Replica, FsErrorKind::NotPermitted);
 
 impl<'a> EntryContext<'_, 'a> {
-    /// Sets what differs in place. What cannot be set that way is made anew.
+    /// Sets the facts that differ in place. If this is not permitted, the entry is made anew.
     pub(super) fn set_metadata(
         &self,
         name: &Name,
@@ -68,14 +68,14 @@ impl<'a> EntryContext<'_, 'a> {
     ) -> Result<(), FsError> {
         let capabilities = &self.round.shared.capabilities;
         let (file, now) = self.replica.open_existing(name)?;
-        // It is what was compared, and nothing that somebody has put in its place.
+        // It must be the file that was compared, and not another one in its place.
         let Some(standing) =
             standing.entry().filter(|standing| standing.identity() == now.identity())
         else {
             return Err(FsError { kind: FsErrorKind::Invalid, ..UNSETTABLE });
         };
         let mode = capabilities.mode_of(entry, Some(&now));
-        // RACE: a link may be made right after this. It then sees the new metadata.
+        // RACE: a link may be made right after this. It then has the new metadata too.
         if !lies_here_alone(&now) || gains_rights(differs, mode, &now) {
             return Err(UNSETTABLE);
         }
@@ -89,8 +89,8 @@ impl<'a> EntryContext<'_, 'a> {
         file.set(&Settings { mode, ..settings })
     }
 
-    /// Takes from a file what the source's mode gives no more, where it cannot be made equal at
-    /// once. What it is then, where that was done.
+    /// Removes the permissions of a file that its source does not give any more, if it cannot be
+    /// updated at once. Returns what stands there then; `None` if nothing was changed.
     pub(super) fn restrict_file(
         &self,
         name: &Name,
@@ -100,7 +100,7 @@ impl<'a> EntryContext<'_, 'a> {
         let capabilities = &self.round.shared.capabilities;
         let (source, standing) =
             (source.entry()?, standing.entry().filter(|standing| standing.is_file())?);
-        // Its owner's rights do no harm.
+        // Its owner's permissions do no harm.
         let mode = standing.mode & (capabilities.mode_of(source, Some(standing)) | 0o700);
         if !capabilities.modes || !source.is_file() || mode == standing.mode {
             return None;
@@ -110,11 +110,11 @@ impl<'a> EntryContext<'_, 'a> {
             return None;
         }
         file.set(&Settings { mode: Some(mode), ..Settings::default() }).ok()?;
-        Some(self.replica.look(name.as_bytes()))
+        Some(self.replica.observe(name.as_bytes()))
     }
 
-    /// Sets the times of a file again to what they are, which renews its ctime: found equal, it
-    /// need not be read by each quick scan. Where that fails, it is.
+    /// Renews the ctime of a file, by setting the mtime that it has. The file was found equal, so
+    /// quick sweeps need not read it again. If this fails, they do.
     pub(super) fn renew(&self, name: &Name, replica: &Entry) {
         let times = Settings { mtime: Some(replica.mtime), ..Settings::default() };
         let is_it = |now: &Entry| now.identity() == replica.identity() && lies_here_alone(now);
@@ -125,8 +125,8 @@ impl<'a> EntryContext<'_, 'a> {
         }
     }
 
-    /// Whether somebody would be given rights to a file of which nobody knows whether it is the
-    /// one: it may have been put in the other's place.
+    /// Returns whether metadata would give somebody rights to a file whose contents were not
+    /// compared: another one may have been put in its place.
     pub(super) fn gives_rights_unseen(&self, source: &Entry, replica: &Entry) -> bool {
         let capabilities = &self.round.shared.capabilities;
         let differs = MetadataDiff::between(source, replica, capabilities);
@@ -136,20 +136,21 @@ impl<'a> EntryContext<'_, 'a> {
     }
 }
 
-/// Whether what is set on an entry of the replica in place concerns nothing else: no second link to
-/// it, and no file outside that is mounted there.
+/// Returns whether a change of an entry of the replica in place affects nothing else. It has no
+/// second hard link, and no file from elsewhere is mounted there.
 pub(super) fn lies_here_alone(replica: &Entry) -> bool {
     replica.inode.links <= 1 && !replica.inode.mount_root
 }
 
-/// What both the old and the new mode allow: for the moment in which the owner or the ACL changes.
+/// Returns the permissions that both the old and the new mode give, for the moment in which the
+/// owner or the ACL changes.
 pub(super) fn common_rights(source: &Entry, standing: &Entry) -> u32 {
     source.mode & standing.mode & 0o777
 }
 
-/// Whether it would come to run as its owner or with its group, or as another one than before.
-/// Whoever could write to it until now, or has it open for writing, would write the program: such a
-/// file is made anew.
+/// Returns whether a file would become setuid or setgid, or would be so for another owner or group.
+/// Somebody who can write to it now, or has it open for writing, could then choose the program.
+/// Such a file is made anew.
 fn gains_rights(differs: MetadataDiff, mode: u32, standing: &Entry) -> bool {
     let is_given = (differs.uid || differs.gid) && (mode | standing.mode) & 0o6000 != 0;
     is_given || mode & !standing.mode & 0o6000 != 0

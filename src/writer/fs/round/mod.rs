@@ -1,13 +1,16 @@
-//! The one writer: rounds. Whoever detects a change only says where to look; what is done
-//! about it, and all that becomes visible in the replica, is done here (I1).
+//! Rounds, which make every change that becomes visible in the replica (I1). Detectors only report
+//! what to check. A round decides what is to be done.
 //!
-//! A round takes some checks and goes through its phases, with nobody else writing meanwhile:
-//! `moves` follows renames; `open_dirs` and `observe` find out what stands on both sides;
-//! `directories` makes, exchanges and puts aside directories, top down; `contents` copies files and
-//! symlinks, in parallel; `finish_dirs` sets modes and times of the directories that were checked,
-//! bottom up.
+//! A round takes some checks and runs these phases. Nobody else writes meanwhile.
 //!
-//! A round knows no queue and no daemon. It can be run alone, on one thread.
+//! - `moves` follows renames.
+//! - `open_dirs` opens the directories on both sides, and restricts the replica's.
+//! - `observe` finds out what stands at each name on both sides.
+//! - `directories` makes, exchanges and removes directories, top down.
+//! - `contents` copies and removes files and symlinks, in parallel.
+//! - `finish_dirs` sets modes, owners and times of the directories that were checked, bottom up.
+//!
+//! A round uses neither the queue nor the daemon. It can run alone, on one thread.
 
 mod finish_dirs;
 mod contents;
@@ -57,34 +60,33 @@ use crate::writer::fs::big_files::{BigFileWorkers, Finished, Job};
 use crate::writer::fs::copy::TempNames;
 use crate::writer::fs::pruning::Pruning;
 use crate::writer::fs::trash::{Emptied, Trash, TrashThread};
-use crate::writer::{BackgroundStatus, Outcome, Requeue, Waiting, Work, Writer};
+use crate::writer::{BackgroundStatus, LongJob, Outcome, Requeue, Waiting, Work, Writer};
 use emptying::Emptying;
 use in_flight::InFlight;
 use open_dirs::DirPair;
 use pending_trash::PendingTrash;
 use submounts::SourceSubmounts;
 
-/// Names of one directory that one task works on.
+/// How many names of one directory a task has, at most.
 const TASK: usize = 32;
 
-/// At most so many entries of which something was noted are told apart; beyond, they are no longer
-/// named.
+/// How many notices are remembered, so that each is logged once. Further ones are not logged.
 const NAMED: usize = 1_000;
 
-/// How a reconciler works.
+/// The settings of a [`Reconciler`].
 #[derive(Default)]
 pub struct WriterOptions {
     /// Threads for the contents phase, and workers for big files.
     pub threads: usize,
-    /// Whether what is said to be done is safe on the disk.
+    /// Whether an action is logged only once it is safe on the disk (`--durable`).
     pub durable: bool,
-    /// Where what is removed or overwritten is kept.
+    /// The backup for entries that are deleted or overwritten.
     pub backup: Option<Arc<Backup>>,
-    /// When backups are removed; they are kept for ever where there is none.
+    /// The schedule for removing old backups; `None` to keep them for ever.
     pub pruning: Option<Pruning>,
 }
 
-/// What has ended in the background.
+/// A result of work in the background.
 pub enum Ended {
     BigFile(Box<Finished>),
     Trash(Emptied),
@@ -94,44 +96,46 @@ impl Ended {
     pub fn path(&self) -> RelPath {
         match self {
             Self::BigFile(finished) => finished.job.path.clone(),
-            Self::Trash(emptied) => emptied.aside.path(),
+            Self::Trash(emptied) => emptied.trash.path(),
         }
     }
 }
 
-/// What outlives the rounds: big files and trees on their way, and what was said already.
+/// The writer of a replica on a file system. It holds what outlives a round: big files in flight,
+/// pending trash, and which notices were logged.
 pub struct Reconciler {
     pub roots: Roots,
     pub capabilities: Capabilities,
     pub filter: Filter,
     threads: usize,
-    /// Whether what is said to be done is safe on the disk.
+    /// Whether an action is logged only once it is safe on the disk (`--durable`).
     durable: bool,
     backup: Option<Arc<Backup>>,
     pruning: Option<Pruning>,
-    /// Whether modes keep nobody out: for root, locked directories need no opening up.
+    /// Whether it runs as root, whom modes do not keep out: locked directories need not be opened
+    /// up.
     privileged: bool,
     stop: Arc<AtomicBool>,
     names: Arc<TempNames>,
     workers: BigFileWorkers,
     trash_thread: TrashThread,
-    /// Where comes out what they have ended, and what of it the next round takes up.
+    /// The results of the workers and of the trash thread, and those that the next round handles.
     ended: Receiver<Ended>,
     given_back: Vec<Ended>,
     in_flight: InFlight,
     pending_trash: PendingTrash,
     named: Mutex<HashSet<(RelPath, Notice)>>,
-    /// How many entries have gone of directories that are emptied in their place.
+    /// Directories that are being emptied in place, with the number of their deleted entries.
     emptied: Emptying,
     submounts: SourceSubmounts,
     verified_dirs: Arc<VerifiedDirs>,
 }
 
 impl Reconciler {
-    /// Starts the workers for big files and the trash thread. `stop` ends what they do.
+    /// Starts the workers for big files and the trash thread. `stop` interrupts their work.
     ///
     /// # Errors
-    /// Where their threads cannot be started.
+    /// If their threads cannot be started.
     pub fn start(
         roots: Roots,
         capabilities: Capabilities,
@@ -172,27 +176,27 @@ impl Reconciler {
         })
     }
 
-    /// How many big files and trees that were put aside are in the background.
+    /// Returns how many big files and trash directories are in the background.
     #[cfg(test)]
     pub fn count_in_background(&self) -> usize {
         self.workers.count_taken() + self.pending_trash.len()
     }
 
-    /// Another directory is the source now.
-    pub fn adopt_source(&mut self, pin: DirId) {
-        let before = &self.roots.source_pin;
-        // Where that cannot be told, more is kept.
-        if !pin.is_same_on_disk(before) && (pin.is_distinct() || !pin.same_inode(before)) {
+    /// Takes another directory as the source.
+    pub fn adopt_source(&mut self, id: DirId) {
+        let before = &self.roots.source_id;
+        // If it may be the same directory, the known mounts still count, so that more is kept.
+        if !id.is_same_on_disk(before) && (id.is_distinct() || !id.same_inode(before)) {
             self.submounts.forget();
         }
-        self.roots.source_pin = pin;
+        self.roots.source_id = id;
         self.roots.find_quirks(&self.capabilities);
     }
 
-    /// Another directory is the replica now.
-    pub fn adopt_replica(&mut self, pin: DirId) {
+    /// Takes another directory as the replica.
+    pub fn adopt_replica(&mut self, id: DirId) {
         self.verified_dirs.forget();
-        self.roots.replica_pin = Some(pin);
+        self.roots.replica_id = Some(id);
     }
 
     fn begin<'a>(
@@ -220,15 +224,14 @@ impl Reconciler {
         }
     }
 
-    /// Hands what a round began to the workers for big files and to the trash thread.
+    /// Hands the round's jobs and trash to the workers and the trash thread, and logs its notices.
     fn start_background(&mut self, out: &mut RoundOutput) {
         for job in out.jobs.drain(..) {
             self.workers.hand_over(job);
         }
-        for aside in out.asides.drain(..) {
-            // What was on its way below is on its way to nowhere.
-            self.pending_trash.begin(&aside);
-            self.trash_thread.hand_over(aside);
+        for trash in out.trash.drain(..) {
+            let progress = self.pending_trash.begin(&trash);
+            self.trash_thread.hand_over(trash, progress);
         }
         let mut named = self.named.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         for (path, notice) in out.notices.drain(..) {
@@ -239,19 +242,19 @@ impl Reconciler {
         }
     }
 
-    /// Cancels what workers for big files do at `path` and below it.
+    /// Cancels the big files in flight at `path` and below.
     fn cancel_within(&self, path: &RelPath) {
         self.in_flight.cancel_within(path);
     }
 
-    /// Takes back what workers for big files have ended, under the names that it has by now; big
-    /// files that were given up meanwhile are no longer of interest.
+    /// Ends the flights of finished jobs, and gives each its present path. Drops jobs that were
+    /// given up meanwhile.
     fn still_wanted(&self, mut finished: Vec<Finished>) -> Vec<Finished> {
         finished.retain_mut(|finished| self.in_flight.end(&mut finished.job));
         finished
     }
 
-    /// What was given back, taken apart.
+    /// Takes out the results that were given back, by kind.
     fn take_given_back(&mut self) -> (Vec<Finished>, Vec<Emptied>) {
         let (mut finished, mut emptied) = (Vec::new(), Vec::new());
         for ended in self.given_back.drain(..) {
@@ -282,7 +285,7 @@ impl Writer for Reconciler {
         };
         let (finished, emptied) = self.take_given_back();
         let Work { moves, mut checks, detector, deletions, budget, big, swept, now } = work;
-        // The time that it was then, since roots may take a while to be opened.
+        // The time of the clock at `now`: opening the roots may have taken a while.
         let begun = clock::now().before(now.elapsed());
         let terms = Terms { detector, deletions, big, swept, now, begun };
         let mut round = self.begin((source, replica), terms, waiting);
@@ -298,7 +301,7 @@ impl Writer for Reconciler {
         round.tell();
         let mut out = round.out;
         self.start_background(&mut out);
-        // What failed because a root went away is no Problem of the entries.
+        // If a root was lost meanwhile, these are not problems of the entries.
         if !out.problems.is_empty() {
             self.roots.open()?;
         }
@@ -321,7 +324,7 @@ impl Writer for Reconciler {
         let (finished, emptied) = self.take_given_back();
         drop(self.still_wanted(finished));
         for emptied in emptied {
-            self.pending_trash.end(&emptied.aside);
+            self.pending_trash.end(&emptied.trash);
         }
     }
 
@@ -335,15 +338,20 @@ impl Writer for Reconciler {
         }
     }
 
+    fn longest_job(&self) -> Option<LongJob> {
+        let jobs = [self.in_flight.longest(), self.pending_trash.current()];
+        jobs.into_iter().flatten().min_by_key(|job| job.begun)
+    }
+
     fn abandon(&mut self) {
         let in_flight = self.in_flight.abandon();
-        let Ok((replica, pin)) = self.roots.replica.open_replica() else { return };
-        if Some(pin) != self.roots.replica_pin {
+        let Ok((replica, id)) = self.roots.replica.open_replica() else { return };
+        if Some(id) != self.roots.replica_id {
             return;
         }
         for (path, temp) in in_flight {
             if let (Some((dir, _)), Some(temp)) = (path.split(), temp) {
-                // What cannot be removed now is removed by the next run's sweep (I7).
+                // The next run's sweep removes what cannot be removed now (I7).
                 let _ = replica.open(&dir).and_then(|dir| remove_unseen(&dir, &temp));
             }
         }
@@ -354,7 +362,7 @@ impl Writer for Reconciler {
         [Some(&self.roots.replica), backup]
             .into_iter()
             .flatten()
-            .filter_map(|root| root.room().ok())
+            .filter_map(|root| root.free_space().ok())
             .collect()
     }
 
@@ -395,10 +403,10 @@ impl Writer for Reconciler {
     }
 }
 
-/// Removes a temporary file and leaves its directory's mode and mtime as they were.
+/// Removes a temporary file. The mode and mtime of its directory stay as they were.
 fn remove_unseen(dir: &ReplicaDir, temp: &Name) -> crate::fs::tree::Result<()> {
     let before = dir.entry()?;
-    let mode = dir.let_owner_in()?;
+    let mode = dir.grant_owner_access()?;
     let removed = dir.remove_reserved(temp);
     dir.set(&Settings { mode, mtime: Some(before.mtime), ..Settings::default() })?;
     removed
@@ -410,20 +418,20 @@ impl Drop for Reconciler {
     }
 }
 
-/// What a round comes to: its outcome, and what it hands to the background.
+/// The results of a round: its outcome, and the work for the background.
 #[derive(Default)]
 struct RoundOutput {
     outcome: Outcome,
     jobs: Vec<Job>,
-    asides: Vec<Trash>,
+    trash: Vec<Trash>,
 }
 
 impl RoundOutput {
-    /// Takes in what another task of the round comes to.
+    /// Adds the results of another task of the round.
     fn absorb(&mut self, other: Self) {
         self.outcome.absorb(other.outcome);
         self.jobs.extend(other.jobs);
-        self.asides.extend(other.asides);
+        self.trash.extend(other.trash);
     }
 }
 
@@ -441,8 +449,8 @@ impl DerefMut for RoundOutput {
     }
 }
 
-/// One name under work: what was asked, and what stands on each side. One that is known to be new
-/// has not been looked at.
+/// One name of a round: its check, and what stands on each side. Both sides stay
+/// [`Observed::Unobserved`] if a walk has listed the name as new.
 struct Observation {
     name: Name,
     check: Check,
@@ -450,59 +458,59 @@ struct Observation {
     replica: Observed,
 }
 
-/// For whom a round works, what it may do, and when it began.
+/// The terms of a round: for which detector it works, what it may do, and when it began.
 #[derive(Clone, Copy)]
 struct Terms {
     detector: Detector,
     deletions: Deletions,
-    /// Files above this size, in bytes, go to a worker.
+    /// Files above this size, in bytes, are handed to a worker.
     big: u64,
-    /// When the last full sweep began that has come to its end.
+    /// When the last completed full sweep began.
     swept: Option<Time>,
-    /// When the round began, by the clock of whoever asked for it, and by that of the system.
+    /// When the round began, by the monotonic clock and by the clock of the system.
     now: Instant,
     begun: Time,
 }
 
-/// Directories that were restricted with all above them.
+/// Directories that this round has restricted, with all above them.
 #[derive(Default)]
 struct RestrictedDirs {
-    /// As they were then, in the source and in the replica.
+    /// Their facts at that time, in the source and in the replica.
     known: HashMap<RelPath, (Entry, Entry)>,
-    /// The last one of them that was opened for what lies below it.
+    /// The last one that was opened, as the start for directories below it.
     near: Option<(RelPath, (Dir, ReplicaDir))>,
 }
 
-/// One round, from opening the roots to closing the directories.
+/// One round, from opening the roots to finishing the directories.
 struct Round<'a> {
     shared: &'a Reconciler,
     source: Dir,
     replica: ReplicaDir,
     terms: Terms,
-    /// How many new entries may come yet, where that is limited.
+    /// How many new entries may still be created; `None` for no limit.
     create_budget: Option<AtomicU64>,
-    /// The directories in which names are looked at.
+    /// The directories in which names are checked.
     dir_pairs: BTreeMap<RelPath, DirPair<'a>>,
-    /// The directories whose metadata is set at the end, and since when that is due where somebody
-    /// asked for it.
+    /// The directories whose metadata `finish_dirs` sets. The time is when the last check of the
+    /// directory itself was due; `None` if there is no such check.
     needs_finish: BTreeMap<RelPath, Option<Instant>>,
-    /// Directories of the replica that were opened up for the round, or closed to others, and their
-    /// former modes.
+    /// The former modes of directories of the replica that this round has opened up or restricted.
     saved_modes: HashMap<RelPath, u32>,
-    /// Directories that this round made: what it sets on them is no action of its own.
+    /// Directories that this round has made. Setting their metadata is not an action of its own.
     made: HashSet<RelPath>,
-    /// What this round has renamed, by the new names.
+    /// The new paths of entries that this round has renamed.
     moved: HashSet<RelPath>,
     restricted: RestrictedDirs,
     waiting: &'a dyn Waiting,
-    /// Where files and symlinks that it has renamed stand in the end, and since when that is due.
+    /// The last paths of renamed files and symlinks, and when each rename was reported.
     renamed_files: Vec<(RelPath, Instant)>,
     mounts: MountPoints,
     out: RoundOutput,
 }
 
 impl Round<'_> {
-    /// Writes the lines of what was done, once it is safe on the disk where that is asked for.
+    /// Logs the actions. With `--durable`, they are written to the disk first; if that fails, they
+    /// are recorded as failed.
     fn tell(&mut self) {
         if self.shared.durable && !self.out.done.is_empty() {
             match self.replica.sync() {
@@ -513,7 +521,7 @@ impl Round<'_> {
         self.out.log_done();
     }
 
-    /// Whether one more new entry may come. It counts as if it came.
+    /// Takes one new entry from the budget. Returns whether it may be created.
     fn may_create(&self) -> bool {
         let Some(budget) = &self.create_budget else { return true };
         budget
@@ -521,13 +529,14 @@ impl Round<'_> {
             .is_ok()
     }
 
-    /// Has a directory's metadata set at the end.
+    /// Notes that `finish_dirs` has to set a directory's metadata. `since`: when a check of the
+    /// directory itself was due.
     fn touch(&mut self, dir: RelPath, since: Option<Instant>) {
         let known = self.needs_finish.entry(dir).or_default();
         *known = (*known).max(since);
     }
 
-    /// What may be removed or replaced.
+    /// Returns the rules of removal for this round.
     fn rules(&self) -> RemovalRules<'_> {
         RemovalRules {
             roots: &self.shared.roots,
@@ -539,7 +548,7 @@ impl Round<'_> {
         }
     }
 
-    /// Whether one is gone that was mounted at this very name.
+    /// Returns the path of `name` if a file system was mounted there that is no longer mounted.
     fn lost_mount_at(&self, dir: &RelPath, name: &Name) -> Option<RelPath> {
         let submounts = &self.shared.submounts;
         let path =
@@ -547,7 +556,7 @@ impl Round<'_> {
         self.lost_mount_above(&path).map(|_| path)
     }
 
-    /// The same at `path` or above: there, all is left as it is.
+    /// Returns a lost mount at `path` or above, if there is one. All below it is kept.
     fn lost_mount_above(&self, path: &RelPath) -> Option<&RelPath> {
         self.shared.submounts.lost_above(path, &self.source, &self.shared.roots.source.path)
     }

@@ -1,9 +1,9 @@
-//! The moves phase: what the watch says was renamed is renamed in the replica too, before anything
-//! is looked at, so that it need not be copied.
+//! The `moves` phase: repeats in the replica the renames that the watch has reported. It runs
+//! before all checks, so that renamed entries need not be copied.
 //!
 //! Renames are followed in their order, so that the replica shows no state that the source never
-//! had. Each goes to the entry's last place where that is free. What cannot be followed is left to
-//! the looks at both ends: it is removed here and copied there.
+//! had. An entry is renamed to its last place at once if that is free. If a rename cannot be
+//! followed, the checks of both ends delete the old name and copy the new one.
 
 use super::removal::taken;
 use super::{Requeue, Round};
@@ -19,7 +19,7 @@ use crate::plan::removal::{RemovalKind, Ruling};
 use crate::report::{Done, Operation};
 use crate::writer::fs::backup::{BackupOutcome, Kept};
 
-/// How often a directory that has gone on is waited for.
+/// How often a rename is put back because the source has renamed the directory again.
 const TRIES: u8 = 10;
 
 /// A name in an open directory of the replica.
@@ -29,31 +29,31 @@ pub(super) struct ReplicaName {
     pub name: Name,
 }
 
-/// What is to be moved, and what it is the like of.
+/// An entry of the replica that is to be renamed, and its counterpart in the source.
 pub(super) struct Moving {
     pub replica: Entry,
     pub source: Entry,
-    /// To take it away from where it is.
+    /// The permit to take it away from its old name.
     pub permit: RemovalPermit,
 }
 
 impl Round<'_> {
     pub(super) fn moves(&mut self, renames: &RenameBatch, checks: &mut Checks) {
-        // While nothing may go from where it is, nothing is moved either.
+        // While deletions are held, nothing is renamed either.
         if self.terms.deletions.are_held() {
             return;
         }
-        for (index, hint) in renames.hints().iter().enumerate() {
-            if hint.is_undone {
+        for (index, rename) in renames.renames().iter().enumerate() {
+            if rename.is_undone {
                 self.exchange(renames, index);
-            } else if self.has_gone_on(renames, index) {
-                self.wait_for_more(hint, checks);
+            } else if self.was_renamed_again(renames, index) {
+                self.wait_for_more(rename, checks);
             } else {
                 self.follow(renames, index);
             }
         }
-        // Renaming has made the replica's files look newer than the source's. Only their contents
-        // tell whether they are the ones.
+        // A rename renews the ctime, so that the replica's files look newer than the source's. Only
+        // their contents show whether they are equal.
         for (end, since) in std::mem::take(&mut self.renamed_files) {
             let check = Check::new(Depth::Content, self.terms.detector, since);
             if renames.has_deferred_at(&end) {
@@ -64,74 +64,76 @@ impl Round<'_> {
         }
     }
 
-    /// Whether the source has the entry elsewhere by now, and nobody has told where.
-    fn has_gone_on(&mut self, renames: &RenameBatch, index: usize) -> bool {
-        let hint = &renames.hints()[index];
-        hint.is_dir
-            && hint.tries < TRIES
+    /// Returns whether the source has renamed the directory again, and the watch has not reported
+    /// its new name.
+    fn was_renamed_again(&mut self, renames: &RenameBatch, index: usize) -> bool {
+        let rename = &renames.renames()[index];
+        rename.is_dir
+            && rename.tries < TRIES
             && renames
-                .last_place(&hint.to, index + 1)
+                .last_place(&rename.to, index + 1)
                 .is_some_and(|end| self.source_at(&end) == Observed::Absent)
-            && self.source_at(&hint.from) == Observed::Absent
-            && self.place_of(&hint.from).is_some_and(|at| at.dir.look(at.name.as_bytes()).is_dir())
+            && self.source_at(&rename.from) == Observed::Absent
+            && self
+                .place_of(&rename.from)
+                .is_some_and(|at| at.dir.observe(at.name.as_bytes()).is_dir())
     }
 
-    /// Lets a rename wait, and the look at its beginning, which would find the entry gone.
-    fn wait_for_more(&mut self, hint: &Rename, checks: &mut Checks) {
-        self.out.renames.push(Rename { tries: hint.tries + 1, ..hint.clone() });
-        if let Some((dir, name)) = hint.from.split()
+    /// Puts a rename back, with the check of its old name, which would delete the entry.
+    fn wait_for_more(&mut self, rename: &Rename, checks: &mut Checks) {
+        self.out.renames.push(Rename { tries: rename.tries + 1, ..rename.clone() });
+        if let Some((dir, name)) = rename.from.split()
             && let Some(check) = checks.get_mut(&dir).and_then(|names| names.remove(&name))
         {
-            self.out.again.push((hint.from.clone(), check, Requeue::ParentGone));
+            self.out.again.push((rename.from.clone(), check, Requeue::ParentGone));
         }
     }
 
-    /// Follows one rename; `None` where it is not followed.
+    /// Follows one rename; `None` if it is not followed.
     fn follow(&mut self, renames: &RenameBatch, index: usize) -> Option<()> {
-        let (hint, later) = (&renames.hints()[index], index + 1);
-        let end = renames.last_place(&hint.to, later)?;
-        let moving = self.movable(&hint.from, &end)?;
-        let from = self.place_of(&hint.from)?;
-        let is_again = self.stands_again(&hint.from, &moving.replica)?;
-        let to = self.free_place(&hint.to, &end, (renames, later))?;
+        let (rename, later) = (&renames.renames()[index], index + 1);
+        let end = renames.last_place(&rename.to, later)?;
+        let moving = self.movable(&rename.from, &end)?;
+        let from = self.place_of(&rename.from)?;
+        let is_again = self.has_new_dir(&rename.from, &moving.replica)?;
+        let to = self.free_place(&rename.to, &end, (renames, later))?;
         self.restrict_moving(&from, &to, &moving, &end)?;
         let (moving, permit) = (moving.replica, moving.permit);
-        let is_filled = renames.fill(&hint.from, later);
+        let is_filled = renames.fill(&rename.from, later);
         let followed = if is_again {
-            self.move_behind((&from, &to), is_filled, hint, &permit)
+            self.move_and_leave_empty((&from, &to), is_filled, rename, &permit)
         } else {
-            self.move_over((&from, &to), &moving, hint, &permit)
+            self.move_over((&from, &to), &moving, rename, &permit)
         };
         if followed.is_none() {
-            // What was tried and taken back has left its time on both directories.
+            // A rename that was tried and undone has changed the mtimes of both directories.
             for (dir, _) in [&from.path, &to.path].into_iter().filter_map(RelPath::split) {
                 self.touch(dir, None);
             }
             return None;
         }
         self.goes(&from.path, &to.path);
-        self.moved_to(&from, &to, &moving, hint, end);
+        self.moved_to(&from, &to, &moving, rename, end);
         Some(())
     }
 
-    /// Moves an entry to where nothing stands, or over what it has taken the place of in the
-    /// source.
+    /// Renames an entry to a free name, or over the entry that it has replaced in the source.
     fn move_over(
         &mut self,
         (from, to): (&ReplicaName, &ReplicaName),
         moving: &Entry,
-        hint: &Rename,
+        rename: &Rename,
         permit: &RemovalPermit,
     ) -> Option<()> {
-        let standing = to.dir.look(to.name.as_bytes());
+        let standing = to.dir.observe(to.name.as_bytes());
         let is_kept = standing.is_dir() && self.shared.backup.is_some();
         match (standing.is_dir(), moving.is_dir()) {
-            (true, true) if is_kept => return self.displace(from, to, hint, permit),
-            // It does not overwrite a directory; that goes by a look.
+            (true, true) if is_kept => return self.replace_outdated(from, to, rename, permit),
+            // A file cannot be renamed over a directory. The check replaces that.
             (true, false) => return None,
             _ => {}
         }
-        // What is not moved for that is kept by what is done instead.
+        // If it cannot be backed up, the rename is not followed: the check tries it again.
         let kept = if moving.is_dir() {
             Kept::default()
         } else {
@@ -147,49 +149,49 @@ impl Round<'_> {
         if let Err(error) = moved {
             kept.undo(&to.dir, &to.name, &standing);
             let is_occupied = matches!(error.kind, FsErrorKind::NotEmpty | FsErrorKind::Exists);
-            is_occupied.then(|| self.displace(from, to, hint, permit))??;
+            is_occupied.then(|| self.replace_outdated(from, to, rename, permit))??;
         }
         Some(())
     }
 
-    /// Renames an entry to a place, over what stands there; `None` where that has to stay.
+    /// Renames an entry over what stands at `to`; `None` if that has to stay.
     fn move_into(
         &self,
         (dir, name): (&ReplicaDir, &Name),
         (to, standing): (&ReplicaName, &Observed),
         permit: &RemovalPermit,
     ) -> Option<crate::fs::tree::Result<()>> {
-        match self.rules().on_replacing(&to.path, standing, to.dir.gives_nothing_back()) {
+        match self.rules().on_replacing(&to.path, standing, to.dir.is_append_only_dir()) {
             None => Some(dir.move_to_free(name.as_bytes(), &to.dir, &to.name, permit)),
-            Some(Ruling::Goes(replaces)) => {
+            Some(Ruling::Allowed(replaces)) => {
                 Some(dir.move_to(name.as_bytes(), &to.dir, &to.name, &replaces))
             }
-            Some(Ruling::GoesInParts(..) | Ruling::Stays(_)) => None,
+            Some(Ruling::AllowedInParts(..) | Ruling::Refused(_)) => None,
         }
     }
 
-    /// Puts a directory in the place of another one that is out of date: the source could only put
-    /// it there because that one had gone, or was empty. They exchange their names, so that readers
-    /// miss neither, and the old one is put aside, or kept. `None` where it has to stay.
-    fn displace(
+    /// Renames a directory over an outdated one: in the source, that was deleted or empty before.
+    /// The two exchange their names, so that readers miss neither. The old one becomes trash, or is
+    /// moved to the backup. `None` if it has to stay.
+    fn replace_outdated(
         &mut self,
         from: &ReplicaName,
         to: &ReplicaName,
-        hint: &Rename,
+        rename: &Rename,
         permit: &RemovalPermit,
     ) -> Option<()> {
-        let Observed::Present(old) = to.dir.look(to.name.as_bytes()) else { return None };
-        let moving = from.dir.look(from.name.as_bytes());
-        // RACE: what is no directory has come to stand there. That goes by a check.
+        let Observed::Present(old) = to.dir.observe(to.name.as_bytes()) else { return None };
+        let moving = from.dir.observe(from.name.as_bytes());
+        // RACE: one of the two is not a directory any more. A check handles that.
         if !old.is_dir() || !moving.is_dir() {
             return None;
         }
         let ruling =
-            self.rules().on(&to.path, &old, RemovalKind::Replaced, to.dir.gives_nothing_back());
-        let Ruling::Goes(replaces) = ruling else { return None };
-        let check = Check::new(Depth::Subtree, self.terms.detector, hint.since);
+            self.rules().on(&to.path, &old, RemovalKind::Replaced, to.dir.is_append_only_dir());
+        let Ruling::Allowed(replaces) = ruling else { return None };
+        let check = Check::new(Depth::Subtree, self.terms.detector, rename.since);
         let done = taken(&to.dir, &to.path, &to.name, &old, &check);
-        self.leave_nothing_under_way(&to.path);
+        self.cancel_temps_within(&to.path);
         let taken = match &self.shared.backup {
             Some(backup) => {
                 let ends = ((&from.dir, &from.name), (&to.dir, &to.name));
@@ -197,7 +199,7 @@ impl Round<'_> {
             }
             None => BackupOutcome::Copied,
         };
-        let mut aside = None;
+        let mut trash = None;
         match taken {
             BackupOutcome::Exchanged => {}
             BackupOutcome::Moved => {
@@ -205,47 +207,50 @@ impl Round<'_> {
             }
             BackupOutcome::Copied => {
                 from.dir.exchange_with(&from.name, &to.dir, &to.name, &replaces).ok()?;
-                // What cannot be laid aside is found to be too much under the other's old name.
-                aside = self.lay_aside(&from.dir, &from.name, &replaces).ok();
+                // If it cannot be renamed away, the check of `from` deletes it.
+                trash = self.rename_to_trash(&from.dir, &from.name, &replaces).ok();
             }
         }
         let (dir, _) = from.path.split()?;
-        self.gone(dir, aside, done);
+        self.gone(dir, trash, done);
         Some(())
     }
 
-    /// Follows an exchange of names. Where it was a way there and back, there is nothing to follow.
+    /// Follows an exchange of two names. If it was a rename there and back, nothing is to be done.
     fn exchange(&mut self, renames: &RenameBatch, index: usize) -> Option<()> {
-        let (hint, later) = (&renames.hints()[index], index + 1);
-        let (one, other) = (self.place_of(&hint.from)?, self.place_of(&hint.to)?);
+        let (rename, later) = (&renames.renames()[index], index + 1);
+        let (one, other) = (self.place_of(&rename.from)?, self.place_of(&rename.to)?);
         let (end, other_end) =
-            (renames.last_place(&hint.to, later)?, renames.last_place(&hint.from, later)?);
-        let moving = self.movable(&hint.from, &end)?;
-        let coming = self.movable(&hint.to, &other_end)?;
+            (renames.last_place(&rename.to, later)?, renames.last_place(&rename.from, later)?);
+        let moving = self.movable(&rename.from, &end)?;
+        let coming = self.movable(&rename.to, &other_end)?;
         self.restrict_moving(&one, &other, &moving, &end)?;
         self.restrict_moving(&other, &one, &coming, &other_end)?;
         let (moving, coming, permit) = (moving.replica, coming.replica, moving.permit);
         one.dir.exchange_with(&one.name, &other.dir, &other.name, &permit).ok()?;
-        // Each way, with what is on its way below.
+        // Big files in flight and trash below each of them move along.
         let between = one.path.join(&self.shared.names.next());
         self.goes(&one.path, &between);
         self.goes(&other.path, &one.path);
         self.goes(&between, &other.path);
-        self.moved_to(&other, &one, &coming, hint, other_end);
-        self.moved_to(&one, &other, &moving, hint, end);
+        self.moved_to(&other, &one, &coming, rename, other_end);
+        self.moved_to(&one, &other, &moving, rename, end);
         Some(())
     }
 
-    /// What workers for big files and the trash thread have below a directory goes with it.
+    /// Updates the paths of big files in flight and of trash below a renamed directory.
     fn goes(&self, from: &RelPath, to: &RelPath) {
         self.shared.in_flight.rename(from, to);
         self.shared.pending_trash.rename(from, to);
     }
 
-    /// The replica's entry at `from`, where it may be moved and the source has its like at `end`.
+    /// Returns the replica's entry at `from` if it may be renamed and the source has its
+    /// counterpart at `end`.
     fn movable(&mut self, from: &RelPath, end: &RelPath) -> Option<Moving> {
         let place = self.place_of(from)?;
-        let Observed::Present(entry) = place.dir.look(place.name.as_bytes()) else { return None };
+        let Observed::Present(entry) = place.dir.observe(place.name.as_bytes()) else {
+            return None;
+        };
         let Observed::Present(source) = self.source_at(end) else { return None };
         let capabilities = &self.shared.capabilities;
         let alike = match (&source.kind, &entry.kind) {
@@ -259,20 +264,20 @@ impl Round<'_> {
         if !alike || [from, end].iter().any(|path| self.is_kept(path, entry.is_dir())) {
             return None;
         }
-        let in_append_only = place.dir.gives_nothing_back();
+        let in_append_only = place.dir.is_append_only_dir();
         let ruling = self.rules().on(from, &entry, RemovalKind::Moved, in_append_only);
-        let Ruling::Goes(permit) = ruling else { return None };
+        let Ruling::Allowed(permit) = ruling else { return None };
         let stays = self.rules().lost_mount(end).is_some();
         let can_go = if entry.is_dir() {
             !self.changes_exclusion(from, end)
         } else {
-            // The temporary file of one that a worker has does not move.
+            // The temporary file of a big file in flight would stay behind.
             !self.shared.in_flight.holds(from)
         };
         (!stays && can_go).then_some(Moving { replica: entry, source, permit })
     }
 
-    /// Whether a name is left alone on both sides.
+    /// Returns whether a path is left alone on both sides: it is excluded, reserved, or the root.
     fn is_kept(&self, path: &RelPath, is_dir: bool) -> bool {
         let filter = &self.shared.filter;
         path.split().is_none_or(|(dir, name)| {
@@ -288,10 +293,10 @@ impl Round<'_> {
         Some(ReplicaName { path: path.clone(), dir: self.open_restricted(&dir)?, name })
     }
 
-    /// Opens a directory of the replica into which something is to be moved.
+    /// Opens a directory of the replica to or from which something is renamed, and restricts it.
     fn open_restricted(&mut self, dir: &RelPath) -> Option<ReplicaDir> {
         let replica = self.open_replica(dir).ok()?;
-        // Where the source's has gone, nothing is moved into it that is still there.
+        // If the source has no such directory any more, no entry of the source is moved into it.
         if let Ok(source) = self.source.open(dir)
             && !self.restricted.known.contains_key(dir)
         {
@@ -300,18 +305,18 @@ impl Round<'_> {
         Some(replica)
     }
 
-    /// What the source has at a path. Where its directory has gone, nothing.
+    /// Observes a path of the source. It is absent if its directory is.
     fn source_at(&self, path: &RelPath) -> Observed {
         let Some((dir, name)) = path.split() else { return Observed::Absent };
         match self.source.open(&dir) {
-            Ok(dir) => dir.look(name.as_bytes()),
+            Ok(dir) => dir.observe(name.as_bytes()),
             Err(error) if error.is_dir_absence() => Observed::Absent,
             Err(error) => Observed::Unknown(error),
         }
     }
 
-    /// Where it can go: to its last place, or, where another entry stands there that later renames
-    /// may take away, to the next.
+    /// Returns the place to which the entry can be renamed: its last one. If another entry stands
+    /// there that a later rename may move away, the next place is used, if that is free.
     fn free_place(
         &mut self,
         next: &RelPath,
@@ -319,15 +324,15 @@ impl Round<'_> {
         later: (&RenameBatch, usize),
     ) -> Option<ReplicaName> {
         let is_free =
-            |place: &ReplicaName| place.dir.look(place.name.as_bytes()) == Observed::Absent;
+            |place: &ReplicaName| place.dir.observe(place.name.as_bytes()) == Observed::Absent;
         let last = self.make_way(end, later).and_then(|()| self.place_of(end));
-        // At its last place it takes the place of a file as it did in the source.
+        // If no rename follows, it replaces the entry there, as it did in the source.
         let last = last.filter(|last| next == end || is_free(last));
         last.or_else(|| self.place_of(next).filter(is_free))
     }
 
-    /// Makes the directories above `path` that the replica lacks and the source has, save those
-    /// that are yet to be moved there.
+    /// Makes the directories above `path` that the replica lacks and the source has. `None` if one
+    /// cannot be made, or if a later rename puts it there.
     fn make_way(&mut self, path: &RelPath, (renames, later): (&RenameBatch, usize)) -> Option<()> {
         let (dir, _) = path.split()?;
         for above in dir.ancestors_and_self() {
@@ -345,29 +350,29 @@ impl Round<'_> {
         Some(())
     }
 
-    /// Whether the source has made a new entry where one is moved away. `None` where the old one
-    /// then stays until the new one takes its place, so that readers never miss it; and where it is
-    /// not known.
-    fn stands_again(&self, from: &RelPath, moving: &Entry) -> Option<bool> {
+    /// Returns whether the source has a new directory at the old name of a directory. `None` if the
+    /// rename must not be followed. The source has another entry there, whose name would be missing
+    /// until it is copied, or an unknown one.
+    fn has_new_dir(&self, from: &RelPath, moving: &Entry) -> Option<bool> {
         match self.source_at(from) {
             Observed::Absent => Some(false),
             Observed::Present(entry) => (entry.is_dir() && moving.is_dir()).then_some(true),
-            Observed::Unknown(_) | Observed::Unlooked => None,
+            Observed::Unknown(_) | Observed::Unobserved => None,
         }
     }
 
-    /// Moves a directory away and leaves an empty one in its place, in one step.
-    fn move_behind(
+    /// Renames a directory, and leaves an empty one at its old name in the same step.
+    fn move_and_leave_empty(
         &mut self,
         (from, to): (&ReplicaName, &ReplicaName),
         is_filled: bool,
-        hint: &Rename,
+        rename: &Rename,
         permit: &RemovalPermit,
     ) -> Option<()> {
         let temp = self.shared.names.next();
         from.dir.make_dir(&temp).ok()?;
         let exchanged = from.dir.exchange(&from.name, &temp, permit).is_ok();
-        let standing = to.dir.look(to.name.as_bytes());
+        let standing = to.dir.observe(to.name.as_bytes());
         let moved = exchanged
             .then(|| self.move_into((&from.dir, &temp), (to, &standing), permit))
             .flatten();
@@ -378,9 +383,9 @@ impl Round<'_> {
             let _ = from.dir.remove_reserved_dir(&temp);
             return None;
         }
-        let (dir, _) = hint.from.split()?;
-        if let (Observed::Present(entry), false) = (self.source_at(&hint.from), is_filled) {
-            self.made_dir(dir, hint.from.clone(), &entry);
+        let (dir, _) = rename.from.split()?;
+        if let (Observed::Present(entry), false) = (self.source_at(&rename.from), is_filled) {
+            self.made_dir(dir, rename.from.clone(), &entry);
         }
         Some(())
     }
@@ -393,19 +398,19 @@ impl Round<'_> {
         }
         let check = Check::new(Depth::Subtree, self.terms.detector, self.terms.now);
         self.out.act(Done::new(Operation::Created, path.clone(), entry, Reason::New, &check));
-        self.out.scans.push(path.clone());
+        self.out.to_walk.push(path.clone());
         self.touch(parent, None);
         self.touch(path.clone(), None);
         self.made.insert(path);
     }
 
-    /// Notes and says that an entry has another name now.
+    /// Records that an entry was renamed.
     fn moved_to(
         &mut self,
         from: &ReplicaName,
         to: &ReplicaName,
         entry: &Entry,
-        hint: &Rename,
+        rename: &Rename,
         end: RelPath,
     ) {
         for place in [from, to] {
@@ -419,9 +424,9 @@ impl Round<'_> {
             self.forget_restricted();
             self.out.moved.push(to.path.clone());
         } else {
-            self.renamed_files.push((end, hint.since));
+            self.renamed_files.push((end, rename.since));
         }
-        let check = Check::new(Depth::Subtree, self.terms.detector, hint.since);
+        let check = Check::new(Depth::Subtree, self.terms.detector, rename.since);
         let mut done = Done::new(Operation::Renamed, to.path.clone(), entry, Reason::Moved, &check);
         done.from = Some(from.path.clone());
         self.out.act(done);

@@ -1,4 +1,4 @@
-//! The phase `observe`: what stands at each name on both sides.
+//! The `observe` phase: finds out what stands at each name on both sides.
 
 use std::time::Duration;
 
@@ -14,15 +14,16 @@ use crate::model::path::{Name, RelPath, fold_case};
 use crate::plan::hard_links::Linked;
 use crate::report::{Cause, Notice, Problem};
 
-/// A temporary name in the source is no news before this: another twindir may be at work there.
+/// For how long a temporary name in the source must be unchanged before it is reported: another
+/// twindir may be writing there.
 const PASSING: Duration = Duration::from_secs(60);
 
-/// A ctime may be older than the change of which it tells by a tick of the kernel's clock. See
-/// `inode_set_ctime_current` in the kernel's source.
+/// By how much a ctime may be older than the change that has set it: a tick of the kernel's clock.
+/// See `inode_set_ctime_current` in the kernel's source.
 const TICK: Duration = Duration::from_millis(20);
 
 impl Round<'_> {
-    /// Looks at all gathered names on both sides, in parallel.
+    /// Observes all names of the round on both sides, in parallel.
     pub(super) fn observe(&mut self) {
         let mut dir_pairs = std::mem::take(&mut self.dir_pairs);
         let mut tasks = Vec::new();
@@ -39,7 +40,7 @@ impl Round<'_> {
                 let mut out = RoundOutput::default();
                 let seen: Vec<_> = observations
                     .into_iter()
-                    .filter_map(|s| this.sight(&rel, dir_pair, s, &mut out))
+                    .filter_map(|s| this.observe_name(&rel, dir_pair, s, &mut out))
                     .collect();
                 (rel, seen, out)
             });
@@ -52,8 +53,8 @@ impl Round<'_> {
         self.dir_pairs = dir_pairs;
     }
 
-    /// Looks at one name; `None` where it is not to be touched.
-    fn sight(
+    /// Observes one name; `None` if it is to be left alone.
+    fn observe_name(
         &self,
         rel: &RelPath,
         dir_pair: &DirPair<'_>,
@@ -68,12 +69,12 @@ impl Round<'_> {
             if let Some(replica) =
                 dir_pair.replica.as_ref().filter(|_| self.shared.names.have_left(&observation.name))
             {
-                // It is known that it lies there. Whether it can be removed by now is tried; that
-                // it cannot is said elsewhere.
+                // It is known to lie there. Try again to remove it; a failure is reported
+                // elsewhere.
                 let _ = self.shared.names.may_make_in(replica);
                 return None;
             }
-            if dir_pair.source.look(name).entry().is_some_and(is_left_over) {
+            if dir_pair.source.observe(name).entry().is_some_and(is_left_over) {
                 out.notices.push((rel.join(&observation.name), Notice::Reserved));
             }
         }
@@ -81,8 +82,8 @@ impl Round<'_> {
             && let Some(first) = same_but_for_case(&dir_pair.source, name)
             && first != observation.name
         {
-            // Only the first of such names is mirrored. What the replica has is that one's.
-            if dir_pair.source.look(name) != Observed::Absent {
+            // Only the first of such names is mirrored. The replica's entry belongs to that one.
+            if dir_pair.source.observe(name) != Observed::Absent {
                 let problem =
                     Problem { path: rel.join(&observation.name), cause: Cause::Collides(first) };
                 out.problems.push((problem, observation.check));
@@ -93,7 +94,7 @@ impl Round<'_> {
             out.keep(mount.clone(), &mount);
             return None;
         }
-        // Where little may come, what comes has to be known.
+        // While deletions are held, new entries may be limited, so the replica has to be observed.
         observation.check.unseen_in_replica &= !self.terms.deletions.are_held();
         if observation.check.unseen_in_replica {
             return (!dir_pair.filter.excludes_either(name, [Some(false), None]))
@@ -122,9 +123,9 @@ impl Round<'_> {
         Some(observation)
     }
 
-    /// Notes where what was told to be written may not be what stands here by now: that was renamed
-    /// to here, or nothing is here. The kernel tells of a write under the name by which the file
-    /// was opened.
+    /// Notes a reported write that may not concern the entry that stands here now: that was renamed
+    /// to here, or nothing is here. The kernel reports a write under the name by which the file was
+    /// opened.
     fn note_stray(
         &self,
         path: RelPath,
@@ -137,7 +138,8 @@ impl Round<'_> {
         let was_written =
             |entry: &Entry| entry.inode.ctime >= self.terms.begun.before(elapsed + TICK);
         if check.depth == Depth::Subtree {
-            // One that was renamed there in the replica too is alike; over what, `moves` has noted.
+            // If it was renamed in the replica too, both are alike. `moves` has noted what was
+            // replaced.
             let capabilities = &self.shared.capabilities;
             let is_alike = source.entry().zip(replica.entry()).is_some_and(|(ours, theirs)| {
                 ours.size == theirs.size && capabilities.is_same_mtime(ours, theirs)
@@ -151,18 +153,19 @@ impl Round<'_> {
             Observed::Present(entry) => {
                 is_file(source) && self.shared.capabilities.ctimes && !was_written(entry)
             }
-            Observed::Unknown(_) | Observed::Unlooked => false,
+            Observed::Unknown(_) | Observed::Unobserved => false,
         };
         out.stray_writes.extend(is_stray.then_some(path));
     }
 }
 
-/// Whether an entry has not changed for [`PASSING`], by the clock of the system and its ctime.
+/// Returns whether an entry has not changed for [`PASSING`], by the clock of the system and its
+/// ctime.
 fn is_left_over(entry: &Entry) -> bool {
     clock::now().sec.saturating_sub(entry.inode.ctime.sec) >= PASSING.as_secs().cast_signed()
 }
 
-/// The first of the names in a directory that differ from `name` in upper and lower case alone.
+/// Returns the first name in a directory that equals `name` except for upper and lower case.
 fn same_but_for_case(source: &Dir, name: &[u8]) -> Option<Name> {
     let listing = source.open(&RelPath::root()).and_then(|dir| dir.list()).ok()?;
     let wanted = fold_case(name);

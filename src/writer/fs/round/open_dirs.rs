@@ -1,4 +1,4 @@
-//! The beginning of a round: where each look leads, and what stands there on both sides.
+//! The `open_dirs` phase: opens the directories of all checks on both sides.
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -17,52 +17,53 @@ use crate::model::path::{Name, RelPath};
 use crate::writer::fs::big_files::{Finished, Job, JobKind, JobResult};
 use crate::writer::fs::copy::Temp;
 
-/// After so long a directory is looked at once more before something is published in it.
+/// How long after its restriction a directory is checked again before an entry is published in it.
 const ASKED_AGAIN: Duration = Duration::from_millis(5);
 
-/// A directory in which names are looked at, open on both sides.
+/// A directory in which names are checked, open on both sides.
 pub(super) struct DirPair<'a> {
     pub source: Dir,
-    /// `None` where the replica has no such directory (yet).
+    /// `None` if the replica has no such directory (yet).
     pub replica: Option<ReplicaDir>,
     pub observations: Vec<Observation>,
     /// Big files to be published here.
     pub finished: Vec<Finished>,
     pub filter: DirFilter<'a>,
-    /// When the replica's was restricted, if it could be.
+    /// When the replica's was restricted; `None` if it stays too open.
     restricted: Option<Instant>,
     /// Whether `source` still stands at its path below the pinned root; asked once (I5).
     standing: OnceLock<bool>,
-    /// Whether what is put into the replica's stays there.
-    pub gives_nothing_back: bool,
-    /// Whether nobody else can put another file in the place of one of the replica's; asked once.
+    /// Whether the replica's is append-only: an entry in it can be neither renamed nor removed.
+    pub is_append_only_dir: bool,
+    /// Whether nobody else can replace a file in the replica's; asked once.
     ours_alone: OnceLock<bool>,
 }
 
 impl DirPair<'_> {
-    /// The directory on both sides, where it stands on both.
+    /// Returns the directory on both sides, if it stands on both.
     pub fn both(&self) -> Option<(&Dir, &ReplicaDir)> {
         Some((&self.source, self.replica.as_ref()?))
     }
 
-    /// Whether the source's directory has been closed to some since the replica's was restricted.
-    /// Not asked at once: a round is mostly over by then.
+    /// Returns whether the source's directory has been restricted since the replica's was. Checked
+    /// only after [`ASKED_AGAIN`]: most rounds are over by then.
     pub fn is_too_open_by_now(&self) -> bool {
         self.restricted.is_some_and(|restricted| restricted.elapsed() > ASKED_AGAIN)
             && self.both().is_some_and(|(source, replica)| is_wider(source, replica))
     }
 
-    /// Whether an absence seen in this directory may be believed (I5).
+    /// Returns whether an absence in the source's directory proves a deletion (I5): it still stands
+    /// at its path, below the pinned root.
     pub fn is_standing(&self, round: &Round<'_>, rel: &RelPath) -> bool {
         *self.standing.get_or_init(|| {
-            let same_root = round.shared.roots.source.pin() == Ok(round.shared.roots.source_pin);
+            let same_root = round.shared.roots.source.id() == Ok(round.shared.roots.source_id);
             let id = |dir: &Dir| dir.entry().map(|entry| entry.inode.id());
             same_root && matches!((round.source.open(rel).and_then(|dir| id(&dir)), id(&self.source)), (Ok(a), Ok(b)) if a == b)
         })
     }
 
-    /// Whether a file of the replica is known by its name to be the twin of the source's: the
-    /// directories are twins, and nobody else may write to the replica's.
+    /// Returns whether a file's name proves that it is the source's. The two directories are
+    /// verified, and nobody else can write to the replica's, or could before.
     pub fn is_ours_alone(&self, round: &Round<'_>) -> bool {
         *self.ours_alone.get_or_init(|| {
             let Some(Ok(replica)) = self.replica.as_ref().map(|replica| replica.entry()) else {
@@ -79,38 +80,38 @@ impl DirPair<'_> {
     }
 }
 
-/// The directory above a path, and the step from there.
+/// Returns the directory above a path, and the step from there.
 pub(super) fn step_to(path: &RelPath) -> Option<(RelPath, RelPath)> {
     let (above, name) = path.split()?;
     Some((above, RelPath::root().join(&name)))
 }
 
-/// Whether the replica's directory is more open than the source's, where both can be looked at.
+/// Returns whether the replica's directory is wider than the source's, if both can be examined.
 fn is_wider(source: &Dir, replica: &Dir) -> bool {
     matches!((source.entry(), replica.entry()), (Ok(source), Ok(replica)) if replica.is_wider_than(&source))
 }
 
 impl Round<'_> {
-    /// Sorts what workers for big files bring: files to be published are kept for the contents
-    /// phase, a verdict on a pair becomes the evidence of a look, and what failed is thrown away.
+    /// Sorts the results of workers. Copies are kept for the `contents` phase. The MD5s of a pair
+    /// become the evidence of a check. Failed copies are removed.
     pub(super) fn sort_finished(&mut self, mut checks: Checks, finished: Vec<Finished>) -> Checks {
         for Finished { job, result, took } in finished {
             self.out.busy.push((job.path.clone(), took));
-            let work_error = match (&job.load, result) {
-                (JobKind::Compare { replica_entry, .. }, Ok(JobResult::Digests(verdict))) => {
-                    let evidence = CachedDigests {
+            let work_error = match (&job.kind, result) {
+                (JobKind::Compare { replica_entry, .. }, Ok(JobResult::Digests(digests))) => {
+                    let cached = CachedDigests {
                         source: job.identity(),
                         replica: replica_entry.identity(),
-                        verdict,
+                        digests,
                     };
-                    let check = Check { evidence: Some(Box::new(evidence)), ..job.check };
+                    let check = Check { cached: Some(Box::new(cached)), ..job.check };
                     self.out.hashed += 1;
                     add(&mut checks, &job.path, check);
                     continue;
                 }
                 (JobKind::Fill { .. }, Ok(_)) => {
                     let Some((dir, _)) = job.path.split() else { continue };
-                    // The directory is gathered for the sake of the temporary file in it.
+                    // The directory is opened for the temporary file in it.
                     let dir_pair = self.place(&dir, &mut checks, Some(&job.check));
                     match dir_pair.and_then(|()| self.dir_pairs.get_mut(&dir)) {
                         Some(dir_pair) => dir_pair.finished.push(Finished { job, result, took }),
@@ -124,7 +125,7 @@ impl Round<'_> {
             let (path, check) = (job.path.clone(), job.check.clone());
             self.discard(&job);
             match work_error {
-                // Overtaken by another change.
+                // Overtaken by a newer change.
                 WorkError::Cancelled => {
                     self.out.again.push((
                         path,
@@ -138,9 +139,9 @@ impl Round<'_> {
         checks
     }
 
-    /// Removes the temporary file of a big file that is not to be published.
+    /// Removes the temporary file of a big file that is not published.
     fn discard(&mut self, job: &Job) {
-        let (JobKind::Fill { name, .. }, Some((dir, _))) = (&job.load, job.path.split()) else {
+        let (JobKind::Fill { name, .. }, Some((dir, _))) = (&job.kind, job.path.split()) else {
             return;
         };
         if let Ok(open) = self.replica.open(&dir) {
@@ -149,12 +150,12 @@ impl Round<'_> {
         }
     }
 
-    /// Opens the directories of all looks on both sides. Where the source's directory is gone,
-    /// the look moves to its highest missing ancestor; where the replica's is, its missing
-    /// ancestors are looked at too.
+    /// Opens the directories of all checks on both sides. If the source's directory is missing, the
+    /// check moves to its highest missing ancestor. If the replica's is missing, its missing
+    /// ancestors are checked too.
     pub(super) fn open_dirs(&mut self, mut checks: Checks) {
         self.refresh_rules(&checks);
-        // The moves phase may have taken a while.
+        // The `moves` phase may have taken long.
         self.forget_restricted();
         while let Some((dir, names)) = checks.pop_first() {
             let first = names.values().next().cloned();
@@ -174,18 +175,18 @@ impl Round<'_> {
                     None => _ = merged.insert(name, check),
                 }
             }
-            let unlooked = |(name, check)| Observation {
+            let unobserved = |(name, check)| Observation {
                 name,
                 check,
-                source: Observed::Unlooked,
-                replica: Observed::Unlooked,
+                source: Observed::Unobserved,
+                replica: Observed::Unobserved,
             };
-            dir_pair.observations = merged.into_iter().map(unlooked).collect();
+            dir_pair.observations = merged.into_iter().map(unobserved).collect();
         }
     }
 
-    /// Names in a directory that the round does not get to see: what was wrong with them still is,
-    /// unless the replica has them no more.
+    /// Notes names that are not checked, since their directory was not opened. Their problems
+    /// remain, unless the replica lacks that directory too.
     fn put_off(&mut self, dir: &RelPath, names: BTreeMap<Name, Check>) {
         if self.open_replica(dir).is_ok() && !self.shared.filter.excludes_dir(dir) {
             self.out
@@ -194,8 +195,8 @@ impl Round<'_> {
         }
     }
 
-    /// Reads the rules of the filter again where a look concerns an entry that holds some. What
-    /// they bring about is found by a scan.
+    /// Reads the filter's rules again if a check concerns an entry that holds some. A walk finds
+    /// what they change.
     fn refresh_rules(&mut self, checks: &Checks) {
         let named =
             checks.iter().flat_map(|(dir, names)| names.keys().map(move |name| (dir, name)));
@@ -203,12 +204,13 @@ impl Round<'_> {
             if let Ok(source) = self.source.open(&governed)
                 && self.shared.filter.refresh(&governed, &source, |_| true)
             {
-                self.out.scans.push(governed);
+                self.out.to_walk.push(governed);
             }
         }
     }
 
-    /// Opens one directory; `None` where its looks leave the round.
+    /// Opens one directory on both sides; `None` if its checks leave the round. `check`: the first
+    /// check in it; `None` if the directory itself is checked.
     fn place(&mut self, dir: &RelPath, checks: &mut Checks, check: Option<&Check>) -> Option<()> {
         if self.dir_pairs.contains_key(dir) {
             return Some(());
@@ -219,7 +221,7 @@ impl Round<'_> {
             .unwrap_or_else(|| Check::new(Depth::Content, self.terms.detector, self.terms.now));
         let wider = Check {
             depth: Depth::Subtree,
-            evidence: None,
+            cached: None,
             unseen_in_replica: false,
             ..check.clone()
         };
@@ -244,8 +246,8 @@ impl Round<'_> {
         let replica = match self.open_replica_nearby(dir) {
             Ok(replica) => Some(replica),
             Err(error) if error.is_dir_absence() => {
-                // From the deepest up: in a deep tree only the last ones are missing. Those above
-                // one that the round has met already were seen to then.
+                // From the bottom up: in a deep tree, only the last ones are missing. Ancestors of
+                // a directory that the round has met were checked then.
                 let mut missing = vec![dir.clone()];
                 for above in dir.ancestors_and_self().rev().skip(1) {
                     let is_met = self.dir_pairs.contains_key(&above)
@@ -256,8 +258,8 @@ impl Round<'_> {
                     missing.push(above);
                 }
                 for missing in missing {
-                    // One that was reported has its children reported too.
-                    if !self.is_looked_at(&missing, checks) {
+                    // If it was reported, its children were reported too.
+                    if !self.is_checked(&missing, checks) {
                         add(checks, &missing, wider.clone());
                     }
                 }
@@ -277,7 +279,7 @@ impl Round<'_> {
         let (standing, ours_alone) = (OnceLock::new(), OnceLock::new());
         let stays_open = replica.as_ref().is_some_and(|replica| is_wider(&source, replica));
         let restricted = (!stays_open).then(Instant::now);
-        let gives_nothing_back = replica.as_ref().is_some_and(|dir| dir.gives_nothing_back());
+        let is_append_only_dir = replica.as_ref().is_some_and(|dir| dir.is_append_only_dir());
         let dir_pair = DirPair {
             source,
             replica,
@@ -286,15 +288,15 @@ impl Round<'_> {
             filter,
             restricted,
             standing,
-            gives_nothing_back,
+            is_append_only_dir,
             ours_alone,
         };
         self.dir_pairs.insert(dir.clone(), dir_pair);
         Some(())
     }
 
-    /// Whether the round looks at this name anyway.
-    fn is_looked_at(&self, path: &RelPath, checks: &Checks) -> bool {
+    /// Returns whether the round checks this path anyway.
+    fn is_checked(&self, path: &RelPath, checks: &Checks) -> bool {
         let Some((dir, name)) = path.split() else { return true };
         checks.get(&dir).is_some_and(|names| names.contains_key(&name))
             || self
@@ -308,24 +310,24 @@ impl Round<'_> {
         None
     }
 
-    /// The source has no directory `dir`: looks at the highest ancestor that is missing.
+    /// Moves a check from `dir`, which the source lacks, to its highest missing ancestor.
     fn climb_to_missing(&mut self, dir: &RelPath, checks: &mut Checks, check: Check) {
         let gone =
             |above: &RelPath| self.source.open(above).is_err_and(|error| error.is_dir_absence());
         match dir.ancestors_and_self().rev().take_while(gone).last() {
-            // It may have been renamed: the watch tells of itself what has become of it.
+            // It may have been renamed: then the watch reports its new name.
             Some(missing) if check.detector == Detector::Watch => {
-                if !self.is_looked_at(&missing, checks) {
+                if !self.is_checked(&missing, checks) {
                     self.out.again.push((missing, check, Requeue::ParentGone));
                 }
             }
             Some(missing) => add(checks, &missing, check),
-            // RACE: it is there again. Worst case one more check at all of it.
+            // RACE: it exists again. At worst, all of it is checked once more.
             None => self.out.again.push((dir.clone(), check, Requeue::Now)),
         }
     }
 
-    /// Opens a directory of the source, from the one above where the round has that open: a walk
+    /// Opens a directory of the source, from the one above if the round has that open. Opening it
     /// from the root takes long in a deep tree.
     fn open_source(&mut self, rel: &RelPath) -> Result<Dir, FsError> {
         let Some((above, step)) = step_to(rel) else { return self.source.open(rel) };
@@ -338,31 +340,35 @@ impl Round<'_> {
         }
     }
 
-    /// The same for the replica. One whose mode keeps its own owner out is opened up until the end
-    /// of the round.
+    /// Opens a directory of the replica, from the one above if the round has restricted that. A
+    /// directory whose mode locks out its owner is opened up until the end of the round.
     fn open_replica_nearby(&mut self, rel: &RelPath) -> Result<ReplicaDir, FsError> {
         let near = step_to(rel)
             .and_then(|(above, step)| Some(self.restricted_pair(&above)?.1.open(&step)));
         match near {
-            Some(Ok(dir)) => self.let_owner_in(rel, dir),
+            Some(Ok(dir)) => self.grant_owner_access(rel, dir),
             Some(Err(error)) if error.is_dir_absence() => Err(error),
             Some(Err(_)) | None => self.open_replica(rel),
         }
     }
 
-    /// Opens a directory of the replica. One whose mode keeps its own owner out is opened up
-    /// until the end of the round.
+    /// Opens a directory of the replica by its path. A directory whose mode locks out its owner is
+    /// opened up until the end of the round.
     pub(super) fn open_replica(&mut self, rel: &RelPath) -> Result<ReplicaDir, FsError> {
         let dir = match self.replica.open(rel) {
-            Err(error) if error.kind == FsErrorKind::Denied => self.open_up(rel)?,
+            Err(error) if error.kind == FsErrorKind::Denied => self.open_denied(rel)?,
             other => other?,
         };
-        self.let_owner_in(rel, dir)
+        self.grant_owner_access(rel, dir)
     }
 
-    fn let_owner_in(&mut self, rel: &RelPath, dir: ReplicaDir) -> Result<ReplicaDir, FsError> {
+    fn grant_owner_access(
+        &mut self,
+        rel: &RelPath,
+        dir: ReplicaDir,
+    ) -> Result<ReplicaDir, FsError> {
         if !self.shared.privileged
-            && let Some(mode) = dir.let_owner_in()?
+            && let Some(mode) = dir.grant_owner_access()?
         {
             self.saved_modes.insert(rel.clone(), mode);
             self.touch(rel.clone(), None);
@@ -370,13 +376,13 @@ impl Round<'_> {
         Ok(dir)
     }
 
-    fn open_up(&mut self, rel: &RelPath) -> Result<ReplicaDir, FsError> {
+    fn open_denied(&mut self, rel: &RelPath) -> Result<ReplicaDir, FsError> {
         let mut at = self.replica.open(&RelPath::root())?;
         for path in rel.ancestors_and_self() {
             let Some((_, step)) = step_to(&path) else { continue };
             at = match at.open(&step) {
                 Err(error) if error.kind == FsErrorKind::Denied => {
-                    let (dir, mode) = at.open_up(step.as_bytes())?;
+                    let (dir, mode) = at.open_denied(step.as_bytes())?;
                     self.saved_modes.insert(path.clone(), mode);
                     self.touch(path.clone(), None);
                     dir

@@ -1,4 +1,4 @@
-//! The end of the contents phase: what is finished under a temporary name gets its own (I4).
+//! The end of the `contents` phase: finished entries under temporary names get their own (I4).
 
 use super::emptying::cannot_be_renamed;
 use super::open_dirs::DirPair;
@@ -16,11 +16,11 @@ use crate::writer::fs::backup::{BackupOutcome, Kept};
 use crate::writer::fs::copy::{Temp, swap};
 use crate::writer::fs::trash::Trash;
 
-/// Where an entry gets its name.
+/// The name under which an entry is published.
 pub(super) enum Place {
-    /// Nothing was seen to stand there.
+    /// No entry is known to have it.
     Free,
-    /// What stands there is replaced.
+    /// The entry that has it is replaced.
     Over(RemovalPermit),
 }
 
@@ -40,19 +40,19 @@ pub(super) struct Publishable<'a> {
     pub temp: Temp<'a>,
     pub path: RelPath,
     pub check: Check,
-    /// What was copied.
+    /// The source's entry that was copied.
     pub entry: Entry,
-    /// How many bytes of it there were.
+    /// How many bytes were copied.
     pub length: u64,
-    /// What stands under the name.
+    /// The entry that has the name now.
     pub standing: Observed,
     pub place: Place,
     pub reason: Reason,
 }
 
 impl Round<'_> {
-    /// Publishes what is ready, once it is safe on the disk: a power cut then leaves the old entry
-    /// or the new one.
+    /// Publishes entries after they are safe on the disk: a power cut then leaves either the old
+    /// entry or the new one.
     pub(super) fn publish_durably(&self, ready: Vec<Publishable<'_>>, out: &mut RoundOutput) {
         if ready.is_empty() {
             return;
@@ -74,7 +74,7 @@ impl Round<'_> {
         }
     }
 
-    /// Gives an entry its name, and notes what was done.
+    /// Gives an entry its name, and records the action.
     pub(super) fn publish(
         &self,
         ready: Publishable<'_>,
@@ -97,21 +97,25 @@ impl Round<'_> {
             return Err(WorkError::Changed);
         }
         let placed = self.put_in_place((replica, &path, &name), temp, &standing, place.permit());
-        // Also where that failed: it may be done all the same, and no older copy may take its
-        // place.
+        // Also after an error: the entry may be published all the same, and no older copy may
+        // replace it.
         self.shared.cancel_within(&path);
-        let aside = placed?;
-        if let Some(name) = &aside {
+        let trash = placed?;
+        if let Some(name) = &trash {
             self.shut(replica, name);
         }
-        out.asides.extend(aside.and_then(|name| Trash::new(dir, name)));
-        let operation = if standing.is_nothing() { Operation::Created } else { Operation::Updated };
+        out.trash.extend(trash.and_then(|name| Trash::new(dir, name)));
+        let operation = if standing.is_absent_or_unobserved() {
+            Operation::Created
+        } else {
+            Operation::Updated
+        };
         let mut done = Done::new(operation, path.clone(), &entry, reason, &check);
         out.linked += u64::from(operation == Operation::Created && entry.has_links());
         if entry.is_file() {
             done.bytes = Some(length);
         }
-        // One that a scan has found to be new was not looked at before.
+        // An entry that a walk has listed as new was not observed, so its name was not noted.
         let is_new =
             entry.is_file() && check.unseen_in_replica && self.terms.detector == Detector::Watch;
         let is_noted = entry.has_links() || is_new;
@@ -121,25 +125,25 @@ impl Round<'_> {
             out.note_size(&path);
         }
         out.act(done);
-        if let (Reason::Md5, Some(evidence)) = (reason, &check.evidence) {
+        if let (Reason::Md5, Some(cached)) = (reason, &check.cached) {
             log_if_silent(
                 &path,
-                evidence,
+                cached,
                 check.detector,
                 self.terms.swept,
                 self.shared.capabilities.unseen,
             );
         }
-        // A change between the last look and the rename is copied by one more check.
-        let now = dir_pair.source.look(name.as_bytes());
+        // A change between the last check and the rename needs one more check.
+        let now = dir_pair.source.observe(name.as_bytes());
         if now.entry().map(Entry::identity) != Some(entry.identity()) {
             out.again.push((path, check, Requeue::ChangedSinceCopy));
         }
         Ok(())
     }
 
-    /// Puts a temporary entry in the place of what stands there, after that is kept where it is to
-    /// be. The name under which a directory that stood there is left to the trash thread.
+    /// Gives a temporary entry its name, after the entry that has it is kept in the backup, if
+    /// there is one. Returns the reserved name of a replaced directory, for the trash thread.
     fn put_in_place(
         &self,
         (dir, path, name): (&ReplicaDir, &RelPath, &Name),
@@ -173,8 +177,8 @@ impl Round<'_> {
         }
     }
 
-    /// Puts a temporary entry in the place of a directory: in one step, where that can be renamed;
-    /// else it is removed first.
+    /// Puts a temporary entry in the place of a directory, in one step. A directory that cannot be
+    /// renamed is emptied and removed first.
     fn put_in_place_of_dir(
         &self,
         (dir, path, name): (&ReplicaDir, &RelPath, &Name),
@@ -187,9 +191,9 @@ impl Round<'_> {
                 temp.publish(name, None).map(|()| None)
             }
             other => {
-                let aside = other?;
+                let trash = other?;
                 temp.leave();
-                Ok(Some(aside))
+                Ok(Some(trash))
             }
         }
     }

@@ -1,4 +1,4 @@
-//! What the rules of removal ask of the replica on its file system.
+//! Answers the questions of the rules of removal, for a replica on a file system.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -15,10 +15,10 @@ use crate::model::entry::{Entry, Observed};
 use crate::model::error::{FsError, FsErrorKind, Side};
 use crate::model::path::RelPath;
 use crate::plan::deletions::Deletions;
-use crate::plan::removal::{Removable, RemovalKind, RemovalPermit, Ruling, Standing, rule};
+use crate::plan::removal::{Removable, RemovalFacts, RemovalKind, RemovalPermit, Ruling, rule};
 use crate::writer::PreviewRules;
 
-/// Why a directory in which another file system is mounted stays.
+/// Why a directory stays in which another file system is mounted.
 const MOUNTED: FsError =
     FsError::found("move a directory with a mount in it", Side::Replica, FsErrorKind::HoldsMount);
 
@@ -29,19 +29,19 @@ const HOLDS_SOURCE: FsError = FsError::found(
     FsErrorKind::HoldsSource,
 );
 
-/// What is mounted where; asked once, and only when a directory is to be deleted or moved.
+/// The mount points. Read once, and only when a directory is to be deleted, replaced or moved.
 #[derive(Default)]
 pub struct MountPoints(OnceLock<Vec<PathBuf>>);
 
-/// What the rules are asked of.
+/// The facts for the rules of removal.
 pub struct RemovalRules<'a> {
     pub roots: &'a Roots,
     /// The replica's root, open.
     pub replica: &'a Dir,
     pub filter: &'a Filter,
     pub deletions: Deletions,
-    /// The source's root, open, and where file systems were mounted in it; `None` where nobody
-    /// remembers any.
+    /// The source's open root, and the file systems that were mounted in it. `None` for previews,
+    /// which remember none.
     pub submounts: Option<(&'a Dir, &'a SourceSubmounts)>,
     pub mounts: &'a MountPoints,
 }
@@ -71,7 +71,7 @@ struct StandingEntry<'a> {
     is_in_append_only: bool,
 }
 
-impl Standing for StandingEntry<'_> {
+impl RemovalFacts for StandingEntry<'_> {
     fn entry(&self) -> &Entry {
         self.entry
     }
@@ -84,7 +84,7 @@ impl Standing for StandingEntry<'_> {
         self.rules.lost_mount(self.path).cloned()
     }
 
-    fn must_stay(&self) -> Option<FsError> {
+    fn obstacle(&self) -> Option<FsError> {
         let roots = self.rules.roots;
         let Ok(root) = roots.replica.path.canonicalize() else { return Some(MOUNTED) };
         let dir = root.join(OsStr::from_bytes(self.path.as_bytes()));
@@ -108,8 +108,8 @@ impl Standing for StandingEntry<'_> {
 }
 
 impl RemovalRules<'_> {
-    /// Whether the entry that stands at a path of the replica may be removed, replaced or renamed so. Whether its
-    /// absence in the source is proved (I5) is for whoever asks.
+    /// Decides whether the entry at a path of the replica may be removed, replaced or renamed. The
+    /// caller has to prove that the source lacks it (I5).
     ///
     /// `is_in_append_only`: whether the directory that holds it is append-only.
     pub fn on(
@@ -126,7 +126,7 @@ impl RemovalRules<'_> {
         )
     }
 
-    /// Whether what stands at a path may be replaced; `None` where nothing stands there.
+    /// Decides whether the entry at a path may be replaced; `None` if the path is free.
     pub fn on_replacing(
         &self,
         path: &RelPath,
@@ -134,17 +134,16 @@ impl RemovalRules<'_> {
         is_in_append_only: bool,
     ) -> Option<Ruling> {
         match standing {
-            // What is put there replaces nothing.
-            Observed::Absent | Observed::Unlooked => None,
-            Observed::Unknown(_) => Some(Ruling::Goes(RemovalPermit::for_unknown())),
+            // A new entry replaces nothing there.
+            Observed::Absent | Observed::Unobserved => None,
+            Observed::Unknown(_) => Some(Ruling::Allowed(RemovalPermit::for_unknown())),
             Observed::Present(entry) => {
                 Some(self.on(path, entry, RemovalKind::Replaced, is_in_append_only))
             }
         }
     }
 
-    /// Where a file system was mounted in the source that is gone, if `path` is at it, above or
-    /// below.
+    /// Returns a mount at, above or below `path` that the source has lost.
     pub fn lost_mount(&self, path: &RelPath) -> Option<&RelPath> {
         let (source, submounts) = self.submounts?;
         submounts.lost(path, source, &self.roots.source.path)

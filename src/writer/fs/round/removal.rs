@@ -1,4 +1,4 @@
-//! How entries leave the replica: they are deleted, or go to the backup.
+//! Removes entries from the replica: they are deleted, or moved to the backup.
 
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
@@ -9,21 +9,22 @@ use crate::fs::tree::{Dir, ListedKind, ReplicaDir, Settings};
 use crate::fs::view::{ReplicaView, descend};
 use crate::model::check::Check;
 use crate::model::entry::Entry;
-use crate::model::error::{WorkError, gone_is_fine};
+use crate::model::error::{WorkError, ignore_absence};
 use crate::model::path::{Name, RelPath};
 use crate::model::reason::Reason;
 use crate::plan::removal::RemovalPermit;
 use crate::report::{Done, Entries, Operation};
 use crate::writer::fs::backup::{BackupOutcome, Kept};
 
-/// How long the entries of a directory that is to go are counted, for the log's sake.
+/// How long the entries of a directory that is removed are counted, for the log.
 pub const COUNTING: Duration = Duration::from_millis(20);
 
 impl Round<'_> {
-    /// Takes a directory out of the replica by one rename (I6): what was done, with the number of
-    /// entries that it held, and the reserved name under which the trash thread is to find it. No
-    /// name where it went to the backup, or was emptied in its place since it cannot be renamed;
-    /// nothing at all where that is to go on in the next round.
+    /// Removes a directory from the replica by one rename (I6). Returns the action, with the number
+    /// of its entries, and the reserved name under which the trash thread finds it.
+    ///
+    /// There is no name if the directory was moved to the backup, or if it cannot be renamed and
+    /// was emptied in place. The result is `None` if the next round has to continue emptying it.
     pub(super) fn take_dir(
         &self,
         dir: &ReplicaDir,
@@ -34,17 +35,17 @@ impl Round<'_> {
     ) -> Result<Option<(Done, Option<Name>)>, WorkError> {
         if !self.shared.emptied.has(path) {
             let done = taken(dir, path, name, old, check);
-            self.leave_nothing_under_way(path);
+            self.cancel_temps_within(path);
             if !self.still_stands(dir, path, name, permit)? {
                 return Ok(Some((done, None)));
             }
-            match self.lay_aside(dir, name, permit) {
+            match self.rename_to_trash(dir, name, permit) {
                 Err(WorkError::FsError(error)) if cannot_be_renamed(&error) => {}
-                aside => return Ok(Some((done, Some(aside?)))),
+                trash => return Ok(Some((done, Some(trash?)))),
             }
         }
         self.shared.cancel_within(path);
-        // With a backup, a copy of it all was made for this: it is not made twice.
+        // With a backup, all of it was copied for this. A second turn would copy it again.
         let turn = self.shared.backup.is_none().then_some(A_TURN);
         match self.empty_in_place(dir, name, path, turn, permit)? {
             EmptiedInPlace::Wholly(number) => {
@@ -57,8 +58,9 @@ impl Round<'_> {
         }
     }
 
-    /// Renames a directory to a reserved name, under which the trash thread is to find it.
-    pub(super) fn lay_aside(
+    /// Renames a directory to a reserved name, under which the trash thread finds it, and closes it
+    /// to others.
+    pub(super) fn rename_to_trash(
         &self,
         dir: &ReplicaDir,
         name: &Name,
@@ -70,31 +72,34 @@ impl Round<'_> {
         Ok(reserved)
     }
 
-    /// What is being removed is nobody's to see. Where it cannot be shut, it is as open as it was.
+    /// Closes a directory that is being deleted to all others. If this fails, it stays as open as
+    /// it was.
     pub(super) fn shut(&self, dir: &ReplicaDir, name: &Name) {
         let capabilities = &self.shared.capabilities;
         let open = RelPath::new(name.as_bytes()).map(|rel| dir.open(&rel));
-        if let Some(Ok(aside)) = open.filter(|_| capabilities.modes) {
+        if let Some(Ok(trash)) = open.filter(|_| capabilities.modes) {
             let uid = capabilities.owner.then_some(capabilities.user);
-            let _ = aside.set(&Settings { uid, mode: Some(0o700), ..Settings::default() });
+            let _ = trash.set(&Settings { uid, mode: Some(0o700), ..Settings::default() });
         }
     }
 
-    /// What workers for big files fill below a directory does not go to the backup with it.
-    pub(super) fn leave_nothing_under_way(&self, path: &RelPath) {
+    /// Cancels the big files in flight below a directory, and removes their temporary files, so
+    /// that these do not get into the backup. Does nothing without a backup.
+    pub(super) fn cancel_temps_within(&self, path: &RelPath) {
         if self.shared.backup.is_none() {
             return;
         }
         for (path, temp) in self.shared.in_flight.temps_within(path) {
             if let Some((dir, _)) = path.split() {
-                // What cannot be removed goes with its directory, and with the backup's folder.
+                // If this fails, it gets into the backup, and is pruned with its folder.
                 let _ = self.replica.open(&dir).and_then(|dir| dir.remove_reserved(&temp));
             }
         }
         self.shared.cancel_within(path);
     }
 
-    /// Removes an entry that is no directory. That it has gone already is as good.
+    /// Removes an entry that is not a directory, after it is kept in the backup, if there is one.
+    /// It is no error if it does not exist any more.
     pub(super) fn remove_file_at(
         &self,
         dir: &ReplicaDir,
@@ -103,12 +108,13 @@ impl Round<'_> {
         permit: &RemovalPermit,
     ) -> Result<(), WorkError> {
         if self.still_stands(dir, path, name, permit)? {
-            dir.remove_file(name.as_bytes(), permit).or_else(gone_is_fine)?;
+            dir.remove_file(name.as_bytes(), permit).or_else(ignore_absence)?;
         }
         Ok(())
     }
 
-    /// Puts an entry that is to go where it is to be kept, if anywhere. Whether it still stands.
+    /// Keeps an entry that is to be removed in the backup, if there is one. Returns whether it
+    /// still has its name.
     fn still_stands(
         &self,
         dir: &ReplicaDir,
@@ -120,7 +126,7 @@ impl Round<'_> {
         Ok(backup.take(dir, name, path, permit, &self.shared.stop)? == BackupOutcome::Copied)
     }
 
-    /// Keeps a file or symlink that is to be overwritten, where that is asked for.
+    /// Keeps a file or symlink that is to be overwritten in the backup, if there is one.
     pub(super) fn back_up(
         &self,
         dir: &ReplicaDir,
@@ -134,7 +140,7 @@ impl Round<'_> {
     }
 }
 
-/// The line of a directory that goes.
+/// Makes the record of a directory that is to be removed, and counts its entries.
 pub(super) fn taken(dir: &Dir, path: &RelPath, name: &Name, old: &Entry, check: &Check) -> Done {
     let mut number = 1;
     let at_least = !count_below(dir, name, &mut number, Instant::now() + COUNTING);
@@ -143,11 +149,12 @@ pub(super) fn taken(dir: &Dir, path: &RelPath, name: &Name, old: &Entry, check: 
     done
 }
 
-/// So many directories are counted however long that takes: a small one is counted to its end also
-/// on a busy machine.
+/// How many directories are counted regardless of the time: a small tree is counted to its end on a
+/// busy machine too.
 const COUNTED: usize = 16;
 
-/// Adds up the entries below a directory; `false` where not all could be counted in time.
+/// Adds the number of entries below a directory to `number`. Returns `false` if not all were
+/// counted by `until`, or if a directory could not be listed.
 pub fn count_below(dir: &impl ReplicaView, name: &Name, number: &mut u64, until: Instant) -> bool {
     let Some(rel) = RelPath::new(name.as_bytes()) else { return false };
     let mut dirs_counted = 0;

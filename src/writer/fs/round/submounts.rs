@@ -1,5 +1,5 @@
-//! Where the source was seen to hold other file systems. What the replica has of one that is no
-//! longer mounted is kept as it is: it has not been deleted.
+//! The file systems that were seen to be mounted in the source. If one is no longer mounted, its
+//! entries in the replica are kept: they were not deleted.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -10,30 +10,27 @@ use crate::fs::mounts::Mount;
 use crate::fs::tree::{Dir, DirId};
 use crate::model::path::{RelPath, within};
 
-/// What was mounted at one place.
+/// A file system that is or was mounted in the source.
 struct SourceSubmount {
-    pin: DirId,
-    /// `None` where the kernel did not say.
+    id: DirId,
+    /// `None` if the kernel did not report it.
     mount: Option<Mount>,
 }
 
-/// All such places, as long as this process runs.
+/// All mounts that were seen in the source while this process runs.
 #[derive(Default)]
 pub struct SourceSubmounts(BTreeMap<RelPath, SourceSubmount>);
 
 impl SourceSubmounts {
-    /// Notes what is mounted at `path` below the source `root`. Whether it was not known. What was
-    /// mounted there before that, and has come to light, does not take its place.
-    pub fn remember(&mut self, path: RelPath, pin: DirId, root: &Path) -> bool {
-        if self
-            .0
-            .get(&path)
-            .is_some_and(|known| known.pin == pin || pin.was_mounted_before(&known.pin))
+    /// Notes the mount at `path` below the source `root`. Returns whether it is new. An older mount
+    /// that was uncovered there does not replace the known one.
+    pub fn remember(&mut self, path: RelPath, id: DirId, root: &Path) -> bool {
+        if self.0.get(&path).is_some_and(|known| known.id == id || id.was_mounted_before(&known.id))
         {
             return false;
         }
         let mount = Mount::of(&root.join(OsStr::from_bytes(path.as_bytes())));
-        self.0.insert(path, SourceSubmount { pin, mount });
+        self.0.insert(path, SourceSubmount { id, mount });
         true
     }
 
@@ -49,20 +46,20 @@ impl SourceSubmounts {
         self.0.contains_key(path)
     }
 
-    /// Another directory is the source now.
+    /// Forgets all mounts: another directory is the source now.
     pub fn forget(&mut self) {
         self.0.clear();
     }
 
-    /// A place at, above or below `path` whose file system has gone from the source, which is
-    /// `source`, at `root`.
+    /// Returns a mount at, above or below `path` that the source has lost. `source`: the open
+    /// source; `root`: its path.
     pub fn lost(&self, path: &RelPath, source: &Dir, root: &Path) -> Option<&RelPath> {
         let lost =
             within(&self.0, path).find(|(at, crossing)| !crossing.is_there(at, source, root));
         lost.map(|(at, _)| at).or_else(|| self.lost_above(path, source, root))
     }
 
-    /// The same at `path` or above.
+    /// Returns such a mount at `path` or above.
     pub fn lost_above(&self, path: &RelPath, source: &Dir, root: &Path) -> Option<&RelPath> {
         if self.0.is_empty() {
             return None;
@@ -77,12 +74,11 @@ impl SourceSubmounts {
 
 impl SourceSubmount {
     fn is_there(&self, at: &RelPath, source: &Dir, root: &Path) -> bool {
-        let now = source.open(at).and_then(|dir| dir.pin());
-        // One that was mounted before it, and has come to light, is another one.
+        let now = source.open(at).and_then(|dir| dir.id());
+        // An older mount that was uncovered is another one.
         let is_mounted =
-            now.is_ok_and(|now| now.is_mount_root && !now.was_mounted_before(&self.pin));
-        // It moves with the directories above it.
-        is_mounted
-            || self.mount.as_ref().is_some_and(|mount| mount.has_moved_below(root, &self.pin))
+            now.is_ok_and(|now| now.is_mount_root && !now.was_mounted_before(&self.id));
+        // A mount moves with the directories above it.
+        is_mounted || self.mount.as_ref().is_some_and(|mount| mount.has_moved_below(root, &self.id))
     }
 }

@@ -40,8 +40,8 @@ impl Fixture {
         }
         let root = |name: &str, side| Root::new(top.path().join(name), side);
         let (source, replica) = (root("source", Side::Source), root("replica", Side::Replica));
-        let (source_pin, replica_pin) = (source.pin().unwrap(), replica.pin().unwrap());
-        let roots = Roots { source, replica, source_pin, replica_pin: Some(replica_pin) };
+        let (source_id, replica_id) = (source.id().unwrap(), replica.id().unwrap());
+        let roots = Roots { source, replica, source_id, replica_id: Some(replica_id) };
         let owner = rustix::process::geteuid().is_root();
         let user = rustix::process::geteuid().as_raw();
         let capabilities = Capabilities { owner, user, ..Capabilities::all() };
@@ -52,13 +52,13 @@ impl Fixture {
         Self { top, reconciler }
     }
 
-    /// One that keeps what leaves the replica, or has what it does safe on the disk.
+    /// Turns the backup and durability on or off.
     pub fn keep(&mut self, is_backed_up: bool, is_durable: bool) {
         self.reconciler.durable = is_durable;
         self.reconciler.backup = is_backed_up.then(|| self.backup());
     }
 
-    /// A backup beside the roots.
+    /// Makes a backup beside the roots.
     fn backup(&self) -> Arc<Backup> {
         fs::create_dir(self.at("backup")).unwrap();
         Arc::new(
@@ -89,12 +89,12 @@ impl Fixture {
         self.reconciler.round(work, &()).unwrap()
     }
 
-    /// A round of looks at these paths.
-    fn look(&mut self, paths: &[&str]) -> Outcome {
+    /// Does a round that checks these paths.
+    fn observe(&mut self, paths: &[&str]) -> Outcome {
         self.round(work(paths))
     }
 
-    /// What stands in a directory, in order.
+    /// Returns the names in a directory, in order.
     fn names(&self, dir: &str) -> Vec<String> {
         let entries = fs::read_dir(self.at(dir)).unwrap();
         let mut names: Vec<_> =
@@ -103,7 +103,7 @@ impl Fixture {
         names
     }
 
-    /// Waits for the trees put aside, and lets a round remove their tops.
+    /// Waits until the trash is emptied, and lets rounds remove it.
     fn remove_emptied(&mut self) {
         while !self.reconciler.pending_trash.is_empty() {
             let ended = self.ended();
@@ -113,20 +113,20 @@ impl Fixture {
         }
     }
 
-    /// Waits for something to end in the background.
+    /// Waits for a result from the background.
     fn ended(&self) -> Ended {
         self.reconciler.ended().recv_timeout(Duration::from_secs(30)).unwrap()
     }
 
-    /// Waits for a worker.
+    /// Waits for the result of a worker.
     fn finished(&self) -> Finished {
         match self.ended() {
             Ended::BigFile(finished) => *finished,
-            Ended::Trash(emptied) => panic!("{:?} was emptied", emptied.aside),
+            Ended::Trash(emptied) => panic!("{:?} was emptied", emptied.trash),
         }
     }
 
-    /// A round that takes up what workers have ended.
+    /// Does a round that handles results of workers.
     fn round_with<const N: usize>(&mut self, finished: [Finished; N], work: Work) -> Outcome {
         for finished in finished {
             self.reconciler.give_back(Ended::BigFile(Box::new(finished)));
@@ -135,14 +135,14 @@ impl Fixture {
     }
 }
 
-fn look() -> Check {
+fn check() -> Check {
     Check::new(Depth::Content, Detector::Sweep, std::time::Instant::now())
 }
 
 fn work(paths: &[&str]) -> Work {
     let mut checks = Checks::new();
     for text in paths {
-        add(&mut checks, &path(text), look());
+        add(&mut checks, &path(text), check());
     }
     Work {
         moves: RenameBatch::default(),
@@ -166,7 +166,7 @@ fn a_round_touches_what_it_was_asked_to_look_at_and_nothing_else() {
     pair.write("source/a", "new");
     pair.write("source/b", "new");
     pair.write("replica/stale", "old");
-    let outcome = pair.look(&["a", "stale"]);
+    let outcome = pair.observe(&["a", "stale"]);
     assert_eq!(
         operations(&outcome),
         [(Operation::Created, "a".into()), (Operation::Removed, "stale".into())]
@@ -178,9 +178,9 @@ fn a_round_touches_what_it_was_asked_to_look_at_and_nothing_else() {
 fn equal_entries_give_no_action() {
     let mut pair = Fixture::new();
     pair.write("source/a", "text");
-    pair.look(&["a"]);
+    pair.observe(&["a"]);
     let inode = fs::metadata(pair.at("replica/a")).unwrap().ino();
-    let outcome = pair.look(&["a"]);
+    let outcome = pair.observe(&["a"]);
     assert!(outcome.done.is_empty() && outcome.problems.is_empty() && outcome.again.is_empty());
     assert_eq!(fs::metadata(pair.at("replica/a")).unwrap().ino(), inode);
 }
@@ -189,18 +189,18 @@ fn equal_entries_give_no_action() {
 fn a_look_below_a_missing_directory_makes_it_and_asks_for_the_rest_of_it() {
     let mut pair = Fixture::new();
     pair.write("source/d/e/f", "x");
-    let outcome = pair.look(&["d/e/f"]);
+    let outcome = pair.observe(&["d/e/f"]);
     assert_eq!(pair.read("replica/d/e/f"), "x");
-    assert_eq!(outcome.scans, [path("d"), path("d/e")]);
+    assert_eq!(outcome.to_walk, [path("d"), path("d/e")]);
 }
 
 #[test]
 fn a_directory_reported_with_its_children_is_not_scanned_again() {
     let mut pair = Fixture::new();
     pair.write("source/d/f", "x");
-    let outcome = pair.look(&["d", "d/f"]);
+    let outcome = pair.observe(&["d", "d/f"]);
     assert_eq!(pair.read("replica/d/f"), "x");
-    assert_eq!(outcome.scans, []);
+    assert_eq!(outcome.to_walk, []);
 }
 
 #[test]
@@ -208,7 +208,7 @@ fn a_look_in_a_directory_that_is_gone_moves_to_its_highest_missing_ancestor() {
     let mut pair = Fixture::new();
     pair.write("replica/d/e/f", "x");
     pair.write("replica/d/e/g", "x");
-    let outcome = pair.look(&["d/e/f"]);
+    let outcome = pair.observe(&["d/e/f"]);
     assert_eq!(operations(&outcome), [(Operation::Removed, "d".into())]);
     let entries = outcome.done[0].entries.unwrap();
     // They are counted for a short time only.
@@ -282,7 +282,7 @@ fn a_directory_has_its_mode_and_time_after_its_entries_changed() {
     pair.write("source/d/f", "x");
     fs::set_permissions(pair.at("source/d"), fs::Permissions::from_mode(0o2750)).unwrap();
     fs::set_permissions(pair.at("source/d"), fs::Permissions::from_mode(0o750)).unwrap();
-    pair.look(&["d", "d/f"]);
+    pair.observe(&["d", "d/f"]);
     let (ours, theirs) =
         (fs::metadata(pair.at("source/d")).unwrap(), fs::metadata(pair.at("replica/d")).unwrap());
     assert_eq!(ours.mode(), theirs.mode());
@@ -291,11 +291,11 @@ fn a_directory_has_its_mode_and_time_after_its_entries_changed() {
 
 #[test]
 fn a_directory_gives_way_to_a_file_in_one_step_and_is_deleted_afterwards() {
-    // I4, I6: the exchange is the change; the old tree goes later, under a reserved name.
+    // I4, I6: the exchange is the change; the old tree is deleted later, under a reserved name.
     let mut pair = Fixture::new();
     pair.write("source/x", "file now");
     pair.write("replica/x/deep/file", "x");
-    let outcome = pair.look(&["x"]);
+    let outcome = pair.observe(&["x"]);
     assert_eq!(operations(&outcome), [(Operation::Updated, "x".into())]);
     assert_eq!(pair.read("replica/x"), "file now");
     pair.remove_emptied();
@@ -307,10 +307,10 @@ fn a_tree_that_was_put_aside_in_a_directory_goes_with_it_when_that_becomes_a_fil
     let mut pair = Fixture::new();
     pair.write("source/a/y", "text");
     pair.write("replica/a/sub/x", "text");
-    pair.look(&["a/sub"]);
+    pair.observe(&["a/sub"]);
     fs::remove_dir_all(pair.at("source/a")).unwrap();
     pair.write("source/a", "a file");
-    pair.look(&["a"]);
+    pair.observe(&["a"]);
     pair.remove_emptied();
     assert_eq!(
         (pair.names("replica"), pair.read("replica/a")),
@@ -324,7 +324,7 @@ fn a_symlink_in_the_replica_gives_way_to_a_directory_and_its_target_is_left_alon
     let mut pair = Fixture::new();
     pair.write("source/sub/f", "x");
     symlink("../outside", pair.at("replica/sub")).unwrap();
-    pair.look(&["sub/f"]);
+    pair.observe(&["sub/f"]);
     assert_eq!(pair.read("replica/sub/f"), "x");
     assert!(fs::symlink_metadata(pair.at("replica/sub")).unwrap().is_dir());
     assert_eq!(pair.names("outside"), [""; 0]);
@@ -336,25 +336,24 @@ fn evidence_holds_only_for_the_states_that_were_read() {
     pair.write("source/f", "new");
     pair.write("replica/f", "old");
     let roots = pair.reconciler.roots.open().unwrap();
-    let (source, replica) = (roots.0.look(b"f"), roots.1.look(b"f"));
+    let (source, replica) = (roots.0.observe(b"f"), roots.1.observe(b"f"));
     let lie = roots.0.open_file(b"f").unwrap();
     let md5 = crate::fs::digest::md5_of(&lie.0, lie.1.size, &AtomicBool::new(false)).unwrap();
-    let evidence = CachedDigests {
+    let cached = CachedDigests {
         source: source.entry().unwrap().identity(),
         replica: replica.entry().unwrap().identity(),
-        verdict: DigestPair { source: md5, replica: md5 },
+        digests: DigestPair { source: md5, replica: md5 },
     };
     // The replica's file was written to after it was read: the verdict "same" is worth nothing.
     let written = fs::File::options().write(true).open(pair.at("replica/f")).unwrap();
     written.set_modified(std::time::UNIX_EPOCH).unwrap();
     let mut checks = Checks::new();
-    add(&mut checks, &path("f"), Check { evidence: Some(Box::new(evidence)), ..look() });
+    add(&mut checks, &path("f"), Check { cached: Some(Box::new(cached)), ..check() });
     pair.round(Work { checks, ..work(&[]) });
     assert_eq!(pair.read("replica/f"), "new");
 }
 
-/// What a count finds, with system calls that fail unless the seed is 0; `None` where a root was
-/// lost. A walk over all, on one thread.
+/// Plans a walk over both trees, on one thread.
 fn plan(pair: &Fixture, task: Task) -> Plan<Roots> {
     let Reconciler { roots, capabilities, filter, .. } = &pair.reconciler;
     let (roots, capabilities, filter) = (roots.clone(), capabilities.clone(), filter.clone());
@@ -400,16 +399,15 @@ fn a_look_at_the_names_of_a_directory_finds_what_is_in_it_and_which_directories_
     assert_eq!(names_found(&pair), ["changed", "gone", "made", "moved", "new", "remade"]);
 }
 
-/// What a quick look at the names in the root alone finds to differ.
+/// Returns the names in the root that a quick sweep of its names alone finds to differ.
 fn names_found(pair: &Fixture) -> Vec<String> {
     let mut found = Vec::new();
     for message in walked(Plan { extent: Extent::Names, ..plan(pair, Task::Quick) }) {
         if let Message::Differ(dir, names) = message {
             assert!(names.iter().all(|(_, check)| check.depth == Depth::Subtree));
-            // What was copied within a tick of the clock is read, and said to be equal.
-            let is_equal = |check: &Check| {
-                check.evidence.as_ref().is_some_and(|evidence| evidence.verdict.same())
-            };
+            // A file that was copied within a tick of the clock is read, and reported as equal.
+            let is_equal =
+                |check: &Check| check.cached.as_ref().is_some_and(|cached| cached.digests.same());
             let names = names.into_iter().filter(|(_, check)| !is_equal(check));
             found.extend(names.map(|(name, _)| dir.join(&name).to_string()));
         }
@@ -418,6 +416,7 @@ fn names_found(pair: &Fixture) -> Vec<String> {
     found
 }
 
+/// Counts, with system calls that fail unless the seed is 0; `None` if a root was lost.
 fn counted(pair: &Fixture, seed: u64) -> Option<Count> {
     let plan = plan(pair, Task::Count);
     let _faults = (seed > 0).then(|| InjectedErrors::begin(seed, 30));
@@ -437,7 +436,8 @@ fn a_source_is_not_trusted_for_what_could_not_be_counted() {
     let judged = |count| judge(&count, Limit::default(), Occasion::Start);
     assert!(matches!(counted(&pair, 0).map(judged), Some(Some(Doubt::Strange(_)))));
     let seen: Vec<_> = (1..200).filter_map(|seed| counted(&pair, seed)).map(judged).collect();
-    // Where a directory seems to have no rights, its entries stay; what seems to have gone has.
+    // If a directory seems to be locked, its entries stay. If it seems to be deleted, that is
+    // believed.
     let trusted = seen.iter().filter(|doubt| doubt.is_none()).count();
     assert!(
         seen.contains(&Some(Doubt::Unknown)) && trusted * 5 < seen.len(),
@@ -482,7 +482,7 @@ fn an_older_copy_of_a_file_that_grows_does_not_take_the_place_of_a_newer_one() {
     pair.round(Work { big: 5, ..work(&["log"]) });
     let finished = pair.finished();
     pair.write("source/log", "0123456789abc");
-    pair.look(&["log"]);
+    pair.observe(&["log"]);
     pair.round_with([finished], work(&[]));
     assert_eq!(pair.read("replica/log"), "0123456789abc");
     assert_eq!(pair.names("replica"), ["log"]);
@@ -510,9 +510,9 @@ fn two_big_files_of_one_size_are_compared_by_a_worker() {
     pair.write("source/big", "0123456789");
     pair.write("replica/big", "0123456780");
     pair.round(Work { big: 5, ..work(&["big"]) });
-    let verdict = pair.finished();
-    assert!(matches!(&verdict.result, Ok(JobResult::Digests(verdict)) if !verdict.same()));
-    pair.round_with([verdict], Work { big: 5, ..work(&[]) });
+    let digests = pair.finished();
+    assert!(matches!(&digests.result, Ok(JobResult::Digests(digests)) if !digests.same()));
+    pair.round_with([digests], Work { big: 5, ..work(&[]) });
     let filled = pair.finished();
     let outcome = pair.round_with([filled], Work { big: 5, ..work(&[]) });
     assert_eq!(outcome.done[0].reason, crate::model::reason::Reason::Md5);
@@ -529,9 +529,9 @@ fn what_is_wished_for_of_a_file_on_its_way_is_not_forgotten() {
     };
     write(&pair, "0123456789");
     let mut checks = Checks::new();
-    add(&mut checks, &path("big"), Check { depth: Depth::Metadata, ..look() });
+    add(&mut checks, &path("big"), Check { depth: Depth::Metadata, ..check() });
     pair.round(Work { checks, big: 5, ..work(&[]) });
-    // Size and mtime do not show it.
+    // Size and mtime do not show this change.
     write(&pair, "9876543210");
     pair.round(Work { big: 5, ..work(&["big"]) });
     let filled = pair.finished();
@@ -565,9 +565,9 @@ fn temporary_names_are_removed_unless_they_are_in_use() {
     pair.write("source/big", "0123456789");
     pair.round(Work { big: 5, ..work(&["big"]) });
     let finished = pair.finished();
-    let JobKind::Fill { name: in_use, .. } = &finished.job.load else { panic!("not being filled") };
+    let JobKind::Fill { name: in_use, .. } = &finished.job.kind else { panic!("not being filled") };
     let in_use = in_use.to_string();
-    // Deletions that are held do not hold these: they are twindir's own.
+    // Held deletions do not include these: they are twindir's own.
     let held = Work {
         detector: Detector::Sweep,
         deletions: Deletions::Held { create_budget: None },
@@ -589,7 +589,7 @@ fn what_cannot_be_looked_at_is_a_problem_and_deletes_nothing() {
     pair.write("source/locked/f", "x");
     pair.write("replica/locked/f", "x");
     fs::set_permissions(pair.at("source/locked"), fs::Permissions::from_mode(0o000)).unwrap();
-    let outcome = pair.look(&["locked/f"]);
+    let outcome = pair.observe(&["locked/f"]);
     fs::set_permissions(pair.at("source/locked"), fs::Permissions::from_mode(0o700)).unwrap();
     assert_eq!(outcome.problems.len(), 1);
     assert_eq!(pair.read("replica/locked/f"), "x");

@@ -1,5 +1,5 @@
-//! What a round knows of a directory that is to let in more people (I12): the facts for the table
-//! in [`widen`](crate::plan::widen).
+//! The facts of a directory that is to be widened (I12), for the table in
+//! [`widen`](crate::plan::widen).
 
 use std::time::Instant;
 
@@ -10,20 +10,20 @@ use crate::model::entry::Entry;
 use crate::model::path::RelPath;
 use crate::plan::widen::{WidenBlocker, WidenFacts};
 
-/// A directory of the replica, and what it is to be.
+/// A directory of the replica that is to be widened.
 pub(super) struct Widening<'a> {
     pub round: &'a Round<'a>,
     pub path: &'a RelPath,
     pub source: &'a Entry,
     pub now: &'a Entry,
-    /// Since when it is to be open.
+    /// When the check that asks for it was due.
     pub since: Instant,
     pub is_examined: bool,
 }
 
 impl Widening<'_> {
-    /// By which time what lies below is to be as it should. The root is examined with all that is
-    /// found in it, and not since a time of its own.
+    /// Returns the time by which all checks below must be done. The root has none: it is examined
+    /// in every round that checks one of its names.
     fn by(&self) -> Option<Instant> {
         (!self.path.is_root()).then_some(self.since)
     }
@@ -72,7 +72,8 @@ impl WidenFacts for Widening<'_> {
 }
 
 impl Round<'_> {
-    /// Whether something below a directory is not as it should be by a time, and shows.
+    /// Returns whether an entry below a directory that others could see has failed, or has a check
+    /// that was due by a time.
     fn has_failed_within(&self, dir: &RelPath, by: Option<Instant>) -> bool {
         let is_shown = |path: &RelPath| path != dir && path.is_within(dir) && self.shows(path);
         let is_due = |check: &Check, why: &Requeue| {
@@ -89,20 +90,20 @@ impl Round<'_> {
             || self.waiting.has_failed_within(dir, by, &is_shown)
     }
 
-    /// Whether others could see what the replica has at a path, were they let into all that is
-    /// above it.
+    /// Returns whether others could see the replica's entry at a path, if they were let into all
+    /// directories above it.
     fn shows(&self, path: &RelPath) -> bool {
         let Some((dir, name)) = path.split() else { return false };
         match self.replica.open(&dir) {
-            Ok(dir) => dir.look(name.as_bytes()).entry().is_some_and(Entry::shows_something),
+            Ok(dir) => dir.observe(name.as_bytes()).entry().is_some_and(Entry::shows_something),
             Err(_) => false,
         }
     }
 
-    /// Leaves a directory closed for now.
+    /// Keeps a directory closed for now, and notes it for another check.
     pub(super) fn defer_widen(&mut self, path: &RelPath, check: &Check, why: WidenBlocker) {
         if self.terms.deletions.are_held() {
-            // The walk after the next count sees to it again.
+            // The walk after the next count checks it again.
             self.out.open.push(path.clone());
         } else {
             self.out.again.push((path.clone(), check.clone(), Requeue::Widen(why)));

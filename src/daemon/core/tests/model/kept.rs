@@ -1,5 +1,6 @@
-//! What must not go, whatever fails: what the replica holds as the source does, for as long as the
-//! source has it. And nothing is torn: what the replica shows is what the source had at some time.
+//! Entries that must not be deleted, whatever fails: those that both sides hold alike, as long as
+//! the source has them. And nothing is torn: the replica shows only what the source had at some
+//! time.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -9,24 +10,27 @@ use crate::model::path::{Name, RelPath};
 use crate::plan::deletions::Deletions;
 use crate::plan::queue::Rename;
 
-/// What both sides hold, and all that the source ever held.
+/// The entries that both sides hold alike, and all that the source ever held.
 #[derive(Default)]
-pub struct KeptDirs {
+pub struct KeptEntries {
     verified_dirs: Tree,
-    /// All that the replica showed.
+    /// The paths that the replica showed last.
     shown: BTreeSet<String>,
     known: HashSet<String>,
 }
 
-impl KeptDirs {
-    /// The source was changed.
+impl KeptEntries {
+    /// Notes that the source was changed.
     pub fn source_is(&mut self, source: &Tree) {
         self.verified_dirs.retain(|path, what| source.get(path) == Some(what));
         self.known.extend(source.values().cloned());
     }
 
-    /// A round was done, which was to follow some renames: what is wrong with the replica. While
-    /// deletions are held, no name goes.
+    /// Checks the replica after a round that was to follow `moves`. While deletions are held, no
+    /// name may disappear.
+    ///
+    /// # Errors
+    /// The violation, in words.
     pub fn replica_is(
         &mut self,
         replica: &Tree,
@@ -60,15 +64,16 @@ impl KeptDirs {
     }
 }
 
-/// Whether a rename may take it away for a while: what is below one of its ends, or gives way to
-/// it, and a directory that leaves an empty one in its place. A file that stands again stays.
+/// Returns whether a rename may take an entry away for a while: an entry below one of its ends, or
+/// at its new name. Also a directory at its old name, since it leaves an empty one there. A new
+/// file at the old name stays.
 fn may_move(name: &str, what: &str, moves: &[Rename]) -> bool {
     let name = path(name);
     let leaves = |from: &RelPath| name.is_within(from) && (name != *from || what == "directory");
-    moves.iter().any(|hint| name.is_within(&hint.to) || leaves(&hint.from))
+    moves.iter().any(|rename| name.is_within(&rename.to) || leaves(&rename.from))
 }
 
-/// Whether it lies under a temporary name.
+/// Returns whether a path has a temporary name in it.
 fn is_hidden(name: &str) -> bool {
     name.split('/').filter_map(|part| Name::new(part.as_bytes())).any(|part| part.is_reserved())
 }

@@ -1,4 +1,4 @@
-//! What people and programs do to a tree. Each operation is done where it can be, and told.
+//! What people and programs do to a tree. Each operation is done if it is possible, and reported.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -7,10 +7,10 @@ use std::time::{Duration, SystemTime};
 use super::source::{Source, join};
 use crate::model::check::Depth;
 
-/// `None` where there is nothing to do it to.
+/// An operation; `None` if there is no entry for it.
 type Edit = fn(&mut Source) -> Option<()>;
 
-/// Those that rename come more often.
+/// The operations with their weights. Renames come more often.
 const OPERATIONS: [(u8, Edit); 26] = [
     (4, Source::create),
     (2, Source::write),
@@ -43,7 +43,7 @@ const OPERATIONS: [(u8, Edit); 26] = [
 const MODES: [u32; 3] = [0o600, 0o644, 0o755];
 
 impl Source {
-    /// Does something.
+    /// Does a random operation.
     pub fn operate(&mut self) {
         let all: u8 = OPERATIONS.iter().map(|(weight, _)| weight).sum();
         for _ in 0..8 {
@@ -61,7 +61,7 @@ impl Source {
         }
     }
 
-    /// A few entries to begin with.
+    /// Makes a few entries to begin with.
     pub fn plant(&mut self) {
         for _ in 0..self.rng.u8(3..8) {
             _ = self.make_tree();
@@ -74,7 +74,7 @@ impl Source {
         number[number.len() - size.min(number.len())..].to_owned()
     }
 
-    /// Sizes and times are few, so that files are alike that are not the same.
+    /// Returns a short text. Sizes and times are few, so that files look alike that differ.
     fn some_text(&mut self) -> String {
         let size = self.rng.usize(..6);
         self.text(size)
@@ -88,8 +88,8 @@ impl Source {
         let text = self.some_text();
         fs::write(self.at(path), &text).unwrap();
         self.story.tell(format!("create {path} {text:?}"));
-        self.look(path, Depth::Subtree);
-        self.look(path, Depth::Content);
+        self.observe(path, Depth::Subtree);
+        self.observe(path, Depth::Content);
         if self.rng.bool() {
             let time = self.some_time();
             self.give_time(path, time);
@@ -100,7 +100,7 @@ impl Source {
         fs::File::open(self.at(path)).unwrap().set_modified(time).unwrap();
         let seconds = time.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
         self.story.tell(format!("set the time of {path} to {seconds}"));
-        self.look(path, Depth::Metadata);
+        self.observe(path, Depth::Metadata);
     }
 
     fn create(&mut self) -> Option<()> {
@@ -112,7 +112,7 @@ impl Source {
     fn put(&mut self, path: &str, text: &str) {
         fs::write(self.at(path), text).unwrap();
         self.story.tell(format!("write {path} {text:?}"));
-        self.look(path, Depth::Content);
+        self.observe(path, Depth::Content);
     }
 
     fn write(&mut self) -> Option<()> {
@@ -129,7 +129,7 @@ impl Source {
         Some(())
     }
 
-    /// The same size, and the mtime as it was.
+    /// Writes contents of the same size, and sets the mtime back.
     fn rewrite(&mut self) -> Option<()> {
         let path = self.file()?;
         let entry = fs::metadata(self.at(&path)).unwrap();
@@ -145,7 +145,7 @@ impl Source {
         let mode = MODES[self.rng.usize(..MODES.len())] | least;
         fs::set_permissions(self.at(&path), fs::Permissions::from_mode(mode)).unwrap();
         self.story.tell(format!("chmod {mode:o} {path}"));
-        self.look(&path, Depth::Metadata);
+        self.observe(&path, Depth::Metadata);
         Some(())
     }
 
@@ -153,7 +153,7 @@ impl Source {
         let path = self.file()?;
         fs::File::options().write(true).open(self.at(&path)).unwrap().set_len(2).unwrap();
         self.story.tell(format!("truncate {path}"));
-        self.look(&path, Depth::Content);
+        self.observe(&path, Depth::Content);
         Some(())
     }
 
@@ -173,13 +173,13 @@ impl Source {
     fn unlink(&mut self, path: &str) {
         fs::remove_file(self.at(path)).unwrap();
         self.story.tell(format!("remove {path}"));
-        self.look(path, Depth::Subtree);
+        self.observe(path, Depth::Subtree);
     }
 
     fn add_dir(&mut self, path: &str) {
         fs::create_dir(self.at(path)).unwrap();
         self.story.tell(format!("mkdir {path}"));
-        self.look(path, Depth::Subtree);
+        self.observe(path, Depth::Subtree);
     }
 
     fn make_dir(&mut self) -> Option<()> {
@@ -203,7 +203,7 @@ impl Source {
             self.unwatch(path);
             fs::remove_dir(self.at(path)).unwrap();
             self.story.tell(format!("rmdir {path}"));
-            self.look(path, Depth::Subtree);
+            self.observe(path, Depth::Subtree);
         }
         is_empty.then_some(())
     }
@@ -219,7 +219,7 @@ impl Source {
         Some(())
     }
 
-    /// What lies deepest goes first.
+    /// Removes an entry with all below it, the deepest first.
     fn take_all(&mut self, path: &str) {
         let below = format!("{path}/");
         let entries = self.entries();
@@ -241,7 +241,7 @@ impl Source {
         let target = ["a", "../b", "nowhere", "/nowhere/at/all"][self.rng.usize(..4)];
         symlink(target, self.at(path)).unwrap();
         self.story.tell(format!("symlink {path} -> {target}"));
-        self.look(path, Depth::Subtree);
+        self.observe(path, Depth::Subtree);
     }
 
     fn make_link(&mut self) -> Option<()> {
@@ -328,7 +328,7 @@ impl Source {
         if self.stands(&from) { None } else { self.rename(&to, &from) }
     }
 
-    /// What was renamed stands there again, and is another.
+    /// Renames an entry, and makes another one at its old name.
     fn remake(&mut self) -> Option<()> {
         let (from, to) = (self.any()?, self.free_place()?);
         self.rename(&from, &to)?;
@@ -336,7 +336,7 @@ impl Source {
         Some(())
     }
 
-    /// What lay in a directory holds that directory.
+    /// Moves a directory out of its parent, and then the parent into it.
     fn turn_inside_out(&mut self) -> Option<()> {
         let child = self.pick(fs::FileType::is_dir).filter(|path| path.contains('/'))?;
         let (above, to) = (child[..child.rfind('/')?].to_owned(), self.free_place()?);
@@ -354,11 +354,11 @@ impl Source {
         self.unwatch(&path);
         fs::rename(self.at(&path), self.outside(&name)).unwrap();
         self.story.tell(format!("move {path} out, to {name}"));
-        self.look(&path, Depth::Subtree);
+        self.observe(&path, Depth::Subtree);
         Some(())
     }
 
-    /// What was moved out comes in again, perhaps elsewhere.
+    /// Moves an entry in that was moved out, perhaps to another place.
     fn move_in(&mut self) -> Option<()> {
         let mut names: Vec<_> = fs::read_dir(self.outside(""))
             .unwrap()
@@ -369,7 +369,7 @@ impl Source {
         let path = self.free_place()?;
         fs::rename(self.outside(&name), self.at(&path)).unwrap();
         self.story.tell(format!("move {name} in, to {path}"));
-        self.look(&path, Depth::Subtree);
+        self.observe(&path, Depth::Subtree);
         Some(())
     }
 }

@@ -1,5 +1,5 @@
-//! What drives the core here, in place of the daemon: rounds and walks are done at once, in an
-//! order that a seed says and by a clock that stands still meanwhile.
+//! Drives the core in place of the daemon. Rounds and walks are done at once, in an order that a
+//! seed decides, and by a clock that stands still meanwhile.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -27,24 +27,24 @@ use crate::writer::fs::round::Ended;
 use crate::writer::fs::round::tests::Fixture;
 use crate::writer::{Outcome, Work, Writer};
 
-/// For a worker or the trash thread, which have next to nothing to do.
+/// How long to wait for a worker or the trash thread, which have little to do.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What is due later than that is due by the clock alone: the next sweep.
+/// Work that is due later is due by the clock alone: the next sweep.
 const SOON: Duration = Duration::from_secs(24 * 3600);
 
-/// What the walks tell that were done, and was not taken in yet.
+/// The messages of finished walks that the core has not received yet.
 #[derive(Default)]
 struct Told {
     sweep: VecDeque<Message>,
-    scan: VecDeque<Message>,
+    partial_walk: VecDeque<Message>,
 }
 
 impl Told {
     fn of(&mut self, kind: WalkKind) -> &mut VecDeque<Message> {
         match kind {
             WalkKind::Sweep => &mut self.sweep,
-            WalkKind::Scan => &mut self.scan,
+            WalkKind::Partial => &mut self.partial_walk,
         }
     }
 }
@@ -58,13 +58,13 @@ pub struct Rounds {
     /// Walks that were asked for and have not begun.
     due: Vec<(WalkKind, WalkPlan)>,
     told: Told,
-    /// What has ended in the background, and was not given back to a round yet.
+    /// Results from the background that were not given back to a round yet.
     ended: Vec<Ended>,
     /// Whether a root seems to be lost.
     is_lost: bool,
     /// Whether a new watch was asked for, which knows of no directory yet.
     is_watch_new: bool,
-    /// The renames that the last round was to follow, and what it could delete.
+    /// The renames of the last round, and what it could delete.
     last_round: Option<(Vec<Rename>, Deletions)>,
     /// Renames that rounds have followed.
     pub followed: usize,
@@ -78,7 +78,7 @@ pub struct Rounds {
 impl Rounds {
     pub fn new(pair: Fixture, seed: u64, story: Story) -> Self {
         let now = Instant::now();
-        // A few hundred bytes for each seed.
+        // This leaks a few hundred bytes for each seed.
         let config: &'static Config = Box::leak(Box::new(config()));
         Self {
             pair,
@@ -98,17 +98,17 @@ impl Rounds {
         }
     }
 
-    /// The time at which the next turn begins, or later.
+    /// Returns the time at which the next turn begins, at the earliest.
     pub fn now(&self) -> Instant {
         self.now
     }
 
-    /// Whether the watch was begun anew since this was last asked.
+    /// Returns whether the watch was begun anew since the last call.
     pub fn take_new_watch(&mut self) -> bool {
         std::mem::take(&mut self.is_watch_new)
     }
 
-    /// Takes in what the watch tells, which was known to it at a time.
+    /// Hands a report of the watch to the core. `since`: when the watch knew of it.
     pub fn take(&mut self, told: &WatchEvent, since: Instant) {
         self.story.tell(format!("    told: {told:?}"));
         let change = match told {
@@ -122,7 +122,7 @@ impl Rounds {
         self.step(Event::Changed(change));
     }
 
-    /// Wants a comparison of all, once nothing else is to be done.
+    /// Asks for a full comparison of all, once nothing else is to be done.
     pub fn want_sweep(&mut self) {
         self.core.backlog.needs_full_compare.insert(RelPath::root());
     }
@@ -132,25 +132,25 @@ impl Rounds {
         if is_held {
             self.core.trust = Trust::doubted(Limit::Percent(50.0));
         } else if self.core.trust != Trust::Trusted {
-            // As after a count: a sweep looks at what was held.
+            // As after a count: a sweep checks what was held.
             self.core.trust = Trust::Trusted;
             self.core.next_sweep = self.now;
         }
     }
 
-    /// Has the guard let everything pass from now on, as somebody does who was asked.
+    /// Has the guard follow all deletions from now on, as a user does with `--max-delete 100%`.
     pub fn let_all_pass(&mut self) {
         let config = Config { max_delete: Limit::Percent(100.0), ..self.core.config.clone() };
         self.core.config = Box::leak(Box::new(config));
         self.hold_deletions(false);
     }
 
-    /// Lets some time pass, and does a round where there is work for one: the renames that it was
-    /// to follow, and what it could delete.
+    /// Lets some time pass, and does a round if there is work for one. Returns the renames of that
+    /// round, and what it could delete.
     pub fn turn(&mut self) -> Option<(Vec<Rename>, Deletions)> {
         self.now += Duration::from_millis(self.rng.u64(..30));
         if self.bears_faults && self.rng.u8(..8) == 0 {
-            // What has failed is tried again.
+            // Enough time for failed checks to be tried again.
             self.now += Duration::from_secs(self.rng.u64(1..10));
         }
         if self.is_lost && self.rng.bool() {
@@ -182,7 +182,7 @@ impl Rounds {
                 self.is_watch_new = true;
                 self.step(Event::WatchStarted);
             }
-            // What it has not told yet is never told.
+            // Reports that it has not delivered are lost.
             Command::StopWatch => self.is_watch_new = true,
             Command::StartWalk(kind, _) if self.bears_faults && self.rng.u8(..20) == 0 => {
                 self.story.tell(format!("    no thread for {kind:?}"));
@@ -194,7 +194,7 @@ impl Rounds {
                 self.told.of(kind).clear();
             }
             Command::Round(work) => self.round(work),
-            Command::FindRooms => self.step(Event::Rooms(Vec::new())),
+            Command::AskFreeSpace => self.step(Event::FreeSpace(Vec::new())),
             Command::InspectRoots
             | Command::Fence(_)
             | Command::Answer(..)
@@ -205,20 +205,20 @@ impl Rounds {
         }
     }
 
-    /// A walk that was asked for; `None` where there is none but the full comparison of what was
-    /// renamed.
+    /// Returns a walk that was asked for; `None` if there is none but the full comparison of
+    /// renamed entries.
     pub fn due_walk(&mut self) -> Option<(WalkKind, WalkPlan)> {
         let index = self.due.iter().position(|(kind, plan)| !is_proof(*kind, plan))?;
         Some(self.due.remove(index))
     }
 
-    /// That comparison, where it was asked for.
+    /// Returns that comparison, if it was asked for.
     pub fn due_proof(&mut self) -> Option<(WalkKind, WalkPlan)> {
         let index = self.due.iter().position(|(kind, plan)| is_proof(*kind, plan))?;
         Some(self.due.remove(index))
     }
 
-    /// Walks at once. What comes of it is taken in bit by bit.
+    /// Walks at once. The core receives the messages bit by bit.
     pub fn walk(&mut self, (kind, plan): (WalkKind, WalkPlan)) {
         let reconciler = &self.pair.reconciler;
         let WalkPlan { task, extent, scopes, detector, .. } = plan;
@@ -239,7 +239,7 @@ impl Rounds {
             submounts: Vec::new(),
         };
         let now = self.now;
-        // By the clock of this story, and not by the machine's.
+        // By the clock of this history, and not by the machine's.
         let timed =
             |(name, check): (Name, Check)| (name, Check { first: now, since: now, ..check });
         let messages = walked(plan).map(|message| match message {
@@ -252,9 +252,9 @@ impl Rounds {
         *self.told.of(kind) = messages;
     }
 
-    /// Takes in some of what the walks have found.
+    /// Hands some messages of the walks to the core.
     fn listen(&mut self) {
-        for kind in [WalkKind::Sweep, WalkKind::Scan] {
+        for kind in [WalkKind::Sweep, WalkKind::Partial] {
             for _ in 0..self.rng.u8(1..4) {
                 match self.told.of(kind).pop_front() {
                     None => break,
@@ -265,7 +265,7 @@ impl Rounds {
                     }
                     Some(Message::Lost(lost)) => {
                         self.step(Event::WalkEnded(WalkKind::Sweep));
-                        self.step(Event::WalkEnded(WalkKind::Scan));
+                        self.step(Event::WalkEnded(WalkKind::Partial));
                         self.lose(lost);
                     }
                     Some(message) => {
@@ -282,8 +282,8 @@ impl Rounds {
     }
 
     fn round(&mut self, work: Work) {
-        let followed = work.moves.hints().to_vec();
-        let renames: Vec<_> = followed.iter().map(|hint| (&hint.from, &hint.to)).collect();
+        let followed = work.moves.renames().to_vec();
+        let renames: Vec<_> = followed.iter().map(|rename| (&rename.from, &rename.to)).collect();
         let back = self.pair.reconciler.paths_given_back();
         self.story.tell(format!(
             "    round of the {}, deletions {:?}: renames {renames:?}, looks {}, carried {back:?}",
@@ -310,7 +310,7 @@ impl Rounds {
                 self.step(Event::RoundDone {
                     outcome: Box::new(outcome),
                     took,
-                    rooms: Vec::new(),
+                    free_space: Vec::new(),
                     background,
                 });
             }
@@ -318,7 +318,7 @@ impl Rounds {
         }
     }
 
-    /// A root seems to be lost: nothing that was found is of use any more.
+    /// Reports to the core that a root seems to be lost: nothing that was found is valid any more.
     fn lose(&mut self, lost: Lost) {
         assert!(self.bears_faults, "{lost}");
         self.story.tell(format!("    lost: {lost}"));
@@ -336,7 +336,7 @@ impl Rounds {
         assert_eq!(self.core.next_wakeup(self.now), None, "nothing is due while a root is lost");
     }
 
-    /// Some of what has ended in the background arrives at once, and some late.
+    /// Gives back some of the results from the background now, and leaves some for later.
     fn give_some_back(&mut self) {
         let number = self.rng.usize(..=self.ended.len());
         for ended in self.ended.drain(..number) {
@@ -351,7 +351,7 @@ impl Rounds {
         while self.ended.len() < writer.count_in_background() {
             self.ended.push(writer.ended().recv_timeout(PATIENCE).unwrap());
         }
-        // Which of them was the first is chance.
+        // Which of them was the first is random.
         self.ended.sort_by_key(Ended::path);
     }
 
@@ -361,13 +361,14 @@ impl Rounds {
         let done: Vec<_> = outcome.done.iter().map(|done| (done.operation, &done.path)).collect();
         self.story.tell(format!(
             "        {done:?}, again {again:?}, problems {problems:?}, scans {:?}, moved {:?}",
-            outcome.scans, outcome.moved
+            outcome.to_walk, outcome.moved
         ));
     }
 
-    /// Whether nothing waits, save for a walk that is due. Where only time has to pass, it does.
+    /// Returns whether nothing waits but a walk that is due. If only time has to pass, moves the
+    /// clock on.
     pub fn is_at_rest(&mut self) -> bool {
-        let is_told = self.told.sweep.is_empty() && self.told.scan.is_empty();
+        let is_told = self.told.sweep.is_empty() && self.told.partial_walk.is_empty();
         let is_idle = self.ended.is_empty() && self.pair.reconciler.background().is_idle;
         if !is_told || !is_idle || self.is_lost {
             return false;
@@ -382,7 +383,7 @@ impl Rounds {
     }
 }
 
-/// Whether a walk is the full comparison of what was renamed.
+/// Returns whether a walk is the full comparison of renamed entries.
 fn is_proof(kind: WalkKind, plan: &WalkPlan) -> bool {
     kind == WalkKind::Sweep && plan.task == Task::Full && !plan.is_of_all()
 }

@@ -1,5 +1,5 @@
-//! The source, and what a watch would tell of what happens in it: events come from directories that
-//! were registered, a rename between two of those comes as a rename, and nothing else is known.
+//! The source, and what a watch would report of it. Events come from directories that were
+//! registered. A rename between two of those is reported as a rename. Nothing else is known.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -14,13 +14,13 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use crate::model::check::Depth;
 use crate::model::path::RelPath;
 
-/// Few names, so that they meet again.
+/// Few names, so that they collide.
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 
-/// Directories do not lie deeper.
+/// How many names a path of [`Source::place`] has, at most.
 const DEEPEST: usize = 4;
 
-/// What happened, for whoever has to find out why a seed fails.
+/// The record of a history, to find out why a seed fails.
 #[derive(Clone, Default)]
 pub struct Story(Rc<RefCell<Vec<String>>>);
 
@@ -34,11 +34,11 @@ impl Story {
     }
 }
 
-/// What the watch tells.
+/// A report of the watch.
 #[derive(Clone, Debug)]
 pub enum WatchEvent {
     Check(String, Depth),
-    /// And whether it is a directory.
+    /// From, to, and whether it is a directory.
     Renamed(String, String, bool),
 }
 
@@ -50,9 +50,9 @@ pub struct Source {
     /// Inode numbers of the directories that are registered with the watch.
     watched: HashSet<u64>,
     pub told: Vec<WatchEvent>,
-    /// The last rename, for a way back.
+    /// The last rename, so that it can be undone.
     pub last_rename: Option<(String, String)>,
-    /// Renames within the source, of what was watched on both ends.
+    /// How many renames within the source were watched at both ends.
     pub renames: usize,
     pub story: Story,
     count: u32,
@@ -73,13 +73,13 @@ impl Source {
         self.outside.join(name)
     }
 
-    /// A number that was not given out before.
+    /// Returns a number that was not given out before.
     pub fn number(&mut self) -> u32 {
         self.count += 1;
         self.count
     }
 
-    /// All entries, as they stand.
+    /// Returns all entries, as they stand.
     pub fn entries(&self) -> Vec<(String, fs::FileType)> {
         let mut all = Vec::new();
         self.add_below("", &mut all);
@@ -99,7 +99,7 @@ impl Source {
         }
     }
 
-    /// Any entry for which this is so.
+    /// Returns any entry of a kind that is wanted.
     pub fn pick(&mut self, is_wanted: impl Fn(&fs::FileType) -> bool) -> Option<String> {
         let mut fit = self.entries();
         fit.retain(|(_, kind)| is_wanted(kind));
@@ -119,14 +119,14 @@ impl Source {
         self.pick(fs::FileType::is_dir)
     }
 
-    /// A name in some directory, whether it is taken or not.
+    /// Returns a path in some directory, whether it is taken or not.
     pub fn place(&mut self) -> String {
         let above = if self.rng.u8(..3) == 0 { None } else { self.dir() };
         let above = above.filter(|dir| dir.split('/').count() < DEEPEST).unwrap_or_default();
         join(&above, NAMES[self.rng.usize(..NAMES.len())])
     }
 
-    /// A name in some directory that is not taken.
+    /// Returns a path in some directory that is not taken.
     pub fn free_place(&mut self) -> Option<String> {
         (0..6).find_map(|_| Some(self.place()).filter(|path| !self.stands(path)))
     }
@@ -139,12 +139,12 @@ impl Source {
         fs::symlink_metadata(self.at(path)).is_ok_and(|entry| entry.is_dir())
     }
 
-    /// Whether all above it are directories, and none a symlink.
+    /// Returns whether all above it are directories, and none a symlink.
     pub fn is_reached(&self, path: &str) -> bool {
         path.match_indices('/').all(|(end, _)| self.is_dir(&path[..end]))
     }
 
-    /// Registers the directories below this one, as the walk does that lists them next.
+    /// Registers a directory and those below it, as the walk does that lists them next.
     pub fn watch_below(&mut self, scope: &RelPath) {
         let scope = if scope.is_root() { String::new() } else { scope.to_string() };
         if !self.is_reached(&scope) || !self.is_dir(&scope) {
@@ -158,8 +158,7 @@ impl Source {
         }
     }
 
-    /// There is a new watch, which knows of the root alone. What the former one would have told is
-    /// lost.
+    /// Begins a new watch, which knows of the root alone. Reports of the former one are lost.
     pub fn watch_anew(&mut self) {
         self.watched = HashSet::from([self.inode("")]);
         self.told.clear();
@@ -182,20 +181,20 @@ impl Source {
         fs::symlink_metadata(self.at(path)).unwrap().ino()
     }
 
-    /// Whether the watch sees what happens to this name.
+    /// Returns whether the watch sees what happens to this name.
     fn is_seen(&self, path: &str) -> bool {
         self.watched.contains(&self.inode(parent(path)))
     }
 
-    /// What is done is told, if it is seen. A directory tells itself of its own attributes.
-    pub fn look(&mut self, path: &str, depth: Depth) {
+    /// Reports a change, if it is seen. A directory itself reports changes of its attributes.
+    pub fn observe(&mut self, path: &str, depth: Depth) {
         let by_itself = depth == Depth::Metadata && self.is_dir(path);
         if self.is_seen(path) || (by_itself && self.watched.contains(&self.inode(path))) {
             self.told.push(WatchEvent::Check(path.to_owned(), depth));
         }
     }
 
-    /// Renames, over what may stand there; `None` where that cannot be.
+    /// Renames an entry, over what may stand there; `None` if that is impossible.
     pub fn rename(&mut self, from: &str, to: &str) -> Option<()> {
         if from == to || !self.stands(from) || !self.is_reached(from) || !self.is_reached(to) {
             return None;
@@ -213,7 +212,7 @@ impl Source {
         Some(())
     }
 
-    /// Has two entries take each other's names.
+    /// Exchanges the names of two entries; `None` if that is impossible.
     pub fn exchange(&mut self, one: &str, other: &str) -> Option<()> {
         if one == other || is_within(one, other) || is_within(other, one) {
             return None;
@@ -230,14 +229,14 @@ impl Source {
         Some(())
     }
 
-    /// Tells of a rename, and then of its ends.
+    /// Reports a rename, and then both ends.
     fn renamed(&mut self, from: &str, to: &str) {
         if self.is_seen(from) && self.is_seen(to) {
             self.told.push(WatchEvent::Renamed(from.to_owned(), to.to_owned(), self.is_dir(to)));
             self.renames += 1;
         }
-        self.look(from, Depth::Subtree);
-        self.look(to, Depth::Subtree);
+        self.observe(from, Depth::Subtree);
+        self.observe(to, Depth::Subtree);
     }
 }
 

@@ -1,4 +1,4 @@
-//! What two trees hold, and where they differ.
+//! Reads two trees, and finds where they differ.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -7,17 +7,17 @@ use std::path::Path;
 
 use super::source::join;
 
-/// What each name is, in words; the tree's top has none.
+/// The entry at each path, in words. The path of the root is empty.
 pub type Tree = BTreeMap<String, String>;
 
-/// Kinds and contents.
+/// Reads kinds and contents.
 pub fn contents(root: &Path) -> Tree {
     let mut tree = Tree::new();
     add(root, "", &|what, _| what, &mut tree);
     tree
 }
 
-/// All that is mirrored.
+/// Reads kinds, contents, modes and mtimes.
 fn read(root: &Path) -> Tree {
     let facts = |what, entry: &fs::Metadata| {
         format!("{what}, {:o}, {}.{:09}", entry.mode(), entry.mtime(), entry.mtime_nsec())
@@ -43,7 +43,7 @@ fn add(root: &Path, path: &str, say: &impl Fn(String, &fs::Metadata) -> String, 
     tree.insert(path.to_owned(), say(what, &entry));
 }
 
-/// One line for each name that is not the same in both.
+/// Returns one line for each path that is not the same in both.
 pub fn differences(source: &Path, replica: &Path) -> Vec<String> {
     let (ours, theirs) = (read(source), read(replica));
     let names: BTreeSet<_> = ours.keys().chain(theirs.keys()).collect();

@@ -1,13 +1,13 @@
-//! What a walk has listed as a file that the replica lacks is copied without another look: what has
-//! changed since shows all the same.
+//! A file that a walk has listed as missing in the replica is copied without another check. Changes
+//! since then are noticed all the same.
 
 use super::*;
 
-/// Looks at names that a walk has listed so.
+/// Makes the work of checking names that a walk has listed so.
 fn listed(names: &[&str]) -> Work {
     let mut work = work(&[]);
     for name in names {
-        add(&mut work.checks, &path(name), Check { unseen_in_replica: true, ..look() });
+        add(&mut work.checks, &path(name), Check { unseen_in_replica: true, ..check() });
     }
     work
 }
@@ -16,7 +16,7 @@ fn round(pair: &mut Fixture, names: &[&str]) -> Outcome {
     pair.round(listed(names))
 }
 
-/// Does again what came back: by then it is looked at.
+/// Repeats the checks that came back. These observe both sides.
 fn again(pair: &mut Fixture, outcome: Outcome) -> Outcome {
     let mut work = work(&[]);
     for (path, check, again) in outcome.again {
@@ -83,8 +83,8 @@ fn nothing_new_comes_where_it_is_held_back() {
 
 #[test]
 fn the_word_of_the_watch_makes_it_a_look() {
-    let mut listed = Check { unseen_in_replica: true, ..look() };
-    listed.merge(Check { detector: Detector::Watch, ..look() });
+    let mut listed = Check { unseen_in_replica: true, ..check() };
+    listed.merge(Check { detector: Detector::Watch, ..check() });
     assert!(!listed.unseen_in_replica);
 }
 

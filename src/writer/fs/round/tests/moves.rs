@@ -1,10 +1,10 @@
-//! Renames that are followed, and hints that are wrong.
+//! Renames that are followed, and reported renames that are wrong.
 
 use super::*;
 use crate::plan::queue::{Rename, RenameBatch};
 
 impl Fixture {
-    /// Has both sides hold the same file.
+    /// Writes the same file on both sides.
     fn both(&self, path: &str, text: &str) {
         for side in ["source", "replica"] {
             self.write(&format!("{side}/{path}"), text);
@@ -25,7 +25,7 @@ impl Fixture {
         fs::symlink_metadata(self.at(path)).unwrap().ino()
     }
 
-    /// A round with hints, and looks at their ends.
+    /// Does a round that follows renames, and checks their ends.
     fn follow(&mut self, hints: &[(&str, &str)]) -> Outcome {
         let since = Instant::now();
         let is_dir = |at: &str| self.at(&format!("source/{at}")).is_dir();
@@ -33,7 +33,7 @@ impl Fixture {
         let moves = RenameBatch::new(hints.iter().map(|(from, to)| hint(from, to)));
         let mut work = work(&[]);
         for end in hints.iter().flat_map(|(from, to)| [from, to]) {
-            add(&mut work.checks, &path(end), Check { depth: Depth::Subtree, ..look() });
+            add(&mut work.checks, &path(end), Check { depth: Depth::Subtree, ..check() });
         }
         self.round(Work { moves, ..work })
     }
@@ -61,7 +61,7 @@ fn a_renamed_directory_is_renamed_and_not_copied() {
     assert_eq!(outcome.done[0].from, Some(path("a")));
     assert_eq!([pair.inode("replica/b"), pair.inode("replica/b/sub/x")], inodes);
     assert_eq!(pair.names("replica"), ["b"]);
-    assert_eq!((outcome.moved, outcome.scans), (vec![path("b")], vec![]));
+    assert_eq!((outcome.moved, outcome.to_walk), (vec![path("b")], vec![]));
 }
 
 #[test]
@@ -98,7 +98,7 @@ fn names_that_are_swapped_by_a_third_or_exchanged_are_swapped() {
     pair.rename_and_follow(&[("a", "t"), ("b", "a"), ("t", "b")]);
     assert_eq!(inodes(&pair), [b, a]);
     assert_eq!(pair.names("replica"), ["a", "b"]);
-    // An exchange is told as two renames.
+    // An exchange is reported as two renames.
     for (from, to) in [("a", "t"), ("b", "a"), ("t", "b")] {
         pair.rename(from, to);
     }
@@ -132,8 +132,8 @@ fn what_is_made_anew_in_the_old_place_is_there_without_a_gap() {
     assert_eq!(operations(&outcome), [(Operation::Created, "log".into()), renamed("log.old")]);
     assert_eq!(pair.inode("replica/log.old/1"), inode);
     assert_eq!(pair.names("replica/log"), [""; 0]);
-    assert!(outcome.scans.contains(&path("log")), "what it holds is found by a scan");
-    // A file of which a reader would miss the name meanwhile is copied.
+    assert!(outcome.to_walk.contains(&path("log")), "what it holds is found by a scan");
+    // A file is copied: a reader would miss its name meanwhile.
     pair.both("f", "one");
     pair.rename("f", "f~");
     pair.write("source/f", "two");
@@ -185,7 +185,7 @@ fn hints_that_are_wrong_do_no_harm() {
     ] {
         pair.follow(hints);
         pair.remove_emptied();
-        let looked = pair.look(&["a", "b", "f", "a/x", "b/y", "c", "nowhere"]);
+        let looked = pair.observe(&["a", "b", "f", "a/x", "b/y", "c", "nowhere"]);
         assert_eq!(operations(&looked), [], "{hints:?}");
         assert_eq!(pair.names("replica"), ["a", "b", "f"], "{hints:?}");
         assert_eq!(
@@ -209,7 +209,7 @@ fn a_hint_that_looks_right_and_is_not_is_mended_by_the_looks() {
     fs::remove_dir_all(pair.at("source/gone")).unwrap();
     let outcome = pair.follow(&[("a", "b")]);
     assert_eq!(outcome.moved, [path("b")]);
-    pair.look(&["b/x", "b/y"]);
+    pair.observe(&["b/x", "b/y"]);
     assert_eq!(
         (pair.names("replica"), pair.names("replica/b")),
         (vec!["b".into()], vec!["y".into()])
@@ -246,8 +246,8 @@ fn a_big_file_on_its_way_arrives_where_its_directory_is_by_then() {
     assert_eq!(pair.names("replica/e"), ["big"]);
 }
 
-/// A pair of files of equal size and mtime, of which only the contents differ, on its way in a
-/// worker.
+/// Makes two files that differ in their contents alone, and has a worker copy one. Returns the
+/// finished copy, which no round has handled yet.
 fn with_one_in_flight(pair: &mut Fixture, name: &str) -> Finished {
     pair.both(name, "old text");
     let (source, replica) =
@@ -268,7 +268,7 @@ fn a_file_that_is_renamed_on_its_way_leaves_nothing_behind() {
     let finished = with_one_in_flight(&mut pair, "a/f");
     pair.rename_and_follow(&[("a/f", "b/f")]);
     pair.round_with([finished], work(&[]));
-    pair.look(&["a/f", "b/f"]);
+    pair.observe(&["a/f", "b/f"]);
     assert_eq!(
         (pair.names("replica/a"), pair.names("replica/b")),
         (vec![], vec!["f".into(), "other".into()])
@@ -317,7 +317,7 @@ fn a_tree_that_was_put_aside_goes_from_where_its_directory_is_by_then() {
     pair.both("a/sub/x", "text");
     pair.both("a/y", "text");
     fs::remove_dir_all(pair.at("source/a/sub")).unwrap();
-    pair.look(&["a/sub"]);
+    pair.observe(&["a/sub"]);
     pair.rename_and_follow(&[("a", "b")]);
     pair.remove_emptied();
     assert_eq!(
@@ -369,5 +369,5 @@ fn a_directory_of_which_a_part_is_excluded_in_the_new_place_is_copied() {
     let created = (Operation::Created, "a".into());
     assert_eq!(operations(&outcome), [created, (Operation::Removed, "b".into())]);
     pair.remove_emptied();
-    assert_eq!((pair.names("replica"), outcome.scans), (vec!["a".into()], vec![path("a")]));
+    assert_eq!((pair.names("replica"), outcome.to_walk), (vec!["a".into()], vec![path("a")]));
 }

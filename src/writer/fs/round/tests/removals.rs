@@ -1,4 +1,4 @@
-//! Rounds that take something away: what has to stay, and what is kept first.
+//! Rounds that remove entries: which ones have to stay, and which ones are kept first.
 
 use super::*;
 use crate::plan::queue::{Rename, RenameBatch};
@@ -10,20 +10,20 @@ fn a_directory_of_the_replica_stays_while_the_source_lies_in_it() {
     pair.write("replica/d/x", "x");
     fs::rename(pair.at("source"), pair.at("replica/d/source")).unwrap();
     symlink("replica/d/source", pair.at("source")).unwrap();
-    let outcome = pair.look(&["d"]);
+    let outcome = pair.observe(&["d"]);
     assert_eq!(operations(&outcome), []);
     assert_eq!(outcome.problems.len(), 1);
     assert_eq!(pair.read("replica/d/source/f"), "x");
 }
 
-/// A pair whose replica's losses are kept.
+/// Makes a fixture with a backup.
 fn kept_pair() -> Fixture {
     let mut pair = Fixture::new();
     pair.reconciler.backup = Some(pair.backup());
     pair
 }
 
-/// What lies in the one folder of the backup, at a path.
+/// Reads a file in the only folder of the backup.
 fn kept(pair: &Fixture, path: &str) -> Option<String> {
     let folders = pair.names("backup");
     assert_eq!(folders.len(), 1, "{folders:?}");
@@ -93,7 +93,7 @@ fn where_a_directory_cannot_be_kept_another_is_not_renamed_to_its_place() {
         ("new".into(), "old".into())
     );
     fs::rename(pair.at("away"), pair.at("backup")).unwrap();
-    pair.look(&["a", "e", "e/old"]);
+    pair.observe(&["a", "e", "e/old"]);
     assert_eq!(kept(&pair, "e/old").as_deref(), Some("old"));
 }
 
@@ -105,7 +105,7 @@ fn what_is_being_filled_in_a_directory_does_not_go_to_the_backup_with_it() {
     pair.round(Work { big: 1_000, ..work(&["d/big"]) });
     let finished = pair.finished();
     fs::remove_dir_all(pair.at("source/d")).unwrap();
-    pair.look(&["d"]);
+    pair.observe(&["d"]);
     assert_eq!(kept(&pair, "d/small").as_deref(), Some("x"));
     let folder = pair.names("backup").remove(0);
     assert_eq!(pair.names(&format!("backup/{folder}/d")), ["small"]);
