@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_secs(1);
 
 /// The longest question, in bytes.
-const LONGEST: u64 = 4096;
+const LONGEST_QUESTION: u64 = 4096;
 
 /// A question.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -135,7 +135,7 @@ impl ControlServer {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         let mut line = String::new();
-        BufReader::new(stream.take(LONGEST)).read_line(&mut line)?;
+        BufReader::new(stream.take(LONGEST_QUESTION)).read_line(&mut line)?;
         if line.is_empty() {
             return Ok(());
         }

@@ -211,7 +211,7 @@ impl<P: PreviewRules> Preview<'_, P> {
         // The mtime of a directory alone is no action; for a check it is a difference.
         if differs.any() && replica.is_locked() && !self.check {
             self.fail(&Problem { path: dir.clone(), cause: Cause::FsError(APPEND_ONLY_METADATA) });
-        } else if differs.visible() || (self.check && differs.any()) {
+        } else if differs.any_but_mtime() || (self.check && differs.any()) {
             let mut done =
                 Done::new(Operation::Updated, dir.clone(), &source, Reason::Metadata, &check);
             done.differs = MetadataDiff { mtime: self.check && differs.mtime, ..differs };

@@ -183,10 +183,10 @@ impl<'a> RootWatch<'a> {
             Ok(log) => inspection.writer.filter.log = log,
             Err(refusal) => return self.refuse(Side::Source, &refusal),
         }
-        let is_doubted = self.source_mount.adopt(&roots.source, id, inspection.trust);
+        let must_be_complete = self.source_mount.adopt(&roots.source, id, inspection.trust);
         self.source = None;
         inspection.writer.adopt_source(id);
-        inspection.events.push(Event::RootAdopted { side: Side::Source, is_doubted });
+        inspection.events.push(Event::RootAdopted { side: Side::Source, must_be_complete });
         tracing::warn!(
             op = "adopted",
             "another directory is the source now, at the same path: it is mirrored after a count"
@@ -301,8 +301,8 @@ impl<'a> RootWatch<'a> {
         inspection.writer.capabilities =
             probe_replica(&mut inspection.writer.roots, unseen_seconds_of(self.config.task));
         self.source_mount.note(inspection.trust);
-        let is_doubted = inspection.trust.is_doubted();
-        inspection.events.push(Event::RootAdopted { side: Side::Replica, is_doubted });
+        let must_be_complete = inspection.trust.must_be_complete();
+        inspection.events.push(Event::RootAdopted { side: Side::Replica, must_be_complete });
     }
 }
 

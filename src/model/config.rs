@@ -15,7 +15,7 @@ use crate::model::task::Task;
 
 /// The shortest and the longest interval.
 pub const SHORTEST: Duration = Duration::from_millis(100);
-pub const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+pub const LONGEST_INTERVAL: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// The longest debounce.
 pub const LONGEST_DEBOUNCE: Duration = Duration::from_secs(60);
@@ -149,7 +149,7 @@ pub fn parse_interval(text: &str) -> Result<Duration, String> {
             Err("an interval of 0 would never rest: the shortest is 0.1 seconds".to_owned())
         }
         _ if interval < SHORTEST => Err("the shortest interval is 0.1 seconds".to_owned()),
-        _ if interval > LONGEST => Err("the longest interval is 365 days".to_owned()),
+        _ if interval > LONGEST_INTERVAL => Err("the longest interval is 365 days".to_owned()),
         _ => Ok(interval),
     }
 }
@@ -318,7 +318,7 @@ pub mod testing {
             replica: PathBuf::new(),
             watch: true,
             debounce: Duration::from_millis(10),
-            interval: LONGEST,
+            interval: LONGEST_INTERVAL,
             log_file: None,
             mode: Mode::Keep,
             task: Task::Full,

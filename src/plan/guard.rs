@@ -185,14 +185,14 @@ fn create_budget(count: &Count, doubt: &Doubt, limit: Limit, occasion: Occasion)
     // The next run is a start, for which the rules are less strict.
     let occasion = if is_much(count.deletions) { occasion } else { Occasion::Start };
     // Finds the greatest number with which deletions are still held, bit by bit.
-    let is_doubted = |new: u64| {
+    let must_be_complete = |new: u64| {
         let names = NameCount { all: count.names.all + new, shared: count.names.shared + new };
         let entries = count.entries.saturating_add(new);
         let copied = Count { entries, names, source_is_empty: false, ..count.clone() };
         matches!(judge_known(&copied, limit, occasion), Some(Doubt::TooMany | Doubt::Strange(_)))
     };
     let budget = (0..48).rev().fold(0, |budget, bit| {
-        if is_doubted(budget | 1 << bit) { budget | 1 << bit } else { budget }
+        if must_be_complete(budget | 1 << bit) { budget | 1 << bit } else { budget }
     });
     // Only half of that, since there may be fewer deletions at the next count.
     Some(if count.new > budget / 2 { 0 } else { budget / 2 })
@@ -346,7 +346,7 @@ impl Trust {
 
     /// Returns the state of a source that is not trusted before it is counted: it has to be
     /// complete. If `limit` is a plain number, or turns the guard off, it only has to be counted.
-    pub fn doubted(limit: Limit) -> Self {
+    pub fn requiring_complete(limit: Limit) -> Self {
         let (occasion, restored) = (Occasion::Adopted, Restored::Whole);
         match limit {
             Limit::Percent(percent) if percent < 100.0 => Self::Held(Held {
@@ -360,15 +360,15 @@ impl Trust {
         }
     }
 
-    /// Returns whether the source has to be complete, as [`Trust::doubted`] demands. After a count
+    /// Returns whether the source has to be complete, as [`Trust::requiring_complete`] demands. After a count
     /// a few deletions are allowed.
-    pub fn is_doubted(self) -> bool {
+    pub fn must_be_complete(self) -> bool {
         matches!(self, Trust::Held(Held { restored: Restored::Whole, .. }))
     }
 
     /// Returns the state after a count that gives no reason to hold deletions. If they were held,
     /// the source has to meet its condition first. Otherwise the returned doubt is the reason.
-    pub fn restored(self, count: &Count) -> (Self, Option<Doubt>) {
+    pub fn after_clean_count(self, count: &Count) -> (Self, Option<Doubt>) {
         let Trust::Held(held) = self else { return (Trust::Trusted, None) };
         let most = match held.restored {
             Restored::AtOnce => return (Trust::Trusted, None),

@@ -186,11 +186,11 @@ impl MetadataDiff {
 
     /// Returns whether any mirrored metadata differs.
     pub fn any(self) -> bool {
-        self.mtime || self.visible()
+        self.mtime || self.any_but_mtime()
     }
 
     /// Returns whether more than the mtime differs.
-    pub fn visible(self) -> bool {
+    pub fn any_but_mtime(self) -> bool {
         self.mode || self.uid || self.gid || self.xattrs
     }
 }

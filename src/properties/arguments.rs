@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::holds;
 use crate::app::cli::Args;
 use crate::app::habits::suggest_order;
-use crate::model::config::{LONGEST, LONGEST_DEBOUNCE, SHORTEST, parse_debounce, parse_interval};
+use crate::model::config::{LONGEST_INTERVAL, LONGEST_DEBOUNCE, SHORTEST, parse_debounce, parse_interval};
 use crate::model::limit::Limit;
 
 /// Options and values that are often valid together.
@@ -74,7 +74,7 @@ fn any_arguments_make_a_config_or_are_refused() {
             return;
         };
         let config = args.into_config();
-        assert!((SHORTEST..=LONGEST).contains(&config.interval));
+        assert!((SHORTEST..=LONGEST_INTERVAL).contains(&config.interval));
         assert!(config.debounce <= LONGEST_DEBOUNCE && config.threads > 0);
         assert!((-1..=1).contains(&config.verbosity));
     });
@@ -93,7 +93,7 @@ fn time() -> impl Strategy<Value = String> {
 fn any_time_is_within_its_bounds_or_is_refused() {
     holds(&time(), |text| {
         assert!(
-            parse_interval(&text).is_ok_and(|time| (SHORTEST..=LONGEST).contains(&time))
+            parse_interval(&text).is_ok_and(|time| (SHORTEST..=LONGEST_INTERVAL).contains(&time))
                 || parse_interval(&text).is_err()
         );
         assert!(
@@ -105,7 +105,7 @@ fn any_time_is_within_its_bounds_or_is_refused() {
 
 #[test]
 fn a_time_in_milliseconds_is_read_as_it_was_written() {
-    let longest = u64::try_from(LONGEST.as_millis()).unwrap();
+    let longest = u64::try_from(LONGEST_INTERVAL.as_millis()).unwrap();
     holds(&(0..=longest), |millis| {
         let time = Duration::from_millis(millis);
         let written = [format!("{millis}ms"), format!("{}.{:03}", millis / 1_000, millis % 1_000)];

@@ -93,9 +93,9 @@ pub enum Event {
     Rest(BackgroundStatus),
     /// A root is missing or was replaced. All that is known about it is void.
     RootLost,
-    /// Another directory was adopted as this root. `is_doubted`: deletions are held until the
+    /// Another directory was adopted as this root. `must_be_complete`: deletions are held until the
     /// source is complete.
-    RootAdopted { side: Side, is_doubted: bool },
+    RootAdopted { side: Side, must_be_complete: bool },
     /// Both roots are present again.
     RootsBack,
     /// An asker of this number waits until every change made before is in the replica. `full`: also
@@ -246,7 +246,7 @@ impl<'a> Core<'a> {
                 self.rest(now);
             }
             Event::RootLost => self.drop_work(),
-            Event::RootAdopted { side, is_doubted } => self.adopt_root(side, is_doubted, now),
+            Event::RootAdopted { side, must_be_complete } => self.adopt_root(side, must_be_complete, now),
             Event::RootsBack => {
                 self.is_lost = false;
                 self.next_sweep = now;
@@ -286,11 +286,11 @@ impl<'a> Core<'a> {
         self.stop_watch();
     }
 
-    fn adopt_root(&mut self, side: Side, is_doubted: bool, now: Instant) {
+    fn adopt_root(&mut self, side: Side, must_be_complete: bool, now: Instant) {
         // A source that is not trusted stays so until it is counted, even if only the replica is
         // new.
-        self.trust = if is_doubted {
-            Trust::doubted(self.config.max_delete)
+        self.trust = if must_be_complete {
+            Trust::requiring_complete(self.config.max_delete)
         } else {
             Trust::Unproven(Occasion::Adopted)
         };

@@ -328,7 +328,7 @@ impl Core<'_> {
         let known = Count { entries: before.entries(count), ..count.clone() };
         let (trust, doubt) = match judge(&known, limit, occasion) {
             Some(doubt) => (before.after_doubt(count, &doubt, limit), Some(doubt)),
-            None => before.restored(count),
+            None => before.after_clean_count(count),
         };
         self.trust = trust;
         if trust.told() != before.told() {

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crossbeam_channel::bounded;
 use md5::Digest;
 use rustix::event::{PollFd, PollFlags, poll};
 
@@ -41,11 +42,22 @@ impl Drop for Lock {
     }
 }
 
-/// Returns the socket names of the twindir that keeps a replica, the likeliest first.
+/// How long the replica's disk may take to say which directory it is.
+const DISK_ANSWERS: Duration = Duration::from_millis(50);
+
+/// Returns the socket names of the twindir that keeps a replica, the likeliest first. If the
+/// replica's disk does not answer, only the name made of the path is left.
 pub fn socket_names(replica: &Path) -> Vec<String> {
     let full = std::path::absolute(replica).unwrap_or_else(|_| replica.into());
-    let id = Root::new(&full, Side::Replica).id().ok();
-    id.map(|id| name_of(&id)).into_iter().chain(path_names(&full)).collect()
+    let (found, names) = bounded(1);
+    let path = full.clone();
+    std::thread::spawn(move || {
+        let id = Root::new(&path, Side::Replica).id().ok();
+        let names = id.map(|id| name_of(&id)).into_iter().chain(path_names(&path));
+        // Nobody waits for it any more if the disk was too slow.
+        let _ = found.send(names.collect());
+    });
+    names.recv_timeout(DISK_ANSWERS).unwrap_or_else(|_| vec![path_name(&full)])
 }
 
 fn name_of(replica: &DirId) -> String {
@@ -54,14 +66,15 @@ fn name_of(replica: &DirId) -> String {
 
 /// Returns names made of a path, as it is given and without symlinks.
 fn path_names(path: &Path) -> Vec<String> {
-    let name = |path: &Path| {
-        let digest = md5::Md5::digest(path.as_os_str().as_bytes());
-        format!("twindir-path-{}", Md5(digest.into()))
-    };
-    let mut names = vec![name(path)];
-    names.extend(path.canonicalize().ok().map(|real| name(&real)));
+    let mut names = vec![path_name(path)];
+    names.extend(path.canonicalize().ok().map(|real| path_name(&real)));
     names.dedup();
     names
+}
+
+fn path_name(path: &Path) -> String {
+    let digest = md5::Md5::digest(path.as_os_str().as_bytes());
+    format!("twindir-path-{}", Md5(digest.into()))
 }
 
 impl Lock {

@@ -67,19 +67,19 @@ impl SourceMount {
             id: self.id,
             mount,
             was_trusted: self.was_trusted,
-            had_to_be_complete: trust.is_doubted(),
+            had_to_be_complete: trust.must_be_complete(),
         };
         let mut former = std::mem::take(&mut self.former);
         former.retain(|known| known.id != self.id);
         former.truncate(FORMER - 1);
         former.insert(0, left);
         let at = former.iter().position(|known| known.id == id);
-        let is_doubted = at.is_some_and(|at| {
+        let must_be_complete = at.is_some_and(|at| {
             former[at].had_to_be_complete
                 || former[..at].iter().any(|since| since.has_uncovered(&id))
         });
         *self = Self { former, ..Self::of(source, id) };
-        is_doubted
+        must_be_complete
     }
 
     /// Notes whether the source is trusted, before this is forgotten.

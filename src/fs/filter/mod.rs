@@ -23,7 +23,7 @@ const GITIGNORE: &[u8] = b".gitignore";
 const GIT: &[u8] = b".git";
 
 /// Most bytes that are read of a file of patterns. The rest of it is not read.
-const LONGEST: usize = 16 * 1024 * 1024;
+const LONGEST_INTERVAL: usize = 16 * 1024 * 1024;
 
 /// How many patterns of a file that are ignored are logged. The others are only counted.
 const MOST_NAMED: usize = 5;
@@ -156,7 +156,7 @@ impl Filter {
         for ((text, patterns), name) in
             texts.iter().zip(&read).zip([".ignore", ".gitignore", ".git/info/exclude"])
         {
-            self.log_unsupported(dir, name, patterns, text.len() >= LONGEST);
+            self.log_unsupported(dir, name, patterns, text.len() >= LONGEST_INTERVAL);
         }
         let [ignore, gitignore, exclude] = read;
         let rules = DirRules { texts, ignore, gitignore, exclude, is_repository };
@@ -170,7 +170,7 @@ impl Filter {
     }
 
     /// Logs which patterns of a file are ignored, once for each file. `is_cut`: whether the file
-    /// is longer than [`LONGEST`].
+    /// is longer than [`LONGEST_INTERVAL`].
     fn log_unsupported(&self, dir: &RelPath, name: &str, patterns: &Patterns, is_cut: bool) {
         let unsupported = patterns.unsupported();
         if unsupported.is_empty() && !is_cut {
@@ -188,12 +188,12 @@ impl Filter {
             tracing::warn!(op = "warning", path = %path, "{more} ignored");
         }
         if is_cut {
-            tracing::warn!(op = "warning", path = %path, "only the first {} MiB are read", LONGEST >> 20);
+            tracing::warn!(op = "warning", path = %path, "only the first {} MiB are read", LONGEST_INTERVAL >> 20);
         }
     }
 }
 
-/// Reads a file of patterns, up to [`LONGEST`] bytes. Returns an empty text if `name` is absent or
+/// Reads a file of patterns, up to [`LONGEST_INTERVAL`] bytes. Returns an empty text if `name` is absent or
 /// no regular file, and `None` if it cannot be read.
 fn text_of(dir: &impl ReplicaView, name: &[u8]) -> Option<Vec<u8>> {
     let (file, entry) = match dir.open_file(name) {
@@ -204,7 +204,7 @@ fn text_of(dir: &impl ReplicaView, name: &[u8]) -> Option<Vec<u8>> {
         Err(error) if error.kind == FsErrorKind::Invalid => return Some(Vec::new()),
         Ok((ReplicaFile::Told { .. }, _)) | Err(_) => return None,
     };
-    let size = usize::try_from(entry.size).unwrap_or(LONGEST).min(LONGEST);
+    let size = usize::try_from(entry.size).unwrap_or(LONGEST_INTERVAL).min(LONGEST_INTERVAL);
     let mut text = vec![0; size];
     let read = file.read_at(&mut text, 0).ok()?;
     text.truncate(read);

@@ -161,16 +161,16 @@ fn a_large_directory_that_became_something_else_is_held() {
 fn a_source_that_was_doubted_is_trusted_once_a_tenth_of_what_it_lacked_is_missing() {
     let after = |limit, missing| {
         let held = START.after_doubt(&count(300, 200), &Doubt::TooMany, limit);
-        held.restored(&count(300, missing)).0
+        held.after_clean_count(&count(300, missing)).0
     };
     assert_eq!(after(Limit::default(), 20), Trust::Trusted);
     assert!(matches!(after(Limit::default(), 21), Trust::Held(Held { create_budget: None, .. })));
     assert_eq!(after(Limit::Number(100), 100), Trust::Trusted, "a number is taken at its word");
     let unknown = START.after_doubt(&count(300, 3), &Doubt::Unknown, Limit::default());
-    assert_eq!(unknown.restored(&count(300, 99)).0, Trust::Trusted);
+    assert_eq!(unknown.after_clean_count(&count(300, 99)).0, Trust::Trusted);
     let small = START.after_doubt(&count(5, 5), &judged(&count(5, 5)).unwrap(), Limit::default());
-    assert_eq!(small.restored(&count(5, 2)).0, Trust::Trusted);
-    assert!(matches!(small.restored(&count(5, 3)), (Trust::Held(_), Some(Doubt::NotWhole(2)))));
+    assert_eq!(small.after_clean_count(&count(5, 2)).0, Trust::Trusted);
+    assert!(matches!(small.after_clean_count(&count(5, 3)), (Trust::Held(_), Some(Doubt::NotWhole(2)))));
 }
 
 #[test]
@@ -180,26 +180,26 @@ fn a_source_that_is_counted_while_it_is_restored_has_to_be_no_more_whole_for_tha
         trust.after_doubt(&count, &judged(&count).unwrap(), Limit::default())
     };
     let trust = held(held(held(START, 300), 200), 160);
-    assert_eq!(trust.restored(&count(300, 31)).1, Some(Doubt::NotWhole(30)));
-    assert_eq!(trust.restored(&count(300, 30)), (Trust::Trusted, None));
+    assert_eq!(trust.after_clean_count(&count(300, 31)).1, Some(Doubt::NotWhole(30)));
+    assert_eq!(trust.after_clean_count(&count(300, 30)), (Trust::Trusted, None));
 }
 
 #[test]
 fn a_doubted_source_has_to_be_whole_unless_the_limit_says_otherwise() {
     let after = |limit, missing| {
-        let doubted = Trust::doubted(limit);
+        let doubted = Trust::requiring_complete(limit);
         match judge(&count(300, missing), limit, Occasion::Adopted) {
             Some(doubt) => doubted.after_doubt(&count(300, missing), &doubt, limit),
-            None => doubted.restored(&count(300, missing)).0,
+            None => doubted.after_clean_count(&count(300, missing)).0,
         }
     };
     let [few, much] = [1, 299].map(|missing| after(Limit::default(), missing));
-    assert!(few.is_doubted() && much.is_doubted());
+    assert!(few.must_be_complete() && much.must_be_complete());
     assert_eq!(after(Limit::default(), 0), Trust::Trusted);
     assert_eq!(after(Limit::Percent(100.0), 299), Trust::Trusted);
     assert_eq!(after(Limit::Number(299), 299), Trust::Trusted);
     assert!(matches!(after(Limit::Number(298), 299), Trust::Held(_)));
-    assert!(!START.after_doubt(&count(300, 200), &Doubt::TooMany, Limit::default()).is_doubted());
+    assert!(!START.after_doubt(&count(300, 200), &Doubt::TooMany, Limit::default()).must_be_complete());
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::model::path::testing::{name, path};
 
 /// The size limit of test files, in bytes: more than one chunk, and more than [`fill`] copies by
 /// one read and one write.
-const LONGEST: usize = 700 * 1024;
+const LONGEST_INTERVAL: usize = 700 * 1024;
 
 /// A source and a replica for one file each, and workers that give permits.
 struct Bench {
@@ -39,7 +39,7 @@ impl Bench {
 
     /// Writes a file with some holes in it.
     fn write(&mut self, at: &Path) {
-        let len = self.rng.usize(1..LONGEST);
+        let len = self.rng.usize(1..LONGEST_INTERVAL);
         let file = fs::File::create(at).unwrap();
         file.set_len(len as u64).unwrap();
         for _ in 0..self.rng.usize(..6) {

@@ -92,7 +92,7 @@ impl Round<'_> {
         }
         let mode_before = self.saved_modes.get(rel).copied().unwrap_or(now.mode);
         let visible = (capabilities.modes && mode_before != entry.mode)
-            || MetadataDiff { mode: false, ..differs }.visible();
+            || MetadataDiff { mode: false, ..differs }.any_but_mtime();
         if visible && !self.made.contains(rel) {
             let mut done =
                 Done::new(Operation::Updated, rel.clone(), &entry, Reason::Metadata, check);

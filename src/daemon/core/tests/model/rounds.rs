@@ -130,7 +130,7 @@ impl Rounds {
     /// Has the guard hold deletions, or follow them.
     pub fn hold_deletions(&mut self, is_held: bool) {
         if is_held {
-            self.core.trust = Trust::doubted(Limit::Percent(50.0));
+            self.core.trust = Trust::requiring_complete(Limit::Percent(50.0));
         } else if self.core.trust != Trust::Trusted {
             // As after a count: a sweep checks what was held.
             self.core.trust = Trust::Trusted;
@@ -327,8 +327,8 @@ impl Rounds {
         self.pair.reconciler.abandon();
         if self.rng.u8(..4) == 0 {
             // It is made again at once.
-            let is_doubted = self.rng.bool();
-            self.step(Event::RootAdopted { side: Side::Replica, is_doubted });
+            let must_be_complete = self.rng.bool();
+            self.step(Event::RootAdopted { side: Side::Replica, must_be_complete });
             return self.step(Event::RootsBack);
         }
         self.is_lost = true;
