@@ -78,10 +78,8 @@ impl Core<'_> {
             again,
             "{names} names, {done} actions, {took:.1?}"
         );
-        if detector == Detector::Watch
-            && outcome.held + outcome.waiting > 0
-            && self.trust != Trust::Trusted
-        {
+        // Also if nothing is held any more: then the source may be complete again.
+        if detector == Detector::Watch && self.trust != Trust::Trusted {
             self.recount_soon(now);
         }
         self.apply_outcome(outcome, &checked_paths, free_space, now);

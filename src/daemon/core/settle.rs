@@ -211,7 +211,11 @@ impl Core<'_> {
     /// Returns whether the replica was found to be in sync. That is logged once nothing happens.
     pub(super) fn is_in_sync(&self) -> bool {
         let is_done = self.backlog.failures.is_empty() && self.backlog.pending_widen.is_empty();
-        self.is_settled() && self.sync.is_complete && is_done && !self.stats.has_left()
+        self.is_settled()
+            && self.sync.is_complete
+            && is_done
+            && self.trust == Trust::Trusted
+            && !self.stats.has_left()
     }
 
     /// Returns whether no sweep or count runs, and all that one has found is done. With a watch,
@@ -272,6 +276,9 @@ impl Core<'_> {
             self.sync.log_in_sync();
         }
         let ended = ended?;
+        if self.trust != Trust::Trusted && !self.stats.has_left() && !self.is_once() {
+            self.recount_soon(now);
+        }
         if ended.task == Task::Full || ended.is_recount {
             self.trust.clear_create_budget();
             self.sync.is_counted = false;
