@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::app::cli::Inquiry;
 use crate::daemon::control::{Answer, Question};
 use crate::daemon::startup::socket_names;
-use crate::model::config::Format;
+use crate::model::config::{Config, Format};
 use crate::model::path::shown;
 use crate::model::status::WaitResult;
 use crate::report::time_of_day;
@@ -34,6 +34,28 @@ pub fn inquire(inquiry: &Inquiry, format: Format) -> Asked {
         Inquiry::Status { replica } => print_status(replica, format),
         Inquiry::Wait { replica, full, timeout } => wait(replica, *full, *timeout, format),
     }
+}
+
+/// Refuses a run whose replica is the source of the twindir that mirrors to its source: each would
+/// overwrite what the other one reads.
+///
+/// # Errors
+/// A sentence for the user.
+pub fn refuse_ring(config: &Config) -> Result<(), String> {
+    let Some(Answer::Status(other)) = ask(&config.source, &Question::Status, PATIENCE) else {
+        return Ok(());
+    };
+    let real = |path: &Path| std::fs::canonicalize(path).ok();
+    let is_ring =
+        real(&config.replica).is_some_and(|own| real(Path::new(&other.source)) == Some(own));
+    if !is_ring {
+        return Ok(());
+    }
+    Err(format!(
+        "another twindir (pid {}) mirrors {} to {}: each of the two would overwrite the other's source. Check \
+         which one is the source",
+        other.pid, other.source, other.replica
+    ))
 }
 
 /// Prints the status of the twindir that keeps `replica`.
@@ -79,7 +101,7 @@ fn wait(replica: &Path, full: bool, timeout: Option<Duration>, format: Format) -
 /// Returns the answer. `None` if no twindir is there, if it does not answer within `patience`, or
 /// if it refuses to answer: then its reason is printed.
 fn ask(replica: &Path, question: &Question, patience: Duration) -> Option<Answer> {
-    let mut stream = socket_names(replica).iter().find_map(|name| connect(name, replica))?;
+    let mut stream = socket_names(replica).find_map(|name| connect(&name, replica))?;
     stream.set_read_timeout(Some(patience).filter(|patience| *patience != Duration::MAX)).ok()?;
     let mut line = serde_json::to_string(question).ok()?;
     line.push('\n');
@@ -115,8 +137,8 @@ fn connect(name: &str, replica: &Path) -> Option<UnixStream> {
 
 fn nobody(replica: &Path) -> Asked {
     complain(&format!(
-        "no twindir of this user keeps {}: start one, or name the replica as it was named to it",
-        shown(replica)
+        "no twindir of this user mirrors to {}: check the path, or start one",
+        shown(&std::path::absolute(replica).unwrap_or_else(|_| replica.into()))
     ));
     Asked::Nobody
 }

@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ArgGroup, CommandFactory, FromArgMatches, Parser};
 
 use crate::app::config_file::FileArgs;
@@ -41,6 +42,8 @@ Examples:
           say what differs, by MD5; exit code 0 if nothing does
   twindir ~/photos /mnt/disk/photos -i 1h -l photos.log -q
           say only warnings on the console; the log file has everything
+  twindir --backup-dir /mnt/disk/old --backup-keep 30d ~/work /mnt/disk/work
+          keep what is deleted or overwritten for 30 days
   twindir --status /mnt/disk/photos
           from another shell: what it does, and whether it is in sync
 
@@ -76,6 +79,7 @@ pub struct Args {
     /// A file to append the log to
     ///
     /// It is kept below 10 MB; the older ones are `LOG_FILE.1` to `.10`.
+    #[arg(value_parser = OsStringValueParser::new().try_map(parse_log_file))]
     log_file: Option<PathBuf>,
 
     /// Sync once, then exit
@@ -90,14 +94,14 @@ pub struct Args {
     #[arg(long, group = "single", conflicts_with = "once", help_heading = RUN)]
     check: bool,
 
-    /// With these: read only files that may have changed
+    /// With --once, -n, --check: trust times and sizes
     ///
-    /// With --once, --dry-run or --check: read only files that may have changed since they were
-    /// copied, and trust sizes and times for the others.
+    /// Read only files that may have changed since they were copied, and trust sizes and times for
+    /// the others.
     #[arg(long, requires = "single", help_heading = RUN)]
     quick: bool,
 
-    /// INTERVAL by name [default: 10m]
+    /// The same as INTERVAL [default: 10m]
     #[arg(short, long = "interval", value_name = "TIME", value_parser = parse_interval,
         allow_negative_numbers = true, conflicts_with = "interval", help_heading = RUN)]
     interval_option: Option<Duration>,
@@ -106,9 +110,9 @@ pub struct Args {
     #[arg(long, alias = "no-watch", help_heading = RUN)]
     interval_only: bool,
 
-    /// How long a path must have been quiet [default: 10ms]
+    /// How long a path must be quiet first [default: 10ms]
     ///
-    /// Before a change is followed: 10ms, 0.5 (seconds); 0 for at once, 60s at most.
+    /// Before a change of it is mirrored: 10ms, 0.5 (seconds); 0 for at once, 60s at most.
     #[arg(long, value_name = "TIME", value_parser = parse_debounce, default_value = "10ms",
         hide_default_value = true, allow_negative_numbers = true, help_heading = RUN)]
     debounce: Duration,
@@ -125,7 +129,7 @@ pub struct Args {
     #[arg(long, value_name = "GLOB", help_heading = WHAT)]
     exclude: Vec<String>,
 
-    /// The same for each line of a file
+    /// Read such patterns from a file, one a line
     ///
     /// --exclude comes after it.
     #[arg(long, value_name = "FILE", help_heading = WHAT)]
@@ -137,7 +141,7 @@ pub struct Args {
     #[arg(long, help_heading = WHAT)]
     gitignore: bool,
 
-    /// Hold deletions above this at a start [default: 50%]
+    /// At a start, hold deletions above this [default: 50%]
     ///
     /// Hold all deletions if the count at the start finds more than this: a number of entries, or a share of REPLICA. 100% turns the guard off.
     #[arg(long, value_name = "N|P%", default_value = "50%", hide_default_value = true,
@@ -171,7 +175,7 @@ pub struct Args {
     #[arg(long, value_name = "BYTES", value_parser = parse_rate, help_heading = SPEED)]
     sweep_rate: Option<u64>,
 
-    /// Threads for walking, hashing, copying [default: one a core]
+    /// Threads to walk, hash, copy [default: one per core]
     #[arg(long, value_name = "N", value_parser = parse_threads, allow_negative_numbers = true,
         help_heading = SPEED)]
     threads: Option<NonZeroUsize>,
@@ -206,13 +210,13 @@ pub struct Args {
     #[arg(long, value_name = "CMD", help_heading = TELL)]
     on_sync: Option<OsString>,
 
-    /// Run a command when a problem begins, and when it ends
+    /// Run a command when a problem begins or ends
     ///
     /// A problem, held deletions, a full disk or a lost root.
     #[arg(long, value_name = "CMD", help_heading = TELL)]
     on_problem: Option<OsString>,
 
-    /// `LOG_FILE` by name
+    /// The same as `LOG_FILE`
     #[arg(short, long = "log-file", value_name = "FILE", conflicts_with = "log_file",
         help_heading = TELL)]
     log_file_option: Option<PathBuf>,
@@ -387,6 +391,19 @@ impl Args {
             [&self.source, &self.replica].map(|root| root.as_ref().map_or_else(PathBuf::new, full));
         Rerun { program, options: options.0, roots, is_lasting }
     }
+}
+
+/// Reads the name of the log file. A lone unit belongs to the interval before it.
+fn parse_log_file(name: OsString) -> Result<PathBuf, String> {
+    let units = ["ms", "s", "sec", "m", "min", "h", "d", "w"];
+    if units.iter().any(|unit| name == *unit) {
+        let unit = name.display();
+        return Err(format!(
+            "it looks like the unit of the interval: write that without a space (1{unit}). A log file of that name is \
+             ./{unit}"
+        ));
+    }
+    Ok(name.into())
 }
 
 /// Words of a command line.

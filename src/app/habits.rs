@@ -4,11 +4,11 @@ use std::path::Path;
 
 use crate::model::config::parse_interval;
 
-/// Options of other tools for things that twindir always does.
-const DONE_ANYWAY: [(&[&str], &str); 4] = [
+/// Options of other tools, and what to answer to them.
+const ANSWERS: [(&[&str], &str); 7] = [
     (
         &["--delete", "--delete-after", "--delete-before", "--delete-during", "--mirror"],
-        "deletes from REPLICA what SOURCE does not have",
+        "twindir always deletes from REPLICA what SOURCE does not have: leave it out",
     ),
     (
         &[
@@ -17,6 +17,7 @@ const DONE_ANYWAY: [(&[&str], &str); 4] = [
             "-av",
             "-avz",
             "-avh",
+            "-avn",
             "-aP",
             "-rv",
             "-rav",
@@ -25,22 +26,35 @@ const DONE_ANYWAY: [(&[&str], &str); 4] = [
             "--owner",
             "--group",
         ],
-        "keeps modes, times, owners where it may, attributes and ACLs",
+        "twindir always keeps modes, times, owners where it may, attributes and ACLs: leave it out",
     ),
-    (&["-r", "--recursive", "-R"], "mirrors all that SOURCE holds"),
+    (&["-r", "--recursive", "-R"], "twindir always mirrors all that SOURCE holds: leave it out"),
     (
         &["--watch", "-w", "--monitor", "--daemon"],
-        "watches SOURCE, unless --once or --interval-only is given",
+        "twindir watches SOURCE anyway, unless --once or --interval-only is given: leave it out",
+    ),
+    (
+        &["--progress", "-P", "--info=progress2"],
+        "twindir always shows the progress on a terminal, and --status asks for it: leave it out",
+    ),
+    (
+        &["--include"],
+        "write --exclude '!PATTERN' instead, after the pattern that it is an exception to",
+    ),
+    (
+        &["-z", "--compress", "-u", "--update", "-x", "--one-file-system", "-H", "--hard-links"],
+        "twindir has no such option: see `twindir --help`",
     ),
 ];
 
-/// Returns the answer to the first option for a thing that twindir always does. `None` if no such
-/// option is given.
+/// Returns the answer to the first option that another tool has. `None` if none is given.
 pub fn answer_to_habits(args: &[String]) -> Option<String> {
     let mut given = args.iter().take_while(|arg| *arg != "--");
     let known = |arg: &String| {
-        let (_, what) = DONE_ANYWAY.iter().find(|(names, _)| names.contains(&arg.as_str()))?;
-        Some(format!("twindir {what} without being asked: leave {arg} out"))
+        let name = arg.split('=').next().unwrap_or(arg);
+        let is_it = |names: &[&str]| names.contains(&arg.as_str()) || names.contains(&name);
+        let (_, answer) = ANSWERS.iter().find(|(names, _)| is_it(names))?;
+        Some(format!("{arg}: {answer}"))
     };
     given.find_map(known)
 }

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::CommandFactory;
+use clap::error::ContextKind;
 use crossbeam_channel::{Receiver, unbounded};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGXFSZ};
+use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGWINCH, SIGXFSZ};
 
-use crate::app::ask::{Asked, inquire};
+use crate::app::ask::{Asked, inquire, refuse_ring};
 use crate::app::cli::Args;
 use crate::app::config_file;
 use crate::app::habits::{answer_to_habits, suggest_order};
@@ -22,6 +23,7 @@ use crate::daemon::startup::{Checked, Prepared, check};
 use crate::daemon::{Failed, run};
 use crate::fs::digest;
 use crate::fs::filter::Filter;
+use crate::fs::roots::Roots;
 use crate::fs::writeback::unseen_seconds_of;
 use crate::model::config::{Config, Mode};
 use crate::model::human::human_duration;
@@ -61,7 +63,7 @@ pub fn main() -> ExitCode {
     let words: Vec<OsString> = std::env::args_os().collect();
     let args = match Args::read(&words) {
         Ok(args) => args,
-        Err(error) => return refuse_arguments(&error, &words),
+        Err(mut error) => return refuse_arguments(&mut error, &words),
     };
     if let Some(kind) = args.generate {
         return match kind.write(Args::command()) {
@@ -80,7 +82,7 @@ pub fn main() -> ExitCode {
         }
         Some(Ok(file)) => match args.with_file(file, &words) {
             Ok(args) => args,
-            Err(error) => return refuse_arguments(&error, &words),
+            Err(mut error) => return refuse_arguments(&mut error, &words),
         },
     };
     if let Some((inquiry, format)) = args.inquiry() {
@@ -113,7 +115,7 @@ pub fn main() -> ExitCode {
 }
 
 /// Reports what is wrong with the arguments, or prints what they ask for (`--help`).
-fn refuse_arguments(error: &clap::Error, words: &[OsString]) -> ExitCode {
+fn refuse_arguments(error: &mut clap::Error, words: &[OsString]) -> ExitCode {
     let given: Vec<String> =
         words.iter().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
     if !error.use_stderr() {
@@ -125,6 +127,8 @@ fn refuse_arguments(error: &clap::Error, words: &[OsString]) -> ExitCode {
     } else if let Some(answer) = answer_to_habits(&given) {
         complain(&answer);
     } else {
+        // Its tips lead astray: of `-z`, that it may be meant as a file.
+        error.remove(ContextKind::Suggested);
         let _ = error.print();
     }
     Exit::Refused.into()
@@ -136,6 +140,7 @@ fn start(config: &Config) -> Result<Exit, Box<dyn std::error::Error>> {
     let signals = listen_for_signals(&stopping)?;
     match config.mode {
         Mode::Keep | Mode::Once => {
+            refuse_ring(config)?;
             let prepared = checked.prepare()?;
             // All paths are absolute by now. The current directory may be on a disk that somebody
             // wants to unmount.
@@ -159,7 +164,7 @@ fn report_and_preview(
         patient_until: Some(stopping),
     };
     let _reporting = report::start(settings, None);
-    log_start(config, &filter);
+    log_start(config, &roots, &filter);
     test_digests();
     let wanted =
         Capabilities { unseen: unseen_seconds_of(config.task), ..of_process(roots.are_local()) };
@@ -185,7 +190,7 @@ fn report_and_run(config: &Config, mut prepared: Prepared, signals: &Receiver<i3
     let settings =
         LogSettings { format: config.log_format, verbosity: config.verbosity, patient_until: None };
     let reporting = report::start(settings, prepared.log.take());
-    log_start(config, &prepared.filter);
+    log_start(config, &prepared.roots, &prepared.filter);
     test_digests();
     for root in [&prepared.roots.source, &prepared.roots.replica] {
         if let Some(kind) = root.foreign_file_system() {
@@ -218,9 +223,9 @@ fn test_digests() {
     }
 }
 
-fn log_start(config: &Config, filter: &Filter) {
+fn log_start(config: &Config, roots: &Roots, filter: &Filter) {
     let version = env!("CARGO_PKG_VERSION");
-    let (source, replica) = (shown(&config.source), shown(&config.replica));
+    let (source, replica) = (shown(&roots.source.path), shown(&roots.replica.path));
     let rhythm = match config.mode {
         Mode::Keep if config.watch => {
             format!("watched, and swept every {}", human_duration(config.interval))
@@ -253,7 +258,7 @@ fn complain(text: &str) {
 
 /// Returns a channel that receives signals.
 /// - The first SIGINT, SIGTERM or SIGHUP sets `stopping`; the second one ends the process at once.
-/// - SIGUSR1 asks for the status.
+/// - SIGUSR1 asks for the status. SIGCONT and SIGWINCH ask for the live line to be drawn again.
 /// - SIGHUP stays ignored if the process has begun so, as with nohup.
 fn listen_for_signals(
     stopping: &Arc<AtomicBool>,
@@ -268,7 +273,8 @@ fn listen_for_signals(
     // With a handler, a write beyond the limit on file sizes (ulimit -f) fails with EFBIG. Without
     // one, it kills the process.
     signal_hook::flag::register(SIGXFSZ, Arc::default())?;
-    let mut signals = signal_hook::iterator::Signals::new(all.into_iter().chain([SIGUSR1]))?;
+    let mut signals =
+        signal_hook::iterator::Signals::new(all.into_iter().chain([SIGUSR1, SIGCONT, SIGWINCH]))?;
     let (sender, receiver) = unbounded();
     std::thread::Builder::new().name("twindir-signals".into()).spawn(move || {
         for signal in signals.forever() {

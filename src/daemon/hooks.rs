@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use rustix::fs::{MemfdFlags, memfd_create};
-use signal_hook::consts::SIGUSR1;
+use signal_hook::consts::{SIGCONT, SIGUSR1, SIGWINCH};
 
 use crate::model::config::Hooks as Commands;
 use crate::model::path::RelPath;
@@ -137,9 +137,10 @@ impl Hooks {
     }
 
     /// Runs the hooks that are still due at the end of a single run, and waits for them. A signal
-    /// ends the wait, except SIGUSR1.
+    /// that is to end the run ends the wait.
     pub fn finish(&mut self, status: &Status, signals: &Receiver<i32>) {
-        let is_stopped = || signals.try_iter().any(|signal| signal != SIGUSR1);
+        let ends = |signal| ![SIGUSR1, SIGCONT, SIGWINCH].contains(&signal);
+        let is_stopped = || signals.try_iter().any(ends);
         self.last = None;
         self.note_trouble(status);
         while self.runs.is_some() && (self.due.is_some() || (status.in_sync && self.has_changes()))

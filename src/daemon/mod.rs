@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, never, select, unbounded};
-use signal_hook::consts::SIGUSR1;
+use signal_hook::consts::{SIGCONT, SIGUSR1, SIGWINCH};
 
 use self::core::{Command, Core, End, Event, Portions, WalkKind, WalkPlan};
 use crate::daemon::control::{ControlServer, Request, StatusBoard};
@@ -27,6 +27,7 @@ use crate::fs::writeback::unseen_seconds_of;
 use crate::model::check::Detector;
 use crate::model::config::Config;
 use crate::model::error::Side;
+use crate::model::path::shown;
 use crate::model::status::{JobProgress, Status, WaitResult};
 use crate::report::LiveLine;
 use crate::sweep::{Extent, Message, Plan, Sweep};
@@ -80,8 +81,8 @@ pub fn run(
         backup,
         pruning: config.backup_keep.map(|keep| Pruning::new(keep, in_use.collect())),
     };
-    let source = roots.source.path.clone();
-    let named = [&roots.source, &roots.replica].map(|root| root.path.clone().into_os_string());
+    let paths = [&roots.source, &roots.replica].map(|root| root.path.clone());
+    let named = paths.clone().map(PathBuf::into_os_string);
     let (asked, requests) = unbounded();
     let board = StatusBoard::default();
     lock.answer_by(ControlServer::new(board.clone(), asked));
@@ -91,7 +92,7 @@ pub fn run(
     let hooks = Hooks::start(config.hooks.clone(), named).map_err(Failed::Thread)?;
     let progress = Progress::new(board, live, Instant::now());
     let face = Interfaces { progress, hooks, service: ServiceManager::start(), requests };
-    Daemon::new(config, source, (writer, keeper), face, stop).run(signals, panicked)
+    Daemon::new(config, paths, (writer, keeper), face, stop).run(signals, panicked)
 }
 
 /// The interfaces to users and other programs.
@@ -105,8 +106,8 @@ struct Interfaces {
 /// The core, and all that carries out its commands.
 struct Daemon<'a, W: Writer, R> {
     config: &'a Config,
-    /// The path of the source.
-    source: PathBuf,
+    /// The absolute paths of source and replica.
+    paths: [PathBuf; 2],
     core: Core<'a>,
     writer: W,
     roots: R,
@@ -127,14 +128,14 @@ struct Daemon<'a, W: Writer, R> {
 impl<'a, W: Writer, R: RootKeeper<W>> Daemon<'a, W, R> {
     fn new(
         config: &'a Config,
-        source: PathBuf,
+        paths: [PathBuf; 2],
         (writer, roots): (W, R),
         face: Interfaces,
         stop: Arc<AtomicBool>,
     ) -> Self {
         Self {
             config,
-            source,
+            paths,
             core: Core::new(config, Instant::now()),
             writer,
             roots,
@@ -229,7 +230,7 @@ impl<'a, W: Writer, R: RootKeeper<W>> Daemon<'a, W, R> {
 
     fn carry_out(&mut self, command: Command) {
         match command {
-            Command::StartWatch => match Watch::start(&self.source, self.config.debounce) {
+            Command::StartWatch => match Watch::start(&self.paths[0], self.config.debounce) {
                 Ok(watch) => {
                     self.watch = Some(watch);
                     self.step(Event::WatchStarted);
@@ -304,6 +305,7 @@ impl<'a, W: Writer, R: RootKeeper<W>> Daemon<'a, W, R> {
         select! {
             recv(signals) -> signal => match signal {
                 Ok(SIGUSR1) => progress::say(&self.status()),
+                Ok(SIGCONT | SIGWINCH) => self.face.progress.draw_again(),
                 other => return other.ok(),
             },
             recv(self.face.requests) -> request => if let Ok(request) = request {
@@ -430,6 +432,7 @@ impl<'a, W: Writer, R: RootKeeper<W>> Daemon<'a, W, R> {
             seconds: job.begun.elapsed().as_secs_f64(),
         });
         status.lost = self.roots.what_is_lost();
+        [status.source, status.replica] = self.paths.each_ref().map(|path| shown(path).to_string());
         status
     }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, select};
-use signal_hook::consts::SIGUSR1;
+use signal_hook::consts::{SIGCONT, SIGUSR1, SIGWINCH};
 
 use crate::fs::filter::Filter;
 use crate::fs::roots::Lost;
@@ -139,6 +139,8 @@ impl<P: PreviewRules> Preview<'_, P> {
                         say_progress(entries, bytes);
                         continue;
                     }
+                    // There is no live line to draw again.
+                    Ok(SIGCONT | SIGWINCH) => continue,
                     _ => return Ok(false),
                 },
                 recv(sweep.messages()) -> message => message,

@@ -94,6 +94,13 @@ impl Progress {
         self.board.set(status);
     }
 
+    /// Draws the live line again: the terminal has another size, or a shell has written over it.
+    pub fn draw_again(&mut self) {
+        if let Some((_, line)) = &self.drawn {
+            self.live.show(line.clone());
+        }
+    }
+
     fn draw(&mut self, line: String, now: Instant) {
         if self.drawn.as_ref().is_none_or(|(_, drawn)| *drawn != line) {
             self.live.show(line.clone());

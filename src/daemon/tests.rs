@@ -86,7 +86,13 @@ impl Running {
                 Progress::new(StatusBoard::default(), LiveLine::nowhere(), Instant::now());
             let hooks = Hooks::start(config.hooks.clone(), Default::default()).unwrap();
             let face = Interfaces { progress, hooks, service: ServiceManager::start(), requests };
-            let mut daemon = Daemon::new(&config, source, (writer, keeper), face, Arc::default());
+            let mut daemon = Daemon::new(
+                &config,
+                [source, config.replica.clone()],
+                (writer, keeper),
+                face,
+                Arc::default(),
+            );
             daemon.run(&inbox, &AtomicBool::new(false))
         });
         Self { top, replica, signals, thread: Some(thread) }

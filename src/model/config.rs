@@ -137,7 +137,8 @@ fn quoted(word: &OsStr) -> String {
 pub fn parse_interval(text: &str) -> Result<Duration, String> {
     let wrong = || {
         format!(
-            "{text:?} is no interval: give seconds (60, 0.5) or a time with its unit (90s, 5m, 1h)"
+            "{text:?} is no interval: give seconds (60, 0.5) or a time with its unit (90s, 5m, 1h), and a log file \
+             after that or by -l"
         )
     };
     let interval = parse_time(text).map_err(|wrongness| match wrongness {

@@ -44,7 +44,10 @@ pub fn human_duration(time: Duration) -> String {
     if time < Duration::from_micros(1) {
         return format!("{} ns", time.as_nanos());
     }
+    let whole = |unit: u64| (time.as_secs() / unit).max(1);
     match time.as_millis() {
+        172_800_000.. if time.as_secs().is_multiple_of(86_400) => format!("{} days", whole(86_400)),
+        3_600_000.. if time.as_secs().is_multiple_of(3_600) => format!("{} h", whole(3_600)),
         120_000.. => format!("{:.0} min", seconds / 60.0),
         millis @ 1.. => format!("{} s", millis as f64 / 1_000.0),
         0 => format!("{seconds} s"),
@@ -71,6 +74,9 @@ mod tests {
             (1_010_436_632, "1.01 s"),
             (60_000_000_000, "60 s"),
             (600_000_000_000, "10 min"),
+            (3_600_000_000_000, "1 h"),
+            (5_400_000_000_000, "90 min"),
+            (604_800_000_000_000, "7 days"),
         ] {
             assert_eq!(human_duration(Duration::from_nanos(nanos)), text);
         }

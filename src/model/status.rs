@@ -95,6 +95,15 @@ pub struct Held {
     pub command: String,
 }
 
+impl Held {
+    /// Formats how many are held, and why, as a whole sentence.
+    pub fn sentence(&self) -> String {
+        let number = counted(self.deletions, "deletion is", "deletions are");
+        let end = if self.doubt.ends_with('?') { "" } else { "." };
+        format!("{number} held, since {}{end}", self.doubt)
+    }
+}
+
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Status {
     pub version: String,
@@ -267,9 +276,10 @@ impl Status {
             ),
             format!("queue      {}", counted(self.queued as u64, "name", "names")),
         ];
-        let last = self.last_full_sweep_seconds.map_or("none yet".to_owned(), at);
+        let last = self.last_full_sweep_seconds.map(at);
+        let last = last.map_or("none yet".to_owned(), |last| format!("last {last}"));
         let next = self.next_full_sweep_seconds.map(|due| format!(", next {}", at(-due)));
-        lines.push(format!("full sweep last {last}{}", next.unwrap_or_default()));
+        lines.push(format!("full sweep {last}{}", next.unwrap_or_default()));
         if let Some(watches) = self.watches {
             let allowed = self.watches_allowed.map(|number| format!(" of {number} allowed"));
             lines.push(format!(
@@ -293,7 +303,10 @@ impl Status {
                 counted(held.deletions, "deletion", "deletions"),
                 held.doubt
             ));
-            lines.push(format!("           to delete them: {}", held.command));
+            lines.push(format!(
+                "           if they are to be deleted, stop this twindir, and run: {}",
+                held.command
+            ));
         }
         for problem in &self.open_problems {
             lines.push(format!("problem    {}: {}", problem.path, problem.what));

@@ -131,7 +131,10 @@ impl fmt::Display for Doubt {
             Doubt::NotADirectory(dir) => write!(f, "the source's {dir} is no directory any more"),
             Doubt::TooMany => write!(f, "that is more than may be deleted without a question"),
             Doubt::NotWhole(most) => {
-                write!(f, "deletions are mirrored again once at most {most} are missing")
+                write!(
+                    f,
+                    "the source is restored only in part: deletions are mirrored again once at most {most} are missing"
+                )
             }
             Doubt::Unknown => {
                 write!(f, "a directory could not be read, and may hold more")

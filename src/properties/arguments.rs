@@ -9,7 +9,9 @@ use proptest::prelude::*;
 use super::holds;
 use crate::app::cli::Args;
 use crate::app::habits::suggest_order;
-use crate::model::config::{LONGEST_INTERVAL, LONGEST_DEBOUNCE, SHORTEST, parse_debounce, parse_interval};
+use crate::model::config::{
+    LONGEST_DEBOUNCE, LONGEST_INTERVAL, SHORTEST, parse_debounce, parse_interval,
+};
 use crate::model::limit::Limit;
 
 /// Options and values that are often valid together.

@@ -182,6 +182,21 @@ struct Screen {
 }
 
 /// Returns the columns of the terminal, 80 if they are unknown.
+/// Shortens a live line to some columns: leaves out each part that does not fit whole. The first
+/// part is cut if it has to be.
+fn fit(text: &str, columns: usize) -> String {
+    let width = |text: &str| text.chars().count();
+    let mut parts = text.split(", ");
+    let mut line: String = parts.next().unwrap_or_default().chars().take(columns).collect();
+    for part in parts {
+        if width(&line) + 2 + width(part) <= columns {
+            line.push_str(", ");
+            line.push_str(part);
+        }
+    }
+    line
+}
+
 fn columns() -> usize {
     let size = rustix::termios::tcgetwinsize(io::stdout());
     size.map_or(80, |size| usize::from(size.ws_col)).max(2)
@@ -212,7 +227,7 @@ impl Screen {
 
     fn draw(&mut self) {
         let Some(text) = &self.live else { return };
-        let line: String = text.chars().take(columns() - 1).collect();
+        let line = fit(text, columns() - 1);
         _ = self.out.write_all(line.as_bytes());
         self.drawn = Some(line.chars().count());
     }
@@ -299,5 +314,19 @@ impl<'a> MakeWriter<'a> for Console {
 
     fn make_writer_for(&'a self, meta: &Metadata<'_>) -> ConsoleWriter<'a> {
         ConsoleWriter { console: self, stream: Stream::of(*meta.level()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fit;
+
+    #[test]
+    fn a_narrow_terminal_shows_whole_parts() {
+        let line = "in sync since 21:02:31, next full sweep 22:02:57, 3 problems";
+        assert_eq!(fit(line, 80), line);
+        assert_eq!(fit(line, 39), "in sync since 21:02:31, 3 problems");
+        assert_eq!(fit(line, 30), "in sync since 21:02:31");
+        assert_eq!(fit(line, 10), "in sync si");
     }
 }

@@ -40,7 +40,7 @@ fn nobody_there_is_said() {
     scratch.sync();
     for arguments in [["--status", "replica"], ["--wait", "replica"], ["--status", "nowhere"]] {
         let run = scratch.run(arguments).expect(2);
-        assert!(run.stderr.contains("no twindir of this user keeps"), "{run}");
+        assert!(run.stderr.contains("no twindir of this user mirrors to"), "{run}");
     }
 }
 
@@ -51,7 +51,9 @@ fn a_status_says_whether_it_is_in_sync_and_what_is_wrong() {
     let daemon = scratch.watcher(&[]);
     wait_until("it is in sync", DEADLINE, || status(&scratch).code == Some(0));
     let run = status(&scratch);
-    for words in ["in sync since", "source -> replica", &format!("pid {}", daemon.pid()), "next"] {
+    for words in
+        ["in sync since", "/source -> /", "/replica", &format!("pid {}", daemon.pid()), "next"]
+    {
         assert!(run.stdout.contains(words), "{words}: {run}");
     }
     let value = json(&scratch);
@@ -270,4 +272,33 @@ fn held_deletions_are_no_sync_and_no_wait_ends_well_whatever_sweeps() {
         assert!(run.code == Some(1), "{run}");
     }
     wait(&scratch, "20").expect(1);
+}
+
+#[test]
+fn a_held_source_that_is_restored_bit_for_bit_is_trusted_soon() {
+    let tree = Tree::new().files("d", 10);
+    let scratch = Scratch::new().with_source(&tree);
+    scratch.sync();
+    let source = scratch.source();
+    let back = scratch.path("back");
+    fs::rename(source.join("d"), &back).unwrap();
+    let daemon = scratch.starting_watcher(&[]);
+    wait_until("deletions are held", DEADLINE, || status(&scratch).stdout.contains(" held"));
+    fs::rename(&back, source.join("d")).unwrap();
+    wait_until("it is in sync", DEADLINE, || status(&scratch).code == Some(0));
+    wait(&scratch, "30").expect(0);
+    assert_eq!(daemon.sweeps(), 1, "no full sweep was needed\n{}", daemon.stdout());
+}
+
+#[test]
+fn two_that_would_overwrite_each_others_source_are_refused() {
+    let scratch = Scratch::new().with_source(&Tree::new().file("f", "x"));
+    let _daemon = scratch.watcher(&[]);
+    for mode in [&["replica", "source"][..], &["--once", "replica", "source"]] {
+        let run = scratch.run(mode).expect(2);
+        assert!(run.stderr.contains("would overwrite the other's source"), "{run}");
+    }
+    // A chain is no ring.
+    scratch.run(["--once", "replica", "third"]).expect(0);
+    scratch.run(["--dry-run", "replica", "source"]).expect(0);
 }

@@ -208,3 +208,31 @@ fn files_that_do_not_end_where_their_sizes_say_are_mirrored_to_their_ends() {
         "{run}"
     );
 }
+
+/// Even to ask the disk which directory the replica is would take for ever.
+#[test]
+fn a_status_is_told_while_the_replicas_disk_does_not_answer() {
+    let scratch = Scratch::new().with_source(&Tree::new().file("f", "x"));
+    let text = r#"
+        "$TWINDIR" source mnt/replica 1h >out 2>err &
+        pid=$!
+        until "$TWINDIR" --status mnt/replica >/dev/null 2>&1; do sleep 0.1; done
+        server=$(cat server)
+        kill -STOP $server
+        echo more >source/new
+        code=0
+        # Longer than an answer takes, and much shorter than a disk that hangs.
+        timeout 10 "$TWINDIR" --status mnt/replica || code=$?
+        echo "--status: $code"
+        kill -CONT $server
+        until [ -e back/replica/new ]; do sleep 0.1; done
+        kill $pid
+        wait $pid"#;
+    let mount = format!("here=$PWD\n{SSHFS}");
+    let mount = mount.replace("'#!/bin/sh\\nexec", "'#!/bin/sh\\necho $$ >%s/server\\nexec");
+    let mount = mount.replace("sftp-server\\n' >ssh", "sftp-server\\n' \"$here\" >ssh");
+    let Some(run) = served(&scratch, SSHFS_TOOLS, &mount, text) else { return };
+    let [end] = ends(&run)[..] else { panic!("{run}") };
+    assert!(["--status: 0", "--status: 1"].contains(&end), "{run}");
+    assert!(run.stdout.contains("/mnt/replica"), "{run}");
+}

@@ -90,7 +90,7 @@ fn each_refusal_is_as_it_is_here() {
     fs::create_dir_all(scratch.path("other")).unwrap();
     symlink("nothing", scratch.path("dangling")).unwrap();
     fs::write(scratch.path("wrong.toml"), "source = \"source\"\nintervall = 60\n").unwrap();
-    let commands: [&[&str]; 34] = [
+    let commands: [&[&str]; 38] = [
         &[],
         &["source"],
         &["missing", "replica"],
@@ -122,6 +122,10 @@ fn each_refusal_is_as_it_is_here() {
         &["source", "replica", "--quick"],
         &["log.txt", "source", "replica", "60"],
         &["source", "replica", "--delete"],
+        &["source", "replica", "--include=*.c"],
+        &["source", "replica", "--watch"],
+        &["source", "replica", "-q9"],
+        &["source", "replica", "1", "h"],
         &["--config", "wrong.toml"],
         &["--status", "replica"],
         &["--timeout", "3", "source", "replica"],

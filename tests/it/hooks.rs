@@ -82,7 +82,7 @@ fn settings_come_from_a_file_and_the_command_line_wins() {
     assert!(scratch.replica().join("f").exists() && !scratch.replica().join("o.o").exists());
     let run =
         scratch.run(["--config", "twindir.toml", "--once", "-v", "source", "other"]).expect(0);
-    assert!(run.stdout.contains("source -> other"), "{run}");
+    assert!(run.stdout.contains("/other, once"), "{run}");
     // What the file has may be what an option of the command line needs; and both are checked.
     fs::write(
         scratch.path("backup.toml"),

@@ -246,7 +246,9 @@ impl<'a> Core<'a> {
                 self.rest(now);
             }
             Event::RootLost => self.drop_work(),
-            Event::RootAdopted { side, must_be_complete } => self.adopt_root(side, must_be_complete, now),
+            Event::RootAdopted { side, must_be_complete } => {
+                self.adopt_root(side, must_be_complete, now);
+            }
             Event::RootsBack => {
                 self.is_lost = false;
                 self.next_sweep = now;

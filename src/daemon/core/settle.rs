@@ -311,9 +311,8 @@ impl Core<'_> {
         if let Some(held) = self.held.as_ref().filter(|_| self.trust != Trust::Trusted) {
             tracing::warn!(
                 op = "still",
-                "{} held, since {}. If they are to be deleted, stop this twindir, run this once, and start it again: {}",
-                counted(held.deletions, "deletion is", "deletions are"),
-                held.doubt,
+                "{} If they are to be deleted, stop this twindir, run this once, and start it again: {}",
+                held.sentence(),
                 held.command
             );
         }

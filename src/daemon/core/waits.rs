@@ -5,7 +5,6 @@ use std::time::Instant;
 use super::settle::EndedSweep;
 use super::{Backlog, Command, Core};
 use crate::model::check::Detector;
-use crate::model::human::counted;
 use crate::model::status::WaitResult;
 use crate::model::task::Task;
 use crate::plan::guard::Trust;
@@ -168,8 +167,7 @@ impl Core<'_> {
         let mut left: Vec<String> =
             problems.map(|(path, what)| format!("{path}: {what}")).collect();
         if let Some(held) = self.held.as_ref().filter(|_| self.trust != Trust::Trusted) {
-            let number = counted(held.deletions, "deletion is", "deletions are");
-            left.push(format!("{number} held, since {}", held.doubt));
+            left.push(held.sentence());
         }
         if self.stats.kept() > 0 {
             left.push(

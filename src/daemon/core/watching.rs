@@ -9,6 +9,7 @@ use crate::model::check::{Check, Depth, Detector};
 use crate::model::human::human_duration;
 use crate::model::path::RelPath;
 use crate::model::task::Task;
+use crate::plan::guard::Trust;
 use crate::plan::hard_links::Linked;
 use crate::plan::queue::{CoarseCheck, Rename};
 use crate::watch::{Change, Unwatched, kernel_limit};
@@ -195,6 +196,11 @@ impl Core<'_> {
     /// Handles a report of the watch.
     pub(super) fn handle_change(&mut self, change: Change, now: Instant) {
         self.stats.reported();
+        if self.trust != Trust::Trusted && matches!(change, Change::Check { .. }) {
+            // Perhaps the source is being restored. If it is complete again, no round has anything
+            // to hold.
+            self.recount_soon(now);
+        }
         match change {
             Change::Check { path, depth, since } => {
                 // A directory that could not be read may be readable now, with everything below it.

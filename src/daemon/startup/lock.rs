@@ -7,7 +7,6 @@ use std::path::Path;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::bounded;
 use md5::Digest;
 use rustix::event::{PollFd, PollFlags, poll};
 
@@ -42,22 +41,17 @@ impl Drop for Lock {
     }
 }
 
-/// How long the replica's disk may take to say which directory it is.
-const DISK_ANSWERS: Duration = Duration::from_millis(50);
-
-/// Returns the socket names of the twindir that keeps a replica, the likeliest first. If the
-/// replica's disk does not answer, only the name made of the path is left.
-pub fn socket_names(replica: &Path) -> Vec<String> {
+/// Returns the socket names of the twindir that keeps a replica. The first one is made of the path
+/// alone. The others ask the replica's disk which directory it is, and so may take for ever if that
+/// does not answer: they are made only when they are asked for.
+pub fn socket_names(replica: &Path) -> impl Iterator<Item = String> {
     let full = std::path::absolute(replica).unwrap_or_else(|_| replica.into());
-    let (found, names) = bounded(1);
-    let path = full.clone();
-    std::thread::spawn(move || {
-        let id = Root::new(&path, Side::Replica).id().ok();
-        let names = id.map(|id| name_of(&id)).into_iter().chain(path_names(&path));
-        // Nobody waits for it any more if the disk was too slow.
-        let _ = found.send(names.collect());
-    });
-    names.recv_timeout(DISK_ANSWERS).unwrap_or_else(|_| vec![path_name(&full)])
+    let first = path_name(&full);
+    let of_disk = move || {
+        let id = Root::new(&full, Side::Replica).id().ok();
+        id.map(|id| name_of(&id)).into_iter().chain(path_names(&full).into_iter().skip(1))
+    };
+    std::iter::once(first).chain(std::iter::once_with(of_disk).flatten())
 }
 
 fn name_of(replica: &DirId) -> String {

@@ -170,7 +170,10 @@ fn a_source_that_was_doubted_is_trusted_once_a_tenth_of_what_it_lacked_is_missin
     assert_eq!(unknown.after_clean_count(&count(300, 99)).0, Trust::Trusted);
     let small = START.after_doubt(&count(5, 5), &judged(&count(5, 5)).unwrap(), Limit::default());
     assert_eq!(small.after_clean_count(&count(5, 2)).0, Trust::Trusted);
-    assert!(matches!(small.after_clean_count(&count(5, 3)), (Trust::Held(_), Some(Doubt::NotWhole(2)))));
+    assert!(matches!(
+        small.after_clean_count(&count(5, 3)),
+        (Trust::Held(_), Some(Doubt::NotWhole(2)))
+    ));
 }
 
 #[test]
@@ -199,7 +202,9 @@ fn a_doubted_source_has_to_be_whole_unless_the_limit_says_otherwise() {
     assert_eq!(after(Limit::Percent(100.0), 299), Trust::Trusted);
     assert_eq!(after(Limit::Number(299), 299), Trust::Trusted);
     assert!(matches!(after(Limit::Number(298), 299), Trust::Held(_)));
-    assert!(!START.after_doubt(&count(300, 200), &Doubt::TooMany, Limit::default()).must_be_complete());
+    assert!(
+        !START.after_doubt(&count(300, 200), &Doubt::TooMany, Limit::default()).must_be_complete()
+    );
 }
 
 #[test]

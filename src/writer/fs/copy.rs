@@ -409,7 +409,8 @@ pub fn settings<'a>(
         xattrs: xattrs.filter(|_| differs.xattrs),
         uid: differs.uid.then_some(source.uid),
         gid: differs.gid.then_some(source.gid),
-        mode: (capabilities.modes && differs.any_but_mtime()).then(|| capabilities.mode_of(source, None)),
+        mode: (capabilities.modes && differs.any_but_mtime())
+            .then(|| capabilities.mode_of(source, None)),
         mtime: differs.mtime.then(|| capabilities.mtime_of(source)),
     }
 }
