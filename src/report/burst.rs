@@ -23,7 +23,6 @@ pub(super) struct Action {
     pub path: String,
     pub entries: u64,
     pub bytes: u64,
-    pub line: String,
 }
 
 /// Actions of one kind that have no line of their own yet.
@@ -31,6 +30,8 @@ struct Sum {
     op: String,
     number: u64,
     bytes: u64,
+    /// The path of the first one.
+    first: String,
     /// The directory that holds all of them.
     dir: String,
 }
@@ -48,7 +49,7 @@ pub(super) struct Burst {
 
 impl Burst {
     /// Adds an action. Returns its line if the action has its own.
-    pub fn add(&mut self, action: Action, now: Instant) -> Option<String> {
+    pub fn add(&mut self, action: Action, now: Instant) -> bool {
         if self.sums.is_empty() && self.last.is_none_or(|last| now.duration_since(last) >= SILENCE)
         {
             *self = Self { summed: Some(now), wait: FIRST, ..Self::default() };
@@ -56,7 +57,7 @@ impl Burst {
         self.last = Some(now);
         self.count += 1;
         if self.count <= SINGLE {
-            return Some(action.line);
+            return true;
         }
         let dir = action.path.rsplit_once('/').map_or("", |(dir, _)| dir);
         match self.sums.iter_mut().find(|sum| sum.op == action.op) {
@@ -70,9 +71,10 @@ impl Burst {
                 number: action.entries,
                 bytes: action.bytes,
                 dir: dir.to_owned(),
+                first: action.path,
             }),
         }
-        None
+        false
     }
 
     /// Returns when to sum up, if no other action comes before. `None` if all actions have a line.
@@ -106,9 +108,11 @@ impl Burst {
             } else {
                 String::new()
             };
-            let entries = if sum.number == 1 { "entry" } else { "entries" };
+            if sum.number == 1 {
+                return format!("{time} {:<8} {}{bytes}\n", sum.op, sum.first);
+            }
             let number = with_separators(sum.number);
-            format!("{time} {:<8} {number} more {entries}{place}{bytes}\n", sum.op)
+            format!("{time} {:<8} {number} more entries{place}{bytes}\n", sum.op)
         };
         self.sums.drain(..).map(line).collect()
     }
@@ -133,27 +137,24 @@ mod tests {
     use super::*;
 
     fn action(path: &str) -> Action {
-        Action {
-            op: "created".into(),
-            path: path.into(),
-            entries: 1,
-            bytes: 10,
-            line: format!("{path}\n"),
-        }
+        Action { op: "created".into(), path: path.into(), entries: 1, bytes: 10 }
     }
 
     #[test]
     fn a_save_is_its_own_line_and_a_burst_is_summed_up() {
         let (mut burst, now) = (Burst::default(), Instant::now());
-        assert_eq!(burst.add(action("a/b"), now), Some("a/b\n".into()));
+        assert!(burst.add(action("a/b"), now));
         assert_eq!(burst.due(), None);
-        let own = (0..2_000).filter_map(|n| burst.add(action(&format!("a/{n}/x")), now)).count();
+        let own = (0..2_000)
+            .map(|n| burst.add(action(&format!("a/{n}/x")), now))
+            .filter(|is_own| *is_own)
+            .count();
         assert_eq!(own, SINGLE - 1);
         assert!(burst.sum_up_if_due(now).is_empty(), "it may go on");
         let lines = burst.sum_up_if_due(now + SILENCE);
         assert_eq!(lines.len(), 1);
         assert!(lines[0].contains("created  1,993 more entries in a/ (19.9 kB)"), "{lines:?}");
-        assert!(burst.add(action("b"), now + 2 * SILENCE).is_some(), "the next one is another");
+        assert!(burst.add(action("b"), now + 2 * SILENCE), "the next one is another");
     }
 
     #[test]
@@ -162,7 +163,7 @@ mod tests {
         let mut lines = 0;
         for tenth in 0..6_000 {
             let now = begun + tenth * Duration::from_millis(100);
-            lines += usize::from(burst.add(action(&format!("d/{tenth}")), now).is_some());
+            lines += usize::from(burst.add(action(&format!("d/{tenth}")), now));
             lines += burst.sum_up_if_due(now).len();
         }
         assert!(lines <= 30, "{lines} lines in ten minutes");

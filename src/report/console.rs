@@ -1,16 +1,19 @@
 //! The console: a thread that writes, behind a channel whose senders never wait for long. A
 //! terminal that is stopped by Ctrl-S, or a pipe that nobody reads, must not stop the mirroring.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, bounded};
+use jiff::Timestamp;
 use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
-use super::burst::{Action, Burst};
+use super::burst::Burst;
+use super::console_format::LineFormat;
+use super::format::Fields;
 
 /// Number of lines that may wait for the console.
 const WAITING_LINES: usize = 8_192;
@@ -19,6 +22,9 @@ const WAITING_LINES: usize = 8_192;
 /// interval between two checks of `patient_until`, while lines are not dropped.
 const PATIENCE: Duration = Duration::from_millis(800);
 const POLL: Duration = Duration::from_millis(50);
+
+/// The shortest time between two writes.
+const PAUSE: Duration = Duration::from_millis(5);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stream {
@@ -34,9 +40,9 @@ impl Stream {
 }
 
 enum ConsoleEvent {
+    /// Something that happened, to be formatted.
+    Event(Level, Timestamp, Fields),
     Line(Stream, Vec<u8>),
-    /// A line that may be summed up with others.
-    Action(Action),
     /// Replaces the live line of a terminal.
     Live(String),
     /// Writes all earlier lines and removes the live line, then notifies the sender.
@@ -51,41 +57,30 @@ pub struct Console {
     dropped: Arc<AtomicU64>,
     /// No line is dropped before this flag is set. `None`: a stuck console loses lines.
     patient_until: Option<Arc<AtomicBool>>,
-    pub(super) colour_out: bool,
-    pub(super) colour_err: bool,
     /// Whether the terminal can have a live line.
     pub(super) has_live_line: bool,
 }
 
 impl Console {
-    pub(super) fn start(patient_until: Option<Arc<AtomicBool>>) -> Self {
+    /// Starts the thread that writes. `format`: how it formats events.
+    pub(super) fn start(patient_until: Option<Arc<AtomicBool>>, format: LineFormat) -> Self {
         let (lines, inbox) = bounded(WAITING_LINES);
         let dropped = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&dropped);
+        let has_live_line = format.has_live_line();
         // If the thread cannot be started (a limit on processes), only the log file gets the lines.
         let _ = std::thread::Builder::new()
             .name("twindir-console".into())
-            .spawn(move || write(&inbox, &counter));
-        let colour = |choice| choice != anstream::ColorChoice::Never;
-        Self {
-            lines,
-            dropped,
-            patient_until,
-            colour_out: io::stdout().is_terminal()
-                && colour(anstream::AutoStream::choice(&io::stdout())),
-            colour_err: io::stderr().is_terminal()
-                && colour(anstream::AutoStream::choice(&io::stderr())),
-            has_live_line: io::stdout().is_terminal()
-                && std::env::var_os("TERM").is_some_and(|term| term != "dumb"),
-        }
+            .spawn(move || write(&inbox, &counter, &format));
+        Self { lines, dropped, patient_until, has_live_line }
     }
 
     pub(super) fn send(&self, stream: Stream, line: Vec<u8>) {
         self.put(ConsoleEvent::Line(stream, line));
     }
 
-    pub(super) fn act(&self, action: Action) {
-        self.put(ConsoleEvent::Action(action));
+    pub(super) fn report(&self, level: Level, fields: Fields) {
+        self.put(ConsoleEvent::Event(level, Timestamp::now(), fields));
     }
 
     fn put(&self, mut message: ConsoleEvent) {
@@ -225,6 +220,18 @@ impl Screen {
         _ = self.out.write_all(lines.concat().as_bytes());
     }
 
+    /// Writes a line, after what stands for actions without their own.
+    fn put(&mut self, stream: Stream, line: &[u8]) {
+        self.sum_up();
+        if stream == Stream::Out {
+            _ = self.out.write_all(line);
+        } else {
+            // In the original order, if both are one terminal.
+            _ = self.out.flush();
+            _ = io::stderr().write_all(line);
+        }
+    }
+
     fn draw(&mut self) {
         let Some(text) = &self.live else { return };
         let line = fit(text, columns() - 1);
@@ -234,9 +241,10 @@ impl Screen {
 }
 
 /// Runs the thread. Write errors are ignored: a closed console is no reason to stop.
-fn write(inbox: &Receiver<ConsoleEvent>, dropped: &AtomicU64) {
+fn write(inbox: &Receiver<ConsoleEvent>, dropped: &AtomicU64, format: &LineFormat) {
     let out = io::BufWriter::new(io::stdout());
     let mut screen = Screen { out, burst: Burst::default(), live: None, drawn: None };
+    let mut written = Instant::now();
     loop {
         let first = match screen.burst.due() {
             Some(due) => inbox.recv_deadline(due),
@@ -247,25 +255,25 @@ fn write(inbox: &Receiver<ConsoleEvent>, dropped: &AtomicU64) {
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => return,
         };
+        // In a burst one write takes many lines, and the senders need not wake this thread for each.
+        std::thread::sleep(PAUSE.saturating_sub(written.elapsed()));
         screen.erase();
         for message in first.into_iter().chain(inbox.try_iter()) {
             match message {
-                ConsoleEvent::Action(action) => {
-                    // A sum that is due belongs to the previous burst.
-                    screen.sum_up_if_due();
-                    let line = screen.burst.add(action, Instant::now());
-                    _ = screen.out.write_all(line.unwrap_or_default().as_bytes());
-                }
-                ConsoleEvent::Line(Stream::Out, line) => {
-                    screen.sum_up();
-                    _ = screen.out.write_all(&line);
-                }
-                ConsoleEvent::Line(Stream::Err, line) => {
-                    screen.sum_up();
-                    // If both streams are one terminal, this keeps the order of the lines.
-                    _ = screen.out.flush();
-                    _ = io::stderr().write_all(&line);
-                }
+                ConsoleEvent::Event(level, at, fields) => match format.action(&fields) {
+                    Some(action) => {
+                        // An earlier burst may be due. It has to end before another one begins.
+                        screen.sum_up_if_due();
+                        if screen.burst.add(action, Instant::now()) {
+                            let line = format.line(level, at, &fields);
+                            _ = screen.out.write_all(line.as_bytes());
+                        }
+                    }
+                    None => {
+                        screen.put(Stream::of(level), format.line(level, at, &fields).as_bytes());
+                    }
+                },
+                ConsoleEvent::Line(stream, line) => screen.put(stream, &line),
                 ConsoleEvent::Live(line) => screen.live = Some(line),
                 ConsoleEvent::Finish(told) => {
                     screen.sum_up();
@@ -285,6 +293,7 @@ fn write(inbox: &Receiver<ConsoleEvent>, dropped: &AtomicU64) {
         screen.sum_up_if_due();
         screen.draw();
         _ = screen.out.flush();
+        written = Instant::now();
     }
 }
 

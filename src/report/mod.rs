@@ -29,7 +29,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Layer, Registry, fmt};
 
 use crate::model::config::Format;
-use console_format::ConsoleLayer;
+use console_format::{ConsoleLayer, LineFormat};
 use format::{LocalTime, LogFormat};
 
 /// Logs that the replica is in sync now, by the clock of the system.
@@ -111,7 +111,9 @@ const WAITING_LINES: usize = 8_192;
 pub fn start(settings: LogSettings, log: Option<RotatingFile>) -> Reporting {
     let details = settings.verbosity > 0;
     let is_terse = settings.verbosity == 0 && settings.patient_until.is_none();
-    let console = Console::start(settings.patient_until);
+    let format = LineFormat::of_process(is_terse);
+    let keeps_brief = details || !format.is_kept();
+    let console = Console::start(settings.patient_until, format);
     let is_watched = settings.format == Format::Text && settings.verbosity >= 0;
     let level = match settings.verbosity {
         ..=-1 => LevelFilter::WARN,
@@ -120,9 +122,8 @@ pub fn start(settings: LogSettings, log: Option<RotatingFile>) -> Reporting {
     };
     let on_console = match settings.format {
         Format::Text => {
-            let layer = ConsoleLayer::new(console.clone(), is_terse);
-            let keeps_brief = details || !layer.is_kept();
-            layer.with_filter(level).with_filter(brief_if(keeps_brief)).boxed()
+            let layer = ConsoleLayer(console.clone()).with_filter(level);
+            layer.with_filter(brief_if(keeps_brief)).boxed()
         }
         Format::Json => json().with_writer(console.clone()).with_filter(level).boxed(),
     };
