@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// Formats a number with its noun, `one` in the singular and `more` in the plural.
 pub fn counted(number: u64, one: &str, more: &str) -> String {
-    format!("{number} {}", if number == 1 { one } else { more })
+    format!("{} {}", with_separators(number), if number == 1 { one } else { more })
 }
 
 /// Formats a number with thousands separators: `2,000`.

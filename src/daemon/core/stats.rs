@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::settle::EndedSweep;
 use crate::model::check::Detector;
 use crate::model::entry::Time;
-use crate::model::human::{counted, human_bytes, human_duration};
+use crate::model::human::{counted, human_bytes, human_duration, with_separators};
 use crate::model::task::Task;
 use crate::report::Operation;
 use crate::sweep::is_much_to_read;
@@ -306,7 +306,7 @@ impl SyncStats {
         let mut words: Vec<String> = numbers
             .iter()
             .filter(|(number, _)| *number > 0)
-            .map(|(number, what)| format!("{number} {what}"))
+            .map(|(number, what)| format!("{} {what}", with_separators(*number)))
             .collect();
         let is_left = self.held + self.waiting + self.kept > 0 || problems > 0;
         match (words.is_empty(), self.bytes) {
