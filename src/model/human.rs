@@ -38,16 +38,16 @@ pub fn human_bytes(bytes: u64) -> String {
     format!("{value:.1} {unit}")
 }
 
-/// Formats a duration: `0.3 s`, `60 s`, `10 min`. Minutes are used from two minutes on.
+/// Formats a duration: `0.3 s`, `60 s`, `10 min`, `1 h`, `2 days`. Minutes are used from two minutes
+/// on, hours and days if they are whole.
 pub fn human_duration(time: Duration) -> String {
-    let seconds = time.as_secs_f64();
+    let (seconds, whole) = (time.as_secs_f64(), time.as_secs());
     if time < Duration::from_micros(1) {
         return format!("{} ns", time.as_nanos());
     }
-    let whole = |unit: u64| (time.as_secs() / unit).max(1);
     match time.as_millis() {
-        172_800_000.. if time.as_secs().is_multiple_of(86_400) => format!("{} days", whole(86_400)),
-        3_600_000.. if time.as_secs().is_multiple_of(3_600) => format!("{} h", whole(3_600)),
+        172_800_000.. if whole.is_multiple_of(86_400) => format!("{} days", whole / 86_400),
+        3_600_000.. if whole.is_multiple_of(3_600) => format!("{} h", whole / 3_600),
         120_000.. => format!("{:.0} min", seconds / 60.0),
         millis @ 1.. => format!("{} s", millis as f64 / 1_000.0),
         0 => format!("{seconds} s"),
