@@ -5,7 +5,12 @@ use std::path::Path;
 use crate::model::config::parse_interval;
 
 /// Options of other tools, and what to answer to them.
-const ANSWERS: [(&[&str], &str); 7] = [
+const ANSWERS: [(&[&str], &str); 8] = [
+    // Who left it out would lose the dry run.
+    (
+        &["-avn", "-an", "-rn", "-avzn", "-navz", "-nav", "-na"],
+        "twindir always copies as -a does: give -n alone for the dry run",
+    ),
     (
         &["--delete", "--delete-after", "--delete-before", "--delete-during", "--mirror"],
         "twindir always deletes from REPLICA what SOURCE does not have: leave it out",
@@ -17,7 +22,6 @@ const ANSWERS: [(&[&str], &str); 7] = [
             "-av",
             "-avz",
             "-avh",
-            "-avn",
             "-aP",
             "-rv",
             "-rav",
