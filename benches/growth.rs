@@ -1,4 +1,4 @@
-//! How time and memory grow with the tree: a full sweep, a quick scan, the start with the watch,
+//! How time and memory grow with the tree: a full sweep, a quick sweep, the start with the watch,
 //! and rest.
 //!
 //! ```sh
@@ -10,7 +10,7 @@
 //! million files these take 11 GB of memory and two million inodes. A size for which there is no
 //! room is named and left out. Prints Markdown, and draws two plots.
 //!
-//! **Full sweep, quick scan**: `--once -q`, without and with `--quick`, nothing to do; from its
+//! **Full sweep, quick sweep**: `--once -q`, without and with `--quick`, nothing to do; from its
 //! start to its end. The memory is the most that was resident, as the kernel keeps it (`VmHWM`), by
 //! the last look before the end; looks come every 2 ms.
 //!
@@ -22,7 +22,7 @@
 //! **By interval**: without the watch, swept every second; the memory right after the second sweep.
 //!
 //! Everything lies in the page cache before. Figures are medians; the four run in turn, after a
-//! quick scan that is not counted, since the cores may have slept. From one size to the next: what
+//! quick sweep that is not counted, since the cores may have slept. From one size to the next: what
 //! a file more costs, and the exponent, which is 1 where time grows like the number of files. A
 //! directory comes with about every hundredth file, so nobody can tell what is a file's and what a
 //! directory's: memory is shown as if it were all the one's, and all the other's.

@@ -11,7 +11,7 @@
 //!
 //! **First copy**: into a folder that does not exist. **Full sweep**: both trees equal, every pair
 //! of files read (by twindir and the script with MD5, by rsync with its own choice and with MD5).
-//! **Quick scan**: both trees equal, sizes and times compared. Everything lies in the page cache
+//! **Quick sweep**: both trees equal, sizes and times compared. Everything lies in the page cache
 //! before; nobody waits for the disk (`sync` runs between, and is not timed). The programs run in
 //! turn, so that a slow minute of the machine hits all of them. A figure is the median; a ratio is
 //! twindir's median to the other's.
@@ -130,7 +130,7 @@ fn measure(set: &Set, place: &str, parent: &Path) {
     for (job, what, peers) in [
         (Job::Copy, "first copy", &COPY[..]),
         (Job::Sweep, "full sweep", &SWEEP),
-        (Job::Quick, "quick scan", &QUICK),
+        (Job::Quick, "quick sweep", &QUICK),
     ] {
         if set.for_quick && job != Job::Quick {
             continue;

@@ -13,7 +13,7 @@ pub struct Column {
 /// In seconds.
 pub const TIMES: [Column; 3] = [
     Column { name: "full sweep", of: |turn| turn.sweep.seconds },
-    Column { name: "quick scan", of: |turn| turn.quick.seconds },
+    Column { name: "quick sweep", of: |turn| turn.quick.seconds },
     Column { name: "start with the watch", of: |turn| turn.watched.seconds },
 ];
 
@@ -29,7 +29,7 @@ const BY_INTERVAL: Column = Column { name: "by interval", of: |turn| turn.sweepi
 /// In bytes.
 pub const MEMORY: [Column; 6] = [
     Column { name: "full sweep, peak", of: |turn| turn.sweep.peak as f64 },
-    Column { name: "quick scan, peak", of: |turn| turn.quick.peak as f64 },
+    Column { name: "quick sweep, peak", of: |turn| turn.quick.peak as f64 },
     WATCHED,
     Column { name: "watched, peak", of: |turn| turn.watched.peak as f64 },
     BY_INTERVAL,

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use crate::app::cli::Inquiry;
 use crate::daemon::control::{Answer, Question};
-use crate::daemon::startup::socket_names;
+use crate::daemon::startup::{Refusal, socket_names};
+use crate::fs::tree::absolute;
 use crate::model::config::{Config, Format};
 use crate::model::path::shown;
 use crate::model::status::WaitResult;
@@ -40,22 +41,18 @@ pub fn inquire(inquiry: &Inquiry, format: Format) -> Asked {
 /// overwrite what the other one reads.
 ///
 /// # Errors
-/// A sentence for the user.
-pub fn refuse_ring(config: &Config) -> Result<(), String> {
+/// [`Refusal::Ring`].
+pub fn refuse_ring(config: &Config) -> Result<(), Refusal> {
     let Some(Answer::Status(other)) = ask(&config.source, &Question::Status, PATIENCE) else {
         return Ok(());
     };
     let real = |path: &Path| std::fs::canonicalize(path).ok();
-    let is_ring =
-        real(&config.replica).is_some_and(|own| real(Path::new(&other.source)) == Some(own));
-    if !is_ring {
+    let own = real(&config.replica);
+    if own.is_none() || own != real(Path::new(&other.source)) {
         return Ok(());
     }
-    Err(format!(
-        "another twindir (pid {}) mirrors {} to {}: each of the two would overwrite the other's source. Check \
-         which one is the source",
-        other.pid, other.source, other.replica
-    ))
+    let (pid, source_root, replica) = (other.pid, other.source, other.replica);
+    Err(Refusal::Ring { pid, source_root, replica })
 }
 
 /// Prints the status of the twindir that keeps `replica`.
@@ -138,7 +135,7 @@ fn connect(name: &str, replica: &Path) -> Option<UnixStream> {
 fn nobody(replica: &Path) -> Asked {
     complain(&format!(
         "no twindir of this user mirrors to {}: check the path, or start one",
-        shown(&std::path::absolute(replica).unwrap_or_else(|_| replica.into()))
+        shown(&absolute(replica))
     ));
     Asked::Nobody
 }

@@ -10,6 +10,7 @@ use clap::{ArgGroup, CommandFactory, FromArgMatches, Parser};
 
 use crate::app::config_file::FileArgs;
 use crate::app::generate::Generated;
+use crate::fs::tree::absolute;
 use crate::model::config::Format;
 use crate::model::config::{
     Config, DEFAULT_INTERVAL, Hooks, Mode, Rerun, parse_debounce, parse_interval, parse_keep,
@@ -143,7 +144,8 @@ pub struct Args {
 
     /// At a start, hold deletions above this [default: 50%]
     ///
-    /// Hold all deletions if the count at the start finds more than this: a number of entries, or a share of REPLICA. 100% turns the guard off.
+    /// Hold all deletions if the count at the start finds more than this: a number of entries, or a
+    /// share of REPLICA. 100% turns the guard off.
     #[arg(long, value_name = "N|P%", default_value = "50%", hide_default_value = true,
         help_heading = SAFETY)]
     max_delete: Limit,
@@ -352,16 +354,15 @@ impl Args {
         let is_path = Path::new(&named).components().count() > 1;
         let program =
             std::env::current_exe().ok().filter(|_| is_path).map_or(named, OsString::from);
-        let full = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
         let mut options = Options::default();
         options.flag("--quick", self.quick);
         self.exclude.iter().for_each(|pattern| options.value("--exclude", pattern));
-        self.exclude_from.iter().for_each(|file| options.value("--exclude-from", full(file)));
+        self.exclude_from.iter().for_each(|file| options.value("--exclude-from", absolute(file)));
         options.flag("--gitignore", self.gitignore);
         options.flag("--no-create", self.no_create);
         options.flag("--durable", self.durable);
         if let Some(dir) = &self.backup_dir {
-            options.value("--backup-dir", full(dir));
+            options.value("--backup-dir", absolute(dir));
         }
         if let Some(keep) = self.backup_keep {
             options.value("--backup-keep", format!("{}s", keep.as_secs_f64()));
@@ -376,7 +377,7 @@ impl Args {
             options.value("--log-format", "json");
         }
         if let Some(log) = self.log_file.as_ref().or(self.log_file_option.as_ref()) {
-            options.value("--log-file", full(log));
+            options.value("--log-file", absolute(log));
         }
         if let Some(command) = &self.on_sync {
             options.value("--on-sync", command);
@@ -387,8 +388,8 @@ impl Args {
         options.flag("--verbose", self.verbose);
         options.flag("--quiet", self.quiet);
         let is_lasting = !(self.check || self.dry_run || self.once);
-        let roots =
-            [&self.source, &self.replica].map(|root| root.as_ref().map_or_else(PathBuf::new, full));
+        let roots = [&self.source, &self.replica]
+            .map(|root| root.as_deref().map_or_else(PathBuf::new, absolute));
         Rerun { program, options: options.0, roots, is_lasting }
     }
 }

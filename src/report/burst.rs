@@ -2,8 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use jiff::Zoned;
-
+use super::format::time_of_day;
 use crate::model::human::{human_bytes, with_separators};
 
 /// Number of actions in a burst that have their own line.
@@ -99,7 +98,7 @@ impl Burst {
 
     /// Returns the lines that sum up the actions without their own.
     pub fn sum_up(&mut self) -> Vec<String> {
-        let time = Zoned::now().strftime("%H:%M:%S").to_string();
+        let time = time_of_day(0.0);
         let line = |sum: Sum| {
             let place =
                 if sum.dir.is_empty() { String::new() } else { format!(" in {}/", sum.dir) };

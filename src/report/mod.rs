@@ -22,7 +22,6 @@ pub use problem::{Cause, Problem};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use jiff::Zoned;
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::{FilterFn, LevelFilter};
 use tracing_subscriber::layer::SubscriberExt;
@@ -36,7 +35,7 @@ use format::{LocalTime, LogFormat};
 ///
 /// `is_brief`: the work was short, so the log file omits this line.
 pub fn log_in_sync(is_brief: bool) {
-    let time = Zoned::now().strftime("%H:%M:%S").to_string();
+    let time = time_of_day(0.0);
     if is_brief {
         tracing::info!(target: BRIEF, op = "synced", "in sync as of {time}");
     } else {

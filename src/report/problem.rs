@@ -110,7 +110,8 @@ impl Problem {
             Cause::PendingWiden => tracing::error!(
                 op = "problem",
                 path = %self.path,
-                "it stays restricted in the replica, since it holds entries there that the source does not have, or restricts more; {retry} (see the problems below it, and what is excluded there)",
+                "it stays restricted in the replica, since it holds entries there that the source does not have, \
+                 or restricts more; {retry} (see the problems below it, and what is excluded there)",
             ),
             Cause::Changing => tracing::error!(
                 op = "problem",

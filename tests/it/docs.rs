@@ -10,7 +10,7 @@ use std::time::Duration;
 use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
 use rustix::process::Signal;
 
-use crate::support::{DEADLINE, Daemon, Scratch, Tree, set_mode, wait_until};
+use crate::support::{DEADLINE, Daemon, Scratch, Tree, wait_until};
 
 const MARKDOWN: Options = Options::ENABLE_TABLES;
 
@@ -49,22 +49,17 @@ fn code_lines(page: &str) -> Vec<String> {
 /// The `twindir` commands of a line of shell.
 fn commands_in(line: &str) -> Vec<Vec<String>> {
     // What follows the five fields of a crontab.
-    let fields = line.split_whitespace().take(5).map(str::len).sum::<usize>();
-    let is_cron = line
-        .split_whitespace()
-        .take(5)
-        .all(|field| field.bytes().all(|byte| byte.is_ascii_digit() || b"*/,-".contains(&byte)));
-    let line = if is_cron && fields > 0 {
-        line.splitn(6, char::is_whitespace).last().unwrap_or_default()
-    } else {
-        line
-    };
+    let is_field =
+        |field: &&str| field.bytes().all(|byte| byte.is_ascii_digit() || b"*/,-".contains(&byte));
+    let is_cron = line.split_whitespace().take_while(is_field).count() >= 5;
+    let line =
+        if is_cron { line.splitn(6, char::is_whitespace).last().unwrap_or_default() } else { line };
     let is_prompted = line.strip_prefix("$ ").unwrap_or(line);
     let Some(words) = shlex::split(is_prompted) else { return Vec::new() };
     let ends = |word: &String| {
         matches!(word.as_str(), "&&" | "||" | "|" | "&" | ";") || word.starts_with('>')
     };
-    let commands = words.split(ends).map(|words| words.iter().map(std::string::String::as_str));
+    let commands = words.split(ends).map(|words| words.iter().map(String::as_str));
     commands
         .filter_map(|mut words| {
             let first =
@@ -187,7 +182,6 @@ fn try_it(shown: &Shown, with_value: &BTreeSet<String>) {
     if let Some([source, replica]) = &roots {
         make_source(source);
         fs::create_dir_all(replica).unwrap();
-        set_mode(replica, 0o755);
     }
     let asked = command.value("--status").or(command.value("--wait"));
     let run = |words: &[String]| scratch.run(words);

@@ -1,4 +1,4 @@
-//! The kernel's queue of events, overflowed: said once for each time, mended by one quick scan, and
+//! The kernel's queue of events, overflowed: said once for each time, mended by one quick sweep, and
 //! never a loop.
 //!
 //! A daemon that is stopped by a signal reads no events, so that the queue overflows at its
@@ -59,7 +59,7 @@ fn overflows(live: &Live) -> usize {
     said(&live.daemon.stderr(), "overflowed")
 }
 
-/// Quick scans of everything that have ended.
+/// Quick sweeps of everything that have ended.
 fn scans(live: &Live) -> usize {
     said(&live.daemon.stdout(), " sweep    quick, ")
 }

@@ -1,4 +1,4 @@
-//! The quick scan: what it reads, and what it leaves unread.
+//! The quick sweep: what it reads, and what it leaves unread.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};

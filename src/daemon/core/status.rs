@@ -4,7 +4,6 @@ use std::time::Instant;
 
 use super::Core;
 use crate::model::check::Detector;
-use crate::model::path::shown;
 use crate::model::status::{MOST_NAMED, OpenProblem, State, Status, WalkProgress};
 use crate::model::task::Task;
 use crate::plan::guard::Trust;
@@ -19,8 +18,6 @@ impl Core<'_> {
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
-            source: shown(&self.config.source).to_string(),
-            replica: shown(&self.config.replica).to_string(),
             state: self.state(),
             has_walked: self.sync.has_ended_once(),
             in_sync: self.sync.in_sync_since().is_some(),

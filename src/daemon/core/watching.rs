@@ -92,7 +92,8 @@ impl Watching {
             let (name, most, at) = kernel_limit("instances");
             tracing::error!(
                 op = "watch",
-                "cannot watch the source: {error}; a quick sweep every {} and the full sweeps find changes (perhaps {name} is reached, now {most}. To raise it, as root{at}: sysctl {name}=1024)",
+                "cannot watch the source: {error}; a quick sweep every {} and the full sweeps find changes \
+                 (perhaps {name} is reached, now {most}. To raise it, as root{at}: sysctl {name}=1024)",
                 human_duration(POLL),
             );
         }
@@ -284,8 +285,8 @@ impl Core<'_> {
                 let (name, most, at) = kernel_limit("watches");
                 tracing::warn!(
                     op = "watch",
-                    "the limit on watches is reached ({name} = {most}): a quick sweep checks what is not watched every {rhythm}. To \
-                     raise it, as root{at}: sysctl {name}=1048576"
+                    "the limit on watches is reached ({name} = {most}): a quick sweep checks what is not watched \
+                     every {rhythm}. To raise it, as root{at}: sysctl {name}=1048576"
                 );
             }
             Unwatched::Failed(what) => tracing::warn!(

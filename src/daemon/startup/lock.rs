@@ -12,7 +12,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use super::Refusal;
 use crate::daemon::control::ControlServer;
-use crate::fs::tree::{DirId, Root};
+use crate::fs::tree::{DirId, Root, absolute};
 use crate::model::entry::Md5;
 use crate::model::error::Side;
 
@@ -45,7 +45,7 @@ impl Drop for Lock {
 /// alone. The others ask the replica's disk which directory it is, and so may take for ever if that
 /// does not answer: they are made only when they are asked for.
 pub fn socket_names(replica: &Path) -> impl Iterator<Item = String> {
-    let full = std::path::absolute(replica).unwrap_or_else(|_| replica.into());
+    let full = absolute(replica);
     let first = path_name(&full);
     let of_disk = move || {
         let id = Root::new(&full, Side::Replica).id().ok();

@@ -80,6 +80,11 @@ pub enum Refusal {
     #[error("another twindir ({}) keeps the replica {} already: stop that one first", .1, shown(.0))]
     Locked(PathBuf, String),
     #[error(
+        "another twindir (pid {pid}) mirrors {source_root} to {replica}: each of the two would overwrite the other's source. \
+         Check which one is the source"
+    )]
+    Ring { pid: u32, source_root: String, replica: String },
+    #[error(
         "the {0} {path} names a place on another machine, and twindir mirrors between directories of this one: mount it \
          (sshfs, NFS, rclone mount), and give the mount point. If a local path of that name is meant, write ./{path}",
         path = shown(.1)

@@ -16,7 +16,7 @@ mod xattr;
 pub use dir::{Dir, ReplicaDir};
 pub use file::{File, NewFile, Ranged};
 pub use listing::{LOST_FOUND, ListedKind, Listing};
-pub use root::{DirId, FreeSpace, Root, enclosing, lies_within, nearest_existing};
+pub use root::{DirId, FreeSpace, Root, absolute, enclosing, lies_within, nearest_existing};
 pub use settings::Settings;
 #[cfg(test)]
 pub use sys::InjectedErrors;

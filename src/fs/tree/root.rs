@@ -247,6 +247,12 @@ impl Dir {
     }
 }
 
+/// Returns an absolute path without asking any disk. If there is no current directory, the path
+/// stays as it is.
+pub fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.into())
+}
+
 /// Returns the nearest existing directory at or above `path`, and its identity.
 pub fn nearest_existing(path: &Path, side: Side) -> Result<(PathBuf, DirId)> {
     let mut at = path;
